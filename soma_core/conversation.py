@@ -1,0 +1,351 @@
+"""Conversation: one command and its reply at a time, with deadlines, interrupts and deaths told."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic_core import to_json
+
+from soma_core.errors import (
+    ChannelClosed,
+    DeadlineExceeded,
+    ErrorCode,
+    IncompatibleWorker,
+    ProtocolError,
+    RemoteError,
+    TransportError,
+    WorkerDied,
+)
+from soma_core.protocol.codec import Decoder, FrameEncoder
+from soma_core.protocol.parsing import read_json
+from soma_core.protocol.pickles import Pickles
+from soma_core.transport import Channel, Message, Transport
+
+__all__ = ["Conversation", "Progress", "Reply"]
+
+Progress = Callable[[dict[str, Any]], None]
+Build = Callable[[FrameEncoder], dict[str, Any]]
+
+_LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
+_REPEAT = 0.2  # seconds between interrupts
+_GRACE = 3.0  # seconds that an interrupted command may take to end
+_DEATH = 1.0  # seconds to wait for the exit status of a worker whose channel closed
+
+
+class Reply:
+    """A successful reply: its fields, and the decoder for the user data in them."""
+
+    def __init__(self, fields: dict[str, Any], decoder: Decoder) -> None:
+        self.fields = fields
+        self.decoder = decoder
+
+    def data(self, name: str) -> Any:
+        """A field of user data as a Python object; None if it is absent."""
+        return self.decoder.decode(self.fields.get(name))
+
+    def state(self, name: str) -> Any:
+        """A field that holds a state."""
+        return self.decoder.state(self.fields.get(name))
+
+    def states(self, name: str) -> dict[str, Any]:
+        """A field that holds states by node id."""
+        wire = self.fields.get(name) or {}
+        return {node_id: self.decoder.state(state) for node_id, state in wire.items()}
+
+    def binary(self, name: str) -> bytes:
+        """A field that holds bytes."""
+        return bytes(self.decoder.binary(self.fields[name]))
+
+    def binaries(self, name: str) -> dict[str, bytes]:
+        """A field that holds bytes by node id."""
+        wire = self.fields.get(name) or {}
+        return {node_id: bytes(self.decoder.binary(data)) for node_id, data in wire.items()}
+
+
+class Conversation:
+    """The host's side of a channel.
+
+    Args:
+        transport: Started already; asked about the worker's process when something goes wrong.
+        channel: What ``transport.start`` returned.
+        pickles: Whether pickles are made and read.
+    """
+
+    def __init__(self, transport: Transport, channel: Channel, pickles: Pickles) -> None:
+        self._transport = transport
+        self._channel = channel
+        self._pickles = pickles
+        self._turn = threading.Lock()
+        self._flight = threading.Lock()
+        self._in_flight: tuple[str, str | None, float] | None = None
+        self._owner = os.getpid()
+        self._last_id = 0
+        self._ended: WorkerDied | None = None
+        self.closed = False
+
+    @property
+    def running(self) -> tuple[str, str | None, float] | None:
+        """The command that runs, its node, and since when (``time.monotonic``); or None."""
+        return self._in_flight
+
+    def ask(
+        self,
+        cmd: str,
+        build: Build,
+        *,
+        timeout: float | None,
+        node_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> Reply:
+        """Send a command and wait for its reply.
+
+        Args:
+            cmd: The verb.
+            build: Makes the fields of the command with the encoder that it is given.
+            timeout: Seconds for everything, waiting for other calls included; None for ever.
+            node_id: The node that it is about, for messages.
+            progress: Receives the command's progress events.
+
+        Raises:
+            DeadlineExceeded: It did not end in time.
+            WorkerDied: The worker's process ended.
+            ChannelClosed: ``close`` was called.
+            RemoteError: The worker refused the command, or the filter failed.
+            ProtocolError: The data cannot be sent.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._my_turn(cmd, timeout):
+            self._last_id += 1
+            message = self._message(cmd, build, self._last_id, events=progress is not None)
+            call = _Call(cmd, node_id, self._last_id, timeout, deadline, progress)
+            fields, decoder = self._exchange(call, message)
+        if fields.get("ok") is True:
+            return Reply(fields, decoder)
+        if fields.get("code") == ErrorCode.INCOMPATIBLE:
+            raise IncompatibleWorker(fields.get("error"))
+        raise RemoteError.from_reply(fields)
+
+    def interrupt(self) -> None:
+        """Interrupt the command that runs, if one does."""
+        with self._flight:
+            if self._in_flight is not None:
+                self._transport.interrupt()
+
+    def close(self) -> None:
+        """End it; a call that waits raises ChannelClosed."""
+        self.closed = True
+        self._channel.close()
+
+    @contextmanager
+    def _my_turn(self, cmd: str, timeout: float | None) -> Iterator[None]:
+        self._check_usable()
+        if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise DeadlineExceeded(
+                f"{cmd} waited {timeout:g} s for other calls on this worker and was not sent",
+                worker_survived=True,
+            )
+        try:
+            self._check_usable()
+            yield
+        finally:
+            self._turn.release()
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._owner:
+            raise TransportError(
+                "this Worker belongs to the process that this one was forked from; connect anew"
+            )
+        if self.closed:
+            raise ChannelClosed("the worker was closed")
+        if self._ended is not None:
+            raise WorkerDied(str(self._ended), **_facts(self._ended))
+
+    def _message(self, cmd: str, build: Build, message_id: int, *, events: bool) -> Message:
+        encoder = FrameEncoder(pickles=self._pickles)
+        fields: dict[str, Any] = {"cmd": cmd, "id": message_id, **build(encoder)}
+        if events:
+            fields["events"] = True
+        return Message(_to_json(fields), encoder.buffers)
+
+    def _exchange(self, call: _Call, message: Message) -> tuple[dict[str, Any], Decoder]:
+        with self._flight:
+            self._in_flight = (call.cmd, call.node_id, time.monotonic())
+        try:
+            self._send(call, message)
+            return self._receive(call)
+        except ChannelClosed as error:
+            raise self._death(call, error) from None
+        except KeyboardInterrupt:
+            self._give_up(call)
+            raise
+        finally:
+            with self._flight:
+                self._in_flight = None
+
+    def _send(self, call: _Call, message: Message) -> None:
+        try:
+            self._channel.send(message, call.left())
+        except TimeoutError:
+            raise self._expire(call) from None
+
+    def _receive(self, call: _Call) -> tuple[dict[str, Any], Decoder]:
+        while True:
+            try:
+                message = self._channel.receive(call.next_wait())
+            except TimeoutError:
+                if call.over():
+                    raise self._expire(call) from None
+                if self._transport.poll() is not None:
+                    raise ChannelClosed("the worker's process ended") from None
+                continue
+            fields = _fields(message)
+            if "event" not in fields:
+                return self._checked(call, fields), self._decoder(message)
+            self._tell(call, fields)
+
+    def _decoder(self, message: Message) -> Decoder:
+        return Decoder(message.buffers, pickles=self._pickles)
+
+    def _checked(self, call: _Call, fields: dict[str, Any]) -> dict[str, Any]:
+        if fields.get("id", call.message_id) == call.message_id:
+            return fields
+        self._channel.close()
+        raise ProtocolError(
+            ErrorCode.MALFORMED,
+            f"the reply has id {fields['id']!r}, the command {call.message_id}; the transport "
+            "mixed up messages, and the channel was closed",
+        )
+
+    def _tell(self, call: _Call, event: dict[str, Any]) -> None:
+        if call.progress is None:
+            return
+        try:
+            call.progress(event.get("data") or {})
+        except BaseException:
+            self._give_up(call)
+            raise
+
+    def _expire(self, call: _Call) -> DeadlineExceeded:
+        """The deadline has passed: make the worker give up, or end it."""
+        survived = self._give_up(call)
+        outcome = (
+            "the worker gave the command up and can be used on"
+            if survived
+            else f"the worker did not give it up within {_GRACE:g} s and was ended"
+        )
+        return DeadlineExceeded(
+            f"{call} did not end within {call.timeout:g} s; {outcome}", worker_survived=survived
+        )
+
+    def _give_up(self, call: _Call) -> bool:
+        """Interrupt the command until its reply comes, else stop the worker; True if it came."""
+        end = time.monotonic() + _GRACE
+        while time.monotonic() < end and not self._channel.closed:
+            self._transport.interrupt()
+            try:
+                if "event" not in _fields(self._channel.receive(_REPEAT)):
+                    return True
+            except TimeoutError:
+                continue
+            except (ChannelClosed, ProtocolError):
+                break
+        self._channel.close()
+        self._transport.stop(0.0)
+        self._ended = WorkerDied(
+            f"the worker was ended because {call} did not stop when interrupted",
+            command=call.cmd,
+            node_id=call.node_id,
+        )
+        return False
+
+    def _death(self, call: _Call, error: ChannelClosed) -> TransportError:
+        """What to raise when the channel closed under a call."""
+        if self.closed:
+            return ChannelClosed(f"the worker was closed while {call} ran")
+        if self._ended is not None:
+            return self._ended
+        status = self._transport.poll()
+        end = time.monotonic() + _DEATH
+        while status is None and time.monotonic() < end:
+            time.sleep(0.01)
+            status = self._transport.poll()
+        stderr = self._transport.diagnostics()
+        how = str(status) if status is not None else f"closed the channel ({error})"
+        tail = f"; the end of its stderr:\n{stderr}" if stderr else ""
+        self._ended = WorkerDied(
+            f"the worker {how} during {call}{tail}",
+            exit_code=status.code if status else None,
+            signal=status.signal_name if status else None,
+            stderr=stderr,
+            command=call.cmd,
+            node_id=call.node_id,
+        )
+        self._channel.close()
+        return self._ended
+
+
+class _Call:
+    """One command under way."""
+
+    def __init__(
+        self,
+        cmd: str,
+        node_id: str | None,
+        message_id: int,
+        timeout: float | None,
+        deadline: float | None,
+        progress: Progress | None,
+    ) -> None:
+        self.cmd = cmd
+        self.node_id = node_id
+        self.message_id = message_id
+        self.timeout = timeout
+        self.progress = progress
+        self._deadline = deadline
+
+    def __str__(self) -> str:
+        return self.cmd if self.node_id is None else f"{self.cmd} of node {self.node_id!r}"
+
+    def left(self) -> float | None:
+        """Seconds until the deadline; None if there is none."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def next_wait(self) -> float:
+        """Seconds to wait for a message before looking whether the worker still runs."""
+        left = self.left()
+        return _LIVENESS if left is None else min(left, _LIVENESS)
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    fields = read_json(message.header)
+    if isinstance(fields, dict):
+        return fields
+    raise ProtocolError(ErrorCode.MALFORMED, "the worker sent something that is not a reply")
+
+
+def _to_json(fields: dict[str, Any]) -> bytes:
+    try:
+        return to_json(fields, inf_nan_mode="constants")
+    except ValueError:  # text with lone surrogates
+        import json
+
+        return json.dumps(fields).encode("ascii")
+
+
+def _facts(error: WorkerDied) -> dict[str, Any]:
+    return {
+        "exit_code": error.exit_code,
+        "signal": error.signal,
+        "stderr": error.stderr,
+        "command": error.command,
+        "node_id": error.node_id,
+    }

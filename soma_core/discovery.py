@@ -1,0 +1,181 @@
+"""Finding plugins through entry points: lazily, one by one, failures and conflicts kept."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from soma_core.errors import PluginConflict, PluginError, PluginLoadFailed, PluginNotFound
+
+__all__ = [
+    "FILTERS",
+    "PLUGINS",
+    "TRANSPORTS",
+    "Catalog",
+    "FilterCatalog",
+    "PluginInfo",
+    "installed_filters",
+    "installed_transports",
+]
+
+TRANSPORTS, FILTERS, PLUGINS = "soma.transports", "soma.filters", "soma.plugins"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What is known of an installed plugin without importing it.
+
+    Attributes:
+        name: The name that users give.
+        target: The module and attribute that it names.
+        distribution: The installed distribution that provides it.
+        version: The version of that distribution.
+        conflict: The distributions that claim the name, if there are several.
+    """
+
+    name: str
+    target: str
+    distribution: str
+    version: str
+    conflict: tuple[str, ...] = ()
+
+
+class Catalog:
+    """The plugins of one entry-point group, listed from metadata and imported when asked for.
+
+    Args:
+        group: The entry-point group.
+        kind: What such a plugin is called in messages: ``"transport"``.
+        find: Lists the entry points of a group; the default asks the installed distributions.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        kind: str,
+        find: Callable[[str], Iterable[EntryPoint]] = lambda group: entry_points(group=group),
+    ) -> None:
+        self.group = group
+        self.kind = kind
+        self._find = find
+
+    @cached_property
+    def _claims(self) -> Mapping[str, list[EntryPoint]]:
+        """The entry points of each name: one for each distribution that claims it."""
+        claims: dict[str, dict[str, EntryPoint]] = {}
+        for entry_point in self._find(self.group):
+            by_distribution = claims.setdefault(entry_point.name, {})
+            by_distribution.setdefault(_distribution(entry_point)[0], entry_point)
+        return {name: list(claims[name].values()) for name in sorted(claims)}
+
+    def names(self) -> list[str]:
+        """The names that are installed, sorted."""
+        return list(self._claims)
+
+    def list(self) -> list[PluginInfo]:
+        """What is installed, from metadata alone; a conflict is listed once for each claim."""
+        return [
+            _info(entry_point, entry_points)
+            for entry_points in self._claims.values()
+            for entry_point in entry_points
+        ]
+
+    def load(self, name: str) -> Any:
+        """Import the plugin of a name.
+
+        Raises:
+            PluginNotFound: There is none; the message suggests close matches.
+            PluginConflict: Several distributions claim the name.
+            PluginLoadFailed: Importing it failed.
+        """
+        claims = self._claims.get(name)
+        if claims is None:
+            raise PluginNotFound(self._not_found(name))
+        if len(claims) > 1:
+            raise PluginConflict(self._conflict(name, claims))
+        (entry_point,) = claims
+        try:
+            return entry_point.load()
+        except Exception as error:
+            distribution, version = _distribution(entry_point)
+            raise PluginLoadFailed(
+                f"the {self.kind} {name!r} of {distribution} {version} cannot be loaded from "
+                f"{entry_point.value}: {type(error).__name__}: {error}; reinstall {distribution} "
+                "or what it needs"
+            ) from error
+
+    def failure(self, name: str) -> str | None:
+        """Why a plugin cannot be loaded, or None if it can; imports it."""
+        try:
+            self.load(name)
+        except PluginError as error:
+            return str(error)
+        return None
+
+    def _not_found(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self._claims, n=3)
+        if close:
+            hint = f"did you mean {' or '.join(map(repr, close))}?"
+        else:
+            hint = f"installed: {', '.join(self._claims) or 'none'}"
+        return f"unknown {self.kind} {name!r}; {hint} (`soma {self.kind}s` lists them)"
+
+    def _conflict(self, name: str, claims: Iterable[EntryPoint]) -> str:
+        owners = " and ".join(_distribution(entry_point)[0] for entry_point in claims)
+        return f"{owners} both provide the {self.kind} {name!r}; uninstall one of them"
+
+
+def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
+    if entry_point.dist is None:
+        return "an unknown distribution", "?"
+    return entry_point.dist.name, entry_point.dist.version
+
+
+def _info(entry_point: EntryPoint, claims: Iterable[EntryPoint]) -> PluginInfo:
+    distribution, version = _distribution(entry_point)
+    owners = tuple(_distribution(claim)[0] for claim in claims)
+    return PluginInfo(
+        name=entry_point.name,
+        target=entry_point.value,
+        distribution=distribution,
+        version=version,
+        conflict=owners if len(owners) > 1 else (),
+    )
+
+
+class FilterCatalog(Catalog):
+    """The registered filters, and how one is built from its configuration."""
+
+    def create(self, name: str, config: dict[str, Any]) -> Any:
+        """Build a registered filter.
+
+        Raises:
+            PluginError: It is not installed, ambiguous or broken.
+            ValueError: The configuration is not valid; the message names the fields.
+        """
+        from soma_core.protocol.complaints import describe
+
+        filter_class = self.load(name)
+        try:
+            return filter_class(**config)
+        except ValidationError as error:
+            fields = ", ".join(getattr(filter_class, "model_fields", ())) or "none"
+            raise ValueError(f"{name}: {describe(error)} (its fields: {fields})") from error
+
+
+@cache
+def installed_transports() -> Catalog:
+    """The transports that are installed beside this soma."""
+    return Catalog(TRANSPORTS, "transport")
+
+
+@cache
+def installed_filters() -> FilterCatalog:
+    """The registered filters that are installed beside this soma."""
+    return FilterCatalog(FILTERS, "filter")

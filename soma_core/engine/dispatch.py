@@ -1,0 +1,212 @@
+"""Engine: one method for each command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from soma_core.engine import states, tensors
+from soma_core.engine.batches import Batches
+from soma_core.engine.chain import Chain
+from soma_core.engine.loading import FilterRegistry, load_node
+from soma_core.engine.nodes import Node, NodeTable
+from soma_core.engine.training import fit_batches, fit_once
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol import commands as c
+from soma_core.protocol import replies as r
+from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.versions import PROTOCOL_VERSION, skew, soma_version
+
+__all__ = ["Engine", "EngineInfo"]
+
+
+class EngineInfo(BaseModel):
+    """What HELLO answers beyond what the engine knows by itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    commands: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    limits: r.Limits
+
+
+class Engine:
+    """Executes commands against its nodes, one at a time.
+
+    Args:
+        registry: Where registered filters come from.
+        info: What HELLO answers.
+        pickles: Whether pickles are made and read.
+
+    Attributes:
+        nodes: The loaded nodes.
+        incarnation: Differs between any two engines.
+    """
+
+    def __init__(
+        self, registry: FilterRegistry, info: EngineInfo, pickles: Pickles | None = None
+    ) -> None:
+        self._registry = registry
+        self._info = info
+        self._pickles = pickles or Pickles()
+        self.nodes = NodeTable()
+        self.incarnation = uuid.uuid4().hex
+        self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {
+            c.Hello: self.hello,
+            c.Load: self.load,
+            c.Unload: self.unload,
+            c.ListNodes: self.list_nodes,
+            c.Fit: self.fit,
+            c.Forward: self.forward,
+            c.CompositeForward: self.composite_forward,
+            c.CompositeFit: self.composite_fit,
+            c.BatchedFit: self.batched_fit,
+            c.GetState: self.get_state,
+            c.SetState: self.set_state,
+            c.GetGradients: self.get_gradients,
+            c.ApplyGradients: self.apply_gradients,
+            c.Ping: self.ping,
+            c.Shutdown: self.shutdown,
+        }
+
+    def execute(self, command: c.Command) -> r.Reply:
+        """Execute one command and return its reply, user data as Python objects.
+
+        Raises:
+            FilterFailed: The user's code raised.
+            ProtocolError: The command cannot be done; the code says why.
+            KeyboardInterrupt: It was interrupted.
+        """
+        return self._methods[type(command)](command)
+
+    def hello(self, command: c.Hello) -> r.HelloReply:
+        """Compare versions, and say what this engine can do."""
+        mismatch = skew(command.protocol, command.client, pickles=self._pickles.allowed)
+        if mismatch:
+            raise ProtocolError(ErrorCode.INCOMPATIBLE, mismatch)
+        return r.HelloReply(
+            protocol=PROTOCOL_VERSION,
+            versions=_versions(),
+            pid=os.getpid(),
+            incarnation=self.incarnation,
+            commands=list(self._info.commands),
+            features=list(self._info.features),
+            limits=self._info.limits,
+            pickle="same-user" if self._pickles.allowed else "never",
+        )
+
+    def load(self, command: c.Load) -> r.LoadReply:
+        """Load all filters of the command, or none."""
+        loaded = [load_node(spec, self._registry, self._pickles) for spec in command.filters]
+        self.nodes.add(loaded)
+        return r.LoadReply(filters={node.node_id: node.meta for node in loaded})
+
+    def unload(self, command: c.Unload) -> r.UnloadReply:
+        """Forget nodes."""
+        self.nodes.remove(command.node_ids)
+        return r.UnloadReply(node_ids=command.node_ids)
+
+    def list_nodes(self, command: c.ListNodes) -> r.ListReply:
+        """List loaded nodes and registered filters."""
+        loaded = {node.node_id: node.meta for node in self.nodes}
+        return r.ListReply(nodes=loaded, filters=self._registry.names())
+
+    def fit(self, command: c.Fit) -> r.FitReply:
+        """Fit one node."""
+        state = self.nodes.get(command.node_id).fit(command.data, command.y, {})
+        return r.FitReply(result=state) if command.return_state else r.FitReply()
+
+    def forward(self, command: c.Forward) -> r.ForwardReply:
+        """Run one node."""
+        node = self.nodes.get(command.node_id)
+        state = command.state if "state" in command.model_fields_set else node.state
+        with tensors.no_gradients([node]):
+            return r.ForwardReply(result=node.forward(command.data, state, {}))
+
+    def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
+        """Run a chain."""
+        chain = self._chain(command.node_ids)
+        with tensors.no_gradients(chain.nodes):
+            out = chain.run(command.data, command.states or {})
+        return r.CompositeForwardReply(result=tensors.detached(out))
+
+    def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
+        """Fit a chain, and train its differentiable nodes together."""
+        chain = self._chain(command.node_ids)
+        out, fit_states, loss = fit_once(chain, command.data, command.y)
+        reply = r.CompositeFitReply(result=out, loss=loss, states={})
+        if command.return_states:
+            reply.states = {
+                node.node_id: states.get_state(node, "torch", self._pickles)
+                for node in chain.nodes
+                if callable(getattr(node.obj, "state_dict", None))
+            }
+            reply.fit_states = fit_states
+        return reply
+
+    def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:
+        """Fit a chain batch by batch."""
+        outcome = fit_batches(
+            self._chain(command.node_ids),
+            Batches(command.data, command.y, command.batch_size),
+            epochs=command.epochs,
+            shuffle=command.shuffle,
+            seed=command.seed,
+            collect_all=command.collect == "all",
+        )
+        returned = outcome.states if command.return_states else {}
+        return r.BatchedFitReply(result=outcome.result, states=returned, losses=outcome.losses)
+
+    def get_state(self, command: c.GetState) -> r.GetStateReply:
+        """Fetch what a node's object holds, and what it learned."""
+        node = self.nodes.get(command.node_id)
+        format = command.format or states.default_format(node, self._pickles)
+        data = states.get_state(node, format, self._pickles)
+        return r.GetStateReply(state_b64=data, format=format, fit_state=node.state)
+
+    def set_state(self, command: c.SetState) -> r.SetStateReply:
+        """Put back what GET_STATE returned."""
+        node = self.nodes.get(command.node_id)
+        format = command.format or states.default_format(node, self._pickles)
+        states.set_state(node, command.state_b64, format, self._pickles)
+        if "fit_state" in command.model_fields_set:
+            node.state = command.fit_state
+        return r.SetStateReply()
+
+    def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
+        """Fetch the gradients of a node's parameters."""
+        node = self.nodes.get(command.node_id)
+        return r.GetGradientsReply(gradients_b64=states.get_gradients(node))
+
+    def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
+        """Set the gradients of a node's parameters, and step its optimizer."""
+        node = self.nodes.get(command.node_id)
+        updated = states.apply_gradients(node, command.gradients_b64)
+        return r.ApplyGradientsReply(updated=updated)
+
+    def ping(self, command: c.Ping) -> r.PingReply:
+        """Say which process this is."""
+        return r.PingReply(pid=os.getpid(), incarnation=self.incarnation)
+
+    def shutdown(self, command: c.Shutdown) -> r.ShutdownReply:
+        """Acknowledge; whoever serves the engine ends after this reply."""
+        return r.ShutdownReply()
+
+    def _chain(self, node_ids: Sequence[str]) -> Chain:
+        nodes: list[Node] = self.nodes.chain(node_ids)
+        return Chain(nodes)
+
+
+def _versions() -> r.Versions:
+    import cloudpickle
+
+    return r.Versions(
+        soma=soma_version(),
+        python=platform.python_version(),
+        cloudpickle=cloudpickle.__version__,
+    )

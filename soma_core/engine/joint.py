@@ -1,0 +1,135 @@
+"""The joint training step: one forward, one loss, one backward through a whole chain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from soma_core.engine import tensors
+from soma_core.engine.chain import Chain
+from soma_core.engine.nodes import Node
+from soma_core.errors import ErrorCode, ProtocolError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["train_step"]
+
+
+def train_step(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
+    """Train the differentiable nodes of a chain on one batch.
+
+    Gradients are cleared first. Nodes that own an ``optimizer`` step it and clear them again;
+    the others keep them, for GET_GRADIENTS.
+
+    Args:
+        chain: At least one of its nodes is differentiable.
+        x: The data, as it was sent.
+        y: The targets; lists and floating arrays take the output's type.
+
+    Returns:
+        The output before the step, and the loss.
+
+    Raises:
+        FilterFailed: The user's code raised, or backward did.
+        ProtocolError: ``filter_failed``: the output is not a tensor, its shape is not the
+            target's, or gradients cannot reach a node that has parameters.
+    """
+    import torch
+
+    for node in chain.nodes:
+        for parameter in tensors.parameters(node):
+            parameter.grad = None
+    flow = _Flow()
+    with torch.enable_grad():
+        out, aux = _split(chain.run(x, {}, flow.watch))
+        last = chain.nodes[-1]
+        if not tensors.is_tensor(out):
+            raise _failed(last, f"the chain returned a {type(out).__name__}; training needs a tensor")
+        loss = _loss(last, out, tensors.to_target(y, out), aux)
+    flow.check(chain, loss)
+    if loss.requires_grad:
+        last.call(loss.backward)
+    for node in chain.nodes:
+        _step_optimizer(node)
+    return tensors.detached(out), float(loss.detach())
+
+
+def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A filter may return ``(out, aux)``; the loss receives what stands beside the output."""
+    if isinstance(result, tuple) and len(result) == 2:
+        return result[0], (result[1],)
+    return result, ()
+
+
+def _loss(last: Node, out: torch.Tensor, y: Any, aux: tuple[Any, ...]) -> torch.Tensor:
+    compute_loss = getattr(last.obj, "compute_loss", None)
+    loss_fn = getattr(last.obj, "loss_fn", None)
+    if callable(compute_loss):
+        loss = last.call(compute_loss, out, y, *aux)
+    elif callable(loss_fn):
+        loss = last.call(loss_fn, out, y)
+    else:
+        loss = _mean_squared_error(last, out, y)
+    if not tensors.is_tensor(loss) or loss.numel() != 1:
+        raise _failed(last, "the loss is not a tensor of one number")
+    return loss  # type: ignore[no-any-return]
+
+
+def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
+    import torch
+
+    if not tensors.is_tensor(y) or y.shape != out.shape:
+        came = list(y.shape) if tensors.is_tensor(y) else type(y).__name__
+        raise _failed(
+            last,
+            f"the output has shape {list(out.shape)} and the target {came}; the mean squared error "
+            "needs equal shapes (or define compute_loss(out, y) on the last filter)",
+        )
+    return torch.nn.functional.mse_loss(out, y)
+
+
+def _step_optimizer(node: Node) -> None:
+    optimizer = getattr(node.obj, "optimizer", None)
+    if optimizer is not None:
+        node.call(optimizer.step)
+        node.call(optimizer.zero_grad)
+
+
+class _Flow:
+    """Follows gradients through a chain, to name the node that stops them."""
+
+    def __init__(self) -> None:
+        self._with_gradients: list[Node] = []
+
+    def watch(self, node: Node, x: Any, out: Any) -> None:
+        """Note what came of a node's input.
+
+        Raises:
+            ProtocolError: ``filter_failed``: the node cuts parameters before it off.
+        """
+        out, _ = _split(out)
+        flowing = tensors.is_tensor(out) and out.requires_grad
+        if self._with_gradients and not flowing:
+            names = ", ".join(repr(before.node_id) for before in self._with_gradients)
+            raise _failed(
+                node,
+                f"node {node.node_id!r} stops the gradients: its output does not depend on its "
+                f"input for autograd, so that {names} cannot be trained",
+            )
+        if any(parameter.requires_grad for parameter in tensors.parameters(node)):
+            self._with_gradients.append(node)
+
+    def check(self, chain: Chain, loss: torch.Tensor) -> None:
+        """Make sure that the loss can train what has parameters.
+
+        Raises:
+            ProtocolError: ``filter_failed``.
+        """
+        if self._with_gradients and not loss.requires_grad:
+            raise _failed(chain.nodes[-1], "the loss does not depend on any parameter of the chain")
+
+
+def _failed(node: Node, message: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.FILTER_FAILED, message, node_id=node.node_id, remote_type="ValueError"
+    )

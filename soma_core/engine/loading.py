@@ -1,0 +1,69 @@
+"""LOAD: from what the host sent to nodes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from soma_core.engine.nodes import Node
+from soma_core.errors import ErrorCode, PluginError, PluginNotFound, ProtocolError
+from soma_core.protocol.commands import FilterSpec
+from soma_core.protocol.pickles import Pickles
+
+__all__ = ["FilterRegistry", "load_node"]
+
+
+class FilterRegistry(Protocol):
+    """Where registered filters come from; ``soma_core.discovery`` has the real one."""
+
+    def names(self) -> list[str]:
+        """The registered names, from metadata alone."""
+        ...
+
+    def create(self, name: str, config: dict[str, Any]) -> Any:
+        """Build the filter of a name from its configuration.
+
+        Raises:
+            PluginError: It is not installed, or broken.
+            ValueError: The configuration is not valid.
+        """
+        ...
+
+
+def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> Node:
+    """Build one node.
+
+    Raises:
+        ProtocolError: ``load_failed``, ``unknown_filter`` or ``pickle_refused``, naming the node.
+    """
+    if spec.filter is None:
+        obj = _from_pickle(spec, pickles)
+    else:
+        obj = _from_registry(spec.id, spec.filter, spec.config, registry)
+    return Node(spec.id, obj, trainable=spec.trainable)
+
+
+def _from_pickle(spec: FilterSpec, pickles: Pickles) -> Any:
+    try:
+        return pickles.load(spec.pickle_b64)
+    except ProtocolError as error:
+        code = error.code
+        raise ProtocolError(
+            code if code is ErrorCode.PICKLE_REFUSED else ErrorCode.LOAD_FAILED,
+            f"node {spec.id!r}: {error}",
+            node_id=spec.id,
+            remote_type=error.remote_type,
+        ) from error.__cause__
+
+
+def _from_registry(
+    node_id: str, name: str, config: dict[str, Any], registry: FilterRegistry
+) -> Any:
+    try:
+        return registry.create(name, config)
+    except PluginNotFound as error:
+        code, cause = ErrorCode.UNKNOWN_FILTER, error
+    except (PluginError, ValueError, TypeError) as error:
+        code, cause = ErrorCode.LOAD_FAILED, error
+    raise ProtocolError(
+        code, f"node {node_id!r}: {cause}", node_id=node_id, remote_type=type(cause).__name__
+    ) from cause

@@ -1,0 +1,216 @@
+"""Nodes: filters loaded under an id, with what they learned last."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.filters import Filter, FilterKind, FilterMeta
+from soma_core.protocol.complaints import describe
+from soma_core.schema import Schema, SchemaMismatch
+
+__all__ = ["FilterFailed", "Node", "NodeTable"]
+
+
+class FilterFailed(Exception):
+    """The user's code raised; the cause is chained."""
+
+    def __init__(self, node_id: str, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.node_id = node_id
+        self.cause = cause
+
+
+class Node:
+    """One loaded filter.
+
+    Args:
+        node_id: The id that the host gave it.
+        obj: Any object with ``forward(x, state)``, and ``fit(x, y)`` if it learns.
+        trainable: Whether the composite commands fit it.
+
+    Raises:
+        ProtocolError: ``load_failed``: the object is not a filter.
+    """
+
+    def __init__(self, node_id: str, obj: Any, *, trainable: bool = True) -> None:
+        self.node_id = node_id
+        self.obj = obj
+        self.trainable = trainable
+        self.meta = _meta_of(node_id, obj, trainable)
+        self.state: Any = {}
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients flow through it: its meta says so, or it holds torch parameters."""
+        return self.meta.differentiable or _holds_parameters(self.obj)
+
+    @property
+    def fitted_apart(self) -> bool:
+        """Whether a composite calls its ``fit``, instead of leaving it to the joint step."""
+        if not self.trainable or not callable(getattr(self.obj, "fit", None)):
+            return False
+        return not (self.differentiable and isinstance(self.obj, Filter))
+
+    def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+        """Call ``fit`` and keep the state that it returns.
+
+        Raises:
+            FilterFailed: It raised.
+            ProtocolError: ``schema_mismatch``, or there is no ``fit``.
+        """
+        self._check("input", self.meta.input_schema, x, lengths)
+        self.state = self.call(self._method("fit"), x, y)
+        return self.state
+
+    def partial_fit(self, x: Any, y: Any, state: Any, lengths: dict[str, int]) -> Any:
+        """Like :meth:`fit`, going on from a state."""
+        self._check("input", self.meta.input_schema, x, lengths)
+        self.state = self.call(self._method("partial_fit"), x, y, state)
+        return self.state
+
+    def forward(self, x: Any, state: Any, lengths: dict[str, int]) -> Any:
+        """Call ``forward``.
+
+        Raises:
+            FilterFailed: It raised.
+            ProtocolError: ``schema_mismatch``.
+        """
+        self._check("input", self.meta.input_schema, x, lengths)
+        out = self.call(self._method("forward"), x, state)
+        self._check("output", self.meta.output_schema, out, lengths)
+        return out
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the user's code; the one place where its exceptions become ours.
+
+        Raises:
+            FilterFailed: It raised anything but KeyboardInterrupt.
+        """
+        try:
+            return function(*args)
+        except (KeyboardInterrupt, ProtocolError):
+            raise
+        except BaseException as error:
+            raise FilterFailed(self.node_id, error) from error
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.obj, name, None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+        raise ProtocolError(
+            ErrorCode.FILTER_FAILED,
+            f"node {self.node_id!r} is a {type(self.obj).__name__}, which has no method {name}",
+            node_id=self.node_id,
+            remote_type="AttributeError",
+        )
+
+    def _check(
+        self, side: str, schema: Schema | None, value: Any, lengths: dict[str, int]
+    ) -> None:
+        if schema is None:
+            return
+        try:
+            schema.check(value, lengths)
+        except SchemaMismatch as error:
+            raise ProtocolError(
+                ErrorCode.SCHEMA_MISMATCH,
+                f"the {side} of node {self.node_id!r} does not match its schema: {error}",
+                node_id=self.node_id,
+                remote_type="SchemaMismatch",
+            ) from None
+
+
+def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
+    if not callable(getattr(obj, "forward", None)):
+        raise ProtocolError(
+            ErrorCode.LOAD_FAILED,
+            f"node {node_id!r}: a {type(obj).__module__}.{type(obj).__qualname__} is not a filter: "
+            "it has no method forward(x, state)",
+            node_id=node_id,
+            remote_type="TypeError",
+        )
+    declare = getattr(obj, "meta", None)
+    if callable(declare):
+        return _declared_meta(node_id, declare)
+    learns = trainable and callable(getattr(obj, "fit", None))
+    return FilterMeta(
+        name=type(obj).__name__,
+        kind=FilterKind.TRAINABLE if learns else FilterKind.STATELESS,
+        differentiable=_holds_parameters(obj),
+    )
+
+
+def _declared_meta(node_id: str, declare: Callable[[], Any]) -> FilterMeta:
+    try:
+        return FilterMeta.model_validate(declare())
+    except ValidationError as error:
+        reason = f"meta() is not a FilterMeta: {describe(error)}"
+    except Exception as error:
+        reason = f"meta() raised {type(error).__name__}: {error}"
+    raise ProtocolError(
+        ErrorCode.LOAD_FAILED, f"node {node_id!r}: {reason}", node_id=node_id
+    ) from None
+
+
+def _holds_parameters(obj: Any) -> bool:
+    """Whether it is a torch module, or an object with torch parameters or a torch optimizer."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return (
+        isinstance(obj, torch.nn.Module)
+        or callable(getattr(obj, "named_parameters", None))
+        or isinstance(getattr(obj, "optimizer", None), torch.optim.Optimizer)
+    )
+
+
+class NodeTable:
+    """The loaded nodes by id."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+
+    def __iter__(self) -> Iterable[Node]:  # type: ignore[override]
+        return iter(self._nodes.values())
+
+    def add(self, nodes: Iterable[Node]) -> None:
+        """Add nodes; one of the same id is replaced, with what it learned."""
+        self._nodes.update({node.node_id: node for node in nodes})
+
+    def get(self, node_id: str) -> Node:
+        """The node of an id.
+
+        Raises:
+            ProtocolError: ``unknown_node``; the message lists the loaded ones.
+        """
+        node = self._nodes.get(node_id)
+        if node is None:
+            loaded = ", ".join(map(repr, self._nodes)) or "none"
+            raise ProtocolError(
+                ErrorCode.UNKNOWN_NODE,
+                f"unknown node {node_id!r}; loaded nodes: {loaded}",
+                node_id=node_id,
+            )
+        return node
+
+    def chain(self, node_ids: Iterable[str]) -> list[Node]:
+        """The nodes of several ids.
+
+        Raises:
+            ProtocolError: ``unknown_node``.
+        """
+        return [self.get(node_id) for node_id in node_ids]
+
+    def remove(self, node_ids: Iterable[str]) -> None:
+        """Forget nodes, all or none.
+
+        Raises:
+            ProtocolError: ``unknown_node``.
+        """
+        for node in self.chain(node_ids):
+            self._nodes.pop(node.node_id, None)

@@ -1,0 +1,249 @@
+"""GET_STATE, SET_STATE and the gradients: what a node's object holds, as bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from soma_core.engine import tensors
+from soma_core.engine.nodes import Node
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol.codec import Decoder, LineEncoder
+from soma_core.protocol.commands import StateFormat
+from soma_core.protocol.complaints import describe
+from soma_core.protocol.pickles import Pickles
+
+__all__ = ["apply_gradients", "default_format", "get_gradients", "get_state", "set_state"]
+
+_TYPED_ONLY = Pickles(allowed=False)
+
+
+def default_format(node: Node, pickles: Pickles) -> StateFormat:
+    """The format of a node's state where a command names none."""
+    if callable(getattr(node.obj, "state_dict", None)):
+        return "torch"
+    return "cloudpickle" if pickles.allowed else "value"
+
+
+def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
+    """What the object of a node holds.
+
+    Raises:
+        ProtocolError: ``invalid_state``: the object has no state of that format;
+            ``pickle_refused``.
+    """
+    if format == "torch":
+        return _save_torch(_state_dict(node, format))
+    if format == "safetensors":
+        return _save_safetensors(node, _state_dict(node, format))
+    if format == "value":
+        return _save_fields(node)
+    return pickles.dump(node.obj)
+
+
+def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) -> None:
+    """Put back what :func:`get_state` returned.
+
+    Raises:
+        ProtocolError: ``invalid_state``: it does not fit the object, which is left as it was;
+            ``pickle_refused``.
+    """
+    if format == "cloudpickle":
+        node.obj = _unpickled(node, data, pickles)
+    elif format == "value":
+        _load_fields(node, data)
+    else:
+        read = _load_torch if format == "torch" else _load_safetensors
+        _load_state_dict(node, read(node, data))
+
+
+def _invalid(node: Node, message: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
+    )
+
+
+def _state_dict(node: Node, format: str) -> Any:
+    state_dict = getattr(node.obj, "state_dict", None)
+    if not callable(state_dict):
+        raise _invalid(
+            node,
+            f"a {type(node.obj).__name__} has no state_dict, which the format {format} needs; "
+            "use the format cloudpickle or value",
+        )
+    return node.call(state_dict)
+
+
+def _load_state_dict(node: Node, weights: Any) -> None:
+    load = getattr(node.obj, "load_state_dict", None)
+    if not callable(load):
+        raise _invalid(node, f"a {type(node.obj).__name__} has no load_state_dict")
+    before = {key: value.clone() for key, value in node.obj.state_dict().items() if tensors.is_tensor(value)}
+    try:
+        load(weights)
+    except Exception as error:
+        _restore(node.obj.state_dict(), before)
+        raise _invalid(node, f"the state does not fit: {error}") from None
+
+
+def _restore(current: Any, before: dict[str, Any]) -> None:
+    """Undo a half-done load: torch copies what fits before it complains."""
+    import torch
+
+    with torch.no_grad():
+        for key, value in before.items():
+            if key in current and current[key].shape == value.shape:
+                current[key].copy_(value)
+
+
+def _save_torch(content: Any) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _load_torch(node: Node, data: bytes) -> Any:
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True)
+    except Exception as error:
+        raise _invalid(node, f"the bytes are not weights in torch's format: {error}") from None
+
+
+def _safetensors(node: Node) -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise _invalid(
+            node, f"the format safetensors needs soma-core[torch] in the worker ({error})"
+        ) from None
+    return safetensors.torch
+
+
+def _save_safetensors(node: Node, weights: Any) -> bytes:
+    contiguous = {key: value.contiguous().clone() for key, value in weights.items()}
+    data: bytes = _safetensors(node).save(contiguous)
+    return data
+
+
+def _load_safetensors(node: Node, data: bytes) -> Any:
+    module = _safetensors(node)
+    try:
+        return module.load(bytes(data))
+    except Exception as error:
+        raise _invalid(node, f"the bytes are not in the safetensors format: {error}") from None
+
+
+def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
+    try:
+        obj = pickles.load(data)
+    except ProtocolError as error:
+        if error.code is ErrorCode.PICKLE_REFUSED:
+            raise
+        raise _invalid(node, str(error)) from None
+    if not callable(getattr(obj, "forward", None)):
+        raise _invalid(node, f"the state holds a {type(obj).__name__}, which is not a filter")
+    return obj
+
+
+def _fields(obj: Any) -> dict[str, Any]:
+    if isinstance(obj, BaseModel):
+        return {name: getattr(obj, name) for name in type(obj).model_fields}
+    return dict(vars(obj))
+
+
+def _save_fields(node: Node) -> bytes:
+    try:
+        return to_json(LineEncoder(pickles=_TYPED_ONLY).encode(_fields(node.obj)))
+    except (ProtocolError, TypeError) as error:
+        raise _invalid(node, f"it cannot be expressed as typed values: {error}") from None
+
+
+def _load_fields(node: Node, data: bytes) -> None:
+    try:
+        fields = Decoder(pickles=_TYPED_ONLY).decode(from_json(bytes(data)))
+    except ValueError as error:
+        raise _invalid(node, f"the bytes are not a typed value: {error}") from None
+    if not isinstance(fields, dict):
+        raise _invalid(node, f"a typed state is an object of fields, got {type(fields).__name__}")
+    if isinstance(node.obj, BaseModel):
+        node.obj = _revalidated(node, fields)
+    else:
+        vars(node.obj).update(fields)
+
+
+def _revalidated(node: Node, fields: dict[str, Any]) -> Any:
+    try:
+        return type(node.obj).model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(node, f"the state does not fit: {describe(error)}") from None
+
+
+def get_gradients(node: Node) -> bytes:
+    """The gradients that a node's parameters hold, by name, in torch's format.
+
+    Raises:
+        ProtocolError: ``no_gradients``: there are none.
+    """
+    found = {
+        name: parameter.grad.clone()
+        for name, parameter in tensors.named_parameters(node)
+        if parameter.grad is not None
+    }
+    if not found:
+        raise ProtocolError(
+            ErrorCode.NO_GRADIENTS,
+            f"node {node.node_id!r} holds no gradients: run COMPOSITE_FIT with y first, and note "
+            "that a filter with an optimizer uses its gradients up in that step",
+            node_id=node.node_id,
+        )
+    return _save_torch(found)
+
+
+def apply_gradients(node: Node, data: bytes) -> list[str]:
+    """Set the gradients of a node's parameters, all or none, and step its optimizer.
+
+    Returns:
+        The names of the parameters that received a gradient.
+
+    Raises:
+        ProtocolError: ``invalid_state``: the names or shapes are not those of the parameters.
+    """
+    parameters = dict(tensors.named_parameters(node))
+    if not parameters:
+        raise _invalid(node, f"a {type(node.obj).__name__} has no parameters to apply gradients to")
+    gradients = _load_torch(node, data)
+    _check_gradients(node, parameters, gradients)
+    for name, gradient in gradients.items():
+        parameter = parameters[name]
+        parameter.grad = gradient.to(device=parameter.device, dtype=parameter.dtype)
+    optimizer = getattr(node.obj, "optimizer", None)
+    if optimizer is not None:
+        node.call(optimizer.step)
+    return list(gradients)
+
+
+def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> None:
+    if not isinstance(gradients, dict) or not gradients:
+        raise _invalid(node, "the gradients are empty")
+    wanted = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    unknown, missing = gradients.keys() - parameters.keys(), wanted - gradients.keys()
+    if unknown or missing:
+        raise _invalid(
+            node,
+            f"the gradients do not fit the parameters: unknown {sorted(unknown)}, "
+            f"missing {sorted(missing)}; its parameters are {sorted(parameters)}",
+        )
+    for name, gradient in gradients.items():
+        if not tensors.is_tensor(gradient) or gradient.shape != parameters[name].shape:
+            raise _invalid(
+                node,
+                f"the gradient of {name} has shape {list(getattr(gradient, 'shape', []))}; "
+                f"the parameter has {list(parameters[name].shape)}",
+            )

@@ -1,0 +1,115 @@
+"""What the engine needs of torch, which is imported only where a node is differentiable."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soma_core.engine.nodes import Node
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "detached",
+    "is_tensor",
+    "named_parameters",
+    "no_gradients",
+    "parameters",
+    "to_input",
+    "to_target",
+]
+
+
+def is_tensor(value: object) -> bool:
+    """Whether it is a torch tensor; never imports torch."""
+    module = sys.modules.get("torch")
+    return module is not None and isinstance(value, module.Tensor)
+
+
+def named_parameters(node: Node) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """A node's parameters by name; none if it has none."""
+    listed = getattr(node.obj, "named_parameters", None)
+    return iter(listed()) if callable(listed) else iter(())
+
+
+def parameters(node: Node) -> list[torch.nn.Parameter]:
+    """A node's parameters, those that only its optimizer knows included."""
+    found = [parameter for _, parameter in named_parameters(node)]
+    optimizer = getattr(node.obj, "optimizer", None)
+    if not found and optimizer is not None:
+        found = [p for group in optimizer.param_groups for p in group["params"]]
+    return found
+
+
+def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
+    """Autograd off, where a node could use it: it is on in the joint training step alone."""
+    if not any(node.differentiable for node in nodes):
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def detached(value: Any) -> Any:
+    """A result without its autograd graph, so that it can leave the step."""
+    return value.detach() if is_tensor(value) else value
+
+
+def _numeric_type(nodes: Sequence[Node]) -> tuple[torch.dtype, torch.device]:
+    """The element type and device of the first floating parameter of a chain."""
+    import torch
+
+    for node in nodes:
+        for parameter in parameters(node):
+            if parameter.is_floating_point() or parameter.is_complex():
+                return parameter.dtype, parameter.device
+    return torch.get_default_dtype(), torch.device("cpu")
+
+
+def to_input(value: Any, nodes: Sequence[Node]) -> Any:
+    """What a differentiable node is given for a plain value.
+
+    Lists of numbers and floating arrays become tensors of the chain's parameter type, other
+    numeric arrays tensors of their own type; dicts are converted by column; the rest stays.
+    """
+    if isinstance(value, dict):
+        return {key: to_input(item, nodes) for key, item in value.items()}
+    dtype, device = _numeric_type(nodes)
+    return _convert(value, dtype, device)
+
+
+def to_target(value: Any, out: torch.Tensor) -> Any:
+    """What a loss is given as target: lists and floating arrays take the output's type."""
+    if isinstance(value, dict):
+        return {key: to_target(item, out) for key, item in value.items()}
+    return _convert(value, out.dtype, out.device)
+
+
+def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return torch.tensor(value, dtype=dtype, device=device)
+    if isinstance(value, list):
+        return _list_to_tensor(value, dtype, device)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
+        return torch.as_tensor(value).to(device=device, dtype=dtype)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
+        return torch.as_tensor(value).to(device)
+    return value
+
+
+def _list_to_tensor(value: list[Any], dtype: torch.dtype, device: torch.device) -> Any:
+    import torch
+
+    try:
+        return torch.tensor(value, dtype=dtype, device=device)
+    except (TypeError, ValueError):  # not numbers: a tokenizer may wait for these
+        return value

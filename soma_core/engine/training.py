@@ -1,0 +1,128 @@
+"""COMPOSITE_FIT and BATCHED_FIT: fitting a chain at once, or batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from soma_core import progress
+from soma_core.engine.batches import Batches, Rows, join_rows
+from soma_core.engine.chain import Chain
+from soma_core.engine.joint import train_step
+from soma_core.engine.nodes import Node
+
+__all__ = ["BatchedOutcome", "fit_batches", "fit_once"]
+
+_Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
+
+
+def fit_once(chain: Chain, x: Any, y: Any) -> tuple[Any, dict[str, Any], float | None]:
+    """Fit the nodes one by one, then train the differentiable ones together on one batch.
+
+    Args:
+        chain: The nodes.
+        x: The data.
+        y: The targets; without them nothing is trained by gradients.
+
+    Returns:
+        The output, the states of the nodes that were fitted apart, and the loss or None.
+    """
+    return _fit_and_train(chain, x, y, _fit_anew)
+
+
+def _fit_anew(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+    return node.fit(x, y, lengths)
+
+
+def _fit_and_train(
+    chain: Chain, x: Any, y: Any, fit: _Fit
+) -> tuple[Any, dict[str, Any], float | None]:
+    states, out = chain.fit_each(x, y, fit)
+    if not chain.differentiable or y is None:
+        return out, states, None
+    out, loss = train_step(chain, x, y)
+    return out, states, loss
+
+
+@dataclass
+class BatchedOutcome:
+    """What BATCHED_FIT made: the output, the last states, the mean loss of each epoch."""
+
+    result: Any = None
+    states: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+
+def fit_batches(
+    chain: Chain,
+    batches: Batches,
+    *,
+    epochs: int = 1,
+    shuffle: bool = False,
+    seed: int | None = None,
+    collect_all: bool = False,
+) -> BatchedOutcome:
+    """Fit a chain batch by batch, over epochs.
+
+    A node with ``partial_fit(x, y, state)`` accumulates; another is fitted anew on each batch,
+    and its last state stands.
+
+    Args:
+        chain: The nodes.
+        batches: The data and targets.
+        epochs: How often to go through them.
+        shuffle: Whether to draw another order of rows in each epoch.
+        seed: Makes those orders repeatable.
+        collect_all: Whether to keep the outputs of all rows of the last epoch.
+    """
+    order = np.random.default_rng(seed) if shuffle else None
+    outcome = BatchedOutcome()
+    fit = _BatchFit()
+    for epoch in range(1, epochs + 1):
+        losses: list[tuple[int, float]] = []
+        outputs: list[tuple[Rows, Any]] = []
+        for number, (rows, x, y) in enumerate(batches.epoch(order), start=1):
+            chain.next_call()
+            outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit)
+            if loss is not None:
+                losses.append((_length(rows), loss))
+            if collect_all and epoch == epochs:
+                outputs.append((rows, outcome.result))
+            progress.report(
+                epoch=epoch, epochs=epochs, batch=number, batches=batches.count, loss=loss
+            )
+        if losses:
+            outcome.losses.append(_mean(losses))
+    if collect_all:
+        outcome.result = join_rows(outputs)
+    outcome.states = {
+        node.node_id: outcome.states.get(node.node_id, node.state) for node in chain.nodes
+    }
+    return outcome
+
+
+class _BatchFit:
+    """Fits one node on one batch, going on from the last batch where the node can."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, Any] = {}
+
+    def __call__(self, node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+        if not callable(getattr(node.obj, "partial_fit", None)):
+            return node.fit(x, y, lengths)
+        state = node.partial_fit(x, y, self._states.get(node.node_id, {}), lengths)
+        self._states[node.node_id] = state
+        return state
+
+
+def _length(rows: Rows) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+
+def _mean(losses: list[tuple[int, float]]) -> float:
+    """The mean over rows: a short last batch counts for what it holds."""
+    rows = sum(count for count, _ in losses) or 1
+    return sum(count * loss for count, loss in losses) / rows

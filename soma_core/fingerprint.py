@@ -1,0 +1,190 @@
+"""A hash of Python objects by content: the same in every process and every run."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import functools
+import hashlib
+import inspect
+import pathlib
+import types
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+__all__ = ["fingerprint"]
+
+Feed = Callable[[bytes], object]
+
+
+def fingerprint(value: object) -> str:
+    """The SHA-256 of a value's content, as 64 hexadecimal digits.
+
+    Understands plain data, sets, enums, dates, paths, numpy arrays, torch tensors, pydantic
+    models, dataclasses, classes and functions. Dictionaries and sets hash alike in any order.
+
+    Raises:
+        TypeError: The value holds an object of another type.
+    """
+    digest = hashlib.sha256()
+    _feed(digest.update, value)
+    return digest.hexdigest()
+
+
+def _part(feed: Feed, kind: str, content: bytes) -> None:
+    """One element, its kind and length first so that no two contents can run together."""
+    feed(f"{kind}:{len(content)}:".encode())
+    feed(content)
+
+
+def _children(feed: Feed, kind: str, items: Iterable[object]) -> None:
+    listed = list(items)
+    feed(f"{kind}[{len(listed)}]".encode())
+    for item in listed:
+        _feed(feed, item)
+
+
+@functools.singledispatch
+def _content(value: object, feed: Feed) -> None:
+    if is_dataclass(value):
+        _children(feed, "dataclass", [type(value), {f.name: getattr(value, f.name) for f in fields(value)}])
+    elif _is_torch_tensor(value):
+        tensor: Any = value
+        _children(feed, "torch", [str(tensor.dtype), list(tensor.shape), _tensor_bytes(tensor)])
+    else:
+        raise TypeError(
+            f"cannot hash a {type(value).__module__}.{type(value).__qualname__} by content; "
+            "hold plain data in the field instead, or override config_hash()"
+        )
+
+
+def _feed(feed: Feed, value: object) -> None:
+    _content(value, feed)
+
+
+@_content.register
+def _(value: None, feed: Feed) -> None:
+    _part(feed, "none", b"")
+
+
+@_content.register(bool)
+@_content.register(int)
+@_content.register(float)
+@_content.register(complex)
+@_content.register(decimal.Decimal)
+@_content.register(uuid.UUID)
+@_content.register(pathlib.PurePath)
+@_content.register(datetime.date)
+@_content.register(datetime.time)
+@_content.register(datetime.timedelta)
+def _(value: object, feed: Feed) -> None:
+    _part(feed, type(value).__name__, repr(value).encode())
+
+
+@_content.register
+def _(value: str, feed: Feed) -> None:
+    _part(feed, "str", value.encode("utf-8", "surrogatepass"))
+
+
+@_content.register(bytes)
+@_content.register(bytearray)
+def _(value: bytes, feed: Feed) -> None:
+    _part(feed, "bytes", bytes(value))
+
+
+@_content.register(list)
+@_content.register(tuple)
+def _(value: list[object], feed: Feed) -> None:
+    _children(feed, type(value).__name__, value)
+
+
+@_content.register(set)
+@_content.register(frozenset)
+def _(value: set[object], feed: Feed) -> None:
+    _children(feed, "set", sorted(fingerprint(item) for item in value))
+
+
+@_content.register(Mapping)
+def _(value: Mapping[object, object], feed: Feed) -> None:
+    pairs = sorted((fingerprint(key), fingerprint(item)) for key, item in value.items())
+    _children(feed, "dict", pairs)
+
+
+@_content.register
+def _(value: Enum, feed: Feed) -> None:
+    _children(feed, "enum", [type(value), value.name])
+
+
+@_content.register
+def _(value: BaseModel, feed: Feed) -> None:
+    _children(feed, "model", [type(value), {name: getattr(value, name) for name in type(value).model_fields}])
+
+
+@_content.register(np.ndarray)
+@_content.register(np.generic)
+def _(value: Any, feed: Feed) -> None:
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        _children(feed, "array", [list(array.shape), array.ravel().tolist()])
+    else:
+        _children(feed, "array", [array.dtype.str, list(array.shape), array.tobytes()])
+
+
+@_content.register
+def _(value: type, feed: Feed) -> None:
+    _part(feed, "class", f"{value.__module__}:{value.__qualname__}".encode())
+
+
+@_content.register
+def _(value: types.ModuleType, feed: Feed) -> None:
+    _part(feed, "module", value.__name__.encode())
+
+
+@_content.register(types.BuiltinFunctionType)
+@_content.register(np.ufunc)
+def _(value: Any, feed: Feed) -> None:
+    owner = getattr(value, "__module__", None) or "numpy"
+    _part(feed, "builtin", f"{owner}:{value.__name__}".encode())
+
+
+@_content.register
+def _(value: functools.partial, feed: Feed) -> None:  # type: ignore[type-arg]
+    _children(feed, "partial", [value.func, value.args, value.keywords])
+
+
+@_content.register
+def _(value: types.MethodType, feed: Feed) -> None:
+    _children(feed, "method", [value.__func__, value.__self__])
+
+
+@_content.register
+def _(value: types.FunctionType, feed: Feed) -> None:
+    """A named function is its name; a lambda or a local one is its code and what it closes over."""
+    if value.__module__ != "__main__" and "<" not in value.__qualname__:
+        _part(feed, "function", f"{value.__module__}:{value.__qualname__}".encode())
+        return
+    closed_over = inspect.getclosurevars(value)
+    _children(feed, "code", [value.__code__, value.__defaults__, value.__kwdefaults__])
+    _children(feed, "scope", [closed_over.nonlocals, closed_over.globals])
+
+
+@_content.register
+def _(value: types.CodeType, feed: Feed) -> None:
+    _children(feed, "code", [value.co_code, value.co_names, value.co_varnames, value.co_consts])
+
+
+def _is_torch_tensor(value: object) -> bool:
+    return type(value).__module__.startswith("torch") and hasattr(value, "detach")
+
+
+def _tensor_bytes(tensor: Any) -> bytes:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return bytes(flat.view(torch.uint8).numpy().tobytes()) if flat.numel() else b""

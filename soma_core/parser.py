@@ -1,0 +1,229 @@
+"""MessageParser: bytes in, messages of both dialects out, without any input or output of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol import frames
+from soma_core.transport import Dialect, Message
+
+__all__ = ["MessageParser", "StreamLimits"]
+
+_MIB = 1 << 20
+_BLANK = b" \t\r\n\x0b\x0c"
+_BOM = b"\xef\xbb\xbf"
+
+_Outcome = Message | ProtocolError | None
+_Steps = Generator[_Outcome, None, None]
+_Question = Generator[_Outcome, None, bool]
+
+
+class StreamLimits(BaseModel):
+    """The largest messages that are accepted, in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    line: int = Field(default=256 * _MIB, ge=1)
+    header: int = Field(default=64 * _MIB, ge=1)
+    body: int = Field(default=1 << 40, ge=1)
+
+
+class MessageParser:
+    """Finds the messages in a stream of bytes.
+
+    Its work is a generator that is resumed when there is more to look at, so that the code
+    reads like the grammar of the stream.
+
+    Args:
+        limits: The largest messages to accept.
+
+    Attributes:
+        finished: Whether no further message can come.
+    """
+
+    def __init__(self, limits: StreamLimits) -> None:
+        self._limits = limits
+        self._pending = bytearray()
+        self._ended = False
+        self._target = memoryview(b"")
+        self._steps = self._stream()
+        self.finished = False
+
+    def feed(self, data: memoryview) -> None:
+        """Take bytes that were read."""
+        self._pending += data
+
+    def target(self) -> memoryview:
+        """Where bytes may be read to directly, instead of being fed; empty if nowhere."""
+        return self._target
+
+    def filled(self, count: int) -> None:
+        """Note that so many bytes were read into the target."""
+        self._target = self._target[count:]
+
+    def end(self) -> None:
+        """Note that the stream has ended."""
+        self._ended = True
+
+    def next_message(self) -> Message | None:
+        """The next message, or None if more bytes are needed.
+
+        Raises:
+            ProtocolError: ``malformed`` or ``too_large``. Call again to go on after it.
+        """
+        outcome = next(self._steps)
+        if isinstance(outcome, ProtocolError):
+            raise outcome
+        return outcome
+
+    def _stream(self) -> _Steps:
+        while (yield from self._has(1)):
+            if (yield from self._starts_frame()):
+                yield from self._frame()
+            else:
+                yield from self._line()
+        self.finished = True
+        while True:
+            yield None
+
+    def _has(self, count: int) -> _Question:
+        """Whether so many bytes are here, or will be before the stream ends."""
+        while len(self._pending) < count:
+            if self._ended:
+                return False
+            yield None
+        return True
+
+    def _starts_frame(self) -> _Question:
+        for length in range(1, len(frames.MAGIC) + 1):
+            if not (yield from self._has(length)):
+                return False
+            if not self._pending.startswith(frames.MAGIC[:length]):
+                return False
+        return True
+
+    def _line(self) -> _Steps:
+        scanned = 0
+        while (end := self._pending.find(b"\n", scanned)) < 0 and not self._ended:
+            scanned = len(self._pending)
+            if scanned > self._limits.line:
+                break
+            yield None
+        if end < 0 and self._ended:
+            end = len(self._pending)
+        if end < 0 or end > self._limits.line:
+            yield self._line_too_long()
+            yield from self._skip_line()
+            return
+        text = bytes(self._pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
+        del self._pending[: end + 1]
+        if text:
+            yield Message(text, (), Dialect.LINE)
+
+    def _skip_line(self) -> _Steps:
+        while (end := self._pending.find(b"\n")) < 0:
+            self._pending.clear()
+            if self._ended:
+                return
+            yield None
+        del self._pending[: end + 1]
+
+    def _line_too_long(self) -> ProtocolError:
+        return ProtocolError(
+            ErrorCode.TOO_LARGE,
+            f"a line is longer than the limit of {self._limits.line:,} bytes; send large arrays "
+            "as frames, or raise the limit",
+        )
+
+    def _frame(self) -> _Steps:
+        if not (yield from self._has(frames.PREAMBLE_SIZE)):
+            yield from self._cut_off()
+            return
+        try:
+            preamble = frames.read_preamble(self._pending)
+        except ProtocolError as error:
+            yield from self._lost(error)
+            return
+        refusal = self._refusal(preamble)
+        if refusal is None:
+            yield from self._frame_body(preamble)
+        else:
+            yield from self._skip_frame(preamble, refusal)
+
+    def _frame_body(self, preamble: frames.Preamble) -> _Steps:
+        table = frames.PREAMBLE_SIZE + preamble.header_size
+        start = table + preamble.table_size
+        if not (yield from self._has(start)):
+            yield from self._cut_off()
+            return
+        try:
+            sizes = frames.read_table(preamble, self._pending[table:start])
+        except ProtocolError as error:
+            yield from self._skip_frame(preamble, error)
+            return
+        header = bytes(self._pending[frames.PREAMBLE_SIZE : table])
+        del self._pending[:start]
+        buffers = [np.empty(size, np.uint8).data for size in sizes]
+        for buffer in buffers:
+            if not (yield from self._fill(buffer)):
+                yield from self._cut_off()
+                return
+        yield Message(header, buffers, Dialect.FRAME)
+
+    def _fill(self, buffer: memoryview) -> _Question:
+        """Move pending bytes into a buffer, and let the rest be read into it directly."""
+        here = min(len(self._pending), buffer.nbytes)
+        buffer[:here] = self._pending[:here]
+        del self._pending[:here]
+        self._target = buffer[here:]
+        while self._target:
+            if self._ended:
+                self._target = memoryview(b"")
+                return False
+            yield None
+        return True
+
+    def _refusal(self, preamble: frames.Preamble) -> ProtocolError | None:
+        """Why a frame is refused by what its preamble declares, before anything is allocated."""
+        before_buffers = preamble.header_size + preamble.table_size
+        if before_buffers > preamble.body_size:
+            return _malformed("a frame's header and buffer table are longer than its body")
+        for what, size, limit in (
+            ("header", before_buffers, self._limits.header),
+            ("body", preamble.body_size, self._limits.body),
+        ):
+            if size > limit:
+                return ProtocolError(
+                    ErrorCode.TOO_LARGE,
+                    f"a frame's {what} has {size:,} bytes; the limit is {limit:,}",
+                )
+        return None
+
+    def _skip_frame(self, preamble: frames.Preamble, problem: ProtocolError) -> _Steps:
+        yield problem
+        left = frames.PREAMBLE_SIZE + preamble.body_size
+        while left > len(self._pending):
+            left -= len(self._pending)
+            self._pending.clear()
+            if self._ended:
+                return
+            yield None
+        del self._pending[:left]
+
+    def _cut_off(self) -> _Steps:
+        yield from self._lost(_malformed("the stream ended in the middle of a frame"))
+
+    def _lost(self, problem: ProtocolError) -> _Steps:
+        """Where the next message starts is unknown: nothing more can be read."""
+        self._pending.clear()
+        self._ended = True
+        yield problem
+
+
+def _malformed(message: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.MALFORMED, message)
+

@@ -1,0 +1,241 @@
+"""Worker processes: starting one that dies with its parent, watching it, and ending it.
+
+Both sides are here: :class:`WorkerProcess` for the parent, and :func:`hold_lifeline` for the
+child. The lifeline is a socket on which nothing is ever sent. The child has the kernel send
+SIGKILL to its process group when the other end closes, which happens when the parent is gone,
+whatever it died of, and even while the child is deep in C code. (``PR_SET_PDEATHSIG`` would
+fire when the *thread* that started the child ends.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from soma_core.errors import StartFailed
+from soma_core.forks import close_in_forked_child
+from soma_core.transport import ExitStatus
+
+__all__ = ["WorkerProcess", "exit_now", "hold_lifeline"]
+
+LIFELINE_VARIABLE = "SOMA_LIFELINE"
+_TAIL_LINES = 50
+_LONGEST_LINE = 2000
+_log = logging.getLogger("soma.worker")
+
+
+class WorkerProcess:
+    """A worker process of ours, in a session of its own.
+
+    Args:
+        command: The program and its arguments.
+        wire: The descriptor that becomes its stdin and stdout; None leaves it without.
+        pass_fds: Descriptors that it inherits under their own numbers.
+        env: Variables to add to this process's environment.
+        cwd: Its working directory; None keeps this process's.
+
+    Raises:
+        StartFailed: The program cannot be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        wire: int | None = None,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL if wire is None else wire,
+                    stdout=subprocess.DEVNULL if wire is None else wire,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[theirs.fileno(), *pass_fds],
+                    env={**os.environ, **(env or {}), LIFELINE_VARIABLE: _identify(theirs)},
+                    cwd=cwd,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                ours.close()
+                raise StartFailed(f"cannot start {' '.join(command)}: {error}") from error
+        close_in_forked_child(ours)
+        self._lifeline = ours
+        self._lock = threading.Lock()
+        assert self._process.stderr is not None
+        self._stderr = _StderrTail(self._process.stderr, self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def poll(self) -> ExitStatus | None:
+        """How it ended, or None while it runs. What it left in its process group is killed."""
+        with self._lock:
+            return self._reap(block=False)
+
+    def wait(self, timeout: float) -> ExitStatus | None:
+        """Wait until it has ended; None if it has not in so many seconds."""
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None and (left := deadline - time.monotonic()) > 0:
+            _wait_for_exit(self.pid, left)
+        return status
+
+    def interrupt(self) -> None:
+        """Send SIGINT, as Ctrl-C would."""
+        self._signal(signal.SIGINT)
+
+    def stop(self, grace: float) -> ExitStatus | None:
+        """End it: by itself within the grace, else by SIGTERM, else by SIGKILL.
+
+        Args:
+            grace: Seconds for it to end by itself; its input should be at its end by now.
+        """
+        status = self.wait(grace)
+        for number, patience in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)):
+            if status is not None:
+                break
+            self._signal_group(number)
+            status = self.wait(patience)
+        self._lifeline.close()
+        self._stderr.finish()
+        return status
+
+    def stderr_tail(self) -> str:
+        """The last lines that it wrote to stderr."""
+        if self.poll() is not None:
+            self._stderr.finish()
+        return self._stderr.text()
+
+    def _signal(self, number: int) -> None:
+        with self._lock:
+            if self._process.returncode is None:
+                self._process.send_signal(number)
+
+    def _signal_group(self, number: int) -> None:
+        with self._lock:
+            if self._process.returncode is None:
+                _kill_group(self.pid, number)
+
+    def _reap(self, *, block: bool) -> ExitStatus | None:
+        if self._process.returncode is None:
+            flags = os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG)
+            try:
+                ended = os.waitid(os.P_PID, self.pid, flags)
+            except ChildProcessError:  # somebody else in this program waited for our child
+                return ExitStatus()
+            if ended is None:
+                return None
+            # Before it is reaped its number cannot be another's, nor can that of its group.
+            _kill_group(self.pid, signal.SIGKILL)
+            self._process.wait()
+        return ExitStatus.from_returncode(self._process.returncode)
+
+
+def _kill_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass  # nobody is left in it
+    except PermissionError:  # macOS answers so for a group of zombies
+        if sys.platform != "darwin":
+            raise
+
+
+def _wait_for_exit(pid: int, timeout: float) -> None:
+    """Sleep until a child ends, or the time is over."""
+    if not hasattr(os, "pidfd_open"):
+        time.sleep(min(timeout, 0.02))
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([descriptor], [], [], timeout)
+    finally:
+        os.close(descriptor)
+
+
+class _StderrTail:
+    """Reads a worker's stderr on a thread: keeps the last lines, and logs each."""
+
+    def __init__(self, pipe: IO[bytes], pid: int) -> None:
+        self._pipe = pipe
+        self._pid = pid
+        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._thread = threading.Thread(target=self._drain, name=f"soma-stderr-{pid}", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        with self._pipe:
+            while raw := self._pipe.readline(_LONGEST_LINE):
+                line = raw.decode("utf-8", "replace").rstrip("\n")
+                self._lines.append(line)
+                _log.info("[worker %d] %s", self._pid, line)
+
+    def finish(self) -> None:
+        """Wait for what a dead worker wrote last; a grandchild may hold the pipe open."""
+        self._thread.join(timeout=0.5)
+
+    def text(self) -> str:
+        return "\n".join(self._lines)
+
+
+def _identify(end: socket.socket) -> str:
+    """Names a descriptor so that the child can tell that it really received this one."""
+    return f"{end.fileno()}:{os.fstat(end.fileno()).st_ino}"
+
+
+def hold_lifeline() -> None:
+    """Die with the parent that started this process as a :class:`WorkerProcess`.
+
+    Called by a daemon at its start. Does nothing where nobody handed it a lifeline (a shell, a
+    remote launcher) or where the kernel has none (macOS): then the end of input ends it.
+    """
+    variable = os.environ.pop(LIFELINE_VARIABLE, None)
+    if variable is None or not sys.platform.startswith("linux"):
+        return
+    descriptor, _, inode = variable.partition(":")
+    fd = int(descriptor)
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return
+    if not stat.S_ISSOCK(status.st_mode) or status.st_ino != int(inode):
+        return
+    os.set_inheritable(fd, False)
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    if poller.poll(0):  # the parent died before the kernel was told
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def exit_now(status: int = 0) -> None:
+    """End this process with its exit handlers run, but without waiting for threads of filters."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)

@@ -1,0 +1,40 @@
+"""Progress reports of a running filter, and who listens to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["listening", "report"]
+
+Listener = Callable[[dict[str, Any]], None]
+
+_listener: ContextVar[Listener | None] = ContextVar("soma_progress_listener", default=None)
+
+
+def report(**fields: Any) -> None:
+    """Tell the host how far a command is; does nothing when the host did not ask.
+
+    Call it from ``fit`` or ``forward`` as often as you like::
+
+        progress.report(epoch=3, epochs=10, loss=0.12)
+
+    Args:
+        fields: JSON-able numbers and texts. Usual names: ``epoch``, ``epochs``, ``batch``,
+            ``batches``, ``loss``.
+    """
+    listener = _listener.get()
+    if listener is not None:
+        listener(fields)
+
+
+@contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Within the block, hand every report to the listener."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)

@@ -1,0 +1,197 @@
+"""Arrays as raw bytes: numpy and torch element types by name, and the bytes in C order."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "array_from_bytes",
+    "array_from_values",
+    "array_to_bytes",
+    "dtype_from_wire",
+    "dtype_to_wire",
+    "tensor_from_bytes",
+    "tensor_from_values",
+    "tensor_to_bytes",
+    "torch_dtype_name",
+]
+
+WireDtype = str | list[Any]
+
+
+@lru_cache(maxsize=256)
+def dtype_to_wire(dtype: np.dtype[Any]) -> WireDtype:
+    """The spelling of an element type: numpy's name for it where that is enough to get it back,
+    else its ``dtype.str``, else the list of fields that the ``.npy`` format uses."""
+    native = dtype.newbyteorder("=")
+    for spelling in (native.name, native.str):
+        if _is_spelling_of(spelling, native):
+            return spelling
+    descr = np.lib.format.dtype_to_descr(native)
+    return descr if isinstance(descr, str) else list(descr)
+
+
+def _is_spelling_of(spelling: str, dtype: np.dtype[Any]) -> bool:
+    try:
+        return np.dtype(spelling) == dtype and dtype.names is None
+    except TypeError:
+        return False
+
+
+def dtype_from_wire(spelling: WireDtype) -> np.dtype[Any]:
+    """The element type that a message names, in native byte order.
+
+    Raises:
+        ValueError: There is no such type, or it holds Python objects.
+    """
+    try:
+        dtype = _named_dtype(spelling) if isinstance(spelling, str) else _structured_dtype(spelling)
+    except (TypeError, ValueError, SyntaxError, OverflowError) as error:
+        raise ValueError(f"dtype {spelling!r} is not a numpy element type: {error}") from None
+    if dtype.hasobject or not (dtype.itemsize or dtype.kind in "USV"):
+        raise ValueError(f"dtype {spelling!r} holds Python objects; such arrays travel as an Object")
+    return dtype
+
+
+@lru_cache(maxsize=256)
+def _named_dtype(spelling: str) -> np.dtype[Any]:
+    if "," in spelling:
+        raise ValueError("a structured type is a list of fields")
+    return np.dtype(spelling).newbyteorder("=")
+
+
+def _structured_dtype(fields: list[Any]) -> np.dtype[Any]:
+    return np.lib.format.descr_to_dtype(_tuples(fields)).newbyteorder("=")
+
+
+def _tuples(fields: list[Any]) -> list[Any]:
+    """Field lists from JSON with their tuples restored: ``[["x", "<f4", [2]]]``."""
+    return [tuple(_field_part(part) for part in field) for field in fields]
+
+
+def _field_part(part: Any) -> Any:
+    if not isinstance(part, list):
+        return part
+    nested = bool(part) and all(isinstance(item, list) for item in part)
+    return _tuples(part) if nested else tuple(part)
+
+
+def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
+    """The elements as little-endian bytes in C order; a view of the array where it can be one."""
+    if array.nbytes == 0:
+        return memoryview(b"")
+    if sys.byteorder == "little" and array.dtype.isnative and array.flags.c_contiguous:
+        flat = array
+    else:
+        flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return memoryview(flat.reshape(-1).view(np.uint8))
+
+
+def array_from_bytes(data: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    """A writable array over a writable buffer.
+
+    Raises:
+        ValueError: The number of bytes does not fit the type and the shape.
+    """
+    size = memoryview(data).nbytes
+    needed = math.prod(shape) * dtype.itemsize
+    if size != needed:
+        raise ValueError(f"shape {list(shape)} of {dtype} needs {needed:,} bytes, got {size:,}")
+    if needed == 0:
+        return np.zeros(shape, dtype)
+    if sys.byteorder == "little":
+        return np.frombuffer(data, dtype).reshape(shape)
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def array_from_values(
+    values: list[Any], dtype: np.dtype[Any], shape: Sequence[int]
+) -> np.ndarray[Any, Any]:
+    """An array from the numbers of a JSON list; None stands for NaN.
+
+    Raises:
+        ValueError: The number of values does not fit the shape, or one does not fit the type.
+    """
+    _check_count(values, shape)
+    if None in values:
+        values = [math.nan if value is None else value for value in values]
+    try:
+        return np.array(values, dtype=dtype).reshape(shape)
+    except (TypeError, OverflowError, ValueError) as error:
+        raise ValueError(f"a value does not fit dtype {dtype}: {error}") from None
+
+
+def _check_count(values: list[Any], shape: Sequence[int]) -> None:
+    if len(values) != math.prod(shape):
+        raise ValueError(
+            f"shape {list(shape)} needs {math.prod(shape):,} values, got {len(values):,}"
+        )
+
+
+def torch_dtype_name(tensor: torch.Tensor) -> str:
+    """The wire's name of a tensor's element type: ``"bfloat16"``."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _torch_dtype(name: WireDtype) -> torch.dtype:
+    import torch
+
+    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype {name!r} is not a torch element type")
+    return dtype
+
+
+def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
+    """The elements as little-endian bytes in C order; a view of the tensor where it can be one."""
+    import torch
+
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    if flat.numel() == 0:
+        return memoryview(b"")
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def tensor_from_bytes(data: Any, dtype_name: WireDtype, shape: Sequence[int]) -> torch.Tensor:
+    """A torch tensor on the CPU over a writable buffer.
+
+    Raises:
+        ValueError: The type is unknown to torch, or the bytes do not fit it and the shape.
+    """
+    import torch
+
+    dtype = _torch_dtype(dtype_name)
+    size, needed = memoryview(data).nbytes, math.prod(shape) * dtype.itemsize
+    if size != needed:
+        raise ValueError(f"shape {list(shape)} of {dtype} needs {needed:,} bytes, got {size:,}")
+    if needed == 0:
+        return torch.empty(tuple(shape), dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
+
+
+def tensor_from_values(
+    values: list[Any], dtype_name: WireDtype, shape: Sequence[int]
+) -> torch.Tensor:
+    """A torch tensor from the numbers of a JSON list; None stands for NaN.
+
+    Raises:
+        ValueError: The type is unknown to torch, or the values do not fit it or the shape.
+    """
+    import torch
+
+    dtype = _torch_dtype(dtype_name)
+    _check_count(values, shape)
+    filled = [math.nan if value is None else value for value in values]
+    try:
+        return torch.tensor(filled, dtype=dtype).reshape(tuple(shape))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"a value does not fit {dtype}: {error}") from None

@@ -1,0 +1,488 @@
+"""Codec: Python objects to the data of a message and back.
+
+An :class:`Encoder` turns an object into what JSON can hold, and an :class:`Encoder` for frames
+puts bytes aside as buffers. A :class:`Decoder` reads both. What ordinary JSON says is plain;
+everything else is a tagged value (``soma_core.values``) or a ``{"$soma": …}`` tag.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol import arrays
+from soma_core.protocol.complaints import describe
+from soma_core.protocol.pickles import Pickles
+from soma_core.values import EncodedBytes, TensorData
+
+__all__ = ["MAX_NESTING", "Decoder", "FrameEncoder", "LineEncoder", "from_value", "to_value"]
+
+MAX_NESTING = 200
+"""How deep lists and dicts of a message may nest; what the JSON parser accepts too."""
+
+_DATA_NESTING = MAX_NESTING - 20  # leaves room for the message and the tags around the data
+_TAGS = frozenset({"Tensor", "Text", "Json", "Bytes", "Object"})
+_TAG_KEYS = frozenset({"type", "data"})
+_PICKLE_KEY = "__pickle_b64__"
+_PLAIN = frozenset({str, bool, type(None)})
+_NESTING = frozenset({list, dict})
+_LARGEST_INT = 10**4000  # Python's own limit for reading an int back from text is 4,300 digits
+
+
+def _looks_tagged(obj: dict[Any, Any]) -> bool:
+    """Whether a reader would take this dict of the user's for a tag."""
+    if "$soma" in obj:
+        return True
+    keys = obj.keys()
+    if keys == _TAG_KEYS:
+        return obj["type"].__class__ is str and obj["type"] in _TAGS
+    return keys == {_PICKLE_KEY} or (keys == {"type"} and obj["type"] == "Empty")
+
+
+class Encoder:
+    """What both dialects share: plain data as it is, the rest through four methods to define.
+
+    Args:
+        pickles: Whether and how objects that are not data are pickled.
+    """
+
+    def __init__(self, *, pickles: Pickles | None = None) -> None:
+        self._pickles = pickles or Pickles()
+        self._encoders: dict[type, Callable[[Any, int], Any]] = {
+            type(None): _as_it_is,
+            bool: _as_it_is,
+            str: _as_it_is,
+            int: self._int,
+            float: self._float,
+            list: self._list,
+            dict: self._dict,
+            tuple: self._tuple,
+            bytes: self._bytes,
+            np.ndarray: self._array,
+        }
+
+    def encode(self, obj: Any, depth: int = 0) -> Any:
+        """The JSON-able form of an object.
+
+        Raises:
+            ProtocolError: ``pickle_refused``, ``too_large`` if it nests too deep, or
+                ``invalid_command`` if it cannot be pickled.
+        """
+        encoder = self._encoders.get(type(obj))
+        if encoder is not None:
+            return encoder(obj, depth)
+        if isinstance(obj, np.generic):
+            return self._scalar(obj)
+        if _is_plain_torch_tensor(obj):
+            return self._torch(obj)
+        return self._pickle(obj)
+
+    def binary(self, data: Any) -> Any:
+        """The form of a field that holds bytes, such as a state."""
+        raise NotImplementedError
+
+    def _tuple(self, obj: tuple[Any, ...], depth: int) -> Any:
+        raise NotImplementedError
+
+    def _bytes(self, obj: bytes, depth: int = 0) -> Any:
+        raise NotImplementedError
+
+    def _float(self, obj: float, depth: int = 0) -> Any:
+        raise NotImplementedError
+
+    def _scalar(self, obj: np.generic) -> Any:
+        raise NotImplementedError
+
+    def _array_data(self, obj: np.ndarray[Any, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _torch(self, obj: Any) -> Any:
+        raise NotImplementedError
+
+    def _pickle(self, obj: Any) -> Any:
+        raise NotImplementedError
+
+    def _int(self, obj: int, depth: int = 0) -> Any:
+        if -_LARGEST_INT < obj < _LARGEST_INT:
+            return obj
+        return {"$soma": "int", "value": hex(obj)}
+
+    def _list(self, obj: list[Any], depth: int) -> list[Any]:
+        kinds = set(map(type, obj))
+        if kinds <= _PLAIN:
+            return obj
+        if kinds == {float}:
+            return self._floats(obj)
+        deeper = self._deeper(depth)
+        return [self.encode(item, deeper) for item in obj]
+
+    def _floats(self, obj: list[float]) -> Any:
+        if all(map(math.isfinite, obj)):
+            return obj
+        return [self._float(item) for item in obj]
+
+    def _dict(self, obj: dict[Any, Any], depth: int) -> Any:
+        if not all(type(key) is str for key in obj):
+            return self._pickle(obj)
+        deeper = self._deeper(depth)
+        if _looks_tagged(obj):
+            items = [[key, self.encode(item, deeper)] for key, item in obj.items()]
+            return {"$soma": "dict", "items": items}
+        return {key: self.encode(item, deeper) for key, item in obj.items()}
+
+    def _deeper(self, depth: int) -> int:
+        if depth >= _DATA_NESTING:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                f"the data nests more than {_DATA_NESTING} levels deep (or contains itself)",
+            )
+        return depth + 1
+
+    def _array(self, obj: np.ndarray[Any, Any], depth: int = 0) -> Any:
+        if obj.dtype.hasobject or obj.dtype.kind == "T":
+            return self._pickle(obj)
+        data = {"dtype": arrays.dtype_to_wire(obj.dtype), "shape": obj.shape}
+        return {"type": "Tensor", "data": data | self._array_data(obj)}
+
+
+def _as_it_is(obj: Any, depth: int = 0) -> Any:
+    return obj
+
+
+def _is_plain_torch_tensor(obj: object) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or type(obj) is not torch.Tensor:
+        return False
+    return obj.layout is torch.strided and not obj.is_quantized and not obj.is_nested
+
+
+def _b64(data: Any) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+class LineEncoder(Encoder):
+    """Encodes for the lines dialect: nothing but JSON that any language reads.
+
+    Args:
+        pickles: Whether and how objects that are not data are pickled.
+        tensors_as_lists: Whether torch tensors become nested lists of numbers.
+    """
+
+    def __init__(self, *, pickles: Pickles | None = None, tensors_as_lists: bool = False) -> None:
+        super().__init__(pickles=pickles)
+        self._tensors_as_lists = tensors_as_lists
+
+    def binary(self, data: Any) -> str:
+        return _b64(data)
+
+    def _tuple(self, obj: tuple[Any, ...], depth: int) -> Any:
+        return self._list(list(obj), depth)
+
+    def _bytes(self, obj: bytes, depth: int = 0) -> Any:
+        return {"type": "Bytes", "data": list(obj)}
+
+    def _float(self, obj: float, depth: int = 0) -> Any:
+        if math.isfinite(obj):
+            return obj
+        return {"$soma": "float", "value": repr(obj)}
+
+    def _scalar(self, obj: np.generic) -> Any:
+        if obj.dtype.kind in "biufUS" and obj.dtype.itemsize <= 8 or obj.dtype.kind in "US":
+            return self.encode(obj.item())
+        return self._array(np.asarray(obj))
+
+    def _array_data(self, obj: np.ndarray[Any, Any]) -> dict[str, Any]:
+        readable = obj.dtype.kind in "iuf" and obj.dtype.itemsize <= 8
+        if readable and bool(np.isfinite(obj).all()):
+            return {"values": obj.ravel().tolist()}
+        return {"b64": _b64(arrays.array_to_bytes(obj))}
+
+    def _torch(self, obj: Any) -> Any:
+        if self._tensors_as_lists:
+            return self.encode(obj.detach().tolist())
+        name = arrays.torch_dtype_name(obj)
+        data: dict[str, Any] = {"dtype": name, "container": "torch", "shape": tuple(obj.shape)}
+        if not (obj.is_complex() or name == "bool" or name.startswith("float8")) and bool(
+            obj.isfinite().all()
+        ):
+            data["values"] = obj.detach().reshape(-1).tolist()
+        else:
+            data["b64"] = _b64(arrays.tensor_to_bytes(obj))
+        return {"type": "Tensor", "data": data}
+
+    def _pickle(self, obj: Any) -> Any:
+        return {_PICKLE_KEY: _b64(self._pickles.dump(obj))}
+
+
+class FrameEncoder(Encoder):
+    """Encodes for frames: every type kept, bytes put aside.
+
+    Args:
+        pickles: Whether and how objects that are not data are pickled.
+
+    Attributes:
+        buffers: What was put aside, in the order of the indexes in the encoded data. They are
+            views of the caller's memory: send them before the caller goes on.
+    """
+
+    def __init__(self, *, pickles: Pickles | None = None) -> None:
+        super().__init__(pickles=pickles)
+        self.buffers: list[Any] = []
+
+    def binary(self, data: Any) -> Any:
+        return {"type": "Bytes", "data": {"buffer": self._put_aside(data)}}
+
+    def _put_aside(self, data: Any) -> int:
+        self.buffers.append(data)
+        return len(self.buffers) - 1
+
+    def _tuple(self, obj: tuple[Any, ...], depth: int) -> Any:
+        return {"$soma": "tuple", "items": self._list(list(obj), depth)}
+
+    def _bytes(self, obj: bytes, depth: int = 0) -> Any:
+        return self.binary(obj)
+
+    def _float(self, obj: float, depth: int = 0) -> float:
+        return obj
+
+    def _floats(self, obj: list[float]) -> Any:
+        return obj
+
+    def _scalar(self, obj: np.generic) -> Any:
+        if obj.dtype.hasobject:
+            return self._pickle(obj)
+        return {"$soma": "scalar", "array": self._array(np.asarray(obj))}
+
+    def _array_data(self, obj: np.ndarray[Any, Any]) -> dict[str, Any]:
+        return {"buffer": self._put_aside(arrays.array_to_bytes(obj))}
+
+    def _torch(self, obj: Any) -> Any:
+        data = {
+            "dtype": arrays.torch_dtype_name(obj),
+            "container": "torch",
+            "shape": tuple(obj.shape),
+            "buffer": self._put_aside(arrays.tensor_to_bytes(obj)),
+        }
+        return {"type": "Tensor", "data": data}
+
+    def _pickle(self, obj: Any) -> Any:
+        kept_apart: list[pickle.PickleBuffer] = []
+        index = self._put_aside(self._pickles.dump(obj, kept_apart.append))
+        indexes = [self._put_aside(buffer.raw()) for buffer in kept_apart]
+        return {"type": "Object", "data": {"buffer": index, "buffers": indexes}}
+
+
+class Decoder:
+    """Reads what an encoder of either dialect wrote, or what a JSON host wrote by hand.
+
+    Args:
+        buffers: The buffers of the message, each writable; arrays are laid over them.
+        pickles: Whether pickles are read. Unpickling runs code of the sender's choice.
+    """
+
+    def __init__(self, buffers: Sequence[Any] = (), *, pickles: Pickles | None = None) -> None:
+        self._buffers = buffers
+        self._pickles = pickles or Pickles()
+
+    def decode(self, wire: Any) -> Any:
+        """The Python object that the data of a message stands for; ``Empty`` is None.
+
+        Raises:
+            ProtocolError: ``invalid_command`` if a tag is not well formed, ``pickle_refused``.
+        """
+        kind = type(wire)
+        if kind is dict:
+            return self._dict(wire)
+        if kind is list and not _NESTING.isdisjoint(map(type, wire)):
+            return [self.decode(item) for item in wire]
+        return wire
+
+    def state(self, wire: Any) -> Any:
+        """Like :meth:`decode`, for a state: ``Empty`` is ``{}``."""
+        return {} if wire == {"type": "Empty"} else self.decode(wire)
+
+    def binary(self, wire: Any) -> Any:
+        """The bytes of a field that holds base64, or a ``Bytes`` value."""
+        if isinstance(wire, str):
+            return _from_b64(wire)
+        if isinstance(wire, dict) and wire.keys() == _TAG_KEYS and wire["type"] == "Bytes":
+            return self._bytes_of(wire["data"], "Bytes")
+        raise _invalid("expected base64 or a Bytes value")
+
+    def _dict(self, wire: dict[str, Any]) -> Any:
+        if "$soma" in wire:
+            return self._special(wire)
+        keys = wire.keys()
+        if keys == _TAG_KEYS and wire["type"].__class__ is str and wire["type"] in _TAGS:
+            return getattr(self, "_" + wire["type"].lower())(wire["data"])
+        if keys == {_PICKLE_KEY}:
+            return self._pickles.load(_from_b64(wire[_PICKLE_KEY]))
+        if wire == {"type": "Empty"}:
+            return None
+        return {key: self.decode(item) for key, item in wire.items()}
+
+    def _tensor(self, data: Any) -> Any:
+        try:
+            return self._laid_out(TensorData.model_validate(data))
+        except ValidationError as error:
+            raise _invalid(f"a Tensor is not well formed: {describe(error)}") from None
+        except ValueError as error:
+            raise _invalid(f"a Tensor is not well formed: {error}") from None
+
+    def _laid_out(self, tensor: TensorData) -> Any:
+        if tensor.dtype is None:
+            return _nested_lists(tensor.values or [], tensor.shape)
+        if tensor.container == "torch":
+            _require_torch()
+            if tensor.values is not None:
+                return arrays.tensor_from_values(tensor.values, tensor.dtype, tensor.shape)
+            return arrays.tensor_from_bytes(self._payload(tensor), tensor.dtype, tensor.shape)
+        dtype = arrays.dtype_from_wire(tensor.dtype)
+        if tensor.values is not None:
+            return arrays.array_from_values(tensor.values, dtype, tensor.shape)
+        return arrays.array_from_bytes(self._payload(tensor), dtype, tensor.shape)
+
+    def _payload(self, tensor: TensorData) -> Any:
+        if tensor.b64 is not None:
+            return bytearray(_from_b64(tensor.b64))
+        return self._buffer(tensor.buffer)
+
+    def _text(self, data: Any) -> str:
+        if isinstance(data, str):
+            return data
+        raise _invalid(f"the data of a Text is a string, got {type(data).__name__}")
+
+    def _json(self, data: Any) -> Any:
+        return self.decode(data)
+
+    def _bytes(self, data: Any) -> bytes:
+        return bytes(self._bytes_of(data, "Bytes"))
+
+    def _object(self, data: Any) -> Any:
+        content = self._bytes_of(data, "Object")
+        indexes = data.get("buffers") or [] if isinstance(data, dict) else []
+        return self._pickles.load(content, [self._buffer(index) for index in indexes])
+
+    def _bytes_of(self, data: Any, tag: str) -> Any:
+        if isinstance(data, list):
+            try:
+                return bytes(data)
+            except (TypeError, ValueError):
+                raise _invalid(f"the data of {tag} is a list of numbers from 0 to 255") from None
+        try:
+            encoded = EncodedBytes.model_validate(data)
+        except ValidationError as error:
+            raise _invalid(f"{tag} is not well formed: {describe(error)}") from None
+        if encoded.b64 is not None:
+            return _from_b64(encoded.b64)
+        return self._buffer(encoded.buffer)
+
+    def _buffer(self, index: int | None) -> Any:
+        if index is None or index >= len(self._buffers):
+            count = len(self._buffers)
+            raise _invalid(f"buffer {index} does not exist; the message has {count}")
+        return self._buffers[index]
+
+    def _special(self, wire: dict[str, Any]) -> Any:
+        reader = _SPECIAL.get(wire["$soma"]) if isinstance(wire["$soma"], str) else None
+        if reader is None:
+            raise _invalid(f"unknown tag $soma: {wire['$soma']!r}; known: {', '.join(_SPECIAL)}")
+        try:
+            return reader(self, wire)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _invalid(f"the tag $soma {wire['$soma']!r} is not well formed: {error!r}") from None
+
+    def _special_float(self, wire: dict[str, Any]) -> float:
+        if wire["value"] not in ("nan", "inf", "-inf"):
+            raise ValueError("value is one of nan, inf and -inf")
+        return float(wire["value"])
+
+    def _special_int(self, wire: dict[str, Any]) -> int:
+        return int(wire["value"], 16)
+
+    def _special_dict(self, wire: dict[str, Any]) -> dict[str, Any]:
+        return {key: self.decode(item) for key, item in wire["items"]}
+
+    def _special_tuple(self, wire: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(self.decode(wire["items"]))
+
+    def _special_scalar(self, wire: dict[str, Any]) -> Any:
+        return self.decode(wire["array"])[()]
+
+
+_SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
+    "float": Decoder._special_float,
+    "int": Decoder._special_int,
+    "dict": Decoder._special_dict,
+    "tuple": Decoder._special_tuple,
+    "scalar": Decoder._special_scalar,
+}
+
+
+def _invalid(message: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.INVALID_COMMAND, message)
+
+
+def _from_b64(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (ValueError, TypeError) as error:
+        raise _invalid(f"not valid base64: {error}") from None
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise _invalid(
+            f"a Tensor with container torch came, and torch cannot be imported here ({error}); "
+            "install soma-core[torch] in the worker's environment"
+        ) from None
+
+
+def _nested_lists(values: list[Any], shape: Sequence[int]) -> Any:
+    """A tensor without dtype: its numbers as floats, nested as its shape says."""
+    if not set(map(type, values)) <= {int, float, type(None)}:
+        raise ValueError("values are numbers or null")
+    if len(values) != math.prod(shape):
+        needed = math.prod(shape)
+        raise ValueError(f"shape {list(shape)} needs {needed:,} values, got {len(values):,}")
+    flat: list[Any] = [math.nan if value is None else float(value) for value in values]
+    if not shape:
+        return flat[0]
+    if 0 in shape:
+        return np.zeros(shape).tolist()
+    for length in reversed(shape[1:]):
+        flat = [flat[start : start + length] for start in range(0, len(flat), length)]
+    return flat
+
+
+def to_value(obj: Any, *, pickles: Pickles | None = None) -> dict[str, Any]:
+    """The tagged JSON form (``{"type": …, "data": …}``) of any object, as JSON hosts write it."""
+    wire = LineEncoder(pickles=pickles).encode(obj)
+    if obj is None:
+        return {"type": "Empty"}
+    if isinstance(wire, str):
+        return {"type": "Text", "data": wire}
+    if isinstance(wire, dict) and _looks_tagged(wire) and "$soma" not in wire:
+        if _PICKLE_KEY in wire:
+            return {"type": "Object", "data": {"b64": wire[_PICKLE_KEY]}}
+        return wire
+    return {"type": "Json", "data": wire}
+
+
+def from_value(value: Any, *, pickles: Pickles | None = None) -> Any:
+    """The Python object that a value in tagged JSON form stands for.
+
+    Raises:
+        ProtocolError: The value is not well formed, or is a pickle that is not allowed.
+    """
+    return Decoder(pickles=pickles).decode(value)

@@ -1,0 +1,252 @@
+"""The commands: one model for each message that a host may send."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from soma_core.protocol.fields import Binary, Data, State, States
+
+__all__ = [
+    "COMMANDS",
+    "ApplyGradients",
+    "BatchedFit",
+    "ClientInfo",
+    "Command",
+    "CompositeFit",
+    "CompositeForward",
+    "FilterSpec",
+    "Fit",
+    "Forward",
+    "GetGradients",
+    "GetState",
+    "Hello",
+    "ListNodes",
+    "Load",
+    "Ping",
+    "SetState",
+    "Shutdown",
+    "StateFormat",
+    "Unload",
+]
+
+MessageId = str | int
+NodeId = Annotated[str, Field(min_length=1)]
+NodeIds = Annotated[list[NodeId], Field(min_length=1)]
+StateFormat = Literal["torch", "cloudpickle", "value", "safetensors"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, defer_build=True, use_attribute_docstrings=True
+    )
+
+
+class Command(_Model):
+    """What every command has in common."""
+
+    id: MessageId | None = None
+    """Echoed in the reply."""
+    events: bool = False
+    """Whether progress and log events may be sent before the reply."""
+    meta: dict[str, Any] | None = None
+    """Open to the host; not interpreted."""
+
+
+class ClientInfo(_Model):
+    """Who says HELLO, in versions."""
+
+    name: str
+    soma: str
+    python: str
+    cloudpickle: str
+
+
+class Hello(Command):
+    """Agree on versions and features before anything else. Optional."""
+
+    cmd: Literal["HELLO"] = Field()
+    protocol: int
+    client: ClientInfo
+
+
+class FilterSpec(_Model):
+    """One filter to load: a pickled object, or a registered filter by name."""
+
+    id: NodeId
+    pickle_b64: Binary = None
+    """The object, pickled with cloudpickle."""
+    filter: str | None = None
+    """The registered name: ``sklearn.PCA``."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """The configuration of the registered filter, validated by it."""
+    trainable: bool = True
+    """Whether COMPOSITE_FIT and BATCHED_FIT fit this node."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FilterSpec:
+        if (self.pickle_b64 is None) == (self.filter is None):
+            raise ValueError("exactly one of pickle_b64 and filter is needed")
+        if self.config and self.filter is None:
+            raise ValueError("config goes with filter; a pickled object brings its own")
+        return self
+
+
+class Load(Command):
+    """Load filters under ids; all of them or, if one fails, none."""
+
+    cmd: Literal["LOAD"] = Field()
+    filters: list[FilterSpec]
+
+    @model_validator(mode="after")
+    def _distinct_ids(self) -> Load:
+        ids = [spec.id for spec in self.filters]
+        twice = sorted({node_id for node_id in ids if ids.count(node_id) > 1})
+        if twice:
+            raise ValueError(f"each id may be loaded once in a command; repeated: {twice}")
+        return self
+
+
+class Unload(Command):
+    """Forget nodes and what they learned."""
+
+    cmd: Literal["UNLOAD"] = Field()
+    node_ids: NodeIds
+
+
+class ListNodes(Command):
+    """List the loaded nodes and the registered filters."""
+
+    cmd: Literal["LIST"] = Field()
+
+
+class Fit(Command):
+    """Fit one node; what it learned becomes its state."""
+
+    cmd: Literal["FIT"] = Field()
+    node_id: NodeId
+    data: Data = None
+    y: Data = None
+    return_state: bool = True
+    """Whether the reply carries the state."""
+
+
+class Forward(Command):
+    """Run one node."""
+
+    cmd: Literal["FORWARD"] = Field()
+    node_id: NodeId
+    data: Data = None
+    state: State = None
+    """Omitted: the state that the node learned last. ``null``: None."""
+
+
+class CompositeForward(Command):
+    """Run a chain of nodes, the output of each being the input of the next."""
+
+    cmd: Literal["COMPOSITE_FORWARD"] = Field()
+    node_ids: NodeIds
+    data: Data = None
+    states: States = None
+    """States by node id; a node that is not named uses the one that it learned last."""
+
+
+class CompositeFit(Command):
+    """Fit a chain of nodes, and train its differentiable nodes together."""
+
+    cmd: Literal["COMPOSITE_FIT"] = Field()
+    node_ids: NodeIds
+    data: Data = None
+    y: Data = None
+    return_states: bool = True
+    """Whether the reply carries the states."""
+
+
+class BatchedFit(Command):
+    """Fit a chain of nodes batch by batch."""
+
+    cmd: Literal["BATCHED_FIT"] = Field()
+    node_ids: NodeIds
+    data: Data = None
+    y: Data = None
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Rows per batch; the last batch may be shorter."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """How often the data is gone through."""
+    shuffle: bool = False
+    """Whether the rows are drawn in another order in each epoch."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Makes the order of a shuffle repeatable."""
+    collect: Literal["last", "all"] = "last"
+    """The output of the last batch, or those of all rows in the order sent."""
+    return_states: bool = True
+    """Whether the reply carries the states."""
+
+
+class GetState(Command):
+    """Fetch what a node's object holds, and the state that it learned."""
+
+    cmd: Literal["GET_STATE"] = Field()
+    node_id: NodeId
+    format: StateFormat | None = None
+    """Omitted: ``torch`` for a module; for others ``cloudpickle``, or ``value`` without pickle."""
+
+
+class SetState(Command):
+    """Put back what GET_STATE returned."""
+
+    cmd: Literal["SET_STATE"] = Field()
+    node_id: NodeId
+    state_b64: Binary
+    format: StateFormat | None = None
+    """As for GET_STATE."""
+    fit_state: State = None
+    """Omitted: the learned state stays as it is."""
+
+
+class GetGradients(Command):
+    """Fetch the gradients of a node's parameters by name."""
+
+    cmd: Literal["GET_GRADIENTS"] = Field()
+    node_id: NodeId
+
+
+class ApplyGradients(Command):
+    """Set the gradients of a node's parameters, and step its optimizer if it has one."""
+
+    cmd: Literal["APPLY_GRADIENTS"] = Field()
+    node_id: NodeId
+    gradients_b64: Binary
+
+
+class Ping(Command):
+    """Ask whether the engine answers."""
+
+    cmd: Literal["PING"] = Field()
+
+
+class Shutdown(Command):
+    """Answer, then exit with status 0."""
+
+    cmd: Literal["SHUTDOWN"] = Field()
+
+
+COMMANDS: tuple[type[Command], ...] = (
+    Hello,
+    Load,
+    Unload,
+    ListNodes,
+    Fit,
+    Forward,
+    CompositeForward,
+    CompositeFit,
+    BatchedFit,
+    GetState,
+    SetState,
+    GetGradients,
+    ApplyGradients,
+    Ping,
+    Shutdown,
+)
+"""Every command of the protocol, in the order of its reference."""

@@ -1,0 +1,44 @@
+"""What pydantic found wrong with a message, said in one line for the person who wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+__all__ = ["describe"]
+
+_LONGEST_INPUT = 60
+_MOST_ERRORS = 5
+
+
+def describe(error: ValidationError, skip: int = 0) -> str:
+    """Each problem as ``field: what is wrong, what came``, joined by semicolons.
+
+    Args:
+        error: What pydantic raised.
+        skip: How many leading parts of each location mean nothing to the reader.
+    """
+    problems = error.errors(include_url=False)
+    lines = list(dict.fromkeys(_line(problem, skip) for problem in problems))
+    more = len(lines) - _MOST_ERRORS
+    return "; ".join(lines[:_MOST_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _line(problem: Mapping[str, Any], skip: int) -> str:
+    field = ".".join(str(part) for part in problem["loc"][skip:])
+    reason = problem["msg"].removeprefix("Value error, ")
+    prefix = f"{field}: " if field else ""
+    if problem["type"] == "missing":
+        return f"{prefix}this field is required"
+    if problem["type"] == "extra_forbidden":
+        return f"{prefix}there is no such field"
+    if problem["type"] in ("value_error", "json_invalid"):
+        return prefix + reason
+    return f"{prefix}{reason[:1].lower()}{reason[1:]}, got {_shorten(problem['input'])}"
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_INPUT else text[:_LONGEST_INPUT] + "…"

@@ -1,0 +1,125 @@
+"""Fields of a message that carry the user's data, and how each kind crosses the wire.
+
+Validation reads them with the :class:`~soma_core.protocol.codec.Decoder` given as pydantic's
+context, so that a validated command holds Python objects. Without a context they stay in wire
+form, which is what validating a message without running it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, PlainValidator, ValidationInfo, WithJsonSchema
+
+from soma_core.protocol.codec import Decoder, Encoder
+
+__all__ = ["Binaries", "Binary", "Carried", "Data", "State", "States", "carried_fields", "encode_fields"]
+
+
+class Carried(NamedTuple):
+    """Marks a field's type with how its content is encoded when the message is sent."""
+
+    encode: Callable[[Encoder, Any], Any]
+
+
+def _reader(read: Callable[[Decoder, Any], Any]) -> PlainValidator:
+    def validate(wire: Any, info: ValidationInfo) -> Any:
+        return wire if info.context is None else read(info.context, wire)
+
+    return PlainValidator(validate)
+
+
+def _mapping(read: Callable[[Decoder, Any], Any]) -> Callable[[Decoder, Any], dict[str, Any]]:
+    def read_each(decoder: Decoder, wire: Any) -> dict[str, Any]:
+        return {key: read(decoder, item) for key, item in _require_object(wire).items()}
+
+    return read_each
+
+
+def _require_object(wire: Any) -> dict[str, Any]:
+    if not isinstance(wire, dict):
+        raise ValueError(f"an object with node ids as keys is expected, got {type(wire).__name__}")
+    return wire
+
+
+def _encode_binary(encoder: Encoder, content: Any) -> Any:
+    return encoder.binary(content)
+
+
+def _encode_each(encode: Callable[[Encoder, Any], Any]) -> Carried:
+    def encode_mapping(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
+        return {key: encode(encoder, item) for key, item in content.items()}
+
+    return Carried(encode_mapping)
+
+
+_VALUE_SCHEMA = {
+    "title": "Data",
+    "description": "Any JSON value, or a tagged value, or lists and objects that hold some.",
+    "anyOf": [{"$ref": "value.schema.json"}, True],
+}
+_BINARY_SCHEMA = {
+    "title": "Binary",
+    "description": "Bytes: base64, or a Bytes value.",
+    "anyOf": [{"type": "string", "contentEncoding": "base64"}, {"$ref": "value.schema.json"}],
+}
+
+
+def _mapping_schema(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": items}
+
+
+Data = Annotated[
+    Any, _reader(Decoder.decode), Carried(Encoder.encode), WithJsonSchema(_VALUE_SCHEMA)
+]
+State = Annotated[
+    Any, _reader(Decoder.state), Carried(Encoder.encode), WithJsonSchema(_VALUE_SCHEMA)
+]
+States = Annotated[
+    Any,
+    _reader(_mapping(Decoder.state)),
+    _encode_each(Encoder.encode),
+    WithJsonSchema(_mapping_schema(_VALUE_SCHEMA)),
+]
+Binary = Annotated[
+    Any, _reader(Decoder.binary), Carried(_encode_binary), WithJsonSchema(_BINARY_SCHEMA)
+]
+Binaries = Annotated[
+    Any,
+    _reader(_mapping(Decoder.binary)),
+    _encode_each(_encode_binary),
+    WithJsonSchema(_mapping_schema(_BINARY_SCHEMA)),
+]
+
+
+@cache
+def carried_fields(model: type[BaseModel]) -> dict[str, Carried]:
+    """The fields of a message type that carry the user's data."""
+    return {
+        name: mark
+        for name, field in model.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Carried)
+    }
+
+
+def encode_fields(message: BaseModel, encoder: Encoder) -> dict[str, Any]:
+    """The fields that were set, in wire form: user data encoded, the rest as plain data."""
+    carried = carried_fields(type(message))
+    return {
+        name: _encode(carried.get(name), encoder, getattr(message, name))
+        for name in type(message).model_fields
+        if name in message.model_fields_set
+    }
+
+
+def _encode(mark: Carried | None, encoder: Encoder, content: Any) -> Any:
+    if mark is not None:
+        return mark.encode(encoder, content)
+    if isinstance(content, BaseModel):
+        return encode_fields(content, encoder)
+    if isinstance(content, list):
+        return [_encode(None, encoder, item) for item in content]
+    return content

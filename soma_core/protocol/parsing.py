@@ -1,0 +1,136 @@
+"""From the JSON text of a message to a validated command, or to the reason why it is not one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol.codec import Decoder
+from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.protocol.complaints import describe
+
+__all__ = ["CommandParser", "Envelope", "read_json"]
+
+
+def read_json(text: bytes) -> Any:
+    """Parse JSON as the protocol reads it: bare NaN and lone surrogates are accepted.
+
+    Raises:
+        ProtocolError: ``malformed``.
+    """
+    try:
+        return from_json(text)
+    except ValueError as error:
+        if b"\\ud" in text.lower():  # a lone surrogate is JSON, but not for the fast parser
+            return _read_json_with_surrogates(text, error)
+        raise _invalid_json(error) from None
+
+
+def _read_json_with_surrogates(text: bytes, first_error: ValueError) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise _invalid_json(first_error) from None
+
+
+def _invalid_json(error: ValueError) -> ProtocolError:
+    return ProtocolError(ErrorCode.MALFORMED, f"invalid JSON: {error}")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a reply repeats of its command, as far as it could be read."""
+
+    id: str | int | None = None
+    cmd: str | None = None
+    node_id: str | None = None
+
+    @classmethod
+    def of(cls, parsed: Any) -> Envelope:
+        """From whatever the message parsed to."""
+        if not isinstance(parsed, dict):
+            return cls()
+        message_id = parsed.get("id")
+        return cls(
+            id=message_id if type(message_id) in (str, int) else None,
+            cmd=_text_or_none(parsed.get("cmd")),
+            node_id=_text_or_none(parsed.get("node_id")),
+        )
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class CommandParser:
+    """Validates messages against a set of commands.
+
+    Args:
+        models: The command models; each has a literal field ``cmd``.
+    """
+
+    def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
+        self.models = {_verb(model): model for model in models}
+        union = Union[tuple(models)]  # noqa: UP007 - of a sequence known at run time
+        tagged = Annotated[union, Field(discriminator="cmd")]  # type: ignore[valid-type]
+        self.adapter: TypeAdapter[Any] = TypeAdapter(tagged, config=ConfigDict(defer_build=True))
+
+    def parse(self, text: bytes, decoder: Decoder | None) -> Command:
+        """Validate one message.
+
+        Args:
+            text: The JSON text.
+            decoder: Turns the data in it into Python objects; None leaves it in wire form.
+
+        Raises:
+            ProtocolError: ``malformed``, ``unknown_command`` or ``invalid_command``; the
+                message names the field, what came and what would be accepted.
+        """
+        try:
+            command: Command = self.adapter.validate_json(text, context=decoder)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                raise self._explain(error, read_json(text)) from None
+            return self._parse_again(read_json(text), decoder)
+        return command
+
+    def _parse_again(self, parsed: Any, decoder: Decoder | None) -> Command:
+        try:
+            command: Command = self.adapter.validate_python(parsed, context=decoder)
+        except ValidationError as error:
+            raise self._explain(error, parsed) from None
+        return command
+
+    def _explain(self, error: ValidationError, parsed: Any) -> ProtocolError:
+        if not isinstance(parsed, dict):
+            return ProtocolError(
+                ErrorCode.MALFORMED,
+                f"a message is a JSON object with a cmd, got {type(parsed).__name__}",
+            )
+        verbs = ", ".join(self.models)
+        if "cmd" not in parsed:
+            return ProtocolError(
+                ErrorCode.INVALID_COMMAND, f"cmd: this field is required; it is one of {verbs}"
+            )
+        model = self.models.get(parsed["cmd"]) if isinstance(parsed["cmd"], str) else None
+        if model is None:
+            return ProtocolError(
+                ErrorCode.UNKNOWN_COMMAND,
+                f"unknown command: {parsed['cmd']}; the commands are {verbs}",
+            )
+        fields = ", ".join(name for name in model.model_fields if name != "cmd")
+        text = describe(error, skip=1)
+        return ProtocolError(
+            ErrorCode.INVALID_COMMAND, f"{parsed['cmd']}: {text} (its fields: {fields})"
+        )
+
+
+def _verb(model: type[Command]) -> str:
+    verb: str = model.model_fields["cmd"].annotation.__args__[0]  # type: ignore[union-attr]
+    return verb

@@ -1,0 +1,111 @@
+"""Pickling and unpickling: the one place where either happens, or is refused."""
+
+from __future__ import annotations
+
+import pickle
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from soma_core.errors import ErrorCode, ProtocolError
+
+__all__ = ["Pickles", "by_value"]
+
+
+class Pickles:
+    """Whether pickles may be made and read on a connection, and how.
+
+    Args:
+        allowed: False refuses both: then only typed values travel.
+    """
+
+    def __init__(self, *, allowed: bool = True) -> None:
+        self.allowed = allowed
+
+    def dump(
+        self, obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
+    ) -> bytes:
+        """Pickle an object; classes and functions of ``__main__``, and lambdas, by value.
+
+        Args:
+            obj: The object.
+            buffer_callback: Receives large buffers (arrays) instead of the pickle.
+
+        Raises:
+            ProtocolError: ``pickle_refused``, or ``invalid_command`` if it does not pickle.
+        """
+        name = f"{type(obj).__module__}.{type(obj).__qualname__}"
+        if not self.allowed:
+            raise ProtocolError(
+                ErrorCode.PICKLE_REFUSED,
+                f"a {name} can only travel as a pickle, which this connection refuses; use plain "
+                "data, bytes, numpy arrays or torch tensors, and filters by registered name",
+            )
+        import cloudpickle
+
+        try:
+            data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffer_callback)
+        except Exception as error:
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                f"a {name} cannot be sent to another process: {error}; send plain data, arrays, "
+                "or an object that pickles",
+                remote_type=type(error).__name__,
+            ) from error
+        return data
+
+    def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:
+        """Unpickle bytes of a peer that is trusted with running code here.
+
+        Raises:
+            ProtocolError: ``pickle_refused``, or ``invalid_command`` if it raised; the message
+                says what to do where a module or attribute is missing here.
+        """
+        if not self.allowed:
+            raise ProtocolError(
+                ErrorCode.PICKLE_REFUSED,
+                "a pickled object came, and this connection refuses pickles; send plain data, "
+                "bytes, arrays, or filters by their registered name",
+            )
+        import cloudpickle
+
+        try:
+            return cloudpickle.loads(data, buffers=buffers)
+        except Exception as error:
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                f"unpickling failed: {type(error).__name__}: {error}{_remedy(error)}",
+                remote_type=type(error).__name__,
+            ) from error
+
+
+@contextmanager
+def by_value(modules: Iterable[Any]) -> Iterator[None]:
+    """Within the block, pickle what these modules define by value instead of by name."""
+    import cloudpickle
+
+    registered = []
+    try:
+        for module in modules:
+            if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(module)
+                registered.append(module)
+        yield
+    finally:
+        for module in registered:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _remedy(error: Exception) -> str:
+    import cloudpickle
+
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f". This process cannot import {error.name!r}: install it there, or have the sender "
+            "call cloudpickle.register_pickle_by_value() with that module"
+        )
+    return (
+        f" (here: Python {platform.python_version()}, cloudpickle {cloudpickle.__version__}; the "
+        "sender must have the same Python minor version and cloudpickle major version)"
+    )

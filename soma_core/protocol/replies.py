@@ -1,0 +1,232 @@
+"""The replies: one model for each message that a worker may send."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from soma_core.errors import ErrorCode
+from soma_core.filters import FilterMeta
+from soma_core.protocol.commands import MessageId, StateFormat
+from soma_core.protocol.fields import Binaries, Binary, Data, State, States
+
+__all__ = [
+    "REPLIES",
+    "ApplyGradientsReply",
+    "BatchedFitReply",
+    "CompositeFitReply",
+    "CompositeForwardReply",
+    "ErrorReply",
+    "Event",
+    "FitReply",
+    "ForwardReply",
+    "GetGradientsReply",
+    "GetStateReply",
+    "HelloReply",
+    "Limits",
+    "ListReply",
+    "LoadReply",
+    "PingReply",
+    "Reply",
+    "SetStateReply",
+    "ShutdownReply",
+    "UnloadReply",
+    "Versions",
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        defer_build=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class Reply(_Model):
+    """What every successful reply has in common."""
+
+    ok: Literal[True] = True
+    id: MessageId | None = None
+    """The id of the command."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        self.__pydantic_fields_set__.add("ok")
+
+
+class ErrorReply(_Model):
+    """The reply to a message that failed, whatever it held."""
+
+    ok: Literal[False] = False
+    id: MessageId | None = None
+    """The id of the command, if the message held a valid one."""
+    error: str
+    """What came, what was expected and what to do; of a filter, the text of its exception."""
+    code: ErrorCode
+    type: str | None = None
+    """The class of the exception in the worker."""
+    cmd: str | None = None
+    node_id: str | None = None
+    traceback: str | None = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        self.__pydantic_fields_set__.add("ok")
+
+
+class Versions(_Model):
+    """The worker's versions."""
+
+    soma: str
+    python: str
+    cloudpickle: str
+
+
+class Limits(_Model):
+    """The largest messages that the worker accepts, in bytes, and how deep they may nest."""
+
+    line: int
+    header: int
+    nesting: int
+
+
+class HelloReply(Reply):
+    """What the worker is and can do."""
+
+    protocol: int
+    versions: Versions
+    pid: int
+    incarnation: str
+    """Differs between any two engines."""
+    commands: list[str]
+    features: list[str]
+    limits: Limits
+    pickle: Literal["same-user", "never"]
+
+
+class LoadReply(Reply):
+    """What was loaded."""
+
+    filters: dict[str, FilterMeta]
+
+
+class UnloadReply(Reply):
+    """What was forgotten."""
+
+    node_ids: list[str]
+
+
+class ListReply(Reply):
+    """What is loaded, and what could be."""
+
+    nodes: dict[str, FilterMeta]
+    filters: list[str]
+    """The registered names that LOAD accepts."""
+
+
+class FitReply(Reply):
+    """The state that the node learned; absent with ``return_state=false``."""
+
+    result: State = None
+
+
+class ForwardReply(Reply):
+    """The output."""
+
+    result: Data = None
+
+
+class CompositeForwardReply(Reply):
+    """The output of the last node; torch tensors as nested lists in the lines dialect."""
+
+    result: Data = None
+
+
+class CompositeFitReply(Reply):
+    """The output before the training step, and what was learned."""
+
+    result: Data = None
+    states: Binaries = None
+    """The ``state_dict`` of each node that has one, in torch's format."""
+    fit_states: States = None
+    """What ``fit`` returned, of each node that was fitted."""
+    loss: float | None = None
+    """The loss of the training step; null if there was none."""
+
+
+class BatchedFitReply(Reply):
+    """The output, and what was learned."""
+
+    result: Data = None
+    states: States = None
+    """What ``fit`` returned last, of each node."""
+    losses: list[float]
+    """The mean loss of each epoch; empty if nothing was trained by gradients."""
+
+
+class GetStateReply(Reply):
+    """What the node's object holds, in the format named, and the state that it learned."""
+
+    state_b64: Binary
+    format: StateFormat
+    fit_state: State = None
+
+
+class SetStateReply(Reply):
+    """The state is put back."""
+
+
+class GetGradientsReply(Reply):
+    """The gradients by parameter name, in torch's format."""
+
+    gradients_b64: Binary
+
+
+class ApplyGradientsReply(Reply):
+    """The names of the parameters that received a gradient."""
+
+    updated: list[str]
+
+
+class PingReply(Reply):
+    """The process that answered."""
+
+    pid: int
+    incarnation: str
+
+
+class ShutdownReply(Reply):
+    """The worker exits after this."""
+
+
+class Event(_Model):
+    """Sent before the reply, and only to a command that said ``"events": true``."""
+
+    event: Literal["progress", "log"]
+    id: MessageId | None = None
+    """The id of the command that runs."""
+    cmd: str
+    data: dict[str, Any]
+    """What the filter reported."""
+
+
+REPLIES: tuple[type[Reply], ...] = (
+    HelloReply,
+    LoadReply,
+    UnloadReply,
+    ListReply,
+    FitReply,
+    ForwardReply,
+    CompositeForwardReply,
+    CompositeFitReply,
+    BatchedFitReply,
+    GetStateReply,
+    SetStateReply,
+    GetGradientsReply,
+    ApplyGradientsReply,
+    PingReply,
+    ShutdownReply,
+)
+"""The successful replies, in the order of the commands."""

@@ -1,0 +1,757 @@
+"""Worker: the host's handle on one engine, and ``connect``, which starts one."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import ModuleType, TracebackType
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import PrivateAttr, ValidationError
+
+from soma_core.conversation import Conversation, Progress, Reply
+from soma_core.discovery import installed_transports
+from soma_core.errors import (
+    IncompatibleWorker,
+    ProtocolError,
+    RemoteError,
+    SomaError,
+    StartFailed,
+    TransportError,
+)
+from soma_core.filters import Filter, FilterKind, FilterMeta
+from soma_core.protocol.codec import FrameEncoder
+from soma_core.protocol.commands import StateFormat
+from soma_core.protocol.complaints import describe
+from soma_core.protocol.pickles import Pickles, by_value
+from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
+from soma_core.transport import Transport
+
+__all__ = [
+    "BatchedFitResult",
+    "CompositeFitResult",
+    "NodeState",
+    "Pong",
+    "RemoteFilter",
+    "Worker",
+    "WorkerStatus",
+    "connect",
+]
+
+FilterLike = Any
+PicklePolicy = Literal["same-user", "never"]
+T = TypeVar("T")
+
+_CLOSE_GRACE = 2.0
+
+
+class _Default(Enum):
+    """Stands for the worker's own timeout where a call names none."""
+
+    TIMEOUT = "the worker's timeout"
+
+
+DEFAULT: Final = _Default.TIMEOUT
+Timeout = float | None | Literal[_Default.TIMEOUT]
+
+
+class Pong(NamedTuple):
+    """Which process answered."""
+
+    pid: int
+    incarnation: str
+
+
+class WorkerStatus(NamedTuple):
+    """What is known of a worker without asking it.
+
+    Attributes:
+        alive: Whether it can be used.
+        pid: Its process.
+        incarnation: Differs between any two engines.
+        command: The command that runs, or None.
+        node_id: The node that it runs on, or None.
+        seconds: How long it has been running.
+    """
+
+    alive: bool
+    pid: int
+    incarnation: str
+    command: str | None
+    node_id: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What a node's object holds, and what the node learned.
+
+    Attributes:
+        data: The object's state, as bytes.
+        format: How it is written: ``torch``, ``cloudpickle``, ``value`` or ``safetensors``.
+        fit_state: The state that ``fit`` returned last.
+    """
+
+    data: bytes
+    format: StateFormat
+    fit_state: Any = None
+
+
+@dataclass(frozen=True)
+class CompositeFitResult:
+    """What COMPOSITE_FIT returned.
+
+    Attributes:
+        result: The output of the chain, before the training step.
+        states: The ``state_dict`` of each node that has one, in torch's format.
+        fit_states: What ``fit`` returned, of each node that was fitted.
+        loss: The loss of the training step; None if there was none.
+    """
+
+    result: Any
+    states: dict[str, bytes]
+    fit_states: dict[str, Any]
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class BatchedFitResult:
+    """What BATCHED_FIT returned.
+
+    Attributes:
+        result: The output of the last batch, or of all rows with ``collect="all"``.
+        states: What ``fit`` returned last, of each node.
+        losses: The mean loss of each epoch; empty if nothing was trained by gradients.
+    """
+
+    result: Any
+    states: dict[str, Any]
+    losses: list[float]
+
+
+def connect(
+    transport: str = "stdio",
+    *,
+    filters: Mapping[str, FilterLike] | None = None,
+    timeout: float | None = None,
+    start_timeout: float | None = 60.0,
+    restart: Literal["never"] = "never",
+    retries: Literal[0] = 0,
+    pickle: PicklePolicy = "same-user",
+    **options: Any,
+) -> Worker:
+    """Start or reach a worker, and load filters into it.
+
+    Args:
+        transport: The name of an installed transport (``soma transports`` lists them).
+        filters: What to load, by node id: a :class:`~soma_core.Filter`, any object with ``fit``
+            and ``forward``, or a registered filter as ``(name, config)``.
+        timeout: Seconds that each call may take, unless it names its own; None for ever.
+        start_timeout: Seconds in which the worker must answer its first message.
+        restart: What to do when the worker dies; ``"never"`` leaves that to the caller.
+        retries: How often a call is repeated after the worker died under it; 0 is never.
+        pickle: ``"never"`` lets only typed values and registered filters travel.
+        options: The options of the transport.
+
+    Raises:
+        PluginError: The transport is not installed, ambiguous or broken.
+        TypeError: The transport has no such option, or an object is not a filter.
+        ValueError: An option or argument is not valid.
+        StartFailed: The worker did not come up.
+        IncompatibleWorker: Its versions do not fit this host's.
+        RemoteError: A filter could not be loaded; the worker is stopped again.
+    """
+    if restart != "never" or retries != 0:
+        raise ValueError(
+            f"this version of soma knows restart='never' and retries=0 alone, got {restart!r} and "
+            f"{retries!r}; connect again after a WorkerDied"
+        )
+    transport_class = installed_transports().load(transport)
+    worker = Worker(
+        transport_class(_options(transport, transport_class, {"pickle": pickle, **options})),
+        timeout=timeout,
+        start_timeout=start_timeout,
+    )
+    try:
+        if filters:
+            worker.load(filters, timeout=start_timeout)
+    except BaseException:
+        worker.close()
+        raise
+    return worker
+
+
+def _options(name: str, transport_class: type[Transport], options: dict[str, Any]) -> Any:
+    known = transport_class.Options.model_fields
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise TypeError(
+            f"the transport {name!r} has no option {', '.join(unknown)}; its options: "
+            f"{', '.join(known)}"
+        )
+    try:
+        return transport_class.Options(**options)
+    except ValidationError as error:
+        raise ValueError(f"the transport {name!r}: {describe(error)}") from None
+
+
+class Worker:
+    """The host's handle on one engine. Thread-safe: calls queue.
+
+    Every call takes ``timeout=`` in seconds, for which queueing counts too; None waits for
+    ever, and without it the worker's own timeout holds. Every call may raise
+    :class:`~soma_core.DeadlineExceeded`, :class:`~soma_core.WorkerDied`,
+    :class:`~soma_core.ChannelClosed` or :class:`~soma_core.RemoteError`.
+
+    Args:
+        transport: Not started yet.
+        timeout: Seconds that each call may take, unless it names its own.
+        start_timeout: Seconds in which the worker must answer its first message.
+
+    Raises:
+        StartFailed: The worker did not come up.
+        IncompatibleWorker: Its versions do not fit this host's.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout: float | None = None,
+        start_timeout: float | None = 60.0,
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._pickles = Pickles(allowed=transport.options.pickle != "never")
+        self._by_value: dict[str, ModuleType] = {}
+        self._metas: dict[str, FilterMeta] = {}
+        channel = transport.start(start_timeout)
+        self._conversation = Conversation(transport, channel, self._pickles)
+        try:
+            hello = self._hello(start_timeout)
+        except BaseException:
+            self.close()
+            raise
+        self._pong = Pong(hello.fields["pid"], hello.fields["incarnation"])
+
+    def _hello(self, timeout: float | None) -> Reply:
+        client = client_info("soma_core").model_dump()
+        try:
+            return self._ask(
+                "HELLO", lambda _: {"protocol": PROTOCOL_VERSION, "client": client}, timeout
+            )
+        except IncompatibleWorker:
+            raise
+        except (TransportError, RemoteError, ProtocolError) as error:
+            raise StartFailed(
+                f"the worker behind the transport {self._transport.name!r} did not say HELLO: "
+                f"{error}"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._conversation.closed else f"pid {self._pong.pid}"
+        return f"<Worker over {self._transport.name}, {state}, nodes {list(self._metas)}>"
+
+    @property
+    def node_ids(self) -> list[str]:
+        """The ids of the nodes that this worker loaded."""
+        return list(self._metas)
+
+    def load(
+        self,
+        filters: Mapping[str, FilterLike],
+        *,
+        trainable: bool | Mapping[str, bool] = True,
+        timeout: Timeout = DEFAULT,
+    ) -> dict[str, FilterMeta]:
+        """Load filters, all or none; one of an id that is loaded is replaced.
+
+        Objects are pickled, what modules define that the worker cannot import by value.
+
+        Args:
+            filters: As for :func:`connect`.
+            trainable: Whether the composite commands fit the nodes, for all or by id.
+            timeout: Seconds.
+
+        Returns:
+            What is known of each filter, by node id.
+
+        Raises:
+            TypeError: An object is not a filter; the message says what wraps it.
+        """
+        for node_id, filter_like in filters.items():
+            _check_filter(node_id, filter_like)
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            specs = [self._spec(encoder, *item, trainable) for item in filters.items()]
+            return {"filters": specs}
+
+        reply = self._ask("LOAD", build, timeout)
+        metas = {
+            node_id: FilterMeta.model_validate(meta)
+            for node_id, meta in reply.fields["filters"].items()
+        }
+        self._metas.update(metas)
+        return metas
+
+    def _spec(
+        self,
+        encoder: FrameEncoder,
+        node_id: str,
+        filter_like: FilterLike,
+        trainable: bool | Mapping[str, bool],
+    ) -> dict[str, Any]:
+        flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
+        spec: dict[str, Any] = {"id": node_id, "trainable": flag}
+        if isinstance(filter_like, str):
+            spec["filter"] = filter_like
+        elif isinstance(filter_like, tuple):
+            spec["filter"], spec["config"] = filter_like
+        else:
+            spec["pickle_b64"] = encoder.binary(self._pickles.dump(filter_like))
+        return spec
+
+    def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
+        """Forget nodes and what they learned, all or none."""
+        ids = list(node_ids)
+        self._ask("UNLOAD", lambda _: {"node_ids": ids}, timeout)
+        for node_id in ids:
+            self._metas.pop(node_id, None)
+
+    def fit(
+        self,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        *,
+        return_state: bool = True,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Fit one node; the state that it learned is its own from then on.
+
+        Args:
+            node_id: The node.
+            x: The training data.
+            y: The targets, or None.
+            return_state: Whether the state travels back.
+            progress: Called with what the filter reports while it runs.
+            timeout: Seconds.
+
+        Returns:
+            The state, or None with ``return_state=False``.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {
+                "node_id": node_id,
+                "data": encoder.encode(x),
+                "y": encoder.encode(y),
+                "return_state": return_state,
+            }
+
+        reply = self._ask("FIT", build, timeout, node_id=node_id, progress=progress)
+        return reply.state("result") if return_state else None
+
+    def forward(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Any:
+        """Run one node.
+
+        Args:
+            node_id: The node.
+            x: The input.
+            state: The state to use; None means what the node learned last (``{}`` if nothing).
+            timeout: Seconds.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            fields = {"node_id": node_id, "data": encoder.encode(x)}
+            if state is not None:
+                fields["state"] = encoder.encode(state)
+            return fields
+
+        return self._ask("FORWARD", build, timeout, node_id=node_id).data("result")
+
+    def composite_forward(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        states: Mapping[str, Any] | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Run a chain of nodes, the output of each being the input of the next.
+
+        Args:
+            node_ids: The nodes in order, at least one.
+            x: The input of the first.
+            states: States by node id; a node without one uses what it learned last.
+            timeout: Seconds.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            fields: dict[str, Any] = {"node_ids": list(node_ids), "data": encoder.encode(x)}
+            if states is not None:
+                fields["states"] = {key: encoder.encode(state) for key, state in states.items()}
+            return fields
+
+        return self._ask("COMPOSITE_FORWARD", build, timeout).data("result")
+
+    def composite_fit(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        y: Any = None,
+        *,
+        return_states: bool = True,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> CompositeFitResult:
+        """Fit a chain of nodes, then train its differentiable ones together by one step.
+
+        Args:
+            node_ids: The nodes in order, at least one.
+            x: The training data.
+            y: The targets; without them nothing is trained by gradients.
+            return_states: Whether the states travel back.
+            progress: Called with what the filters report while they run.
+            timeout: Seconds.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {
+                "node_ids": list(node_ids),
+                "data": encoder.encode(x),
+                "y": encoder.encode(y),
+                "return_states": return_states,
+            }
+
+        reply = self._ask("COMPOSITE_FIT", build, timeout, progress=progress)
+        return CompositeFitResult(
+            result=reply.data("result"),
+            states=reply.binaries("states"),
+            fit_states=reply.states("fit_states"),
+            loss=reply.fields["loss"],
+        )
+
+    def batched_fit(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 32,
+        epochs: int = 1,
+        shuffle: bool = False,
+        seed: int | None = None,
+        collect: Literal["last", "all"] = "last",
+        return_states: bool = True,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> BatchedFitResult:
+        """Fit a chain of nodes batch by batch; the data travels once.
+
+        Args:
+            node_ids: The nodes in order, at least one.
+            x: The training data: rows, or columns of rows in a dict.
+            y: The targets, or None.
+            batch_size: Rows per batch; the last one may be shorter.
+            epochs: How often the data is gone through.
+            shuffle: Whether the rows are drawn in another order in each epoch.
+            seed: Makes those orders repeatable.
+            collect: Return the output of the last batch, or of all rows.
+            return_states: Whether the states travel back.
+            progress: Called after each batch with epoch, epochs, batch, batches and loss.
+            timeout: Seconds.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            fields: dict[str, Any] = {
+                "node_ids": list(node_ids),
+                "data": encoder.encode(x),
+                "y": encoder.encode(y),
+                "batch_size": batch_size,
+                "epochs": epochs,
+                "shuffle": shuffle,
+                "collect": collect,
+                "return_states": return_states,
+            }
+            return fields if seed is None else {**fields, "seed": seed}
+
+        reply = self._ask("BATCHED_FIT", build, timeout, progress=progress)
+        return BatchedFitResult(
+            result=reply.data("result"),
+            states=reply.states("states"),
+            losses=reply.fields["losses"],
+        )
+
+    def get_state(
+        self, node_id: str, *, format: StateFormat | None = None, timeout: Timeout = DEFAULT
+    ) -> NodeState:
+        """Fetch what a node's object holds, and what the node learned.
+
+        Args:
+            node_id: The node.
+            format: How to write it; None chooses ``torch`` for what has a ``state_dict``, else
+                ``cloudpickle``, or ``value`` where pickle is off.
+            timeout: Seconds.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {"node_id": node_id} | ({"format": format} if format else {})
+
+        reply = self._ask("GET_STATE", build, timeout, node_id=node_id)
+        return NodeState(
+            data=reply.binary("state_b64"),
+            format=reply.fields["format"],
+            fit_state=reply.state("fit_state"),
+        )
+
+    def set_state(
+        self,
+        node_id: str,
+        state: NodeState | bytes,
+        *,
+        format: StateFormat | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """Put back what :meth:`get_state` returned.
+
+        Args:
+            node_id: The node.
+            state: A NodeState; or bytes, which leave what the node learned as it is.
+            format: How bytes are written; None as for :meth:`get_state`.
+            timeout: Seconds.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            data = state.data if isinstance(state, NodeState) else state
+            chosen = state.format if isinstance(state, NodeState) else format
+            fields = {"node_id": node_id, "state_b64": encoder.binary(data)}
+            if chosen is not None:
+                fields["format"] = chosen
+            if isinstance(state, NodeState):
+                fields["fit_state"] = encoder.encode(state.fit_state)
+            return fields
+
+        self._ask("SET_STATE", build, timeout, node_id=node_id)
+
+    def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> bytes:
+        """Fetch the gradients of a node's parameters, as ``torch.save`` wrote them by name."""
+        reply = self._ask("GET_GRADIENTS", lambda _: {"node_id": node_id}, timeout, node_id=node_id)
+        return reply.binary("gradients_b64")
+
+    def apply_gradients(
+        self, node_id: str, gradients: bytes, *, timeout: Timeout = DEFAULT
+    ) -> list[str]:
+        """Set the gradients of a node's parameters, all or none, and step its optimizer.
+
+        Args:
+            node_id: The node.
+            gradients: What :meth:`get_gradients` returned, or ``torch.save`` of a dict by name.
+            timeout: Seconds.
+
+        Returns:
+            The names of the parameters that received a gradient.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
+
+        updated: list[str] = self._ask("APPLY_GRADIENTS", build, timeout, node_id=node_id).fields[
+            "updated"
+        ]
+        return updated
+
+    def ping(self, *, timeout: Timeout = DEFAULT) -> Pong:
+        """Ask the engine whether it answers."""
+        fields = self._ask("PING", lambda _: {}, timeout).fields
+        return Pong(fields["pid"], fields["incarnation"])
+
+    def interrupt(self) -> None:
+        """Interrupt the call that runs, from another thread; it raises RemoteError there."""
+        self._conversation.interrupt()
+
+    def status(self) -> WorkerStatus:
+        """What is known of the worker without asking it."""
+        running = self._conversation.running
+        command, node_id, since = running or (None, None, 0.0)
+        return WorkerStatus(
+            alive=not self._conversation.closed and self._transport.poll() is None,
+            pid=self._pong.pid,
+            incarnation=self._pong.incarnation,
+            command=command,
+            node_id=node_id,
+            seconds=time.monotonic() - since if running else 0.0,
+        )
+
+    def filter(self, node_id: str) -> RemoteFilter:
+        """A loaded node as a Filter of its own, for code that expects one.
+
+        Raises:
+            KeyError: This worker loaded no such node.
+        """
+        if node_id not in self._metas:
+            raise KeyError(f"{node_id!r} is not loaded; loaded: {', '.join(self._metas) or 'none'}")
+        return RemoteFilter.of(self, node_id, self._metas[node_id])
+
+    def close(self) -> None:
+        """End a private worker, or leave a shared one; from any thread, at most 5 s.
+
+        A call that runs raises ChannelClosed. A second close does nothing.
+        """
+        self._conversation.close()
+        self._transport.stop(_CLOSE_GRACE)
+
+    def shutdown(self) -> None:
+        """End the worker, even one that other clients share."""
+        try:
+            self._ask("SHUTDOWN", lambda _: {}, _CLOSE_GRACE)
+        except (SomaError, OSError):
+            pass  # it is ended all the same, by force if it must be
+        self._conversation.close()
+        self._transport.shutdown(_CLOSE_GRACE)
+
+    def _ask(
+        self,
+        cmd: str,
+        build: Callable[[FrameEncoder], dict[str, Any]],
+        timeout: Timeout,
+        *,
+        node_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> Reply:
+        """Send a command; again if it came to nothing because the worker lacks a module of ours."""
+        seconds = self._timeout if timeout is DEFAULT else timeout
+        while True:
+            try:
+                with by_value(self._by_value.values()):
+                    return self._conversation.ask(
+                        cmd, build, timeout=seconds, node_id=node_id, progress=progress
+                    )
+            except RemoteError as error:
+                if not self._send_by_value(error):
+                    raise
+
+    def _send_by_value(self, error: RemoteError) -> bool:
+        """Whether the command can be repeated with another module's content pickled by value."""
+        if error.code not in ("load_failed", "invalid_command"):
+            return False
+        if error.remote_type not in ("ModuleNotFoundError", "AttributeError", "ImportError"):
+            return False
+        module = _named_module(str(error))
+        if module is None or module.__name__ in self._by_value:
+            return False
+        self._by_value[module.__name__] = module
+        return True
+
+
+def _named_module(text: str) -> ModuleType | None:
+    """The module of this process that an unpickling error names: the outermost package of it."""
+    for quoted in text.split("'")[1::2]:
+        module = sys.modules.get(quoted.partition(".")[0])
+        if module is not None and getattr(module, "__file__", None):
+            return module
+    return None
+
+
+def _check_filter(node_id: str, filter_like: FilterLike) -> None:
+    """Refuse what cannot be loaded before it travels.
+
+    Raises:
+        TypeError: It is not a filter; the message says what to do.
+    """
+    if isinstance(filter_like, str):
+        return
+    if isinstance(filter_like, tuple):
+        if len(filter_like) == 2 and isinstance(filter_like[0], str):
+            return
+        raise TypeError(f"filter {node_id!r}: a registered filter is (name, config)")
+    if isinstance(filter_like, type):
+        name = filter_like.__name__
+        raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
+    if not _is_filter(filter_like):
+        raise TypeError(f"filter {node_id!r}: {_advice(filter_like)}")
+
+
+def _is_filter(obj: Any) -> bool:
+    forward = getattr(obj, "forward", None)
+    if not callable(forward):
+        return False
+    return callable(getattr(obj, "fit", None)) or _takes_state(forward)
+
+
+def _takes_state(forward: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(forward).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _advice(obj: Any) -> str:
+    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    bases = {base.__module__.partition(".")[0] for base in type(obj).__mro__}
+    if "torch" in bases:
+        return (
+            f"{kind} is a module without fit(x, y) and forward(x, state); install soma-filters-torch "
+            f'and pass ("torch.Module", {{"module": "{kind}"}}), or give it these methods'
+        )
+    if "sklearn" in bases:
+        return (
+            f"{kind} is an estimator without forward(x, state); install soma-filters-sklearn and "
+            f'pass ("sklearn.{type(obj).__name__}", {{…}})'
+        )
+    return f"{kind} has no fit(x, y) and forward(x, state); subclass soma_core.Filter, or add them"
+
+
+class RemoteFilter(Filter):
+    """A node of a worker as a Filter: its ``fit`` and ``forward`` run there.
+
+    Attributes:
+        node_id: The node.
+    """
+
+    node_id: str
+    _worker: Worker = PrivateAttr()
+    _meta: FilterMeta = PrivateAttr()
+
+    @classmethod
+    def of(cls, worker: Worker, node_id: str, meta: FilterMeta) -> RemoteFilter:
+        """The filter for a node of a worker."""
+        remote = cls(node_id=node_id)
+        remote._worker, remote._meta = worker, meta
+        return remote
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        """Fit the node, and return the state that it learned."""
+        return self._worker.fit(self.node_id, x, y)
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        """Run the node with a state; None means what it learned last."""
+        return self._worker.forward(self.node_id, x, state)
+
+    def meta(self) -> FilterMeta:
+        """What the worker said of the filter when it was loaded."""
+        return self._meta
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the filter learns."""
+        return self._meta.kind is FilterKind.TRAINABLE

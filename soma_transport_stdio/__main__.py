@@ -1,0 +1,61 @@
+"""The daemon: ``python -m soma_transport_stdio`` serves an engine on stdin and stdout."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def _leave_the_current_directory() -> None:
+    """Take the directory that ``-m`` puts first off the module search path.
+
+    A ``pickle.py`` or ``torch.py`` that lies there must not replace the real one.
+    """
+    if not sys.flags.safe_path:
+        sys.path.pop(0)
+
+
+def _take_the_wire() -> tuple[int, int]:
+    """Keep stdin and stdout for the protocol, out of reach of whatever a filter does to them.
+
+    What filters print goes to stderr, and what they read is at its end.
+    """
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # started without a stderr
+        os.dup2(nothing, 1)
+    os.close(nothing)
+    return read_fd, write_fd
+
+
+def _arguments() -> "Namespace":
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser("python -m soma_transport_stdio", description=__doc__)
+    parser.add_argument("--pickle", choices=("same-user", "never"), default="same-user")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Serve until SHUTDOWN or the end of input. Takes ``--pickle=never``."""
+    _leave_the_current_directory()
+    read_fd, write_fd = _take_the_wire()
+    from soma_core.process import exit_now, hold_lifeline
+
+    hold_lifeline()
+    from soma_core.serve import serve
+    from soma_core.streams import StreamChannel, open_stream
+
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    arguments = _arguments()
+    serve(StreamChannel(open_stream(read_fd, write_fd)), pickle=arguments.pickle)
+    exit_now()
+
+
+if __name__ == "__main__":
+    main()

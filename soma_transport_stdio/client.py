@@ -1,0 +1,85 @@
+"""The host's side: starts the child and talks to it over a socket pair."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from soma_core.process import WorkerProcess
+from soma_core.streams import SocketStream, StreamChannel, StreamLimits
+from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
+
+__all__ = ["StdioOptions", "StdioTransport"]
+
+
+class StdioOptions(TransportOptions):
+    """Options of the stdio transport.
+
+    Attributes:
+        python: The interpreter of the worker; it needs soma-core installed.
+        command: A whole command instead, for launchers; ``--pickle=…`` is added to it:
+            ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
+        env: Variables to add to the worker's environment.
+        cwd: The worker's working directory.
+        limits: The largest messages that the host accepts.
+    """
+
+    python: str | Path = Field(default_factory=lambda: sys.executable)
+    command: Sequence[str] | None = Field(default=None, min_length=1)
+    env: Mapping[str, str] = Field(default_factory=dict)
+    cwd: str | Path | None = None
+    limits: StreamLimits = Field(default_factory=StreamLimits)
+
+
+class StdioTransport(Transport):
+    """Runs the worker as a child process of the host; it ends with the host."""
+
+    name: ClassVar[str] = "stdio"
+    Options: ClassVar[type[TransportOptions]] = StdioOptions
+    options: StdioOptions
+
+    def __init__(self, options: StdioOptions) -> None:
+        super().__init__(options)
+        self._process: WorkerProcess | None = None
+        self._channel: StreamChannel | None = None
+
+    def start(self, timeout: float | None = None) -> Channel:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._channel = StreamChannel(SocketStream(ours), self.options.limits)
+            try:
+                self._process = WorkerProcess(
+                    self._command(),
+                    wire=theirs.fileno(),
+                    env=self.options.env,
+                    cwd=self.options.cwd,
+                )
+            except BaseException:
+                self._channel.close()
+                raise
+        return self._channel
+
+    def _command(self) -> Sequence[str]:
+        launcher = [str(self.options.python), "-P", "-m", "soma_transport_stdio"]
+        return [*(self.options.command or launcher), f"--pickle={self.options.pickle}"]
+
+    def poll(self) -> ExitStatus | None:
+        return None if self._process is None else self._process.poll()
+
+    def interrupt(self) -> None:
+        # A launcher such as ssh would take the signal for itself and leave the worker running.
+        if self._process is not None and self.options.command is None:
+            self._process.interrupt()
+
+    def stop(self, grace: float) -> ExitStatus | None:
+        if self._channel is not None:
+            self._channel.close()
+        return None if self._process is None else self._process.stop(grace)
+
+    def diagnostics(self) -> str:
+        return "" if self._process is None else self._process.stderr_tail()
