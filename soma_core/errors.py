@@ -245,7 +245,7 @@ class RemoteError(SomaError):
 
 
 def _known_code(code: object) -> ErrorCode:
-    return ErrorCode(code) if code in ErrorCode else ErrorCode.INTERNAL
+    return ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
 
 
 @cache
