@@ -244,7 +244,7 @@ class RemoteError(SomaError):
         )
 
 
-def _known_code(code: object) -> ErrorCode:
+def _known_code(code: Any) -> ErrorCode:
     return ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
 
 

@@ -53,7 +53,11 @@ def _children(feed: Feed, kind: str, items: Iterable[object]) -> None:
 @functools.singledispatch
 def _content(value: object, feed: Feed) -> None:
     if is_dataclass(value):
-        _children(feed, "dataclass", [type(value), {f.name: getattr(value, f.name) for f in fields(value)}])
+        _children(
+            feed,
+            "dataclass",
+            [type(value), {f.name: getattr(value, f.name) for f in fields(value)}],
+        )
     elif _is_torch_tensor(value):
         tensor: Any = value
         _children(feed, "torch", [str(tensor.dtype), list(tensor.shape), _tensor_bytes(tensor)])
@@ -123,7 +127,11 @@ def _(value: Enum, feed: Feed) -> None:
 
 @_content.register
 def _(value: BaseModel, feed: Feed) -> None:
-    _children(feed, "model", [type(value), {name: getattr(value, name) for name in type(value).model_fields}])
+    _children(
+        feed,
+        "model",
+        [type(value), {name: getattr(value, name) for name in type(value).model_fields}],
+    )
 
 
 @_content.register(np.ndarray)

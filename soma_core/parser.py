@@ -1,4 +1,4 @@
-"""MessageParser: bytes in, messages of both dialects out, without any input or output of its own."""
+"""MessageParser: bytes in, messages of both dialects out; it does no input or output itself."""
 
 from __future__ import annotations
 
@@ -226,4 +226,3 @@ class MessageParser:
 
 def _malformed(message: str) -> ProtocolError:
     return ProtocolError(ErrorCode.MALFORMED, message)
-

@@ -89,7 +89,7 @@ class WorkerProcess:
     def poll(self) -> ExitStatus | None:
         """How it ended, or None while it runs. What it left in its process group is killed."""
         with self._lock:
-            return self._reap(block=False)
+            return self._reap()
 
     def wait(self, timeout: float) -> ExitStatus | None:
         """Wait until it has ended; None if it has not in so many seconds."""
@@ -112,11 +112,15 @@ class WorkerProcess:
         for number, patience in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)):
             if status is not None:
                 break
-            self._signal_group(number)
+            self.signal_group(number)
             status = self.wait(patience)
+        self.release()
+        return status
+
+    def release(self) -> None:
+        """Free what belongs to it here, which ends it if it still runs."""
         self._lifeline.close()
         self._stderr.finish()
-        return status
 
     def stderr_tail(self) -> str:
         """The last lines that it wrote to stderr."""
@@ -129,14 +133,15 @@ class WorkerProcess:
             if self._process.returncode is None:
                 self._process.send_signal(number)
 
-    def _signal_group(self, number: int) -> None:
+    def signal_group(self, number: int) -> None:
+        """Send a signal to it and to the children that stayed in its process group."""
         with self._lock:
             if self._process.returncode is None:
                 _kill_group(self.pid, number)
 
-    def _reap(self, *, block: bool) -> ExitStatus | None:
+    def _reap(self) -> ExitStatus | None:
         if self._process.returncode is None:
-            flags = os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG)
+            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
             try:
                 ended = os.waitid(os.P_PID, self.pid, flags)
             except ChildProcessError:  # somebody else in this program waited for our child

@@ -205,9 +205,7 @@ def _to_json(fields: dict[str, Any]) -> bytes:
 class _EventSender:
     """Sends what a filter reports as events of the command that runs."""
 
-    def __init__(
-        self, command: Command, dialect: Dialect, send: Callable[[Message], None]
-    ) -> None:
+    def __init__(self, command: Command, dialect: Dialect, send: Callable[[Message], None]) -> None:
         self._command, self._dialect, self._send = command, dialect, send
 
     def __call__(self, data: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import stat
 import struct
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Any
 
 from soma_core.errors import ChannelClosed
@@ -17,14 +18,21 @@ from soma_core.parser import MessageParser, StreamLimits
 from soma_core.protocol import frames
 from soma_core.transport import Channel, Dialect, Message
 
-__all__ = ["ByteStream", "PipeStream", "SocketStream", "StreamChannel", "StreamLimits", "open_stream"]
+__all__ = [
+    "ByteStream",
+    "PipeStream",
+    "SocketStream",
+    "StreamChannel",
+    "StreamLimits",
+    "open_stream",
+]
 
 _CHUNK = 1 << 16
 _JOIN_BELOW = 1 << 16
 
 
 class ByteStream(ABC):
-    """Bytes in and out. What StreamChannel needs of a socket, a pair of pipes, or a test's double."""
+    """Bytes in and out: what StreamChannel needs of a socket or a pair of pipes."""
 
     @abstractmethod
     def read_into(self, view: memoryview, timeout: float | None) -> int:
@@ -82,10 +90,8 @@ class SocketStream(ByteStream):
             raise TimeoutError from None
 
     def close(self) -> None:
-        try:
+        with suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other end was faster
         self._socket.close()
 
 
@@ -248,4 +254,3 @@ def _parts(message: Message) -> list[Any]:
     if sum(buffer.nbytes for buffer in buffers) < _JOIN_BELOW:
         return [b"".join((start, *buffers))]
     return [start, *buffers]
-

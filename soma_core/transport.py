@@ -15,7 +15,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Channel", "Dialect", "ExitStatus", "Listener", "Message", "Transport", "TransportOptions"]
+__all__ = [
+    "Channel",
+    "Dialect",
+    "ExitStatus",
+    "Listener",
+    "Message",
+    "Transport",
+    "TransportOptions",
+]
 
 
 class Dialect(Enum):
@@ -71,8 +79,10 @@ class ExitStatus:
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by {self.signal_name}"
-        return "ended, exit status unknown" if self.code is None else f"exited with status {self.code}"
+            return f"was killed by {self.signal_name}"
+        return (
+            "ended, exit status unknown" if self.code is None else f"exited with status {self.code}"
+        )
 
 
 class Channel(ABC):

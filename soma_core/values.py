@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-__all__ = ["Bytes", "Empty", "Json", "Object", "Tensor", "TensorData", "Text", "Value", "VALUE"]
+__all__ = ["VALUE", "Bytes", "Empty", "Json", "Object", "Tensor", "TensorData", "Text", "Value"]
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 

@@ -6,6 +6,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType, TracebackType
@@ -621,10 +622,8 @@ class Worker:
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share."""
-        try:
+        with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
             self._ask("SHUTDOWN", lambda _: {}, _CLOSE_GRACE)
-        except (SomaError, OSError):
-            pass  # it is ended all the same, by force if it must be
         self._conversation.close()
         self._transport.shutdown(_CLOSE_GRACE)
 
@@ -710,8 +709,9 @@ def _advice(obj: Any) -> str:
     bases = {base.__module__.partition(".")[0] for base in type(obj).__mro__}
     if "torch" in bases:
         return (
-            f"{kind} is a module without fit(x, y) and forward(x, state); install soma-filters-torch "
-            f'and pass ("torch.Module", {{"module": "{kind}"}}), or give it these methods'
+            f"{kind} is a module without fit(x, y) and forward(x, state); install "
+            f'soma-filters-torch and pass ("torch.Module", {{"module": "{kind}"}}), or give it '
+            "these methods"
         )
     if "sklearn" in bases:
         return (

@@ -44,7 +44,9 @@ def train_step(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
         out, aux = _split(chain.run(x, {}, flow.watch))
         last = chain.nodes[-1]
         if not tensors.is_tensor(out):
-            raise _failed(last, f"the chain returned a {type(out).__name__}; training needs a tensor")
+            raise _failed(
+                last, f"the chain returned a {type(out).__name__}; training needs a tensor"
+            )
         loss = _loss(last, out, tensors.to_target(y, out), aux)
     flow.check(chain, loss)
     if loss.requires_grad:

@@ -61,9 +61,12 @@ def _from_registry(
     try:
         return registry.create(name, config)
     except PluginNotFound as error:
-        code, cause = ErrorCode.UNKNOWN_FILTER, error
+        raise _load_error(ErrorCode.UNKNOWN_FILTER, node_id, error) from error
     except (PluginError, ValueError, TypeError) as error:
-        code, cause = ErrorCode.LOAD_FAILED, error
-    raise ProtocolError(
+        raise _load_error(ErrorCode.LOAD_FAILED, node_id, error) from error
+
+
+def _load_error(code: ErrorCode, node_id: str, cause: Exception) -> ProtocolError:
+    return ProtocolError(
         code, f"node {node_id!r}: {cause}", node_id=node_id, remote_type=type(cause).__name__
-    ) from cause
+    )

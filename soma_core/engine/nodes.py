@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -109,9 +109,7 @@ class Node:
             remote_type="AttributeError",
         )
 
-    def _check(
-        self, side: str, schema: Schema | None, value: Any, lengths: dict[str, int]
-    ) -> None:
+    def _check(self, side: str, schema: Schema | None, value: Any, lengths: dict[str, int]) -> None:
         if schema is None:
             return
         try:
@@ -175,7 +173,7 @@ class NodeTable:
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
 
-    def __iter__(self) -> Iterable[Node]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
     def add(self, nodes: Iterable[Node]) -> None:

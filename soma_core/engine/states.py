@@ -81,7 +81,11 @@ def _load_state_dict(node: Node, weights: Any) -> None:
     load = getattr(node.obj, "load_state_dict", None)
     if not callable(load):
         raise _invalid(node, f"a {type(node.obj).__name__} has no load_state_dict")
-    before = {key: value.clone() for key, value in node.obj.state_dict().items() if tensors.is_tensor(value)}
+    before = {
+        key: value.clone()
+        for key, value in node.obj.state_dict().items()
+        if tensors.is_tensor(value)
+    }
     try:
         load(weights)
     except Exception as error:

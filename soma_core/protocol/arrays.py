@@ -58,7 +58,9 @@ def dtype_from_wire(spelling: WireDtype) -> np.dtype[Any]:
     except (TypeError, ValueError, SyntaxError, OverflowError) as error:
         raise ValueError(f"dtype {spelling!r} is not a numpy element type: {error}") from None
     if dtype.hasobject or not (dtype.itemsize or dtype.kind in "USV"):
-        raise ValueError(f"dtype {spelling!r} holds Python objects; such arrays travel as an Object")
+        raise ValueError(
+            f"dtype {spelling!r} holds Python objects; such arrays travel as an Object"
+        )
     return dtype
 
 
@@ -93,7 +95,7 @@ def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
         flat = array
     else:
         flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return memoryview(flat.reshape(-1).view(np.uint8))
+    return flat.reshape(-1).view(np.uint8).data
 
 
 def array_from_bytes(data: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
@@ -158,7 +160,7 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     if flat.numel() == 0:
         return memoryview(b"")
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def tensor_from_bytes(data: Any, dtype_name: WireDtype, shape: Sequence[int]) -> torch.Tensor:

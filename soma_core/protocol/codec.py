@@ -115,7 +115,7 @@ class Encoder:
             return obj
         return {"$soma": "int", "value": hex(obj)}
 
-    def _list(self, obj: list[Any], depth: int) -> list[Any]:
+    def _list(self, obj: list[Any], depth: int) -> Any:
         kinds = set(map(type, obj))
         if kinds <= _PLAIN:
             return obj
@@ -157,7 +157,7 @@ def _as_it_is(obj: Any, depth: int = 0) -> Any:
     return obj
 
 
-def _is_plain_torch_tensor(obj: object) -> bool:
+def _is_plain_torch_tensor(obj: Any) -> bool:
     torch = sys.modules.get("torch")
     if torch is None or type(obj) is not torch.Tensor:
         return False
@@ -195,7 +195,7 @@ class LineEncoder(Encoder):
         return {"$soma": "float", "value": repr(obj)}
 
     def _scalar(self, obj: np.generic) -> Any:
-        if obj.dtype.kind in "biufUS" and obj.dtype.itemsize <= 8 or obj.dtype.kind in "US":
+        if (obj.dtype.kind in "biufUS" and obj.dtype.itemsize <= 8) or obj.dtype.kind in "US":
             return self.encode(obj.item())
         return self._array(np.asarray(obj))
 
@@ -398,7 +398,9 @@ class Decoder:
         try:
             return reader(self, wire)
         except (KeyError, TypeError, ValueError) as error:
-            raise _invalid(f"the tag $soma {wire['$soma']!r} is not well formed: {error!r}") from None
+            raise _invalid(
+                f"the tag $soma {wire['$soma']!r} is not well formed: {error!r}"
+            ) from None
 
     def _special_float(self, wire: dict[str, Any]) -> float:
         if wire["value"] not in ("nan", "inf", "-inf"):

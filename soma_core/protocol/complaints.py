@@ -28,7 +28,7 @@ def describe(error: ValidationError, skip: int = 0) -> str:
 
 def _line(problem: Mapping[str, Any], skip: int) -> str:
     field = ".".join(str(part) for part in problem["loc"][skip:])
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason: str = problem["msg"].removeprefix("Value error, ")
     prefix = f"{field}: " if field else ""
     if problem["type"] == "missing":
         return f"{prefix}this field is required"

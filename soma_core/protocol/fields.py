@@ -15,7 +15,16 @@ from pydantic import BaseModel, PlainValidator, ValidationInfo, WithJsonSchema
 
 from soma_core.protocol.codec import Decoder, Encoder
 
-__all__ = ["Binaries", "Binary", "Carried", "Data", "State", "States", "carried_fields", "encode_fields"]
+__all__ = [
+    "Binaries",
+    "Binary",
+    "Carried",
+    "Data",
+    "State",
+    "States",
+    "carried_fields",
+    "encode_fields",
+]
 
 
 class Carried(NamedTuple):

@@ -77,8 +77,8 @@ class CommandParser:
 
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
         self.models = {_verb(model): model for model in models}
-        union = Union[tuple(models)]  # noqa: UP007 - of a sequence known at run time
-        tagged = Annotated[union, Field(discriminator="cmd")]  # type: ignore[valid-type]
+        union: Any = Union[tuple(models)]  # noqa: UP007 - of a sequence known at run time
+        tagged: Any = Annotated[union, Field(discriminator="cmd")]
         self.adapter: TypeAdapter[Any] = TypeAdapter(tagged, config=ConfigDict(defer_build=True))
 
     def parse(self, text: bytes, decoder: Decoder | None) -> Command:

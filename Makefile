@@ -1,0 +1,45 @@
+# make demo: set up and run the main job.   make test: set up and pass the tests.
+# Both do all their own set-up in .venv; PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch
+INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+JOBS ?= 2
+
+.PHONY: demo test lint types units wheel schemas clean
+
+demo: $(VENV)/.ready
+	$(BIN)/soma demo
+
+test: lint types units
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+	for plugin in $(PLUGINS); do (cd $$plugin && ../../$(BIN)/mypy .) || exit 1; done
+
+units: $(VENV)/.ready
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(JOBS) tests $(addsuffix /tests,$(PLUGINS))
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+schemas: $(VENV)/.ready
+	$(BIN)/soma schema --out schemas
+
+# pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
+$(VENV)/.ready: $(INPUTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--editable '.[torch,test]' $(addprefix --editable ,$(PLUGINS))
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache

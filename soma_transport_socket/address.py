@@ -1,0 +1,136 @@
+"""Where the socket lies: its default path, binding and connecting, and who is at the other end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from soma_core.errors import StartFailed
+
+__all__ = ["bind", "connect", "default_path", "peer_uid"]
+
+_LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
+_DARWIN_LOCAL_PEERCRED = 1
+
+
+def default_path() -> Path:
+    """The path of a user's own daemon: in the session's runtime directory where there is one."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "soma" / "soma.sock"
+    return Path(tempfile.gettempdir()) / f"soma-{os.getuid()}" / "soma.sock"
+
+
+def bind(path: Path) -> socket.socket:
+    """Listen at a path: a socket of mode 0600, in a directory made with mode 0700.
+
+    A socket that nobody listens at any more is replaced.
+
+    Raises:
+        StartFailed: A daemon listens there already, or the place is not safe or not usable.
+    """
+    _prepare_directory(path.parent)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        _bind_or_replace(listening, path)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise StartFailed(f"cannot listen at {path}: {error.strerror or error}") from error
+    except BaseException:
+        listening.close()
+        raise
+    finally:
+        os.umask(before)
+    return listening
+
+
+def _prepare_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise StartFailed(f"cannot use the directory {directory}: {error.strerror}") from error
+    sticky = status.st_mode & stat.S_ISVTX
+    ours = status.st_uid in (os.getuid(), 0)
+    if not sticky and (not ours or status.st_mode & stat.S_IWOTH):
+        raise StartFailed(
+            f"other users may replace files in {directory}; choose a directory of your own"
+        )
+
+
+def _bind_or_replace(listening: socket.socket, path: Path) -> None:
+    with _short(path) as address:
+        try:
+            listening.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _remove_stale(path, address)
+            listening.bind(address)
+
+
+def _remove_stale(path: Path, address: str) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise StartFailed(f"{path} exists and is not a socket; remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address)
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise StartFailed(f"a daemon already listens at {path}; stop it or choose another path")
+
+
+def connect(path: Path, timeout: float | None) -> socket.socket:
+    """Connect to the daemon at a path.
+
+    Raises:
+        OSError: Nobody listens there.
+        TimeoutError: Its queue stayed full.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        with _short(path) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A spelling of a path that fits into a socket address."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield str(path)
+        return
+    if not os.path.isdir("/proc/self/fd"):
+        raise StartFailed(
+            f"the path {path} is longer than the {_LONGEST_PATH} bytes that a socket may have here"
+        )
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user at the other end of a connection, as the kernel knows it."""
+    if sys.platform == "darwin":
+        credentials = connection.getsockopt(0, _DARWIN_LOCAL_PEERCRED, 76)
+        return int(struct.unpack_from("=I", credentials, 4)[0])
+    size = struct.calcsize("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack("3i", credentials)[1])

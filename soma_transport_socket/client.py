@@ -1,0 +1,138 @@
+"""The host's side: reaches the daemon at a path, and asks it about its worker."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from soma_core.errors import StartFailed
+from soma_core.streams import SocketStream, StreamChannel, StreamLimits
+from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
+from soma_transport_socket import address
+from soma_transport_socket.routing import Answer, Request, ask, ask_once
+
+__all__ = ["SocketOptions", "SocketTransport"]
+
+_PATIENCE = 2.0  # seconds that a daemon may take to appear
+_POLL = 0.02
+_ASIDE = 1.0  # seconds for a question beside the channel
+
+
+class SocketOptions(TransportOptions):
+    """Options of the socket transport.
+
+    Attributes:
+        path: Where the daemon listens; the default is the user's own.
+        limits: The largest messages that the host accepts.
+    """
+
+    path: Path = Field(default_factory=address.default_path)
+    limits: StreamLimits = Field(default_factory=StreamLimits)
+
+
+class SocketTransport(Transport):
+    """Uses a worker of a daemon that was started before: ``soma serve socket``."""
+
+    name: ClassVar[str] = "socket"
+    Options: ClassVar[type[TransportOptions]] = SocketOptions
+    options: SocketOptions
+
+    def __init__(self, options: SocketOptions) -> None:
+        super().__init__(options)
+        self._channel: StreamChannel | None = None
+        self._worker: str | None = None
+        self._last: Answer | None = None
+
+    @staticmethod
+    def serve(arguments: list[str]) -> int:
+        """Run the daemon: what ``soma serve socket`` does. Returns the exit status."""
+        from soma_transport_socket.__main__ import run
+
+        return run(arguments)
+
+    def start(self, timeout: float | None = None) -> Channel:
+        connection = self._connect(timeout)
+        try:
+            request = Request(op="connect", pickle=self.options.pickle)
+            answer = ask(connection, request)
+        except OSError as error:
+            connection.close()
+            raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        if not answer.ok:
+            connection.close()
+            raise StartFailed(f"the daemon at {self.options.path} refused: {answer.error}")
+        self._worker, self._last = answer.worker, None
+        self._channel = StreamChannel(SocketStream(connection), self.options.limits)
+        return self._channel
+
+    def _connect(self, timeout: float | None) -> socket.socket:
+        path = self.options.path
+        patience = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return address.connect(path, timeout)
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                if time.monotonic() >= deadline:
+                    raise StartFailed(
+                        f"no daemon listens at {path} ({error.strerror}); start one with: "
+                        f"soma serve socket --path {path}"
+                    ) from None
+            except OSError as error:
+                raise StartFailed(f"cannot connect to {path}: {error}") from error
+            time.sleep(_POLL)
+
+    def poll(self) -> ExitStatus | None:
+        answer = self._ask("status")
+        if answer is None:
+            return None if self._worker is None else ExitStatus()
+        return _exit_status(answer)
+
+    def interrupt(self) -> None:
+        self._ask("interrupt")
+
+    def stop(self, grace: float) -> ExitStatus | None:
+        if self._channel is not None:
+            self._channel.close()
+        status = self._wait(grace)
+        for force in ("terminate", "kill"):
+            if status is not None:
+                break
+            self._ask(force)
+            status = self._wait(1.0)
+        return status
+
+    def _wait(self, seconds: float) -> ExitStatus | None:
+        deadline = time.monotonic() + seconds
+        while (status := self.poll()) is None and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        return status
+
+    def diagnostics(self) -> str:
+        answer = self._ask("status")
+        return answer.stderr if answer is not None else ""
+
+    def _ask(self, op: str) -> Answer | None:
+        """Ask about our worker; None if there is none, or no daemon that knows it any more."""
+        if self._worker is None:
+            return None
+        if self._last is None or not self._last.ended:
+            request = Request.model_validate({"op": op, "worker": self._worker})
+            answer = ask_once(self.options.path, request, _ASIDE)
+            self._last = answer if answer is not None and answer.ok else self._gone()
+        return self._last
+
+    def _gone(self) -> Answer:
+        """The daemon is gone or has forgotten the worker: either way the worker has ended."""
+        return Answer(ok=False, ended=True, error="the daemon does not know the worker any more")
+
+
+def _exit_status(answer: Answer) -> ExitStatus | None:
+    return ExitStatus(answer.code, answer.signal) if answer.ended else None
