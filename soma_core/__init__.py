@@ -28,6 +28,7 @@ from soma_core.filters import (
     Tag,
     WorkerId,
 )
+from soma_core.hookspecs import hookimpl
 from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
 from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
 from soma_core.worker import (
@@ -86,4 +87,5 @@ __all__ = [
     "WorkerId",
     "WorkerStatus",
     "connect",
+    "hookimpl",
 ]

@@ -16,6 +16,7 @@ from soma_core.discovery import installed_filters
 from soma_core.engine import Engine, EngineInfo, FilterFailed
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.parser import StreamLimits
+from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
@@ -98,7 +99,7 @@ class Responder:
             features=("lines", "frames", "events"),
             limits=Limits(line=limits.line, header=limits.header, nesting=MAX_NESTING),
         )
-        self.engine = Engine(installed_filters(), info, self._pickles)
+        self.engine = Engine(installed_filters(), info, self._pickles, installed_plugins())
         self.finished = False
         self._execute = execute
 

@@ -25,12 +25,13 @@ from soma_core.errors import (
     TransportError,
 )
 from soma_core.filters import Filter, FilterKind, FilterMeta
+from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles, by_value
 from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
-from soma_core.transport import Transport
+from soma_core.transport import ExitStatus, Transport
 
 __all__ = [
     "BatchedFitResult",
@@ -172,11 +173,9 @@ def connect(
             f"{retries!r}; connect again after a WorkerDied"
         )
     transport_class = installed_transports().load(transport)
-    worker = Worker(
-        transport_class(_options(transport, transport_class, {"pickle": pickle, **options})),
-        timeout=timeout,
-        start_timeout=start_timeout,
-    )
+    checked = _options(transport, transport_class, {"pickle": pickle, **options})
+    installed_plugins().notify("soma_worker_starting", transport=transport, options=checked)
+    worker = Worker(transport_class(checked), timeout=timeout, start_timeout=start_timeout)
     try:
         if filters:
             worker.load(filters, timeout=start_timeout)
@@ -230,6 +229,8 @@ class Worker:
         self._pickles = Pickles(allowed=transport.options.pickle != "never")
         self._by_value: dict[str, ModuleType] = {}
         self._metas: dict[str, FilterMeta] = {}
+        self._pong: Pong | None = None
+        self._exit_told = False
         channel = transport.start(start_timeout)
         self._conversation = Conversation(transport, channel, self._pickles)
         try:
@@ -238,6 +239,9 @@ class Worker:
             self.close()
             raise
         self._pong = Pong(hello.fields["pid"], hello.fields["incarnation"])
+        installed_plugins().notify(
+            "soma_worker_started", transport=transport.name, **self._pong._asdict()
+        )
 
     def _hello(self, timeout: float | None) -> Reply:
         client = client_info("soma_core").model_dump()
@@ -265,7 +269,8 @@ class Worker:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._conversation.closed else f"pid {self._pong.pid}"
+        pid = self._pong.pid if self._pong else "unknown"
+        state = "closed" if self._conversation.closed else f"pid {pid}"
         return f"<Worker over {self._transport.name}, {state}, nodes {list(self._metas)}>"
 
     @property
@@ -295,11 +300,12 @@ class Worker:
         Raises:
             TypeError: An object is not a filter; the message says what wraps it.
         """
-        for node_id, filter_like in filters.items():
+        adapted = {node_id: _adapt(obj) for node_id, obj in filters.items()}
+        for node_id, filter_like in adapted.items():
             _check_filter(node_id, filter_like)
 
         def build(encoder: FrameEncoder) -> dict[str, Any]:
-            specs = [self._spec(encoder, *item, trainable) for item in filters.items()]
+            specs = [self._spec(encoder, *item, trainable) for item in adapted.items()]
             return {"filters": specs}
 
         reply = self._ask("LOAD", build, timeout)
@@ -592,11 +598,12 @@ class Worker:
     def status(self) -> WorkerStatus:
         """What is known of the worker without asking it."""
         running = self._conversation.running
+        pong = self._pong or Pong(0, "")
         command, node_id, since = running or (None, None, 0.0)
         return WorkerStatus(
             alive=not self._conversation.closed and self._transport.poll() is None,
-            pid=self._pong.pid,
-            incarnation=self._pong.incarnation,
+            pid=pong.pid,
+            incarnation=pong.incarnation,
             command=command,
             node_id=node_id,
             seconds=time.monotonic() - since if running else 0.0,
@@ -618,14 +625,22 @@ class Worker:
         A call that runs raises ChannelClosed. A second close does nothing.
         """
         self._conversation.close()
-        self._transport.stop(_CLOSE_GRACE)
+        self._tell_exit(self._transport.stop(_CLOSE_GRACE))
+
+    def _tell_exit(self, status: ExitStatus | None) -> None:
+        if self._pong is None or self._exit_told:
+            return
+        self._exit_told = True
+        installed_plugins().notify(
+            "soma_worker_exited", transport=self._transport.name, pid=self._pong.pid, status=status
+        )
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share."""
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
             self._ask("SHUTDOWN", lambda _: {}, _CLOSE_GRACE)
         self._conversation.close()
-        self._transport.shutdown(_CLOSE_GRACE)
+        self._tell_exit(self._transport.shutdown(_CLOSE_GRACE))
 
     def _ask(
         self,
@@ -668,6 +683,14 @@ def _named_module(text: str) -> ModuleType | None:
         if module is not None and getattr(module, "__file__", None):
             return module
     return None
+
+
+def _adapt(obj: FilterLike) -> FilterLike:
+    """Let plugins wrap an object that is not a filter by itself."""
+    if isinstance(obj, str | tuple | type) or _is_filter(obj):
+        return obj
+    adapted = installed_plugins().hook.soma_adapt(obj=obj)
+    return obj if adapted is None else adapted
 
 
 def _check_filter(node_id: str, filter_like: FilterLike) -> None:

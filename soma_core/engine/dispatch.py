@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from soma_core.engine.loading import FilterRegistry, load_node
 from soma_core.engine.nodes import Node, NodeTable
 from soma_core.engine.training import fit_batches, fit_once
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.plugins import PluginSet
 from soma_core.protocol import commands as c
 from soma_core.protocol import replies as r
 from soma_core.protocol.pickles import Pickles
@@ -42,6 +44,7 @@ class Engine:
         registry: Where registered filters come from.
         info: What HELLO answers.
         pickles: Whether pickles are made and read.
+        plugins: Who takes part in executing commands, or observes it.
 
     Attributes:
         nodes: The loaded nodes.
@@ -49,11 +52,17 @@ class Engine:
     """
 
     def __init__(
-        self, registry: FilterRegistry, info: EngineInfo, pickles: Pickles | None = None
+        self,
+        registry: FilterRegistry,
+        info: EngineInfo,
+        pickles: Pickles | None = None,
+        plugins: PluginSet | None = None,
     ) -> None:
         self._registry = registry
         self._info = info
         self._pickles = pickles or Pickles()
+        used = plugins is not None and plugins.take_part_in_execution()
+        self._plugins = plugins if used else None
         self.nodes = NodeTable()
         self.incarnation = uuid.uuid4().hex
         self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {
@@ -82,7 +91,29 @@ class Engine:
             ProtocolError: The command cannot be done; the code says why.
             KeyboardInterrupt: It was interrupted.
         """
+        if self._plugins is None:
+            return self.run(command)
+        return self._run_with(self._plugins, command)
+
+    def run(self, command: c.Command) -> r.Reply:
+        """Execute one command without any plugin; what ``soma_execute`` comes down to."""
         return self._methods[type(command)](command)
+
+    def _run_with(self, plugins: PluginSet, command: c.Command) -> r.Reply:
+        started = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            reply: r.Reply = plugins.hook.soma_execute(command=command, context=self)
+            if isinstance(reply, r.LoadReply):
+                for node_id, meta in reply.filters.items():
+                    plugins.notify("soma_filter_loaded", node_id=node_id, meta=meta)
+            return reply
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            plugins.notify("soma_command_finished", command=command, seconds=seconds, error=error)
 
     def hello(self, command: c.Hello) -> r.HelloReply:
         """Compare versions, and say what this engine can do."""

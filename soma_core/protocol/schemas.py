@@ -65,8 +65,12 @@ def reply_schema() -> JsonSchema:
 
 def value_schema() -> JsonSchema:
     """The schema of one tagged value."""
-    schema = _document("value", "One value, in the tagged form of JSON hosts.", {}, ())
-    return schema | {"oneOf": schema["$defs"].pop("Value")["oneOf"]}
+    return _document(
+        "value",
+        "One value, in the tagged form of JSON hosts.",
+        {"oneOf": _references(model.__name__ for model in _VALUES)},
+        (),
+    )
 
 
 SCHEMAS: dict[str, Callable[[], JsonSchema]] = {

@@ -1,0 +1,110 @@
+"""Plugin modules: loaded one by one, so that a broken one is told of and stops nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pluggy
+
+from soma_core import hookspecs
+from soma_core.discovery import PLUGINS, Catalog
+from soma_core.errors import PluginApiMismatch, PluginError, PluginLoadFailed
+
+__all__ = ["PluginSet", "installed_plugins"]
+
+_log = logging.getLogger("soma.plugins")
+
+
+class PluginSet:
+    """The plugin modules that take part in this process, and those that could not.
+
+    Args:
+        catalog: Where they are found.
+        environment: ``SOMA_DISABLE_PLUGIN_AUTOLOAD`` (any text) loads none of them, and
+            ``SOMA_PLUGINS=a,b`` loads those, in this order, whatever else is installed.
+
+    Attributes:
+        failures: Why a plugin does not take part, by name.
+    """
+
+    def __init__(self, catalog: Catalog, environment: Mapping[str, str]) -> None:
+        self._manager = pluggy.PluginManager("soma")
+        self._manager.add_hookspecs(hookspecs)
+        self._manager.register(_Innermost(), "soma_core")
+        self.failures: dict[str, PluginError] = {}
+        for name in _wanted(catalog, environment):
+            try:
+                self.register(name, catalog.load(name))
+            except PluginError as error:
+                self.failures[name] = error
+                _log.warning("%s", error)
+
+    @property
+    def hook(self) -> Any:
+        """Calls hooks: ``plugins.hook.soma_adapt(obj=obj)``."""
+        return self._manager.hook
+
+    def register(self, name: str, plugin: Any) -> None:
+        """Let a plugin take part.
+
+        Raises:
+            PluginApiMismatch: It states another API version.
+            PluginLoadFailed: It implements a hook that does not exist, or with other arguments.
+        """
+        stated = getattr(plugin, "SOMA_API_VERSION", hookspecs.API_VERSION)
+        if stated != hookspecs.API_VERSION:
+            raise PluginApiMismatch(
+                f"the plugin {name!r} was built for version {stated} of soma's plugin interface, "
+                f"this is {hookspecs.API_VERSION}; install a version of one that fits the other"
+            )
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            raise PluginLoadFailed(
+                f"the plugin {name!r} does not fit soma's hooks: {error}"
+            ) from error
+
+    def take_part_in_execution(self) -> bool:
+        """Whether a plugin implements a hook of the worker's; if not, commands take no detour."""
+        return any(
+            implementation.plugin_name != "soma_core"
+            for hook_name in ("soma_execute", "soma_filter_loaded", "soma_command_finished")
+            for implementation in getattr(self.hook, hook_name).get_hookimpls()
+        )
+
+    def notify(self, hook_name: str, **arguments: Any) -> None:
+        """Call the observers of a hook, each apart: what one raises is logged."""
+        for implementation in reversed(getattr(self.hook, hook_name).get_hookimpls()):
+            wanted = {name: arguments[name] for name in implementation.argnames}
+            try:
+                implementation.function(**wanted)
+            except Exception:
+                _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
+
+
+class _Innermost:
+    """What ``soma_execute`` comes down to when every plugin has had its say: the engine."""
+
+    @hookspecs.hookimpl(trylast=True)
+    def soma_execute(self, command: Any, context: Any) -> Any:
+        return context.run(command)
+
+
+def _wanted(catalog: Catalog, environment: Mapping[str, str]) -> list[str]:
+    named = [name.strip() for name in environment.get("SOMA_PLUGINS", "").split(",")]
+    if any(named):
+        return [name for name in named if name]
+    return [] if environment.get("SOMA_DISABLE_PLUGIN_AUTOLOAD") else catalog.names()
+
+
+@cache
+def installed_plugins() -> PluginSet:
+    """The plugin modules that are installed beside this soma."""
+    return PluginSet(Catalog(PLUGINS, "plugin"), os.environ)
