@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol import frames
+from soma_core.protocol.frames import EntryKind
 from soma_core.transport import Dialect, Message
 
 __all__ = ["MessageParser", "StreamLimits"]
@@ -32,6 +34,15 @@ class StreamLimits(BaseModel):
     body: int = Field(default=1 << 40, ge=1)
 
 
+Take = Callable[[frames.Entry], Any]
+
+
+def _share_nothing(entry: frames.Entry) -> None:
+    """For a channel without shared memory: offers are ignored, and nothing can be lent."""
+    if entry.kind == EntryKind.SHARED:
+        raise _malformed("a frame names shared memory, which this channel does not have")
+
+
 class MessageParser:
     """Finds the messages in a stream of bytes.
 
@@ -40,13 +51,17 @@ class MessageParser:
 
     Args:
         limits: The largest messages to accept.
+        take: Acts on the entries of a frame that are not inline: returns the bytes that an
+            entry lends, or None if it is no buffer.
 
     Attributes:
         finished: Whether no further message can come.
     """
 
-    def __init__(self, limits: StreamLimits) -> None:
+    def __init__(self, limits: StreamLimits, take: Take = _share_nothing) -> None:
         self._limits = limits
+        self._take = take
+        self._between_messages = True
         self._pending = bytearray()
         self._ended = False
         self._target = memoryview(b"")
@@ -75,6 +90,10 @@ class MessageParser:
         Raises:
             ProtocolError: ``malformed`` or ``too_large``. Call again to go on after it.
         """
+        if self._between_messages:
+            message = self._whole_frame()
+            if message is not None:
+                return message
         outcome = next(self._steps)
         if isinstance(outcome, ProtocolError):
             raise outcome
@@ -82,10 +101,12 @@ class MessageParser:
 
     def _stream(self) -> _Steps:
         while (yield from self._has(1)):
+            self._between_messages = False
             if (yield from self._starts_frame()):
                 yield from self._frame()
             else:
                 yield from self._line()
+            self._between_messages = True
         self.finished = True
         while True:
             yield None
@@ -161,18 +182,61 @@ class MessageParser:
             yield from self._cut_off()
             return
         try:
-            sizes = frames.read_table(preamble, self._pending[table:start])
+            entries = frames.read_table(preamble, self._pending[table:start])
         except ProtocolError as error:
             yield from self._skip_frame(preamble, error)
             return
         header = bytes(self._pending[frames.PREAMBLE_SIZE : table])
         del self._pending[:start]
-        buffers = [np.empty(size, np.uint8).data for size in sizes]
-        for buffer in buffers:
-            if not (yield from self._fill(buffer)):
-                yield from self._cut_off()
-                return
-        yield Message(header, buffers, Dialect.FRAME)
+        inline: list[memoryview] = []
+        for entry in entries:
+            if entry.kind == EntryKind.INLINE:
+                inline.append(np.empty(entry.size, np.uint8).data)
+                if not (yield from self._fill(inline[-1])):
+                    yield from self._cut_off()
+                    return
+        try:
+            yield self._message(header, entries, inline)
+        except ProtocolError as error:
+            yield error
+
+    def _whole_frame(self) -> Message | None:
+        """The next message where it is a sound frame that is here already: the common case."""
+        pending = self._pending
+        if len(pending) < frames.PREAMBLE_SIZE or not pending.startswith(frames.MAGIC):
+            return None
+        try:
+            preamble = frames.read_preamble(pending)
+        except ProtocolError:
+            return None
+        end = frames.PREAMBLE_SIZE + preamble.body_size
+        if end > len(pending) or self._refusal(preamble) is not None:
+            return None
+        table = frames.PREAMBLE_SIZE + preamble.header_size
+        position = table + preamble.table_size
+        try:
+            entries = frames.read_table(preamble, pending[table:position])
+        except ProtocolError:
+            return None
+        header = bytes(pending[frames.PREAMBLE_SIZE : table])
+        inline: list[Any] = []
+        for entry in entries:
+            if entry.kind == EntryKind.INLINE:
+                inline.append(pending[position : position + entry.size])
+                position += entry.size
+        del pending[:end]
+        return self._message(header, entries, inline)
+
+    def _message(self, header: bytes, entries: list[frames.Entry], inline: list[Any]) -> Message:
+        inline.reverse()
+        buffers = [
+            inline.pop() if entry.kind == EntryKind.INLINE else self._take(entry)
+            for entry in entries
+        ]
+        if all(entry.is_buffer for entry in entries):
+            return Message(header, buffers, Dialect.FRAME)
+        kept = [buffer for buffer in buffers if buffer is not None]
+        return Message(header, kept, Dialect.FRAME)
 
     def _fill(self, buffer: memoryview) -> _Question:
         """Move pending bytes into a buffer, and let the rest be read into it directly."""

@@ -28,9 +28,10 @@ from soma_core.errors import StartFailed
 from soma_core.forks import close_in_forked_child
 from soma_core.transport import ExitStatus
 
-__all__ = ["WorkerProcess", "exit_now", "hold_lifeline"]
+__all__ = ["WorkerProcess", "exit_now", "hold_lifeline", "inherited_side"]
 
 LIFELINE_VARIABLE = "SOMA_LIFELINE"
+SIDE_VARIABLE = "SOMA_SIDE"
 _TAIL_LINES = 50
 _LONGEST_LINE = 2000
 _log = logging.getLogger("soma.worker")
@@ -42,6 +43,8 @@ class WorkerProcess:
     Args:
         command: The program and its arguments.
         wire: The descriptor that becomes its stdin and stdout; None leaves it without.
+        side: A socket that it inherits, for shared memory; it finds it by
+            :func:`inherited_side`.
         pass_fds: Descriptors that it inherits under their own numbers.
         env: Variables to add to this process's environment.
         cwd: Its working directory; None keeps this process's.
@@ -55,11 +58,13 @@ class WorkerProcess:
         command: Sequence[str],
         *,
         wire: int | None = None,
+        side: socket.socket | None = None,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
+        handed = {LIFELINE_VARIABLE: theirs} | ({SIDE_VARIABLE: side} if side else {})
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -67,8 +72,8 @@ class WorkerProcess:
                     stdin=subprocess.DEVNULL if wire is None else wire,
                     stdout=subprocess.DEVNULL if wire is None else wire,
                     stderr=subprocess.PIPE,
-                    pass_fds=[theirs.fileno(), *pass_fds],
-                    env={**os.environ, **(env or {}), LIFELINE_VARIABLE: _identify(theirs)},
+                    pass_fds=[*(end.fileno() for end in handed.values()), *pass_fds],
+                    env=_environment(env or {}, handed),
                     cwd=cwd,
                     start_new_session=True,
                 )
@@ -204,6 +209,11 @@ class _StderrTail:
         return "\n".join(self._lines)
 
 
+def _environment(added: Mapping[str, str], handed: Mapping[str, socket.socket]) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != SIDE_VARIABLE}
+    return {**kept, **added, **{name: _identify(end) for name, end in handed.items()}}
+
+
 def _identify(end: socket.socket) -> str:
     """Names a descriptor so that the child can tell that it really received this one."""
     return f"{end.fileno()}:{os.fstat(end.fileno()).st_ino}"
@@ -215,18 +225,9 @@ def hold_lifeline() -> None:
     Called by a daemon at its start. Does nothing where nobody handed it a lifeline (a shell, a
     remote launcher) or where the kernel has none (macOS): then the end of input ends it.
     """
-    variable = os.environ.pop(LIFELINE_VARIABLE, None)
-    if variable is None or not sys.platform.startswith("linux"):
+    fd = _inherited(LIFELINE_VARIABLE)
+    if fd is None or not sys.platform.startswith("linux"):
         return
-    descriptor, _, inode = variable.partition(":")
-    fd = int(descriptor)
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return
-    if not stat.S_ISSOCK(status.st_mode) or status.st_ino != int(inode):
-        return
-    os.set_inheritable(fd, False)
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
@@ -234,6 +235,28 @@ def hold_lifeline() -> None:
     poller.register(fd, select.POLLIN)
     if poller.poll(0):  # the parent died before the kernel was told
         os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def inherited_side() -> socket.socket | None:
+    """The socket that the parent handed down as ``side``, if it did."""
+    fd = _inherited(SIDE_VARIABLE)
+    return None if fd is None else socket.socket(fileno=fd)
+
+
+def _inherited(variable: str) -> int | None:
+    """The socket that an environment variable names, if this process really inherited it."""
+    descriptor, _, inode = os.environ.pop(variable, "").partition(":")
+    if not descriptor.isdigit():
+        return None
+    fd = int(descriptor)
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    if not stat.S_ISSOCK(status.st_mode) or str(status.st_ino) != inode:
+        return None
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def exit_now(status: int = 0) -> None:

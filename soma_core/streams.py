@@ -10,17 +10,19 @@ import struct
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import Any
 
 from soma_core.errors import ChannelClosed
 from soma_core.forks import close_in_forked_child
+from soma_core.memory import THRESHOLD, SharedMemory
 from soma_core.parser import MessageParser, StreamLimits
-from soma_core.protocol import frames
+from soma_core.protocol.frames import Entry, write_frame
+from soma_core.protocol.frames import inline as inline_entry
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = [
     "ByteStream",
     "PipeStream",
+    "SharedMemory",
     "SocketStream",
     "StreamChannel",
     "StreamLimits",
@@ -44,7 +46,7 @@ class ByteStream(ABC):
         """
 
     @abstractmethod
-    def write(self, view: memoryview, timeout: float | None) -> int:
+    def write(self, view: bytes | memoryview, timeout: float | None) -> int:
         """Write at least one byte and return how many.
 
         Raises:
@@ -81,7 +83,7 @@ class SocketStream(ByteStream):
         except BlockingIOError:
             raise TimeoutError from None
 
-    def write(self, view: memoryview, timeout: float | None) -> int:
+    def write(self, view: bytes | memoryview, timeout: float | None) -> int:
         try:
             if timeout is not None and timeout < self._SLICE:
                 _wait(self._socket.fileno(), select.POLLOUT, timeout)
@@ -111,7 +113,7 @@ class PipeStream(ByteStream):
         _wait(self._read_fd, select.POLLIN, timeout)
         return os.readv(self._read_fd, [view])
 
-    def write(self, view: memoryview, timeout: float | None) -> int:
+    def write(self, view: bytes | memoryview, timeout: float | None) -> int:
         _wait(self._write_fd, select.POLLOUT, timeout)
         return os.write(self._write_fd, view[:_CHUNK] if timeout is not None else view)
 
@@ -169,11 +171,21 @@ class StreamChannel(Channel):
     Args:
         stream: The bytes in and out; the channel owns it.
         limits: The largest messages that it accepts.
+        memory: Shared memory for large buffers; the channel owns it.
     """
 
-    def __init__(self, stream: ByteStream, limits: StreamLimits | None = None) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        limits: StreamLimits | None = None,
+        memory: SharedMemory | None = None,
+    ) -> None:
         self._stream = stream
-        self._parser = MessageParser(limits or StreamLimits())
+        self._memory = memory
+        limits = limits or StreamLimits()
+        self._parser = (
+            MessageParser(limits) if memory is None else MessageParser(limits, memory.take)
+        )
         self._scratch = memoryview(bytearray(_CHUNK))
         self._closed = False
 
@@ -185,31 +197,61 @@ class StreamChannel(Channel):
         if not self._closed:
             self._closed = True
             self._stream.close()
+            if self._memory is not None:
+                self._memory.close()
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         clock = _Clock(timeout)
         started = False
         try:
-            for part in _parts(message):
-                view = memoryview(part)
-                while view:
-                    view = view[self._write(view, clock) :]
-                    started = True
+            for part in self._parts(message):
+                sent = self._write(part, clock)
+                started = True
+                if sent < len(part):
+                    self._write_rest(memoryview(part)[sent:], clock)
         except BaseException:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
             raise
 
-    def _write(self, view: memoryview, clock: _Clock) -> int:
+    def _write_rest(self, view: memoryview, clock: _Clock) -> None:
+        while view:
+            view = view[self._write(view, clock) :]
+
+    def _write(self, data: bytes | memoryview, clock: _Clock) -> int:
         while True:
             if self._closed:
                 raise ChannelClosed("the channel is closed")
             try:
-                return self._stream.write(view, clock.left())
+                return self._stream.write(data, clock.left())
             except TimeoutError:
                 clock.check()
             except (OSError, ValueError) as error:
                 raise ChannelClosed(f"the other end closed the channel ({error})") from None
+
+    def _parts(self, message: Message) -> list[bytes | memoryview]:
+        """What to write: one piece for a small message, large buffers apart."""
+        if message.dialect is Dialect.LINE:
+            return [message.header + b"\n"]
+        entries: list[Entry] = [] if self._memory is None else self._memory.pending()
+        inline: list[memoryview] = []
+        for buffer in message.buffers:
+            view = memoryview(buffer)
+            entry = self._lend(view)
+            if entry is None:
+                entry = inline_entry(view)
+                if view.nbytes:
+                    inline.append(view.cast("B"))
+            entries.append(entry)
+        start = write_frame(message.header, entries)
+        if sum([view.nbytes for view in inline]) < _JOIN_BELOW:
+            return [b"".join((start, *inline))]
+        return [start, *inline]
+
+    def _lend(self, view: memoryview) -> Entry | None:
+        if self._memory is None or view.nbytes < THRESHOLD:
+            return None
+        return self._memory.lend(view)
 
     def receive(self, timeout: float | None = None) -> Message:
         clock = _Clock(timeout)
@@ -243,14 +285,3 @@ class StreamChannel(Channel):
                 return 0
             except (OSError, ValueError) as error:
                 raise ChannelClosed(f"the channel is closed ({error})") from None
-
-
-def _parts(message: Message) -> list[Any]:
-    """What to write: one piece for a small message, the large buffers apart."""
-    if message.dialect is Dialect.LINE:
-        return [message.header + b"\n"]
-    start = frames.write_frame(message.header, message.buffers)
-    buffers = [memoryview(buffer).cast("B") for buffer in message.buffers if len(buffer)]
-    if sum(buffer.nbytes for buffer in buffers) < _JOIN_BELOW:
-        return [b"".join((start, *buffers))]
-    return [start, *buffers]

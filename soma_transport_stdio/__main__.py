@@ -45,15 +45,17 @@ def main() -> None:
     """Serve until SHUTDOWN or the end of input. Takes ``--pickle=never``."""
     _leave_the_current_directory()
     read_fd, write_fd = _take_the_wire()
-    from soma_core.process import exit_now, hold_lifeline
+    from soma_core.process import exit_now, hold_lifeline, inherited_side
 
     hold_lifeline()
+    side = inherited_side()
     from soma_core.serve import serve
-    from soma_core.streams import StreamChannel, open_stream
+    from soma_core.streams import SharedMemory, StreamChannel, open_stream
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     arguments = _arguments()
-    serve(StreamChannel(open_stream(read_fd, write_fd)), pickle=arguments.pickle)
+    memory = None if side is None else SharedMemory(side, initiate=False)
+    serve(StreamChannel(open_stream(read_fd, write_fd), memory=memory), pickle=arguments.pickle)
     exit_now()
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from soma_core.process import WorkerProcess
-from soma_core.streams import SocketStream, StreamChannel, StreamLimits
+from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
 
 __all__ = ["StdioOptions", "StdioTransport"]
@@ -50,12 +50,15 @@ class StdioTransport(Transport):
 
     def start(self, timeout: float | None = None) -> Channel:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._channel = StreamChannel(SocketStream(ours), self.options.limits)
+        side, their_side = socket.socketpair()
+        with theirs, their_side:
+            memory = SharedMemory(side, initiate=True)
+            self._channel = StreamChannel(SocketStream(ours), self.options.limits, memory)
             try:
                 self._process = WorkerProcess(
                     self._command(),
                     wire=theirs.fileno(),
+                    side=their_side,
                     env=self.options.env,
                     cwd=self.options.cwd,
                 )

@@ -53,6 +53,8 @@ def train_step(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
         last.call(loss.backward)
     for node in chain.nodes:
         _step_optimizer(node)
+        if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
+            node.state = {}
     return tensors.detached(out), float(loss.detach())
 
 

@@ -54,7 +54,12 @@ class Node:
         """Whether a composite calls its ``fit``, instead of leaving it to the joint step."""
         if not self.trainable or not callable(getattr(self.obj, "fit", None)):
             return False
-        return not (self.differentiable and isinstance(self.obj, Filter))
+        return not self.trained_jointly
+
+    @property
+    def trained_jointly(self) -> bool:
+        """Whether a composite trains it by the joint step alone."""
+        return isinstance(self.obj, Filter) and self.differentiable
 
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
         """Call ``fit`` and keep the state that it returns.

@@ -7,10 +7,15 @@
          5     1  version of the layout: 1
          6     2  reserved: 0
          8     4  length of the header in bytes
-        12     4  number of buffers
+        12     4  number of entries in the buffer table
         16     8  length of everything after the preamble in bytes
         24     4  CRC-32 of the 24 bytes before
-        28     …  header, then one 8-byte length for each buffer, then the buffers
+        28     …  header, then the buffer table, then the inline buffers in order
+
+An entry of the table has 24 bytes: kind (4), region (4), generation (8), size (8). An *inline*
+entry (kind 0) is a buffer of ``size`` bytes that follows in the frame. A *shared* entry (kind 1)
+is one of ``size`` bytes at the start of a shared-memory region. The other kinds are no buffers;
+two ends that share memory settle it among themselves with them (``soma_core.memory``).
 
 All numbers are unsigned and little-endian. The preamble alone says where the next message
 starts, so a frame whose header or table lies costs one error reply and not the stream.
@@ -21,39 +26,82 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from soma_core.errors import ErrorCode, ProtocolError
 
-__all__ = ["MAGIC", "PREAMBLE_SIZE", "Preamble", "read_preamble", "read_table", "write_frame"]
+__all__ = [
+    "ENTRY_SIZE",
+    "MAGIC",
+    "PREAMBLE_SIZE",
+    "Entry",
+    "EntryKind",
+    "Preamble",
+    "inline",
+    "read_preamble",
+    "read_table",
+    "write_frame",
+]
 
 MAGIC = b"\x93SOMA"
 _VERSION = 1
 _FIELDS = struct.Struct("<5sBHIIQ")
+_PREAMBLE = struct.Struct("<5sBHIIQI")
 _CHECKSUM = struct.Struct("<I")
-_ENTRY_SIZE = 8
-PREAMBLE_SIZE = _FIELDS.size + _CHECKSUM.size
+_ENTRY = struct.Struct("<IIQQ")
+ENTRY_SIZE = _ENTRY.size
+PREAMBLE_SIZE = _PREAMBLE.size
+
+
+class EntryKind(IntEnum):
+    """What an entry of the buffer table stands for."""
+
+    INLINE = 0
+    SHARED = 1
+    OFFER = 2
+    ACCEPT = 3
+    RETIRE = 4
+
+
+class Entry(NamedTuple):
+    """One entry of the buffer table; what the numbers mean depends on its kind."""
+
+    kind: int
+    region: int
+    generation: int
+    size: int
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether it is one of the message's buffers."""
+        return self.kind <= EntryKind.SHARED
+
+
+def inline(buffer: Any) -> Entry:
+    """The entry of a buffer that follows in the frame."""
+    return Entry(0, 0, 0, memoryview(buffer).nbytes)
 
 
 class Preamble(NamedTuple):
-    """What a sound preamble declares, in bytes but for the number of buffers."""
+    """What a sound preamble declares, in bytes but for the number of entries."""
 
     header_size: int
-    buffer_count: int
+    entry_count: int
     body_size: int
 
     @property
     def table_size(self) -> int:
         """The length of the buffer table in bytes."""
-        return self.buffer_count * _ENTRY_SIZE
+        return self.entry_count * ENTRY_SIZE
 
 
-def write_frame(header: bytes, buffers: Sequence[Any]) -> bytes:
-    """Everything of a frame that comes before its buffers."""
-    sizes = [memoryview(buffer).nbytes for buffer in buffers]
-    table = struct.pack(f"<{len(sizes)}Q", *sizes)
-    body_size = len(header) + len(table) + sum(sizes)
-    fields = _FIELDS.pack(MAGIC, _VERSION, 0, len(header), len(sizes), body_size)
+def write_frame(header: bytes, entries: Sequence[Entry]) -> bytes:
+    """Everything of a frame that comes before its inline buffers."""
+    table = b"".join([_ENTRY.pack(*entry) for entry in entries])
+    inline_size = sum([entry.size for entry in entries if entry.kind == EntryKind.INLINE])
+    body_size = len(header) + len(table) + inline_size
+    fields = _FIELDS.pack(MAGIC, _VERSION, 0, len(header), len(entries), body_size)
     return b"".join((fields, _CHECKSUM.pack(zlib.crc32(fields)), header, table))
 
 
@@ -63,29 +111,34 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     Raises:
         ProtocolError: ``malformed``: it is damaged, or of another version of the layout.
     """
-    fields = bytes(data[: _FIELDS.size])
-    (checksum,) = _CHECKSUM.unpack_from(data, _FIELDS.size)
-    _, version, _, header_size, buffer_count, body_size = _FIELDS.unpack(fields)
-    if zlib.crc32(fields) != checksum:
+    fields = _PREAMBLE.unpack_from(data)
+    if zlib.crc32(data[: _FIELDS.size]) != fields[6]:
         raise _malformed("a frame's preamble is damaged: its checksum does not match")
-    if version != _VERSION:
-        raise _malformed(f"a frame of layout version {version} came; this side reads {_VERSION}")
-    return Preamble(header_size, buffer_count, body_size)
+    if fields[1] != _VERSION:
+        raise _malformed(f"a frame of layout version {fields[1]} came; this side reads {_VERSION}")
+    return Preamble(fields[3], fields[4], fields[5])
 
 
-def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[int]:
-    """The lengths of the buffers.
+def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:
+    """The entries of the buffer table.
 
     Raises:
-        ProtocolError: ``malformed``: the lengths do not add up to the frame's body.
+        ProtocolError: ``malformed``: an entry has no known kind, or the inline buffers do not
+            add up to the rest of the frame's body.
     """
-    sizes = list(struct.unpack(f"<{preamble.buffer_count}Q", table))
+    entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(table)]
+    inline_size = 0
+    for entry in entries:
+        if entry.kind > EntryKind.RETIRE:
+            raise _malformed(f"a frame's buffer table has an entry of unknown kind {entry.kind}")
+        if entry.kind == EntryKind.INLINE:
+            inline_size += entry.size
     expected = preamble.body_size - preamble.header_size - preamble.table_size
-    if sum(sizes) != expected:
+    if inline_size != expected:
         raise _malformed(
-            f"a frame's buffer table adds up to {sum(sizes):,} bytes; its body has {expected:,}"
+            f"a frame's inline buffers add up to {inline_size:,} bytes; its body has {expected:,}"
         )
-    return sizes
+    return entries
 
 
 def _malformed(message: str) -> ProtocolError:

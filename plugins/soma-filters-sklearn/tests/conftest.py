@@ -1,0 +1,50 @@
+"""Shared by the tests: data to learn from, and a trip over the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.protocol.pickles import Pickles
+
+
+class Data:
+    """Sixty positive samples of five features, with classes and numbers to predict."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(7)
+        self.x = np.abs(random.normal(size=(60, 5))) + 0.1
+        self.classes = (self.x[:, 0] > self.x[:, 1]).astype(int)
+        self.numbers = self.x @ np.arange(5.0)
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return Data()
+
+
+def _over_frames(value: Any, pickles: Pickles) -> Any:
+    encoder = FrameEncoder(pickles=pickles)
+    header = json.loads(json.dumps(encoder.encode(value)))
+    buffers = [bytearray(memoryview(buffer).cast("B")) for buffer in encoder.buffers]
+    return Decoder(buffers, pickles=pickles).decode(header)
+
+
+def _over_lines(value: Any, pickles: Pickles) -> Any:
+    line = json.dumps(LineEncoder(pickles=pickles).encode(value))
+    return Decoder(pickles=pickles).decode(json.loads(line))
+
+
+@pytest.fixture(params=[_over_frames, _over_lines], ids=["frames", "lines"])
+def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Sends a value to another process and back, as far as the value can tell."""
+
+    def send(value: Any, *, pickle: bool = True) -> Any:
+        return request.param(value, Pickles(allowed=pickle))
+
+    return send

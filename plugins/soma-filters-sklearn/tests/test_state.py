@@ -1,0 +1,153 @@
+"""What a filter learned is its state: needed, checked, and rebuilt once."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import cloudpickle
+import numpy as np
+import pytest
+import sklearn
+from scipy import sparse
+from sklearn.exceptions import InconsistentVersionWarning
+from soma_filters_sklearn import estimators
+from soma_filters_sklearn.state import _pack, _unpack
+
+
+def test_the_state_is_the_fitted_attributes_by_name(data):
+    state = estimators.StandardScaler().fit(data.x)
+    oracle = sklearn.preprocessing.StandardScaler().fit(data.x)
+    np.testing.assert_array_equal(state["mean_"], oracle.mean_)
+    assert state["n_features_in_"] == 5
+    assert "with_mean" not in state
+
+
+@pytest.mark.parametrize("state", [{}, None])
+def test_an_estimator_without_a_state_says_that_it_is_not_fitted(state, data):
+    with pytest.raises(ValueError, match="not fitted: call fit first or send a state"):
+        estimators.PCA().forward(data.x, state)
+
+
+def test_an_estimator_that_learns_nothing_needs_no_state(data):
+    found = estimators.Normalizer().forward(data.x, {})
+    np.testing.assert_array_equal(found, sklearn.preprocessing.normalize(data.x))
+
+
+def test_a_state_that_is_no_dict_is_refused_with_what_came(data):
+    with pytest.raises(ValueError, match=r"a dict of fitted attributes.*got list"):
+        estimators.PCA().forward(data.x, [1, 2])
+
+
+def test_a_state_cannot_change_the_configuration(data):
+    node = estimators.StandardScaler()
+    state = node.fit(data.x) | {"with_mean": False}
+    with pytest.raises(ValueError, match="sets with_mean, which belongs to the configuration"):
+        node.forward(data.x, state)
+
+
+def test_a_damaged_state_is_refused(data):
+    with pytest.raises(ValueError, match="'scalar' that is not well formed"):
+        estimators.StandardScaler().forward(data.x, {"mean_": {"$sklearn": "scalar"}})
+
+
+def test_a_state_of_another_release_is_noticed(data):
+    node = estimators.StandardScaler()
+    state = node.fit(data.x) | {"_sklearn_version": "1.0"}
+    with pytest.warns(InconsistentVersionWarning):
+        node.forward(data.x, state)
+
+
+def test_an_estimator_that_predicts_asks_for_its_targets(data):
+    with pytest.raises(ValueError, match=r"LogisticRegression learns from targets: pass y"):
+        estimators.LogisticRegression().fit(data.x)
+
+
+def test_one_filter_serves_many_states(data):
+    node = estimators.StandardScaler()
+    first, second = node.fit(data.x), node.fit(data.x * 2)
+    np.testing.assert_array_equal(node.forward(data.x, first), node.forward(data.x * 2, second))
+
+
+def test_the_estimator_is_rebuilt_once_for_one_state(data, send, monkeypatch):
+    node = estimators.StandardScaler()
+    state = send(node.fit(data.x))
+    node.forward(data.x, state)
+    monkeypatch.setattr(type(node), "_restored", None)
+    node.forward(data.x, state)
+
+
+def test_a_changed_copy_does_not_use_the_estimator_of_the_original(data):
+    node = estimators.StandardScaler()
+    state = node.fit(data.x)
+    copied = node.model_copy(update={"with_mean": False})
+    wanted = sklearn.preprocessing.StandardScaler(with_mean=False).fit_transform(data.x)
+    np.testing.assert_array_equal(copied.forward(data.x, state), wanted)
+
+
+def test_filters_of_one_configuration_are_equal_whatever_they_served(data):
+    used = estimators.StandardScaler()
+    used.fit(data.x)
+    assert used == estimators.StandardScaler()
+    assert used != estimators.StandardScaler(with_std=False)
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle])
+def test_a_filter_pickles_by_reference_and_without_what_it_served(pickler, data):
+    fresh = pickler.dumps(estimators.PCA(n_components=2))
+    node = estimators.PCA(n_components=2)
+    node.fit(data.x)
+    assert len(pickler.dumps(node)) == len(fresh)
+    assert type(pickle.loads(fresh)) is estimators.PCA
+
+
+def test_a_pickled_filter_loads_in_a_process_that_has_not_seen_its_class(tmp_path):
+    path = tmp_path / "filter.pickle"
+    path.write_bytes(pickle.dumps(estimators.PCA(n_components=2)))
+    code = f"import pickle; print(pickle.load(open({str(path)!r}, 'rb')).n_components)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, ("a", None)),
+        np.float32(0.1),
+        np.str_("text"),
+        np.datetime64("2024-01-01"),
+        np.array([["a", None], [1.5, True]], dtype=object),
+        np.array(["a", "bcd"]),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.dtype("float32"),
+        np.int64,
+        {1: "one", np.int64(2): (2,)},
+        {"$sklearn": "mine"},
+        [float("inf"), b"bytes", {"deep": [np.bool_(True)]}],
+    ],
+    ids=repr,
+)
+def test_plain_values_survive_the_wire_exactly(value, send):
+    found = _unpack(send(_pack(value), pickle=False))
+    assert type(found) is type(value)
+    if isinstance(value, np.ndarray):
+        np.testing.assert_array_equal(found, value, strict=True)
+        assert found.flags.f_contiguous == value.flags.f_contiguous
+    else:
+        assert found == value
+
+
+@pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.csc_array])
+def test_sparse_matrices_survive_the_wire_as_what_they_are(make, send):
+    value = make(np.eye(3, 4))
+    found = _unpack(send(_pack(value), pickle=False))
+    assert type(found) is type(value)
+    np.testing.assert_array_equal(found.toarray(), value.toarray())
+
+
+def test_a_random_generator_goes_on_where_it_was(send):
+    generator = np.random.RandomState(3)
+    generator.normal(size=3)
+    found = _unpack(send(_pack(generator), pickle=False))
+    assert found.normal() == generator.normal()

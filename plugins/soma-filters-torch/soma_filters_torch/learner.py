@@ -1,0 +1,158 @@
+"""Learner: one network with its optimizer, its random numbers, and the states it has seen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+__all__ = ["Learner", "Randomness"]
+
+
+class Randomness:
+    """A stream of torch's random numbers of its own, which goes on from block to block.
+
+    Args:
+        seed: Where it starts; None uses the process's stream like everybody else.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+        self._position: torch.Tensor | None = None
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within the block, torch draws from this stream; outside, nothing has happened."""
+        if self._seed is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            if self._position is None:
+                torch.manual_seed(self._seed)
+            else:
+                torch.set_rng_state(self._position)
+            yield
+            self._position = torch.get_rng_state()
+
+
+class Learner:
+    """A network and what trains it.
+
+    A state that a host sends for one call does not touch the network: it goes into a copy,
+    which is kept for the next call with the same state. Only training starts from it in place.
+
+    Args:
+        title: What to call it in messages.
+        module: The network.
+        optimizer: What steps its parameters; None if it has none.
+        randomness: Where its random numbers come from.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        randomness: Randomness,
+    ) -> None:
+        self.title = title
+        self.module = module
+        self.optimizer = optimizer
+        self.randomness = randomness
+        self._own_state: Any = None
+        self._guest: nn.Module | None = None
+        self._guest_state: Any = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """The parameters and buffers by name, as arrays of their own; the network's new state.
+
+        Elements that numpy does not have, such as bfloat16, stay torch tensors.
+        """
+        state = {key: _detached(item) for key, item in self.module.state_dict().items()}
+        self._own_state = state
+        return state
+
+    def module_for(self, state: Any, *, training: bool) -> nn.Module:
+        """The network with a state: the network itself for its own state, or for an empty one.
+
+        Args:
+            state: What :meth:`snapshot` returned, here or elsewhere.
+            training: Whether what follows changes the network, which then takes the state over.
+
+        Raises:
+            ValueError: The state does not fit the network, which is left as it was.
+        """
+        if _is_empty(state) or state is self._own_state:
+            return self.module
+        if training:
+            self._load(self.module, state)
+            self._own_state = state
+            return self.module
+        return self._guest_with(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_own_state": None, "_guest": None, "_guest_state": None}
+
+    def _guest_with(self, state: Any) -> nn.Module:
+        if self._guest is None:
+            self._guest = copy.deepcopy(self.module)
+        if state is not self._guest_state:
+            self._load(self._guest, state)
+            self._guest_state = state
+        return self._guest
+
+    def _load(self, module: nn.Module, state: Any) -> None:
+        tensors = self._checked(state, module.state_dict())
+        module.load_state_dict(tensors)
+
+    def _checked(self, state: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(state, dict):
+            raise ValueError(
+                f"a state of {self.title} is a dict of arrays, as fit returned it; "
+                f"got {type(state).__name__}"
+            )
+        if state.keys() != wanted.keys():
+            raise ValueError(
+                f"the state does not fit {self.title}: missing {sorted(wanted.keys() - state)}, "
+                f"unknown {sorted(state.keys() - wanted)}; its own names are {list(wanted)}"
+            )
+        tensors = {key: _tensor(item) for key, item in state.items()}
+        for key, item in tensors.items():
+            found, needed = _shape(item), _shape(wanted[key])
+            if found != needed:
+                raise ValueError(
+                    f"the state does not fit {self.title}: {key} has shape {found}, "
+                    f"the network needs {needed}"
+                )
+        return tensors
+
+
+def _is_empty(state: Any) -> bool:
+    return state is None or (isinstance(state, dict) and not state)
+
+
+def _detached(item: Any) -> Any:
+    if not isinstance(item, torch.Tensor):
+        return copy.deepcopy(item)
+    own = item.detach().cpu().clone()
+    try:
+        return own.numpy()
+    except TypeError:
+        return own
+
+
+def _tensor(item: Any) -> Any:
+    if isinstance(item, np.ndarray):
+        return torch.as_tensor(item if item.flags.writeable else item.copy())
+    if isinstance(item, list | int | float):
+        return torch.as_tensor(item)
+    return item
+
+
+def _shape(item: Any) -> list[int]:
+    return list(getattr(item, "shape", ()))

@@ -1,0 +1,48 @@
+"""Shared by the tests: data to learn from, and a trip over the wire without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.protocol.pickles import Pickles
+
+TYPED_ONLY = Pickles(allowed=False)
+
+
+class Data:
+    """Fifty rows of four float32 features, with two numbers and one class to predict."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(5)
+        self.x = random.normal(size=(50, 4)).astype(np.float32)
+        self.y = random.normal(size=(50, 2)).astype(np.float32)
+        self.classes = (self.x[:, 0] > 0).astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return Data()
+
+
+def _over_frames(value: Any) -> Any:
+    encoder = FrameEncoder(pickles=TYPED_ONLY)
+    header = json.loads(json.dumps(encoder.encode(value)))
+    buffers = [bytearray(memoryview(buffer).cast("B")) for buffer in encoder.buffers]
+    return Decoder(buffers, pickles=TYPED_ONLY).decode(header)
+
+
+def _over_lines(value: Any) -> Any:
+    line = json.dumps(LineEncoder(pickles=TYPED_ONLY).encode(value))
+    return Decoder(pickles=TYPED_ONLY).decode(json.loads(line))
+
+
+@pytest.fixture(params=[_over_frames, _over_lines], ids=["frames", "lines"])
+def send(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Sends a value to another process and back, as far as the value can tell."""
+    return request.param

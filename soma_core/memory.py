@@ -1,0 +1,377 @@
+"""Shared memory between the two ends of a channel on one machine: large buffers without a pipe.
+
+Each end owns the regions that it fills, and lends them. A region is an anonymous memory file,
+sized once and sealed, whose descriptor travels once over a side socket. The receiver lays a
+writable array over it; when the last array over it is gone, it sets the region's byte in a small
+shared table, and the owner sees that when it next looks for a free one. There is no message, no
+lock, and no name: nothing can be left behind.
+
+Whether the side socket leads to the same machine at all is proved first: an end *offers* its
+table by a frame entry that repeats a token written into the table; who finds the token in what
+the side socket brought has the proof, and offers its own table in return, which the first end
+*accepts*. Without proof everything goes inline, with the same meaning.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import mmap
+import os
+import secrets
+import select
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.forks import close_in_forked_child
+from soma_core.protocol.frames import Entry, EntryKind
+
+__all__ = ["THRESHOLD", "SharedMemory"]
+
+THRESHOLD = 48 * 1024
+"""Buffers of at least so many bytes go through shared memory; below, copying inline is faster."""
+
+_IDLE_CAP = 1 << 30  # bytes of free regions that are kept for reuse
+_SLOTS = 4096
+_TOKEN_SIZE = 16
+_TABLE_SIZE = _TOKEN_SIZE + _SLOTS
+_PAGE = mmap.PAGESIZE
+_ROUND = 1 << 16
+_WASTE = 4  # a free region may be so many times larger than what is put into it
+_ANNOUNCEMENT = struct.Struct("<IQQ")
+_FIRST_FD_WAIT = 5.0  # seconds for a descriptor that was sent before the frame that names it
+_SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0)
+_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
+_FREE, _LENT = 0, 1
+
+
+class SharedMemory:
+    """One end's half of shared memory, over its end of a side socket.
+
+    Args:
+        side: A connected Unix socket beside the channel; owned by this object.
+        initiate: Whether this end makes the first offer: the host's does.
+    """
+
+    def __init__(self, side: socket.socket, *, initiate: bool) -> None:
+        side.setblocking(False)
+        close_in_forked_child(side)
+        self._side = side
+        self._lent = _Lender(side)
+        self._borrowed = _Borrower(side)
+        self._usable = False
+        self._to_say: list[Entry] = []
+        if initiate:
+            self._make_offer()
+
+    def pending(self) -> list[Entry]:
+        """Entries that the next frame must carry."""
+        said, self._to_say = self._to_say, []
+        return said + self._lent.retired()
+
+    def lend(self, buffer: Any) -> Entry | None:
+        """Copy a buffer into a region; None if it must go inline."""
+        if not self._usable:
+            return None
+        return self._lent.place(buffer)
+
+    def take(self, entry: Entry) -> memoryview | None:
+        """Act on an entry that came: the bytes that it lends, or None if it is no buffer.
+
+        Raises:
+            ProtocolError: ``malformed``: what it names does not exist or is not safe to read.
+        """
+        if entry.kind == EntryKind.SHARED:
+            return self._borrowed.read(entry)
+        if entry.kind == EntryKind.OFFER:
+            self._consider(entry)
+        elif entry.kind == EntryKind.ACCEPT:
+            self._usable = True
+        elif entry.kind == EntryKind.RETIRE:
+            self._borrowed.forget(entry.region)
+        return None
+
+    def close(self) -> None:
+        """Lend nothing more; what the other end still reads stays readable."""
+        self._usable = False
+        self._side.close()
+        self._lent.close()
+
+    def _make_offer(self) -> None:
+        offer = self._lent.offer()
+        if offer is not None:
+            self._to_say.append(offer)
+
+    def _consider(self, offer: Entry) -> None:
+        """Look for the proof of an offer; with it, offer in return, or accept."""
+        if not self._borrowed.open_table(offer):
+            return
+        if self._lent.offered:
+            self._usable = True
+            self._to_say.append(Entry(EntryKind.ACCEPT, 0, 0, 0))
+        else:
+            self._make_offer()
+
+
+@dataclass
+class _Region:
+    """A region of ours: the slot of its byte in the table, and the memory."""
+
+    slot: int
+    generation: int
+    memory: mmap.mmap
+
+    @property
+    def size(self) -> int:
+        return len(self.memory)
+
+
+class _Lender:
+    """The regions that this end fills and the other reads."""
+
+    def __init__(self, side: socket.socket) -> None:
+        self._side = side
+        self._table: mmap.mmap | None = None
+        self._regions: list[_Region] = []
+        self._free_slots = list(range(_SLOTS - 1, -1, -1))
+        self._retired: list[Entry] = []
+        self._generation = 0
+
+    @property
+    def offered(self) -> bool:
+        return self._table is not None
+
+    def offer(self) -> Entry | None:
+        """Make the table and send it; the entry that announces it, or None where that fails."""
+        token = secrets.token_bytes(_TOKEN_SIZE)
+        try:
+            table = self._share(0, 0, _TABLE_SIZE)
+        except OSError:
+            return None
+        table[:_TOKEN_SIZE] = token
+        self._table = table
+        return Entry(EntryKind.OFFER, 0, *struct.unpack("<QQ", token))
+
+    def place(self, buffer: Any) -> Entry | None:
+        """Copy a buffer into a free region; None if there is none to be had."""
+        view = memoryview(buffer)
+        size = view.nbytes
+        region = self._find(size) or self._make(size)
+        if region is None or self._table is None:
+            return None
+        self._table[_TOKEN_SIZE + region.slot] = _LENT
+        np.copyto(np.frombuffer(region.memory, np.uint8, size), np.frombuffer(view, np.uint8))
+        return Entry(EntryKind.SHARED, region.slot, region.generation, size)
+
+    def _is_free(self, region: _Region) -> bool:
+        return self._table is not None and self._table[_TOKEN_SIZE + region.slot] == _FREE
+
+    def _find(self, size: int) -> _Region | None:
+        """The smallest free region that fits, unless it would be mostly empty."""
+        largest = max(_ROUND, size * _WASTE)
+        fitting = (region for region in self._regions if size <= region.size <= largest)
+        free = (region for region in fitting if self._is_free(region))
+        return min(free, key=lambda region: region.size, default=None)
+
+    def _make(self, size: int) -> _Region | None:
+        self._retire_idle(size)
+        if not self._free_slots:
+            return None
+        slot = self._free_slots[-1]
+        rounded = -(-size // _ROUND) * _ROUND
+        self._generation += 1
+        try:
+            memory = self._share(slot, self._generation, rounded)
+        except (OSError, ValueError):  # no memory, no descriptors, or the other end is behind
+            return None
+        self._free_slots.pop()
+        region = _Region(slot, self._generation, memory)
+        self._regions.append(region)
+        return region
+
+    def _retire_idle(self, needed: int) -> None:
+        """Close free regions, the oldest first, while more is idle than the cap allows."""
+        idle = [region for region in self._regions if self._is_free(region)]
+        excess = sum(region.size for region in idle) + needed - _IDLE_CAP
+        for region in idle:
+            if excess <= 0:
+                break
+            excess -= region.size
+            self._regions.remove(region)
+            self._free_slots.append(region.slot)
+            self._retired.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
+
+    def retired(self) -> list[Entry]:
+        """The regions that were closed since the last frame, which the other end still maps."""
+        said, self._retired = self._retired, []
+        return said
+
+    def _share(self, slot: int, generation: int, size: int) -> mmap.mmap:
+        """Make a memory file, map it, and send its descriptor.
+
+        Raises:
+            OSError: It cannot be made, or cannot be sent now.
+        """
+        fd = _create(size)
+        try:
+            memory = mmap.mmap(fd, size)
+            announcement = _ANNOUNCEMENT.pack(slot, generation, size)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+            self._side.sendmsg([announcement], [rights])
+        finally:
+            os.close(fd)
+        return memory
+
+    def close(self) -> None:
+        self._table = None
+        self._regions.clear()
+
+
+class _Borrower:
+    """The regions of the other end that this end reads."""
+
+    def __init__(self, side: socket.socket) -> None:
+        self._side = side
+        self._table: mmap.mmap | None = None
+        self._mapped: dict[int, tuple[int, mmap.mmap]] = {}
+
+    def open_table(self, offer: Entry) -> bool:
+        """Whether the side socket brought the table whose token the offer repeats."""
+        try:
+            _, _, table = self._receive(0.0)
+        except (ProtocolError, OSError, ValueError):
+            return False
+        token = struct.pack("<QQ", offer.generation, offer.size)
+        if len(table) != _TABLE_SIZE or table[:_TOKEN_SIZE] != token:
+            return False
+        self._table = table
+        return True
+
+    def read(self, entry: Entry) -> memoryview:
+        """The bytes of an entry, as a writable view that gives the region back when it dies."""
+        table = self._table
+        if table is None or entry.region >= _SLOTS:
+            raise _malformed("a frame names shared memory that was not agreed on")
+        memory = self._memory(entry)
+        if entry.size > len(memory):
+            raise _malformed(
+                f"a frame lends {entry.size:,} bytes of a region that has {len(memory):,}"
+            )
+        lease = np.frombuffer(memory, np.uint8, entry.size).view(_Lease)
+        lease.give_back = _GiveBack(table, _TOKEN_SIZE + entry.region)
+        return lease.data
+
+    def _memory(self, entry: Entry) -> mmap.mmap:
+        while (found := self._mapped.get(entry.region)) is None or found[0] != entry.generation:
+            try:
+                slot, generation, memory = self._receive(_FIRST_FD_WAIT)
+            except (OSError, ValueError) as error:
+                raise _malformed(f"a region of shared memory did not arrive: {error}") from None
+            self._mapped[slot] = (generation, memory)
+        return found[1]
+
+    def _receive(self, timeout: float) -> tuple[int, int, mmap.mmap]:
+        """The next region that the side socket brings: its slot, its generation, its memory.
+
+        Raises:
+            OSError: None came in time.
+            ProtocolError: ``malformed``: what came is not a sealed memory file.
+        """
+        if timeout:
+            select.select([self._side], [], [], timeout)
+        space = socket.CMSG_SPACE(array.array("i").itemsize)
+        data, ancillary, _, _ = self._side.recvmsg(_ANNOUNCEMENT.size, space)
+        fds = _descriptors(ancillary)
+        try:
+            if len(fds) != 1 or len(data) != _ANNOUNCEMENT.size:
+                raise _malformed("the side socket brought something that is not a region")
+            slot, generation, size = _ANNOUNCEMENT.unpack(data)
+            _check_sealed(fds[0], size)
+            flags = mmap.MAP_SHARED | _POPULATE
+            return slot, generation, mmap.mmap(fds[0], size, flags=flags)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def forget(self, slot: int) -> None:
+        """Drop the mapping of a region that its owner closed; arrays over it keep it alive."""
+        self._mapped.pop(slot, None)
+
+
+class _GiveBack:
+    """Tells the owner that its region is free, unless this is a forked copy of the reader."""
+
+    __slots__ = ("_index", "_process", "_table")
+
+    def __init__(self, table: mmap.mmap, index: int) -> None:
+        self._table, self._index = table, index
+        self._process = os.getpid()
+
+    def __call__(self) -> None:
+        if os.getpid() == self._process:
+            self._table[self._index] = _FREE
+
+
+class _Lease(np.ndarray[Any, Any]):
+    """The base of every array over a region: when it dies, no array over the region is left."""
+
+    give_back: Callable[[], None]
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # numpy's own temporary views have no lease to give back
+            self.give_back()
+
+
+def _create(size: int) -> int:
+    """An anonymous memory file of a fixed size.
+
+    Raises:
+        OSError: There is no memory, or no descriptor.
+    """
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            file.truncate(size)
+            return os.dup(file.fileno())
+    fd = os.memfd_create("soma", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_sealed(fd: int, size: int) -> None:
+    """Make sure that reading a file can never end in SIGBUS: it has its size, and keeps it."""
+    if os.fstat(fd).st_size != size or size <= 0:
+        raise _malformed("a region of shared memory does not have the size that was announced")
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise _malformed("a descriptor came that is not a memory file") from None
+    if seals & _SEALS != _SEALS:
+        raise _malformed("a memory file came that is not sealed against shrinking and growing")
+
+
+def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _malformed(message: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.MALFORMED, message)
