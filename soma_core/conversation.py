@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from pydantic_core import to_json
@@ -119,11 +118,15 @@ class Conversation:
             ProtocolError: The data cannot be sent.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._my_turn(cmd, timeout):
+        self._take_turn(cmd, timeout)
+        try:
+            self._check_usable()
             self._last_id += 1
             message = self._message(cmd, build, self._last_id, events=progress is not None)
             call = _Call(cmd, node_id, self._last_id, timeout, deadline, progress)
             fields, decoder = self._exchange(call, message)
+        finally:
+            self._turn.release()
         if fields.get("ok") is True:
             return Reply(fields, decoder)
         if fields.get("code") == ErrorCode.INCOMPATIBLE:
@@ -141,19 +144,13 @@ class Conversation:
         self.closed = True
         self._channel.close()
 
-    @contextmanager
-    def _my_turn(self, cmd: str, timeout: float | None) -> Iterator[None]:
+    def _take_turn(self, cmd: str, timeout: float | None) -> None:
         self._check_usable()
         if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             raise DeadlineExceeded(
                 f"{cmd} waited {timeout:g} s for other calls on this worker and was not sent",
                 worker_survived=True,
             )
-        try:
-            self._check_usable()
-            yield
-        finally:
-            self._turn.release()
 
     def _check_usable(self) -> None:
         if os.getpid() != self._owner:
@@ -291,6 +288,8 @@ class Conversation:
 
 class _Call:
     """One command under way."""
+
+    __slots__ = ("_deadline", "cmd", "message_id", "node_id", "progress", "timeout")
 
     def __init__(
         self,

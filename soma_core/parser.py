@@ -256,15 +256,10 @@ class MessageParser:
         before_buffers = preamble.header_size + preamble.table_size
         if before_buffers > preamble.body_size:
             return _malformed("a frame's header and buffer table are longer than its body")
-        for what, size, limit in (
-            ("header", before_buffers, self._limits.header),
-            ("body", preamble.body_size, self._limits.body),
-        ):
-            if size > limit:
-                return ProtocolError(
-                    ErrorCode.TOO_LARGE,
-                    f"a frame's {what} has {size:,} bytes; the limit is {limit:,}",
-                )
+        if before_buffers > self._limits.header:
+            return _too_large("header", before_buffers, self._limits.header)
+        if preamble.body_size > self._limits.body:
+            return _too_large("body", preamble.body_size, self._limits.body)
         return None
 
     def _skip_frame(self, preamble: frames.Preamble, problem: ProtocolError) -> _Steps:
@@ -286,6 +281,12 @@ class MessageParser:
         self._pending.clear()
         self._ended = True
         yield problem
+
+
+def _too_large(what: str, size: int, limit: int) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.TOO_LARGE, f"a frame's {what} has {size:,} bytes; the limit is {limit:,}"
+    )
 
 
 def _malformed(message: str) -> ProtocolError:

@@ -153,6 +153,8 @@ def _wait(fd: int, event: int, timeout: float | None) -> None:
 class _Clock:
     """What is left of a timeout."""
 
+    __slots__ = ("_deadline",)
+
     def __init__(self, timeout: float | None) -> None:
         self._deadline = None if timeout is None else time.monotonic() + timeout
 

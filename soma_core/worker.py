@@ -6,7 +6,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType, TracebackType
@@ -654,8 +654,9 @@ class Worker:
         """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         seconds = self._timeout if timeout is DEFAULT else timeout
         while True:
+            modules = by_value(self._by_value.values()) if self._by_value else nullcontext()
             try:
-                with by_value(self._by_value.values()):
+                with modules:
                     return self._conversation.ask(
                         cmd, build, timeout=seconds, node_id=node_id, progress=progress
                     )

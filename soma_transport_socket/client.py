@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from soma_core.errors import StartFailed
-from soma_core.streams import SocketStream, StreamChannel, StreamLimits
+from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
 from soma_transport_socket import address
 from soma_transport_socket.routing import Answer, Request, ask, ask_once
@@ -56,21 +57,25 @@ class SocketTransport(Transport):
 
     def start(self, timeout: float | None = None) -> Channel:
         connection = self._connect(timeout)
-        try:
-            request = Request(op="connect", pickle=self.options.pickle)
-            answer = ask(connection, request)
-        except OSError as error:
-            connection.close()
-            raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
-        if not answer.ok:
-            connection.close()
-            raise StartFailed(f"the daemon at {self.options.path} refused: {answer.error}")
+        side, their_side = socket.socketpair()
+        with their_side, ExitStack() as undo:
+            undo.callback(connection.close)
+            undo.callback(side.close)
+            answer = self._ask_for_worker(connection, their_side)
+            undo.pop_all()
         self._worker, self._last = answer.worker, None
-        self._channel = StreamChannel(SocketStream(connection), self.options.limits)
+        memory = SharedMemory(side, initiate=True)
+        self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
         return self._channel
+
+    def _ask_for_worker(self, connection: socket.socket, side: socket.socket) -> Answer:
+        try:
+            answer = ask(connection, Request(op="connect", pickle=self.options.pickle), side)
+        except OSError as error:
+            raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
+        if not answer.ok:
+            raise StartFailed(f"the daemon at {self.options.path} refused: {answer.error}")
+        return answer
 
     def _connect(self, timeout: float | None) -> socket.socket:
         path = self.options.path

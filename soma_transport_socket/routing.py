@@ -2,7 +2,8 @@
 
 A connection that begins with anything else is a host that speaks the protocol straight away,
 and gets a worker of its own. One that begins with the five bytes ``93 53 4F 4D 52`` continues
-with one line of JSON, the request, and is answered by one line of JSON.
+with one line of JSON, the request, and is answered by one line of JSON. A socket may travel with
+a ``connect``: the worker inherits it, for shared memory.
 """
 
 from __future__ import annotations
@@ -73,14 +74,20 @@ class Answer(_Model):
         return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
 
 
-def ask(connection: socket.socket, request: Request) -> Answer:
+def ask(connection: socket.socket, request: Request, side: socket.socket | None = None) -> Answer:
     """Send a request over a new connection, and wait for the answer.
+
+    Args:
+        connection: The connection.
+        request: The request.
+        side: A socket to hand to the worker, for shared memory.
 
     Raises:
         OSError: The connection failed, or its timeout passed.
         StartFailed: What listens there is not a soma daemon.
     """
-    connection.sendall(request.to_bytes())
+    handed = [] if side is None else [side.fileno()]
+    socket.send_fds(connection, [request.to_bytes()], handed)
     line = read_line(connection)
     try:
         return Answer.model_validate_json(line)

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -159,29 +159,35 @@ class Supervisor:
         if end < 0:
             self._refuse(connection, "a request is one line, sent at once")
             return
-        connection.recv(end + 1)
-        try:
-            request = Request.model_validate_json(start[len(MAGIC) : end])
-        except ValidationError as error:
-            self._refuse(connection, f"not a request: {error.error_count()} problems")
-            return
-        if request.op == "connect":
-            self._connect(connection, request)
-        else:
-            _send(connection, self._attend_to(request))
-            connection.close()
+        with ExitStack() as handed:
+            _, fds, _, _ = socket.recv_fds(connection, end + 1, 1)
+            sides = [handed.enter_context(socket.socket(fileno=fd)) for fd in fds]
+            try:
+                request = Request.model_validate_json(start[len(MAGIC) : end])
+            except ValidationError as error:
+                self._refuse(connection, f"not a request: {error.error_count()} problems")
+                return
+            if request.op == "connect":
+                self._connect(connection, request, sides[0] if sides else None)
+            else:
+                _send(connection, self._attend_to(request))
+                connection.close()
 
-    def _connect(self, connection: socket.socket, request: Request) -> None:
+    def _connect(
+        self, connection: socket.socket, request: Request, side: socket.socket | None
+    ) -> None:
         never = "never" in (self._pickle, request.pickle)
-        worker = self._start_worker(connection, "never" if never else "same-user")
+        worker = self._start_worker(connection, "never" if never else "same-user", side)
         if worker is not None:
             _send(connection, Answer(ok=True, worker=worker.id, pid=worker.process.pid))
 
-    def _start_worker(self, connection: socket.socket, pickle: str) -> _Worker | None:
+    def _start_worker(
+        self, connection: socket.socket, pickle: str, side: socket.socket | None = None
+    ) -> _Worker | None:
         fd = connection.fileno()
         command = [sys.executable, "-P", "-m", "soma_transport_socket.worker", str(fd), pickle]
         try:
-            process = WorkerProcess(command, pass_fds=[fd])
+            process = WorkerProcess(command, side=side, pass_fds=[fd])
         except Exception as error:
             self._refuse(connection, f"cannot start a worker: {error}")
             return None

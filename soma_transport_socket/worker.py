@@ -15,20 +15,23 @@ def _shield() -> None:
 def main() -> None:
     """Serve until SHUTDOWN or the end of the connection."""
     _shield()
-    from soma_core.process import exit_now, hold_lifeline
+    from soma_core.process import exit_now, hold_lifeline, inherited_side
 
     hold_lifeline()
+    side = inherited_side()
     import socket
 
     from soma_core.serve import serve
-    from soma_core.streams import SocketStream, StreamChannel
+    from soma_core.streams import SharedMemory, SocketStream, StreamChannel
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     fd, pickle = int(sys.argv[1]), sys.argv[2]
     os.set_inheritable(fd, False)
     connection = socket.socket(fileno=fd)
     connection.setblocking(True)
-    serve(StreamChannel(SocketStream(connection)), pickle=pickle)  # type: ignore[arg-type]
+    memory = None if side is None else SharedMemory(side, initiate=False)
+    channel = StreamChannel(SocketStream(connection), memory=memory)
+    serve(channel, pickle=pickle)  # type: ignore[arg-type]
     exit_now()
 
 

@@ -120,7 +120,7 @@ class Engine:
         mismatch = skew(command.protocol, command.client, pickles=self._pickles.allowed)
         if mismatch:
             raise ProtocolError(ErrorCode.INCOMPATIBLE, mismatch)
-        return r.HelloReply(
+        return r.HelloReply.of(
             protocol=PROTOCOL_VERSION,
             versions=_versions(),
             pid=os.getpid(),
@@ -135,42 +135,42 @@ class Engine:
         """Load all filters of the command, or none."""
         loaded = [load_node(spec, self._registry, self._pickles) for spec in command.filters]
         self.nodes.add(loaded)
-        return r.LoadReply(filters={node.node_id: node.meta for node in loaded})
+        return r.LoadReply.of(filters={node.node_id: node.meta for node in loaded})
 
     def unload(self, command: c.Unload) -> r.UnloadReply:
         """Forget nodes."""
         self.nodes.remove(command.node_ids)
-        return r.UnloadReply(node_ids=command.node_ids)
+        return r.UnloadReply.of(node_ids=command.node_ids)
 
     def list_nodes(self, command: c.ListNodes) -> r.ListReply:
         """List loaded nodes and registered filters."""
         loaded = {node.node_id: node.meta for node in self.nodes}
-        return r.ListReply(nodes=loaded, filters=self._registry.names())
+        return r.ListReply.of(nodes=loaded, filters=self._registry.names())
 
     def fit(self, command: c.Fit) -> r.FitReply:
         """Fit one node."""
         state = self.nodes.get(command.node_id).fit(command.data, command.y, {})
-        return r.FitReply(result=state) if command.return_state else r.FitReply()
+        return r.FitReply.of(result=state) if command.return_state else r.FitReply.of()
 
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
         node = self.nodes.get(command.node_id)
         state = command.state if "state" in command.model_fields_set else node.state
         with tensors.no_gradients([node]):
-            return r.ForwardReply(result=node.forward(command.data, state, {}))
+            return r.ForwardReply.of(result=node.forward(command.data, state, {}))
 
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
         """Run a chain."""
         chain = self._chain(command.node_ids)
         with tensors.no_gradients(chain.nodes):
             out = chain.run(command.data, command.states or {})
-        return r.CompositeForwardReply(result=tensors.detached(out))
+        return r.CompositeForwardReply.of(result=tensors.detached(out))
 
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
         """Fit a chain, and train its differentiable nodes together."""
         chain = self._chain(command.node_ids)
         out, fit_states, loss = fit_once(chain, command.data, command.y)
-        reply = r.CompositeFitReply(result=out, loss=loss, states={})
+        reply = r.CompositeFitReply.of(result=out, loss=loss, states={})
         if command.return_states:
             reply.states = {
                 node.node_id: states.get_state(node, "torch", self._pickles)
@@ -191,14 +191,14 @@ class Engine:
             collect_all=command.collect == "all",
         )
         returned = outcome.states if command.return_states else {}
-        return r.BatchedFitReply(result=outcome.result, states=returned, losses=outcome.losses)
+        return r.BatchedFitReply.of(result=outcome.result, states=returned, losses=outcome.losses)
 
     def get_state(self, command: c.GetState) -> r.GetStateReply:
         """Fetch what a node's object holds, and what it learned."""
         node = self.nodes.get(command.node_id)
         format = command.format or states.default_format(node, self._pickles)
         data = states.get_state(node, format, self._pickles)
-        return r.GetStateReply(state_b64=data, format=format, fit_state=node.state)
+        return r.GetStateReply.of(state_b64=data, format=format, fit_state=node.state)
 
     def set_state(self, command: c.SetState) -> r.SetStateReply:
         """Put back what GET_STATE returned."""
@@ -207,26 +207,26 @@ class Engine:
         states.set_state(node, command.state_b64, format, self._pickles)
         if "fit_state" in command.model_fields_set:
             node.state = command.fit_state
-        return r.SetStateReply()
+        return r.SetStateReply.of()
 
     def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
         """Fetch the gradients of a node's parameters."""
         node = self.nodes.get(command.node_id)
-        return r.GetGradientsReply(gradients_b64=states.get_gradients(node))
+        return r.GetGradientsReply.of(gradients_b64=states.get_gradients(node))
 
     def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
         """Set the gradients of a node's parameters, and step its optimizer."""
         node = self.nodes.get(command.node_id)
         updated = states.apply_gradients(node, command.gradients_b64)
-        return r.ApplyGradientsReply(updated=updated)
+        return r.ApplyGradientsReply.of(updated=updated)
 
     def ping(self, command: c.Ping) -> r.PingReply:
         """Say which process this is."""
-        return r.PingReply(pid=os.getpid(), incarnation=self.incarnation)
+        return r.PingReply.of(pid=os.getpid(), incarnation=self.incarnation)
 
     def shutdown(self, command: c.Shutdown) -> r.ShutdownReply:
         """Acknowledge; whoever serves the engine ends after this reply."""
-        return r.ShutdownReply()
+        return r.ShutdownReply.of()
 
     def _chain(self, node_ids: Sequence[str]) -> Chain:
         nodes: list[Node] = self.nodes.chain(node_ids)

@@ -99,12 +99,12 @@ def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
 
 
 def array_from_bytes(data: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
-    """A writable array over a writable buffer.
+    """A writable array over a writable buffer of bytes.
 
     Raises:
         ValueError: The number of bytes does not fit the type and the shape.
     """
-    size = memoryview(data).nbytes
+    size = len(data)
     needed = math.prod(shape) * dtype.itemsize
     if size != needed:
         raise ValueError(f"shape {list(shape)} of {dtype} needs {needed:,} bytes, got {size:,}")

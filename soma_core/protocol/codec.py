@@ -55,19 +55,7 @@ class Encoder:
     """
 
     def __init__(self, *, pickles: Pickles | None = None) -> None:
-        self._pickles = pickles or Pickles()
-        self._encoders: dict[type, Callable[[Any, int], Any]] = {
-            type(None): _as_it_is,
-            bool: _as_it_is,
-            str: _as_it_is,
-            int: self._int,
-            float: self._float,
-            list: self._list,
-            dict: self._dict,
-            tuple: self._tuple,
-            bytes: self._bytes,
-            np.ndarray: self._array,
-        }
+        self._pickles = pickles or _ALLOWED
 
     def encode(self, obj: Any, depth: int = 0) -> Any:
         """The JSON-able form of an object.
@@ -76,9 +64,12 @@ class Encoder:
             ProtocolError: ``pickle_refused``, ``too_large`` if it nests too deep, or
                 ``invalid_command`` if it cannot be pickled.
         """
-        encoder = self._encoders.get(type(obj))
-        if encoder is not None:
-            return encoder(obj, depth)
+        kind = type(obj)
+        if kind in _UNCHANGED:
+            return obj
+        method = _METHODS.get(kind)
+        if method is not None:
+            return getattr(self, method)(obj, depth)
         if isinstance(obj, np.generic):
             return self._scalar(obj)
         if _is_plain_torch_tensor(obj):
@@ -153,8 +144,17 @@ class Encoder:
         return {"type": "Tensor", "data": data | self._array_data(obj)}
 
 
-def _as_it_is(obj: Any, depth: int = 0) -> Any:
-    return obj
+_ALLOWED = Pickles()
+_UNCHANGED = frozenset({type(None), bool, str})
+_METHODS = {
+    int: "_int",
+    float: "_float",
+    list: "_list",
+    dict: "_dict",
+    tuple: "_tuple",
+    bytes: "_bytes",
+    np.ndarray: "_array",
+}
 
 
 def _is_plain_torch_tensor(obj: Any) -> bool:
@@ -290,7 +290,7 @@ class Decoder:
 
     def __init__(self, buffers: Sequence[Any] = (), *, pickles: Pickles | None = None) -> None:
         self._buffers = buffers
-        self._pickles = pickles or Pickles()
+        self._pickles = pickles or _ALLOWED
 
     def decode(self, wire: Any) -> Any:
         """The Python object that the data of a message stands for; ``Empty`` is None.
@@ -322,7 +322,7 @@ class Decoder:
             return self._special(wire)
         keys = wire.keys()
         if keys == _TAG_KEYS and wire["type"].__class__ is str and wire["type"] in _TAGS:
-            return getattr(self, "_" + wire["type"].lower())(wire["data"])
+            return _TAGGED[wire["type"]](self, wire["data"])
         if keys == {_PICKLE_KEY}:
             return self._pickles.load(_from_b64(wire[_PICKLE_KEY]))
         if wire == {"type": "Empty"}:
@@ -331,6 +331,9 @@ class Decoder:
 
     def _tensor(self, data: Any) -> Any:
         try:
+            if _is_array_in_buffer(data):  # what our own client sends, checked without a model
+                dtype = arrays.dtype_from_wire(data["dtype"])
+                return arrays.array_from_bytes(self._buffer(data["buffer"]), dtype, data["shape"])
             return self._laid_out(TensorData.model_validate(data))
         except ValidationError as error:
             raise _invalid(f"a Tensor is not well formed: {describe(error)}") from None
@@ -386,7 +389,7 @@ class Decoder:
         return self._buffer(encoded.buffer)
 
     def _buffer(self, index: int | None) -> Any:
-        if index is None or index >= len(self._buffers):
+        if index is None or not 0 <= index < len(self._buffers):
             count = len(self._buffers)
             raise _invalid(f"buffer {index} does not exist; the message has {count}")
         return self._buffers[index]
@@ -420,6 +423,14 @@ class Decoder:
         return self.decode(wire["array"])[()]
 
 
+_TAGGED: dict[str, Callable[[Decoder, Any], Any]] = {
+    "Tensor": Decoder._tensor,
+    "Text": Decoder._text,
+    "Json": Decoder._json,
+    "Bytes": Decoder._bytes,
+    "Object": Decoder._object,
+}
+
 _SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
     "float": Decoder._special_float,
     "int": Decoder._special_int,
@@ -427,6 +438,20 @@ _SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
     "tuple": Decoder._special_tuple,
     "scalar": Decoder._special_scalar,
 }
+
+
+_ARRAY_IN_BUFFER = {"dtype": str, "shape": list, "buffer": int}
+
+
+def _is_array_in_buffer(data: Any) -> bool:
+    """Whether a Tensor has just a named dtype, a shape and a buffer, each of the right type."""
+    if type(data) is not dict or len(data) != 3:
+        return False
+    kinds = {name: type(content) for name, content in data.items()}
+    return kinds == _ARRAY_IN_BUFFER and _INT.issuperset(map(type, data["shape"]))
+
+
+_INT = frozenset({int})
 
 
 def _invalid(message: str) -> ProtocolError:

@@ -115,20 +115,11 @@ def carried_fields(model: type[BaseModel]) -> dict[str, Carried]:
 
 
 def encode_fields(message: BaseModel, encoder: Encoder) -> dict[str, Any]:
-    """The fields that were set, in wire form: user data encoded, the rest as plain data."""
+    """The fields that were set, with user data in wire form; models stay as they are."""
     carried = carried_fields(type(message))
+    given = message.model_fields_set
     return {
-        name: _encode(carried.get(name), encoder, getattr(message, name))
-        for name in type(message).model_fields
-        if name in message.model_fields_set
+        name: carried[name].encode(encoder, content) if name in carried else content
+        for name, content in message.__dict__.items()
+        if name in given
     }
-
-
-def _encode(mark: Carried | None, encoder: Encoder, content: Any) -> Any:
-    if mark is not None:
-        return mark.encode(encoder, content)
-    if isinstance(content, BaseModel):
-        return encode_fields(content, encoder)
-    if isinstance(content, list):
-        return [_encode(None, encoder, item) for item in content]
-    return content

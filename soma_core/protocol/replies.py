@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -53,8 +54,24 @@ class Reply(_Model):
     id: MessageId | None = None
     """The id of the command."""
 
-    def model_post_init(self, context: Any, /) -> None:
-        self.__pydantic_fields_set__.add("ok")
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """A reply of fields that the engine computed, which are not validated once more."""
+        reply = cls.__new__(cls)
+        fields["ok"] = True
+        _set(reply, "__dict__", {**_defaults(cls), **fields})
+        _set(reply, "__pydantic_fields_set__", set(fields))
+        _set(reply, "__pydantic_extra__", None)
+        _set(reply, "__pydantic_private__", None)
+        return reply
+
+
+@cache
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.get_default() for name, field in model.model_fields.items()}
+
+
+_set = object.__setattr__
 
 
 class ErrorReply(_Model):
