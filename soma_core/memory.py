@@ -40,7 +40,8 @@ __all__ = ["THRESHOLD", "SharedMemory"]
 THRESHOLD = 48 * 1024
 """Buffers of at least so many bytes go through shared memory; below, copying inline is faster."""
 
-_IDLE_CAP = 1 << 30  # bytes of free regions that are kept for reuse
+_IDLE_BYTES = 1 << 30  # so much of free regions is kept for reuse
+_IDLE_COUNT = 16  # and so many of them, since each costs a descriptor
 _SLOTS = 4096
 _TOKEN_SIZE = 16
 _TABLE_SIZE = _TOKEN_SIZE + _SLOTS
@@ -105,6 +106,7 @@ class SharedMemory:
         self._usable = False
         self._side.close()
         self._lent.close()
+        self._borrowed.close()
 
     def _make_offer(self) -> None:
         offer = self._lent.offer()
@@ -199,13 +201,15 @@ class _Lender:
         return region
 
     def _retire_idle(self, needed: int) -> None:
-        """Close free regions, the oldest first, while more is idle than the cap allows."""
+        """Close free regions, the oldest first, while more is idle than the caps allow."""
         idle = [region for region in self._regions if self._is_free(region)]
-        excess = sum(region.size for region in idle) + needed - _IDLE_CAP
+        excess = sum(region.size for region in idle) + needed - _IDLE_BYTES
+        surplus = len(idle) - _IDLE_COUNT
         for region in idle:
-            if excess <= 0:
+            if excess <= 0 and surplus < 0:
                 break
             excess -= region.size
+            surplus -= 1
             self._regions.remove(region)
             self._free_slots.append(region.slot)
             self._retired.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
@@ -305,6 +309,10 @@ class _Borrower:
     def forget(self, slot: int) -> None:
         """Drop the mapping of a region that its owner closed; arrays over it keep it alive."""
         self._mapped.pop(slot, None)
+
+    def close(self) -> None:
+        """Drop every mapping; arrays over them keep those that they need."""
+        self._mapped.clear()
 
 
 class _GiveBack:

@@ -1,0 +1,56 @@
+"""The code in the documentation runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for found, body in BLOCK.findall(page.read_text()) if found == language]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
+    script = tmp_path / "page.py"
+    script.write_text(code)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_ten_lines_of_the_readme_print_what_they_say(tmp_path: Path) -> None:
+    first = blocks(ROOT / "README.md", "python")[0]
+    script = tmp_path / "ten_lines.py"
+    script.write_text(first)
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "[0. 3. 6. 9.]\n"
+
+
+def test_the_shell_line_of_the_readme_gets_one_reply_for_each_message() -> None:
+    (line,) = [
+        block for block in blocks(ROOT / "README.md", "console") if block.startswith("printf")
+    ]
+    command = line.replace("python -m", f"{sys.executable} -m")
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert [reply[:11] for reply in ran.stdout.splitlines()] == ['{"ok":true,', '{"ok":true,']
+
+
+def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
