@@ -1,0 +1,1 @@
+"""The same work over soma and its peers, in one run: ``python -m benchmarks --help``."""
