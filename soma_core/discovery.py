@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from soma_core.errors import PluginConflict, PluginError, PluginLoadFailed, PluginNotFound
+from soma_core.transport import Transport
 
 __all__ = [
     "FILTERS",
@@ -20,6 +21,7 @@ __all__ = [
     "Catalog",
     "FilterCatalog",
     "PluginInfo",
+    "TransportCatalog",
     "installed_filters",
     "installed_transports",
 ]
@@ -72,7 +74,10 @@ class Catalog:
         for entry_point in self._find(self.group):
             by_distribution = claims.setdefault(entry_point.name, {})
             by_distribution.setdefault(_distribution(entry_point)[0], entry_point)
-        return {name: list(claims[name].values()) for name in sorted(claims)}
+        return {
+            name: [entry_point for _, entry_point in sorted(claims[name].items())]
+            for name in sorted(claims)
+        }
 
     def names(self) -> list[str]:
         """The names that are installed, sorted."""
@@ -169,10 +174,28 @@ class FilterCatalog(Catalog):
             raise ValueError(f"{name}: {describe(error)} (its fields: {fields})") from error
 
 
+class TransportCatalog(Catalog):
+    """The transports, each checked to be one when it is loaded."""
+
+    def load(self, name: str) -> type[Transport]:
+        """Import the transport of a name.
+
+        Raises:
+            PluginError: It is not installed, ambiguous, broken, or not a transport.
+        """
+        loaded = super().load(name)
+        if isinstance(loaded, type) and issubclass(loaded, Transport):
+            return loaded
+        raise PluginLoadFailed(
+            f"the transport {name!r} is not a subclass of soma_core.transport.Transport: "
+            f"its entry point leads to {loaded!r}"
+        )
+
+
 @cache
-def installed_transports() -> Catalog:
+def installed_transports() -> TransportCatalog:
     """The transports that are installed beside this soma."""
-    return Catalog(TRANSPORTS, "transport")
+    return TransportCatalog(TRANSPORTS, "transport")
 
 
 @cache

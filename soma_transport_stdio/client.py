@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,12 @@ class StdioTransport(Transport):
         super().__init__(options)
         self._process: WorkerProcess | None = None
         self._channel: StreamChannel | None = None
+
+    @staticmethod
+    def serve(arguments: list[str]) -> int:
+        """Serve on this process's own stdin and stdout: what ``soma serve stdio`` does."""
+        command = [sys.executable, "-P", "-m", "soma_transport_stdio", *arguments]
+        os.execv(sys.executable, command)
 
     def start(self, timeout: float | None = None) -> Channel:
         ours, theirs = socket.socketpair()

@@ -1,0 +1,57 @@
+"""Console: how the commands write, to a person in a terminal or to a file or pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from soma_core.errors import SomaError
+
+__all__ = ["CommandFailed", "complain", "console", "listing", "note", "print_json"]
+
+_UNLIMITED = 10_000  # columns: what a program reads is not wrapped
+
+
+class CommandFailed(SomaError):
+    """A command cannot do what was asked; the message says why and what to do."""
+
+
+def console() -> Console:
+    """The console on stdout, as wide as the terminal; 100 columns where there is none."""
+    probe = Console()
+    return probe if probe.is_terminal else Console(width=100)
+
+
+def listing() -> Console:
+    """The console for tables whose lines a program may read: never wrapped in a pipe."""
+    probe = Console()
+    return probe if probe.is_terminal else Console(width=_UNLIMITED)
+
+
+def table(*columns: str) -> Table:
+    """A table without ruled lines, so that its rows are as good for grep as for the eye."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def complain(message: object) -> None:
+    """One line of trouble in red on stderr."""
+    text = Text.assemble(("error: ", "bold red"), (" ".join(str(message).split()), "red"))
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line on stderr, beside what the command writes to stdout."""
+    Console(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """A JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,128 @@
+"""Command: ``soma demo``, the whole story from start to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from soma_core.cli.console import CommandFailed, complain, console
+from soma_core.cli.demo.daemon import socket_daemon
+from soma_core.cli.demo.digits import Digits, load_digits
+from soma_core.cli.demo.display import (
+    show_death,
+    show_readings,
+    show_section,
+    show_trials,
+    show_where_imported,
+)
+from soma_core.cli.demo.training import ONE_THREAD, Place, Trial, kill_half_way, run_trial
+from soma_core.discovery import installed_filters
+
+__all__ = ["demo"]
+
+_GOOD = 0.95
+_NEEDED = {
+    "sklearn.StandardScaler": "soma-filters-sklearn",
+    "torch.MLP": "soma-filters-torch",
+}
+
+
+class Choice(StrEnum):
+    """Which transports to show."""
+
+    BOTH = "both"
+    STDIO = "stdio"
+    SOCKET = "socket"
+    INLINE = "inline"
+
+
+def demo(
+    transport: Annotated[Choice, typer.Option(help="Which transports to show.")] = Choice.BOTH,
+    epochs: Annotated[int, typer.Option(min=2, help="How long to train.")] = 30,
+    kill: Annotated[
+        bool, typer.Option(help="Kill the last transport's first worker half way.")
+    ] = True,
+) -> None:
+    """Train a network on handwritten digits in a worker, over each transport."""
+    _require_plugins()
+    screen = console()
+    digits = load_digits()
+    screen.print(
+        f"{len(digits.y_train):,} images of handwritten digits to learn from, "
+        f"{len(digits.y_test)} to test on."
+    )
+    with _places(transport) as places:
+        trials = []
+        for place in places:
+            show_section(screen, f"A worker over {place.transport}")
+            if kill and place is places[-1] and transport is not Choice.INLINE:
+                _lose_a_worker(place, digits, epochs, screen)
+            trials.append(run_trial(place, digits, epochs, screen))
+    show_section(screen, "What they made of it")
+    show_readings(screen, digits, trials[0].predicted)
+    screen.print()
+    show_trials(screen, trials, digits)
+    screen.print()
+    show_where_imported(screen)
+    _judge(trials, digits)
+
+
+def _require_plugins() -> None:
+    installed = set(installed_filters().names())
+    missing = [needed for name, needed in _NEEDED.items() if name not in installed]
+    if find_spec("torch") is None and "soma-filters-torch" not in missing:
+        missing.append("torch")
+    if missing:
+        complain(
+            f"the demo needs what is not installed: run: pip install {' '.join(missing)} (the "
+            "plugins lie under plugins/ in a checkout of soma)"
+        )
+        raise typer.Exit(2)
+
+
+@contextmanager
+def _places(choice: Choice) -> Iterator[list[Place]]:
+    """Where to train; a daemon runs within the block if a socket is among it."""
+    stdio = Place("stdio", {"env": ONE_THREAD})
+    if choice in (Choice.STDIO, Choice.INLINE):
+        yield [stdio if choice is Choice.STDIO else Place("inline", {})]
+        return
+    with socket_daemon(ONE_THREAD) as path:
+        socket = Place("socket", {"path": path})
+        yield [socket] if choice is Choice.SOCKET else [stdio, socket]
+
+
+def _lose_a_worker(place: Place, digits: Digits, epochs: int, screen: Console) -> None:
+    screen.print("  This one is killed half way (SIGKILL):")
+    death = kill_half_way(place, digits, epochs, screen)
+    if death is None:
+        raise CommandFailed("a worker was killed and the host was not told")
+    show_death(screen, death)
+    screen.print("  Nothing else is harmed. A new worker starts over:")
+
+
+def _judge(trials: list[Trial], digits: Digits) -> None:
+    """Fail where the demo did not show what it promises.
+
+    Raises:
+        CommandFailed: A network learned too little, or transports differ in their predictions.
+    """
+    first = trials[0]
+    for trial in trials:
+        accuracy = digits.accuracy(trial.predicted)
+        if accuracy < _GOOD:
+            raise CommandFailed(
+                f"the worker over {trial.transport} reads {accuracy:.2%} of the test images, and "
+                f"{_GOOD:.0%} is the least to expect; give it more --epochs"
+            )
+        if not np.array_equal(trial.predicted, first.predicted):
+            raise CommandFailed(
+                f"workers over {first.transport} and {trial.transport} predict different digits"
+            )

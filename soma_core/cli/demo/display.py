@@ -1,0 +1,130 @@
+"""Display: what the demo shows of digits, trials and deaths."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from soma_core.cli.demo.digits import SIDE, Digits
+from soma_core.cli.demo.training import Trial
+from soma_core.errors import WorkerDied
+
+__all__ = ["show_death", "show_readings", "show_section", "show_trials", "show_where_imported"]
+
+_SHADES = " ░▒▓█"
+_DARKEST = 16  # the value of a black pixel
+_SHOWN = 5
+_MOST_MISTAKES = 8
+
+Array = np.ndarray[Any, Any]
+
+
+def show_section(console: Console, title: str) -> None:
+    """The title of what comes next."""
+    console.print()
+    console.print(Text(title, "bold cyan"))
+
+
+def show_trials(console: Console, trials: list[Trial], digits: Digits) -> None:
+    """A row for each transport."""
+    table = Table(title_justify="left", header_style="bold")
+    table.add_column("transport", style="cyan")
+    for column in ("pid", "start-up", "calls/s", "accuracy"):
+        table.add_column(column, justify="right")
+    table.add_column("predictions")
+    for trial in trials:
+        table.add_row(
+            trial.transport,
+            str(trial.pid),
+            f"{trial.start_up:.2f} s",
+            f"{trial.calls:,.0f}",
+            f"{digits.accuracy(trial.predicted):.2%}",
+            _comparison(trial, trials[0]),
+        )
+    console.print(table)
+
+
+def _comparison(trial: Trial, first: Trial) -> str:
+    if trial is first:
+        return f"of {len(trial.output)} images"
+    if np.array_equal(trial.output, first.output):
+        return "identical, bit for bit"
+    differing = int((trial.predicted != first.predicted).sum())
+    return f"{differing} digits differ from {first.transport}"
+
+
+def show_readings(console: Console, digits: Digits, predicted: Array) -> None:
+    """A few test images as they look, misread ones first, and what was taken for what."""
+    wrong = np.flatnonzero(predicted != digits.y_test)
+    right = np.flatnonzero(predicted == digits.y_test)
+    _, one_of_each = np.unique(digits.y_test[right], return_index=True)
+    chosen = [*wrong[: _SHOWN // 2], *right[one_of_each]][:_SHOWN]
+    draw = _draw_in_color if console.is_terminal else _draw_in_shades
+    pictures = [draw(digits.x_test[index].reshape(SIDE, SIDE)) for index in chosen]
+    captions = [_caption(predicted[index], digits.y_test[index]) for index in chosen]
+    grid = Table.grid(padding=(0, 3))
+    grid.add_row(*pictures)
+    grid.add_row(*captions)
+    console.print(grid)
+    console.print(_mistakes(digits.y_test[wrong], predicted[wrong], len(predicted)))
+
+
+def _draw_in_color(image: Array) -> Text:
+    """Two pixels in a character: the upper half's colour over the lower half's."""
+    picture = Text()
+    for row in range(0, SIDE, 2):
+        for upper, lower in zip(image[row], image[row + 1], strict=True):
+            picture.append("▀▀", f"{_grey(upper)} on {_grey(lower)}")
+        picture.append("\n")
+    return picture
+
+
+def _grey(pixel: float) -> str:
+    level = round(255 * pixel / _DARKEST)
+    return f"rgb({level},{level},{level})"
+
+
+def _draw_in_shades(image: Array) -> Text:
+    """Two characters for a pixel, as dense as it is dark."""
+    levels = np.rint(image / _DARKEST * (len(_SHADES) - 1)).astype(int)
+    return Text("\n".join("".join(_SHADES[level] * 2 for level in row) for row in levels) + "\n")
+
+
+def _caption(read: int, shown: int) -> Text:
+    if read == shown:
+        return Text(f"a {read} ✓", "green")
+    return Text(f"a {shown}, read as {read} ✗", "red")
+
+
+def _mistakes(shown: Array, read: Array, total: int) -> Text:
+    if not len(shown):
+        return Text(f"All {total} test images were read right.")
+    pairs = Counter(zip(shown.tolist(), read.tolist(), strict=True)).most_common()
+    listed = ", ".join(
+        f"{was} as {taken}" + (f" ({count} times)" if count > 1 else "")
+        for (was, taken), count in pairs[:_MOST_MISTAKES]
+    )
+    more = ", …" if len(pairs) > _MOST_MISTAKES else ""
+    verb = "was" if len(shown) == 1 else "were"
+    return Text(f"{len(shown)} of {total} test images {verb} misread: {listed}{more}")
+
+
+def show_death(console: Console, death: WorkerDied) -> None:
+    """What the host was told of a worker that died."""
+    console.print(Text(f"  WorkerDied: {death}", "red"))
+
+
+def show_where_imported(console: Console, names: Iterable[str] = ("torch", "sklearn")) -> None:
+    """Which heavy packages this process has imported, if any."""
+    here = [name for name in names if name in sys.modules]
+    if here:
+        console.print(f"This process has imported {' and '.join(here)}: a worker ran inside it.")
+    else:
+        console.print(f"This process has imported neither {' nor '.join(names)}.")

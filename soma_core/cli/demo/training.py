@@ -1,0 +1,158 @@
+"""Training: what the demo does with one worker, the same whatever the transport."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from soma_core.cli.demo.digits import Digits
+from soma_core.cli.progress import FitProgress
+from soma_core.errors import WorkerDied
+from soma_core.worker import Worker, connect
+
+__all__ = ["ONE_THREAD", "Place", "Trial", "kill_half_way", "run_trial"]
+
+_HIDDEN = 256
+_MEASURING = 0.5  # seconds
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""The environment of a worker: so small a network is quickest, and the same anywhere, on one."""
+
+Array = np.ndarray[Any, Any]
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is started: a transport and its options."""
+
+    transport: str
+    options: dict[str, Any]
+
+    def connect(self, epochs: int) -> Worker:
+        """A worker that has the filters of the demo, and has learned nothing."""
+        return connect(self.transport, filters=_filters(epochs), **self.options)
+
+
+def _filters(epochs: int) -> dict[str, Any]:
+    network = {
+        "sizes": [64, _HIDDEN, 10],
+        "activation": "relu",
+        "dropout": 0.3,
+        "loss": "cross_entropy",
+        "optimizer": "Adam",
+        "lr": 1e-3,
+        "epochs": epochs,
+        "batch_size": 64,
+        "shuffle": True,
+        "seed": 0,
+        "output": "softmax",
+    }
+    return {"scale": ("sklearn.StandardScaler", {}), "mlp": ("torch.MLP", network)}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How it went over one transport.
+
+    Attributes:
+        transport: Its name.
+        pid: The worker's process.
+        start_up: Seconds until the worker had loaded the filters, imports included.
+        calls: How many small FORWARD calls a second it answered.
+        output: For each test image, the probability of each digit.
+    """
+
+    transport: str
+    pid: int
+    start_up: float
+    calls: float
+    output: Array
+
+    @property
+    def predicted(self) -> Array:
+        """The digits that were read."""
+        read: Array = self.output.argmax(axis=1)
+        return read
+
+
+def run_trial(place: Place, digits: Digits, epochs: int, console: Console) -> Trial:
+    """Start a worker, train it, test it, measure it, and end it.
+
+    Raises:
+        SomaError: The worker did not come up, or failed.
+    """
+    started = time.perf_counter()
+    with place.connect(epochs) as worker:
+        loaded = time.perf_counter()
+        _train(worker, digits, console, f"MLP over {place.transport}")
+        output = worker.forward("mlp", worker.forward("scale", digits.x_test))
+        return Trial(
+            transport=place.transport,
+            pid=worker.ping().pid,
+            start_up=loaded - started,
+            calls=_calls_per_second(worker, digits.x_test[:1]),
+            output=output,
+        )
+
+
+def kill_half_way(place: Place, digits: Digits, epochs: int, console: Console) -> WorkerDied | None:
+    """Train a new worker, and kill it when half of its epochs are done.
+
+    Returns:
+        What the host was told, or None if it was told nothing.
+    """
+    with place.connect(epochs) as worker:
+        pid = worker.ping().pid
+
+        def kill_when_due(report: Report) -> None:
+            if 2 * report["epoch"] >= epochs:
+                with suppress(ProcessLookupError):  # it is dead, and the last reports still come
+                    os.kill(pid, signal.SIGKILL)
+
+        try:
+            _train(worker, digits, console, f"MLP in process {pid}", kill_when_due)
+            worker.ping()  # it had been quicker than the signal
+        except WorkerDied as death:
+            return death
+    return None
+
+
+def _train(
+    worker: Worker,
+    digits: Digits,
+    console: Console,
+    title: str,
+    watch: Callable[[Report], None] = lambda report: None,
+) -> None:
+    """Fit the scaler on all images, then the network on what the scaler makes of them.
+
+    FIT and not BATCHED_FIT: that would fit the scaler anew on each batch.
+    """
+    worker.fit("scale", digits.x_train, return_state=False)
+    scaled = worker.forward("scale", digits.x_train)
+    with FitProgress(console, title, len(scaled)) as progress:
+
+        def show(report: Report) -> None:
+            progress(report)
+            watch(report)
+
+        worker.fit("mlp", scaled, digits.y_train, return_state=False, progress=show)
+
+
+def _calls_per_second(worker: Worker, row: Array) -> float:
+    """How often a second one row goes to the worker, through the scaler, and back."""
+    worker.forward("scale", row)
+    calls, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < _MEASURING:
+        worker.forward("scale", row)
+        calls += 1
+    return calls / elapsed

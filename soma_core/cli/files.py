@@ -1,0 +1,150 @@
+"""Files: arrays read from and written to npy, npz and csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soma_core.cli.console import CommandFailed
+from soma_core.cli.pipeline import DataFile
+
+__all__ = ["read_array", "write_array"]
+
+Array = np.ndarray[Any, Any]
+
+
+def read_array(source: DataFile, base: Path) -> Array:
+    """Read an array.
+
+    Args:
+        source: Where it is, and what of it.
+        base: What its path is relative to.
+
+    Raises:
+        CommandFailed: The file cannot be read or does not hold what is asked for.
+    """
+    path = base / source.path
+    try:
+        array = _READERS[path.suffix.lower()](path, source)
+        return array if source.dtype is None else array.astype(source.dtype)
+    except OSError as error:
+        raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, EOFError) as error:
+        raise CommandFailed(f"{path}: {error}") from None
+
+
+def _read_npy(path: Path, source: DataFile) -> Array:
+    loaded: Array = np.load(path, allow_pickle=False)
+    return loaded
+
+
+def _read_npz(path: Path, source: DataFile) -> Array:
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive)
+        key = source.key or (names[0] if len(names) == 1 else None)
+        if key not in names:
+            asked = "several arrays" if key is None else f"no array {key!r}"
+            raise ValueError(f"the file holds {asked}; set key to one of {', '.join(names)}")
+        chosen: Array = archive[key]
+        return chosen
+
+
+def _read_csv(path: Path, source: DataFile) -> Array:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = [row for row in csv.reader(stream) if row]
+    if not rows:
+        raise ValueError("the file is empty")
+    width = len(rows[0])
+    ragged = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
+    if ragged is not None:
+        raise ValueError(
+            f"row {ragged} has {len(rows[ragged - 1])} columns where the first has {width}"
+        )
+    names = rows.pop(0) if source.header else []
+    cells = np.array(rows, dtype=str).reshape(len(rows), width)
+    return _as_numbers(_select(cells, names, source.columns))
+
+
+def _select(cells: Array, names: list[str], columns: Any) -> Array:
+    if columns is None:
+        return cells
+    if isinstance(columns, list):
+        return cells[:, [_position(column, names, cells.shape[1]) for column in columns]]
+    return cells[:, _position(columns, names, cells.shape[1])]
+
+
+def _position(column: str | int, names: list[str], width: int) -> int:
+    if isinstance(column, int):
+        if column >= width:
+            raise ValueError(f"there is no column {column}; the columns are 0 to {width - 1}")
+        return column
+    if column not in names:
+        raise ValueError(f"there is no column {column!r}; the columns are {', '.join(names)}")
+    return names.index(column)
+
+
+def _as_numbers(cells: Array) -> Array:
+    """Whole numbers if all cells are such, else floats, else the text that they are."""
+    for kind in (np.int64, np.float64):
+        try:
+            return cells.astype(kind)
+        except (ValueError, OverflowError):
+            continue
+    return cells
+
+
+_READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
+
+
+def write_array(value: Any, path: Path) -> tuple[int, ...]:
+    """Write a filter's output, and return its shape.
+
+    Raises:
+        CommandFailed: It is not an array, or the format cannot hold it.
+    """
+    array = _as_array(value)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _WRITERS[path.suffix.lower()](array, path)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror or error}") from None
+    return tuple(array.shape)
+
+
+def _as_array(value: Any) -> Array:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CommandFailed(f"the output is not an array: {error}") from None
+    if array.dtype.hasobject:
+        raise CommandFailed(
+            f"the output is a {type(value).__name__}, which no array file can hold; end the chain "
+            "with a filter that returns numbers or text"
+        )
+    return array
+
+
+def _write_npy(array: Array, path: Path) -> None:
+    np.save(path, array, allow_pickle=False)
+
+
+def _write_npz(array: Array, path: Path) -> None:
+    np.savez_compressed(path, output=array)
+
+
+def _write_csv(array: Array, path: Path) -> None:
+    if array.ndim > 2:
+        raise CommandFailed(
+            f"an output of shape {list(array.shape)} has no rows and columns for csv; use npy"
+        )
+    table = array.reshape(-1, 1) if array.ndim < 2 else array
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["output"] if array.ndim < 2 else range(table.shape[1]))
+        writer.writerows(table.tolist())
+
+
+_WRITERS = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}

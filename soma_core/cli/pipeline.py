@@ -1,0 +1,263 @@
+"""Pipeline: the TOML format of ``soma run``, and the errors that name its fields.
+
+::
+
+    [transport]                       # optional; stdio without it
+    name = "stdio"
+    options = { }                     # what soma.connect(name, …) takes
+
+    [[filters]]                       # the chain, in order
+    id = "scale"
+    filter = "sklearn.StandardScaler"
+    config = { }
+
+    [data]                            # paths are relative to this file
+    x = { path = "iris.csv", columns = ["sepal length", "sepal width"] }
+    y = { path = "iris.csv", columns = "species" }
+    apply = "new.npy"                 # optional; what the fitted chain runs on, else x
+
+    [fit]                             # optional; [[fit]] for several steps, each on its nodes
+    mode = "fit"                      # or "composite", or "batched" with epochs, batch_size, …
+
+    [output]
+    path = "predictions.csv"          # .npy, .npz or .csv
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from soma_core.cli.console import CommandFailed
+from soma_core.protocol.complaints import describe
+
+__all__ = [
+    "Batched",
+    "Composite",
+    "DataFile",
+    "Each",
+    "FitStep",
+    "Node",
+    "Pipeline",
+    "read_pipeline",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _known_suffix(path: str) -> str:
+    if Path(path).suffix.lower() not in (".npy", ".npz", ".csv"):
+        raise ValueError(f"{path!r} should end in .npy, .npz or .csv")
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(_known_suffix)]
+NodeId = Annotated[str, Field(min_length=1)]
+Column = str | Annotated[int, Field(ge=0)]
+
+
+class TransportSection(_Section):
+    """Where the filters run.
+
+    Attributes:
+        name: A transport that is installed.
+        options: Its options.
+        timeout: Seconds that each command may take; for ever without it.
+    """
+
+    name: str = "stdio"
+    options: dict[str, Any] = Field(default_factory=dict)
+    timeout: Annotated[float, Field(gt=0, strict=False)] | None = None
+
+
+class Node(_Section):
+    """One filter of the chain.
+
+    Attributes:
+        id: What the other sections call it.
+        filter: Its registered name.
+        config: Its configuration.
+    """
+
+    id: NodeId
+    filter: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataFile(_Section):
+    """An array in a file.
+
+    Attributes:
+        path: An npy, npz or csv file.
+        key: Which array of an npz file; needed if it holds several.
+        columns: Which columns of a csv file, by name or position: a list makes a table, a
+            single one a plain row of values. All of them without it.
+        header: Whether the first line of a csv file names the columns.
+        dtype: Numpy's name of the element type to convert to.
+    """
+
+    path: FilePath
+    key: str | None = None
+    columns: Column | Annotated[list[Column], Field(min_length=1)] | None = None
+    header: bool = True
+    dtype: str | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_the_format(self) -> DataFile:
+        suffix = Path(self.path).suffix.lower()
+        if self.key is not None and suffix != ".npz":
+            raise ValueError(f"key is for npz files, and {self.path!r} is none")
+        if (self.columns is not None or not self.header) and suffix != ".csv":
+            raise ValueError(f"columns and header are for csv files, and {self.path!r} is none")
+        return self
+
+
+def _from_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Source = Annotated[DataFile, BeforeValidator(_from_path)]
+
+
+class DataSection(_Section):
+    """What the chain learns from and runs on.
+
+    Attributes:
+        x: The data.
+        y: The targets, where a filter learns from targets.
+        apply: What the fitted chain runs on; ``x`` without it.
+    """
+
+    x: Source
+    y: Source | None = None
+    apply: Source | None = None
+
+
+class _Step(_Section):
+    nodes: Annotated[list[NodeId], Field(min_length=1)] | None = None
+
+
+class Each(_Step):
+    """Fit each node on all the data that the nodes before it let through.
+
+    Attributes:
+        nodes: Neighbours in the chain; all of it without them.
+    """
+
+    mode: Literal["fit"] = Field()
+
+
+class Composite(_Step):
+    """COMPOSITE_FIT: fit each node, then take one step that trains differentiable ones together.
+
+    Attributes:
+        nodes: Neighbours in the chain; all of it without them.
+    """
+
+    mode: Literal["composite"] = Field()
+
+
+class Batched(_Step):
+    """BATCHED_FIT: the same batch by batch; a plain node learns anew from each batch.
+
+    Attributes:
+        nodes: Neighbours in the chain; all of it without them.
+        epochs: How often to go through the data.
+        batch_size: Rows in a batch.
+        shuffle: Whether to draw another order of rows in each epoch.
+        seed: Makes those orders repeatable.
+    """
+
+    mode: Literal["batched"] = Field()
+    epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    shuffle: bool = False
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+
+FitStep = Annotated[Each | Composite | Batched, Field(discriminator="mode")]
+
+
+def _as_steps(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class OutputSection(_Section):
+    """Where the output of the last filter goes.
+
+    Attributes:
+        path: An npy, npz or csv file; it is replaced.
+    """
+
+    path: FilePath
+
+
+class Pipeline(_Section):
+    """A whole file.
+
+    Attributes:
+        transport: Where the filters run.
+        filters: The chain, in order.
+        data: What it learns from and runs on.
+        fit: How it learns, step by step; it does not without.
+        output: Where its output goes.
+    """
+
+    transport: TransportSection = Field(default_factory=TransportSection)
+    filters: Annotated[list[Node], Field(min_length=1)]
+    data: DataSection
+    fit: Annotated[list[FitStep], BeforeValidator(_as_steps)] = Field(default_factory=list)
+    output: OutputSection
+
+    @property
+    def node_ids(self) -> list[str]:
+        """The ids of the chain, in order."""
+        return [node.id for node in self.filters]
+
+    @model_validator(mode="after")
+    def _nodes_fit_together(self) -> Pipeline:
+        chain = self.node_ids
+        twice = sorted({node_id for node_id in chain if chain.count(node_id) > 1})
+        if twice:
+            raise ValueError(f"filters: each id is given once; repeated: {', '.join(twice)}")
+        for step in self.fit:
+            if step.nodes is not None and not _are_neighbours(step.nodes, chain):
+                raise ValueError(
+                    f"fit: nodes {step.nodes} are not neighbours in the chain {chain}, in its order"
+                )
+        return self
+
+
+def _are_neighbours(nodes: list[str], chain: list[str]) -> bool:
+    return any(chain[start : start + len(nodes)] == nodes for start in range(len(chain)))
+
+
+def read_pipeline(path: Path) -> Pipeline:
+    """Read and validate a pipeline.
+
+    Raises:
+        CommandFailed: It cannot be read, is no TOML, or a field is wrong; the message names it.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandFailed(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path} is not valid TOML: {error}") from None
+    try:
+        return Pipeline.model_validate(content)
+    except ValidationError as error:
+        raise CommandFailed(f"{path}: {describe(error)}") from None

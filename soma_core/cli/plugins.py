@@ -1,0 +1,151 @@
+"""Plugins: what is installed, listed from metadata, and whether it works."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict
+from fnmatch import fnmatch
+from typing import Annotated, NamedTuple
+
+import typer
+from rich.text import Text
+
+from soma_core.cli.console import listing, note, print_json, table
+from soma_core.discovery import (
+    PLUGINS,
+    Catalog,
+    PluginInfo,
+    installed_filters,
+    installed_transports,
+)
+from soma_core.errors import PluginError
+from soma_core.plugins import PluginSet
+
+__all__ = ["filters", "plugins", "transports"]
+
+Pattern = Annotated[
+    str | None, typer.Argument(help="Part of the name, or a glob such as 'sklearn.*Regressor'.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def transports(pattern: Pattern = None, as_json: AsJson = False) -> None:
+    """List the installed transports, without importing them."""
+    _list(installed_transports(), pattern, as_json)
+
+
+def filters(pattern: Pattern = None, as_json: AsJson = False) -> None:
+    """List the registered filters, without importing them."""
+    _list(installed_filters(), pattern, as_json)
+
+
+def plugins(pattern: Pattern = None, as_json: AsJson = False) -> None:
+    """Import every plugin and tell how it went; exit with 1 if any is broken."""
+    reports = [report for catalog in _catalogs() for report in _inspect(catalog, pattern)]
+    if as_json:
+        print_json([report.as_row() for report in reports])
+    else:
+        _print_reports(reports)
+    if any(report.failure for report in reports):
+        raise typer.Exit(1)
+
+
+def _list(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
+    found = _matching(catalog.list(), pattern)
+    if as_json:
+        print_json([asdict(info) for info in found])
+        return
+    if not found:
+        note(_nothing(catalog, pattern))
+        return
+    rows = table("name", "distribution", "version", "target")
+    for info in found:
+        rows.add_row(_name(info), info.distribution, info.version, Text(info.target, "dim"))
+    listing().print(rows)
+
+
+def _nothing(catalog: Catalog, pattern: str | None) -> str:
+    if pattern is None:
+        return f"no {catalog.kind}s are installed"
+    return f"none of the {len(catalog.names())} installed {catalog.kind}s matches {pattern!r}"
+
+
+def _matching(found: Iterable[PluginInfo], pattern: str | None) -> list[PluginInfo]:
+    if pattern is None:
+        return list(found)
+    glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    return [info for info in found if fnmatch(info.name.lower(), glob.lower())]
+
+
+def _name(info: PluginInfo) -> Text:
+    if not info.conflict:
+        return Text(info.name, "cyan")
+    return Text(f"{info.name} (conflict: {' and '.join(info.conflict)})", "red")
+
+
+class _Report(NamedTuple):
+    """One plugin, and why it does not work if it does not."""
+
+    group: str
+    info: PluginInfo
+    failure: str | None
+
+    @property
+    def status(self) -> str:
+        if self.failure is None:
+            return "ok"
+        return "conflict" if self.info.conflict else "broken"
+
+    def as_row(self) -> dict[str, object]:
+        row = {"group": self.group, **asdict(self.info)}
+        return row | {"status": self.status, "reason": self.failure}
+
+
+def _catalogs() -> list[Catalog]:
+    return [installed_transports(), installed_filters(), Catalog(PLUGINS, "plugin")]
+
+
+def _inspect(catalog: Catalog, pattern: str | None) -> list[_Report]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a plugin deprecates is not our user's to hear
+        return [
+            _Report(catalog.group, info, _failure(catalog, info.name))
+            for info in _matching(catalog.list(), pattern)
+        ]
+
+
+def _failure(catalog: Catalog, name: str) -> str | None:
+    """Why a plugin does not work, or None; one with hooks must also fit those that there are."""
+    failure = catalog.failure(name)
+    if failure is not None or catalog.group != PLUGINS:
+        return failure
+    nothing = {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    try:
+        PluginSet(catalog, nothing).register(name, catalog.load(name))
+    except PluginError as error:
+        return str(error)
+    return None
+
+
+def _print_reports(reports: list[_Report]) -> None:
+    if not reports:
+        note("no such plugin is installed")
+        return
+    rows = table("plugin", "group", "distribution", "version", "status")
+    for report in reports:
+        info = report.info
+        rows.add_row(
+            Text(info.name, "cyan"), report.group, info.distribution, info.version, _status(report)
+        )
+    listing().print(rows)
+    broken = sum(report.failure is not None for report in reports)
+    note(
+        f"{len(reports)} {'plugin' if len(reports) == 1 else 'plugins'}, {broken or 'none'} broken"
+    )
+
+
+def _status(report: _Report) -> Text:
+    if report.failure is None:
+        return Text("ok", "green")
+    return Text(f"{report.status}: {report.failure}", "red")

@@ -1,0 +1,118 @@
+"""Run: a pipeline from a TOML file, in a worker, from data files to an output file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from soma_core.cli.console import CommandFailed
+from soma_core.cli.files import read_array, write_array
+from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
+from soma_core.cli.progress import FitProgress
+from soma_core.errors import SomaError
+from soma_core.worker import Worker, connect
+
+__all__ = ["run", "run_pipeline"]
+
+
+def run(
+    pipeline: Annotated[Path, typer.Argument(help="A TOML file; see examples/pipelines.")],
+) -> None:
+    """Fit a chain of filters on data files, run it, and write its output."""
+    run_pipeline(read_pipeline(pipeline), pipeline.parent, Console(stderr=True))
+
+
+def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> Any:
+    """Run a pipeline, and return the output that was written.
+
+    Args:
+        pipeline: What to run.
+        base: What its paths are relative to.
+        console: Where to show how far it is.
+
+    Raises:
+        SomaError: A file, a filter or the worker failed.
+    """
+    started = time.perf_counter()
+    x = read_array(pipeline.data.x, base)
+    y = read_array(pipeline.data.y, base) if pipeline.data.y else None
+    applied = read_array(pipeline.data.apply, base) if pipeline.data.apply else x
+    with _connect(pipeline) as worker:
+        chain = pipeline.node_ids
+        _say(console, f"loaded {', '.join(chain)} over {pipeline.transport.name}")
+        for step in pipeline.fit:
+            _fit(worker, chain, step, x, y, console)
+        output = worker.composite_forward(chain, applied)
+    path = base / pipeline.output.path
+    shape = " x ".join(map(str, write_array(output, path))) or "a single value"
+    _say(console, f"wrote {path} ({shape}) after {time.perf_counter() - started:.1f} s")
+    return output
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _connect(pipeline: Pipeline) -> Worker:
+    filters = {node.id: (node.filter, node.config) for node in pipeline.filters}
+    section = pipeline.transport
+    reserved = {"transport", "filters", "timeout"} & section.options.keys()
+    if reserved:
+        raise CommandFailed(f"transport.options: {', '.join(sorted(reserved))} is no option")
+    try:
+        return connect(section.name, filters=filters, timeout=section.timeout, **section.options)
+    except SomaError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CommandFailed(f"transport.options: {error}") from error
+
+
+def _fit(
+    worker: Worker,
+    chain: list[str],
+    step: Each | Composite | Batched,
+    x: Any,
+    y: Any,
+    console: Console,
+) -> None:
+    nodes = step.nodes or chain
+    before = chain[: chain.index(nodes[0])]
+    if before:
+        x = worker.composite_forward(before, x)
+    if isinstance(step, Each):
+        _fit_each(worker, nodes, x, y, console)
+        return
+    with FitProgress(console, " → ".join(nodes), _row_count(x)) as progress:
+        if isinstance(step, Composite):
+            worker.composite_fit(nodes, x, y, return_states=False, progress=progress)
+            return
+        worker.batched_fit(
+            nodes,
+            x,
+            y,
+            epochs=step.epochs,
+            batch_size=step.batch_size,
+            shuffle=step.shuffle,
+            seed=step.seed,
+            return_states=False,
+            progress=progress,
+        )
+
+
+def _fit_each(worker: Worker, nodes: list[str], x: Any, y: Any, console: Console) -> None:
+    for position, node_id in enumerate(nodes):
+        if position:
+            x = worker.forward(nodes[position - 1], x)
+        with FitProgress(console, node_id, _row_count(x)) as progress:
+            worker.fit(node_id, x, y, return_state=False, progress=progress)
+
+
+def _row_count(x: Any) -> int | None:
+    try:
+        return len(x)
+    except TypeError:
+        return None

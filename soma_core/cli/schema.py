@@ -1,0 +1,68 @@
+"""Schema: the JSON Schema of the protocol, printed or written as files."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soma_core.cli.console import CommandFailed, note, print_json
+
+__all__ = ["FILES", "Part", "schema", "write_schemas"]
+
+
+class Part(StrEnum):
+    """What a schema describes."""
+
+    COMMANDS = "commands"
+    REPLIES = "replies"
+    VALUES = "values"
+
+
+FILES = {
+    Part.COMMANDS: "command.schema.json",
+    Part.REPLIES: "reply.schema.json",
+    Part.VALUES: "value.schema.json",
+}
+"""What the file of each schema is called."""
+
+
+def schema(
+    part: Annotated[Part | None, typer.Argument(help="Only this one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write one file for each into this directory.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema (2020-12) of commands, replies and values."""
+    parts = list(Part) if part is None else [part]
+    if out is not None:
+        for path in write_schemas(out, parts):
+            note(f"wrote {path}")
+        return
+    from soma_core.protocol.schemas import SCHEMAS
+
+    documents = {name.value: SCHEMAS[name]() for name in parts}
+    print_json(documents if part is None else documents[part])
+
+
+def write_schemas(directory: Path, parts: list[Part] | None = None) -> list[Path]:
+    """Write the schemas as files, and return their paths.
+
+    Raises:
+        CommandFailed: The directory cannot be made or written to.
+    """
+    from soma_core.protocol.schemas import SCHEMAS
+
+    written = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for part in parts or list(Part):
+            path = directory / FILES[part]
+            path.write_text(json.dumps(SCHEMAS[part](), indent=2) + "\n", encoding="utf-8")
+            written.append(path)
+    except OSError as error:
+        raise CommandFailed(f"cannot write the schemas: {error}") from None
+    return written

@@ -1,0 +1,30 @@
+"""Serve: the daemon of a transport, found by the transport's name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from soma_core.cli.console import CommandFailed
+from soma_core.discovery import installed_transports
+
+__all__ = ["serve"]
+
+
+def serve(
+    transport: Annotated[str, typer.Argument(help="Its name; 'soma transports' lists them.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="What its daemon takes: 'soma serve socket --help' tells."),
+    ] = None,
+) -> None:
+    """Serve workers to hosts that come over a transport."""
+    transport_class = installed_transports().load(transport)
+    daemon = getattr(transport_class, "serve", None)
+    if not callable(daemon):
+        raise CommandFailed(
+            f"the transport {transport!r} has no daemon: {transport_class.__name__} defines no "
+            "serve(arguments)"
+        )
+    raise typer.Exit(daemon(list(arguments or ())) or 0)

@@ -1,0 +1,170 @@
+"""Validate: JSON Lines of messages checked without running them, or unpickling anything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from soma_core.cli.console import CommandFailed, note
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol.codec import Decoder
+from soma_core.protocol.complaints import describe
+from soma_core.protocol.fields import carried_fields
+from soma_core.protocol.parsing import CommandParser, read_json
+from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.replies import REPLIES, ErrorReply, Event
+from soma_core.values import TensorData
+
+__all__ = ["check_command", "check_reply", "validate"]
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def validate(
+    file: Annotated[str, typer.Argument(help="JSON Lines; '-' is stdin.")],
+    replies: Annotated[
+        bool, typer.Option("--replies", help="The lines are replies and events.")
+    ] = False,
+) -> None:
+    """Check messages, one a line; print each bad one with what is wrong, and exit with 1."""
+    check = check_reply if replies else check_command
+    total = bad = 0
+    with _opened(file) as lines:
+        for number, line in _messages(lines):
+            total += 1
+            try:
+                check(line)
+            except ProtocolError as error:
+                bad += 1
+                typer.echo(f"line {number}: {error}")
+    note(f"{total:,} {'messages' if total != 1 else 'message'}, {bad or 'none'} bad")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _opened(file: str) -> AbstractContextManager[BinaryIO]:
+    if file == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
+
+
+def _messages(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, by number, without what surrounds their message."""
+    for number, line in enumerate(lines, start=1):
+        message = line.strip().removeprefix(_BYTE_ORDER_MARK).strip()
+        if message:
+            yield number, message
+
+
+def check_command(text: bytes) -> None:
+    """Check one command.
+
+    Raises:
+        ProtocolError: It is not one; the message names the field and the reason.
+    """
+    _check_user_data(_parser().parse(text, None))
+
+
+@cache
+def _parser() -> CommandParser:
+    return CommandParser()
+
+
+def check_reply(text: bytes) -> None:
+    """Check one reply or event. A reply does not name its command: any that fits will do.
+
+    Raises:
+        ProtocolError: It is none; the message names the field and the reason.
+    """
+    parsed = read_json(text)
+    if not isinstance(parsed, dict):
+        raise _invalid(f"a reply is a JSON object, got {type(parsed).__name__}")
+    if "ok" not in parsed and "event" not in parsed:
+        raise _invalid("ok: this field is required (or event, in what precedes a reply)")
+    if not isinstance(parsed.get("ok", True), bool):  # for the models 1 is as good as true
+        raise _invalid(f"ok: true or false is expected, got {parsed['ok']!r}")
+    _check_user_data(_fitting_reply(text, parsed))
+
+
+def _fitting_reply(text: bytes, parsed: dict[str, Any]) -> BaseModel:
+    failures: list[tuple[type[BaseModel], ValidationError]] = []
+    for model in _candidates(parsed):
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as error:
+            failures.append((model, error))
+    model, closest = min(failures, key=lambda failure: failure[1].error_count())
+    fields = ", ".join(model.model_fields)
+    raise _invalid(f"{model.__name__}: {describe(closest)} (its fields: {fields})")
+
+
+def _candidates(parsed: dict[str, Any]) -> tuple[type[BaseModel], ...]:
+    if "event" in parsed:
+        return (Event,)
+    return (ErrorReply,) if parsed["ok"] is False else REPLIES
+
+
+def _check_user_data(message: BaseModel) -> None:
+    """Read the user's data in a message that is valid otherwise, and forget it."""
+    for path, model, name, wire in _user_data(message, ""):
+        try:
+            _reader(model, name)(wire)
+        except (ProtocolError, ValidationError) as error:
+            reason = describe(error) if isinstance(error, ValidationError) else error
+            verb = getattr(message, "cmd", type(message).__name__)
+            raise _invalid(f"{verb}: {path}{name}: {reason}") from None
+
+
+def _user_data(message: BaseModel, path: str) -> Iterator[tuple[str, type[BaseModel], str, Any]]:
+    """Each field that carries user data: where it is, whose it is, its name and content."""
+    model = type(message)
+    for name in sorted(message.model_fields_set):
+        content = getattr(message, name)
+        if name in carried_fields(model):
+            yield path, model, name, content
+        elif isinstance(content, list):
+            for index, item in enumerate(content):
+                if isinstance(item, BaseModel):
+                    yield from _user_data(item, f"{path}{name}.{index}.")
+
+
+@cache
+def _reader(model: type[BaseModel], name: str) -> Callable[[Any], Any]:
+    """What reads one field's content, as a worker would."""
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[(Any, *model.model_fields[name].metadata)])
+    return lambda wire: adapter.validate_python(wire, context=_CHECKER)
+
+
+class _UnreadPickles(Pickles):
+    """Takes any pickle for good, and reads none."""
+
+    def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:
+        return None
+
+
+class _Checker(Decoder):
+    """Reads user data without unpickling, and without torch."""
+
+    def _laid_out(self, tensor: TensorData) -> Any:
+        if tensor.container != "torch":
+            return super()._laid_out(tensor)
+        if tensor.values is None:
+            return self._payload(tensor)
+        return super()._laid_out(tensor.model_copy(update={"container": None, "dtype": None}))
+
+
+_CHECKER = _Checker(pickles=_UnreadPickles())
+
+
+def _invalid(message: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.INVALID_COMMAND, message)

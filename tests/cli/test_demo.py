@@ -1,0 +1,77 @@
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from soma_core.cli.demo import command
+from soma_core.cli.demo.digits import Digits, load_digits
+from soma_core.cli.demo.display import show_readings
+from soma_core.discovery import FilterCatalog
+
+
+@pytest.fixture(scope="module")
+def told() -> str:
+    pytest.importorskip("soma_filters_sklearn")
+    pytest.importorskip("soma_filters_torch")
+    ended = subprocess.run(
+        [sys.executable, "-m", "soma_core.cli", "demo", "--epochs", "8"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_demo_reads_digits_the_same_over_both_transports(told):
+    assert "A worker over stdio" in told
+    assert "A worker over socket" in told
+    assert "identical, bit for bit" in told
+
+
+def test_the_demo_tells_of_the_worker_that_was_killed_and_goes_on(told):
+    assert "WorkerDied: " in told
+    assert "SIGKILL" in told
+    assert "A new worker starts over" in told
+
+
+def test_the_demo_imports_neither_torch_nor_sklearn_itself(told):
+    assert "This process has imported neither torch nor sklearn." in told
+
+
+def test_the_demo_draws_digits_in_plain_text_where_there_is_no_terminal(told):
+    assert "██" in told
+    assert "\x1b" not in told
+
+
+def test_missing_plugins_are_named_with_what_to_install(soma, monkeypatch):
+    nothing = FilterCatalog("soma.filters", "filter", find=lambda group: [])
+    monkeypatch.setattr(command, "installed_filters", lambda: nothing)
+    result = soma("demo")
+    assert result.exit_code == 2
+    assert "pip install soma-filters-sklearn soma-filters-torch" in result.stderr
+
+
+def test_the_digits_are_the_1797_of_scikit_learn_in_two_parts():
+    pytest.importorskip("soma_filters_sklearn")
+    digits = load_digits()
+    assert digits.x_train.shape == (1437, 64)
+    assert digits.x_test.shape == (360, 64)
+    pixels = np.concatenate([digits.x_train, digits.x_test])
+    assert (pixels.min(), pixels.max()) == (0, 16)
+    labels = np.concatenate([digits.y_train, digits.y_test])
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.bincount(labels).tolist() == counts
+
+
+def test_a_misread_digit_is_shown_and_counted():
+    images = np.zeros((3, 64))
+    digits = Digits(images, np.zeros(3), images, np.array([3, 4, 5]))
+    stream = io.StringIO()
+    show_readings(Console(file=stream, width=100), digits, np.array([3, 4, 8]))
+    assert "a 5, read as 8 ✗" in stream.getvalue()
+    assert "1 of 3 test images was misread: 5 as 8" in stream.getvalue()

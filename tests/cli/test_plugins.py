@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def test_transports_are_listed_with_where_they_come_from(soma):
+    result = soma("transports")
+    assert result.exit_code == 0
+    row = next(line for line in result.stdout.splitlines() if line.startswith("stdio"))
+    assert row.split() == ["stdio", "soma-core", "0.1.0", "soma_transport_stdio:StdioTransport"]
+
+
+def test_a_listing_can_be_had_as_json(soma):
+    (stdio,) = json.loads(soma("transports", "stdio", "--json").stdout)
+    assert stdio == {
+        "name": "stdio",
+        "target": "soma_transport_stdio:StdioTransport",
+        "distribution": "soma-core",
+        "version": "0.1.0",
+        "conflict": [],
+    }
+
+
+def test_filters_are_narrowed_by_part_of_a_name_in_any_case(soma, install):
+    install("acme", "soma.filters", **{"acme.Median": "acme:Median", "acme.Mean": "acme:Mean"})
+    assert _names(soma("filters", "acme.MED", "--json")) == ["acme.Median"]
+
+
+def test_filters_are_narrowed_by_a_glob(soma, install):
+    install("acme", "soma.filters", **{"acme.Median": "acme:Median", "acme.Mean": "acme:Mean"})
+    assert _names(soma("filters", "acme.M*n", "--json")) == ["acme.Mean", "acme.Median"]
+    assert _names(soma("filters", "M*n", "--json")) == []
+
+
+def test_a_pattern_that_matches_nothing_says_so(soma, install):
+    install("acme", "soma.filters", **{"acme.Median": "acme:Median"})
+    result = soma("filters", "zzz")
+    assert result.exit_code == 0
+    assert "matches 'zzz'" in result.stderr
+
+
+def test_a_name_that_two_distributions_claim_is_marked(soma, install):
+    install("acme", "soma.transports", pigeon="acme:Pigeon")
+    install("bolt", "soma.transports", pigeon="bolt:Pigeon")
+    lines = [line for line in soma("transports").stdout.splitlines() if "pigeon" in line]
+    assert len(lines) == 2
+    assert all("conflict: " in line and "acme" in line and "bolt" in line for line in lines)
+
+
+@pytest.mark.parametrize("command", ["transports", "filters"])
+def test_listing_imports_neither_a_plugin_nor_what_it_needs(command):
+    code = f"""
+import sys
+sys.argv = ["soma", {command!r}]
+from soma_core.cli import main
+try:
+    main()
+finally:
+    heavy = {{"torch", "sklearn", "soma_transport_stdio", "soma_transport_socket",
+              "soma_filters_sklearn", "soma_filters_torch"}}
+    print("imported:", sorted(heavy & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_plugins_that_work_are_ok(soma):
+    result = soma("plugins", "stdio")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split() == [
+        "stdio",
+        "soma.transports",
+        "soma-core",
+        "0.1.0",
+        "ok",
+    ]
+
+
+def test_a_broken_plugin_is_told_with_its_reason_and_does_not_hide_the_others(soma, install):
+    install("acme", "soma.filters", **{"acme.Median": "acme_is_not_there:Median"})
+    install("bolt", "soma.filters", **{"bolt.Json": "json:JSONEncoder"})
+    result = soma("plugins", "*t.*n", "--json")
+    assert result.exit_code == 0
+    assert [row["status"] for row in json.loads(result.stdout)] == ["ok"]
+    result = soma("plugins", "acme.Median")
+    assert result.exit_code == 1
+    assert "broken: " in result.stdout
+    assert "No module named 'acme_is_not_there'" in result.stdout
+    assert "1 plugin, 1 broken" in result.stderr
+
+
+def test_a_conflict_is_told_with_both_distributions(soma, install):
+    install("acme", "soma.plugins", cache="json:dumps")
+    install("bolt", "soma.plugins", cache="json:loads")
+    result = soma("plugins", "cache", "--json")
+    assert result.exit_code == 1
+    rows = json.loads(result.stdout)
+    assert {(row["distribution"], row["status"]) for row in rows} == {
+        ("acme", "conflict"),
+        ("bolt", "conflict"),
+    }
+    assert all("both provide the plugin 'cache'" in row["reason"] for row in rows)
+
+
+def test_a_plugin_of_another_interface_is_broken(soma, install, tmp_path):
+    (tmp_path / "site" / "old_plugin.py").write_text("SOMA_API_VERSION = 0\n")
+    install("acme", "soma.plugins", old="old_plugin")
+    result = soma("plugins", "old")
+    assert result.exit_code == 1
+    assert "broken: the plugin 'old' was built for version 0" in result.stdout
+
+
+def _names(result) -> list[str]:
+    assert result.exit_code == 0
+    return [row["name"] for row in json.loads(result.stdout)]
