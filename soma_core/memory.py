@@ -76,8 +76,11 @@ class SharedMemory:
 
     def pending(self) -> list[Entry]:
         """Entries that the next frame must carry."""
-        said, self._to_say = self._to_say, []
-        return said + self._lent.retired()
+        if not self._to_say and not self._lent.retired:
+            return []
+        said = self._to_say + self._lent.retired
+        self._to_say, self._lent.retired = [], []
+        return said
 
     def lend(self, buffer: Any) -> Entry | None:
         """Copy a buffer into a region; None if it must go inline."""
@@ -98,7 +101,7 @@ class SharedMemory:
         elif entry.kind == EntryKind.ACCEPT:
             self._usable = True
         elif entry.kind == EntryKind.RETIRE:
-            self._borrowed.forget(entry.region)
+            self._borrowed.forget(entry)
         return None
 
     def close(self) -> None:
@@ -138,14 +141,18 @@ class _Region:
 
 
 class _Lender:
-    """The regions that this end fills and the other reads."""
+    """The regions that this end fills and the other reads.
+
+    Attributes:
+        retired: Entries of regions that were closed, and that the other end still maps.
+    """
 
     def __init__(self, side: socket.socket) -> None:
         self._side = side
         self._table: mmap.mmap | None = None
         self._regions: list[_Region] = []
         self._free_slots = list(range(_SLOTS - 1, -1, -1))
-        self._retired: list[Entry] = []
+        self.retired: list[Entry] = []
         self._generation = 0
 
     @property
@@ -212,12 +219,7 @@ class _Lender:
             surplus -= 1
             self._regions.remove(region)
             self._free_slots.append(region.slot)
-            self._retired.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
-
-    def retired(self) -> list[Entry]:
-        """The regions that were closed since the last frame, which the other end still maps."""
-        said, self._retired = self._retired, []
-        return said
+            self.retired.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
 
     def _share(self, slot: int, generation: int, size: int) -> mmap.mmap:
         """Make a memory file, map it, and send its descriptor.
@@ -306,9 +308,13 @@ class _Borrower:
             for fd in fds:
                 os.close(fd)
 
-    def forget(self, slot: int) -> None:
-        """Drop the mapping of a region that its owner closed; arrays over it keep it alive."""
-        self._mapped.pop(slot, None)
+    def forget(self, entry: Entry) -> None:
+        """Drop the mapping of a region that its owner closed; arrays over it keep it alive.
+
+        Its slot may have been given to a newer region before this was said.
+        """
+        if self._mapped.get(entry.region, (None,))[0] == entry.generation:
+            del self._mapped[entry.region]
 
     def close(self) -> None:
         """Drop every mapping; arrays over them keep those that they need."""

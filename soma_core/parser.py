@@ -91,6 +91,8 @@ class MessageParser:
             ProtocolError: ``malformed`` or ``too_large``. Call again to go on after it.
         """
         if self._between_messages:
+            if not self._pending and not self._ended:
+                return None
             message = self._whole_frame()
             if message is not None:
                 return message
@@ -228,15 +230,15 @@ class MessageParser:
         return self._message(header, entries, inline)
 
     def _message(self, header: bytes, entries: list[frames.Entry], inline: list[Any]) -> Message:
+        if len(inline) == len(entries):
+            return Message(header, inline, Dialect.FRAME)
         inline.reverse()
-        buffers = [
-            inline.pop() if entry.kind == EntryKind.INLINE else self._take(entry)
-            for entry in entries
-        ]
-        if all(entry.is_buffer for entry in entries):
-            return Message(header, buffers, Dialect.FRAME)
-        kept = [buffer for buffer in buffers if buffer is not None]
-        return Message(header, kept, Dialect.FRAME)
+        buffers: list[Any] = []
+        for entry in entries:
+            buffer = inline.pop() if entry.kind == EntryKind.INLINE else self._take(entry)
+            if buffer is not None:
+                buffers.append(buffer)
+        return Message(header, buffers, Dialect.FRAME)
 
     def _fill(self, buffer: memoryview) -> _Question:
         """Move pending bytes into a buffer, and let the rest be read into it directly."""

@@ -7,16 +7,15 @@ import select
 import socket
 import stat
 import struct
-import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from time import monotonic
 
 from soma_core.errors import ChannelClosed
 from soma_core.forks import close_in_forked_child
 from soma_core.memory import THRESHOLD, SharedMemory
 from soma_core.parser import MessageParser, StreamLimits
 from soma_core.protocol.frames import Entry, write_frame
-from soma_core.protocol.frames import inline as inline_entry
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = [
@@ -34,24 +33,27 @@ _JOIN_BELOW = 1 << 16
 
 
 class ByteStream(ABC):
-    """Bytes in and out: what StreamChannel needs of a socket or a pair of pipes."""
+    """Bytes in and out: what StreamChannel needs of a socket or a pair of pipes.
+
+    A deadline is a time of :func:`time.monotonic`, or None to wait for ever.
+    """
 
     @abstractmethod
-    def read_into(self, view: memoryview, timeout: float | None) -> int:
+    def read_into(self, view: memoryview, deadline: float | None) -> int:
         """Read at least one byte, at most what fits; 0 at the end of the stream.
 
         Raises:
             TimeoutError: Nothing came in time.
-            OSError: The stream failed.
+            OSError: The stream failed, or was closed.
         """
 
     @abstractmethod
-    def write(self, view: bytes | memoryview, timeout: float | None) -> int:
+    def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         """Write at least one byte and return how many.
 
         Raises:
             TimeoutError: Nothing could be written in time.
-            OSError: The stream failed.
+            OSError: The stream failed, or was closed.
         """
 
     @abstractmethod
@@ -73,23 +75,26 @@ class SocketStream(ByteStream):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_of_time)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, slice_of_time)
         self._socket = connection
+        self._receive, self._send = connection.recv_into, connection.send
         close_in_forked_child(connection)
 
-    def read_into(self, view: memoryview, timeout: float | None) -> int:
-        try:
-            if timeout is not None and timeout < self._SLICE:
-                _wait(self._socket.fileno(), select.POLLIN, timeout)
-            return self._socket.recv_into(view)
-        except BlockingIOError:
-            raise TimeoutError from None
+    def read_into(self, view: memoryview, deadline: float | None) -> int:
+        while True:
+            if deadline is not None and deadline - monotonic() < self._SLICE:
+                _wait(self._socket.fileno(), select.POLLIN, deadline)
+            try:
+                return self._receive(view)
+            except BlockingIOError:  # a slice is over
+                continue
 
-    def write(self, view: bytes | memoryview, timeout: float | None) -> int:
-        try:
-            if timeout is not None and timeout < self._SLICE:
-                _wait(self._socket.fileno(), select.POLLOUT, timeout)
-            return self._socket.send(view)
-        except BlockingIOError:
-            raise TimeoutError from None
+    def write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        while True:
+            if deadline is not None and deadline - monotonic() < self._SLICE:
+                _wait(self._socket.fileno(), select.POLLOUT, deadline)
+            try:
+                return self._send(data)
+            except BlockingIOError:  # a slice is over
+                continue
 
     def close(self) -> None:
         with suppress(OSError):  # the other end was faster
@@ -109,13 +114,13 @@ class PipeStream(ByteStream):
         self._read_fd, self._write_fd = read_fd, write_fd
         self._closed = False
 
-    def read_into(self, view: memoryview, timeout: float | None) -> int:
-        _wait(self._read_fd, select.POLLIN, timeout)
+    def read_into(self, view: memoryview, deadline: float | None) -> int:
+        _wait(self._read_fd, select.POLLIN, deadline)
         return os.readv(self._read_fd, [view])
 
-    def write(self, view: bytes | memoryview, timeout: float | None) -> int:
-        _wait(self._write_fd, select.POLLOUT, timeout)
-        return os.write(self._write_fd, view[:_CHUNK] if timeout is not None else view)
+    def write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        _wait(self._write_fd, select.POLLOUT, deadline)
+        return os.write(self._write_fd, data if deadline is None else data[: select.PIPE_BUF])
 
     def close(self) -> None:
         if not self._closed:
@@ -136,35 +141,22 @@ def _is_socket(fd: int) -> bool:
     return stat.S_ISSOCK(os.fstat(fd).st_mode)
 
 
-def _wait(fd: int, event: int, timeout: float | None) -> None:
+def _wait(fd: int, event: int, deadline: float | None) -> None:
     """Wait until a descriptor is ready.
 
     Raises:
         TimeoutError: It was not in time.
     """
-    if timeout is None:
+    if deadline is None:
         return
     poller = select.poll()
     poller.register(fd, event)
-    if not poller.poll(max(0.0, timeout) * 1000):
+    if not poller.poll(max(0.0, deadline - monotonic()) * 1000):
         raise TimeoutError
 
 
-class _Clock:
-    """What is left of a timeout."""
-
-    __slots__ = ("_deadline",)
-
-    def __init__(self, timeout: float | None) -> None:
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-
-    def left(self) -> float | None:
-        return None if self._deadline is None else self._deadline - time.monotonic()
-
-    def check(self) -> None:
-        """Raise TimeoutError when the time is over."""
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise TimeoutError
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else monotonic() + timeout
 
 
 class StreamChannel(Channel):
@@ -203,33 +195,32 @@ class StreamChannel(Channel):
                 self._memory.close()
 
     def send(self, message: Message, timeout: float | None = None) -> None:
-        clock = _Clock(timeout)
+        deadline = _deadline(timeout)
         started = False
         try:
             for part in self._parts(message):
-                sent = self._write(part, clock)
+                sent = self._write(part, deadline)
                 started = True
                 if sent < len(part):
-                    self._write_rest(memoryview(part)[sent:], clock)
+                    self._write_rest(memoryview(part)[sent:], deadline)
         except BaseException:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
             raise
 
-    def _write_rest(self, view: memoryview, clock: _Clock) -> None:
+    def _write_rest(self, view: memoryview, deadline: float | None) -> None:
         while view:
-            view = view[self._write(view, clock) :]
+            view = view[self._write(view, deadline) :]
 
-    def _write(self, data: bytes | memoryview, clock: _Clock) -> int:
-        while True:
-            if self._closed:
-                raise ChannelClosed("the channel is closed")
-            try:
-                return self._stream.write(data, clock.left())
-            except TimeoutError:
-                clock.check()
-            except (OSError, ValueError) as error:
-                raise ChannelClosed(f"the other end closed the channel ({error})") from None
+    def _write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        if self._closed:
+            raise ChannelClosed("the channel is closed")
+        try:
+            return self._stream.write(data, deadline)
+        except TimeoutError:
+            raise
+        except (OSError, ValueError) as error:
+            raise ChannelClosed(f"the other end closed the channel ({error})") from None
 
     def _parts(self, message: Message) -> list[bytes | memoryview]:
         """What to write: one piece for a small message, large buffers apart."""
@@ -237,18 +228,19 @@ class StreamChannel(Channel):
             return [message.header + b"\n"]
         entries: list[Entry] = [] if self._memory is None else self._memory.pending()
         inline: list[memoryview] = []
+        inline_size = 0
         for buffer in message.buffers:
             view = memoryview(buffer)
             entry = self._lend(view)
             if entry is None:
-                entry = inline_entry(view)
-                if view.nbytes:
-                    inline.append(view.cast("B"))
+                entry = Entry(0, 0, 0, view.nbytes)
+                inline_size += view.nbytes
+                inline.append(view)
             entries.append(entry)
         start = write_frame(message.header, entries)
-        if sum([view.nbytes for view in inline]) < _JOIN_BELOW:
+        if inline_size < _JOIN_BELOW:
             return [b"".join((start, *inline))]
-        return [start, *inline]
+        return [start, *(view.cast("B") for view in inline if view.nbytes)]
 
     def _lend(self, view: memoryview) -> Entry | None:
         if self._memory is None or view.nbytes < THRESHOLD:
@@ -256,34 +248,32 @@ class StreamChannel(Channel):
         return self._memory.lend(view)
 
     def receive(self, timeout: float | None = None) -> Message:
-        clock = _Clock(timeout)
-        while True:
-            message = self._parser.next_message()
-            if message is not None:
-                return message
-            if self._parser.finished:
+        deadline = _deadline(timeout)
+        parser = self._parser
+        while (message := parser.next_message()) is None:
+            if parser.finished:
                 raise ChannelClosed("the other end closed the channel")
-            self._read_more(clock)
+            target = parser.target()
+            count = self._read(target or self._scratch, deadline)
+            if count == 0:
+                parser.end()
+            elif target:
+                parser.filled(count)
+            else:
+                parser.feed(self._scratch[:count])
+        return message
 
-    def _read_more(self, clock: _Clock) -> None:
-        target = self._parser.target()
-        count = self._read(target or self._scratch, clock)
-        if count == 0:
-            self._parser.end()
-        elif target:
-            self._parser.filled(count)
-        else:
-            self._parser.feed(self._scratch[:count])
-
-    def _read(self, view: memoryview, clock: _Clock) -> int:
-        while True:
-            if self._closed:
-                raise ChannelClosed("the channel is closed")
-            try:
-                return self._stream.read_into(view, clock.left())
-            except TimeoutError:
-                clock.check()
-            except ConnectionError:
-                return 0
-            except (OSError, ValueError) as error:
-                raise ChannelClosed(f"the channel is closed ({error})") from None
+    def _read(self, view: memoryview, deadline: float | None) -> int:
+        if self._closed:
+            raise ChannelClosed("the channel is closed")
+        try:
+            count = self._stream.read_into(view, deadline)
+        except TimeoutError:
+            raise
+        except ConnectionError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise ChannelClosed(f"the channel is closed ({error})") from None
+        if self._closed:
+            raise ChannelClosed("the channel was closed while it waited")
+        return count

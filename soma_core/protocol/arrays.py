@@ -25,6 +25,8 @@ __all__ = [
     "torch_dtype_name",
 ]
 
+_VIEWABLE = frozenset("?bBhHiIlLqQefd") if sys.byteorder == "little" else frozenset()
+
 WireDtype = str | list[Any]
 
 
@@ -89,6 +91,9 @@ def _field_part(part: Any) -> Any:
 
 def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
     """The elements as little-endian bytes in C order; a view of the array where it can be one."""
+    dtype = array.dtype
+    if dtype.char in _VIEWABLE and array.flags.c_contiguous and dtype.isnative:
+        return array.data
     if array.nbytes == 0:
         return memoryview(b"")
     if sys.byteorder == "little" and array.dtype.isnative and array.flags.c_contiguous:

@@ -140,8 +140,10 @@ class Encoder:
     def _array(self, obj: np.ndarray[Any, Any], depth: int = 0) -> Any:
         if obj.dtype.hasobject or obj.dtype.kind == "T":
             return self._pickle(obj)
-        data = {"dtype": arrays.dtype_to_wire(obj.dtype), "shape": obj.shape}
-        return {"type": "Tensor", "data": data | self._array_data(obj)}
+        data = self._array_data(obj)
+        data["dtype"] = arrays.dtype_to_wire(obj.dtype)
+        data["shape"] = obj.shape
+        return {"type": "Tensor", "data": data}
 
 
 _ALLOWED = Pickles()

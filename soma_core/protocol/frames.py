@@ -24,10 +24,10 @@ starts, so a frame whose header or table lies costs one error reply and not the 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from zlib import crc32
 
 from soma_core.errors import ErrorCode, ProtocolError
 
@@ -38,7 +38,6 @@ __all__ = [
     "Entry",
     "EntryKind",
     "Preamble",
-    "inline",
     "read_preamble",
     "read_table",
     "write_frame",
@@ -64,6 +63,10 @@ class EntryKind(IntEnum):
     RETIRE = 4
 
 
+_INLINE = int(EntryKind.INLINE)
+_LAST_KIND = max(EntryKind)
+
+
 class Entry(NamedTuple):
     """One entry of the buffer table; what the numbers mean depends on its kind."""
 
@@ -71,16 +74,6 @@ class Entry(NamedTuple):
     region: int
     generation: int
     size: int
-
-    @property
-    def is_buffer(self) -> bool:
-        """Whether it is one of the message's buffers."""
-        return self.kind <= EntryKind.SHARED
-
-
-def inline(buffer: Any) -> Entry:
-    """The entry of a buffer that follows in the frame."""
-    return Entry(0, 0, 0, memoryview(buffer).nbytes)
 
 
 class Preamble(NamedTuple):
@@ -98,11 +91,15 @@ class Preamble(NamedTuple):
 
 def write_frame(header: bytes, entries: Sequence[Entry]) -> bytes:
     """Everything of a frame that comes before its inline buffers."""
-    table = b"".join([_ENTRY.pack(*entry) for entry in entries])
-    inline_size = sum([entry.size for entry in entries if entry.kind == EntryKind.INLINE])
-    body_size = len(header) + len(table) + inline_size
+    body_size = len(header) + ENTRY_SIZE * len(entries)
+    parts = [b"", header]
+    for entry in entries:
+        parts.append(_ENTRY.pack(*entry))
+        if entry[0] == _INLINE:
+            body_size += entry[3]
     fields = _FIELDS.pack(MAGIC, _VERSION, 0, len(header), len(entries), body_size)
-    return b"".join((fields, _CHECKSUM.pack(zlib.crc32(fields)), header, table))
+    parts[0] = fields + _CHECKSUM.pack(crc32(fields))
+    return b"".join(parts)
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
@@ -112,7 +109,7 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
         ProtocolError: ``malformed``: it is damaged, or of another version of the layout.
     """
     fields = _PREAMBLE.unpack_from(data)
-    if zlib.crc32(data[: _FIELDS.size]) != fields[6]:
+    if crc32(data[: _FIELDS.size]) != fields[6]:
         raise _malformed("a frame's preamble is damaged: its checksum does not match")
     if fields[1] != _VERSION:
         raise _malformed(f"a frame of layout version {fields[1]} came; this side reads {_VERSION}")
@@ -126,13 +123,15 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
         ProtocolError: ``malformed``: an entry has no known kind, or the inline buffers do not
             add up to the rest of the frame's body.
     """
-    entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(table)]
+    entries = []
     inline_size = 0
-    for entry in entries:
-        if entry.kind > EntryKind.RETIRE:
-            raise _malformed(f"a frame's buffer table has an entry of unknown kind {entry.kind}")
-        if entry.kind == EntryKind.INLINE:
+    for fields in _ENTRY.iter_unpack(table):
+        entry = Entry._make(fields)
+        if entry.kind == _INLINE:
             inline_size += entry.size
+        elif entry.kind > _LAST_KIND:
+            raise _malformed(f"a frame's buffer table has an entry of unknown kind {entry.kind}")
+        entries.append(entry)
     expected = preamble.body_size - preamble.header_size - preamble.table_size
     if inline_size != expected:
         raise _malformed(
