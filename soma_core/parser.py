@@ -193,7 +193,11 @@ class MessageParser:
         inline: list[memoryview] = []
         for entry in entries:
             if entry.kind == EntryKind.INLINE:
-                inline.append(np.empty(entry.size, np.uint8).data)
+                buffer = _allocate(entry.size)
+                if buffer is None:
+                    yield from self._skip_inline(entries, len(inline), entry.size)
+                    return
+                inline.append(buffer)
                 if not (yield from self._fill(inline[-1])):
                     yield from self._cut_off()
                     return
@@ -201,6 +205,14 @@ class MessageParser:
             yield self._message(header, entries, inline)
         except ProtocolError as error:
             yield error
+
+    def _skip_inline(self, entries: list[frames.Entry], here: int, size: int) -> _Steps:
+        """Drop the inline buffers of a frame from one on for which there is no memory."""
+        yield ProtocolError(
+            ErrorCode.TOO_LARGE, f"there is no memory for a buffer of {size:,} bytes"
+        )
+        sizes = [entry.size for entry in entries if entry.kind == EntryKind.INLINE]
+        yield from self._skip(sum(sizes[here:]))
 
     def _whole_frame(self) -> Message | None:
         """The next message where it is a sound frame that is here already: the common case."""
@@ -266,7 +278,9 @@ class MessageParser:
 
     def _skip_frame(self, preamble: frames.Preamble, problem: ProtocolError) -> _Steps:
         yield problem
-        left = frames.PREAMBLE_SIZE + preamble.body_size
+        yield from self._skip(frames.PREAMBLE_SIZE + preamble.body_size)
+
+    def _skip(self, left: int) -> _Steps:
         while left > len(self._pending):
             left -= len(self._pending)
             self._pending.clear()
@@ -283,6 +297,13 @@ class MessageParser:
         self._pending.clear()
         self._ended = True
         yield problem
+
+
+def _allocate(size: int) -> memoryview | None:
+    try:
+        return np.empty(size, np.uint8).data
+    except (MemoryError, ValueError):
+        return None
 
 
 def _too_large(what: str, size: int, limit: int) -> ProtocolError:

@@ -15,7 +15,8 @@ from soma_core.errors import ChannelClosed
 from soma_core.forks import close_in_forked_child
 from soma_core.memory import THRESHOLD, SharedMemory
 from soma_core.parser import MessageParser, StreamLimits
-from soma_core.protocol.frames import Entry, write_frame
+from soma_core.protocol import frames
+from soma_core.protocol.frames import Entry
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = [
@@ -233,11 +234,11 @@ class StreamChannel(Channel):
             view = memoryview(buffer)
             entry = self._lend(view)
             if entry is None:
-                entry = Entry(0, 0, 0, view.nbytes)
-                inline_size += view.nbytes
+                entry = frames.inline(view)
+                inline_size += entry.size
                 inline.append(view)
             entries.append(entry)
-        start = write_frame(message.header, entries)
+        start = frames.write_frame(message.header, entries)
         if inline_size < _JOIN_BELOW:
             return [b"".join((start, *inline))]
         return [start, *(view.cast("B") for view in inline if view.nbytes)]

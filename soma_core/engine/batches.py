@@ -48,7 +48,7 @@ class Batches:
         Args:
             shuffle: Draws the order of the rows; None keeps it, and cuts without copying.
         """
-        order = None if shuffle is None else shuffle.permutation(self.rows)
+        order = None if shuffle is None or not self.rows else shuffle.permutation(self.rows)
         for start in range(0, self.count * self._size, self._size):
             end = min(start + self._size, self.rows)
             rows: Rows = slice(start, end) if order is None else order[start:end]
@@ -58,9 +58,10 @@ class Batches:
 def _lengths(name: str, value: Any) -> dict[str, int]:
     """The number of rows of each thing in some data that has rows."""
     if isinstance(value, dict):
-        return {
-            f"{name}[{key!r}]": _row_count(item) for key, item in value.items() if _has_rows(item)
-        }
+        found: dict[str, int] = {}
+        for key, item in value.items():
+            found |= _lengths(f"{name}[{key!r}]", item)
+        return found
     return {name: _row_count(value)} if _has_rows(value) else {}
 
 

@@ -100,10 +100,19 @@ def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     if isinstance(value, list):
         return _list_to_tensor(value, dtype, device)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
-        return torch.as_tensor(value).to(device=device, dtype=dtype)
+        return torch.from_numpy(_plain_array(value)).to(device=device, dtype=dtype)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
-        return torch.as_tensor(value).to(device)
+        return torch.from_numpy(_plain_array(value)).to(device)
     return value
+
+
+def _plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array in a type and layout that torch takes: a copy only where it must be one."""
+    dtype = array.dtype.newbyteorder("=")
+    widest = {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)
+    if dtype.itemsize > widest:  # a long double
+        dtype = np.dtype(f"{dtype.kind}{widest}")
+    return np.require(array, dtype=dtype, requirements=["C", "W"])
 
 
 def _list_to_tensor(value: list[Any], dtype: torch.dtype, device: torch.device) -> Any:

@@ -88,7 +88,7 @@ def fit_batches(
             chain.next_call()
             outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit)
             if loss is not None:
-                losses.append((_length(rows), loss))
+                losses.append((max(1, _length(rows)), loss))
             if collect_all and epoch == epochs:
                 outputs.append((rows, outcome.result))
             progress.report(
@@ -124,5 +124,5 @@ def _length(rows: Rows) -> int:
 
 def _mean(losses: list[tuple[int, float]]) -> float:
     """The mean over rows: a short last batch counts for what it holds."""
-    rows = sum(count for count, _ in losses) or 1
+    rows = sum(count for count, _ in losses)
     return sum(count * loss for count, loss in losses) / rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,19 +28,37 @@ __all__ = [
 
 _VIEWABLE = frozenset("?bBhHiIlLqQefd") if sys.byteorder == "little" else frozenset()
 
+_TORCH = re.compile(r"(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)\Z")  # not the quantized ones
+_NUMBERS = frozenset({bool, int, float, type(None)})
 WireDtype = str | list[Any]
 
 
 @lru_cache(maxsize=256)
 def dtype_to_wire(dtype: np.dtype[Any]) -> WireDtype:
     """The spelling of an element type: numpy's name for it where that is enough to get it back,
-    else its ``dtype.str``, else the list of fields that the ``.npy`` format uses."""
-    native = dtype.newbyteorder("=")
+    else its ``dtype.str``, else the list of fields that the ``.npy`` format uses.
+
+    Raises:
+        ValueError: None of these says it: fields that overlap, or are not in order.
+    """
+    native = _native(dtype)
     for spelling in (native.name, native.str):
         if _is_spelling_of(spelling, native):
             return spelling
-    descr = np.lib.format.dtype_to_descr(native)
-    return descr if isinstance(descr, str) else list(descr)
+    try:
+        descr = list(np.lib.format.dtype_to_descr(native))
+        spelled = _structured_dtype(descr)
+    except TypeError as error:  # numpy itself cannot read some of what it writes
+        raise ValueError(f"{dtype} cannot be spelled as a list of fields: {error}") from None
+    if spelled != native:
+        raise ValueError(f"{dtype} cannot be spelled as a list of fields")
+    return descr
+
+
+@lru_cache(maxsize=256)
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The same element type in this machine's byte order, inner fields included."""
+    return dtype.newbyteorder("=")
 
 
 def _is_spelling_of(spelling: str, dtype: np.dtype[Any]) -> bool:
@@ -57,7 +76,7 @@ def dtype_from_wire(spelling: WireDtype) -> np.dtype[Any]:
     """
     try:
         dtype = _named_dtype(spelling) if isinstance(spelling, str) else _structured_dtype(spelling)
-    except (TypeError, ValueError, SyntaxError, OverflowError) as error:
+    except (TypeError, ValueError, SyntaxError, OverflowError, AttributeError, IndexError) as error:
         raise ValueError(f"dtype {spelling!r} is not a numpy element type: {error}") from None
     if dtype.hasobject or not (dtype.itemsize or dtype.kind in "USV"):
         raise ValueError(
@@ -74,7 +93,7 @@ def _named_dtype(spelling: str) -> np.dtype[Any]:
 
 
 def _structured_dtype(fields: list[Any]) -> np.dtype[Any]:
-    return np.lib.format.descr_to_dtype(_tuples(fields)).newbyteorder("=")
+    return _native(np.lib.format.descr_to_dtype(_tuples(fields)))
 
 
 def _tuples(fields: list[Any]) -> list[Any]:
@@ -85,7 +104,7 @@ def _tuples(fields: list[Any]) -> list[Any]:
 def _field_part(part: Any) -> Any:
     if not isinstance(part, list):
         return part
-    nested = bool(part) and all(isinstance(item, list) for item in part)
+    nested = bool(part) and all(isinstance(item, list | tuple) for item in part)
     return _tuples(part) if nested else tuple(part)
 
 
@@ -99,7 +118,9 @@ def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
     if sys.byteorder == "little" and array.dtype.isnative and array.flags.c_contiguous:
         flat = array
     else:
-        flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        native = _native(dtype)
+        wire = native if sys.byteorder == "little" else native.newbyteorder("<")
+        flat = np.ascontiguousarray(array, dtype=wire)
     return flat.reshape(-1).view(np.uint8).data
 
 
@@ -129,8 +150,13 @@ def array_from_values(
         ValueError: The number of values does not fit the shape, or one does not fit the type.
     """
     _check_count(values, shape)
-    if None in values:
+    kinds = set(map(type, values))
+    if type(None) in kinds:
         values = [math.nan if value is None else value for value in values]
+    if float in kinds and dtype.kind in "biu":
+        raise ValueError(f"a value is not a whole number, which dtype {dtype} needs")
+    if not kinds <= _NUMBERS:
+        raise ValueError("values are numbers, booleans or null")
     try:
         return np.array(values, dtype=dtype).reshape(shape)
     except (TypeError, OverflowError, ValueError) as error:
@@ -152,7 +178,7 @@ def torch_dtype_name(tensor: torch.Tensor) -> str:
 def _torch_dtype(name: WireDtype) -> torch.dtype:
     import torch
 
-    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    dtype = getattr(torch, name, None) if isinstance(name, str) and _TORCH.match(name) else None
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"dtype {name!r} is not a torch element type")
     return dtype
@@ -181,8 +207,17 @@ def tensor_from_bytes(data: Any, dtype_name: WireDtype, shape: Sequence[int]) ->
     if size != needed:
         raise ValueError(f"shape {list(shape)} of {dtype} needs {needed:,} bytes, got {size:,}")
     if needed == 0:
-        return torch.empty(tuple(shape), dtype=dtype)
+        return _empty_tensor(dtype, shape)
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
+
+
+def _empty_tensor(dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    import torch
+
+    try:
+        return torch.empty(tuple(shape), dtype=dtype)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ValueError(f"shape {list(shape)} cannot be: {error}") from None
 
 
 def tensor_from_values(

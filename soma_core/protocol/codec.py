@@ -31,6 +31,7 @@ MAX_NESTING = 200
 _DATA_NESTING = MAX_NESTING - 20  # leaves room for the message and the tags around the data
 _TAGS = frozenset({"Tensor", "Text", "Json", "Bytes", "Object"})
 _TAG_KEYS = frozenset({"type", "data"})
+_MOST_EMPTY_LISTS = 100_000
 _PICKLE_KEY = "__pickle_b64__"
 _PLAIN = frozenset({str, bool, type(None)})
 _NESTING = frozenset({list, dict})
@@ -123,25 +124,30 @@ class Encoder:
     def _dict(self, obj: dict[Any, Any], depth: int) -> Any:
         if not all(type(key) is str for key in obj):
             return self._pickle(obj)
-        deeper = self._deeper(depth)
         if _looks_tagged(obj):
-            items = [[key, self.encode(item, deeper)] for key, item in obj.items()]
+            inside = self._deeper(depth, 3)
+            items = [[key, self.encode(item, inside)] for key, item in obj.items()]
             return {"$soma": "dict", "items": items}
+        deeper = self._deeper(depth)
         return {key: self.encode(item, deeper) for key, item in obj.items()}
 
-    def _deeper(self, depth: int) -> int:
-        if depth >= _DATA_NESTING:
+    def _deeper(self, depth: int, levels: int = 1) -> int:
+        if depth + levels > _DATA_NESTING:
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
                 f"the data nests more than {_DATA_NESTING} levels deep (or contains itself)",
             )
-        return depth + 1
+        return depth + levels
 
     def _array(self, obj: np.ndarray[Any, Any], depth: int = 0) -> Any:
         if obj.dtype.hasobject or obj.dtype.kind == "T":
             return self._pickle(obj)
+        try:
+            spelling = arrays.dtype_to_wire(obj.dtype)
+        except ValueError:
+            return self._pickle(obj)
         data = self._array_data(obj)
-        data["dtype"] = arrays.dtype_to_wire(obj.dtype)
+        data["dtype"] = spelling
         data["shape"] = obj.shape
         return {"type": "Tensor", "data": data}
 
@@ -247,7 +253,7 @@ class FrameEncoder(Encoder):
         return len(self.buffers) - 1
 
     def _tuple(self, obj: tuple[Any, ...], depth: int) -> Any:
-        return {"$soma": "tuple", "items": self._list(list(obj), depth)}
+        return {"$soma": "tuple", "items": self._list(list(obj), self._deeper(depth))}
 
     def _bytes(self, obj: bytes, depth: int = 0) -> Any:
         return self.binary(obj)
@@ -416,9 +422,13 @@ class Decoder:
         return int(wire["value"], 16)
 
     def _special_dict(self, wire: dict[str, Any]) -> dict[str, Any]:
+        if not all(type(key) is str for key, _ in wire["items"]):
+            raise ValueError("a key is not a text")
         return {key: self.decode(item) for key, item in wire["items"]}
 
     def _special_tuple(self, wire: dict[str, Any]) -> tuple[Any, ...]:
+        if type(wire["items"]) is not list:
+            raise ValueError("items is a list")
         return tuple(self.decode(wire["items"]))
 
     def _special_scalar(self, wire: dict[str, Any]) -> Any:
@@ -484,11 +494,16 @@ def _nested_lists(values: list[Any], shape: Sequence[int]) -> Any:
     if len(values) != math.prod(shape):
         needed = math.prod(shape)
         raise ValueError(f"shape {list(shape)} needs {needed:,} values, got {len(values):,}")
-    flat: list[Any] = [math.nan if value is None else float(value) for value in values]
+    if 0 in shape:
+        if math.prod(shape[: shape.index(0)]) > _MOST_EMPTY_LISTS:
+            raise ValueError(f"shape {list(shape)} asks for too many empty lists")
+        return np.zeros(shape).tolist()
+    try:
+        flat: list[Any] = [math.nan if value is None else float(value) for value in values]
+    except OverflowError:
+        raise ValueError("a value is larger than a float can be") from None
     if not shape:
         return flat[0]
-    if 0 in shape:
-        return np.zeros(shape).tolist()
     for length in reversed(shape[1:]):
         flat = [flat[start : start + length] for start in range(0, len(flat), length)]
     return flat

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, PlainValidator, ValidationInfo, WithJsonSchema
 
+from soma_core.errors import ProtocolError
 from soma_core.protocol.codec import Decoder, Encoder
 
 __all__ = [
@@ -35,7 +36,13 @@ class Carried(NamedTuple):
 
 def _reader(read: Callable[[Decoder, Any], Any]) -> PlainValidator:
     def validate(wire: Any, info: ValidationInfo) -> Any:
-        return wire if info.context is None else read(info.context, wire)
+        if info.context is None:
+            return wire
+        try:
+            return read(info.context, wire)
+        except ProtocolError as error:
+            error.args = (f"{info.field_name}: {error}",)
+            raise
 
     return PlainValidator(validate)
 

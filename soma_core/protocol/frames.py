@@ -26,7 +26,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from soma_core.errors import ErrorCode, ProtocolError
@@ -38,6 +38,7 @@ __all__ = [
     "Entry",
     "EntryKind",
     "Preamble",
+    "inline",
     "read_preamble",
     "read_table",
     "write_frame",
@@ -74,6 +75,16 @@ class Entry(NamedTuple):
     region: int
     generation: int
     size: int
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether it is one of the message's buffers."""
+        return self.kind <= EntryKind.SHARED
+
+
+def inline(buffer: Any) -> Entry:
+    """The entry of a buffer that follows in the frame."""
+    return Entry(_INLINE, 0, 0, memoryview(buffer).nbytes)
 
 
 class Preamble(NamedTuple):

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder
+from soma_core.protocol.codec import MAX_NESTING, Decoder
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.complaints import describe
 
@@ -34,9 +34,19 @@ def read_json(text: bytes) -> Any:
 
 def _read_json_with_surrogates(text: bytes, first_error: ValueError) -> Any:
     try:
-        return json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
         raise _invalid_json(first_error) from None
+    if _nests_deeper(parsed, MAX_NESTING):
+        raise ProtocolError(ErrorCode.MALFORMED, f"the message nests deeper than {MAX_NESTING}")
+    return parsed
+
+
+def _nests_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, list | dict):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_nests_deeper(item, levels - 1) for item in inner)
 
 
 def _invalid_json(error: ValueError) -> ProtocolError:
