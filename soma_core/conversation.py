@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pydantic_core import to_json
-
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -21,8 +19,8 @@ from soma_core.errors import (
     WorkerDied,
 )
 from soma_core.protocol.codec import Decoder, FrameEncoder
-from soma_core.protocol.parsing import read_json
 from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, Message, Transport
 
 __all__ = ["Conversation", "Progress", "Reply"]
@@ -167,7 +165,7 @@ class Conversation:
         fields: dict[str, Any] = {"cmd": cmd, "id": message_id, **build(encoder)}
         if events:
             fields["events"] = True
-        return Message(_to_json(fields), encoder.buffers)
+        return Message(write_json(fields), encoder.buffers)
 
     def _exchange(self, call: _Call, message: Message) -> tuple[dict[str, Any], Decoder]:
         with self._flight:
@@ -203,7 +201,7 @@ class Conversation:
             fields = _fields(message)
             if "event" not in fields:
                 return self._checked(call, fields), self._decoder(message)
-            self._tell(call, fields)
+            self._tell(call, self._decoder(message).decode(fields.get("data") or {}))
 
     def _decoder(self, message: Message) -> Decoder:
         return Decoder(message.buffers, pickles=self._pickles)
@@ -218,11 +216,11 @@ class Conversation:
             "mixed up messages, and the channel was closed",
         )
 
-    def _tell(self, call: _Call, event: dict[str, Any]) -> None:
+    def _tell(self, call: _Call, data: dict[str, Any]) -> None:
         if call.progress is None:
             return
         try:
-            call.progress(event.get("data") or {})
+            call.progress(data)
         except BaseException:
             self._give_up(call)
             raise
@@ -329,15 +327,6 @@ def _fields(message: Message) -> dict[str, Any]:
     if isinstance(fields, dict):
         return fields
     raise ProtocolError(ErrorCode.MALFORMED, "the worker sent something that is not a reply")
-
-
-def _to_json(fields: dict[str, Any]) -> bytes:
-    try:
-        return to_json(fields, inf_nan_mode="constants")
-    except ValueError:  # text with lone surrogates
-        import json
-
-        return json.dumps(fields).encode("ascii")
 
 
 def _facts(error: WorkerDied) -> dict[str, Any]:

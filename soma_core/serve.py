@@ -9,8 +9,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Literal
 
-from pydantic_core import to_json
-
 from soma_core import progress
 from soma_core.discovery import installed_filters
 from soma_core.engine import Engine, EngineInfo, FilterFailed
@@ -20,7 +18,7 @@ from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
-from soma_core.protocol.parsing import CommandParser, Envelope, read_json
+from soma_core.protocol.parsing import CommandParser, Envelope
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.replies import (
     CompositeFitReply,
@@ -29,6 +27,7 @@ from soma_core.protocol.replies import (
     Event,
     Limits,
 )
+from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = ["Responder", "serve"]
@@ -150,7 +149,7 @@ class Responder:
         """Where every exception becomes a reply."""
         code, cause, node_id = _classify(error)
         fields: dict[str, Any] = {
-            "error": str(cause) or type(cause).__name__,
+            "error": _text(cause),
             "code": code,
             "type": getattr(cause, "remote_type", None) or type(cause).__name__,
             "id": envelope.id,
@@ -174,6 +173,13 @@ _WITH_TRACEBACK = frozenset(
 )
 
 
+def _text(cause: BaseException) -> str:
+    try:
+        return str(cause) or type(cause).__name__
+    except Exception:  # it is the user's class, and its __str__ may fail as well
+        return type(cause).__name__
+
+
 def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | None]:
     """The code of an exception, the exception to show, and the node that it is about."""
     if isinstance(error, FilterFailed):
@@ -193,16 +199,7 @@ def _envelope(message: Message) -> Envelope:
 
 
 def _message(fields: dict[str, Any], encoder: Encoder, dialect: Dialect) -> Message:
-    return Message(_to_json(fields), getattr(encoder, "buffers", ()), dialect)
-
-
-def _to_json(fields: dict[str, Any]) -> bytes:
-    try:
-        return to_json(fields, inf_nan_mode="constants")
-    except ValueError:  # text with lone surrogates is not UTF-8; escaped it is JSON all the same
-        import json
-
-        return json.dumps(fields, default=lambda model: model.model_dump(mode="json")).encode()
+    return Message(write_json(fields), getattr(encoder, "buffers", ()), dialect)
 
 
 class _EventSender:
@@ -212,7 +209,8 @@ class _EventSender:
         self._command, self._dialect, self._send = command, dialect, send
 
     def __call__(self, data: dict[str, Any]) -> None:
-        encoder = LineEncoder()
+        frame = self._dialect is Dialect.FRAME
+        encoder: Encoder = FrameEncoder() if frame else LineEncoder()
         command: Any = self._command
         event = Event(event="progress", cmd=command.cmd, data=encoder.encode(data))
         if command.id is not None:

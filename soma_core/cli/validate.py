@@ -17,9 +17,10 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol.codec import Decoder
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.fields import carried_fields
-from soma_core.protocol.parsing import CommandParser, read_json
+from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
+from soma_core.protocol.text import read_json
 from soma_core.values import TensorData
 
 __all__ = ["check_command", "check_reply", "validate"]

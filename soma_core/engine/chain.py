@@ -79,11 +79,11 @@ class Chain:
         last_needed = self.nodes.index(fitted[-1]) if fitted else -1
         joint = self.differentiable and y is not None
         states: dict[str, Any] = {}
-        with tensors.no_gradients(self.nodes):
-            for index, node in enumerate(self.nodes):
-                if node in fitted:
-                    states[node.node_id] = fit(node, x, y, self._lengths)
-                if joint and index >= last_needed:
-                    return states, None
+        for index, node in enumerate(self.nodes):
+            if node in fitted:
+                states[node.node_id] = fit(node, x, y, self._lengths)
+            if joint and index >= last_needed:
+                return states, None
+            with tensors.no_gradients(self.nodes):
                 x = self.step(node, x, states.get(node.node_id, node.state))
         return states, x

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from soma_core.engine.nodes import Node
-from soma_core.errors import ErrorCode, PluginError, PluginNotFound, ProtocolError
+from soma_core.errors import ErrorCode, PluginNotFound, ProtocolError
 from soma_core.protocol.commands import FilterSpec
 from soma_core.protocol.pickles import Pickles
 
@@ -62,7 +62,7 @@ def _from_registry(
         return registry.create(name, config)
     except PluginNotFound as error:
         raise _load_error(ErrorCode.UNKNOWN_FILTER, node_id, error) from error
-    except (PluginError, ValueError, TypeError) as error:
+    except Exception as error:  # a filter's constructor may raise anything
         raise _load_error(ErrorCode.LOAD_FAILED, node_id, error) from error
 
 

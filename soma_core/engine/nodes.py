@@ -20,7 +20,7 @@ class FilterFailed(Exception):
     """The user's code raised; the cause is chained."""
 
     def __init__(self, node_id: str, cause: BaseException) -> None:
-        super().__init__(str(cause))
+        super().__init__(node_id, cause)
         self.node_id = node_id
         self.cause = cause
 

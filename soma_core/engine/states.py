@@ -6,7 +6,6 @@ import io
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
 
 from soma_core.engine import tensors
 from soma_core.engine.nodes import Node
@@ -15,6 +14,7 @@ from soma_core.protocol.codec import Decoder, LineEncoder
 from soma_core.protocol.commands import StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.text import read_json, write_json
 
 __all__ = ["apply_gradients", "default_format", "get_gradients", "get_state", "set_state"]
 
@@ -164,15 +164,15 @@ def _fields(obj: Any) -> dict[str, Any]:
 
 def _save_fields(node: Node) -> bytes:
     try:
-        return to_json(LineEncoder(pickles=_TYPED_ONLY).encode(_fields(node.obj)))
+        return write_json(LineEncoder(pickles=_TYPED_ONLY).encode(_fields(node.obj)))
     except (ProtocolError, TypeError) as error:
         raise _invalid(node, f"it cannot be expressed as typed values: {error}") from None
 
 
 def _load_fields(node: Node, data: bytes) -> None:
     try:
-        fields = Decoder(pickles=_TYPED_ONLY).decode(from_json(bytes(data)))
-    except ValueError as error:
+        fields = Decoder(pickles=_TYPED_ONLY).decode(read_json(bytes(data)))
+    except ProtocolError as error:
         raise _invalid(node, f"the bytes are not a typed value: {error}") from None
     if not isinstance(fields, dict):
         raise _invalid(node, f"a typed state is an object of fields, got {type(fields).__name__}")
@@ -234,7 +234,9 @@ def apply_gradients(node: Node, data: bytes) -> list[str]:
 
 
 def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> None:
-    if not isinstance(gradients, dict) or not gradients:
+    if not isinstance(gradients, dict) or not all(isinstance(name, str) for name in gradients):
+        raise _invalid(node, "gradients are a dict of tensors by parameter name")
+    if not gradients:
         raise _invalid(node, "the gradients are empty")
     wanted = {name for name, parameter in parameters.items() if parameter.requires_grad}
     unknown, missing = gradients.keys() - parameters.keys(), wanted - gradients.keys()
@@ -251,3 +253,5 @@ def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> 
                 f"the gradient of {name} has shape {list(getattr(gradient, 'shape', []))}; "
                 f"the parameter has {list(parameters[name].shape)}",
             )
+        if gradient.is_complex() and not parameters[name].is_complex():
+            raise _invalid(node, f"the gradient of {name} is complex; the parameter is real")

@@ -115,13 +115,8 @@ def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
         return array.data
     if array.nbytes == 0:
         return memoryview(b"")
-    if sys.byteorder == "little" and array.dtype.isnative and array.flags.c_contiguous:
-        flat = array
-    else:
-        native = _native(dtype)
-        wire = native if sys.byteorder == "little" else native.newbyteorder("<")
-        flat = np.ascontiguousarray(array, dtype=wire)
-    return flat.reshape(-1).view(np.uint8).data
+    wire = _native(dtype) if sys.byteorder == "little" else _native(dtype).newbyteorder("<")
+    return np.ascontiguousarray(array, dtype=wire).reshape(-1).view(np.uint8).data
 
 
 def array_from_bytes(data: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:

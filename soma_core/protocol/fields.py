@@ -21,6 +21,8 @@ __all__ = [
     "Binary",
     "Carried",
     "Data",
+    "Number",
+    "Numbers",
     "State",
     "States",
     "carried_fields",
@@ -83,6 +85,21 @@ _BINARY_SCHEMA = {
 }
 
 
+_NUMBER_SCHEMA = {
+    "title": "Number",
+    "description": "A number, null where there is none, or the tag of one that is not finite.",
+    "anyOf": [
+        {"type": ["number", "null"]},
+        {
+            "type": "object",
+            "properties": {"$soma": {"const": "float"}, "value": {"enum": ["nan", "inf", "-inf"]}},
+            "required": ["$soma", "value"],
+            "additionalProperties": False,
+        },
+    ],
+}
+
+
 def _mapping_schema(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": items}
 
@@ -107,6 +124,15 @@ Binaries = Annotated[
     _reader(_mapping(Decoder.binary)),
     _encode_each(_encode_binary),
     WithJsonSchema(_mapping_schema(_BINARY_SCHEMA)),
+]
+Number = Annotated[
+    Any, _reader(Decoder.decode), Carried(Encoder.encode), WithJsonSchema(_NUMBER_SCHEMA)
+]
+Numbers = Annotated[
+    Any,
+    _reader(Decoder.decode),
+    Carried(Encoder.encode),
+    WithJsonSchema({"type": "array", "items": _NUMBER_SCHEMA}),
 ]
 
 

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import MAX_NESTING, Decoder
+from soma_core.protocol.codec import Decoder
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.complaints import describe
+from soma_core.protocol.text import read_json
 
-__all__ = ["CommandParser", "Envelope", "read_json"]
-
-
-def read_json(text: bytes) -> Any:
-    """Parse JSON as the protocol reads it: bare NaN and lone surrogates are accepted.
-
-    Raises:
-        ProtocolError: ``malformed``.
-    """
-    try:
-        return from_json(text)
-    except ValueError as error:
-        if b"\\ud" in text.lower():  # a lone surrogate is JSON, but not for the fast parser
-            return _read_json_with_surrogates(text, error)
-        raise _invalid_json(error) from None
-
-
-def _read_json_with_surrogates(text: bytes, first_error: ValueError) -> Any:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _invalid_json(first_error) from None
-    if _nests_deeper(parsed, MAX_NESTING):
-        raise ProtocolError(ErrorCode.MALFORMED, f"the message nests deeper than {MAX_NESTING}")
-    return parsed
-
-
-def _nests_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, list | dict):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_nests_deeper(item, levels - 1) for item in inner)
-
-
-def _invalid_json(error: ValueError) -> ProtocolError:
-    return ProtocolError(ErrorCode.MALFORMED, f"invalid JSON: {error}")
+__all__ = ["CommandParser", "Envelope"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from soma_core.errors import ErrorCode
 from soma_core.filters import FilterMeta
 from soma_core.protocol.commands import MessageId, StateFormat
-from soma_core.protocol.fields import Binaries, Binary, Data, State, States
+from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
 
 __all__ = [
     "REPLIES",
@@ -169,7 +169,7 @@ class CompositeFitReply(Reply):
     """The ``state_dict`` of each node that has one, in torch's format."""
     fit_states: States = None
     """What ``fit`` returned, of each node that was fitted."""
-    loss: float | None = None
+    loss: Number = None
     """The loss of the training step; null if there was none."""
 
 
@@ -179,7 +179,7 @@ class BatchedFitReply(Reply):
     result: Data = None
     states: States = None
     """What ``fit`` returned last, of each node."""
-    losses: list[float]
+    losses: Numbers
     """The mean loss of each epoch; empty if nothing was trained by gradients."""
 
 
