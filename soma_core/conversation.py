@@ -150,8 +150,13 @@ class Conversation:
                 worker_survived=True,
             )
 
+    @property
+    def belongs_to_this_process(self) -> bool:
+        """Whether this is the process that started it, and not one forked from that."""
+        return os.getpid() == self._owner
+
     def _check_usable(self) -> None:
-        if os.getpid() != self._owner:
+        if not self.belongs_to_this_process:
             raise TransportError(
                 "this Worker belongs to the process that this one was forked from; connect anew"
             )

@@ -26,6 +26,7 @@ __all__ = [
     "installed_transports",
 ]
 
+_MOST_NAMES = 20
 TRANSPORTS, FILTERS, PLUGINS = "soma.transports", "soma.filters", "soma.plugins"
 
 
@@ -128,12 +129,17 @@ class Catalog:
         if close:
             hint = f"did you mean {' or '.join(map(repr, close))}?"
         else:
-            hint = f"installed: {', '.join(self._claims) or 'none'}"
+            hint = f"installed: {_some(list(self._claims))}"
         return f"unknown {self.kind} {name!r}; {hint} (`soma {self.kind}s` lists them)"
 
     def _conflict(self, name: str, claims: Iterable[EntryPoint]) -> str:
         owners = " and ".join(_distribution(entry_point)[0] for entry_point in claims)
         return f"{owners} both provide the {self.kind} {name!r}; uninstall one of them"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES] or ["none"]) + (f" and {more} more" if more > 0 else "")
 
 
 def _distribution(entry_point: EntryPoint) -> tuple[str, str]:

@@ -33,7 +33,7 @@ import numpy as np
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.forks import close_in_forked_child
-from soma_core.protocol.frames import Entry, EntryKind
+from soma_core.protocol.frames import Entry, EntryKind, FrameError
 
 __all__ = ["THRESHOLD", "SharedMemory"]
 
@@ -387,5 +387,5 @@ def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def _malformed(message: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.MALFORMED, message)
+def _malformed(message: str) -> FrameError:
+    return FrameError(ErrorCode.MALFORMED, message)

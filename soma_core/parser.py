@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol import frames
-from soma_core.protocol.frames import EntryKind
+from soma_core.protocol.frames import EntryKind, FrameError
 from soma_core.transport import Dialect, Message
 
 __all__ = ["MessageParser", "StreamLimits"]
@@ -208,9 +208,7 @@ class MessageParser:
 
     def _skip_inline(self, entries: list[frames.Entry], here: int, size: int) -> _Steps:
         """Drop the inline buffers of a frame from one on for which there is no memory."""
-        yield ProtocolError(
-            ErrorCode.TOO_LARGE, f"there is no memory for a buffer of {size:,} bytes"
-        )
+        yield FrameError(ErrorCode.TOO_LARGE, f"there is no memory for a buffer of {size:,} bytes")
         sizes = [entry.size for entry in entries if entry.kind == EntryKind.INLINE]
         yield from self._skip(sum(sizes[here:]))
 
@@ -306,11 +304,11 @@ def _allocate(size: int) -> memoryview | None:
         return None
 
 
-def _too_large(what: str, size: int, limit: int) -> ProtocolError:
-    return ProtocolError(
+def _too_large(what: str, size: int, limit: int) -> FrameError:
+    return FrameError(
         ErrorCode.TOO_LARGE, f"a frame's {what} has {size:,} bytes; the limit is {limit:,}"
     )
 
 
-def _malformed(message: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.MALFORMED, message)
+def _malformed(message: str) -> FrameError:
+    return FrameError(ErrorCode.MALFORMED, message)

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO
 
 from soma_core.errors import StartFailed
@@ -263,7 +264,11 @@ def exit_now(status: int = 0) -> None:
     """End this process with its exit handlers run, but without waiting for threads of filters."""
     import atexit
 
+    multiprocessing = sys.modules.get("multiprocessing")
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.terminate()  # its own exit handler would wait for them
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(AttributeError, ValueError, OSError):  # a filter closed or removed it
+            stream.flush()
     os._exit(status)

@@ -18,6 +18,7 @@ from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
+from soma_core.protocol.frames import FrameError
 from soma_core.protocol.parsing import CommandParser, Envelope
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.replies import (
@@ -120,8 +121,9 @@ class Responder:
             envelope = Envelope.of(command.__dict__)
             return self._failure(error, envelope, message.dialect)
 
-    def refuse(self, error: ProtocolError, dialect: Dialect = Dialect.LINE) -> Message:
-        """The reply to what was not even a message."""
+    def refuse(self, error: ProtocolError) -> Message:
+        """The reply to what was not even a message, in the dialect that it started in."""
+        dialect = Dialect.FRAME if isinstance(error, FrameError) else Dialect.LINE
         return self._failure(error, Envelope(), dialect)
 
     def _reply(

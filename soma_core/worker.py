@@ -622,10 +622,12 @@ class Worker:
     def close(self) -> None:
         """End a private worker, or leave a shared one; from any thread, at most 5 s.
 
-        A call that runs raises ChannelClosed. A second close does nothing.
+        A call that runs raises ChannelClosed. A second close does nothing, nor does one in a
+        forked child: the worker is its parent's.
         """
-        self._conversation.close()
-        self._tell_exit(self._transport.stop(_CLOSE_GRACE))
+        if self._conversation.belongs_to_this_process:
+            self._conversation.close()
+            self._tell_exit(self._transport.stop(_CLOSE_GRACE))
 
     def _tell_exit(self, status: ExitStatus | None) -> None:
         if self._pong is None or self._exit_told:
@@ -637,6 +639,8 @@ class Worker:
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share."""
+        if not self._conversation.belongs_to_this_process:
+            return
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
             self._ask("SHUTDOWN", lambda _: {}, _CLOSE_GRACE)
         self._conversation.close()
@@ -681,7 +685,7 @@ def _named_module(text: str) -> ModuleType | None:
     """The module of this process that an unpickling error names: the outermost package of it."""
     for quoted in text.split("'")[1::2]:
         module = sys.modules.get(quoted.partition(".")[0])
-        if module is not None and getattr(module, "__file__", None):
+        if module is not None and module.__name__ not in sys.stdlib_module_names:
             return module
     return None
 

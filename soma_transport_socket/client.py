@@ -96,9 +96,7 @@ class SocketTransport(Transport):
 
     def poll(self) -> ExitStatus | None:
         answer = self._ask("status")
-        if answer is None:
-            return None if self._worker is None else ExitStatus()
-        return _exit_status(answer)
+        return None if answer is None else _exit_status(answer)
 
     def interrupt(self) -> None:
         self._ask("interrupt")
@@ -125,12 +123,15 @@ class SocketTransport(Transport):
         return answer.stderr if answer is not None else ""
 
     def _ask(self, op: str) -> Answer | None:
-        """Ask about our worker; None if there is none, or no daemon that knows it any more."""
+        """Ask about our worker: the last that is known; None if that is nothing."""
         if self._worker is None:
             return None
         if self._last is None or not self._last.ended:
             request = Request.model_validate({"op": op, "worker": self._worker})
-            answer = ask_once(self.options.path, request, _ASIDE)
+            try:
+                answer = ask_once(self.options.path, request, _ASIDE)
+            except TimeoutError:  # the daemon is held up, which says nothing about the worker
+                return self._last
             self._last = answer if answer is not None and answer.ok else self._gone()
         return self._last
 

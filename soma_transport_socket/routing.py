@@ -113,9 +113,15 @@ def read_line(connection: socket.socket) -> bytes:
 
 
 def ask_once(path: Path, request: Request, timeout: float) -> Answer | None:
-    """Ask the daemon at a path over a connection of its own; None if it does not answer."""
+    """Ask the daemon at a path over a connection of its own; None if there is no daemon.
+
+    Raises:
+        TimeoutError: There is one, but it is held up.
+    """
     try:
         with address.connect(path, timeout) as connection:
             return ask(connection, request)
+    except TimeoutError:
+        raise
     except (OSError, StartFailed):
         return None

@@ -31,6 +31,7 @@ __all__ = ["Supervisor"]
 _REMEMBERED = 256  # ended workers whose exit status can still be asked for
 _LONGEST_REQUEST = 4096
 _HANGUP = select.POLLHUP | select.POLLERR
+_SECOND_LOOK = 0.05
 _PATIENCE = 1.0  # seconds for a worker to end after its client is gone, or after a signal
 
 
@@ -77,6 +78,7 @@ class Supervisor:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._workers: dict[str, _Worker] = {}
         self._ended: OrderedDict[str, Answer] = OrderedDict()
+        self._unsure: dict[int, float] = {}
         self._stopping = False
         self._watch(self._listening, select.POLLIN, self._accept)
 
@@ -104,6 +106,7 @@ class Supervisor:
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)
+        self._look_again()
         self._reap()
         now = time.monotonic()
         for worker in self._workers.values():
@@ -111,7 +114,9 @@ class Supervisor:
                 worker.push(now)
 
     def _patience(self) -> float | None:
-        """Milliseconds until a worker's time is over; None if there is no such worker."""
+        """Milliseconds until something is due that no event will tell; None if nothing is."""
+        if self._unsure:
+            return _SECOND_LOOK * 1000
         ends = [worker.end_at for worker in self._workers.values() if worker.end_at is not None]
         return max(0.0, min(ends) - time.monotonic()) * 1000 if ends else None
 
@@ -122,6 +127,7 @@ class Supervisor:
     def _forget(self, source: socket.socket) -> None:
         self._poller.unregister(source)
         del self._handlers[source.fileno()]
+        self._unsure.pop(source.fileno(), None)
 
     def _accept(self, events: int) -> None:
         try:
@@ -140,19 +146,30 @@ class Supervisor:
             start = connection.recv(_LONGEST_REQUEST, socket.MSG_PEEK)
         except OSError:
             start = b""
-        if not start:
+        if not start or events & _HANGUP:
             self._forget(connection)
             connection.close()
             return
-        if len(start) < len(MAGIC) and MAGIC.startswith(start):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(MAGIC))
+        if len(start) < len(MAGIC) and MAGIC.startswith(start) and self._wait_for_more(connection):
             return
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._forget(connection)
         if not start.startswith(MAGIC):
             self._start_worker(connection, self._pickle)
             return
         self._answer(connection, start)
+
+    def _wait_for_more(self, connection: socket.socket) -> bool:
+        """Whether to look again later at a connection that has said too little to be told."""
+        now = time.monotonic()
+        until = self._unsure.setdefault(connection.fileno(), now + _PATIENCE)
+        if now >= until:
+            return False
+        self._poller.modify(connection, 0)  # what it said would wake us over and over
+        return True
+
+    def _look_again(self) -> None:
+        for fd in list(self._unsure):
+            self._handlers[fd](0)
 
     def _answer(self, connection: socket.socket, start: bytes) -> None:
         end = start.find(b"\n")

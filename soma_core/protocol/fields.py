@@ -43,7 +43,8 @@ def _reader(read: Callable[[Decoder, Any], Any]) -> PlainValidator:
         try:
             return read(info.context, wire)
         except ProtocolError as error:
-            error.args = (f"{info.field_name}: {error}",)
+            if info.field_name:
+                error.args = (f"{info.field_name}: {error}",)
             raise
 
     return PlainValidator(validate)

@@ -37,6 +37,7 @@ __all__ = [
     "PREAMBLE_SIZE",
     "Entry",
     "EntryKind",
+    "FrameError",
     "Preamble",
     "inline",
     "read_preamble",
@@ -52,6 +53,10 @@ _CHECKSUM = struct.Struct("<I")
 _ENTRY = struct.Struct("<IIQQ")
 ENTRY_SIZE = _ENTRY.size
 PREAMBLE_SIZE = _PREAMBLE.size
+
+
+class FrameError(ProtocolError):
+    """A frame that cannot be read; the refusal is a frame as well."""
 
 
 class EntryKind(IntEnum):
@@ -117,7 +122,7 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     """Read the first ``PREAMBLE_SIZE`` bytes of a frame.
 
     Raises:
-        ProtocolError: ``malformed``: it is damaged, or of another version of the layout.
+        FrameError: ``malformed``: it is damaged, or of another version of the layout.
     """
     fields = _PREAMBLE.unpack_from(data)
     if crc32(data[: _FIELDS.size]) != fields[6]:
@@ -131,7 +136,7 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
     """The entries of the buffer table.
 
     Raises:
-        ProtocolError: ``malformed``: an entry has no known kind, or the inline buffers do not
+        FrameError: ``malformed``: an entry has no known kind, or the inline buffers do not
             add up to the rest of the frame's body.
     """
     entries = []
@@ -151,5 +156,5 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
     return entries
 
 
-def _malformed(message: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.MALFORMED, message)
+def _malformed(message: str) -> FrameError:
+    return FrameError(ErrorCode.MALFORMED, message)

@@ -72,7 +72,9 @@ class Pickles:
 
         try:
             return cloudpickle.loads(data, buffers=buffers)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a pickle may raise SystemExit as well
             raise ProtocolError(
                 ErrorCode.INVALID_COMMAND,
                 f"unpickling failed: {type(error).__name__}: {error}{_remedy(error)}",
@@ -97,7 +99,7 @@ def by_value(modules: Iterable[Any]) -> Iterator[None]:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: BaseException) -> str:
     import cloudpickle
 
     if isinstance(error, ModuleNotFoundError):

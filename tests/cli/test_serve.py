@@ -6,12 +6,13 @@ import pytest
 @pytest.fixture
 def pigeon(install, tmp_path):
     (tmp_path / "site" / "pigeon_transport.py").write_text(
-        "class Pigeon:\n"
+        "from soma_core.transport import Transport\n"
+        "class Pigeon(Transport):\n"
         "    @classmethod\n"
         "    def serve(cls, arguments):\n"
         "        print(arguments)\n"
         "        return 7\n"
-        "class Mute:\n"
+        "class Mute(Transport):\n"
         "    pass\n"
     )
     install(
