@@ -17,6 +17,7 @@ from pydantic import PrivateAttr, ValidationError
 from soma_core.conversation import Conversation, Progress, Reply
 from soma_core.discovery import installed_transports
 from soma_core.errors import (
+    ErrorCode,
     IncompatibleWorker,
     ProtocolError,
     RemoteError,
@@ -658,27 +659,25 @@ class Worker:
         """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         seconds = self._timeout if timeout is DEFAULT else timeout
         while True:
-            modules = by_value(self._by_value.values()) if self._by_value else nullcontext()
+            known = dict(self._by_value)
             try:
-                with modules:
+                with by_value(known.values()) if known else nullcontext():
                     return self._conversation.ask(
                         cmd, build, timeout=seconds, node_id=node_id, progress=progress
                     )
             except RemoteError as error:
-                if not self._send_by_value(error):
+                module = _missing_module(error)
+                if module is None or module.__name__ in known:
                     raise
+                self._by_value[module.__name__] = module
 
-    def _send_by_value(self, error: RemoteError) -> bool:
-        """Whether the command can be repeated with another module's content pickled by value."""
-        if error.code not in ("load_failed", "invalid_command"):
-            return False
-        if error.remote_type not in ("ModuleNotFoundError", "AttributeError", "ImportError"):
-            return False
-        module = _named_module(str(error))
-        if module is None or module.__name__ in self._by_value:
-            return False
-        self._by_value[module.__name__] = module
-        return True
+
+def _missing_module(error: RemoteError) -> ModuleType | None:
+    """The module of ours that the worker lacks, if that is why the command came to nothing."""
+    unread = error.code in (ErrorCode.LOAD_FAILED, ErrorCode.INVALID_COMMAND)
+    if unread and error.remote_type in ("ModuleNotFoundError", "AttributeError", "ImportError"):
+        return _named_module(str(error))
+    return None
 
 
 def _named_module(text: str) -> ModuleType | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pickle
 import platform
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 from soma_core.errors import ErrorCode, ProtocolError
@@ -82,21 +85,44 @@ class Pickles:
             ) from error
 
 
-@contextmanager
-def by_value(modules: Iterable[Any]) -> Iterator[None]:
-    """Within the block, pickle what these modules define by value instead of by name."""
-    import cloudpickle
+class _ByValue:
+    """Counts who wants a module pickled by value: cloudpickle's own register is process-wide."""
 
-    registered = []
-    try:
-        for module in modules:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: Counter[str] = Counter()
+
+    def add(self, module: ModuleType) -> None:
+        import cloudpickle
+
+        with self._lock:
             if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
                 cloudpickle.register_pickle_by_value(module)
-                registered.append(module)
+                self._wanted[module.__name__] += 1
+            elif self._wanted[module.__name__]:
+                self._wanted[module.__name__] += 1
+
+    def remove(self, module: ModuleType) -> None:
+        import cloudpickle
+
+        with self._lock:
+            if self._wanted[module.__name__] == 1:
+                cloudpickle.unregister_pickle_by_value(module)
+            if self._wanted[module.__name__]:
+                self._wanted[module.__name__] -= 1
+
+
+_by_value = _ByValue()
+
+
+@contextmanager
+def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
+    """Within the block, pickle what these modules define by value instead of by name."""
+    with ExitStack() as undo:
+        for module in modules:
+            _by_value.add(module)
+            undo.callback(_by_value.remove, module)
         yield
-    finally:
-        for module in registered:
-            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _remedy(error: BaseException) -> str:
