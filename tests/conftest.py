@@ -1,0 +1,22 @@
+"""Fixtures that several suites share."""
+
+from __future__ import annotations
+
+import cloudpickle
+import pytest
+
+from .support import SocketDaemon, filters, short_directory, socket_daemon
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _filters_travel_by_value():
+    cloudpickle.register_pickle_by_value(filters)
+    yield
+    cloudpickle.unregister_pickle_by_value(filters)
+
+
+@pytest.fixture(scope="session")
+def shared_socket_daemon() -> SocketDaemon:
+    """One socket daemon for all tests that leave it as it was."""
+    with short_directory() as directory, socket_daemon(directory / "soma.sock") as daemon:
+        yield daemon

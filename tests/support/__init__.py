@@ -1,0 +1,151 @@
+"""What the suites share: waiting for conditions, watching processes, starting the socket daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from soma_core.errors import StartFailed
+from soma_transport_socket import address
+
+__all__ = [
+    "SocketDaemon",
+    "descriptors",
+    "is_running",
+    "run_python",
+    "short_directory",
+    "socket_daemon",
+    "wait_until",
+    "wait_until_gone",
+]
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "") -> Any:
+    """Poll until a condition holds, and return what it returned.
+
+    Raises:
+        AssertionError: It did not hold in time.
+    """
+    deadline = time.monotonic() + timeout
+    while not (outcome := condition()):
+        assert time.monotonic() < deadline, what or f"not within {timeout:g} s"
+        time.sleep(0.01)
+    return outcome
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not a zombie that nobody has reaped yet."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def wait_until_gone(*pids: int, timeout: float = 20.0) -> None:
+    """Wait until none of these processes runs any more."""
+    wait_until(
+        lambda: not any(is_running(pid) for pid in pids),
+        timeout,
+        f"of {pids} still running: {[pid for pid in pids if is_running(pid)]}",
+    )
+
+
+def descriptors(pid: int | str = "self") -> dict[str, str]:
+    """The open file descriptors of a process, and what they are."""
+    found = {}
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[entry] = os.readlink(f"/proc/{pid}/fd/{entry}")
+        except FileNotFoundError:
+            continue  # the one that listed the directory
+    return found
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A new directory whose path leaves room for a socket's name."""
+    path = Path(tempfile.mkdtemp(prefix="soma-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class SocketDaemon:
+    """A running ``python -m soma_transport_socket``."""
+
+    def __init__(self, path: Path, arguments: Sequence[str] = (), **options: Any) -> None:
+        self.path = path
+        command = [sys.executable, "-m", "soma_transport_socket", "--path", str(path), *arguments]
+        self.process = subprocess.Popen(command, **options)
+        self.pid = self.process.pid
+        try:
+            wait_until(self._listens, 30.0, f"no daemon came up at {path}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, f"the daemon ended: {self.process.returncode}"
+        try:
+            address.connect(self.path, 1.0).close()
+        except (OSError, StartFailed):
+            return False
+        return True
+
+    def stop(self) -> int:
+        """End it with SIGTERM, by force if it must be, and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            status = self.process.wait(20.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return status
+
+
+@contextmanager
+def socket_daemon(path: Path, *arguments: str, **options: Any) -> Iterator[SocketDaemon]:
+    """A daemon at a path for the time of the block."""
+    daemon = SocketDaemon(path, arguments, **options)
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+def run_python(
+    source: str,
+    *arguments: object,
+    directory: Path,
+    timeout: float = 60.0,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run a script from a file in a directory, as a user would; its output is text.
+
+    Raises:
+        AssertionError: It failed; the message is what it wrote.
+    """
+    script = directory / "script.py"
+    script.write_text(source)
+    command = [sys.executable, str(script), *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, cwd=directory, **options
+    )
+    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

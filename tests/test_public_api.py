@@ -1,0 +1,97 @@
+"""The names that users see, and what importing them costs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import types
+
+import pytest
+
+import soma_core
+
+
+def public(module: types.ModuleType) -> set[str]:
+    """The public names of a namespace, but for submodules and imported modules."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+
+def test_the_public_api_is_exactly_what_all_lists() -> None:
+    assert public(soma_core) == set(soma_core.__all__)
+
+
+def test_all_is_sorted_and_without_repetition() -> None:
+    assert sorted(set(soma_core.__all__)) == soma_core.__all__
+
+
+def test_the_names_of_the_design_are_there() -> None:
+    promised = """
+        connect Worker RemoteFilter Filter FilterMeta FilterKind StreamMode Distribution
+        Schema DataType Dimension Fixed Dynamic
+        Tensor Text Json Bytes Object Empty Value Pong
+        SomaError PluginError PluginNotFound PluginLoadFailed PluginConflict PluginApiMismatch
+        ProtocolError TransportError StartFailed ChannelClosed WorkerDied DeadlineExceeded
+        RemoteError IncompatibleWorker StateLost
+    """
+    assert set(promised.split()) <= set(soma_core.__all__)
+
+
+def test_errors_form_the_documented_tree() -> None:
+    for name in soma_core.__all__:
+        member = getattr(soma_core, name)
+        if isinstance(member, type) and issubclass(member, Exception):
+            assert issubclass(member, soma_core.SomaError)
+    for plugin_error in ("NotFound", "LoadFailed", "Conflict", "ApiMismatch"):
+        assert issubclass(getattr(soma_core, f"Plugin{plugin_error}"), soma_core.PluginError)
+    for transport_error in ("StartFailed", "ChannelClosed", "WorkerDied", "DeadlineExceeded"):
+        assert issubclass(getattr(soma_core, transport_error), soma_core.TransportError)
+    assert issubclass(soma_core.DeadlineExceeded, TimeoutError)
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(soma_core.__path__, "soma_core.")
+    return sorted(m.name for m in found if not m.name.endswith("__main__"))
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_name_that_a_module_lists_exists_and_lists_are_sorted(name: str) -> None:
+    module = importlib.import_module(name)
+    listed = getattr(module, "__all__", [])
+    assert [item for item in listed if not hasattr(module, item)] == []
+    assert sorted(set(listed)) == sorted(listed)
+
+
+HEAVY = ("torch", "sklearn", "pandas", "rich", "typer", "cloudpickle", "safetensors", "hypothesis")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import soma_core",
+        "import soma_core.serve, soma_core.inline, soma_core.streams, soma_core.worker",
+        "import soma_core.discovery as d; d.installed_filters().list()",
+        "import soma_core.discovery as d; d.installed_transports().list()",
+        "import soma_transport_stdio, soma_transport_socket",
+    ],
+)
+def test_importing_soma_imports_nothing_heavy(statement: str) -> None:
+    code = f"import sys; {statement}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_core_imports_no_transport_package() -> None:
+    code = (
+        "import sys, soma_core, soma_core.serve, soma_core.inline; "
+        "print([name for name in sys.modules if name.startswith('soma_transport')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,219 @@
+"""Every call ends by its deadline, and what comes too late is nobody's."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import soma_core as soma
+from soma_core import conversation
+
+from ..support import filters as f
+from ..support import is_running, wait_until, wait_until_gone
+from .conftest import PROCESSES
+
+both = pytest.mark.parametrize("transport", PROCESSES)
+
+
+@pytest.fixture
+def short_grace(monkeypatch):
+    monkeypatch.setattr(conversation, "_GRACE", 0.5)
+
+
+@pytest.fixture
+def long_grace(monkeypatch):
+    """So that a slow machine does not take the worker away from under these tests."""
+    monkeypatch.setattr(conversation, "_GRACE", 30.0)
+
+
+@both
+@pytest.mark.parametrize("how", ["naps", "call", "loop"])
+def test_a_call_that_takes_too_long_is_interrupted_and_the_worker_stays(
+    connect, transport, how, long_grace
+):
+    worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
+    pid = worker.ping().pid
+    begun = time.monotonic()
+    with pytest.raises(soma.DeadlineExceeded) as caught:
+        worker.forward("sleep", (how, 60.0), timeout=0.3)
+    assert time.monotonic() - begun < 30.0
+    assert caught.value.worker_survived is True
+    assert isinstance(caught.value, TimeoutError)
+    for part in ("FORWARD", "sleep", "0.3 s"):
+        assert part in str(caught.value)
+    assert worker.forward("echo", 1) == 1
+    assert worker.ping().pid == pid
+
+
+@both
+@pytest.mark.parametrize("how", ["stubborn", "deaf"])
+def test_a_filter_that_does_not_stop_is_ended_with_its_worker(
+    connect, transport, how, short_grace
+):
+    worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
+    pid = worker.ping().pid
+    begun = time.monotonic()
+    with pytest.raises(soma.DeadlineExceeded) as caught:
+        worker.forward("sleep", (how, 60.0), timeout=0.3)
+    assert time.monotonic() - begun < 20.0
+    assert caught.value.worker_survived is False
+    wait_until_gone(pid)
+    with pytest.raises(soma.WorkerDied, match="FORWARD of node 'sleep' did not stop"):
+        worker.forward("echo", 1)
+    assert worker.status().alive is False
+
+
+@both
+def test_a_late_reply_is_never_given_to_the_next_call(connect, transport, long_grace):
+    def late(x, state):
+        try:
+            f.time.sleep(60)
+        except KeyboardInterrupt:
+            f.time.sleep(0.3)  # so that the reply comes well after the deadline
+        return f"late {x}"
+
+    worker = connect(transport, filters={"late": f.Apply(late), "echo": f.Echo()})
+    for number in range(3):
+        with pytest.raises(soma.DeadlineExceeded) as caught:
+            worker.forward("late", number, timeout=0.2)
+        assert caught.value.worker_survived is True
+        assert worker.forward("echo", number) == number
+
+
+@both
+def test_calls_that_end_just_in_time_or_just_not_leave_the_worker_in_step(
+    connect, transport, long_grace
+):
+    worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
+    outcomes = set()
+    for step in range(30):
+        try:
+            worker.forward("sleep", ("naps", 0.05), timeout=0.03 + step * 0.002)
+            outcomes.add("done")
+        except soma.DeadlineExceeded as error:
+            assert error.worker_survived
+            outcomes.add("late")
+        assert worker.forward("echo", step) == step
+    assert outcomes
+
+
+@both
+def test_time_spent_waiting_for_a_turn_counts(connect, transport):
+    worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(worker.forward, "sleep", ("naps", 1.5))
+        wait_until(lambda: worker.status().command == "FORWARD")
+        with pytest.raises(soma.DeadlineExceeded, match="was not sent") as caught:
+            worker.forward("echo", 1, timeout=0.1)
+        assert caught.value.worker_survived is True
+        assert call.result(30.0) == "done"
+    assert worker.forward("echo", 1) == 1
+
+
+@both
+def test_the_workers_own_timeout_holds_where_a_call_names_none(connect, transport, long_grace):
+    worker = connect(transport, filters={"sleep": f.Sleep()}, timeout=0.3)
+    with pytest.raises(soma.DeadlineExceeded):
+        worker.forward("sleep", ("naps", 60.0))
+    assert worker.forward("sleep", ("naps", 0.5), timeout=None) == "done"
+    assert worker.forward("sleep", ("naps", 0.5), timeout=30.0) == "done"
+
+
+@both
+@pytest.mark.parametrize("timeout", [0, 0.0, -1.0])
+def test_a_timeout_of_nothing_ends_at_once(connect, transport, timeout, long_grace):
+    worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
+    with pytest.raises(soma.DeadlineExceeded):
+        worker.forward("sleep", ("naps", 60.0), timeout=timeout)
+    assert worker.forward("echo", 1) == 1
+
+
+@both
+def test_every_kind_of_call_takes_a_timeout(connect, transport, long_grace):
+    slow = f.Apply(
+        lambda x, state: f.time.sleep(60) if x else x, lambda x, y: f.time.sleep(60) if x else {}
+    )
+    worker = connect(transport, filters={"slow": slow})
+    calls = [
+        lambda: worker.fit("slow", 1, timeout=0.2),
+        lambda: worker.composite_forward(["slow"], 1, timeout=0.2),
+        lambda: worker.composite_fit(["slow"], 1, timeout=0.2),
+        lambda: worker.batched_fit(["slow"], [1], timeout=0.2),
+    ]
+    for call in calls:
+        with pytest.raises(soma.DeadlineExceeded) as caught:
+            call()
+        assert caught.value.worker_survived
+    assert worker.forward("slow", 0) == 0
+
+
+@both
+def test_a_worker_that_does_not_read_does_not_hold_a_call_up(connect, transport, short_grace):
+    """The deadline holds while the command is being sent, too."""
+    import os
+    import signal
+
+    worker = connect(transport, filters={"echo": f.Echo()})
+    pid = worker.ping().pid
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    with pytest.raises(soma.DeadlineExceeded):
+        worker.forward("echo", bytes(50_000_000), timeout=0.3)
+    assert time.monotonic() - begun < 20.0
+    wait_until_gone(pid)
+
+
+@both
+def test_a_stopped_worker_is_ended_by_close(connect, transport):
+    import os
+    import signal
+
+    worker = connect(transport)
+    pid = worker.ping().pid
+    os.kill(pid, signal.SIGSTOP)
+    assert is_running(pid)
+    begun = time.monotonic()
+    worker.close()
+    assert time.monotonic() - begun < 8.0
+    wait_until_gone(pid)
+
+
+def test_ctrl_c_in_the_host_interrupts_the_call_and_leaves_the_worker(tmp_path, options):
+    """In a process of its own, whose main thread makes the call."""
+    from ..support import run_python
+
+    script = """
+import os, signal, sys, threading
+import soma_core as soma
+
+class Sleep:
+    def fit(self, x, y=None): return {}
+    def forward(self, x, state):
+        import time
+        if x:
+            open(x, "w").close()
+            time.sleep(60)
+        return "done"
+
+def press():
+    while not os.path.exists(sys.argv[3]):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+options = {"path": sys.argv[2]} if sys.argv[1] == "socket" else {}
+with soma.connect(sys.argv[1], filters={"sleep": Sleep()}, **options) as worker:
+    pid = worker.ping().pid
+    threading.Thread(target=press).start()
+    try:
+        worker.forward("sleep", sys.argv[3])
+    except KeyboardInterrupt:
+        print("interrupted")
+    assert worker.forward("sleep", "") == "done"
+    assert worker.ping().pid == pid
+"""
+    for transport in PROCESSES:
+        path = options(transport).get("path", "")
+        done = run_python(script, transport, path, tmp_path / transport, directory=tmp_path)
+        assert done.stdout == "interrupted\n", transport

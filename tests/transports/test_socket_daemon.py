@@ -1,0 +1,480 @@
+"""The socket daemon: its socket, its workers, and who may use them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import soma_core as soma
+from soma_core import conversation
+
+from ..support import (
+    SocketDaemon,
+    descriptors,
+    is_running,
+    run_python,
+    short_directory,
+    socket_daemon,
+    wait_until,
+    wait_until_gone,
+)
+from ..support import filters as f
+
+
+@pytest.fixture
+def directory():
+    with short_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def daemon(directory):
+    """A daemon of the test's own."""
+    with socket_daemon(directory / "own.sock") as started:
+        yield started
+
+
+def refused(path: Path, *arguments: str) -> str:
+    """Start a daemon that must refuse to start; returns what it said."""
+    command = [sys.executable, "-m", "soma_transport_socket", "--path", str(path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+# The socket
+
+
+def test_the_socket_has_mode_0600_in_a_directory_of_mode_0700(directory):
+    path = directory / "new" / "soma.sock"
+    with socket_daemon(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_directory_that_others_may_write_to_is_refused(directory):
+    path = directory / "open" / "soma.sock"
+    path.parent.mkdir()
+    path.parent.chmod(0o777)
+    assert "other users may replace files" in refused(path)
+
+
+def test_a_stale_socket_is_replaced(directory):
+    path = directory / "soma.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with socket_daemon(path), soma.connect("socket", path=path) as worker:
+        assert worker.ping().pid
+
+
+def test_a_second_daemon_is_refused_and_the_first_goes_on(daemon):
+    said = refused(daemon.path)
+    assert str(daemon.path) in said
+    assert "already listens" in said
+    with soma.connect("socket", path=daemon.path) as worker:
+        assert worker.ping().pid
+
+
+@pytest.mark.parametrize("kind", ["a file", "a directory", "a link to a file"])
+def test_what_is_no_socket_is_refused_and_left_alone(directory, kind):
+    path = directory / "soma.sock"
+    if kind == "a file":
+        path.write_text("mine")
+    elif kind == "a directory":
+        path.mkdir()
+    else:
+        (directory / "target").write_text("mine")
+        path.symlink_to(directory / "target")
+    assert "not a socket" in refused(path)
+    assert path.exists()
+
+
+def test_a_path_longer_than_a_socket_address_works(directory):
+    path = directory / ("d" * 100) / ("e" * 100) / "soma.sock"
+    with socket_daemon(path) as daemon, soma.connect("socket", path=path) as worker:
+        assert worker.ping().pid
+        worker.close()
+        daemon.stop()
+        assert not path.exists()
+
+
+def test_a_relative_path_works(directory):
+    command = [sys.executable, "-m", "soma_transport_socket", "--path", "soma.sock"]
+    process = subprocess.Popen(command, cwd=directory)
+    try:
+        wait_until((directory / "soma.sock").exists)
+        with soma.connect("socket", path=directory / "soma.sock") as worker:
+            assert worker.ping().pid
+    finally:
+        process.terminate()
+        assert process.wait(20.0) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_daemon_its_workers_and_its_socket(directory, number):
+    path = directory / "soma.sock"
+    with socket_daemon(path) as daemon:
+        workers = [
+            soma.connect("socket", path=path, filters={"sleep": f.Sleep()}) for _ in range(2)
+        ]
+        pids = [worker.ping().pid for worker in workers]
+        daemon.process.send_signal(number)
+        assert daemon.process.wait(20.0) == 0
+        assert not path.exists()
+        wait_until_gone(*pids)
+        for worker in workers:
+            with pytest.raises(soma.TransportError):
+                worker.forward("sleep", ("naps", 0.0))
+            worker.close()
+
+
+def test_a_signal_ends_workers_that_are_busy_in_c_or_deaf(directory):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = directory / "soma.sock"
+    with socket_daemon(path) as daemon, ThreadPoolExecutor() as pool:
+        workers = [
+            soma.connect("socket", path=path, filters={"sleep": f.Sleep()}) for _ in range(2)
+        ]
+        pids = [worker.ping().pid for worker in workers]
+        calls = [
+            pool.submit(worker.forward, "sleep", (how, 600.0))
+            for worker, how in zip(workers, ["call", "deaf"], strict=True)
+        ]
+        wait_until(lambda: all(worker.status().command for worker in workers))
+        daemon.process.terminate()
+        assert daemon.process.wait(20.0) == 0
+        wait_until_gone(*pids)
+        for call in calls:
+            with pytest.raises(soma.WorkerDied):
+                call.result(20.0)
+        for worker in workers:
+            worker.close()
+
+
+def test_a_socket_that_somebody_else_put_there_is_not_removed(directory):
+    path = directory / "soma.sock"
+    with socket_daemon(path) as daemon:
+        path.unlink()
+        path.write_text("mine")
+        assert daemon.stop() == 0
+        assert path.read_text() == "mine"
+
+
+def test_a_daemon_whose_socket_was_removed_still_ends(directory):
+    path = directory / "soma.sock"
+    with socket_daemon(path) as daemon:
+        path.unlink()
+        assert daemon.stop() == 0
+
+
+# Workers
+
+
+def test_each_client_has_a_worker_of_its_own(daemon):
+    with (
+        soma.connect("socket", path=daemon.path, filters={"node": f.Mean()}) as one,
+        soma.connect("socket", path=daemon.path, filters={"node": f.Mean()}) as other,
+    ):
+        assert one.ping().pid != other.ping().pid
+        assert len({one.ping().pid, other.ping().pid, daemon.pid}) == 3
+        one.fit("node", [1.0])
+        other.fit("node", [5.0])
+        assert one.forward("node", [1.0]).tolist() == [0.0]
+        assert other.forward("node", [1.0]).tolist() == [-4.0]
+        one.load({"extra": f.Echo()})
+        with pytest.raises(soma.RemoteError, match="unknown node 'extra'"):
+            other.forward("extra", 1)
+
+
+def test_a_client_whose_worker_dies_does_not_disturb_the_others(daemon):
+    with (
+        soma.connect("socket", path=daemon.path, filters={"process": f.Process()}) as one,
+        soma.connect("socket", path=daemon.path, filters={"echo": f.Echo()}) as other,
+    ):
+        with pytest.raises(soma.WorkerDied):
+            one.forward("process", ("kill", signal.SIGKILL))
+        assert other.forward("echo", 1) == 1
+
+
+def test_a_worker_ends_with_its_client(daemon):
+    worker = soma.connect("socket", path=daemon.path)
+    pid = worker.ping().pid
+    worker.close()
+    wait_until_gone(pid)
+
+
+KILLED_CLIENT = """
+import os, sys
+import soma_core as soma
+
+class Busy:
+    def fit(self, x, y=None): return {}
+    def forward(self, x, state):
+        import os, time
+        with open(x, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(600)
+
+soma.connect("socket", path=sys.argv[1], filters={"busy": Busy()}).forward("busy", sys.argv[2])
+"""
+
+
+def test_a_worker_ends_with_its_client_that_was_killed_in_a_call(daemon, directory):
+    note, script = directory / "pid", directory / "client.py"
+    script.write_text(KILLED_CLIENT)
+    client = subprocess.Popen([sys.executable, str(script), str(daemon.path), str(note)])
+    wait_until(lambda: note.exists() and note.read_text())
+    worker = int(note.read_text())
+    client.kill()
+    client.wait()
+    wait_until_gone(worker)
+    with soma.connect("socket", path=daemon.path) as another:
+        assert another.ping().pid
+
+
+def test_a_killed_daemon_takes_its_workers_with_it(directory):
+    with socket_daemon(directory / "soma.sock") as daemon:
+        busy = soma.connect("socket", path=daemon.path, filters={"process": f.Process()})
+        pid = busy.ping().pid
+        grandchild = busy.forward("process", ("grandchild",))
+        daemon.process.kill()
+        wait_until_gone(pid, grandchild)
+        with pytest.raises(soma.WorkerDied):
+            busy.ping()
+        busy.close()
+    with socket_daemon(directory / "soma.sock"):
+        pass  # what it left behind is replaced
+
+
+def test_a_call_under_way_when_the_daemon_is_killed_is_a_death(directory):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with socket_daemon(directory / "soma.sock") as daemon, ThreadPoolExecutor() as pool:
+        worker = soma.connect("socket", path=daemon.path, filters={"sleep": f.Sleep()})
+        call = pool.submit(worker.forward, "sleep", ("call", 600.0))
+        wait_until(lambda: worker.status().command)
+        daemon.process.kill()
+        with pytest.raises(soma.WorkerDied, match="FORWARD of node 'sleep'"):
+            call.result(20.0)
+        worker.close()
+
+
+def test_a_daemon_that_is_held_up_does_not_make_workers_look_dead(daemon):
+    """Whoever cannot be asked whether a worker has died has not said that it did."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with (
+        soma.connect("socket", path=daemon.path, filters={"sleep": f.Sleep()}) as worker,
+        ThreadPoolExecutor() as pool,
+    ):
+        call = pool.submit(worker.forward, "sleep", ("naps", 3.0))
+        wait_until(lambda: worker.status().command)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            assert call.result(20.0) == "done"
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+
+
+def test_what_one_worker_leaves_behind_does_not_hold_other_clients_up(daemon):
+    """A grandchild keeps the stderr of a dead worker open, which the daemon reads to its end."""
+    left = []
+    with soma.connect("socket", path=daemon.path, filters={"sleep": f.Sleep()}) as patient:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor() as pool:
+            call = pool.submit(patient.forward, "sleep", ("naps", 4.0))
+            wait_until(lambda: patient.status().command)
+            for _ in range(3):
+                worker = soma.connect("socket", path=daemon.path, filters={"process": f.Process()})
+                left.append(worker.forward("process", ("forked_grandchild_of_another_session",)))
+                os.kill(worker.ping().pid, signal.SIGKILL)
+                worker.close()
+            try:
+                assert call.result(20.0) == "done"
+            finally:
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_client_that_dies_leaves_nothing_open_in_the_daemon(daemon):
+    with soma.connect("socket", path=daemon.path) as worker:
+        worker.ping()
+    wait_until(lambda: len(children(daemon.pid)) == 0)
+    before = len(descriptors(daemon.pid))
+    for _ in range(5):
+        with soma.connect("socket", path=daemon.path, filters={"echo": f.Echo()}) as worker:
+            worker.forward("echo", 1)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(daemon.path))
+    wait_until(lambda: len(descriptors(daemon.pid)) <= before, what="descriptors stay open")
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.parametrize("start", [b"\x93", b"\x93SOM", b"\x93SOMR", b"\x93SOMR{}"])
+@pytest.mark.parametrize("how", ["waits", "goes", "says that no more comes"])
+def test_a_client_that_says_half_a_request_does_not_keep_the_daemon_busy(daemon, start, how):
+    before = len(descriptors(daemon.pid))
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(daemon.path))
+    client.sendall(start)
+    if how == "goes":
+        client.close()
+    elif how == "says that no more comes":
+        client.shutdown(socket.SHUT_WR)
+    ticks = cpu_ticks(daemon.pid)
+    time.sleep(0.5)  # the time in which it should do nothing
+    assert cpu_ticks(daemon.pid) - ticks < 20, "the daemon is busy with nothing"
+    client.close()
+    with soma.connect("socket", path=daemon.path) as worker:
+        assert worker.ping().pid
+    wait_until(lambda: len(descriptors(daemon.pid)) <= before, what="the connection stays open")
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"\x93SOMR{}\n", b"\x93SOMRhello\n", b'\x93SOMR{"op":"status","worker":"nobody"}\n'],
+)
+def test_a_request_that_is_none_is_answered_and_the_daemon_goes_on(daemon, request_line):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20.0)
+        client.connect(str(daemon.path))
+        client.sendall(request_line)
+        assert b'"ok":false' in client.recv(4096)
+    with soma.connect("socket", path=daemon.path) as worker:
+        assert worker.ping().pid
+
+
+def test_many_clients_at_once(daemon):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def use(number: int) -> int:
+        with soma.connect("socket", path=daemon.path, filters={"echo": f.Echo()}) as worker:
+            return worker.forward("echo", number)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(use, range(8))) == list(range(8))
+    wait_until(lambda: len(children(daemon.pid)) == 0)
+
+
+# Who may use it
+
+
+def test_a_daemon_without_pickle_refuses_pickles_whatever_the_client_wants(directory):
+    path = directory / "soma.sock"
+    with socket_daemon(path, "--pickle=never"), soma.connect("socket", path=path) as worker:
+        with pytest.raises(soma.RemoteError) as caught:
+            worker.load({"echo": f.Echo()})
+        assert caught.value.code is soma.ErrorCode.PICKLE_REFUSED
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_is_refused(directory):
+    path = directory / "soma.sock"
+    script = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+for start in (b'{"cmd":"PING"}\\n', b'\\x93SOMR{"op":"connect"}\\n'):
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(20)
+    client.connect(sys.argv[1])
+    answer = b""
+    try:
+        client.sendall(start)
+    except ConnectionError:
+        pass  # it did not wait to hear it
+    try:
+        while data := client.recv(4096):
+            answer += data
+    except ConnectionError:
+        pass
+    client.close()
+    print(answer.decode().strip())
+"""
+    with socket_daemon(path):
+        directory.chmod(0o755)
+        path.chmod(0o666)
+        said = run_python(script, path, directory=directory).stdout.splitlines()
+        assert len(said) == 2
+        assert all('"ok":false' in line and "nobody else" in line for line in said)
+        with soma.connect("socket", path=path) as worker:
+            assert worker.ping().pid
+
+
+def test_what_listens_there_and_is_no_daemon_is_told(directory):
+    import threading
+
+    path = directory / "other.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"220 welcome\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(soma.StartFailed, match="not a soma daemon"):
+            soma.connect("socket", path=path)
+        thread.join()
+
+
+def test_a_client_waits_a_little_for_a_daemon_that_starts(directory):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = directory / "soma.sock"
+    with ThreadPoolExecutor() as pool:
+        # Three attempts, since a slow machine may take longer than the client's patience.
+        def connect():
+            for attempt in range(10):
+                try:
+                    return soma.connect("socket", path=path)
+                except soma.StartFailed:
+                    if attempt == 9:
+                        raise
+
+        connecting = pool.submit(connect)
+        with socket_daemon(path), connecting.result(60.0) as worker:
+            assert worker.ping().pid
+
+
+def test_a_deadline_kills_a_worker_behind_the_daemon(daemon, monkeypatch):
+    monkeypatch.setattr(conversation, "_GRACE", 0.3)
+    with soma.connect("socket", path=daemon.path, filters={"sleep": f.Sleep()}) as worker:
+        pid = worker.ping().pid
+        with pytest.raises(soma.DeadlineExceeded) as caught:
+            worker.forward("sleep", ("deaf", 600.0), timeout=0.2)
+        assert caught.value.worker_survived is False
+        wait_until_gone(pid)
+        assert is_running(daemon.pid)
+
+
+def test_daemons_share_nothing(directory):
+    with socket_daemon(directory / "a.sock") as one, socket_daemon(directory / "b.sock") as other:
+        assert isinstance(one, SocketDaemon)
+        with soma.connect("socket", path=other.path) as worker:
+            one.stop()
+            assert worker.ping().pid
