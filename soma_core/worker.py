@@ -12,7 +12,7 @@ from enum import Enum
 from types import ModuleType, TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from soma_core.conversation import Conversation, Progress, Reply
 from soma_core.discovery import installed_transports
@@ -754,6 +754,8 @@ class RemoteFilter(Filter):
     Attributes:
         node_id: The node.
     """
+
+    model_config = ConfigDict(defer_build=True)
 
     node_id: str
     _worker: Worker = PrivateAttr()

@@ -38,9 +38,7 @@ StateFormat = Literal["torch", "cloudpickle", "value", "safetensors"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, defer_build=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class Command(_Model):

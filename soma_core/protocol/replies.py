@@ -42,7 +42,6 @@ class _Model(BaseModel):
         extra="forbid",
         strict=True,
         defer_build=True,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
     )
 

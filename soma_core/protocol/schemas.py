@@ -8,14 +8,17 @@ that the shape and the payload of a Tensor agree, and that 1.0 is not an integer
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
+from soma_core.protocol import commands, replies
 from soma_core.protocol.commands import COMMANDS, FilterSpec
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
 from soma_core.protocol.versions import PROTOCOL_VERSION
@@ -111,7 +114,9 @@ def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, JsonSchema]:
     ]
     _, schema = models_json_schema(inputs, schema_generator=_Generator)
     definitions: dict[str, JsonSchema] = {
-        name: _require_constants(_describe_properties(_simplified(definition)))
+        name: _require_constants(
+            _describe_properties(_simplified(_with_attribute_docstrings(name, definition)))
+        )
         for name, definition in schema["$defs"].items()
     }
     for model, rule in _RULES.items():
@@ -165,6 +170,33 @@ def _simplify(node: JsonSchema) -> JsonSchema:
 def _plain(docstring: str) -> str:
     """A docstring without the markup of Sphinx."""
     return re.sub(r":\w+:(`\w+`)", r"\1", docstring).replace("``", "`")
+
+
+def _with_attribute_docstrings(name: str, definition: JsonSchema) -> JsonSchema:
+    """Give properties the docstrings that follow the attributes of a message model.
+
+    pydantic would read them from the source whenever the models are imported; here they are
+    read when somebody wants a schema.
+    """
+    model = getattr(commands, name, None) or getattr(replies, name, None)
+    if model is None:
+        return definition
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base.__module__ in (commands.__name__, replies.__name__):
+            for attribute, text in _attribute_docstrings(base):
+                if attribute in definition.get("properties", {}):
+                    definition["properties"][attribute]["description"] = text
+    return definition
+
+
+def _attribute_docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)
+    for attribute, after in pairwise(definition.body):
+        if not (isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name)):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            yield attribute.target.id, inspect.cleandoc(str(after.value.value))
 
 
 def _describe_properties(definition: JsonSchema) -> JsonSchema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -246,14 +247,17 @@ def test_a_grandchild_of_the_same_group_ends_when_the_worker_is_closed(connect, 
     wait_until_gone(*left)
 
 
-def test_a_worker_that_somebody_else_waited_for_is_told_as_ended(connect):
+def test_a_worker_that_somebody_else_waited_for_is_told_as_ended():
     """Some frameworks wait for any child; the exit status is lost to us then."""
-    worker = connect("stdio", filters={"echo": f.Echo()})
+    worker = soma.connect("stdio", filters={"echo": f.Echo()})
     pid = worker.ping().pid
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     with pytest.raises(soma.WorkerDied, match="status unknown"):
         worker.forward("echo", 1)
+    worker.close()
+    del worker
+    gc.collect()  # here, so that a warning of the process that was never reaped belongs to this
 
 
 @both
@@ -280,7 +284,7 @@ def resources() -> tuple[int, int]:
 
 
 @both
-def test_fifty_workers_leave_no_descriptors_and_no_processes(connect, transport):
+def test_many_workers_leave_no_descriptors_and_no_processes(connect, transport):
     def use(number: int) -> soma.Worker:
         worker = connect(transport, filters={"echo": f.Echo()} if number % 5 == 0 else None)
         if number % 5 == 0:
@@ -292,10 +296,10 @@ def test_fifty_workers_leave_no_descriptors_and_no_processes(connect, transport)
     pids: list[int] = []
     use(0)  # opens what is opened once and kept
     before = resources()
-    kept = [use(number) for number in range(50)]
+    kept = [use(number) for number in range(15)]
     wait_until_gone(*pids)
     wait_until(lambda: resources() <= before, 5.0, f"{before} became {resources()}")
-    assert len(kept) == 50
+    assert len(kept) == 15
 
 
 @both

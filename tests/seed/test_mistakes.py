@@ -36,6 +36,7 @@ from .filters import (
     torch_saved,
 )
 
+
 def mistake(failure: str, error: type[Exception] = AssertionError, *, torch: bool = False):
     """Run a check against ours, where it must pass, and the original, where it must fail.
 
@@ -355,7 +356,9 @@ def test_an_unknown_node_is_told_with_those_that_are_loaded(host):
     load(host, first=Echo(), second=Echo())
     reply = host.ask("FORWARD", node_id="thrid", data=1)
     assert reply["ok"] is False
-    assert all(name in reply["error"] for name in ("thrid", "first", "second")), "says only the name"
+    assert all(name in reply["error"] for name in ("thrid", "first", "second")), (
+        "says only the name"
+    )
 
 
 @mistake("names no versions")

@@ -116,7 +116,7 @@ def of_the_original(warm_host):
 
 
 def comparable(reply: dict[str, Any]) -> dict[str, Any]:
-    """A reply without what may differ: bytes are read, and errors shortened to their first words."""
+    """A reply without what may differ: errors are left out, and bytes are read."""
     known = {}
     for name, content in reply.items():
         if name in BASE64:
@@ -282,11 +282,7 @@ def test_gradients_of_one_are_applied_by_the_other(maker, reader, warm_host):
 def test_all_eleven_commands_of_the_original_are_in_the_transcripts(daemon, hosts):
     used = {cmd for cmd, _ in PLAIN + TORCH} | {"APPLY_GRADIENTS", "SHUTDOWN"}
     known = hosts(daemon).ask("FIT_WELL")["error"]
-    eleven = (
-        "LOAD FIT FORWARD COMPOSITE_FORWARD COMPOSITE_FIT BATCHED_FIT GET_STATE SET_STATE "
-        "GET_GRADIENTS APPLY_GRADIENTS SHUTDOWN"
-    ).split()
+    eleven = ["LOAD", "FIT", "FORWARD", "COMPOSITE_FORWARD", "COMPOSITE_FIT", "BATCHED_FIT"]
+    eleven += ["GET_STATE", "SET_STATE", "GET_GRADIENTS", "APPLY_GRADIENTS", "SHUTDOWN"]
     assert used >= set(eleven)
     assert all(name in known for name in eleven)
-
-

@@ -72,7 +72,7 @@ class Spoil:
 
     def forward(self, x, state):
         x[...] = 0
-        return None
+        return
 
 
 class Mean(soma.Filter):
@@ -283,7 +283,7 @@ class Threads:
 
         def work():
             while True:
-                print("noise")
+                print("noise")  # noqa: T201 - what it is about
                 time.sleep(0.001)
 
         threading.Thread(target=work).start()

@@ -49,9 +49,7 @@ def test_a_call_that_takes_too_long_is_interrupted_and_the_worker_stays(
 
 @both
 @pytest.mark.parametrize("how", ["stubborn", "deaf"])
-def test_a_filter_that_does_not_stop_is_ended_with_its_worker(
-    connect, transport, how, short_grace
-):
+def test_a_filter_that_does_not_stop_is_ended_with_its_worker(connect, transport, how, short_grace):
     worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
     pid = worker.ping().pid
     begun = time.monotonic()
@@ -93,10 +91,9 @@ def test_calls_that_end_just_in_time_or_just_not_leave_the_worker_in_step(
             worker.forward("sleep", ("naps", 0.05), timeout=0.03 + step * 0.002)
             outcomes.add("done")
         except soma.DeadlineExceeded as error:
-            assert error.worker_survived
-            outcomes.add("late")
+            outcomes.add("late" if error.worker_survived else "ended")
         assert worker.forward("echo", step) == step
-    assert outcomes
+    assert outcomes <= {"done", "late"}
 
 
 @both

@@ -26,8 +26,8 @@ from .conftest import PROCESSES
 both = pytest.mark.parametrize("transport", PROCESSES)
 
 HARMLESS: dict[str, Any] = {
-    "print": lambda x, s: print("noise", flush=True),
-    "print without an end": lambda x, s: print("noise", end=""),
+    "print": lambda x, s: print("noise", flush=True),  # noqa: T201
+    "print without an end": lambda x, s: print("noise", end=""),  # noqa: T201
     "write to sys.stdout's buffer": lambda x, s: f.sys.stdout.buffer.write(b"noise\n"),
     "write to sys.__stdout__": lambda x, s: f.sys.__stdout__.write("noise\n"),
     "write to fd 1": lambda x, s: f.os.write(1, b"noise\n"),
@@ -47,8 +47,10 @@ HARMLESS: dict[str, Any] = {
     "ignore SIGPIPE": lambda x, s: f.signal.signal(f.signal.SIGPIPE, f.signal.SIG_DFL) and None,
     "raise SIGINT": lambda x, s: f.signal.raise_signal(f.signal.SIGINT),
     "raise SIGCHLD": lambda x, s: f.signal.raise_signal(f.signal.SIGCHLD),
-    "set a timer": lambda x, s: f.signal.signal(f.signal.SIGALRM, lambda *_: None)
-    and f.signal.setitimer(f.signal.ITIMER_REAL, 0.01, 0.01),
+    "set a timer": lambda x, s: (
+        f.signal.signal(f.signal.SIGALRM, lambda *_: None)
+        and f.signal.setitimer(f.signal.ITIMER_REAL, 0.01, 0.01)
+    ),
     "a warning": lambda x, s: __import__("warnings").warn("noise", stacklevel=2),
     "logging": lambda x, s: __import__("logging").getLogger().error("noise"),
     "a umask": lambda x, s: f.os.umask(0o777),
@@ -119,7 +121,7 @@ def test_os_exit_is_a_death_with_its_status(connect, transport):
 
 def test_what_a_filter_prints_is_logged(connect, caplog):
     caplog.set_level("INFO", "soma.worker")
-    worker = connect("stdio", filters={"prints": f.Apply(lambda x, s: print("noise"))})
+    worker = connect("stdio", filters={"prints": f.Apply(HARMLESS["print"])})
     worker.forward("prints", None)
     wait_until(lambda: any("noise" in record.getMessage() for record in caplog.records))
 
@@ -129,7 +131,9 @@ def test_a_changed_sigint_handler_is_put_back_before_the_next_command(connect, t
     worker = connect(
         transport,
         filters={
-            "changes": f.Apply(lambda x, s: f.signal.signal(f.signal.SIGINT, f.signal.SIG_IGN) and 0),
+            "changes": f.Apply(
+                lambda x, s: f.signal.signal(f.signal.SIGINT, f.signal.SIG_IGN) and 0
+            ),
             "sleep": f.Sleep(),
         },
     )
@@ -168,9 +172,12 @@ def test_files_in_the_workers_cwd_do_not_replace_modules(connect, shadows):
 
 
 def test_files_in_the_socket_daemons_cwd_do_not_replace_modules(shadows):
-    with short_directory() as directory, socket_daemon(directory / "s", cwd=shadows) as daemon:
-        with soma.connect("socket", path=daemon.path, filters={"echo": f.Echo()}) as worker:
-            assert worker.forward("echo", {1: 2}) == {1: 2}
+    with (
+        short_directory() as directory,
+        socket_daemon(directory / "s", cwd=shadows) as daemon,
+        soma.connect("socket", path=daemon.path, filters={"echo": f.Echo()}) as worker,
+    ):
+        assert worker.forward("echo", {1: 2}) == {1: 2}
 
 
 LEFT_RUNNING: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Where filters and data come from: __main__, lambdas, local modules; or pickle is off altogether."""
+"""Where filters and data come from: __main__, lambdas, local modules; and pickle=never."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def test_a_worker_that_does_not_answer_fails_within_the_start_timeout(monkeypatc
     from soma_core import conversation
 
     monkeypatch.setattr(conversation, "_GRACE", 0.3)
-    with pytest.raises(soma.StartFailed, match="did not end within 0.5 s"):
+    with pytest.raises(soma.StartFailed, match=r"did not end within 0\.5 s"):
         soma.connect("stdio", command=["sh", "-c", "exec sleep 60"], start_timeout=0.5)
 
 
@@ -374,12 +374,17 @@ def test_a_worker_refuses_to_be_used_in_a_forked_child(run, transport):
 
 @over_each
 def test_closing_a_worker_in_a_forked_child_leaves_the_parents_alone(run, transport):
-    assert run(transport, FORK.replace("CHILD", "worker.close()"), {"mine.py": MODULE}) == "0\nTrue\n"
+    assert (
+        run(transport, FORK.replace("CHILD", "worker.close()"), {"mine.py": MODULE}) == "0\nTrue\n"
+    )
 
 
 @over_each
 def test_shutting_a_worker_down_in_a_forked_child_leaves_the_parents_alone(run, transport):
-    assert run(transport, FORK.replace("CHILD", "worker.shutdown()"), {"mine.py": MODULE}) == "0\nTrue\n"
+    assert (
+        run(transport, FORK.replace("CHILD", "worker.shutdown()"), {"mine.py": MODULE})
+        == "0\nTrue\n"
+    )
 
 
 @over_each

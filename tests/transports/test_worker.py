@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import time
 import traceback
@@ -362,7 +363,13 @@ def test_a_node_is_a_filter_of_its_own(warm):
 
 
 def test_an_error_of_a_filter_is_also_of_its_builtin_type(warm):
-    for name in ("ValueError", "KeyError", "ZeroDivisionError", "FileNotFoundError", "TimeoutError"):
+    for name in (
+        "ValueError",
+        "KeyError",
+        "ZeroDivisionError",
+        "FileNotFoundError",
+        "TimeoutError",
+    ):
         kind = vars(__import__("builtins"))[name]
         with pytest.raises(kind) as caught:
             warm.forward("fail", (name, "no luck"))
@@ -397,7 +404,9 @@ def test_a_remote_error_pickles(warm):
     assert (again.code, again.node_id, str(again)) == (ErrorCode.FILTER_FAILED, "fail", "no luck")
 
 
-@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "StopIteration"])
+@pytest.mark.parametrize(
+    "name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "StopIteration"]
+)
 def test_whatever_a_filter_raises_is_an_error_reply(warm, name):
     with pytest.raises(RemoteError) as caught:
         warm.forward("fail", (name, "no luck"))
@@ -468,7 +477,7 @@ def test_an_unknown_node_is_told_with_those_that_are_loaded(warm):
         lambda: warm.unload(["nobody"]),
     ]
     for call in calls:
-        with pytest.raises(RemoteError, match="unknown node 'nobody'; loaded nodes: .*'echo'") as e:
+        with pytest.raises(RemoteError, match=r"unknown node 'nobody'.*'echo'") as e:
             call()
         assert e.value.code is ErrorCode.UNKNOWN_NODE
 
@@ -502,7 +511,7 @@ def test_calls_of_several_threads_run_one_at_a_time(connect, transport):
     worker = connect(transport, filters={"span": f.Apply(span)})
     with ThreadPoolExecutor(4) as pool:
         spans = sorted(pool.map(lambda x: worker.forward("span", x), range(4)))
-    for (_, ended), (begun, _) in zip(spans, spans[1:], strict=False):
+    for (_, ended), (begun, _) in itertools.pairwise(spans):
         assert ended <= begun
 
 
