@@ -108,7 +108,9 @@ class Catalog:
         (entry_point,) = claims
         try:
             return entry_point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may call sys.exit when it is imported
             distribution, version = _distribution(entry_point)
             raise PluginLoadFailed(
                 f"the {self.kind} {name!r} of {distribution} {version} cannot be loaded from "

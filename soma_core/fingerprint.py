@@ -10,7 +10,7 @@ import inspect
 import pathlib
 import types
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -20,7 +20,19 @@ from pydantic import BaseModel
 
 __all__ = ["fingerprint"]
 
-Feed = Callable[[bytes], object]
+
+class _Digest:
+    """The hash so far, and the functions that are being hashed: they may refer to themselves."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self.under_way: list[object] = []
+
+    def __call__(self, content: bytes) -> None:
+        self._sha256.update(content)
+
+    def hexdigest(self) -> str:
+        return self._sha256.hexdigest()
 
 
 def fingerprint(value: object) -> str:
@@ -32,18 +44,18 @@ def fingerprint(value: object) -> str:
     Raises:
         TypeError: The value holds an object of another type.
     """
-    digest = hashlib.sha256()
-    _feed(digest.update, value)
+    digest = _Digest()
+    _feed(digest, value)
     return digest.hexdigest()
 
 
-def _part(feed: Feed, kind: str, content: bytes) -> None:
+def _part(feed: _Digest, kind: str, content: bytes) -> None:
     """One element, its kind and length first so that no two contents can run together."""
     feed(f"{kind}:{len(content)}:".encode())
     feed(content)
 
 
-def _children(feed: Feed, kind: str, items: Iterable[object]) -> None:
+def _children(feed: _Digest, kind: str, items: Iterable[object]) -> None:
     listed = list(items)
     feed(f"{kind}[{len(listed)}]".encode())
     for item in listed:
@@ -51,7 +63,7 @@ def _children(feed: Feed, kind: str, items: Iterable[object]) -> None:
 
 
 @functools.singledispatch
-def _content(value: object, feed: Feed) -> None:
+def _content(value: object, feed: _Digest) -> None:
     if is_dataclass(value):
         _children(
             feed,
@@ -68,15 +80,17 @@ def _content(value: object, feed: Feed) -> None:
         )
 
 
-def _feed(feed: Feed, value: object) -> None:
+def _feed(feed: _Digest, value: object) -> None:
     _content(value, feed)
 
 
 @_content.register
-def _(value: None, feed: Feed) -> None:
+def _(value: None, feed: _Digest) -> None:
     _part(feed, "none", b"")
 
 
+@_content.register(types.EllipsisType)
+@_content.register(types.NotImplementedType)
 @_content.register(bool)
 @_content.register(int)
 @_content.register(float)
@@ -87,46 +101,46 @@ def _(value: None, feed: Feed) -> None:
 @_content.register(datetime.date)
 @_content.register(datetime.time)
 @_content.register(datetime.timedelta)
-def _(value: object, feed: Feed) -> None:
+def _(value: object, feed: _Digest) -> None:
     _part(feed, type(value).__name__, repr(value).encode())
 
 
 @_content.register
-def _(value: str, feed: Feed) -> None:
+def _(value: str, feed: _Digest) -> None:
     _part(feed, "str", value.encode("utf-8", "surrogatepass"))
 
 
 @_content.register(bytes)
 @_content.register(bytearray)
-def _(value: bytes, feed: Feed) -> None:
+def _(value: bytes, feed: _Digest) -> None:
     _part(feed, "bytes", bytes(value))
 
 
 @_content.register(list)
 @_content.register(tuple)
-def _(value: list[object], feed: Feed) -> None:
+def _(value: list[object], feed: _Digest) -> None:
     _children(feed, type(value).__name__, value)
 
 
 @_content.register(set)
 @_content.register(frozenset)
-def _(value: set[object], feed: Feed) -> None:
+def _(value: set[object], feed: _Digest) -> None:
     _children(feed, "set", sorted(fingerprint(item) for item in value))
 
 
 @_content.register(Mapping)
-def _(value: Mapping[object, object], feed: Feed) -> None:
+def _(value: Mapping[object, object], feed: _Digest) -> None:
     pairs = sorted((fingerprint(key), fingerprint(item)) for key, item in value.items())
     _children(feed, "dict", pairs)
 
 
 @_content.register
-def _(value: Enum, feed: Feed) -> None:
+def _(value: Enum, feed: _Digest) -> None:
     _children(feed, "enum", [type(value), value.name])
 
 
 @_content.register
-def _(value: BaseModel, feed: Feed) -> None:
+def _(value: BaseModel, feed: _Digest) -> None:
     _children(
         feed,
         "model",
@@ -136,54 +150,66 @@ def _(value: BaseModel, feed: Feed) -> None:
 
 @_content.register(np.ndarray)
 @_content.register(np.generic)
-def _(value: Any, feed: Feed) -> None:
+def _(value: Any, feed: _Digest) -> None:
     array = np.asarray(value)
     if array.dtype.hasobject:
         _children(feed, "array", [list(array.shape), array.ravel().tolist()])
     else:
-        _children(feed, "array", [array.dtype.str, list(array.shape), array.tobytes()])
+        _children(feed, "array", [repr(array.dtype), list(array.shape), array.tobytes()])
+
+
+@_content.register(np.ma.MaskedArray)
+def _(value: Any, feed: _Digest) -> None:
+    mask = np.ma.getmaskarray(value)
+    _children(feed, "masked", [value.filled(value.fill_value), mask, value.fill_value])
 
 
 @_content.register
-def _(value: type, feed: Feed) -> None:
+def _(value: type, feed: _Digest) -> None:
     _part(feed, "class", f"{value.__module__}:{value.__qualname__}".encode())
 
 
 @_content.register
-def _(value: types.ModuleType, feed: Feed) -> None:
+def _(value: types.ModuleType, feed: _Digest) -> None:
     _part(feed, "module", value.__name__.encode())
 
 
 @_content.register(types.BuiltinFunctionType)
 @_content.register(np.ufunc)
-def _(value: Any, feed: Feed) -> None:
+def _(value: Any, feed: _Digest) -> None:
     owner = getattr(value, "__module__", None) or "numpy"
     _part(feed, "builtin", f"{owner}:{value.__name__}".encode())
 
 
 @_content.register
-def _(value: functools.partial, feed: Feed) -> None:  # type: ignore[type-arg]
+def _(value: functools.partial, feed: _Digest) -> None:  # type: ignore[type-arg]
     _children(feed, "partial", [value.func, value.args, value.keywords])
 
 
 @_content.register
-def _(value: types.MethodType, feed: Feed) -> None:
+def _(value: types.MethodType, feed: _Digest) -> None:
     _children(feed, "method", [value.__func__, value.__self__])
 
 
 @_content.register
-def _(value: types.FunctionType, feed: Feed) -> None:
+def _(value: types.FunctionType, feed: _Digest) -> None:
     """A named function is its name; a lambda or a local one is its code and what it closes over."""
     if value.__module__ != "__main__" and "<" not in value.__qualname__:
         _part(feed, "function", f"{value.__module__}:{value.__qualname__}".encode())
         return
+    if value in feed.under_way:
+        _part(feed, "recursion", str(feed.under_way.index(value)).encode())
+        return
+    feed.under_way.append(value)
     closed_over = inspect.getclosurevars(value)
     _children(feed, "code", [value.__code__, value.__defaults__, value.__kwdefaults__])
-    _children(feed, "scope", [closed_over.nonlocals, closed_over.globals])
+    for scope in (closed_over.nonlocals, closed_over.globals):
+        _children(feed, "scope", [item for name in sorted(scope) for item in (name, scope[name])])
+    feed.under_way.pop()
 
 
 @_content.register
-def _(value: types.CodeType, feed: Feed) -> None:
+def _(value: types.CodeType, feed: _Digest) -> None:
     _children(feed, "code", [value.co_code, value.co_names, value.co_varnames, value.co_consts])
 
 

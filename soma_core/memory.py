@@ -318,6 +318,7 @@ class _Borrower:
 
     def close(self) -> None:
         """Drop every mapping; arrays over them keep those that they need."""
+        self._table = None
         self._mapped.clear()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.spelling import named as _named
 
@@ -32,7 +32,7 @@ class _Spec(BaseModel):
 class Fixed(_Spec):
     """An axis of exactly this length: ``Fixed(64)``, spelled ``{"Fixed": 64}``."""
 
-    Fixed: int
+    Fixed: Annotated[int, Field(ge=0)]
 
     def __init__(self, *value: int, **fields: Any) -> None:
         super().__init__(**_named("Fixed", value, fields))
