@@ -84,6 +84,7 @@ class WorkerProcess:
         close_in_forked_child(ours)
         self._lifeline = ours
         self._lock = threading.Lock()
+        self._taken = False
         assert self._process.stderr is not None
         self._stderr = _StderrTail(self._process.stderr, self._process.pid)
 
@@ -146,11 +147,15 @@ class WorkerProcess:
                 _kill_group(self.pid, number)
 
     def _reap(self) -> ExitStatus | None:
+        if self._taken:
+            return ExitStatus()
         if self._process.returncode is None:
             flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
             try:
                 ended = os.waitid(os.P_PID, self.pid, flags)
             except ChildProcessError:  # somebody else in this program waited for our child
+                self._process.poll()
+                self._taken = True
                 return ExitStatus()
             if ended is None:
                 return None
