@@ -75,15 +75,19 @@ class Chain:
             The states by node id, and the output of the last node; None if a training step will
             compute it again.
         """
-        fitted = [node for node in self.nodes if node.fitted_apart]
-        last_needed = self.nodes.index(fitted[-1]) if fitted else -1
+        fitted = [index for index, node in enumerate(self.nodes) if node.fitted_apart]
+        last_needed = fitted[-1] if fitted else -1
         joint = self.differentiable and y is not None
         states: dict[str, Any] = {}
+        given = x
         for index, node in enumerate(self.nodes):
-            if node in fitted:
+            if node.fitted_apart:
                 states[node.node_id] = fit(node, x, y, self._lengths)
             if joint and index >= last_needed:
                 return states, None
             with tensors.no_gradients(self.nodes):
                 x = self.step(node, x, states.get(node.node_id, node.state))
+        if len({node.node_id for node in self.nodes}) < len(self.nodes):
+            with tensors.no_gradients(self.nodes):  # one that comes twice was fitted once more
+                x = self.run(given, states)
         return states, x

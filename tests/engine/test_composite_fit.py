@@ -462,3 +462,18 @@ def test_a_dict_of_columns_reaches_a_module_as_tensors(host: Any) -> None:
     host.load(net=Columns(3, 1))
     columns = {"a": X[:, 0], "b": X[:, 1].tolist()}
     assert host.ask("COMPOSITE_FIT", node_ids=["net"], data=columns, y=Y)["loss"] > 0
+
+
+def test_a_node_that_comes_twice_gives_what_forwarding_gives_afterwards() -> None:
+    class Center:
+        def fit(self, x: Any, y: Any) -> Any:
+            return {"mean": sum(x) / len(x)}
+
+        def forward(self, x: Any, state: Any) -> Any:
+            return [value - state["mean"] for value in x]
+
+    with soma.connect("inline", filters={"a": Center()}) as worker:
+        fitted = worker.composite_fit(["a", "a"], [1.0, 2.0, 6.0])
+        assert fitted.fit_states == {"a": {"mean": 0.0}}
+        assert fitted.result == worker.composite_forward(["a", "a"], [1.0, 2.0, 6.0])
+        assert fitted.result == [1.0, 2.0, 6.0]
