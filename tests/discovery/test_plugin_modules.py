@@ -1,0 +1,167 @@
+"""Plugin modules take part one by one; a broken one is kept as a failure and stops no other."""
+
+from __future__ import annotations
+
+import logging
+import types
+from typing import Any
+
+import pytest
+
+import soma_core as soma
+from soma_core.discovery import installed_filters
+from soma_core.engine import Engine, EngineInfo
+from soma_core.errors import PluginApiMismatch, PluginError, PluginLoadFailed
+from soma_core.plugins import PluginSet
+from soma_core.protocol import commands, replies
+
+
+class Installed:
+    """Stands for what is installed: modules by name, or what loading them raises."""
+
+    def __init__(self, **plugins: Any) -> None:
+        self.plugins = plugins
+
+    def names(self) -> list[str]:
+        return sorted(self.plugins)
+
+    def load(self, name: str) -> Any:
+        plugin = self.plugins[name]
+        if isinstance(plugin, PluginError):
+            raise plugin
+        return plugin
+
+
+def plugin(**attributes: Any) -> types.SimpleNamespace:
+    return types.SimpleNamespace(**attributes)
+
+
+def plugin_set(environment: dict[str, str] | None = None, **plugins: Any) -> PluginSet:
+    return PluginSet(Installed(**plugins), environment or {})  # type: ignore[arg-type]
+
+
+@soma.hookimpl
+def soma_adapt(obj: Any) -> Any:
+    return ("acme.Wrapped", {"value": obj}) if isinstance(obj, int) else None
+
+
+def engine(plugins: PluginSet) -> Engine:
+    info = EngineInfo(commands=(), limits=replies.Limits(line=1, header=1, nesting=1))
+    return Engine(installed_filters(), info, plugins=plugins)
+
+
+PING = commands.Ping(cmd="PING")
+
+
+def test_a_broken_plugin_is_a_failure_and_the_next_one_takes_part() -> None:
+    broken = PluginLoadFailed("it raised")
+    plugins = plugin_set(broken=broken, works=plugin(soma_adapt=soma_adapt))
+    assert plugins.failures == {"broken": broken}
+    assert plugins.hook.soma_adapt(obj=5) == ("acme.Wrapped", {"value": 5})
+    assert plugins.hook.soma_adapt(obj="text") is None
+
+
+def test_a_plugin_of_another_interface_version_is_refused_and_names_both() -> None:
+    plugins = plugin_set(old=plugin(SOMA_API_VERSION=0, soma_adapt=soma_adapt))
+    assert isinstance(plugins.failures["old"], PluginApiMismatch)
+    assert "version 0" in str(plugins.failures["old"])
+    assert plugins.hook.soma_adapt(obj=5) is None
+
+
+def test_a_misspelt_hook_is_told_and_leaves_nothing_registered() -> None:
+    @soma.hookimpl
+    def soma_adopt(obj: Any) -> Any:
+        return obj
+
+    plugins = plugin_set(misspelt=plugin(soma_adopt=soma_adopt, soma_adapt=soma_adapt))
+    assert "soma_adopt" in str(plugins.failures["misspelt"])
+    assert plugins.hook.soma_adapt(obj=5) is None
+
+
+def test_a_hook_with_an_argument_that_does_not_exist_is_told() -> None:
+    @soma.hookimpl
+    def soma_adapt(thing: Any) -> Any:
+        return thing
+
+    plugins = plugin_set(wrong=plugin(soma_adapt=soma_adapt))
+    assert "thing" in str(plugins.failures["wrong"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "taking_part"),
+    [
+        ({}, ["b", "a"]),  # as in pluggy, the last registered is called first
+        ({"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"}, []),
+        ({"SOMA_PLUGINS": "b"}, ["b"]),
+        ({"SOMA_PLUGINS": " b , a "}, ["a", "b"]),
+        ({"SOMA_PLUGINS": "a", "SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"}, ["a"]),
+    ],
+)
+def test_the_environment_chooses_who_takes_part(
+    environment: dict[str, str], taking_part: list[str]
+) -> None:
+    seen = []
+
+    def observer(name: str) -> types.SimpleNamespace:
+        @soma.hookimpl
+        def soma_worker_starting() -> None:
+            seen.append(name)
+
+        return plugin(soma_worker_starting=soma_worker_starting)
+
+    plugins = plugin_set(environment, a=observer("a"), b=observer("b"))
+    plugins.notify("soma_worker_starting", transport="stdio", options=None)
+    assert seen == taking_part
+
+
+def test_an_observer_that_raises_is_logged_and_breaks_nothing(caplog: Any) -> None:
+    finished = []
+
+    @soma.hookimpl
+    def breaks() -> None:
+        raise RuntimeError("an observer's own mistake")
+
+    @soma.hookimpl
+    def soma_command_finished(command: Any, seconds: float, error: Any) -> None:
+        finished.append((command.cmd, seconds >= 0, error))
+
+    plugins = plugin_set(
+        a=plugin(soma_command_finished=breaks),
+        b=plugin(soma_command_finished=soma_command_finished),
+    )
+    with caplog.at_level(logging.ERROR, "soma.plugins"):
+        assert isinstance(engine(plugins).execute(PING), replies.PingReply)
+    assert finished == [("PING", True, None)]
+    assert "an observer's own mistake" in caplog.text
+
+
+def test_wrappers_of_execution_see_the_command_and_its_reply_outermost_last_registered() -> None:
+    steps = []
+
+    def middleware(name: str) -> types.SimpleNamespace:
+        @soma.hookimpl(wrapper=True)
+        def soma_execute(command: Any, context: Any) -> Any:
+            steps.append(f"{name} before {command.cmd}")
+            reply = yield
+            steps.append(f"{name} after")
+            return reply
+
+        return plugin(soma_execute=soma_execute)
+
+    plugins = plugin_set(inner=middleware("inner"), outer=middleware("outer"))
+    assert isinstance(engine(plugins).execute(PING), replies.PingReply)
+    assert steps == ["outer before PING", "inner before PING", "inner after", "outer after"]
+
+
+def test_what_an_executing_plugin_raises_propagates() -> None:
+    @soma.hookimpl
+    def soma_execute(command: Any, context: Any) -> Any:
+        raise PermissionError("policy says no")
+
+    with pytest.raises(PermissionError, match="policy says no"):
+        engine(plugin_set(policy=plugin(soma_execute=soma_execute))).execute(PING)
+
+
+def test_without_plugins_a_command_takes_no_detour() -> None:
+    assert plugin_set().take_part_in_execution() is False
+    assert plugin_set(a=plugin(soma_adapt=soma_adapt)).take_part_in_execution() is False
