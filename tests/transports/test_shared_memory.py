@@ -1,0 +1,171 @@
+"""Shared memory between two channels: agreed on by proof, lent and given back, never trusted."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import struct
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+
+from soma_core.errors import ProtocolError
+from soma_core.memory import THRESHOLD, SharedMemory
+from soma_core.protocol.frames import Entry, EntryKind
+from soma_core.streams import SocketStream, StreamChannel
+from soma_core.transport import Message
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's")
+
+
+@pytest.fixture
+def ends():
+    """Two channels that have agreed on shared memory, with their side sockets."""
+    wires, sides = socket.socketpair(), socket.socketpair()
+    host = StreamChannel(SocketStream(wires[0]), None, SharedMemory(sides[0], initiate=True))
+    worker = StreamChannel(SocketStream(wires[1]), None, SharedMemory(sides[1], initiate=False))
+    for sender, receiver in ((host, worker), (worker, host), (host, worker)):
+        sender.send(Message(b"{}"))
+        assert receiver.receive(5).buffers == []
+    yield host, worker, sides
+    host.close()
+    worker.close()
+
+
+def regions() -> int:
+    with open("/proc/self/maps") as maps:
+        return sum("memfd:soma" in line for line in maps)
+
+
+def passed(sender, receiver, data):
+    sender.send(Message(b"{}", [data.data]))
+    (buffer,) = receiver.receive(5).buffers
+    return np.frombuffer(buffer, data.dtype)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_large_buffer_arrives_writable_and_without_an_alias(ends, direction):
+    sender, receiver = ends[:2][::direction]
+    sent = np.arange(THRESHOLD, dtype=np.float64)
+    got = passed(sender, receiver, sent)
+    assert np.array_equal(got, sent)
+    got[:] = -1
+    assert sent[1] == 1.0
+
+
+def test_a_region_is_used_again_only_when_the_last_array_over_it_is_gone(ends):
+    host, worker, _ = ends
+    first = passed(host, worker, np.full(THRESHOLD, 1.0))
+    view = first[10:20]
+    del first
+    before = regions()
+    second = passed(host, worker, np.full(THRESHOLD, 2.0))
+    assert regions() == before + 2, "a region that is still read was used again"
+    assert (view == 1.0).all()
+    assert (second == 2.0).all()
+    del view, second
+    for value in range(20):
+        assert (passed(host, worker, np.full(THRESHOLD, float(value))) == value).all()
+    assert regions() == before + 2, "free regions were not used again"
+
+
+def test_an_array_outlives_its_channel(ends):
+    host, worker, _ = ends
+    got = passed(host, worker, np.arange(THRESHOLD))
+    host.close()
+    worker.close()
+    assert got[-1] == THRESHOLD - 1
+    got[:] = 0
+
+
+def test_a_forked_child_does_not_give_back_what_its_parent_reads(ends):
+    host, worker, _ = ends
+    kept = passed(host, worker, np.full(THRESHOLD, 7.0))
+    child = os.fork()
+    if child == 0:
+        del kept
+        os._exit(0)
+    os.waitpid(child, 0)
+    other = passed(host, worker, np.full(THRESHOLD, 8.0))
+    assert (kept == 7.0).all()
+    assert (other == 8.0).all()
+
+
+def send_region(side, fd, size, slot=9, generation=99):
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+    side.sendmsg([struct.pack("<IQQ", slot, generation, size)], [rights])
+
+
+def lend(channel_memory, size):
+    return channel_memory.take(Entry(EntryKind.SHARED, 9, 99, size))
+
+
+@pytest.fixture
+def agreed():
+    """The worker's half, and the host's side socket to lie over."""
+    sides = socket.socketpair()
+    host, worker = (SharedMemory(side, initiate=side is sides[0]) for side in sides)
+    for entry in host.pending():
+        worker.take(entry)
+    for entry in worker.pending():
+        host.take(entry)
+    yield worker, sides[0]
+    host.close()
+    worker.close()
+
+
+def test_a_file_that_could_shrink_is_refused(agreed):
+    worker, side = agreed
+    fd = os.memfd_create("lie", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 65536)
+    send_region(side, fd, 65536)
+    os.close(fd)
+    with pytest.raises(ProtocolError, match="not sealed"):
+        lend(worker, 100)
+
+
+def test_a_file_on_a_disk_is_refused(agreed):
+    worker, side = agreed
+    with tempfile.TemporaryFile() as file:
+        file.truncate(65536)
+        send_region(side, file.fileno(), 65536)
+    with pytest.raises(ProtocolError, match="not a memory file"):
+        lend(worker, 100)
+
+
+def test_a_size_that_lies_is_refused(agreed):
+    worker, side = agreed
+    fd = os.memfd_create("lie", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 4096)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    send_region(side, fd, 65536)
+    os.close(fd)
+    with pytest.raises(ProtocolError, match="size that was announced"):
+        lend(worker, 100)
+
+
+def test_more_than_a_region_holds_cannot_be_lent(agreed):
+    worker, side = agreed
+    fd = os.memfd_create("small", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 4096)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    send_region(side, fd, 4096)
+    os.close(fd)
+    with pytest.raises(ProtocolError, match=r"lends 5,000 bytes of a region that has 4,096"):
+        lend(worker, 5000)
+
+
+def test_an_offer_without_its_proof_shares_nothing():
+    sides = socket.socketpair()
+    worker = SharedMemory(sides[1], initiate=False)
+    worker.take(Entry(EntryKind.OFFER, 0, 1, 2))  # nothing came over the side socket
+    assert worker.pending() == []
+    assert worker.lend(bytes(THRESHOLD)) is None
+    with pytest.raises(ProtocolError, match="not agreed on"):
+        lend(worker, 10)
+    worker.close()
+    sides[0].close()
