@@ -110,6 +110,7 @@ class MessageParser:
                 yield from self._line()
             self._between_messages = True
         self.finished = True
+        self._between_messages = False
         while True:
             yield None
 

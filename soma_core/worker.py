@@ -707,6 +707,7 @@ def _check_filter(node_id: str, filter_like: FilterLike) -> None:
         return
     if isinstance(filter_like, tuple):
         if len(filter_like) == 2 and isinstance(filter_like[0], str):
+            _check_config(node_id, filter_like[1])
             return
         raise TypeError(f"filter {node_id!r}: a registered filter is (name, config)")
     if isinstance(filter_like, type):
@@ -714,6 +715,37 @@ def _check_filter(node_id: str, filter_like: FilterLike) -> None:
         raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
     if not _is_filter(filter_like):
         raise TypeError(f"filter {node_id!r}: {_advice(filter_like)}")
+
+
+def _check_config(node_id: str, config: Any) -> None:
+    """Refuse a configuration that JSON cannot hold: it would arrive as something else."""
+    if not isinstance(config, Mapping):
+        raise TypeError(f"filter {node_id!r}: config is a dict, got {type(config).__name__}")
+    for name, value in config.items():
+        foreign = _not_json(value)
+        if not isinstance(name, str) or foreign is not None:
+            kind = type(name if foreign is None else foreign).__name__
+            raise TypeError(
+                f"filter {node_id!r}: config is plain JSON data, and {name!r} holds a {kind}"
+            )
+
+
+def _not_json(value: Any) -> Any | None:
+    """The first thing in a value that JSON cannot hold; None if there is none."""
+    if isinstance(value, str | int | float | None):
+        return None
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            return value
+        return _first_not_json(value.values())
+    if isinstance(value, list | tuple):
+        return _first_not_json(value)
+    return value
+
+
+def _first_not_json(values: Iterable[Any]) -> Any | None:
+    found = (_not_json(value) for value in values)
+    return next((value for value in found if value is not None), None)
 
 
 def _is_filter(obj: Any) -> bool:

@@ -178,8 +178,11 @@ def _load_fields(node: Node, data: bytes) -> None:
         raise _invalid(node, f"a typed state is an object of fields, got {type(fields).__name__}")
     if isinstance(node.obj, BaseModel):
         node.obj = _revalidated(node, fields)
-    else:
-        vars(node.obj).update(fields)
+        return
+    methods = sorted(name for name in fields if callable(getattr(type(node.obj), name, None)))
+    if methods:
+        raise _invalid(node, f"a state cannot replace methods of the filter: {', '.join(methods)}")
+    vars(node.obj).update(fields)
 
 
 def _revalidated(node: Node, fields: dict[str, Any]) -> Any:

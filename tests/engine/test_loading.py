@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 
 import soma_core as soma
@@ -330,3 +331,11 @@ def test_a_node_id_may_be_any_text(host: Any, pickled: Any) -> None:
         )
         assert list(reply["filters"]) == [node_id]
         assert host.line({"cmd": "FORWARD", "node_id": node_id, "data": 1})["result"] == 1
+
+
+@pytest.mark.parametrize("value", [np.ones(2), b"raw", {1, 2}], ids=lambda v: type(v).__name__)
+def test_a_configuration_that_cannot_travel_is_refused_by_the_node_s_name(value: Any) -> None:
+    with soma.connect("inline") as worker:
+        with pytest.raises((TypeError, soma.ProtocolError), match=r"'a'.*config"):
+            worker.load({"a": ("any.filter", {"field": value})})
+        assert worker.ping().pid == os.getpid()

@@ -123,12 +123,10 @@ def test_a_module_travels_as_its_state_dict_that_torch_reads_safely(host: Any) -
     assert weights_of(host)["last.bias"] == [3.0]
 
 
-@pytest.mark.parametrize("format", ["torch", "safetensors", "cloudpickle", "value"])
+@pytest.mark.parametrize("format", ["torch", "safetensors", "cloudpickle"])
 def test_a_module_comes_back_from_every_format_that_fits_it(host: Any, format: str) -> None:
     if format == "safetensors":
         pytest.importorskip("safetensors")
-    if format == "value":
-        pytest.skip("a module holds more than typed values")
     host.load(net=module(3.0))
     data = host.ask("GET_STATE", node_id="net", format=format)
     assert data["format"] == format
@@ -303,6 +301,14 @@ def test_with_pickle_off_typed_values_are_the_default_and_pickles_are_refused(
         with pytest.raises(refused) as caught:
             host.ask(cmd, node_id="a", format="cloudpickle", **fields)
         assert caught.value.code == "pickle_refused"
+
+
+def test_a_typed_state_cannot_take_a_filter_s_methods_away(host: Any, refused: Any) -> None:
+    host.load(a=Counter())
+    with pytest.raises(refused) as caught:
+        host.ask("SET_STATE", node_id="a", state_b64=binary(b'{"forward":1}'), format="value")
+    assert (caught.value.code, caught.value.node_id) == ("invalid_state", "a")
+    assert host.ask("FORWARD", node_id="a", data=0)["result"] == [0, {}]
 
 
 # Gradients

@@ -254,14 +254,14 @@ def test_a_stream_that_ends_within_a_frame_is_malformed(cuts: list[int], length:
     assert parse(cut(start, cuts)) == expected
 
 
-def test_nothing_comes_after_the_end() -> None:
+@pytest.mark.parametrize("late", [b"{}\n", written(b"{}"), written(b"{}", b"abc")], ids=repr)
+def test_nothing_comes_after_the_end(late: bytes) -> None:
     parser = MessageParser(StreamLimits())
     parser.end()
     assert parser.next_message() is None
     assert parser.finished
-    for late in (b"{}\n", written(b"{}"), written(b"{}", b"abc")):
-        parser.feed(memoryview(late))
-        assert parser.next_message() is None
+    parser.feed(memoryview(late))
+    assert parser.next_message() is None
 
 
 def test_buffers_are_read_into_directly() -> None:
