@@ -80,6 +80,7 @@ class Conversation:
         self._turn = threading.Lock()
         self._flight = threading.Lock()
         self._in_flight: tuple[str, str | None, float] | None = None
+        self._interrupted = False
         self._owner = os.getpid()
         self._last_id = 0
         self._ended: WorkerDied | None = None
@@ -135,6 +136,7 @@ class Conversation:
         """Interrupt the command that runs, if one does."""
         with self._flight:
             if self._in_flight is not None:
+                self._interrupted = True
                 self._transport.interrupt()
 
     def close(self) -> None:
@@ -144,7 +146,8 @@ class Conversation:
 
     def _take_turn(self, cmd: str, timeout: float | None) -> None:
         self._check_usable()
-        if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        patience = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        if not self._turn.acquire(timeout=patience):
             raise DeadlineExceeded(
                 f"{cmd} waited {timeout:g} s for other calls on this worker and was not sent",
                 worker_survived=True,
@@ -173,15 +176,18 @@ class Conversation:
         return Message(write_json(fields), encoder.buffers)
 
     def _exchange(self, call: _Call, message: Message) -> tuple[dict[str, Any], Decoder]:
+        """Send a command and receive its reply; whatever happens, no reply is left behind."""
         with self._flight:
             self._in_flight = (call.cmd, call.node_id, time.monotonic())
+            self._interrupted = False
         try:
             self._send(call, message)
             return self._receive(call)
         except ChannelClosed as error:
             raise self._death(call, error) from None
-        except KeyboardInterrupt:
-            self._give_up(call)
+        except BaseException:
+            if not call.settled:
+                self._give_up(call)
             raise
         finally:
             with self._flight:
@@ -191,6 +197,8 @@ class Conversation:
         try:
             self._channel.send(message, call.left())
         except TimeoutError:
+            if not call.over():
+                raise
             raise self._expire(call) from None
 
     def _receive(self, call: _Call) -> tuple[dict[str, Any], Decoder]:
@@ -198,15 +206,30 @@ class Conversation:
             try:
                 message = self._channel.receive(call.next_wait())
             except TimeoutError:
-                if call.over():
-                    raise self._expire(call) from None
-                if self._transport.poll() is not None:
-                    raise ChannelClosed("the worker's process ended") from None
+                self._look_around(call)
                 continue
             fields = _fields(message)
             if "event" not in fields:
+                call.settled = True
                 return self._checked(call, fields), self._decoder(message)
-            self._tell(call, self._decoder(message).decode(fields.get("data") or {}))
+            if call.progress is not None:
+                call.progress(self._decoder(message).decode(fields.get("data") or {}))
+
+    def _look_around(self, call: _Call) -> None:
+        """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?
+
+        Raises:
+            DeadlineExceeded: The time is over.
+            ChannelClosed: The worker's process has ended, and has sent no reply before that.
+        """
+        if call.over():
+            raise self._expire(call) from None
+        if self._interrupted:  # the worker may not have started on the command the first time
+            self._transport.interrupt()
+        if self._transport.poll() is not None and not call.last_look:
+            call.last_look = True
+        elif call.last_look:
+            raise ChannelClosed("the worker's process ended") from None
 
     def _decoder(self, message: Message) -> Decoder:
         return Decoder(message.buffers, pickles=self._pickles)
@@ -221,22 +244,13 @@ class Conversation:
             "mixed up messages, and the channel was closed",
         )
 
-    def _tell(self, call: _Call, data: dict[str, Any]) -> None:
-        if call.progress is None:
-            return
-        try:
-            call.progress(data)
-        except BaseException:
-            self._give_up(call)
-            raise
-
     def _expire(self, call: _Call) -> DeadlineExceeded:
         """The deadline has passed: make the worker give up, or end it."""
         survived = self._give_up(call)
         outcome = (
             "the worker gave the command up and can be used on"
             if survived
-            else f"the worker did not give it up within {_GRACE:g} s and was ended"
+            else "the worker did not give it up when interrupted, and was ended"
         )
         return DeadlineExceeded(
             f"{call} did not end within {call.timeout:g} s; {outcome}", worker_survived=survived
@@ -244,6 +258,17 @@ class Conversation:
 
     def _give_up(self, call: _Call) -> bool:
         """Interrupt the command until its reply comes, else stop the worker; True if it came."""
+        call.settled = True
+        try:
+            survived = self._wait_for_end()
+        except BaseException:
+            self._end(call)
+            raise
+        if not survived:
+            self._end(call)
+        return survived
+
+    def _wait_for_end(self) -> bool:
         end = time.monotonic() + _GRACE
         while time.monotonic() < end and not self._channel.closed:
             self._transport.interrupt()
@@ -254,6 +279,9 @@ class Conversation:
                 continue
             except (ChannelClosed, ProtocolError):
                 break
+        return False
+
+    def _end(self, call: _Call) -> None:
         self._channel.close()
         self._transport.stop(0.0)
         self._ended = WorkerDied(
@@ -261,7 +289,6 @@ class Conversation:
             command=call.cmd,
             node_id=call.node_id,
         )
-        return False
 
     def _death(self, call: _Call, error: ChannelClosed) -> TransportError:
         """What to raise when the channel closed under a call."""
@@ -292,7 +319,16 @@ class Conversation:
 class _Call:
     """One command under way."""
 
-    __slots__ = ("_deadline", "cmd", "message_id", "node_id", "progress", "timeout")
+    __slots__ = (
+        "_deadline",
+        "cmd",
+        "last_look",
+        "message_id",
+        "node_id",
+        "progress",
+        "settled",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -309,6 +345,8 @@ class _Call:
         self.timeout = timeout
         self.progress = progress
         self._deadline = deadline
+        self.settled = False
+        self.last_look = False
 
     def __str__(self) -> str:
         return self.cmd if self.node_id is None else f"{self.cmd} of node {self.node_id!r}"

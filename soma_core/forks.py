@@ -1,12 +1,13 @@
-"""What must not live on in a forked child: wires and lifelines that belong to the parent."""
+"""What a fork must not break: the parent's wires, and memory that a child still reads."""
 
 from __future__ import annotations
 
 import os
+import select
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["close_in_forked_child"]
+__all__ = ["ForkedReaders", "close_in_forked_child", "forked_readers"]
 
 
 class _Closable(Protocol):
@@ -29,4 +30,75 @@ def _close_all() -> None:
         resource.close()
 
 
+class ForkedReaders:
+    """Knows whether a child that was forked since some moment may still be there.
+
+    A forked child shares the parent's mappings, so that memory which was lent to the parent must
+    not be used again before the child is gone too. Each child inherits the writing end of a pipe
+    and never touches it; the parent sees the end of the pipe when the child, and every child of
+    its own, has ended.
+    """
+
+    def __init__(self) -> None:
+        self._forks = 0
+        self._alive: dict[int, int | None] = {}
+        self._next: tuple[int, int] | None = None
+
+    def mark(self) -> int:
+        """This moment, for :meth:`gone_since`."""
+        return self._forks
+
+    def gone_since(self, mark: int) -> bool:
+        """Whether every child that was forked since then has ended."""
+        if mark == self._forks:
+            return True
+        self._forget_ended()
+        return not any(number >= mark for number in self._alive)
+
+    def _forget_ended(self) -> None:
+        for number, descriptor in list(self._alive.items()):
+            if descriptor is not None and _at_end(descriptor):
+                del self._alive[number]
+                os.close(descriptor)
+
+    def before(self) -> None:
+        """Called in the parent just before a fork."""
+        self._forget_ended()
+        try:
+            self._next = os.pipe()
+        except OSError:  # out of descriptors: then that child counts as alive for ever
+            self._next = None
+
+    def after_in_parent(self) -> None:
+        """Called in the parent just after a fork."""
+        self._alive[self._forks] = None
+        if self._next is not None:
+            self._alive[self._forks], writing = self._next
+            os.close(writing)
+        self._forks += 1
+
+    def after_in_child(self) -> None:
+        """Called in the child: it has children of its own, and none yet."""
+        inherited = [*self._alive.values(), *(self._next or ())[:1]]
+        for descriptor in inherited:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._forks += 1
+        self._alive = {}
+
+
+def _at_end(descriptor: int) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+forked_readers = ForkedReaders()
+"""Of this process."""
+
+os.register_at_fork(
+    before=forked_readers.before,
+    after_in_parent=forked_readers.after_in_parent,
+    after_in_child=forked_readers.after_in_child,
+)
 os.register_at_fork(after_in_child=_close_all)

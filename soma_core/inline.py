@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, ClassVar
 
 from soma_core.errors import ChannelClosed
@@ -54,8 +59,8 @@ class _InlineChannel(Channel):
     def send(self, message: Message, timeout: float | None = None) -> None:
         if self._closed or self._responder.finished:
             raise ChannelClosed("the channel is closed")
-        reply = self._responder.respond(_copied(message), self._keep)
-        self._keep(reply)
+        with _ctrl_c_goes_on():
+            self._keep(self._responder.respond(_copied(message), self._keep))
 
     def _keep(self, reply: Message) -> None:
         self._replies.append(_copied(reply))
@@ -73,6 +78,33 @@ class _InlineChannel(Channel):
     @property
     def closed(self) -> bool:
         return self._closed
+
+
+@contextmanager
+def _ctrl_c_goes_on() -> Iterator[None]:
+    """Let Ctrl-C end the command and then reach the caller, as over any other transport.
+
+    A KeyboardInterrupt that the filter raises itself is an error reply like any other.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not on_main_thread:
+        yield
+        return
+    pressed = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _copied(message: Message) -> Message:

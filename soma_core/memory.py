@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.forks import close_in_forked_child
+from soma_core.forks import close_in_forked_child, forked_readers
 from soma_core.protocol.frames import Entry, EntryKind, FrameError
 
 __all__ = ["THRESHOLD", "SharedMemory"]
@@ -73,6 +73,14 @@ class SharedMemory:
         self._to_say: list[Entry] = []
         if initiate:
             self._make_offer()
+
+    def take_back(self, entries: Iterable[Entry]) -> None:
+        """Note that a frame with these entries was not sent after all."""
+        for entry in entries:
+            if entry.kind == EntryKind.SHARED:
+                self._lent.take_back(entry)
+            elif entry.kind != EntryKind.INLINE:
+                self._to_say.append(entry)
 
     def pending(self) -> list[Entry]:
         """Entries that the next frame must carry."""
@@ -181,6 +189,11 @@ class _Lender:
         np.copyto(np.frombuffer(region.memory, np.uint8, size), np.frombuffer(view, np.uint8))
         return Entry(EntryKind.SHARED, region.slot, region.generation, size)
 
+    def take_back(self, entry: Entry) -> None:
+        """Free a region that was lent in a frame that was not sent."""
+        if self._table is not None:
+            self._table[_TOKEN_SIZE + entry.region] = _FREE
+
     def _is_free(self, region: _Region) -> bool:
         return self._table is not None and self._table[_TOKEN_SIZE + region.slot] == _FREE
 
@@ -249,6 +262,7 @@ class _Borrower:
         self._side = side
         self._table: mmap.mmap | None = None
         self._mapped: dict[int, tuple[int, mmap.mmap]] = {}
+        self._returns = _Returns()
 
     def open_table(self, offer: Entry) -> bool:
         """Whether the side socket brought the table whose token the offer repeats."""
@@ -272,8 +286,9 @@ class _Borrower:
             raise _malformed(
                 f"a frame lends {entry.size:,} bytes of a region that has {len(memory):,}"
             )
+        self._returns.retry()
         lease = np.frombuffer(memory, np.uint8, entry.size).view(_Lease)
-        lease.give_back = _GiveBack(table, _TOKEN_SIZE + entry.region)
+        lease.give_back = _GiveBack(self._returns, table, _TOKEN_SIZE + entry.region)
         return lease.data
 
     def _memory(self, entry: Entry) -> mmap.mmap:
@@ -293,7 +308,9 @@ class _Borrower:
             ProtocolError: ``malformed``: what came is not a sealed memory file.
         """
         if timeout:
-            select.select([self._side], [], [], timeout)
+            poller = select.poll()
+            poller.register(self._side, select.POLLIN)
+            poller.poll(timeout * 1000)
         space = socket.CMSG_SPACE(array.array("i").itemsize)
         data, ancillary, _, _ = self._side.recvmsg(_ANNOUNCEMENT.size, space)
         fds = _descriptors(ancillary)
@@ -322,18 +339,40 @@ class _Borrower:
         self._mapped.clear()
 
 
+class _Returns:
+    """Regions whose last array here is gone, but which a forked child may still read."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_GiveBack] = []
+
+    def put_off(self, give_back: _GiveBack) -> None:
+        self._waiting.append(give_back)
+
+    def retry(self) -> None:
+        """Give those back whose readers are all gone by now."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for give_back in waiting:
+                give_back()
+
+
 class _GiveBack:
-    """Tells the owner that its region is free, unless this is a forked copy of the reader."""
+    """Tells the owner that its region is free, once no process forked from this one reads it."""
 
-    __slots__ = ("_index", "_process", "_table")
+    __slots__ = ("_index", "_mark", "_process", "_returns", "_table")
 
-    def __init__(self, table: mmap.mmap, index: int) -> None:
-        self._table, self._index = table, index
+    def __init__(self, returns: _Returns, table: mmap.mmap, index: int) -> None:
+        self._returns, self._table, self._index = returns, table, index
         self._process = os.getpid()
+        self._mark = forked_readers.mark()
 
     def __call__(self) -> None:
-        if os.getpid() == self._process:
+        if os.getpid() != self._process:
+            return  # a forked copy: the lease is the parent's
+        if forked_readers.gone_since(self._mark):
             self._table[self._index] = _FREE
+        else:
+            self._returns.put_off(self)
 
 
 class _Lease(np.ndarray[Any, Any]):

@@ -35,6 +35,7 @@ LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
 _TAIL_LINES = 50
 _LONGEST_LINE = 2000
+_LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's stderr
 _log = logging.getLogger("soma.worker")
 
 
@@ -122,28 +123,32 @@ class WorkerProcess:
             self.signal_group(number)
             status = self.wait(patience)
         self.release()
+        self._stderr.finish(_LAST_WORDS)
         return status
 
     def release(self) -> None:
-        """Free what belongs to it here, which ends it if it still runs."""
+        """Let go of its lifeline, which ends it if it still runs."""
         self._lifeline.close()
-        self._stderr.finish()
 
-    def stderr_tail(self) -> str:
-        """The last lines that it wrote to stderr."""
+    def stderr_tail(self, patience: float = _LAST_WORDS) -> str:
+        """The last lines that it wrote to stderr.
+
+        Args:
+            patience: Seconds to wait for the end of it, if the process has ended.
+        """
         if self.poll() is not None:
-            self._stderr.finish()
+            self._stderr.finish(patience)
         return self._stderr.text()
 
     def _signal(self, number: int) -> None:
         with self._lock:
-            if self._process.returncode is None:
-                self._process.send_signal(number)
+            if self._reap() is None:
+                os.kill(self.pid, number)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to it and to the children that stayed in its process group."""
         with self._lock:
-            if self._process.returncode is None:
+            if self._reap() is None:
                 _kill_group(self.pid, number)
 
     def _reap(self) -> ExitStatus | None:
@@ -184,8 +189,13 @@ def _wait_for_exit(pid: int, timeout: float) -> None:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    except OSError:  # out of descriptors, or a kernel that is too old
+        time.sleep(min(timeout, 0.02))
+        return
     try:
-        select.select([descriptor], [], [], timeout)
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        poller.poll(timeout * 1000)
     finally:
         os.close(descriptor)
 
@@ -207,9 +217,9 @@ class _StderrTail:
                 self._lines.append(line)
                 _log.info("[worker %d] %s", self._pid, line)
 
-    def finish(self) -> None:
+    def finish(self, patience: float) -> None:
         """Wait for what a dead worker wrote last; a grandchild may hold the pipe open."""
-        self._thread.join(timeout=0.5)
+        self._thread.join(patience)
 
     def text(self) -> str:
         return "\n".join(self._lines)

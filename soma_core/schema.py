@@ -169,6 +169,8 @@ def _describe_list(value: list[Any] | tuple[Any, ...]) -> _Found:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         return _Found(f"a list of {names}", frozenset(), shape)
     fits = frozenset.intersection(*(_SCALARS[kind][1] for kind in kinds))
+    if kinds <= {int, float} and all(map(_is_whole, _leaves(value))):
+        fits |= {"Int64"}  # JSON, and a Tensor without dtype, know one kind of number
     name = " and ".join(sorted(_SCALARS[kind][0] for kind in kinds))
     return _Found(name, fits, shape)
 
@@ -182,6 +184,10 @@ def _list_shape(value: object) -> tuple[int, ...] | None:
         return None
     inner = shapes.pop() if shapes else ()
     return (len(value), *(inner or ()))
+
+
+def _is_whole(number: Any) -> bool:
+    return float(number).is_integer()
 
 
 def _leaves(value: object) -> Iterator[object]:

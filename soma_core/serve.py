@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Literal
 
 from soma_core import progress
 from soma_core.discovery import installed_filters
 from soma_core.engine import Engine, EngineInfo, FilterFailed
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
+from soma_core.interrupts import Interrupts, NoInterrupts
 from soma_core.parser import StreamLimits
 from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
@@ -27,6 +26,7 @@ from soma_core.protocol.replies import (
     ErrorReply,
     Event,
     Limits,
+    Reply,
 )
 from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, Dialect, Message
@@ -34,7 +34,6 @@ from soma_core.transport import Channel, Dialect, Message
 __all__ = ["Responder", "serve"]
 
 PicklePolicy = Literal["same-user", "never"]
-Execute = Callable[[Engine, Command], Any]
 
 
 def serve(
@@ -50,9 +49,9 @@ def serve(
         pickle: Whether pickles are made and read: the option of the same name.
     """
     pickles = Pickles(allowed=pickle != "never")
-    interruptible = _Interruptible()
-    interruptible.arm()
-    responder = Responder(limits=limits, pickles=pickles, execute=interruptible)
+    interrupts = Interrupts()
+    interrupts.arm()
+    responder = Responder(limits=limits, pickles=pickles, interrupts=interrupts)
     try:
         while not responder.finished:
             try:
@@ -67,17 +66,13 @@ def serve(
         channel.close()
 
 
-def _execute(engine: Engine, command: Command) -> Any:
-    return engine.execute(command)
-
-
 class Responder:
     """Turns each message into exactly one reply.
 
     Args:
         limits: What HELLO says of the largest messages.
         pickles: Whether pickles are made and read.
-        execute: Runs a command; the default calls the engine.
+        interrupts: How a command that runs is interrupted.
 
     Attributes:
         engine: The engine that it drives.
@@ -89,7 +84,7 @@ class Responder:
         *,
         limits: StreamLimits | None = None,
         pickles: Pickles | None = None,
-        execute: Execute = _execute,
+        interrupts: NoInterrupts | None = None,
     ) -> None:
         self._pickles = pickles or Pickles()
         self._parser = CommandParser()
@@ -101,7 +96,7 @@ class Responder:
         )
         self.engine = Engine(installed_filters(), info, self._pickles, installed_plugins())
         self.finished = False
-        self._execute = execute
+        self._interrupts = interrupts or NoInterrupts()
 
     def respond(self, message: Message, send_event: Callable[[Message], None]) -> Message:
         """Execute the command in a message and return the reply to send.
@@ -129,23 +124,30 @@ class Responder:
     def _reply(
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
     ) -> Message:
-        if command.events:
-            with progress.listening(_EventSender(command, dialect, send_event)):
-                reply = self._execute(self.engine, command)
-        else:
-            reply = self._execute(self.engine, command)
-        encoder = self._encoder(reply, dialect)
-        fields = encode_fields(reply, encoder)
+        reply = self._execute(command, dialect, send_event)
+        composite = isinstance(reply, CompositeForwardReply | CompositeFitReply)
+        encoder = _encoder(dialect, self._pickles, tensors_as_lists=composite)
+        fields = _encoded(reply, encoder)
         if command.id is not None:
             fields["id"] = command.id
         self.finished = type(command) is Shutdown
         return _message(fields, encoder, dialect)
 
-    def _encoder(self, reply: Any, dialect: Dialect) -> Encoder:
-        if dialect is Dialect.FRAME:
-            return FrameEncoder(pickles=self._pickles)
-        composite = isinstance(reply, CompositeForwardReply | CompositeFitReply)
-        return LineEncoder(pickles=self._pickles, tensors_as_lists=composite)
+    def _execute(
+        self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
+    ) -> Reply:
+        if not command.events:
+            return self._interrupts.run(lambda: self.engine.execute(command))
+
+        def send(message: Message) -> None:
+            self._interrupts.shield(lambda: send_event(message))
+
+        sender = _EventSender(command, dialect, self._pickles, send)
+        try:
+            with progress.listening(sender):
+                return self._interrupts.run(lambda: self.engine.execute(command))
+        finally:
+            sender.end()
 
     def _failure(self, error: BaseException, envelope: Envelope, dialect: Dialect) -> Message:
         """Where every exception becomes a reply."""
@@ -153,13 +155,13 @@ class Responder:
         fields: dict[str, Any] = {
             "error": _text(cause),
             "code": code,
-            "type": getattr(cause, "remote_type", None) or type(cause).__name__,
+            "type": _type_name(cause),
             "id": envelope.id,
             "cmd": envelope.cmd,
             "node_id": node_id or envelope.node_id,
         }
         if code in _WITH_TRACEBACK:
-            fields["traceback"] = "".join(traceback.format_exception(cause))
+            fields["traceback"] = _traceback(cause)
         reply = ErrorReply(**{name: field for name, field in fields.items() if field is not None})
         encoder = LineEncoder()
         return _message(encode_fields(reply, encoder), encoder, dialect)
@@ -175,11 +177,45 @@ _WITH_TRACEBACK = frozenset(
 )
 
 
+def _type_name(cause: BaseException) -> str:
+    named = cause.remote_type if isinstance(cause, ProtocolError) else None
+    return named or type(cause).__name__
+
+
+# The exception is of the user's class, and saying what it is may fail in any way as well.
+
+
 def _text(cause: BaseException) -> str:
     try:
         return str(cause) or type(cause).__name__
-    except Exception:  # it is the user's class, and its __str__ may fail as well
+    except BaseException:
         return type(cause).__name__
+
+
+def _traceback(cause: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(cause))
+    except BaseException:
+        return "".join(traceback.format_tb(cause.__traceback__))
+
+
+def _encoded(reply: Reply, encoder: Encoder) -> dict[str, Any]:
+    """The fields of a reply in wire form.
+
+    Raises:
+        ProtocolError: ``filter_failed`` where the result does not pickle: the command was
+            executed, so that this must not read as if it had been refused.
+    """
+    try:
+        return encode_fields(reply, encoder)
+    except ProtocolError as error:
+        if error.code is not ErrorCode.INVALID_COMMAND:
+            raise
+        raise ProtocolError(
+            ErrorCode.FILTER_FAILED,
+            f"the result cannot be sent: {error}",
+            remote_type=error.remote_type,
+        ) from error
 
 
 def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | None]:
@@ -205,53 +241,44 @@ def _message(fields: dict[str, Any], encoder: Encoder, dialect: Dialect) -> Mess
 
 
 class _EventSender:
-    """Sends what a filter reports as events of the command that runs."""
+    """Sends what a filter reports as events of the command that runs, while it runs.
 
-    def __init__(self, command: Command, dialect: Dialect, send: Callable[[Message], None]) -> None:
-        self._command, self._dialect, self._send = command, dialect, send
-
-    def __call__(self, data: dict[str, Any]) -> None:
-        frame = self._dialect is Dialect.FRAME
-        encoder: Encoder = FrameEncoder() if frame else LineEncoder()
-        command: Any = self._command
-        event = Event(event="progress", cmd=command.cmd, data=encoder.encode(data))
-        if command.id is not None:
-            event.id = command.id
-        self._send(_message(encode_fields(event, encoder), encoder, self._dialect))
-
-
-# Once per command, and three times as fast without the conversion to and from enums.
-_set_handler = getattr(signal.signal, "__wrapped__", signal.signal)
-
-
-class _Interruptible:
-    """Executes commands so that SIGINT ends the one that runs, and nothing else.
-
-    The handler looks at what it interrupted: it raises only inside of ``__call__``'s call of
-    the engine. So there is no flag to set at the right moment, and no moment to miss.
+    Args:
+        command: The command.
+        dialect: Its dialect.
+        pickles: Whether objects in a report may be pickled.
+        send: Sends one event; an interrupt must not cut it in two.
     """
 
-    def __init__(self) -> None:
-        self._on_main_thread = threading.current_thread() is threading.main_thread()
+    def __init__(
+        self,
+        command: Command,
+        dialect: Dialect,
+        pickles: Pickles,
+        send: Callable[[Message], None],
+    ) -> None:
+        self._command: Any = command
+        self._dialect, self._pickles, self._send = dialect, pickles, send
+        self._lock = threading.RLock()
+        self._running = True
 
-    def arm(self) -> None:
-        """Install the handler; outside of a command it ignores the signal."""
-        if self._on_main_thread:
-            _set_handler(signal.SIGINT, _interrupt)
+    def __call__(self, data: dict[str, Any]) -> None:
+        encoder = _encoder(self._dialect, self._pickles)
+        event = Event(event="progress", cmd=self._command.cmd, data=encoder.encode(data))
+        if self._command.id is not None:
+            event.id = self._command.id
+        message = _message(encode_fields(event, encoder), encoder, self._dialect)
+        with self._lock:  # a filter may report from a thread of its own
+            if self._running:
+                self._send(message)
 
-    def __call__(self, engine: Engine, command: Command) -> Any:
-        self.arm()  # again each time: a filter may have set a handler of its own
-        return _run_interruptible(engine, command)
+    def end(self) -> None:
+        """The command has ended: a late report of a thread is dropped."""
+        with self._lock:
+            self._running = False
 
 
-def _run_interruptible(engine: Engine, command: Command) -> Any:
-    return engine.execute(command)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    below = frame
-    while below is not None:
-        caller = below.f_back
-        if caller is not None and caller.f_code is _run_interruptible.__code__:
-            raise KeyboardInterrupt("the host interrupted the command")
-        below = caller
+def _encoder(dialect: Dialect, pickles: Pickles, *, tensors_as_lists: bool = False) -> Encoder:
+    if dialect is Dialect.FRAME:
+        return FrameEncoder(pickles=pickles)
+    return LineEncoder(pickles=pickles, tensors_as_lists=tensors_as_lists)

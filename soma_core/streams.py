@@ -114,6 +114,8 @@ class PipeStream(ByteStream):
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
         self._closed = False
+        for fd in (read_fd, write_fd):
+            os.set_blocking(fd, True)  # whoever started us may have left them otherwise
 
     def read_into(self, view: memoryview, deadline: float | None) -> int:
         _wait(self._read_fd, select.POLLIN, deadline)
@@ -124,6 +126,7 @@ class PipeStream(ByteStream):
         return os.write(self._write_fd, data if deadline is None else data[: select.PIPE_BUF])
 
     def close(self) -> None:
+        """Close it. Only the thread that reads may: nothing wakes a reader of a pipe."""
         if not self._closed:
             self._closed = True
             for fd in {self._read_fd, self._write_fd}:
@@ -198,8 +201,9 @@ class StreamChannel(Channel):
     def send(self, message: Message, timeout: float | None = None) -> None:
         deadline = _deadline(timeout)
         started = False
+        entries: list[Entry] = []
         try:
-            for part in self._parts(message):
+            for part in self._parts(message, entries):
                 sent = self._write(part, deadline)
                 started = True
                 if sent < len(part):
@@ -207,6 +211,8 @@ class StreamChannel(Channel):
         except BaseException:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
+            elif self._memory is not None:
+                self._memory.take_back(entries)
             raise
 
     def _write_rest(self, view: memoryview, deadline: float | None) -> None:
@@ -223,11 +229,17 @@ class StreamChannel(Channel):
         except (OSError, ValueError) as error:
             raise ChannelClosed(f"the other end closed the channel ({error})") from None
 
-    def _parts(self, message: Message) -> list[bytes | memoryview]:
-        """What to write: one piece for a small message, large buffers apart."""
+    def _parts(self, message: Message, entries: list[Entry]) -> list[bytes | memoryview]:
+        """What to write: one piece for a small message, large buffers apart.
+
+        Args:
+            message: The message.
+            entries: Receives the entries of the frame's buffer table.
+        """
         if message.dialect is Dialect.LINE:
             return [message.header + b"\n"]
-        entries: list[Entry] = [] if self._memory is None else self._memory.pending()
+        if self._memory is not None:
+            entries += self._memory.pending()
         inline: list[memoryview] = []
         inline_size = 0
         for buffer in message.buffers:

@@ -292,7 +292,8 @@ class Worker:
 
         Args:
             filters: As for :func:`connect`.
-            trainable: Whether the composite commands fit the nodes, for all or by id.
+            trainable: Whether the composite commands call ``fit`` of the nodes, for all or by
+                id. The joint training step trains by gradients whatever has an optimizer.
             timeout: Seconds.
 
         Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -18,6 +19,7 @@ from soma_core.errors import StartFailed
 __all__ = ["bind", "connect", "default_path", "peer_uid"]
 
 _LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
+_PROBE = 2.0  # seconds for a daemon to accept, or to refuse
 _DARWIN_LOCAL_PEERCRED = 1
 
 
@@ -41,8 +43,9 @@ def bind(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        _bind_or_replace(listening, path)
-        listening.listen(128)
+        with _alone_in(path.parent):
+            _bind_or_replace(listening, path)
+            listening.listen(128)
     except OSError as error:
         listening.close()
         raise StartFailed(f"cannot listen at {path}: {error.strerror or error}") from error
@@ -60,12 +63,23 @@ def _prepare_directory(directory: Path) -> None:
         status = directory.stat()
     except OSError as error:
         raise StartFailed(f"cannot use the directory {directory}: {error.strerror}") from error
-    sticky = status.st_mode & stat.S_ISVTX
     ours = status.st_uid in (os.getuid(), 0)
-    if not sticky and (not ours or status.st_mode & stat.S_IWOTH):
+    open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not ours or (open_to_others and not status.st_mode & stat.S_ISVTX):
         raise StartFailed(
             f"other users may replace files in {directory}; choose a directory of your own"
         )
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep other daemons that start from judging a socket that is bound but not yet listening."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _bind_or_replace(listening: socket.socket, path: Path) -> None:
@@ -83,18 +97,22 @@ def _remove_stale(path: Path, address: str) -> None:
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise StartFailed(f"{path} exists and is not a socket; remove it or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE)
         try:
             probe.connect(address)
         except ConnectionRefusedError:
             path.unlink()
+        except TimeoutError:
+            raise StartFailed(f"a daemon at {path} is held up; stop it first") from None
         else:
             raise StartFailed(f"a daemon already listens at {path}; stop it or choose another path")
 
 
 def connect(path: Path, timeout: float | None) -> socket.socket:
-    """Connect to the daemon at a path.
+    """Connect to the daemon at a path, which must be the user's own: its replies are trusted.
 
     Raises:
+        StartFailed: Another user listens there.
         OSError: Nobody listens there.
         TimeoutError: Its queue stayed full.
     """
@@ -103,6 +121,12 @@ def connect(path: Path, timeout: float | None) -> socket.socket:
         connection.settimeout(timeout)
         with _short(path) as address:
             connection.connect(address)
+        owner = peer_uid(connection)
+        if owner != os.getuid():
+            raise StartFailed(
+                f"the daemon at {path} belongs to user {owner}, not to you; its replies could run "
+                "code here, so it is not used"
+            )
     except BaseException:
         connection.close()
         raise

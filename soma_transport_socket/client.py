@@ -20,7 +20,8 @@ __all__ = ["SocketOptions", "SocketTransport"]
 
 _PATIENCE = 2.0  # seconds that a daemon may take to appear
 _POLL = 0.02
-_ASIDE = 1.0  # seconds for a question beside the channel
+_ASIDE = 0.2  # seconds for a question beside the channel
+_FORCE = 1.0  # seconds for a worker to end after a signal
 
 
 class SocketOptions(TransportOptions):
@@ -109,7 +110,7 @@ class SocketTransport(Transport):
             if status is not None:
                 break
             self._ask(force)
-            status = self._wait(1.0)
+            status = self._wait(_FORCE)
         return status
 
     def _wait(self, seconds: float) -> ExitStatus | None:
@@ -119,17 +120,17 @@ class SocketTransport(Transport):
         return status
 
     def diagnostics(self) -> str:
-        answer = self._ask("status")
+        answer = self._ask("status", _FORCE)
         return answer.stderr if answer is not None else ""
 
-    def _ask(self, op: str) -> Answer | None:
+    def _ask(self, op: str, patience: float = _ASIDE) -> Answer | None:
         """Ask about our worker: the last that is known; None if that is nothing."""
         if self._worker is None:
             return None
         if self._last is None or not self._last.ended:
             request = Request.model_validate({"op": op, "worker": self._worker})
             try:
-                answer = ask_once(self.options.path, request, _ASIDE)
+                answer = ask_once(self.options.path, request, patience)
             except TimeoutError:  # the daemon is held up, which says nothing about the worker
                 return self._last
             self._last = answer if answer is not None and answer.ok else self._gone()

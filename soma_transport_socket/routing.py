@@ -20,7 +20,7 @@ from soma_transport_socket import address
 __all__ = ["MAGIC", "Answer", "Request", "ask", "ask_once", "read_line"]
 
 MAGIC = b"\x93SOMR"
-_LONGEST_LINE = 1 << 16
+_LONGEST_LINE = 1 << 18
 
 
 class _Model(BaseModel):

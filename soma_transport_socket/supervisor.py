@@ -6,6 +6,7 @@ the supervisor keeps the connection only to notice that the client is gone.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -28,8 +29,11 @@ from soma_transport_socket.routing import MAGIC, Answer, Request
 
 __all__ = ["Supervisor"]
 
+_log = logging.getLogger("soma.supervisor")
 _REMEMBERED = 256  # ended workers whose exit status can still be asked for
 _LONGEST_REQUEST = 4096
+_LONGEST_TAIL = 16_384  # characters of a worker's stderr that an answer carries
+_LAST_WORDS = 0.05  # seconds to wait for them: everybody else waits too
 _HANGUP = select.POLLHUP | select.POLLERR
 _SECOND_LOOK = 0.05
 _PATIENCE = 1.0  # seconds for a worker to end after its client is gone, or after a signal
@@ -103,15 +107,26 @@ class Supervisor:
 
     def _step(self) -> None:
         for fd, events in self._poller.poll(self._patience()):
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler(events)
+            self._handle(fd, events)
         self._look_again()
         self._reap()
         now = time.monotonic()
         for worker in self._workers.values():
             if worker.due(now):
                 worker.push(now)
+
+    def _handle(self, fd: int, events: int) -> None:
+        """Attend to one descriptor; what goes wrong with it is no other client's business."""
+        handler = self._handlers.get(fd)
+        if handler is None:
+            return
+        try:
+            handler(events)
+        except Exception:
+            _log.exception("a connection could not be attended to, and is dropped")
+            self._unsure.pop(fd, None)
+            if self._handlers.pop(fd, None) is not None:
+                self._poller.unregister(fd)
 
     def _patience(self) -> float | None:
         """Milliseconds until something is due that no event will tell; None if nothing is."""
@@ -132,7 +147,10 @@ class Supervisor:
     def _accept(self, events: int) -> None:
         try:
             connection, _ = self._listening.accept()
-        except OSError:  # it was gone again, or we are out of descriptors for the moment
+        except (BlockingIOError, ConnectionError):  # it was gone again
+            return
+        except OSError:  # we are out of descriptors: let some go before looking again
+            time.sleep(_SECOND_LOOK)
             return
         connection.setblocking(False)
         if address.peer_uid(connection) != self._uid:
@@ -169,7 +187,7 @@ class Supervisor:
 
     def _look_again(self) -> None:
         for fd in list(self._unsure):
-            self._handlers[fd](0)
+            self._handle(fd, 0)
 
     def _answer(self, connection: socket.socket, start: bytes) -> None:
         end = start.find(b"\n")
@@ -178,11 +196,16 @@ class Supervisor:
             return
         with ExitStack() as handed:
             _, fds, _, _ = socket.recv_fds(connection, end + 1, 1)
-            sides = [handed.enter_context(socket.socket(fileno=fd)) for fd in fds]
+            for fd in fds:
+                handed.callback(os.close, fd)
             try:
                 request = Request.model_validate_json(start[len(MAGIC) : end])
+                sides = [handed.enter_context(socket.socket(fileno=os.dup(fd))) for fd in fds]
             except ValidationError as error:
                 self._refuse(connection, f"not a request: {error.error_count()} problems")
+                return
+            except OSError as error:
+                self._refuse(connection, f"what was handed over is not a socket: {error}")
                 return
             if request.op == "connect":
                 self._connect(connection, request, sides[0] if sides else None)
@@ -251,7 +274,7 @@ class Supervisor:
                 ended=True,
                 code=status.code,
                 signal=status.signal,
-                stderr=worker.process.stderr_tail(),
+                stderr=worker.process.stderr_tail(_LAST_WORDS)[-_LONGEST_TAIL:],
             )
             worker.connection.close()
             while len(self._ended) > _REMEMBERED:

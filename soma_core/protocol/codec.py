@@ -315,7 +315,9 @@ class Decoder:
 
     def state(self, wire: Any) -> Any:
         """Like :meth:`decode`, for a state: ``Empty`` is ``{}``."""
-        return {} if wire == {"type": "Empty"} else self.decode(wire)
+        if wire in ({"type": "Empty"}, {"type": "Json", "data": {"type": "Empty"}}):
+            return {}
+        return self.decode(wire)
 
     def binary(self, wire: Any) -> Any:
         """The bytes of a field that holds base64, or a ``Bytes`` value."""

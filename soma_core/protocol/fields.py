@@ -58,6 +58,8 @@ def _mapping(read: Callable[[Decoder, Any], Any]) -> Callable[[Decoder, Any], di
 
 
 def _require_object(wire: Any) -> dict[str, Any]:
+    if wire is None:
+        return {}
     if not isinstance(wire, dict):
         raise ValueError(f"an object with node ids as keys is expected, got {type(wire).__name__}")
     return wire

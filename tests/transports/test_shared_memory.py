@@ -95,6 +95,30 @@ def test_a_forked_child_does_not_give_back_what_its_parent_reads(ends):
     assert (other == 8.0).all()
 
 
+def test_what_a_forked_child_still_reads_is_not_used_again_before_it_ends(ends):
+    host, worker, _ = ends
+    kept = passed(host, worker, np.full(THRESHOLD, 7.0))
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(tell)
+        os.read(told, 1)  # until the parent is done with its own
+        os._exit(0 if (kept == 7.0).all() else 1)
+    os.close(told)
+    del kept
+    before = regions()
+    for value in range(5):
+        assert (passed(host, worker, np.full(THRESHOLD, float(value))) == value).all()
+    assert regions() > before - 2, "the child's region was used again"
+    os.close(tell)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, "the child's array changed under it"
+    now = regions()
+    for value in range(5):
+        passed(host, worker, np.full(THRESHOLD, float(value)))
+    assert regions() == now, "the region of a child that has ended was not used again"
+
+
 def send_region(side, fd, size, slot=9, generation=99):
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
     side.sendmsg([struct.pack("<IQQ", slot, generation, size)], [rights])

@@ -1,0 +1,289 @@
+"""What goes wrong around a call costs that call at most: accidents of hosts and of neighbours."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import soma_core as soma
+from soma_core import progress
+from soma_core.process import WorkerProcess
+from soma_core.serve import Responder
+from soma_core.transport import Dialect, Message
+
+from ..support import filters as f
+from ..support import is_running, run_python, short_directory, socket_daemon, wait_until
+
+PROCESSES = ["stdio", "socket"]
+
+
+@pytest.fixture(params=PROCESSES)
+def connect(request):
+    """Like ``soma.connect`` over each transport with processes."""
+    workers = []
+
+    def start(**arguments):
+        options = {}
+        if request.param == "socket":
+            options["path"] = request.getfixturevalue("shared_socket_daemon").path
+        workers.append(soma.connect(request.param, **options, **arguments))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+class Unsendable:
+    def __reduce__(self):
+        raise AttributeError("module 'numpy' has no such thing")
+
+
+class FitsOnce:
+    def __init__(self):
+        self.fits = 0
+
+    def fit(self, x, y):
+        self.fits += 1
+        return Unsendable()
+
+    def forward(self, x, state):
+        return self.fits
+
+
+def test_a_fit_whose_result_cannot_be_sent_is_told_and_not_run_again(connect):
+    worker = connect(filters={"once": FitsOnce()})
+    with pytest.raises(soma.RemoteError, match="the result cannot be sent") as caught:
+        worker.fit("once", [1.0])
+    assert caught.value.code is soma.ErrorCode.FILTER_FAILED
+    assert worker.forward("once", None, {}) == 1
+
+
+def test_large_results_arrive_in_a_host_with_many_descriptors(connect):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3000:
+        pytest.skip("descriptors above 1,023 are not allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        worker = connect(filters={"echo": f.Echo()})
+        assert worker.forward("echo", np.ones(1 << 17)).sum() == 1 << 17
+        worker.close()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Alarm(Exception):
+    """What a signal handler of the host's raises in the middle of a call."""
+
+
+def test_an_exception_of_a_signal_handler_leaves_the_worker_usable(connect):
+    worker = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()})
+
+    def ring(signum, frame):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(Alarm):
+            worker.forward("sleep", ("call", 60))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert worker.forward("echo", "next") == "next"
+
+
+def test_an_interrupt_that_comes_before_the_command_has_begun_is_not_lost(connect):
+    worker = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()})
+    for _ in range(3):
+
+        def interrupt():
+            wait_until(lambda: worker.status().command)
+            worker.interrupt()
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(soma.RemoteError) as caught:
+            worker.forward("sleep", ("call", 60), timeout=30)
+        thread.join()
+        assert caught.value.code is soma.ErrorCode.INTERRUPTED
+    assert worker.forward("echo", 1) == 1
+
+
+class Chatters:
+    def fit(self, x, y):
+        while True:
+            progress.report(still="here")
+
+    def forward(self, x, state):
+        return x
+
+
+def test_an_interrupt_between_progress_reports_does_not_cut_one_in_two(connect):
+    worker = connect(filters={"chatters": Chatters()})
+    for _ in range(5):
+        with pytest.raises(soma.DeadlineExceeded) as caught:
+            worker.fit("chatters", None, progress=lambda data: None, timeout=0.1)
+        assert caught.value.worker_survived
+    assert worker.ping()
+
+
+def test_no_timeout_is_too_long(connect):
+    worker = connect(filters={"echo": f.Echo()})
+    assert worker.forward("echo", 1, timeout=float("inf")) == 1
+
+
+class Remote(Exception):
+    remote_type = 5
+
+
+class Leaves(Exception):
+    def __str__(self):
+        sys.exit(3)
+
+
+class BadSyntax(SyntaxError):
+    @property
+    def text(self):
+        return 5
+
+
+@pytest.mark.parametrize("error", [Remote("x"), Leaves(), BadSyntax("x", ("f", 1, 1, "t"))])
+def test_whatever_an_exception_does_when_it_is_told_there_is_one_reply(error):
+    class Raises:
+        def forward(self, x, state):
+            raise error
+
+    responder = Responder()
+    from soma_core.engine.nodes import Node
+
+    responder.engine.nodes.add([Node("raises", Raises())])
+    text = b'{"cmd":"FORWARD","node_id":"raises","id":7}'
+    reply = responder.respond(Message(text, (), Dialect.LINE), lambda message: None)
+    assert b'"ok":false' in reply.header
+    assert b'"id":7' in reply.header
+    assert b'"filter_failed"' in reply.header
+
+
+def test_an_interrupt_of_a_dead_worker_does_not_spare_its_children():
+    script = (
+        "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); "
+        "sys.stderr.write(f'{p.pid}\\n')"
+    )
+    process = WorkerProcess([sys.executable, "-c", script])
+    child = int(wait_until(process._stderr.text))
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    process.interrupt()
+    process.stop(0.0)
+    wait_until(lambda: not is_running(child))
+
+
+class Shouts:
+    def forward(self, x, state):
+        for line in range(60):
+            sys.stderr.write(f"{line:03d}" + "é" * 900 + "\n")
+        sys.stderr.flush()
+        os._exit(17)
+
+    def fit(self, x, y):
+        return {}
+
+
+def test_a_death_after_much_stderr_is_told_with_its_status_and_the_last_of_it(connect):
+    worker = connect(filters={"shouts": Shouts()})
+    with pytest.raises(soma.WorkerDied) as caught:
+        worker.forward("shouts", None)
+    assert caught.value.exit_code == 17
+    assert "059é" in caught.value.stderr
+
+
+def test_events_keep_to_the_policy_on_pickles():
+    class Tells:
+        def fit(self, x, y):
+            progress.report(thing=object())
+
+        def forward(self, x, state):
+            return x
+
+    from soma_core.engine.nodes import Node
+    from soma_core.protocol.pickles import Pickles
+
+    responder = Responder(pickles=Pickles(allowed=False))
+    responder.engine.nodes.add([Node("tells", Tells())])
+    events = []
+    text = b'{"cmd":"FIT","node_id":"tells","events":true}'
+    reply = responder.respond(Message(text, (), Dialect.LINE), events.append)
+    assert events == []
+    assert b"pickle_refused" in reply.header
+
+
+def test_ctrl_c_over_inline_reaches_the_caller_and_the_worker_goes_on(tmp_path):
+    code = """
+import os, signal, threading, time
+import soma_core as soma
+
+class Waits(soma.Filter):
+    def forward(self, x, state):
+        if x:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            time.sleep(60)
+        return x
+
+worker = soma.connect("inline", filters={"waits": Waits()})
+try:
+    worker.forward("waits", 1)
+except KeyboardInterrupt:
+    print("interrupted", worker.forward("waits", 0))
+"""
+    assert run_python(code, directory=tmp_path).stdout == "interrupted 0\n"
+
+
+def test_a_descriptor_that_is_no_socket_does_not_end_the_daemon():
+    with short_directory() as directory, socket_daemon(directory / "soma.sock") as daemon:
+        with socket.socket(socket.AF_UNIX) as client, open(os.devnull) as nothing:
+            client.settimeout(20)
+            client.connect(str(daemon.path))
+            socket.send_fds(client, [b'\x93SOMR{"op":"connect"}\n'], [nothing.fileno()])
+            assert b'"ok":false' in client.recv(4096)
+        with soma.connect("socket", path=daemon.path) as worker:
+            assert worker.ping()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_daemon_of_another_user_is_not_trusted():
+    script = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen()
+os.chmod(sys.argv[1], 0o777)
+print("listening", flush=True)
+while True:
+    listening.accept()
+"""
+    with short_directory() as directory:
+        directory.chmod(0o777)
+        path = directory / "trap.sock"
+        trap = subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert trap.stdout.readline() == "listening\n"
+            with pytest.raises(soma.StartFailed, match="belongs to user 65534, not to you"):
+                soma.connect("socket", path=path)
+        finally:
+            trap.kill()
+            trap.wait()
+            trap.stdout.close()
