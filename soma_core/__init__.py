@@ -1,46 +1,53 @@
-"""soma: machine-learning filters in processes of their own."""
+"""soma: machine-learning filters in processes of their own.
 
-from soma_core.errors import (
-    ChannelClosed,
-    DeadlineExceeded,
-    ErrorCode,
-    IncompatibleWorker,
-    PluginApiMismatch,
-    PluginConflict,
-    PluginError,
-    PluginLoadFailed,
-    PluginNotFound,
-    ProtocolError,
-    RemoteError,
-    SomaError,
-    StartFailed,
-    StateLost,
-    TransportError,
-    WorkerDied,
-)
-from soma_core.filters import (
-    Distribution,
-    Filter,
-    FilterKind,
-    FilterMeta,
-    Remote,
-    StreamMode,
-    Tag,
-    WorkerId,
-)
-from soma_core.hookspecs import hookimpl
-from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
-from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
-from soma_core.worker import (
-    BatchedFitResult,
-    CompositeFitResult,
-    NodeState,
-    Pong,
-    RemoteFilter,
-    Worker,
-    WorkerStatus,
-    connect,
-)
+Each name is imported when it is first used: a program that may need soma pays when it does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from soma_core.errors import (
+        ChannelClosed,
+        DeadlineExceeded,
+        ErrorCode,
+        IncompatibleWorker,
+        PluginApiMismatch,
+        PluginConflict,
+        PluginError,
+        PluginLoadFailed,
+        PluginNotFound,
+        ProtocolError,
+        RemoteError,
+        SomaError,
+        StartFailed,
+        StateLost,
+        TransportError,
+        WorkerDied,
+    )
+    from soma_core.filters import (
+        Distribution,
+        Filter,
+        FilterKind,
+        FilterMeta,
+        Remote,
+        StreamMode,
+        Tag,
+        WorkerId,
+    )
+    from soma_core.hookspecs import hookimpl
+    from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
+    from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
+    from soma_core.worker import (
+        BatchedFitResult,
+        CompositeFitResult,
+        NodeState,
+        Pong,
+        RemoteFilter,
+        Worker,
+        WorkerStatus,
+        connect,
+    )
 
 __all__ = [
     "BatchedFitResult",
@@ -89,3 +96,73 @@ __all__ = [
     "connect",
     "hookimpl",
 ]
+
+_MODULES = {
+    "soma_core.errors": (
+        "ChannelClosed",
+        "DeadlineExceeded",
+        "ErrorCode",
+        "IncompatibleWorker",
+        "PluginApiMismatch",
+        "PluginConflict",
+        "PluginError",
+        "PluginLoadFailed",
+        "PluginNotFound",
+        "ProtocolError",
+        "RemoteError",
+        "SomaError",
+        "StartFailed",
+        "StateLost",
+        "TransportError",
+        "WorkerDied",
+    ),
+    "soma_core.filters": (
+        "Distribution",
+        "Filter",
+        "FilterKind",
+        "FilterMeta",
+        "Remote",
+        "StreamMode",
+        "Tag",
+        "WorkerId",
+    ),
+    "soma_core.hookspecs": ("hookimpl",),
+    "soma_core.schema": (
+        "DataType",
+        "Dimension",
+        "Dynamic",
+        "Fixed",
+        "Schema",
+    ),
+    "soma_core.values": (
+        "Bytes",
+        "Empty",
+        "Json",
+        "Object",
+        "Tensor",
+        "Text",
+        "Value",
+    ),
+    "soma_core.worker": (
+        "BatchedFitResult",
+        "CompositeFitResult",
+        "NodeState",
+        "Pong",
+        "RemoteFilter",
+        "Worker",
+        "WorkerStatus",
+        "connect",
+    ),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

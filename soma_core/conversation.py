@@ -79,7 +79,7 @@ class Conversation:
         self._pickles = pickles
         self._turn = threading.Lock()
         self._flight = threading.Lock()
-        self._in_flight: tuple[str, str | None, float] | None = None
+        self._in_flight: _Call | None = None
         self._interrupted = False
         self._owner = os.getpid()
         self._last_id = 0
@@ -89,7 +89,8 @@ class Conversation:
     @property
     def running(self) -> tuple[str, str | None, float] | None:
         """The command that runs, its node, and since when (``time.monotonic``); or None."""
-        return self._in_flight
+        call = self._in_flight
+        return None if call is None else (call.cmd, call.node_id, call.started)
 
     def ask(
         self,
@@ -116,18 +117,18 @@ class Conversation:
             RemoteError: The worker refused the command, or the filter failed.
             ProtocolError: The data cannot be sent.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._take_turn(cmd, timeout)
+        call = _Call(cmd, node_id, timeout, progress)
+        if not self._turn.acquire(blocking=False):
+            self._wait_for_turn(call)
         try:
-            self._check_usable()
-            self._last_id += 1
-            message = self._message(cmd, build, self._last_id, events=progress is not None)
-            call = _Call(cmd, node_id, self._last_id, timeout, deadline, progress)
-            fields, decoder = self._exchange(call, message)
+            if self.closed or self._ended is not None or os.getpid() != self._owner:
+                self._check_usable()
+            reply = self._exchange(call, self._message(call, build))
         finally:
             self._turn.release()
+        fields = reply.fields
         if fields.get("ok") is True:
-            return Reply(fields, decoder)
+            return reply
         if fields.get("code") == ErrorCode.INCOMPATIBLE:
             raise IncompatibleWorker(fields.get("error"))
         raise RemoteError.from_reply(fields)
@@ -144,12 +145,14 @@ class Conversation:
         self.closed = True
         self._channel.close()
 
-    def _take_turn(self, cmd: str, timeout: float | None) -> None:
+    def _wait_for_turn(self, call: _Call) -> None:
         self._check_usable()
-        patience = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        left = call.left()
+        patience = -1 if left is None else min(left, threading.TIMEOUT_MAX)
         if not self._turn.acquire(timeout=patience):
             raise DeadlineExceeded(
-                f"{cmd} waited {timeout:g} s for other calls on this worker and was not sent",
+                f"{call.cmd} waited {call.timeout:g} s for other calls on this worker and was "
+                "not sent",
                 worker_survived=True,
             )
 
@@ -168,20 +171,27 @@ class Conversation:
         if self._ended is not None:
             raise WorkerDied(str(self._ended), **_facts(self._ended))
 
-    def _message(self, cmd: str, build: Build, message_id: int, *, events: bool) -> Message:
+    def _message(self, call: _Call, build: Build) -> Message:
         encoder = FrameEncoder(pickles=self._pickles)
-        fields: dict[str, Any] = {"cmd": cmd, "id": message_id, **build(encoder)}
-        if events:
+        call.message_id = self._last_id = self._last_id + 1
+        fields = {"cmd": call.cmd, "id": call.message_id}
+        fields.update(build(encoder))
+        if call.progress is not None:
             fields["events"] = True
         return Message(write_json(fields), encoder.buffers)
 
-    def _exchange(self, call: _Call, message: Message) -> tuple[dict[str, Any], Decoder]:
+    def _exchange(self, call: _Call, message: Message) -> Reply:
         """Send a command and receive its reply; whatever happens, no reply is left behind."""
         with self._flight:
-            self._in_flight = (call.cmd, call.node_id, time.monotonic())
+            self._in_flight = call
             self._interrupted = False
         try:
-            self._send(call, message)
+            try:
+                self._channel.send(message, call.left())
+            except TimeoutError:
+                if not call.over():
+                    raise
+                raise self._expire(call) from None
             return self._receive(call)
         except ChannelClosed as error:
             raise self._death(call, error) from None
@@ -193,15 +203,7 @@ class Conversation:
             with self._flight:
                 self._in_flight = None
 
-    def _send(self, call: _Call, message: Message) -> None:
-        try:
-            self._channel.send(message, call.left())
-        except TimeoutError:
-            if not call.over():
-                raise
-            raise self._expire(call) from None
-
-    def _receive(self, call: _Call) -> tuple[dict[str, Any], Decoder]:
+    def _receive(self, call: _Call) -> Reply:
         while True:
             try:
                 message = self._channel.receive(call.next_wait())
@@ -209,11 +211,14 @@ class Conversation:
                 self._look_around(call)
                 continue
             fields = _fields(message)
+            decoder = Decoder(message.buffers, pickles=self._pickles)
             if "event" not in fields:
                 call.settled = True
-                return self._checked(call, fields), self._decoder(message)
+                if fields.get("id", call.message_id) != call.message_id:
+                    raise self._mixed_up(call, fields)
+                return Reply(fields, decoder)
             if call.progress is not None:
-                call.progress(self._decoder(message).decode(fields.get("data") or {}))
+                call.progress(decoder.decode(fields.get("data") or {}))
 
     def _look_around(self, call: _Call) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?
@@ -231,14 +236,9 @@ class Conversation:
         elif call.last_look:
             raise ChannelClosed("the worker's process ended") from None
 
-    def _decoder(self, message: Message) -> Decoder:
-        return Decoder(message.buffers, pickles=self._pickles)
-
-    def _checked(self, call: _Call, fields: dict[str, Any]) -> dict[str, Any]:
-        if fields.get("id", call.message_id) == call.message_id:
-            return fields
+    def _mixed_up(self, call: _Call, fields: dict[str, Any]) -> ProtocolError:
         self._channel.close()
-        raise ProtocolError(
+        return ProtocolError(
             ErrorCode.MALFORMED,
             f"the reply has id {fields['id']!r}, the command {call.message_id}; the transport "
             "mixed up messages, and the channel was closed",
@@ -327,24 +327,20 @@ class _Call:
         "node_id",
         "progress",
         "settled",
+        "started",
         "timeout",
     )
 
     def __init__(
-        self,
-        cmd: str,
-        node_id: str | None,
-        message_id: int,
-        timeout: float | None,
-        deadline: float | None,
-        progress: Progress | None,
+        self, cmd: str, node_id: str | None, timeout: float | None, progress: Progress | None
     ) -> None:
         self.cmd = cmd
         self.node_id = node_id
-        self.message_id = message_id
         self.timeout = timeout
         self.progress = progress
-        self._deadline = deadline
+        self.started = time.monotonic()
+        self._deadline = None if timeout is None else self.started + timeout
+        self.message_id = 0
         self.settled = False
         self.last_look = False
 
@@ -361,8 +357,7 @@ class _Call:
 
     def next_wait(self) -> float:
         """Seconds to wait for a message before looking whether the worker still runs."""
-        left = self.left()
-        return _LIVENESS if left is None else min(left, _LIVENESS)
+        return _LIVENESS if self._deadline is None else min(self.left() or 0.0, _LIVENESS)
 
 
 def _fields(message: Message) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import inspect
 import pathlib
+import sys
 import types
 import uuid
 from collections.abc import Iterable, Mapping
@@ -151,6 +152,10 @@ def _(value: BaseModel, feed: _Digest) -> None:
 @_content.register(np.ndarray)
 @_content.register(np.generic)
 def _(value: Any, feed: _Digest) -> None:
+    if _is_masked(value):
+        mask = np.ma.getmaskarray(value)
+        _children(feed, "masked", [value.filled(value.fill_value), mask, value.fill_value])
+        return
     array = np.asarray(value)
     if array.dtype.hasobject:
         _children(feed, "array", [list(array.shape), array.ravel().tolist()])
@@ -158,10 +163,10 @@ def _(value: Any, feed: _Digest) -> None:
         _children(feed, "array", [repr(array.dtype), list(array.shape), array.tobytes()])
 
 
-@_content.register(np.ma.MaskedArray)
-def _(value: Any, feed: _Digest) -> None:
-    mask = np.ma.getmaskarray(value)
-    _children(feed, "masked", [value.filled(value.fill_value), mask, value.fill_value])
+def _is_masked(value: Any) -> bool:
+    """Whether it is a masked array; where none was made, their module is not imported."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray)
 
 
 @_content.register

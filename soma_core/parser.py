@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from soma_core.transport import Dialect, Message
 
 __all__ = ["MessageParser", "StreamLimits"]
 
+_INLINE = int(EntryKind.INLINE)
 _MIB = 1 << 20
 _BLANK = b" \t\r\n\x0b\x0c"
 _BOM = b"\xef\xbb\xbf"
@@ -55,30 +56,40 @@ class MessageParser:
             entry lends, or None if it is no buffer.
 
     Attributes:
+        target: Where bytes may be read to directly, instead of being fed; empty if nowhere.
         finished: Whether no further message can come.
     """
 
     def __init__(self, limits: StreamLimits, take: Take = _share_nothing) -> None:
         self._limits = limits
+        self._longest = min(limits.header, limits.body)
         self._take = take
         self._between_messages = True
         self._pending = bytearray()
         self._ended = False
-        self._target = memoryview(b"")
+        self.target = memoryview(b"")
         self._steps = self._stream()
         self.finished = False
 
-    def feed(self, data: memoryview) -> None:
-        """Take bytes that were read."""
-        self._pending += data
+    def feed(self, data: memoryview) -> Message | None:
+        """Take bytes that were read; the next message, or None if more bytes are needed.
 
-    def target(self) -> memoryview:
-        """Where bytes may be read to directly, instead of being fed; empty if nowhere."""
-        return self._target
+        Raises:
+            ProtocolError: As :meth:`next_message`.
+        """
+        if self._between_messages and not self._pending:
+            frame = frames.read_whole(data, self._longest)
+            if frame is not None:
+                header, inline, entries, end = frame
+                if end < len(data):
+                    self._pending += data[end:]
+                return self._message(header, entries, inline)
+        self._pending += data
+        return self.next_message()
 
     def filled(self, count: int) -> None:
         """Note that so many bytes were read into the target."""
-        self._target = self._target[count:]
+        self.target = self.target[count:]
 
     def end(self) -> None:
         """Note that the stream has ended."""
@@ -93,9 +104,12 @@ class MessageParser:
         if self._between_messages:
             if not self._pending and not self._ended:
                 return None
-            message = self._whole_frame()
-            if message is not None:
-                return message
+            with memoryview(self._pending) as view:
+                frame = frames.read_whole(view, self._longest)
+            if frame is not None:
+                header, inline, entries, end = frame
+                del self._pending[:end]
+                return self._message(header, entries, inline)
         outcome = next(self._steps)
         if isinstance(outcome, ProtocolError):
             raise outcome
@@ -193,7 +207,7 @@ class MessageParser:
         del self._pending[:start]
         inline: list[memoryview] = []
         for entry in entries:
-            if entry.kind == EntryKind.INLINE:
+            if entry.kind == _INLINE:
                 buffer = _allocate(entry.size)
                 if buffer is None:
                     yield from self._skip_inline(entries, len(inline), entry.size)
@@ -210,56 +224,32 @@ class MessageParser:
     def _skip_inline(self, entries: list[frames.Entry], here: int, size: int) -> _Steps:
         """Drop the inline buffers of a frame from one on for which there is no memory."""
         yield FrameError(ErrorCode.TOO_LARGE, f"there is no memory for a buffer of {size:,} bytes")
-        sizes = [entry.size for entry in entries if entry.kind == EntryKind.INLINE]
+        sizes = [entry.size for entry in entries if entry.kind == _INLINE]
         yield from self._skip(sum(sizes[here:]))
 
-    def _whole_frame(self) -> Message | None:
-        """The next message where it is a sound frame that is here already: the common case."""
-        pending = self._pending
-        if len(pending) < frames.PREAMBLE_SIZE or not pending.startswith(frames.MAGIC):
-            return None
-        try:
-            preamble = frames.read_preamble(pending)
-        except ProtocolError:
-            return None
-        end = frames.PREAMBLE_SIZE + preamble.body_size
-        if end > len(pending) or self._refusal(preamble) is not None:
-            return None
-        table = frames.PREAMBLE_SIZE + preamble.header_size
-        position = table + preamble.table_size
-        try:
-            entries = frames.read_table(preamble, pending[table:position])
-        except ProtocolError:
-            return None
-        header = bytes(pending[frames.PREAMBLE_SIZE : table])
-        inline: list[Any] = []
-        for entry in entries:
-            if entry.kind == EntryKind.INLINE:
-                inline.append(pending[position : position + entry.size])
-                position += entry.size
-        del pending[:end]
-        return self._message(header, entries, inline)
-
-    def _message(self, header: bytes, entries: list[frames.Entry], inline: list[Any]) -> Message:
+    def _message(
+        self, header: bytes, entries: Sequence[tuple[int, int, int, int]], inline: list[Any]
+    ) -> Message:
         if len(inline) == len(entries):
-            return Message(header, inline, Dialect.FRAME)
+            return Message(header, inline)
         inline.reverse()
         buffers: list[Any] = []
-        for entry in entries:
-            buffer = inline.pop() if entry.kind == EntryKind.INLINE else self._take(entry)
+        for fields in entries:
+            entry = frames.Entry._make(fields)
+            buffer = inline.pop() if entry.kind == _INLINE else self._take(entry)
             if buffer is not None:
                 buffers.append(buffer)
-        return Message(header, buffers, Dialect.FRAME)
+        return Message(header, buffers)
 
     def _fill(self, buffer: memoryview) -> _Question:
         """Move pending bytes into a buffer, and let the rest be read into it directly."""
         here = min(len(self._pending), buffer.nbytes)
         buffer[:here] = self._pending[:here]
         del self._pending[:here]
-        self._target = buffer[here:]
-        while self._target:
+        self.target = buffer[here:]
+        while self.target:
             if self._ended:
-                self._target = memoryview(b"")
+                self.target = memoryview(b"")
                 return False
             yield None
         return True

@@ -125,8 +125,8 @@ class Responder:
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
     ) -> Message:
         reply = self._execute(command, dialect, send_event)
-        composite = isinstance(reply, CompositeForwardReply | CompositeFitReply)
-        encoder = _encoder(dialect, self._pickles, tensors_as_lists=composite)
+        as_lists = type(reply) in _WITH_TENSORS_AS_LISTS
+        encoder = _encoder(dialect, self._pickles, tensors_as_lists=as_lists)
         fields = _encoded(reply, encoder)
         if command.id is not None:
             fields["id"] = command.id
@@ -137,7 +137,7 @@ class Responder:
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
     ) -> Reply:
         if not command.events:
-            return self._interrupts.run(lambda: self.engine.execute(command))
+            return self._interrupts.run(self.engine.execute, command)
 
         def send(message: Message) -> None:
             self._interrupts.shield(lambda: send_event(message))
@@ -145,7 +145,7 @@ class Responder:
         sender = _EventSender(command, dialect, self._pickles, send)
         try:
             with progress.listening(sender):
-                return self._interrupts.run(lambda: self.engine.execute(command))
+                return self._interrupts.run(self.engine.execute, command)
         finally:
             sender.end()
 
@@ -167,6 +167,8 @@ class Responder:
         return _message(encode_fields(reply, encoder), encoder, dialect)
 
 
+_WITH_TENSORS_AS_LISTS = frozenset({CompositeForwardReply, CompositeFitReply})
+_FRAME = Dialect.FRAME
 _WITH_TRACEBACK = frozenset(
     {
         ErrorCode.LOAD_FAILED,
@@ -279,6 +281,6 @@ class _EventSender:
 
 
 def _encoder(dialect: Dialect, pickles: Pickles, *, tensors_as_lists: bool = False) -> Encoder:
-    if dialect is Dialect.FRAME:
+    if dialect is _FRAME:
         return FrameEncoder(pickles=pickles)
     return LineEncoder(pickles=pickles, tensors_as_lists=tensors_as_lists)

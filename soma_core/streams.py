@@ -29,6 +29,8 @@ __all__ = [
     "open_stream",
 ]
 
+_LINE = Dialect.LINE
+_INLINE = int(frames.EntryKind.INLINE)
 _CHUNK = 1 << 16
 _JOIN_BELOW = 1 << 16
 
@@ -159,10 +161,6 @@ def _wait(fd: int, event: int, deadline: float | None) -> None:
         raise TimeoutError
 
 
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else monotonic() + timeout
-
-
 class StreamChannel(Channel):
     """Messages over a byte stream, in both dialects.
 
@@ -199,35 +197,27 @@ class StreamChannel(Channel):
                 self._memory.close()
 
     def send(self, message: Message, timeout: float | None = None) -> None:
-        deadline = _deadline(timeout)
+        if self._closed:
+            raise ChannelClosed("the channel is closed")
+        deadline = None if timeout is None else monotonic() + timeout
+        write = self._stream.write
         started = False
         entries: list[Entry] = []
         try:
             for part in self._parts(message, entries):
-                sent = self._write(part, deadline)
+                sent = write(part, deadline)
                 started = True
-                if sent < len(part):
-                    self._write_rest(memoryview(part)[sent:], deadline)
-        except BaseException:
+                while sent < len(part):
+                    sent += write(memoryview(part)[sent:], deadline)
+        except BaseException as error:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
             elif self._memory is not None:
                 self._memory.take_back(entries)
+            if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
+                text = f"the other end closed the channel ({error})"
+                raise ChannelClosed(text) from None
             raise
-
-    def _write_rest(self, view: memoryview, deadline: float | None) -> None:
-        while view:
-            view = view[self._write(view, deadline) :]
-
-    def _write(self, data: bytes | memoryview, deadline: float | None) -> int:
-        if self._closed:
-            raise ChannelClosed("the channel is closed")
-        try:
-            return self._stream.write(data, deadline)
-        except TimeoutError:
-            raise
-        except (OSError, ValueError) as error:
-            raise ChannelClosed(f"the other end closed the channel ({error})") from None
 
     def _parts(self, message: Message, entries: list[Entry]) -> list[bytes | memoryview]:
         """What to write: one piece for a small message, large buffers apart.
@@ -236,44 +226,45 @@ class StreamChannel(Channel):
             message: The message.
             entries: Receives the entries of the frame's buffer table.
         """
-        if message.dialect is Dialect.LINE:
-            return [message.header + b"\n"]
-        if self._memory is not None:
-            entries += self._memory.pending()
+        header, buffers, dialect = message
+        if dialect is _LINE:
+            return [header + b"\n"]
+        memory = self._memory
+        if memory is not None:
+            entries += memory.pending()
         inline: list[memoryview] = []
         inline_size = 0
-        for buffer in message.buffers:
+        for buffer in buffers:
             view = memoryview(buffer)
-            entry = self._lend(view)
+            size = view.nbytes
+            entry = memory.lend(view) if memory is not None and size >= THRESHOLD else None
             if entry is None:
-                entry = frames.inline(view)
-                inline_size += entry.size
+                entry = Entry(_INLINE, 0, 0, size)
+                inline_size += size
                 inline.append(view)
             entries.append(entry)
-        start = frames.write_frame(message.header, entries)
         if inline_size < _JOIN_BELOW:
-            return [b"".join((start, *inline))]
-        return [start, *(view.cast("B") for view in inline if view.nbytes)]
-
-    def _lend(self, view: memoryview) -> Entry | None:
-        if self._memory is None or view.nbytes < THRESHOLD:
-            return None
-        return self._memory.lend(view)
+            return [frames.write_frame(header, entries, inline)]
+        whole = [view.cast("B") for view in inline if view.nbytes]
+        return [frames.write_frame(header, entries), *whole]
 
     def receive(self, timeout: float | None = None) -> Message:
-        deadline = _deadline(timeout)
+        deadline = None if timeout is None else monotonic() + timeout
         parser = self._parser
-        while (message := parser.next_message()) is None:
+        message = parser.next_message()
+        while message is None:
             if parser.finished:
                 raise ChannelClosed("the other end closed the channel")
-            target = parser.target()
+            target = parser.target
             count = self._read(target or self._scratch, deadline)
-            if count == 0:
-                parser.end()
-            elif target:
+            if count and not target:
+                message = parser.feed(self._scratch[:count])
+                continue
+            if count:
                 parser.filled(count)
             else:
-                parser.feed(self._scratch[:count])
+                parser.end()
+            message = parser.next_message()
         return message
 
     def _read(self, view: memoryview, deadline: float | None) -> int:

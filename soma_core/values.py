@@ -5,9 +5,7 @@ host and a filter the same data travels as ordinary Python objects: ``soma_core.
 turns one into the other.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -46,7 +44,7 @@ class TensorData(_Model):
     buffer: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
-    def _one_payload(self) -> TensorData:
+    def _one_payload(self) -> Self:
         payloads = [name for name in ("values", "b64", "buffer") if getattr(self, name) is not None]
         if len(payloads) != 1:
             found = " and ".join(payloads) or "none of them"
@@ -77,6 +75,20 @@ class Json(_Model):
     data: Any
 
 
+class EncodedBytes(_Model):
+    """Bytes in a denser form than a list of numbers: exactly one of ``b64`` and ``buffer``."""
+
+    b64: str | None = None
+    buffer: Annotated[int, Field(ge=0)] | None = None
+    buffers: list[Annotated[int, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_payload(self) -> Self:
+        if (self.b64 is None) == (self.buffer is None):
+            raise ValueError("exactly one of b64 and buffer is needed")
+        return self
+
+
 class Bytes(_Model):
     """A byte string: a list of numbers from 0 to 255, or base64, or a frame buffer."""
 
@@ -99,20 +111,6 @@ class Empty(_Model):
     """Nothing: ``{}`` where a state is expected, ``None`` elsewhere."""
 
     type: Literal["Empty"] = "Empty"
-
-
-class EncodedBytes(_Model):
-    """Bytes in a denser form than a list of numbers: exactly one of ``b64`` and ``buffer``."""
-
-    b64: str | None = None
-    buffer: Annotated[int, Field(ge=0)] | None = None
-    buffers: list[Annotated[int, Field(ge=0)]] | None = None
-
-    @model_validator(mode="after")
-    def _one_payload(self) -> EncodedBytes:
-        if (self.b64 is None) == (self.buffer is None):
-            raise ValueError("exactly one of b64 and buffer is needed")
-        return self
 
 
 Value = Annotated[Tensor | Text | Json | Bytes | Object | Empty, Field(discriminator="type")]

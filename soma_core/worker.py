@@ -6,7 +6,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType, TracebackType
@@ -659,13 +659,14 @@ class Worker:
     ) -> Reply:
         """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         seconds = self._timeout if timeout is DEFAULT else timeout
+        ask = self._conversation.ask
         while True:
             known = dict(self._by_value)
             try:
-                with by_value(known.values()) if known else nullcontext():
-                    return self._conversation.ask(
-                        cmd, build, timeout=seconds, node_id=node_id, progress=progress
-                    )
+                if not known:
+                    return ask(cmd, build, timeout=seconds, node_id=node_id, progress=progress)
+                with by_value(known.values()):
+                    return ask(cmd, build, timeout=seconds, node_id=node_id, progress=progress)
             except RemoteError as error:
                 module = _missing_module(error)
                 if module is None or module.__name__ in known:

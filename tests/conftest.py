@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import cloudpickle
 import pytest
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
+
+
+def pytest_configure() -> None:
+    """Whoever runs the tests in the background has them start with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

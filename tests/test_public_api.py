@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -23,7 +25,29 @@ def public(module: types.ModuleType) -> set[str]:
 
 
 def test_the_public_api_is_exactly_what_all_lists() -> None:
-    assert public(soma_core) == set(soma_core.__all__)
+    for name in soma_core.__all__:
+        getattr(soma_core, name)
+    machinery = {"import_module", "TYPE_CHECKING", "Any"}
+    assert public(soma_core) - machinery == set(soma_core.__all__)
+
+
+def test_every_public_name_is_imported_on_use_and_told_to_type_checkers() -> None:
+    tree = ast.parse(inspect.getsource(soma_core))
+    told = [
+        alias.name
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    ]
+    assert sorted(told) == soma_core.__all__
+    assert set(soma_core.__all__) <= set(dir(soma_core))
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'conect'"):
+        soma_core.conect  # noqa: B018
 
 
 def test_all_is_sorted_and_without_repetition() -> None:
@@ -74,6 +98,7 @@ HEAVY = ("torch", "sklearn", "pandas", "rich", "typer", "cloudpickle", "safetens
     "statement",
     [
         "import soma_core",
+        "import soma_core; soma_core.connect",
         "import soma_core.serve, soma_core.inline, soma_core.streams, soma_core.worker",
         "import soma_core.discovery as d; d.installed_filters().list()",
         "import soma_core.discovery as d; d.installed_transports().list()",
@@ -86,6 +111,12 @@ def test_importing_soma_imports_nothing_heavy(statement: str) -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_importing_the_package_costs_less_than_its_dependencies() -> None:
+    code = "import sys, soma_core; print({'numpy', 'pydantic', 'pluggy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_the_core_imports_no_transport_package() -> None:

@@ -131,7 +131,7 @@ def _user_data(message: BaseModel, path: str) -> Iterator[tuple[str, type[BaseMo
     model = type(message)
     for name in sorted(message.model_fields_set):
         content = getattr(message, name)
-        if name in carried_fields(model):
+        if name in dict(carried_fields(model)):
             yield path, model, name, content
         elif isinstance(content, list):
             for index, item in enumerate(content):

@@ -22,7 +22,12 @@ from soma_core.plugins import PluginSet
 from soma_core.protocol import commands as c
 from soma_core.protocol import replies as r
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.versions import PROTOCOL_VERSION, skew, soma_version
+from soma_core.protocol.versions import (
+    PROTOCOL_VERSION,
+    cloudpickle_version,
+    skew,
+    soma_version,
+)
 
 __all__ = ["Engine", "EngineInfo"]
 
@@ -92,7 +97,7 @@ class Engine:
             KeyboardInterrupt: It was interrupted.
         """
         if self._plugins is None:
-            return self.run(command)
+            return self._methods[type(command)](command)
         return self._run_with(self._plugins, command)
 
     def run(self, command: c.Command) -> r.Reply:
@@ -155,8 +160,8 @@ class Engine:
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
         node = self.nodes.get(command.node_id)
-        state = command.state if "state" in command.model_fields_set else node.state
-        with tensors.no_gradients([node]):
+        state = command.state if "state" in command.__pydantic_fields_set__ else node.state
+        with tensors.no_gradients((node,)):
             return r.ForwardReply.of(result=node.forward(command.data, state, {}))
 
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
@@ -234,10 +239,8 @@ class Engine:
 
 
 def _versions() -> r.Versions:
-    import cloudpickle
-
     return r.Versions(
         soma=soma_version(),
         python=platform.python_version(),
-        cloudpickle=cloudpickle.__version__,
+        cloudpickle=cloudpickle_version(),
     )

@@ -85,9 +85,12 @@ class Node:
             FilterFailed: It raised.
             ProtocolError: ``schema_mismatch``.
         """
-        self._check("input", self.meta.input_schema, x, lengths)
+        meta = self.meta
+        if meta.input_schema is not None:
+            self._check("input", meta.input_schema, x, lengths)
         out = self.call(self._method("forward"), x, state)
-        self._check("output", self.meta.output_schema, out, lengths)
+        if meta.output_schema is not None:
+            self._check("output", meta.output_schema, out, lengths)
         return out
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -48,11 +48,14 @@ def parameters(node: Node) -> list[torch.nn.Parameter]:
 
 def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
     """Autograd off, where a node could use it: it is on in the joint training step alone."""
-    if not any(node.differentiable for node in nodes):
-        return nullcontext()
+    if "torch" not in sys.modules or not any(node.differentiable for node in nodes):
+        return _NOTHING
     import torch
 
     return torch.no_grad()
+
+
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 def detached(value: Any) -> Any:

@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "BY_NAME",
     "array_from_bytes",
     "array_from_values",
     "array_to_bytes",
     "dtype_from_wire",
     "dtype_to_wire",
+    "name_and_view",
     "tensor_from_bytes",
     "tensor_from_values",
     "tensor_to_bytes",
     "torch_dtype_name",
 ]
 
-_VIEWABLE = frozenset("?bBhHiIlLqQefd") if sys.byteorder == "little" else frozenset()
+_VIEWABLE = "?bBhHiIlLqQefd" if sys.byteorder == "little" else ""
+_NAMES = {char: np.dtype(char).name for char in _VIEWABLE}
+BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}
+"""The element types that :func:`name_and_view` names."""
 
 _TORCH = re.compile(r"(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)\Z")  # not the quantized ones
 _NUMBERS = frozenset({bool, int, float, type(None)})
@@ -108,10 +113,21 @@ def _field_part(part: Any) -> Any:
     return _tuples(part) if nested else tuple(part)
 
 
+def name_and_view(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
+    """The wire's name and the bytes of an array that travels as it lies in memory; None if it
+    does not."""
+    dtype = array.dtype
+    name = _NAMES.get(dtype.char)
+    if name is None or not dtype.isnative:
+        return None
+    view = array.data
+    return (name, view) if view.c_contiguous else None
+
+
 def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
     """The elements as little-endian bytes in C order; a view of the array where it can be one."""
     dtype = array.dtype
-    if dtype.char in _VIEWABLE and array.flags.c_contiguous and dtype.isnative:
+    if dtype.char in _NAMES and array.flags.c_contiguous and dtype.isnative:
         return array.data
     if array.nbytes == 0:
         return memoryview(b"")

@@ -12,6 +12,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ class Encoder:
                 ``invalid_command`` if it cannot be pickled.
         """
         kind = type(obj)
+        if kind is np.ndarray:
+            return self._array(obj)
         if kind in _UNCHANGED:
             return obj
         method = _METHODS.get(kind)
@@ -139,7 +142,7 @@ class Encoder:
             )
         return depth + levels
 
-    def _array(self, obj: np.ndarray[Any, Any], depth: int = 0) -> Any:
+    def _array(self, obj: np.ndarray[Any, Any]) -> Any:
         if obj.dtype.hasobject or obj.dtype.kind == "T":
             return self._pickle(obj)
         try:
@@ -161,7 +164,6 @@ _METHODS = {
     dict: "_dict",
     tuple: "_tuple",
     bytes: "_bytes",
-    np.ndarray: "_array",
 }
 
 
@@ -242,7 +244,7 @@ class FrameEncoder(Encoder):
     """
 
     def __init__(self, *, pickles: Pickles | None = None) -> None:
-        super().__init__(pickles=pickles)
+        self._pickles = pickles or _ALLOWED  # what the base does, without the way there
         self.buffers: list[Any] = []
 
     def binary(self, data: Any) -> Any:
@@ -268,6 +270,16 @@ class FrameEncoder(Encoder):
         if obj.dtype.hasobject:
             return self._pickle(obj)
         return {"$soma": "scalar", "array": self._array(np.asarray(obj))}
+
+    def _array(self, obj: np.ndarray[Any, Any]) -> Any:
+        plain = arrays.name_and_view(obj)
+        if plain is None:
+            return super()._array(obj)
+        name, view = plain
+        buffers = self.buffers
+        buffers.append(view)
+        data = {"buffer": len(buffers) - 1, "dtype": name, "shape": obj.shape}
+        return {"type": "Tensor", "data": data}
 
     def _array_data(self, obj: np.ndarray[Any, Any]) -> dict[str, Any]:
         return {"buffer": self._put_aside(arrays.array_to_bytes(obj))}
@@ -328,27 +340,40 @@ class Decoder:
         raise _invalid("expected base64 or a Bytes value")
 
     def _dict(self, wire: dict[str, Any]) -> Any:
+        tag = wire.get("type")
+        if tag.__class__ is str and tag in _TAGS and len(wire) == 2 and "data" in wire:
+            return _TAGGED[tag](self, wire["data"])
         if "$soma" in wire:
             return self._special(wire)
-        keys = wire.keys()
-        if keys == _TAG_KEYS and wire["type"].__class__ is str and wire["type"] in _TAGS:
-            return _TAGGED[wire["type"]](self, wire["data"])
-        if keys == {_PICKLE_KEY}:
+        if wire.keys() == {_PICKLE_KEY}:
             return self._pickles.load(_from_b64(wire[_PICKLE_KEY]))
         if wire == {"type": "Empty"}:
             return None
         return {key: self.decode(item) for key, item in wire.items()}
 
     def _tensor(self, data: Any) -> Any:
+        array = self._plain_array(data)
+        if array is not None:
+            return array
         try:
-            if _is_array_in_buffer(data):  # what our own client sends, checked without a model
-                dtype = arrays.dtype_from_wire(data["dtype"])
-                return arrays.array_from_bytes(self._buffer(data["buffer"]), dtype, data["shape"])
             return self._laid_out(TensorData.model_validate(data))
         except ValidationError as error:
             raise _invalid(f"a Tensor is not well formed: {describe(error)}") from None
         except ValueError as error:
             raise _invalid(f"a Tensor is not well formed: {error}") from None
+
+    def _plain_array(self, data: Any) -> np.ndarray[Any, Any] | None:
+        """An array as our own encoder writes it, read without a model; None if anything is not
+        as it should be, which the model then explains."""
+        try:
+            name, shape, index = _PLAIN_ARRAY(data)
+            buffer = self._buffers[index]
+            array: np.ndarray[Any, Any] = np.ndarray(shape, arrays.BY_NAME[name], buffer)
+        except (LookupError, TypeError, ValueError):
+            return None
+        if array.nbytes != len(buffer) or len(data) != 3 or index < 0:
+            return None
+        return array if _INT.issuperset(map(type, (index, *shape))) else None
 
     def _laid_out(self, tensor: TensorData) -> Any:
         if tensor.dtype is None:
@@ -454,17 +479,7 @@ _SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
 }
 
 
-_ARRAY_IN_BUFFER = {"dtype": str, "shape": list, "buffer": int}
-
-
-def _is_array_in_buffer(data: Any) -> bool:
-    """Whether a Tensor has just a named dtype, a shape and a buffer, each of the right type."""
-    if type(data) is not dict or len(data) != 3:
-        return False
-    kinds = {name: type(content) for name, content in data.items()}
-    return kinds == _ARRAY_IN_BUFFER and _INT.issuperset(map(type, data["shape"]))
-
-
+_PLAIN_ARRAY = itemgetter("dtype", "shape", "buffer")
 _INT = frozenset({int})
 
 

@@ -1,8 +1,6 @@
 """The commands: one model for each message that a host may send."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -83,7 +81,7 @@ class FilterSpec(_Model):
     """Whether COMPOSITE_FIT and BATCHED_FIT fit this node."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> FilterSpec:
+    def _one_source(self) -> Self:
         if (self.pickle_b64 is None) == (self.filter is None):
             raise ValueError("exactly one of pickle_b64 and filter is needed")
         if self.config and self.filter is None:
@@ -98,7 +96,7 @@ class Load(Command):
     filters: list[FilterSpec]
 
     @model_validator(mode="after")
-    def _distinct_ids(self) -> Load:
+    def _distinct_ids(self) -> Self:
         ids = [spec.id for spec in self.filters]
         twice = sorted({node_id for node_id in ids if ids.count(node_id) > 1})
         if twice:

@@ -140,22 +140,22 @@ Numbers = Annotated[
 
 
 @cache
-def carried_fields(model: type[BaseModel]) -> dict[str, Carried]:
+def carried_fields(model: type[BaseModel]) -> tuple[tuple[str, Carried], ...]:
     """The fields of a message type that carry the user's data."""
-    return {
-        name: mark
+    return tuple(
+        (name, mark)
         for name, field in model.model_fields.items()
         for mark in field.metadata
         if isinstance(mark, Carried)
-    }
+    )
 
 
 def encode_fields(message: BaseModel, encoder: Encoder) -> dict[str, Any]:
     """The fields that were set, with user data in wire form; models stay as they are."""
-    carried = carried_fields(type(message))
-    given = message.model_fields_set
-    return {
-        name: carried[name].encode(encoder, content) if name in carried else content
-        for name, content in message.__dict__.items()
-        if name in given
-    }
+    fields = message.__dict__.copy()
+    for name in fields.keys() - message.__pydantic_fields_set__:
+        del fields[name]
+    for name, mark in carried_fields(type(message)):
+        if name in fields:
+            fields[name] = mark.encode(encoder, fields[name])
+    return fields

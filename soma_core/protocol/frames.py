@@ -39,16 +39,19 @@ __all__ = [
     "EntryKind",
     "FrameError",
     "Preamble",
-    "inline",
+    "WholeFrame",
     "read_preamble",
     "read_table",
+    "read_whole",
     "write_frame",
 ]
 
 MAGIC = b"\x93SOMA"
 _VERSION = 1
-_FIELDS = struct.Struct("<5sBHIIQ")
-_PREAMBLE = struct.Struct("<5sBHIIQI")
+_START = MAGIC + bytes((_VERSION, 0, 0))
+_FIELDS = struct.Struct("<8sIIQ")
+_PREAMBLE = struct.Struct("<8sIIQI")
+_CHECKED_SIZE = _FIELDS.size
 _CHECKSUM = struct.Struct("<I")
 _ENTRY = struct.Struct("<IIQQ")
 ENTRY_SIZE = _ENTRY.size
@@ -70,7 +73,7 @@ class EntryKind(IntEnum):
 
 
 _INLINE = int(EntryKind.INLINE)
-_LAST_KIND = max(EntryKind)
+_LAST_KIND = int(max(EntryKind))
 
 
 class Entry(NamedTuple):
@@ -87,11 +90,6 @@ class Entry(NamedTuple):
         return self.kind <= EntryKind.SHARED
 
 
-def inline(buffer: Any) -> Entry:
-    """The entry of a buffer that follows in the frame."""
-    return Entry(_INLINE, 0, 0, memoryview(buffer).nbytes)
-
-
 class Preamble(NamedTuple):
     """What a sound preamble declares, in bytes but for the number of entries."""
 
@@ -105,17 +103,16 @@ class Preamble(NamedTuple):
         return self.entry_count * ENTRY_SIZE
 
 
-def write_frame(header: bytes, entries: Sequence[Entry]) -> bytes:
-    """Everything of a frame that comes before its inline buffers."""
+def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] = ()) -> bytes:
+    """A frame, as far as its inline buffers are given; the rest of them must follow it."""
     body_size = len(header) + ENTRY_SIZE * len(entries)
-    parts = [b"", header]
+    table = []
     for entry in entries:
-        parts.append(_ENTRY.pack(*entry))
+        table.append(_ENTRY.pack(*entry))
         if entry[0] == _INLINE:
             body_size += entry[3]
-    fields = _FIELDS.pack(MAGIC, _VERSION, 0, len(header), len(entries), body_size)
-    parts[0] = fields + _CHECKSUM.pack(crc32(fields))
-    return b"".join(parts)
+    fields = _FIELDS.pack(_START, len(header), len(entries), body_size)
+    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, *table, *inline))
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
@@ -124,12 +121,53 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     Raises:
         FrameError: ``malformed``: it is damaged, or of another version of the layout.
     """
-    fields = _PREAMBLE.unpack_from(data)
-    if crc32(data[: _FIELDS.size]) != fields[6]:
+    start, header_size, entry_count, body_size, checksum = _PREAMBLE.unpack_from(data)
+    if crc32(data[:_CHECKED_SIZE]) != checksum:
         raise _malformed("a frame's preamble is damaged: its checksum does not match")
-    if fields[1] != _VERSION:
-        raise _malformed(f"a frame of layout version {fields[1]} came; this side reads {_VERSION}")
-    return Preamble(fields[3], fields[4], fields[5])
+    version = start[len(MAGIC)]
+    if version != _VERSION:
+        raise _malformed(f"a frame of layout version {version} came; this side reads {_VERSION}")
+    return Preamble(header_size, entry_count, body_size)
+
+
+WholeFrame = tuple[bytes, list[bytearray], list[tuple[int, int, int, int]], int]
+"""A sound frame: its header, its inline buffers, the entries of its table, and where it ends."""
+
+
+def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
+    """Read the frame that data starts with, if it is sound and all of it is here.
+
+    The common case in one step; whatever is not right with a frame is found by the functions
+    that read its parts.
+
+    Args:
+        data: What was received.
+        longest: The largest body that is read in this way.
+    """
+    size = len(data)
+    if size < PREAMBLE_SIZE:
+        return None
+    start, header_size, count, body_size, checksum = _PREAMBLE.unpack_from(data)
+    end = PREAMBLE_SIZE + body_size
+    if start != _START or end > size or body_size > longest:
+        return None
+    if crc32(data[:_CHECKED_SIZE]) != checksum:
+        return None
+    table = PREAMBLE_SIZE + header_size
+    position = table + count * ENTRY_SIZE
+    if position > end:
+        return None
+    inline = []
+    entries = list(_ENTRY.iter_unpack(data[table:position]))
+    for kind, _, _, length in entries:
+        if kind == _INLINE:
+            inline.append(bytearray(data[position : position + length]))
+            position += length
+        elif kind > _LAST_KIND:
+            return None
+    if position != end:
+        return None
+    return data[PREAMBLE_SIZE:table].tobytes(), inline, entries, end
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:
@@ -142,12 +180,12 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
     entries = []
     inline_size = 0
     for fields in _ENTRY.iter_unpack(table):
-        entry = Entry._make(fields)
-        if entry.kind == _INLINE:
-            inline_size += entry.size
-        elif entry.kind > _LAST_KIND:
-            raise _malformed(f"a frame's buffer table has an entry of unknown kind {entry.kind}")
-        entries.append(entry)
+        kind = fields[0]
+        if kind == _INLINE:
+            inline_size += fields[3]
+        elif kind > _LAST_KIND:
+            raise _malformed(f"a frame's buffer table has an entry of unknown kind {kind}")
+        entries.append(Entry._make(fields))
     expected = preamble.body_size - preamble.header_size - preamble.table_size
     if inline_size != expected:
         raise _malformed(

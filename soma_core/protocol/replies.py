@@ -1,7 +1,5 @@
 """The replies: one model for each message that a worker may send."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, Literal, Self
 
@@ -58,7 +56,7 @@ class Reply(_Model):
         """A reply of fields that the engine computed, which are not validated once more."""
         reply = cls.__new__(cls)
         fields["ok"] = True
-        _set(reply, "__dict__", {**_defaults(cls), **fields})
+        _set(reply, "__dict__", _defaults(cls) | fields)
         _set(reply, "__pydantic_fields_set__", set(fields))
         _set(reply, "__pydantic_extra__", None)
         _set(reply, "__pydantic_private__", None)

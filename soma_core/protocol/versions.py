@@ -7,31 +7,38 @@ from functools import cache
 
 from soma_core.protocol.commands import ClientInfo
 
-__all__ = ["PROTOCOL_VERSION", "client_info", "skew", "soma_version"]
+__all__ = ["PROTOCOL_VERSION", "client_info", "cloudpickle_version", "skew", "soma_version"]
 
 PROTOCOL_VERSION = 1
 
 
-@cache
 def soma_version() -> str:
     """The installed version of soma-core."""
+    return _installed("soma-core")
+
+
+def cloudpickle_version() -> str:
+    """The installed version of cloudpickle, which is not imported for this."""
+    return _installed("cloudpickle")
+
+
+@cache
+def _installed(distribution: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version("soma-core")
+        return version(distribution)
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "0+source"
 
 
 def client_info(name: str) -> ClientInfo:
     """What this process says of itself in HELLO."""
-    import cloudpickle
-
     return ClientInfo(
         name=name,
         soma=soma_version(),
         python=platform.python_version(),
-        cloudpickle=cloudpickle.__version__,
+        cloudpickle=cloudpickle_version(),
     )
 
 

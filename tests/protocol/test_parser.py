@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.parser import MessageParser, StreamLimits
 from soma_core.protocol import frames
-from soma_core.transport import Dialect
+from soma_core.transport import Dialect, Message
 
 Outcome = tuple[Any, ...]
 
@@ -37,36 +37,44 @@ MALFORMED, TOO_LARGE = error(ErrorCode.MALFORMED), error(ErrorCode.TOO_LARGE)
 
 
 def drain(parser: MessageParser) -> Iterable[Outcome]:
-    while True:
-        try:
-            message = parser.next_message()
-        except ProtocolError as problem:
-            yield error(problem.code)
-            continue
-        if message is None:
-            return
-        header, buffers = bytes(message.header), [bytes(buffer) for buffer in message.buffers]
-        assert all(not memoryview(buffer).readonly for buffer in message.buffers)
-        if message.dialect is Dialect.LINE:
-            assert not buffers
-            yield line(header)
-        else:
-            yield frame(header, *buffers)
+    while (outcome := outcome_of(parser.next_message)) is not None:
+        yield outcome
+
+
+def outcome_of(step: Callable[[], Message | None]) -> Outcome | None:
+    """What one step of a parser gave: a message, an error, or nothing yet."""
+    try:
+        message = step()
+    except ProtocolError as problem:
+        return error(problem.code)
+    if message is None:
+        return None
+    header, buffers = bytes(message.header), [bytes(buffer) for buffer in message.buffers]
+    assert all(not memoryview(buffer).readonly for buffer in message.buffers)
+    if message.dialect is Dialect.LINE:
+        assert not buffers
+        return line(header)
+    return frame(header, *buffers)
 
 
 def deliver(parser: MessageParser, piece: bytes) -> Iterable[Outcome]:
     """Hand over bytes as a channel does: into the parser's target where it has one."""
     left = memoryview(piece)
     while left and not parser.finished:
-        target = parser.target()
+        target = parser.target
         count = min(len(target), len(left)) if target else len(left)
         if target:
             target[:count] = left[:count]
             parser.filled(count)
         else:
-            parser.feed(left[:count])
+            yield from fed(parser, left[:count])
         left = left[count:]
         yield from drain(parser)
+
+
+def fed(parser: MessageParser, data: memoryview) -> Iterable[Outcome]:
+    outcome = outcome_of(lambda: parser.feed(data))
+    return [] if outcome is None else [outcome]
 
 
 def parse(pieces: Iterable[bytes], limits: StreamLimits | None = None) -> list[Outcome]:
@@ -81,7 +89,13 @@ def parse(pieces: Iterable[bytes], limits: StreamLimits | None = None) -> list[O
 
 
 def written(header: bytes, *buffers: bytes) -> bytes:
-    return frames.write_frame(header, list(map(frames.inline, buffers))) + b"".join(buffers)
+    return frames.write_frame(header, [inline(len(buffer)) for buffer in buffers]) + b"".join(
+        buffers
+    )
+
+
+def inline(size: int) -> frames.Entry:
+    return frames.Entry(frames.EntryKind.INLINE, 0, 0, size)
 
 
 def entry(size: int, kind: int = 0, region: int = 0, generation: int = 0) -> bytes:
@@ -228,8 +242,7 @@ def test_a_frame_that_claims_more_than_there_is_memory_for_is_too_large() -> Non
     size = 1 << 61
     stream = preamble(2, 1, 2 + 24 + size) + b"{}" + entry(size)
     parser = MessageParser(StreamLimits(body=1 << 62))
-    parser.feed(memoryview(stream))
-    assert list(drain(parser)) == [TOO_LARGE]
+    assert list(fed(parser, memoryview(stream))) == [TOO_LARGE]
 
 
 @pytest.mark.parametrize(
@@ -260,22 +273,20 @@ def test_nothing_comes_after_the_end(late: bytes) -> None:
     parser.end()
     assert parser.next_message() is None
     assert parser.finished
-    parser.feed(memoryview(late))
-    assert parser.next_message() is None
+    assert parser.feed(memoryview(late)) is None
 
 
 def test_buffers_are_read_into_directly() -> None:
     parser = MessageParser(StreamLimits())
     stream = written(b"{}", b"x" * 100)
-    parser.feed(memoryview(stream[:-60]))
-    assert parser.next_message() is None
-    assert len(parser.target()) == 60
-    parser.target()[:60] = b"y" * 60
+    assert parser.feed(memoryview(stream[:-60])) is None
+    assert len(parser.target) == 60
+    parser.target[:60] = b"y" * 60
     parser.filled(60)
     message = parser.next_message()
     assert message is not None
     assert bytes(message.buffers[0]) == b"x" * 40 + b"y" * 60
-    assert not parser.target()
+    assert not parser.target
 
 
 PIECES = st.lists(
