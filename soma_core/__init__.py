@@ -29,6 +29,7 @@ from soma_core.filters import (
     WorkerId,
 )
 from soma_core.hookspecs import hookimpl
+from soma_core.pool import WorkerPool
 from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
 from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
 from soma_core.worker import (
@@ -85,6 +86,7 @@ __all__ = [
     "Worker",
     "WorkerDied",
     "WorkerId",
+    "WorkerPool",
     "WorkerStatus",
     "connect",
     "hookimpl",
