@@ -322,6 +322,7 @@ class Lane:
             self._calls.put_back(call)
             return
         usable = self._execute(call)
+        del call
         if self._left == 0 or not usable or not self._is_alive():
             self._discard()
 
@@ -336,6 +337,8 @@ class Lane:
     def _mourn(self) -> None:
         """The worker died while nothing ran; if it never did anything, it had not started well."""
         self._discard()
+        if self._calls.over:  # it was close() that ended it
+            return
         if self._used:
             _log.warning("an idle worker of the pool died, and is replaced")
         else:
@@ -358,7 +361,7 @@ class Lane:
             self._discard()
 
     def _count_failure(self, error: Exception) -> None:
-        if self._calls.over:
+        if self._calls.over:  # it was close() that ended it
             return
         self._failures += 1
         _log.warning("a worker of the pool did not start (%d in a row): %s", self._failures, error)
@@ -395,7 +398,7 @@ class Lane:
             settle(call.future, error=error)
             return not _ends_worker(error)
         finally:
-            del call  # or the error, whose traceback leads here, would keep itself alive
+            del call  # or the error, whose traceback leads here and to the caller, keeps itself
 
     def _rest(self) -> None:
         with self._lock:

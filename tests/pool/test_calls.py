@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import CancelledError, Future, as_completed
 
 import numpy as np
@@ -235,3 +236,13 @@ def test_workers_start_at_the_same_time(make, tmp_path):
 
     pool = make(n=3, filters={"met": MetLoading()})
     assert pool.submit("met", 1).result(60.0) == 1
+
+
+@pytest.mark.parametrize("node_id", ["echo", "none"])
+def test_an_idle_pool_keeps_nothing_of_the_calls_that_it_did(warm, node_id):
+    x = np.ones(10)
+    kept = weakref.ref(x)
+    call = warm.submit(node_id, x)
+    call.exception(60.0)
+    del x, call
+    wait_until(lambda: kept() is None)
