@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -65,6 +67,29 @@ def test_every_one_of_many_deaths_costs_its_own_call(make, transport):
             assert caught.value.signal == "SIGKILL"
         else:
             assert call.result(60.0) > 0
+
+
+@both
+def test_results_stay_right_while_workers_are_killed_at_random_moments(make, transport):
+    pool = make(transport, 2, filters={"scale": f.Scale(factor=2.0)}, recycle_after=50)
+    draw = random.Random(0)
+    right = died = 0
+    for _ in range(12):
+        calls = [pool.submit("scale", float(number)) for number in range(40)]
+        killed_at = draw.randrange(20)
+        for number, call in enumerate(calls):
+            if number == killed_at:
+                alive = [status.pid for status in pool.status() if status.alive]
+                for pid in draw.sample(alive, min(1, len(alive))):
+                    with suppress(ProcessLookupError):  # it was recycled meanwhile
+                        os.kill(pid, signal.SIGKILL)
+            try:
+                assert call.result(60.0) == 2.0 * number
+                right += 1
+            except soma.WorkerDied:
+                died += 1
+    assert right + died == 12 * 40
+    assert died <= 12
 
 
 @both
