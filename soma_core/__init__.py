@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         WorkerId,
     )
     from soma_core.hookspecs import hookimpl
+    from soma_core.pool import WorkerPool
     from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
     from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
     from soma_core.worker import (
@@ -92,6 +93,7 @@ __all__ = [
     "Worker",
     "WorkerDied",
     "WorkerId",
+    "WorkerPool",
     "WorkerStatus",
     "connect",
     "hookimpl",
@@ -153,6 +155,7 @@ _MODULES = {
         "WorkerStatus",
         "connect",
     ),
+    "soma_core.pool": ("WorkerPool",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

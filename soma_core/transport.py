@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "Channel",
@@ -21,6 +21,7 @@ __all__ = [
     "ExitStatus",
     "Listener",
     "Message",
+    "ProcessOptions",
     "Transport",
     "TransportOptions",
 ]
@@ -146,6 +147,18 @@ class TransportOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     pickle: Literal["same-user", "never"] = "same-user"
+
+
+class ProcessOptions(TransportOptions):
+    """Base of the options of a transport that has the worker's process started for it.
+
+    Attributes:
+        threads: How many threads each numerical library of the worker may start (BLAS, OpenMP,
+            numexpr, numba). The libraries read it when they are imported, so it belongs into
+            the environment that the process starts with. None leaves the worker alone.
+    """
+
+    threads: int | None = Field(default=None, ge=1)
 
 
 class Transport(ABC):

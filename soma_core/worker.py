@@ -43,6 +43,7 @@ __all__ = [
     "Worker",
     "WorkerStatus",
     "connect",
+    "transport_maker",
 ]
 
 FilterLike = Any
@@ -173,10 +174,8 @@ def connect(
             f"this version of soma knows restart='never' and retries=0 alone, got {restart!r} and "
             f"{retries!r}; connect again after a WorkerDied"
         )
-    transport_class = installed_transports().load(transport)
-    checked = _options(transport, transport_class, {"pickle": pickle, **options})
-    installed_plugins().notify("soma_worker_starting", transport=transport, options=checked)
-    worker = Worker(transport_class(checked), timeout=timeout, start_timeout=start_timeout)
+    make_transport = transport_maker(transport, {"pickle": pickle, **options})
+    worker = Worker(make_transport(), timeout=timeout, start_timeout=start_timeout)
     try:
         if filters:
             worker.load(filters, timeout=start_timeout)
@@ -184,6 +183,22 @@ def connect(
         worker.close()
         raise
     return worker
+
+
+def transport_maker(name: str, options: dict[str, Any]) -> Callable[[], Transport]:
+    """Check the options of a transport; each call of what is returned makes one to start.
+
+    Raises:
+        PluginError, TypeError, ValueError: As for :func:`connect`.
+    """
+    transport_class = installed_transports().load(name)
+    checked = _options(name, transport_class, options)
+
+    def make() -> Transport:
+        installed_plugins().notify("soma_worker_starting", transport=name, options=checked)
+        return transport_class(checked)
+
+    return make
 
 
 def _options(name: str, transport_class: type[Transport], options: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from soma_core.errors import StartFailed
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
-from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
+from soma_core.transport import Channel, ExitStatus, ProcessOptions, Transport, TransportOptions
 from soma_transport_socket import address
 from soma_transport_socket.routing import Answer, Request, ask, ask_once
 
@@ -24,7 +24,7 @@ _ASIDE = 0.2  # seconds for a question beside the channel
 _FORCE = 1.0  # seconds for a worker to end after a signal
 
 
-class SocketOptions(TransportOptions):
+class SocketOptions(ProcessOptions):
     """Options of the socket transport.
 
     Attributes:
@@ -71,12 +71,15 @@ class SocketTransport(Transport):
 
     def _ask_for_worker(self, connection: socket.socket, side: socket.socket) -> Answer:
         try:
-            answer = ask(connection, Request(op="connect", pickle=self.options.pickle), side)
+            answer = ask(connection, self._wanted(), side)
         except OSError as error:
             raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
         if not answer.ok:
             raise StartFailed(f"the daemon at {self.options.path} refused: {answer.error}")
         return answer
+
+    def _wanted(self) -> Request:
+        return Request(op="connect", pickle=self.options.pickle, threads=self.options.threads)
 
     def _connect(self, timeout: float | None) -> socket.socket:
         path = self.options.path

@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import StartFailed
 from soma_transport_socket import address
@@ -35,11 +35,13 @@ class Request(_Model):
             that exists, and end the connection.
         worker: The worker that it is about.
         pickle: The policy of a new worker.
+        threads: How many threads each numerical library of a new worker may start.
     """
 
     op: Literal["connect", "status", "interrupt", "terminate", "kill"]
     worker: str | None = None
     pickle: Literal["same-user", "never"] = "same-user"
+    threads: int | None = Field(default=None, ge=1)
 
     def to_bytes(self) -> bytes:
         """As it is sent."""

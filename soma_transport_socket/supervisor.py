@@ -24,6 +24,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from soma_core.process import WorkerProcess
+from soma_core.threads import thread_limits
 from soma_transport_socket import address
 from soma_transport_socket.routing import MAGIC, Answer, Request
 
@@ -172,7 +173,7 @@ class Supervisor:
             return
         self._forget(connection)
         if not start.startswith(MAGIC):
-            self._start_worker(connection, self._pickle)
+            self._start_worker(connection, Request(op="connect"))
             return
         self._answer(connection, start)
 
@@ -216,18 +217,19 @@ class Supervisor:
     def _connect(
         self, connection: socket.socket, request: Request, side: socket.socket | None
     ) -> None:
-        never = "never" in (self._pickle, request.pickle)
-        worker = self._start_worker(connection, "never" if never else "same-user", side)
+        worker = self._start_worker(connection, request, side)
         if worker is not None:
             _send(connection, Answer(ok=True, worker=worker.id, pid=worker.process.pid))
 
     def _start_worker(
-        self, connection: socket.socket, pickle: str, side: socket.socket | None = None
+        self, connection: socket.socket, request: Request, side: socket.socket | None = None
     ) -> _Worker | None:
         fd = connection.fileno()
+        pickle = "never" if "never" in (self._pickle, request.pickle) else "same-user"
         command = [sys.executable, "-P", "-m", "soma_transport_socket.worker", str(fd), pickle]
         try:
-            process = WorkerProcess(command, side=side, pass_fds=[fd])
+            limits = thread_limits(request.threads)
+            process = WorkerProcess(command, side=side, pass_fds=[fd], env=limits)
         except Exception as error:
             self._refuse(connection, f"cannot start a worker: {error}")
             return None

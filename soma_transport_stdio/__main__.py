@@ -33,18 +33,26 @@ def _take_the_wire() -> tuple[int, int]:
     return read_fd, write_fd
 
 
+def _variable(text: str) -> tuple[str, str]:
+    name, value = text.split("=", 1)  # without one argparse says what was expected
+    return name, value
+
+
 def _arguments() -> "Namespace":
     from argparse import ArgumentParser
 
     parser = ArgumentParser("python -m soma_transport_stdio", description=__doc__)
     parser.add_argument("--pickle", choices=("same-user", "never"), default="same-user")
+    parser.add_argument("--env", action="append", default=[], type=_variable, metavar="NAME=VALUE")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Serve until SHUTDOWN or the end of input. Takes ``--pickle=never``."""
+    """Serve until SHUTDOWN or the end of input. Takes ``--pickle=never``, ``--env=NAME=VALUE``."""
     _leave_the_current_directory()
     read_fd, write_fd = _take_the_wire()
+    arguments = _arguments()
+    os.environ.update(arguments.env)  # libraries read it once
     from soma_core.process import exit_now, hold_lifeline, inherited_side
 
     hold_lifeline()
@@ -53,7 +61,6 @@ def main() -> None:
     from soma_core.streams import SharedMemory, StreamChannel, open_stream
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    arguments = _arguments()
     memory = None if side is None else SharedMemory(side, initiate=False)
     serve(StreamChannel(open_stream(read_fd, write_fd), memory=memory), pickle=arguments.pickle)
     exit_now()

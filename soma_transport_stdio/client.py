@@ -13,19 +13,21 @@ from pydantic import Field
 
 from soma_core.process import WorkerProcess
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
-from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
+from soma_core.threads import thread_limits
+from soma_core.transport import Channel, ExitStatus, ProcessOptions, Transport, TransportOptions
 
 __all__ = ["StdioOptions", "StdioTransport"]
 
 
-class StdioOptions(TransportOptions):
+class StdioOptions(ProcessOptions):
     """Options of the stdio transport.
 
     Attributes:
         python: The interpreter of the worker; it needs soma-core installed.
-        command: A whole command instead, for launchers; ``--pickle=…`` is added to it:
+        command: A whole command instead, for launchers; ``--pickle=…`` is added to it, and
+            ``--env=NAME=VALUE`` for what ``threads`` sets:
             ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
-        env: Variables to add to the worker's environment.
+        env: Variables to add to the worker's environment; they go before ``threads``.
         cwd: The worker's working directory.
         limits: The largest messages that the host accepts.
     """
@@ -66,7 +68,7 @@ class StdioTransport(Transport):
                     self._command(),
                     wire=theirs.fileno(),
                     side=their_side,
-                    env=self.options.env,
+                    env={**thread_limits(self.options.threads), **self.options.env},
                     cwd=self.options.cwd,
                 )
             except BaseException:
@@ -75,8 +77,12 @@ class StdioTransport(Transport):
         return self._channel
 
     def _command(self) -> Sequence[str]:
+        pickle = f"--pickle={self.options.pickle}"
         launcher = [str(self.options.python), "-P", "-m", "soma_transport_stdio"]
-        return [*(self.options.command or launcher), f"--pickle={self.options.pickle}"]
+        if self.options.command is None:
+            return [*launcher, pickle]
+        limits = thread_limits(self.options.threads).items()  # ssh hands no environment on
+        return [*self.options.command, pickle, *(f"--env={name}={value}" for name, value in limits)]
 
     def poll(self) -> ExitStatus | None:
         return None if self._process is None else self._process.poll()
