@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,9 +66,11 @@ def _options(transport: str, watched: Watched, daemon: tuple[str, ...]) -> Itera
     if transport != "socket":
         yield {}
         return
-    with short_directory() as directory:
-        with socket_daemon(directory / "s", *daemon, env=watched.environment):
-            yield {"path": str(directory / "s")}
+    with (
+        short_directory() as directory,
+        socket_daemon(directory / "s", *daemon, env=watched.environment) as served,
+    ):
+        yield {"path": str(served.path)}
 
 
 @pytest.fixture
@@ -92,10 +93,3 @@ def host(watched: Watched, tmp_path: Path) -> Callable[..., str]:
             ).stdout
 
     return run
-
-
-def as_json(text: str) -> Any:
-    """What a script printed last."""
-    return json.loads(text.splitlines()[-1])
-
-
