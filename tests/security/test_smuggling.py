@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -17,16 +17,10 @@ import soma_core as soma
 from soma_core import ErrorCode
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
 from soma_core.serve import Responder
-from soma_core.transport import (
-    Channel,
-    Dialect,
-    ExitStatus,
-    Message,
-    Transport,
-    TransportOptions,
-)
+from soma_core.transport import Dialect, Message
+
+from .hostile import hostile_worker
 
 
 class MakesADirectory:
@@ -233,66 +227,6 @@ def test_an_array_of_objects_has_no_spelling_but_a_pickle(ask: Any) -> None:
 # What a worker answers
 
 
-class Scripted(Channel):
-    """The end of a host whose worker answers HELLO, and then whatever it was told to."""
-
-    def __init__(self, hello: dict[str, Any], answers: Callable[[str], Message]) -> None:
-        self._hello, self._answers = hello, answers
-        self._replies: list[Message] = []
-        self._closed = False
-
-    def send(self, message: Message, timeout: float | None = None) -> None:
-        cmd = json.loads(message.header)["cmd"]
-        hello = Message(json.dumps(self._hello).encode())
-        self._replies.append(hello if cmd == "HELLO" else self._answers(cmd))
-
-    def receive(self, timeout: float | None = None) -> Message:
-        if self._replies:
-            return self._replies.pop(0)
-        raise soma.ChannelClosed("nothing more comes")
-
-    def close(self) -> None:
-        self._closed = True
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-
-class Hostile(Transport):
-    """Leads to a worker that answers what its class says."""
-
-    name = "hostile"
-    hello: ClassVar[dict[str, Any]] = {}
-    answer: ClassVar[Callable[[str], Message]]
-
-    def start(self, timeout: float | None = None) -> Channel:
-        versions = client_info("worker").model_dump(exclude={"name"})
-        hello = {
-            "ok": True,
-            "protocol": PROTOCOL_VERSION,
-            "versions": versions,
-            "pid": 1,
-            "incarnation": "a",
-            "pickle": "same-user",
-        }
-        return Scripted({**hello, **self.hello}, type(self).answer)
-
-    def poll(self) -> ExitStatus | None:
-        return None
-
-    def interrupt(self) -> None:
-        pass
-
-    def stop(self, grace: float) -> ExitStatus | None:
-        return None
-
-
-def hostile_worker(answer: Callable[[str], Message], *, pickle: str = "never") -> soma.Worker:
-    transport = type("Answers", (Hostile,), {"answer": staticmethod(answer)})
-    return soma.Worker(transport(TransportOptions(pickle=pickle)))  # type: ignore[arg-type]
-
-
 REPLIES: dict[str, tuple[Callable[[soma.Worker], Any], Callable[[Any], dict[str, Any]]]] = {
     "fit": (lambda w: w.fit("a", 1), lambda wire: {"result": wire}),
     "forward": (lambda w: w.forward("a", 1), lambda wire: {"result": wire}),
@@ -339,7 +273,7 @@ def test_a_host_that_refuses_reads_no_pickle_in_any_reply(
 def test_the_same_reply_is_read_by_a_host_that_allows_pickles(evil: Any, trace: Path) -> None:
     wire, _ = disguises(evil)["in a list"]
     reply = json.dumps({"ok": True, "result": wire}).encode()
-    hostile_worker(lambda _: Message(reply), pickle="same-user").forward("a", 1)
+    hostile_worker(lambda _: Message(reply), policy="same-user").forward("a", 1)
     assert trace.is_dir()
 
 
