@@ -113,7 +113,9 @@ def test_a_worker_that_compares_nothing_is_refused_by_the_host(what: str) -> Non
 
 
 @pytest.mark.parametrize("what", FAKED)
-def test_without_pickles_registered_filters_work_across_versions(what: str, registered: Any) -> None:
+def test_without_pickles_registered_filters_work_across_versions(
+    what: str, registered: Path
+) -> None:
     path = os.pathsep.join(map(str, (WATCHED, registered, ROOT)))
     options = {**faked_worker(what), "env": {"PYTHONPATH": path, "SOMA_WATCHED": os.devnull}}
     filters = {"echo": ("watched.Echo", {})}
