@@ -65,7 +65,7 @@ class SocketTransport(Transport):
             answer = self._ask_for_worker(connection, their_side)
             undo.pop_all()
         self._worker, self._last = answer.worker, None
-        memory = SharedMemory(side, initiate=True)
+        memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
         self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
         return self._channel
 
