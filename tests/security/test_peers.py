@@ -189,9 +189,11 @@ def test_the_modes_let_others_in_only_where_there_are_any() -> None:
 
 
 def test_a_directory_that_others_cannot_enter_is_told_with_what_to_do() -> None:
-    with short_directory() as directory:
-        with pytest.raises(StartFailed, match=f"chmod o\\+x {directory}"):
-            address.bind(directory / "soma.sock", for_others=True)
+    with (
+        short_directory() as directory,
+        pytest.raises(StartFailed, match=f"chmod o\\+x {directory}"),
+    ):
+        address.bind(directory / "soma.sock", for_others=True)
 
 
 @as_root
