@@ -139,10 +139,11 @@ def _not_weights(content: Any) -> Iterator[object]:
     import torch
 
     kind = type(content)
+    weights = (torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device)
     if kind in (list, tuple, dict, OrderedDict):
         for item in chain(content, content.values()) if isinstance(content, dict) else content:
             yield from _not_weights(item)
-    elif kind not in _PLAIN and kind not in (torch.Tensor, torch.nn.Parameter, torch.Size):
+    elif kind not in _PLAIN and kind not in weights:
         yield content
 
 

@@ -134,6 +134,7 @@ def told(call):
 
 with connect(pickle="never", filters={"odd": ("watched.Odd", {})}) as worker:
     print(told(lambda: worker.fit("odd", 1)))
+    print(told(lambda: worker.fit("odd", 1, progress=print)))
     print(told(lambda: worker.forward("odd", 1)))
     print(told(lambda: worker.get_state("odd", format="torch")))
     print(told(lambda: worker.get_state("odd", format="safetensors")))
@@ -142,7 +143,7 @@ with connect(pickle="never", filters={"odd": ("watched.Odd", {})}) as worker:
     print(told(lambda: worker.batched_fit(["odd"], [1], return_states=False)))
 """
     refused = "pickle_refused\n"
-    assert host(script, transport) == refused * 3 + "invalid_state\n" + refused * 3
+    assert host(script, transport) == refused * 4 + "invalid_state\n" + refused * 3
     assert watched.unpickled == []
 
 

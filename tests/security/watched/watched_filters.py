@@ -23,11 +23,10 @@ class Odd(Filter):
     """Returns what only a pickle could carry, wherever it is asked to."""
 
     def fit(self, x, y=None):
+        progress.report(odd={1, 2})
         return {"odd": {1, 2}}
 
     def forward(self, x, state):
-        if x == "report":
-            progress.report(odd={1, 2})
         return {1, 2}
 
     def state_dict(self):
