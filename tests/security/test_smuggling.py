@@ -295,6 +295,17 @@ def test_an_error_reply_names_an_exception_and_builds_nothing_else(trace: Path) 
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("field", ["error", "type", "code", "node_id", "cmd", "traceback"])
+@pytest.mark.parametrize("nonsense", [5, ["x"], {"a": 1}, None], ids=str)
+def test_an_error_reply_of_nonsense_is_an_error_reply_all_the_same(
+    field: str, nonsense: Any
+) -> None:
+    reply = json.dumps({"ok": False, field: nonsense}).encode()
+    with pytest.raises(soma.RemoteError, match="gave no reason") as caught:
+        hostile_worker(lambda _: Message(reply)).forward("a", 1)
+    assert caught.value.code is ErrorCode.INTERNAL
+
+
 # What a host makes
 
 
