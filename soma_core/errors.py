@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import builtins
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 __all__ = [
@@ -231,16 +231,20 @@ class RemoteError(SomaError):
 
     @staticmethod
     def from_reply(reply: dict[str, Any]) -> RemoteError:
-        """Build the exception that an error reply (``"ok": false``) stands for."""
-        remote_type = reply.get("type")
-        text = reply.get("error") or remote_type or "the worker gave no reason"
+        """Build the exception that an error reply (``"ok": false``) stands for.
+
+        A field that is not a text counts as absent.
+        """
+        texts = {key: value for key, value in reply.items() if isinstance(value, str)}
+        remote_type = texts.get("type")
+        text = texts.get("error") or remote_type or "the worker gave no reason"
         return _class_for(remote_type)(
             text,
-            code=_known_code(reply.get("code")),
+            code=_known_code(texts.get("code")),
             remote_type=remote_type,
-            node_id=reply.get("node_id"),
-            command=reply.get("cmd"),
-            remote_traceback=reply.get("traceback") or "",
+            node_id=texts.get("node_id"),
+            command=texts.get("cmd"),
+            remote_traceback=texts.get("traceback") or "",
         )
 
 
@@ -248,7 +252,7 @@ def _known_code(code: Any) -> ErrorCode:
     return ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
 
 
-@cache
+@lru_cache(maxsize=256)
 def _class_for(remote_type: str | None) -> type[RemoteError]:
     """The RemoteError class that is also of the named built-in exception type."""
     builtin = getattr(builtins, remote_type, None) if remote_type else None

@@ -40,6 +40,7 @@ __all__ = ["THRESHOLD", "SharedMemory"]
 THRESHOLD = 48 * 1024
 """Buffers of at least so many bytes go through shared memory; below, copying inline is faster."""
 
+DEFAULT_LARGEST = 1 << 40
 _IDLE_BYTES = 1 << 30  # so much of free regions is kept for reuse
 _IDLE_COUNT = 16  # and so many of them, since each costs a descriptor
 _SLOTS = 4096
@@ -61,14 +62,17 @@ class SharedMemory:
     Args:
         side: A connected Unix socket beside the channel; owned by this object.
         initiate: Whether this end makes the first offer: the host's does.
+        largest: The largest region to accept, in bytes.
     """
 
-    def __init__(self, side: socket.socket, *, initiate: bool) -> None:
+    def __init__(
+        self, side: socket.socket, *, initiate: bool, largest: int = DEFAULT_LARGEST
+    ) -> None:
         side.setblocking(False)
         close_in_forked_child(side)
         self._side = side
         self._lent = _Lender(side)
-        self._borrowed = _Borrower(side)
+        self._borrowed = _Borrower(side, largest)
         self._usable = False
         self._to_say: list[Entry] = []
         if initiate:
@@ -258,8 +262,9 @@ class _Lender:
 class _Borrower:
     """The regions of the other end that this end reads."""
 
-    def __init__(self, side: socket.socket) -> None:
+    def __init__(self, side: socket.socket, largest: int) -> None:
         self._side = side
+        self._largest = largest
         self._table: mmap.mmap | None = None
         self._mapped: dict[int, tuple[int, mmap.mmap]] = {}
         self._returns = _Returns()
@@ -318,6 +323,13 @@ class _Borrower:
             if len(fds) != 1 or len(data) != _ANNOUNCEMENT.size:
                 raise _malformed("the side socket brought something that is not a region")
             slot, generation, size = _ANNOUNCEMENT.unpack(data)
+            if slot >= _SLOTS:
+                raise _malformed(f"a region of number {slot:,} came; there are {_SLOTS:,}")
+            if size > self._largest + _ROUND:
+                raise FrameError(
+                    ErrorCode.TOO_LARGE,
+                    f"a region of {size:,} bytes came; the limit is {self._largest:,}",
+                )
             _check_sealed(fds[0], size)
             flags = mmap.MAP_SHARED | _POPULATE
             return slot, generation, mmap.mmap(fds[0], size, flags=flags)

@@ -227,7 +227,11 @@ class _StderrTail:
 
 def _environment(added: Mapping[str, str], handed: Mapping[str, socket.socket]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key != SIDE_VARIABLE}
-    return {**kept, **added, **{name: _identify(end) for name, end in handed.items()}}
+    merged = {**kept, **added, **{name: _identify(end) for name, end in handed.items()}}
+    if "PYTHONPATH" in merged:  # an empty entry would be the current directory, in spite of -P
+        entries = merged["PYTHONPATH"].split(os.pathsep)
+        merged["PYTHONPATH"] = os.pathsep.join(filter(None, entries))
+    return merged
 
 
 def _identify(end: socket.socket) -> str:
@@ -262,12 +266,12 @@ def inherited_side() -> socket.socket | None:
 def _inherited(variable: str) -> int | None:
     """The socket that an environment variable names, if this process really inherited it."""
     descriptor, _, inode = os.environ.pop(variable, "").partition(":")
-    if not descriptor.isdigit():
+    if not descriptor.isdecimal():
         return None
     fd = int(descriptor)
     try:
         status = os.fstat(fd)
-    except OSError:
+    except (OSError, OverflowError):
         return None
     if not stat.S_ISSOCK(status.st_mode) or str(status.st_ino) != inode:
         return None

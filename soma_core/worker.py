@@ -31,7 +31,7 @@ from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles, by_value
-from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
+from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.transport import ExitStatus, Transport
 
 __all__ = [
@@ -254,17 +254,18 @@ class Worker:
         except BaseException:
             self.close()
             raise
-        self._pong = Pong(hello.fields["pid"], hello.fields["incarnation"])
+        self._pong = Pong(hello.pid, hello.incarnation)
         installed_plugins().notify(
             "soma_worker_started", transport=transport.name, **self._pong._asdict()
         )
 
-    def _hello(self, timeout: float | None) -> Reply:
+    def _hello(self, timeout: float | None) -> WorkerHello:
         client = client_info("soma_core").model_dump()
         try:
-            return self._ask(
+            reply = self._ask(
                 "HELLO", lambda _: {"protocol": PROTOCOL_VERSION, "client": client}, timeout
             )
+            hello = WorkerHello.read(reply.fields, pickles=self._pickles.allowed)
         except IncompatibleWorker:
             raise
         except (TransportError, RemoteError, ProtocolError) as error:
@@ -272,6 +273,9 @@ class Worker:
                 f"the worker behind the transport {self._transport.name!r} did not say HELLO: "
                 f"{error}"
             ) from error
+        if hello.pickle == "never":
+            self._pickles.refuse()  # either side may, and then both do
+        return hello
 
     def __enter__(self) -> Self:
         return self

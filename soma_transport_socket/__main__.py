@@ -15,9 +15,19 @@ def run(arguments: list[str]) -> int:
     parser = ArgumentParser("soma serve socket", description="Serve soma workers on a Unix socket.")
     parser.add_argument("--path", type=Path, default=default_path(), help="where to listen")
     parser.add_argument("--pickle", choices=("same-user", "never"), default="same-user")
+    parser.add_argument(
+        "--allow-uid",
+        metavar="UID",
+        type=int,
+        action="append",
+        default=[],
+        help="another user to serve, always without pickles; may be given several times",
+    )
     options = parser.parse_args(arguments)
     try:
-        supervisor = Supervisor(options.path.absolute(), pickle=options.pickle)
+        supervisor = Supervisor(
+            options.path.absolute(), pickle=options.pickle, let_in=options.allow_uid
+        )
     except StartFailed as error:
         sys.stderr.write(f"soma serve socket: {error}\n")
         return 1

@@ -31,17 +31,22 @@ def default_path() -> Path:
     return Path(tempfile.gettempdir()) / f"soma-{os.getuid()}" / "soma.sock"
 
 
-def bind(path: Path) -> socket.socket:
+def bind(path: Path, *, for_others: bool = False) -> socket.socket:
     """Listen at a path: a socket of mode 0600, in a directory made with mode 0700.
 
     A socket that nobody listens at any more is replaced.
 
+    Args:
+        path: The path.
+        for_others: Whether other users are to reach it: then the modes are 0666 and 0711, and
+            whoever listens must ask who is there (:func:`peer_uid`).
+
     Raises:
         StartFailed: A daemon listens there already, or the place is not safe or not usable.
     """
-    _prepare_directory(path.parent)
+    _prepare_directory(path.parent, for_others=for_others)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
+    before = os.umask(0o111 if for_others else 0o177)
     try:
         with _alone_in(path.parent):
             _bind_or_replace(listening, path)
@@ -57,18 +62,31 @@ def bind(path: Path) -> socket.socket:
     return listening
 
 
-def _prepare_directory(directory: Path) -> None:
+def _prepare_directory(directory: Path, *, for_others: bool) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
+        _make_directory(directory, 0o711 if for_others else 0o700)
+        status, link = directory.stat(), directory.lstat()
     except OSError as error:
         raise StartFailed(f"cannot use the directory {directory}: {error.strerror}") from error
-    ours = status.st_uid in (os.getuid(), 0)
+    if for_others and not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+        raise StartFailed(
+            f"other users cannot enter {directory}, where the socket would be; choose another "
+            f"path, or run chmod o+x {directory}"
+        )
+    ours = {status.st_uid, link.st_uid} <= {os.getuid(), 0}
     open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not ours or (open_to_others and not status.st_mode & stat.S_ISVTX):
         raise StartFailed(
             f"other users may replace files in {directory}; choose a directory of your own"
         )
+
+
+def _make_directory(directory: Path, mode: int) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return
+    directory.chmod(mode)
 
 
 @contextmanager
@@ -108,8 +126,13 @@ def _remove_stale(path: Path, address: str) -> None:
             raise StartFailed(f"a daemon already listens at {path}; stop it or choose another path")
 
 
-def connect(path: Path, timeout: float | None) -> socket.socket:
-    """Connect to the daemon at a path, which must be the user's own: its replies are trusted.
+def connect(path: Path, timeout: float | None, owner: int | None = None) -> socket.socket:
+    """Connect to the daemon at a path, which must belong to a known user: it is trusted.
+
+    Args:
+        path: The path.
+        timeout: Seconds; None waits for ever.
+        owner: The user whose daemon it is; None is one's own.
 
     Raises:
         StartFailed: Another user listens there.
@@ -121,11 +144,13 @@ def connect(path: Path, timeout: float | None) -> socket.socket:
         connection.settimeout(timeout)
         with _short(path) as address:
             connection.connect(address)
-        owner = peer_uid(connection)
-        if owner != os.getuid():
+        found = peer_uid(connection)
+        if found != (os.getuid() if owner is None else owner):
+            wanted = "you" if owner is None else f"user {owner}"
             raise StartFailed(
-                f"the daemon at {path} belongs to user {owner}, not to you; its replies could run "
-                "code here, so it is not used"
+                f"the daemon at {path} belongs to user {found}, not to {wanted}; its replies could "
+                "run code here, so it is not used. If that user may have your data, connect with "
+                f"owner={found} and pickle='never'"
             )
     except BaseException:
         connection.close()

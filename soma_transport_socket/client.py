@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from soma_core.errors import StartFailed
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
@@ -29,11 +30,23 @@ class SocketOptions(ProcessOptions):
 
     Attributes:
         path: Where the daemon listens; the default is the user's own.
+        owner: The user whose daemon it is, by uid; None is one's own. Another user's daemon
+            must let one in, and needs ``pickle="never"``.
         limits: The largest messages that the host accepts.
     """
 
     path: Path = Field(default_factory=address.default_path)
+    owner: int | None = Field(default=None, ge=0)
     limits: StreamLimits = Field(default_factory=StreamLimits)
+
+    @model_validator(mode="after")
+    def _no_pickles_of_others(self) -> Self:
+        if self.owner not in (None, os.getuid()) and self.pickle != "never":
+            raise ValueError(
+                f"the daemon of another user ({self.owner}) could run code here by a pickle; "
+                "connect with pickle='never'"
+            )
+        return self
 
 
 class SocketTransport(Transport):
@@ -65,7 +78,7 @@ class SocketTransport(Transport):
             answer = self._ask_for_worker(connection, their_side)
             undo.pop_all()
         self._worker, self._last = answer.worker, None
-        memory = SharedMemory(side, initiate=True)
+        memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
         self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
         return self._channel
 
@@ -87,7 +100,7 @@ class SocketTransport(Transport):
         deadline = time.monotonic() + patience
         while True:
             try:
-                return address.connect(path, timeout)
+                return address.connect(path, timeout, self.options.owner)
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if time.monotonic() >= deadline:
                     raise StartFailed(
@@ -133,7 +146,7 @@ class SocketTransport(Transport):
         if self._last is None or not self._last.ended:
             request = Request.model_validate({"op": op, "worker": self._worker})
             try:
-                answer = ask_once(self.options.path, request, patience)
+                answer = ask_once(self.options.path, request, patience, self.options.owner)
             except TimeoutError:  # the daemon is held up, which says nothing about the worker
                 return self._last
             self._last = answer if answer is not None and answer.ok else self._gone()

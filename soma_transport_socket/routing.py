@@ -114,14 +114,16 @@ def read_line(connection: socket.socket) -> bytes:
     return bytes(line)
 
 
-def ask_once(path: Path, request: Request, timeout: float) -> Answer | None:
+def ask_once(
+    path: Path, request: Request, timeout: float, owner: int | None = None
+) -> Answer | None:
     """Ask the daemon at a path over a connection of its own; None if there is no daemon.
 
     Raises:
         TimeoutError: There is one, but it is held up.
     """
     try:
-        with address.connect(path, timeout) as connection:
+        with address.connect(path, timeout, owner) as connection:
             return ask(connection, request)
     except TimeoutError:
         raise

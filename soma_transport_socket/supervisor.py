@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from soma_core.process import WorkerProcess
 from soma_core.threads import thread_limits
 from soma_transport_socket import address
+from soma_transport_socket.peers import Peers, PicklePolicy
 from soma_transport_socket.routing import MAGIC, Answer, Request
 
 __all__ = ["Supervisor"]
@@ -67,16 +68,19 @@ class Supervisor:
     Args:
         path: Where to listen.
         pickle: ``"never"`` makes every worker refuse pickles, whatever the client asks for.
+        let_in: Other users that are served, by uid; always without pickles.
 
     Raises:
         StartFailed: It cannot listen there.
     """
 
-    def __init__(self, path: Path, *, pickle: str = "same-user") -> None:
+    def __init__(
+        self, path: Path, *, pickle: PicklePolicy = "same-user", let_in: Iterable[int] = ()
+    ) -> None:
         self.path = path
         self._pickle = pickle
-        self._uid = os.getuid()
-        self._listening = address.bind(path)
+        self._peers = Peers(let_in)
+        self._listening = address.bind(path, for_others=bool(self._peers.others))
         self._inode = path.stat().st_ino
         self._listening.setblocking(False)
         self._poller = select.poll()
@@ -154,8 +158,8 @@ class Supervisor:
             time.sleep(_SECOND_LOOK)
             return
         connection.setblocking(False)
-        if address.peer_uid(connection) != self._uid:
-            self._refuse(connection, "this daemon serves the user who started it, and nobody else")
+        if not self._peers.serves(connection):
+            self._refuse(connection, f"this daemon serves {self._peers}, and nobody else")
             return
         self._watch(connection, select.POLLIN, lambda events: self._read(connection, events))
 
@@ -225,7 +229,7 @@ class Supervisor:
         self, connection: socket.socket, request: Request, side: socket.socket | None = None
     ) -> _Worker | None:
         fd = connection.fileno()
-        pickle = "never" if "never" in (self._pickle, request.pickle) else "same-user"
+        pickle = self._peers.policy(connection, [self._pickle, request.pickle])
         command = [sys.executable, "-P", "-m", "soma_transport_socket.worker", str(fd), pickle]
         try:
             limits = thread_limits(request.threads)

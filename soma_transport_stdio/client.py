@@ -61,7 +61,7 @@ class StdioTransport(Transport):
         ours, theirs = socket.socketpair()
         side, their_side = socket.socketpair()
         with theirs, their_side:
-            memory = SharedMemory(side, initiate=True)
+            memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
             self._channel = StreamChannel(SocketStream(ours), self.options.limits, memory)
             try:
                 self._process = WorkerProcess(

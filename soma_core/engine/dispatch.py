@@ -24,6 +24,7 @@ from soma_core.protocol import replies as r
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.versions import (
     PROTOCOL_VERSION,
+    Side,
     cloudpickle_version,
     skew,
     soma_version,
@@ -122,7 +123,8 @@ class Engine:
 
     def hello(self, command: c.Hello) -> r.HelloReply:
         """Compare versions, and say what this engine can do."""
-        mismatch = skew(command.protocol, command.client, pickles=self._pickles.allowed)
+        host = Side.of(command.protocol, command.client)
+        mismatch = skew(host, Side.here(), pickles=self._pickles.allowed)
         if mismatch:
             raise ProtocolError(ErrorCode.INCOMPATIBLE, mismatch)
         return r.HelloReply.of(

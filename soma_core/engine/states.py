@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -36,7 +35,7 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
             ``pickle_refused``.
     """
     if format == "torch":
-        return _save_torch(_state_dict(node, format))
+        return pickles.dump_weights(_state_dict(node, format))
     if format == "safetensors":
         return _save_safetensors(node, _state_dict(node, format))
     if format == "value":
@@ -103,21 +102,11 @@ def _restore(current: Any, before: dict[str, Any]) -> None:
                 current[key].copy_(value)
 
 
-def _save_torch(content: Any) -> bytes:
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
 def _load_torch(node: Node, data: bytes) -> Any:
-    import torch
-
     try:
-        return torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:
-        raise _invalid(node, f"the bytes are not weights in torch's format: {error}") from None
+        return _TYPED_ONLY.load_weights(data)
+    except ValueError as error:
+        raise _invalid(node, str(error)) from None
 
 
 def _safetensors(node: Node) -> Any:
@@ -131,8 +120,11 @@ def _safetensors(node: Node) -> Any:
 
 
 def _save_safetensors(node: Node, weights: Any) -> bytes:
-    contiguous = {key: value.contiguous().clone() for key, value in weights.items()}
-    data: bytes = _safetensors(node).save(contiguous)
+    module = _safetensors(node)
+    try:
+        data: bytes = module.save({k: value.contiguous().clone() for k, value in weights.items()})
+    except Exception as error:
+        raise _invalid(node, f"its state_dict is more than tensors by name: {error}") from None
     return data
 
 
@@ -210,7 +202,7 @@ def get_gradients(node: Node) -> bytes:
             "that a filter with an optimizer uses its gradients up in that step",
             node_id=node.node_id,
         )
-    return _save_torch(found)
+    return _TYPED_ONLY.dump_weights(found)
 
 
 def apply_gradients(node: Node, data: bytes) -> list[str]:

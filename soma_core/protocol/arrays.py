@@ -34,6 +34,7 @@ BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}
 """The element types that :func:`name_and_view` names."""
 
 _TORCH = re.compile(r"(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)\Z")  # not the quantized ones
+_MOST_EMPTY_TEXTS = 100_000
 _NUMBERS = frozenset({bool, int, float, type(None)})
 WireDtype = str | list[Any]
 
@@ -146,10 +147,20 @@ def array_from_bytes(data: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> n
     if size != needed:
         raise ValueError(f"shape {list(shape)} of {dtype} needs {needed:,} bytes, got {size:,}")
     if needed == 0:
-        return np.zeros(shape, dtype)
+        return _without_bytes(dtype, shape)
     if sys.byteorder == "little":
         return np.frombuffer(data, dtype).reshape(shape)
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def _without_bytes(dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    """An array that came without bytes: no elements, or a few empty texts.
+
+    numpy gives an empty text at least a byte of its own, which a shape must not multiply.
+    """
+    if math.prod(shape) > _MOST_EMPTY_TEXTS:
+        raise ValueError(f"shape {list(shape)} asks for too many elements of no bytes")
+    return np.zeros(shape, dtype)
 
 
 def array_from_values(

@@ -508,6 +508,8 @@ def _nested_lists(values: list[Any], shape: Sequence[int]) -> Any:
     """A tensor without dtype: its numbers as floats, nested as its shape says."""
     if not set(map(type, values)) <= {int, float, type(None)}:
         raise ValueError("values are numbers or null")
+    if len(shape) > _DATA_NESTING:
+        raise ValueError(f"a shape of {len(shape):,} axes nests deeper than {_DATA_NESTING} lists")
     if len(values) != math.prod(shape):
         needed = math.prod(shape)
         raise ValueError(f"shape {list(shape)} needs {needed:,} values, got {len(values):,}")

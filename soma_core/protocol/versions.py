@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import platform
 from functools import cache
+from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel, ValidationError
+
+from soma_core.errors import ErrorCode, IncompatibleWorker, ProtocolError
 from soma_core.protocol.commands import ClientInfo
+from soma_core.protocol.complaints import describe
 
-__all__ = ["PROTOCOL_VERSION", "client_info", "cloudpickle_version", "skew", "soma_version"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Side",
+    "WorkerHello",
+    "client_info",
+    "cloudpickle_version",
+    "skew",
+    "soma_version",
+]
 
 PROTOCOL_VERSION = 1
+_SOURCE = "0+source"
+_NOT_KNOWN = {"", _SOURCE}
 
 
 def soma_version() -> str:
@@ -29,7 +44,7 @@ def _installed(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0+source"
+        return _SOURCE
 
 
 def client_info(name: str) -> ClientInfo:
@@ -42,34 +57,109 @@ def client_info(name: str) -> ClientInfo:
     )
 
 
-def skew(protocol: int, client: ClientInfo, *, pickles: bool) -> str | None:
-    """Why a client cannot work with this process, or None if it can.
+class Side(NamedTuple):
+    """The versions of one side; an empty one is of something that the side does not have."""
+
+    protocol: int
+    soma: str
+    python: str
+    cloudpickle: str
+
+    @classmethod
+    def here(cls) -> Side:
+        """This process."""
+        return cls.of(PROTOCOL_VERSION, client_info("here"))
+
+    @classmethod
+    def of(cls, protocol: int, versions: Any) -> Side:
+        """What a HELLO or its reply says: anything with the versions as attributes."""
+        return cls(protocol, versions.soma, versions.python, versions.cloudpickle)
+
+
+def skew(host: Side, worker: Side, *, pickles: bool) -> str | None:
+    """Why a host and a worker cannot work together, or None if they can.
 
     Args:
-        protocol: The version of the protocol that the client speaks.
-        client: Its other versions.
-        pickles: Whether pickles travel, for which the versions of Python and cloudpickle matter.
+        host: The versions of the host.
+        worker: The versions of the worker.
+        pickles: Whether pickles travel; without them only the protocol must be the same.
     """
-    if protocol != PROTOCOL_VERSION:
+    if host.protocol != worker.protocol:
         return (
-            f"the host speaks protocol {protocol} (soma {client.soma}) and the worker protocol "
-            f"{PROTOCOL_VERSION} (soma {soma_version()}); install the same soma on both sides"
+            f"the host speaks protocol {host.protocol} (soma {host.soma}) and the worker protocol "
+            f"{worker.protocol} (soma {worker.soma}); install the same "
+            "soma-core on both sides"
         )
     if not pickles:
         return None
-    here = client_info("worker")
-    for what, theirs, ours in (
-        ("Python", _leading(client.python, 2), _leading(here.python, 2)),
-        ("cloudpickle", _leading(client.cloudpickle, 1), _leading(here.cloudpickle, 1)),
-    ):
-        if theirs != ours:
-            return (
-                f"the host has {what} {theirs} and the worker {ours}, between which pickles do not "
-                f"travel; run the worker with the host's version of {what}, or connect with "
-                "pickle='never' and load registered filters by name"
-            )
-    return None
+    return next(filter(None, (_difference(name, host, worker) for name in _REMEDIES)), None)
 
 
-def _leading(version: str, parts: int) -> str:
-    return ".".join(version.split(".")[:parts])
+_REMEDIES = {
+    "python": (
+        "Python",
+        "run the worker with Python {0} (the stdio transport takes python='/path/to/python{0}')",
+    ),
+    "cloudpickle": ("cloudpickle", "pip install 'cloudpickle=={0}.*' where the worker runs"),
+    "soma": ("soma", "pip install 'soma-core=={0}.*' where the worker runs"),
+}
+
+
+def _difference(name: str, host: Side, worker: Side) -> str | None:
+    """Why pickles cannot travel for one version's sake; None if they can, or it is not known."""
+    theirs, ours = getattr(host, name), getattr(worker, name)
+    wanted = _series(name, theirs)
+    if wanted == _series(name, ours) or {theirs, ours} & _NOT_KNOWN:
+        return None
+    title, remedy = _REMEDIES[name]
+    return (
+        f"the host has {title} {theirs} and the worker {title} {ours}, between which pickles do "
+        f"not travel; {remedy.format(wanted)}, or connect with pickle='never' and load registered "
+        "filters by name, which works across versions"
+    )
+
+
+def _series(name: str, version: str) -> str:
+    """What of a version must be the same on both sides for pickles to travel."""
+    whole_series = name == "cloudpickle" or (name == "soma" and not version.startswith("0."))
+    return ".".join(version.split(".")[: 1 if whole_series else 2])
+
+
+class _Versions(BaseModel, strict=True):
+    soma: str
+    python: str
+    cloudpickle: str
+
+
+class WorkerHello(BaseModel, strict=True):
+    """What a host needs of the reply to HELLO; a later worker may say more."""
+
+    protocol: int
+    versions: _Versions
+    pid: int
+    incarnation: str
+    pickle: Literal["same-user", "never"]
+
+    @classmethod
+    def read(cls, fields: dict[str, Any], *, pickles: bool) -> WorkerHello:
+        """Read the reply, and compare versions once more: the worker may not have.
+
+        Args:
+            fields: The fields of the reply.
+            pickles: Whether the host makes and reads pickles.
+
+        Raises:
+            IncompatibleWorker: Its versions do not fit this host's.
+            ProtocolError: ``malformed``: it is no reply to HELLO.
+        """
+        try:
+            hello = cls.model_validate(fields)
+        except ValidationError as error:
+            raise ProtocolError(
+                ErrorCode.MALFORMED, f"the reply to HELLO is not one: {describe(error)}"
+            ) from None
+        worker = Side.of(hello.protocol, hello.versions)
+        mismatch = skew(Side.here(), worker, pickles=pickles and hello.pickle != "never")
+        if mismatch:
+            raise IncompatibleWorker(mismatch)
+        return hello

@@ -6,6 +6,7 @@ import base64
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,45 @@ def test_values_obey_the_policy_too() -> None:
         to_value({1: 2}, pickles=NEVER)
     with pytest.raises(ProtocolError):
         from_value(to_value({1: 2}), pickles=NEVER)
+
+
+def test_weights_that_are_written_without_pickles_can_be_read_without_them() -> None:
+    torch = pytest.importorskip("torch")
+    weights = OrderedDict(
+        a=torch.ones(2, dtype=torch.bfloat16),
+        b=torch.nn.Parameter(torch.ones(1)),
+        c=[{"d": (1, 2.5, None, True, "text", b"bytes", 1j)}],
+        e=torch.Size([1, 2]),
+        f=[torch.float32, torch.device("cpu")],
+    )
+    again = NEVER.load_weights(NEVER.dump_weights(weights))
+    assert again["c"] == weights["c"]
+    assert again["f"] == weights["f"]
+    assert torch.equal(again["a"], weights["a"])
+
+
+def test_weights_with_anything_else_in_them_are_not_written() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Odd(torch.Tensor):
+        pass
+
+    for odd in (Traces("x"), {1, 2}, np.ones(1), torch.ones(1).as_subclass(Odd), print):
+        for content in (odd, {"a": [odd]}, {"a": {"b": (1, odd)}}):
+            with pytest.raises(ProtocolError, match=type(odd).__name__) as caught:
+                NEVER.dump_weights(content)
+            assert caught.value.code is ErrorCode.PICKLE_REFUSED
+
+
+def test_what_was_refused_once_is_never_allowed_again() -> None:
+    pickles = Pickles()
+    assert pickles.load(pickles.dump({1: 2})) == {1: 2}
+    pickles.refuse()
+    assert not pickles.allowed
+    with pytest.raises(ProtocolError):
+        pickles.dump({1: 2})
+    with pytest.raises(AttributeError):
+        pickles.allowed = True  # type: ignore[misc]
 
 
 class Explodes:

@@ -376,7 +376,7 @@ def test_many_clients_at_once(daemon):
 def test_a_daemon_without_pickle_refuses_pickles_whatever_the_client_wants(directory):
     path = directory / "soma.sock"
     with socket_daemon(path, "--pickle=never"), soma.connect("socket", path=path) as worker:
-        with pytest.raises(soma.RemoteError) as caught:
+        with pytest.raises(soma.ProtocolError) as caught:
             worker.load({"echo": f.Echo()})
         assert caught.value.code is soma.ErrorCode.PICKLE_REFUSED
 

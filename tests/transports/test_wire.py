@@ -708,7 +708,7 @@ def test_a_frame_of_very_many_buffers_is_refused_before_they_are_read(limited):
 def test_hello_tells_the_limits(limited):
     client = {
         "name": "a",
-        "soma": "1",
+        "soma": "",
         "python": ".".join(map(str, sys.version_info[:3])),
         "cloudpickle": cloudpickle.__version__,
     }

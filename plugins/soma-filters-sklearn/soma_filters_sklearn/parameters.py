@@ -53,10 +53,16 @@ class Parameter:
         """The value to give to the estimator: functions and dtypes in place of their names.
 
         Raises:
-            ValueError: The name of a function or dtype leads nowhere.
+            ValueError: The name of a function or dtype leads nowhere, or a configuration names
+                a cache directory.
         """
         if not isinstance(value, str):
             return value
+        if self.name == "memory":
+            raise ValueError(
+                f"memory={value!r}: a cache directory holds pickles, which scikit-learn would "
+                "read and so run whatever anybody puts there; leave it None"
+            )
         if self._is_dtype:
             return _dtype_named(self.name, value)
         if callable in self.constraints and _module_of(value) in _FUNCTION_MODULES:

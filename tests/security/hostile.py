@@ -1,0 +1,82 @@
+"""A transport to a worker that answers whatever a test wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import soma_core as soma
+from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
+from soma_core.transport import Channel, ExitStatus, Message, Transport, TransportOptions
+
+__all__ = ["hostile_worker"]
+
+
+class Scripted(Channel):
+    """The end of a host whose worker answers HELLO, and then whatever it was told to."""
+
+    def __init__(self, hello: dict[str, Any], answers: Callable[[str], Message]) -> None:
+        self._hello, self._answers = hello, answers
+        self._replies: list[Message] = []
+        self._closed = False
+
+    def send(self, message: Message, timeout: float | None = None) -> None:
+        cmd = json.loads(message.header)["cmd"]
+        hello = Message(json.dumps(self._hello).encode())
+        self._replies.append(hello if cmd == "HELLO" else self._answers(cmd))
+
+    def receive(self, timeout: float | None = None) -> Message:
+        if self._replies:
+            return self._replies.pop(0)
+        raise soma.ChannelClosed("nothing more comes")
+
+    def close(self) -> None:
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+
+class Hostile(Transport):
+    """Leads to a worker that answers what its class says."""
+
+    name = "hostile"
+    hello: ClassVar[dict[str, Any]] = {}
+    answer: ClassVar[Callable[[str], Message]]
+
+    def start(self, timeout: float | None = None) -> Channel:
+        versions = client_info("worker").model_dump(exclude={"name"})
+        hello = {
+            "ok": True,
+            "protocol": PROTOCOL_VERSION,
+            "versions": versions,
+            "pid": 1,
+            "incarnation": "a",
+            "pickle": "same-user",
+        }
+        return Scripted({**hello, **self.hello}, type(self).answer)
+
+    def poll(self) -> ExitStatus | None:
+        return None
+
+    def interrupt(self) -> None:
+        pass
+
+    def stop(self, grace: float) -> ExitStatus | None:
+        return None
+
+
+def hostile_worker(
+    answer: Callable[[str], Message], *, policy: str = "never", **hello: Any
+) -> soma.Worker:
+    """A Worker over it.
+
+    Args:
+        answer: The reply to a command, by its verb.
+        policy: The policy of the host.
+        hello: What its HELLO says beside what a worker of this soma would.
+    """
+    transport = type("Answers", (Hostile,), {"answer": staticmethod(answer), "hello": hello})
+    return soma.Worker(transport(TransportOptions(pickle=policy)))  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+"""What comes from the other side may not take memory without bound, nor nest without end."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import soma_core as soma
+from soma_core import ErrorCode
+from soma_core.memory import SharedMemory
+from soma_core.protocol import frames
+from soma_core.protocol.codec import MAX_NESTING, Decoder
+from soma_core.streams import SocketStream, StreamChannel, StreamLimits
+from soma_core.transport import Message
+
+from .hostile import hostile_worker
+
+LIMITS = StreamLimits(line=10_000, header=10_000, body=100_000)
+WRAPPINGS = {
+    "lists": ("[", "]", 1),
+    "objects": ('{"a":', "}", 1),
+    "Json": ('{"type":"Json","data":', "}", 1),
+    "scalars": ('{"$soma":"scalar","array":', "}", 1),
+    "tuples": ('{"$soma":"tuple","items":[', "]}", 2),
+    "spelled dicts": ('{"$soma":"dict","items":[["a",', "]]}", 3),
+}
+
+
+def nested(wrapping: str, levels: int) -> bytes:
+    before, after, each = WRAPPINGS[wrapping]
+    times = levels // each
+    return f'{{"ok":true,"result":{before * times}1{after * times}}}'.encode()
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_reply_that_nests_without_end_is_an_error_and_no_crash(wrapping: str) -> None:
+    worker = hostile_worker(lambda _: Message(nested(wrapping, 1_000_000)))
+    with pytest.raises(soma.ProtocolError, match="recursion limit") as caught:
+        worker.forward("a", 1)
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_reply_that_nests_as_deep_as_it_may_is_read(wrapping: str) -> None:
+    worker = hostile_worker(lambda _: Message(nested(wrapping, MAX_NESTING - 6)))
+    if wrapping == "scalars":
+        with pytest.raises(soma.ProtocolError, match="not well formed"):
+            worker.forward("a", 1)
+    else:
+        assert worker.forward("a", 1) is not None
+
+
+def test_lone_surrogates_are_no_way_around_the_limit() -> None:
+    reply = nested("lists", 1_000_000).replace(b'"ok"', b'"\\ud800":1,"ok"')
+    with pytest.raises(soma.ProtocolError) as caught:
+        hostile_worker(lambda _: Message(reply)).forward("a", 1)
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
+TENSORS: dict[str, dict[str, Any]] = {
+    "lists by many axes": {"values": [1.0], "shape": [1] * 100_000},
+    "many empty lists": {"values": [], "shape": [2**40, 0]},
+    "many texts of no bytes": {"b64": "", "dtype": "S0", "shape": [2**40]},
+    "many wide texts of no bytes": {"b64": "", "dtype": "U0", "shape": [2**62]},
+    "more bytes than came": {"b64": "", "dtype": "float64", "shape": [2**40]},
+    "more values than came": {"values": [], "dtype": "float64", "shape": [2**40]},
+    "torch, more bytes than came": {
+        "b64": "",
+        "dtype": "float64",
+        "shape": [2**40],
+        "container": "torch",
+    },
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_few_bytes_do_not_become_a_large_array(name: str) -> None:
+    if "torch" in name:
+        pytest.importorskip("torch")
+    with pytest.raises(soma.ProtocolError) as caught:
+        Decoder().decode({"type": "Tensor", "data": TENSORS[name]})
+    assert caught.value.code is ErrorCode.INVALID_COMMAND
+
+
+def test_empty_texts_of_an_ordinary_number_still_travel() -> None:
+    tensor = {"b64": "", "dtype": "S0", "shape": [3]}
+    assert Decoder().decode({"type": "Tensor", "data": tensor}).tolist() == [b""] * 3
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[StreamChannel, socket.socket]]:
+    """A channel with small limits, and the socket at its other end."""
+    ours, theirs = socket.socketpair()
+    channel = StreamChannel(SocketStream(ours), LIMITS)
+    yield channel, theirs
+    channel.close()
+    theirs.close()
+
+
+def refused(channel: StreamChannel) -> soma.ProtocolError:
+    with pytest.raises(soma.ProtocolError) as caught:
+        channel.receive(5.0)
+    return caught.value
+
+
+def test_a_line_over_the_limit_is_refused_before_it_is_whole(ends: Any) -> None:
+    channel, theirs = ends
+    theirs.sendall(b"a" * (LIMITS.line + 1))
+    assert refused(channel).code is ErrorCode.TOO_LARGE
+    theirs.sendall(b"a" * 100_000 + b"\n{}\n")
+    assert channel.receive(5.0).header == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("header_size", "entries", "body_size"),
+    [(20_000, 0, 30_000), (10, 1_000, 30_000), (10, 1, 1 << 50), (10, 1, 200_000)],
+)
+def test_a_frame_is_refused_by_its_preamble_alone(
+    ends: Any, header_size: int, entries: int, body_size: int
+) -> None:
+    channel, theirs = ends
+    fields = frames._FIELDS.pack(frames.MAGIC, 1, 0, header_size, entries, body_size)
+    theirs.sendall(fields + frames._CHECKSUM.pack(frames.crc32(fields)))
+    assert refused(channel).code is ErrorCode.TOO_LARGE
+
+
+def test_a_region_of_shared_memory_over_the_limit_is_refused() -> None:
+    wires, sides = socket.socketpair(), socket.socketpair()
+    memory = SharedMemory(sides[0], initiate=True, largest=LIMITS.body)
+    host = StreamChannel(SocketStream(wires[0]), LIMITS, memory)
+    worker = StreamChannel(SocketStream(wires[1]), None, SharedMemory(sides[1], initiate=False))
+    try:
+        for sender, receiver in ((host, worker), (worker, host), (host, worker)):
+            sender.send(Message(b"{}"))
+            receiver.receive(5.0)
+        worker.send(Message(b"{}", [np.zeros(LIMITS.body, np.uint8).data]))
+        assert len(host.receive(5.0).buffers) == 1
+        worker.send(Message(b"{}", [np.zeros(10 * LIMITS.body, np.uint8).data]))
+        assert refused(host).code is ErrorCode.TOO_LARGE
+        worker.send(Message(b"[]"))
+        assert host.receive(5.0).header == b"[]"
+    finally:
+        host.close()
+        worker.close()
+
+
+def test_the_limits_of_a_host_are_an_option_of_its_transport() -> None:
+    answer = json.dumps("x" * 20_000)
+    script = f"import os; os.read(0, 1); print({answer!r}, flush=True)"
+    with pytest.raises(soma.StartFailed, match=r"longer than the limit of 10,000 bytes"):
+        soma.connect("stdio", command=["python3", "-c", script], limits={"line": 10_000})
