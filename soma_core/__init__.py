@@ -29,6 +29,7 @@ from soma_core.filters import (
     WorkerId,
 )
 from soma_core.hookspecs import hookimpl
+from soma_core.recording import Recording
 from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
 from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
 from soma_core.worker import (
@@ -69,6 +70,7 @@ __all__ = [
     "PluginNotFound",
     "Pong",
     "ProtocolError",
+    "Recording",
     "Remote",
     "RemoteError",
     "RemoteFilter",

@@ -15,6 +15,7 @@ from soma_core.errors import (
     IncompatibleWorker,
     ProtocolError,
     RemoteError,
+    SomaError,
     TransportError,
     WorkerDied,
 )
@@ -27,6 +28,7 @@ __all__ = ["Conversation", "Progress", "Reply"]
 
 Progress = Callable[[dict[str, Any]], None]
 Build = Callable[[FrameEncoder], dict[str, Any]]
+Explain = Callable[[SomaError, int], None]
 
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
@@ -71,12 +73,20 @@ class Conversation:
         transport: Started already; asked about the worker's process when something goes wrong.
         channel: What ``transport.start`` returned.
         pickles: Whether pickles are made and read.
+        explain: Given the error of a call and the id of its command, before it is raised.
     """
 
-    def __init__(self, transport: Transport, channel: Channel, pickles: Pickles) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        channel: Channel,
+        pickles: Pickles,
+        explain: Explain | None = None,
+    ) -> None:
         self._transport = transport
         self._channel = channel
         self._pickles = pickles
+        self._explain = explain or _no_explanation
         self._turn = threading.Lock()
         self._flight = threading.Lock()
         self._in_flight: tuple[str, str | None, float] | None = None
@@ -124,13 +134,19 @@ class Conversation:
             message = self._message(cmd, build, self._last_id, events=progress is not None)
             call = _Call(cmd, node_id, self._last_id, timeout, deadline, progress)
             fields, decoder = self._exchange(call, message)
+        except SomaError as error:
+            self._explain(error, self._last_id)
+            raise
         finally:
             self._turn.release()
         if fields.get("ok") is True:
             return Reply(fields, decoder)
-        if fields.get("code") == ErrorCode.INCOMPATIBLE:
-            raise IncompatibleWorker(fields.get("error"))
-        raise RemoteError.from_reply(fields)
+        refused = fields.get("code") == ErrorCode.INCOMPATIBLE
+        failure = (
+            IncompatibleWorker(fields.get("error")) if refused else RemoteError.from_reply(fields)
+        )
+        self._explain(failure, call.message_id)
+        raise failure
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""
@@ -363,6 +379,10 @@ class _Call:
         """Seconds to wait for a message before looking whether the worker still runs."""
         left = self.left()
         return _LIVENESS if left is None else min(left, _LIVENESS)
+
+
+def _no_explanation(error: SomaError, message_id: int) -> None:
+    """Nothing is recorded, so there is nothing to add."""
 
 
 def _fields(message: Message) -> dict[str, Any]:
