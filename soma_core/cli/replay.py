@@ -26,9 +26,9 @@ _STYLES = {
     Verdict.DIFFERENT: "bold red",
     Verdict.FAILED: "bold red",
     Verdict.NOT_RUN: "red",
-    Verdict.UNKNOWN: "yellow",
+    Verdict.NOT_COMPARED: "yellow",
 }
-_GOOD = frozenset({Verdict.SAME, Verdict.UNKNOWN})
+_GOOD = frozenset({Verdict.SAME, Verdict.NOT_COMPARED})
 
 
 def replay(

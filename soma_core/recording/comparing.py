@@ -14,32 +14,67 @@ from soma_core.protocol.text import read_json
 from soma_core.recording.entries import LeftOut
 from soma_core.transport import Message
 
-__all__ = ["difference"]
+__all__ = ["Difference", "difference"]
 
 _OF_THE_PROCESS = frozenset({"pid", "incarnation", "versions", "traceback"})
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 _LONGEST = 60  # characters of a value that is shown
 _MISSING = "(nothing)"
+_PICKLE = "__pickle_b64__"
+_STATE = "state_b64"
 
 
-def difference(recorded: Message, now: Message) -> str | None:
+class Difference(NamedTuple):
+    """How two replies differ.
+
+    Attributes:
+        text: Where, and what was there and is there now.
+        certain: False if only the bytes of a pickle differ: two processes may pickle equal
+            objects differently, and nothing is unpickled to find out.
+    """
+
+    text: str
+    certain: bool = True
+
+
+def difference(recorded: Message, now: Message) -> Difference | None:
     """How a reply differs from the recorded one; None if it does not.
 
     What belongs to the process is passed over: pid, incarnation, versions, tracebacks, and
     addresses in the text of an error.
     """
+    found: Difference | None = None
+    for found in _differences(recorded, now):
+        if found.certain:
+            return found
+    return found
+
+
+def _differences(recorded: Message, now: Message) -> Iterator[Difference]:
     before, after = _content(recorded), _content(now)
+    pickled_state = isinstance(before, dict) and before.get("format") == "cloudpickle"
     for path, old, new in _differing(before, after, ""):
-        return f"{path or 'the reply'}: {_short(old)}, now {_short(new)}"
+        pickled = path.endswith(_PICKLE) or (path == _STATE and pickled_state)
+        if pickled and isinstance(old, str) and isinstance(new, str):
+            yield _pickles_differ(path)
+        else:
+            yield Difference(f"{path or 'the reply'}: {_short(old)}, now {_short(new)}")
     if len(recorded.buffers) != len(now.buffers):
-        return f"{len(recorded.buffers)} buffers, now {len(now.buffers)}"
+        yield Difference(f"{len(recorded.buffers)} buffers, now {len(now.buffers)}")
     places = dict(_places(before, ""))
-    for index, (old, new) in enumerate(zip(recorded.buffers, now.buffers, strict=True)):
-        place = places.get(index, _Place(f"buffer {index}", {}))
+    for index, (old, new) in enumerate(zip(recorded.buffers, now.buffers, strict=False)):
+        place = places.get(index, _Place(f"buffer {index}", "", {}))
         how = _differing_buffer(place, old, new)
-        if how is not None:
-            return f"{place.path}: {how}"
-    return None
+        if how is None:
+            continue
+        if place.tag == "Object" or (place.path == _STATE and pickled_state):
+            yield _pickles_differ(place.path)
+        else:
+            yield Difference(f"{place}: {how}")
+
+
+def _pickles_differ(path: str) -> Difference:
+    return Difference(f"{path}: a pickle of other bytes, which is not read", certain=False)
 
 
 def _content(message: Message) -> Any:
@@ -74,7 +109,11 @@ class _Place(NamedTuple):
     """Where in a message a buffer belongs, and what says how to read it."""
 
     path: str
+    tag: str
     data: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.tag})" if self.tag else self.path
 
 
 def _places(content: Any, path: str) -> Iterator[tuple[int, _Place]]:
@@ -87,7 +126,7 @@ def _places(content: Any, path: str) -> Iterator[tuple[int, _Place]]:
             several = data.get("buffers")
             for index in (data.get("buffer"), *(several if isinstance(several, list) else ())):
                 if isinstance(index, int):
-                    yield index, _Place(f"{path} ({content['type']})", data)
+                    yield index, _Place(path, str(content["type"]), data)
         for key, item in content.items():
             yield from _places(item, f"{path}.{key}" if path else key)
 

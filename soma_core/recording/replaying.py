@@ -33,8 +33,8 @@ class Verdict(StrEnum):
     FAILED = "failed"
     """No reply came, though one is recorded."""
     NOT_RUN = "not run"
-    UNKNOWN = "no reply recorded"
-    """There is nothing to compare with: the host ended before the reply came."""
+    NOT_COMPARED = "not compared"
+    """No reply is recorded, since the host ended first; or pickles differ, which are not read."""
 
 
 class Outcome(NamedTuple):
@@ -230,14 +230,18 @@ def _without_reply(exchange: Exchange, why: str) -> tuple[Verdict, str]:
         return Verdict.FAILED, why
     told = _told(exchange)
     if not told:
-        return Verdict.UNKNOWN, f"now {why}"
+        return Verdict.NOT_COMPARED, f"no reply is recorded; now {why}"
     return (Verdict.SAME, why) if why in told else (Verdict.DIFFERENT, f"{told}; now {why}")
 
 
 def _with_reply(exchange: Exchange, reply: Message) -> tuple[Verdict, str]:
     if exchange.reply is not None:
-        how = difference(exchange.reply.message, reply)
-        return (Verdict.SAME, "") if how is None else (Verdict.DIFFERENT, how)
+        found = difference(exchange.reply.message, reply)
+        if found is None:
+            return Verdict.SAME, ""
+        return Verdict.DIFFERENT if found.certain else Verdict.NOT_COMPARED, found.text
     told = _told(exchange)
     now = "a reply came" if header_fields(reply.header).get("ok") is True else "an error came"
-    return (Verdict.DIFFERENT, f"{told}; now {now}") if told else (Verdict.UNKNOWN, f"now {now}")
+    if told:
+        return Verdict.DIFFERENT, f"{told}; now {now}"
+    return Verdict.NOT_COMPARED, f"no reply is recorded; now {now}"
