@@ -182,9 +182,17 @@ def connect(
     checked = _options(transport, transport_class, {"pickle": pickle, **options})
     installed_plugins().notify("soma_worker_starting", transport=transport, options=checked)
     recorder = None if record is None else Recorder(record, transport, checked)
-    worker = Worker(
-        transport_class(checked), timeout=timeout, start_timeout=start_timeout, recorder=recorder
-    )
+    try:
+        worker = Worker(
+            transport_class(checked),
+            timeout=timeout,
+            start_timeout=start_timeout,
+            recorder=recorder,
+        )
+    except BaseException:
+        if recorder is not None:
+            recorder.close()
+        raise
     try:
         if filters:
             worker.load(filters, timeout=start_timeout)

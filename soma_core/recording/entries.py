@@ -36,6 +36,7 @@ __all__ = [
     "LeftOut",
     "Section",
     "header_fields",
+    "node_ids",
     "read_line",
     "with_buffers",
     "write_entry",
@@ -121,6 +122,18 @@ def header_fields(header: bytes) -> dict[str, Any]:
     except ProtocolError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def node_ids(fields: dict[str, Any]) -> list[str]:
+    """The nodes that a command names; whatever else its fields hold."""
+    named = [fields.get("node_id"), *_items(fields.get("node_ids"))]
+    specs = _items(fields.get("filters"))
+    named += [spec.get("id") for spec in specs if isinstance(spec, dict)]
+    return [node_id for node_id in named if isinstance(node_id, str)]
+
+
+def _items(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
 
 
 def with_buffers(entry: Entry, buffers: list[Any]) -> Entry:

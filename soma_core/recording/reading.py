@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.recording.entries import Direction, Entry, Section, header_fields, read_line
+from soma_core.recording.entries import (
+    Direction,
+    Entry,
+    Section,
+    header_fields,
+    node_ids,
+    read_line,
+)
 
 __all__ = ["Exchange", "read_exchanges", "read_recording"]
 
@@ -36,15 +43,12 @@ class Exchange:
     @property
     def cmd(self) -> str:
         """The verb."""
-        return str(header_fields(self.command.message.header).get("cmd"))
+        return str(header_fields(self.command.message.header).get("cmd", "?"))
 
     @property
     def node_ids(self) -> list[str]:
         """The nodes that it is about."""
-        fields = header_fields(self.command.message.header)
-        loaded = [spec["id"] for spec in fields.get("filters") or () if "id" in spec]
-        one = [fields["node_id"]] if fields.get("node_id") else []
-        return [str(node_id) for node_id in (*loaded, *one, *(fields.get("node_ids") or ()))]
+        return node_ids(header_fields(self.command.message.header))
 
 
 def read_recording(path: Path) -> Iterator[Section | Entry]:

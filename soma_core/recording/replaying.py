@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -221,7 +220,7 @@ def _told(exchange: Exchange) -> str:
     """What the host was told in place of a reply; empty if nothing is recorded."""
     if exchange.failure is None:
         return ""
-    told = json.loads(exchange.failure.message.header)
+    told = header_fields(exchange.failure.message.header)
     return f"{told.get('type')}: {str(told.get('error')).partition(';')[0]}"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from soma_core.recording.entries import Direction, Entry, LeftOut, with_buffers
+from soma_core.recording.entries import Direction, Entry, LeftOut, node_ids, with_buffers
 
 __all__ = ["Ring"]
 
@@ -73,15 +73,15 @@ class Ring:
     def _build_on(self, n: int, fields: dict[str, Any]) -> None:
         cmd = fields.get("cmd")
         if cmd == "LOAD":
-            for node_id in _ids(spec.get("id") for spec in _dicts(fields.get("filters"))):
+            for node_id in node_ids(fields):
                 self._foundations.pop(("state", node_id), None)
                 self._foundations["node", node_id] = n
         elif cmd == "UNLOAD":
-            for node_id in _node_ids(fields):
+            for node_id in node_ids(fields):
                 self._foundations.pop(("state", node_id), None)
                 self._foundations.pop(("node", node_id), None)
         elif cmd in ("FIT", "SET_STATE", "COMPOSITE_FIT", "BATCHED_FIT"):
-            for node_id in _node_ids(fields):
+            for node_id in node_ids(fields):
                 self._foundations["state", node_id] = n
 
     def _forget(self, current: int) -> None:
@@ -97,16 +97,3 @@ class Ring:
 
     def _drop(self, n: int) -> None:
         self._size -= self._exchanges.pop(n).size
-
-
-def _node_ids(fields: dict[str, Any]) -> list[str]:
-    several = fields.get("node_ids")
-    return _ids([fields.get("node_id"), *(several if isinstance(several, list) else ())])
-
-
-def _ids(found: Iterable[Any]) -> list[str]:
-    return [node_id for node_id in found if isinstance(node_id, str)]
-
-
-def _dicts(found: Any) -> list[dict[str, Any]]:
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

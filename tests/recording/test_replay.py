@@ -324,3 +324,19 @@ def test_arrays_that_differ_say_in_how_many_values_and_by_how_much(old, new, how
 def test_arrays_of_no_numbers_differ_in_their_bytes():
     header = TENSOR % b"V1"
     assert difference(reply(header, b"abc"), reply(header, b"abd")).text.endswith("other bytes")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [{"cmd": "FIT", "node_id": 3}, {"cmd": "LOAD", "filters": [1]}, {"cmd": 5}, [1], "text", None],
+)
+def test_a_command_that_is_none_is_run_all_the_same(file, command):
+    section = {"soma_recording": 1, "time": 0, "soma": "0", "python": "3", "cloudpickle": "3"}
+    lines = [
+        {**section, "transport": "any"},
+        {"n": 1, "direction": "command", "message": command},
+        {"n": 2, "direction": "reply", "command": 1, "message": {"ok": False}},
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (outcome,) = again(file)
+    assert outcome.detail.startswith("error: (nothing), now")
