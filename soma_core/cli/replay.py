@@ -15,6 +15,7 @@ from rich.text import Text
 from soma_core.cli.console import CommandFailed, console, note, table
 from soma_core.discovery import installed_transports
 from soma_core.protocol.complaints import describe
+from soma_core.recording.entries import Section
 from soma_core.recording.replaying import Outcome, Verdict
 from soma_core.recording.replaying import replay as run_again
 from soma_core.transport import Transport
@@ -43,14 +44,14 @@ def replay(
         list[str] | None, typer.Option(help="An option of the transport, as key=value.")
     ] = None,
     pickle: Annotated[
-        str, typer.Option(help="'never' refuses the pickles in the file.")
-    ] = "same-user",
+        str | None, typer.Option(help="'never' refuses the pickles in the file.")
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that each command may take.")
     ] = None,
 ) -> None:
     """Run recorded commands again. This runs the pickles in the file: replay what you trust."""
-    new_transport = _factory(transport, {"pickle": pickle, **_options(option or [])})
+    new_transport = _factory(transport, pickle, _options(option or []))
     outcomes: list[Outcome] = []
     try:
         for outcome in run_again(file, new_transport, only=only, timeout=timeout):
@@ -77,13 +78,19 @@ def _options(given: list[str]) -> dict[str, Any]:
     return options
 
 
-def _factory(name: str, options: dict[str, Any]) -> Callable[[], Transport]:
+def _factory(
+    name: str, pickle: str | None, options: dict[str, Any]
+) -> Callable[[Section], Transport]:
     transport_class = installed_transports().load(name)
-    try:
-        checked = transport_class.Options(**options)
-    except ValidationError as error:
-        raise CommandFailed(f"the transport {name!r}: {describe(error)}") from None
-    return lambda: transport_class(checked)
+
+    def new_transport(section: Section) -> Transport:
+        policy = pickle or section.options.get("pickle", "same-user")
+        try:
+            return transport_class(transport_class.Options(**{"pickle": policy, **options}))
+        except ValidationError as error:
+            raise CommandFailed(f"the transport {name!r}: {describe(error)}") from None
+
+    return new_transport
 
 
 def _show(outcomes: list[Outcome]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.recording.comparing import difference
-from soma_core.recording.entries import LeftOut, header_fields
+from soma_core.recording.entries import LeftOut, Section, header_fields
 from soma_core.recording.reading import Exchange, read_exchanges
 from soma_core.transport import Channel, Message, Transport
 
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 def replay(
     path: Path,
-    new_transport: Callable[[], Transport],
+    new_transport: Callable[[Section], Transport],
     *,
     only: int | None = None,
     start_timeout: float | None = 60.0,
@@ -70,7 +70,7 @@ def replay(
 
     Args:
         path: The recording.
-        new_transport: Makes a transport that was not started; called once for each section.
+        new_transport: Makes a transport that was not started, for each section that is run.
         only: The entry of one command. The commands before it in its section that change what
             the worker holds run first: all but FORWARD, COMPOSITE_FORWARD, GET_STATE,
             GET_GRADIENTS, LIST and PING.
@@ -137,7 +137,7 @@ class _Stage:
 
     def __init__(
         self,
-        new_transport: Callable[[], Transport],
+        new_transport: Callable[[Section], Transport],
         start_timeout: float | None,
         timeout: float | None,
     ) -> None:
@@ -164,7 +164,7 @@ class _Stage:
         if missing:
             size = sum(buffer.size for buffer in missing)
             return Verdict.NOT_RUN, f"{size:,} bytes of the command were left out of the recording"
-        transport, channel = self._started()
+        transport, channel = self._started(exchange.section)
         try:
             reply = self._ask(transport, channel, exchange.command.message)
         except _Gone as gone:
@@ -172,9 +172,9 @@ class _Stage:
             return _without_reply(exchange, self._gone)
         return _with_reply(exchange, reply)
 
-    def _started(self) -> tuple[Transport, Channel]:
+    def _started(self, section: Section) -> tuple[Transport, Channel]:
         if self._transport is None or self._channel is None:
-            self._transport = self._new_transport()
+            self._transport = self._new_transport(section)
             self._channel = self._transport.start(self._start_timeout)
         return self._transport, self._channel
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_a_deadline_names_the_entry(connect, file):
     assert "recorded as entry 5 of" in notes(caught.value)
     kinds = [entry.direction for entry in entries(file)[4:]]
     assert kinds == [Direction.COMMAND, Direction.REPLY, Direction.FAILURE]
+
+
+def test_threads_that_share_a_worker_are_each_told_their_own_entry(connect, file):
+    worker = connect("stdio", filters={"fail": f.Fail()}, record=file)
+
+    def fail(text):
+        with pytest.raises(soma.RemoteError) as caught:
+            worker.forward("fail", ["ValueError", text])
+        return text, int(notes(caught.value).rpartition(" ")[2])
+
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(fail, (f"failure {number}" for number in range(80))))
+    by_number = {entry.n: json.loads(entry.message.header) for entry in entries(file)}
+    assert [by_number[n]["data"][1] for _, n in told] == [text for text, _ in told]
 
 
 def test_what_was_never_sent_names_no_entry(connect, file):

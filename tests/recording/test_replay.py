@@ -14,7 +14,7 @@ import soma_core as soma
 from soma_core.inline import InlineTransport
 from soma_core.recording import Recorder
 from soma_core.recording.comparing import difference
-from soma_core.recording.entries import LeftOut
+from soma_core.recording.entries import LeftOut, Section
 from soma_core.recording.replaying import Outcome, Verdict, replay
 from soma_core.transport import Message, TransportOptions
 from soma_transport_stdio.client import StdioOptions, StdioTransport
@@ -25,11 +25,11 @@ from .conftest import entries
 ROWS = np.array([1.0, 2.0, 6.0])
 
 
-def inline() -> InlineTransport:
+def inline(section: Section) -> InlineTransport:
     return InlineTransport(TransportOptions())
 
 
-def stdio() -> StdioTransport:
+def stdio(section: Section) -> StdioTransport:
     return StdioTransport(StdioOptions())
 
 
@@ -104,7 +104,7 @@ def test_commands_are_sent_byte_for_byte(connect, file, tmp_path):
         def start(self, timeout=None):
             return recorder.over(super().start(timeout))
 
-    again(file, lambda: Recorded(TransportOptions()))
+    again(file, lambda section: Recorded(TransportOptions()))
     recorder.close()
 
     def sent(path):
@@ -220,8 +220,8 @@ def test_each_section_gets_a_worker_of_its_own(connect, file):
     file.write_bytes(once + "".join(json.dumps(line) + "\n" for line in later).encode())
     started = []
 
-    def counted():
-        started.append(inline())
+    def counted(section):
+        started.append(inline(section))
         return started[-1]
 
     assert set(verdicts(again(file, counted))) == {Verdict.SAME}
@@ -253,7 +253,7 @@ def test_what_is_no_recording_is_told(file):
 
 def test_with_pickle_never_nothing_in_the_file_is_unpickled(connect, file):
     connect("inline", filters={"echo": f.Echo()}, record=file)
-    outcomes = again(file, lambda: InlineTransport(TransportOptions(pickle="never")))
+    outcomes = again(file, lambda section: InlineTransport(TransportOptions(pickle="never")))
     assert outcomes[1].verdict is Verdict.DIFFERENT
     assert "now False" in outcomes[1].detail
 
