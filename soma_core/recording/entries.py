@@ -58,7 +58,7 @@ class Direction(StrEnum):
 class LeftOut(BaseModel):
     """Stands for a buffer that was too large to be kept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     size: Annotated[int, Field(ge=0)]
     sha256: str
@@ -73,7 +73,7 @@ class LeftOut(BaseModel):
 class Section(BaseModel):
     """The line that comes before the entries of one channel."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     soma_recording: Literal[1] = FORMAT
     time: float
@@ -103,7 +103,7 @@ class Entry(NamedTuple):
 
 
 class _EntryLine(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     n: Annotated[int, Field(ge=1)]
     direction: Direction
