@@ -31,7 +31,7 @@ units: $(VENV)/.ready
 	$(BIN)/coverage report
 
 schemas: $(VENV)/.ready
-	$(BIN)/soma schema --out schemas
+	$(BIN)/soma schema --out schemas --vectors schemas/vectors
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
 $(VENV)/.ready: $(INPUTS)

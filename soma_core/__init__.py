@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from soma_core.hookspecs import hookimpl
     from soma_core.pool import WorkerPool
+    from soma_core.recording import Recording
     from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
     from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
     from soma_core.worker import (
@@ -77,6 +78,7 @@ __all__ = [
     "PluginNotFound",
     "Pong",
     "ProtocolError",
+    "Recording",
     "Remote",
     "RemoteError",
     "RemoteFilter",
@@ -156,6 +158,7 @@ _MODULES = {
         "connect",
     ),
     "soma_core.pool": ("WorkerPool",),
+    "soma_core.recording": ("Recording",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -15,6 +15,7 @@ from soma_core.errors import (
     IncompatibleWorker,
     ProtocolError,
     RemoteError,
+    SomaError,
     TransportError,
     WorkerDied,
 )
@@ -27,6 +28,7 @@ __all__ = ["Conversation", "Progress", "Reply"]
 
 Progress = Callable[[dict[str, Any]], None]
 Build = Callable[[FrameEncoder], dict[str, Any]]
+Explain = Callable[[SomaError, int], None]
 
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
@@ -71,12 +73,20 @@ class Conversation:
         transport: Started already; asked about the worker's process when something goes wrong.
         channel: What ``transport.start`` returned.
         pickles: Whether pickles are made and read.
+        explain: Given the error of a call and the id of its command, before it is raised.
     """
 
-    def __init__(self, transport: Transport, channel: Channel, pickles: Pickles) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        channel: Channel,
+        pickles: Pickles,
+        explain: Explain | None = None,
+    ) -> None:
         self._transport = transport
         self._channel = channel
         self._pickles = pickles
+        self._explain = explain or _no_explanation
         self._turn = threading.Lock()
         self._flight = threading.Lock()
         self._in_flight: _Call | None = None
@@ -124,14 +134,20 @@ class Conversation:
             if self.closed or self._ended is not None or os.getpid() != self._owner:
                 self._check_usable()
             reply = self._exchange(call, self._message(call, build))
+        except SomaError as error:
+            self._explain(error, call.message_id)
+            raise
         finally:
             self._turn.release()
         fields = reply.fields
         if fields.get("ok") is True:
             return reply
-        if fields.get("code") == ErrorCode.INCOMPATIBLE:
-            raise IncompatibleWorker(fields.get("error"))
-        raise RemoteError.from_reply(fields)
+        refused = fields.get("code") == ErrorCode.INCOMPATIBLE
+        failure = (
+            IncompatibleWorker(fields.get("error")) if refused else RemoteError.from_reply(fields)
+        )
+        self._explain(failure, call.message_id)
+        raise failure
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""
@@ -358,6 +374,10 @@ class _Call:
     def next_wait(self) -> float:
         """Seconds to wait for a message before looking whether the worker still runs."""
         return _LIVENESS if self._deadline is None else min(self.left() or 0.0, _LIVENESS)
+
+
+def _no_explanation(error: SomaError, message_id: int) -> None:
+    """Nothing is recorded, so there is nothing to add."""
 
 
 def _fields(message: Message) -> dict[str, Any]:

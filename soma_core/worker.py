@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from soma_core.protocol.commands import StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles, by_value
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
+from soma_core.recording import Recorder, Recording
 from soma_core.transport import ExitStatus, Transport
 
 __all__ = [
@@ -146,6 +148,7 @@ def connect(
     restart: Literal["never"] = "never",
     retries: Literal[0] = 0,
     pickle: PicklePolicy = "same-user",
+    record: str | os.PathLike[str] | Recording | None = None,
     **options: Any,
 ) -> Worker:
     """Start or reach a worker, and load filters into it.
@@ -159,12 +162,14 @@ def connect(
         restart: What to do when the worker dies; ``"never"`` leaves that to the caller.
         retries: How often a call is repeated after the worker died under it; 0 is never.
         pickle: ``"never"`` lets only typed values and registered filters travel.
+        record: The file to which every command and reply is written, for ``soma replay``; a
+            :class:`~soma_core.Recording` says more, such as to write only when something fails.
         options: The options of the transport.
 
     Raises:
         PluginError: The transport is not installed, ambiguous or broken.
         TypeError: The transport has no such option, or an object is not a filter.
-        ValueError: An option or argument is not valid.
+        ValueError: An option or argument is not valid, or ``record`` cannot be written.
         StartFailed: The worker did not come up.
         IncompatibleWorker: Its versions do not fit this host's.
         RemoteError: A filter could not be loaded; the worker is stopped again.
@@ -174,8 +179,14 @@ def connect(
             f"this version of soma knows restart='never' and retries=0 alone, got {restart!r} and "
             f"{retries!r}; connect again after a WorkerDied"
         )
-    make_transport = transport_maker(transport, {"pickle": pickle, **options})
-    worker = Worker(make_transport(), timeout=timeout, start_timeout=start_timeout)
+    started = transport_maker(transport, {"pickle": pickle, **options})()
+    recorder = None if record is None else Recorder(record, transport, started.options)
+    try:
+        worker = Worker(started, timeout=timeout, start_timeout=start_timeout, recorder=recorder)
+    except BaseException:
+        if recorder is not None:
+            recorder.close()
+        raise
     try:
         if filters:
             worker.load(filters, timeout=start_timeout)
@@ -227,6 +238,7 @@ class Worker:
         transport: Not started yet.
         timeout: Seconds that each call may take, unless it names its own.
         start_timeout: Seconds in which the worker must answer its first message.
+        recorder: Records the channel; the worker closes it.
 
     Raises:
         StartFailed: The worker did not come up.
@@ -239,8 +251,10 @@ class Worker:
         *,
         timeout: float | None = None,
         start_timeout: float | None = 60.0,
+        recorder: Recorder | None = None,
     ) -> None:
         self._transport = transport
+        self._recorder = recorder
         self._timeout = timeout
         self._pickles = Pickles(allowed=transport.options.pickle != "never")
         self._by_value: dict[str, ModuleType] = {}
@@ -248,7 +262,11 @@ class Worker:
         self._pong: Pong | None = None
         self._exit_told = False
         channel = transport.start(start_timeout)
-        self._conversation = Conversation(transport, channel, self._pickles)
+        if recorder is None:
+            self._conversation = Conversation(transport, channel, self._pickles)
+        else:
+            channel = recorder.over(channel)
+            self._conversation = Conversation(transport, channel, self._pickles, recorder.explain)
         try:
             hello = self._hello(start_timeout)
         except BaseException:
@@ -649,6 +667,7 @@ class Worker:
         if self._conversation.belongs_to_this_process:
             self._conversation.close()
             self._tell_exit(self._transport.stop(_CLOSE_GRACE))
+            self._end_recording()
 
     def _tell_exit(self, status: ExitStatus | None) -> None:
         if self._pong is None or self._exit_told:
@@ -666,6 +685,15 @@ class Worker:
             self._ask("SHUTDOWN", lambda _: {}, _CLOSE_GRACE)
         self._conversation.close()
         self._tell_exit(self._transport.shutdown(_CLOSE_GRACE))
+        self._end_recording()
+
+    def _end_recording(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _keep_recording(self) -> None:
+        if self._recorder is not None:
+            self._recorder.keep()
 
     def _ask(
         self,
@@ -689,8 +717,12 @@ class Worker:
             except RemoteError as error:
                 module = _missing_module(error)
                 if module is None or module.__name__ in known:
+                    self._keep_recording()
                     raise
                 self._by_value[module.__name__] = module
+            except SomaError:
+                self._keep_recording()
+                raise
 
 
 def _missing_module(error: RemoteError) -> ModuleType | None:

@@ -35,17 +35,32 @@ def schema(
     out: Annotated[
         Path | None, typer.Option(help="Write one file for each into this directory.")
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Write messages as examples, one file for each dialect, into this one."),
+    ] = None,
 ) -> None:
     """Print the JSON Schema (2020-12) of commands, replies and values."""
     parts = list(Part) if part is None else [part]
-    if out is not None:
-        for path in write_schemas(out, parts):
+    if out is not None or vectors is not None:
+        written = [] if out is None else write_schemas(out, parts)
+        written += [] if vectors is None else _write_vectors(vectors)
+        for path in written:
             note(f"wrote {path}")
         return
     from soma_core.protocol.schemas import SCHEMAS
 
     documents = {name.value: SCHEMAS[name]() for name in parts}
     print_json(documents if part is None else documents[part])
+
+
+def _write_vectors(directory: Path) -> list[Path]:
+    from soma_core.recording.vectors import write_vectors
+
+    try:
+        return write_vectors(directory)
+    except OSError as error:
+        raise CommandFailed(f"cannot write the vectors: {error}") from None
 
 
 def write_schemas(directory: Path, parts: list[Part] | None = None) -> list[Path]:

@@ -31,3 +31,8 @@ def test_a_directory_that_cannot_be_made_is_one_line(soma, tmp_path):
     result = soma("schema", "--out", tmp_path / "file")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: cannot write the schemas: ")
+
+
+def test_examples_of_messages_are_written(soma, tmp_path):
+    assert soma("schema", "--vectors", tmp_path).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frame.jsonl", "line.jsonl"]

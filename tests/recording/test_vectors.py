@@ -1,0 +1,70 @@
+"""The golden vectors say what soma says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from soma_core.inline import InlineTransport
+from soma_core.protocol.commands import COMMANDS
+from soma_core.protocol.schemas import SCHEMAS
+from soma_core.recording.reading import read_exchanges
+from soma_core.recording.replaying import Verdict, replay
+from soma_core.recording.vectors import write_vectors
+from soma_core.transport import Dialect, TransportOptions
+from soma_transport_stdio.client import StdioOptions, StdioTransport
+
+VECTORS = Path(__file__).resolve().parents[2] / "schemas" / "vectors"
+FILES = [VECTORS / f"{dialect.value}.jsonl" for dialect in Dialect]
+
+
+def inline(section):
+    return InlineTransport(TransportOptions(pickle=section.options["pickle"]))
+
+
+def stdio(section):
+    return StdioTransport(StdioOptions(pickle=section.options["pickle"]))
+
+
+def _installed(outcome):
+    """Whether all that differs is which filters are registered here."""
+    return outcome.cmd == "LIST" and outcome.detail.startswith("length of filters: 0, now ")
+
+
+def test_the_vectors_in_the_repository_are_those_that_make_schemas_writes(tmp_path):
+    for written, kept in zip(write_vectors(tmp_path), FILES, strict=True):
+        assert written.read_bytes() == kept.read_bytes(), "run: make schemas"
+
+
+@pytest.mark.parametrize("transport", [inline, stdio])
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_the_vectors_give_the_same_replies_over_any_transport(file, transport):
+    outcomes = list(replay(file, transport))
+    others = [o for o in outcomes if o.verdict is not Verdict.SAME]
+    assert [(o.cmd, o.detail) for o in others if not _installed(o)] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_every_command_is_in_the_vectors(file):
+    verbs = {model.model_fields["cmd"].annotation.__args__[0] for model in COMMANDS}
+    assert verbs <= {exchange.cmd for exchange in read_exchanges(file)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_the_vectors_are_in_the_dialect_of_their_name(file):
+    for exchange in read_exchanges(file):
+        assert exchange.command.message.dialect.value == file.stem
+        assert exchange.reply.message.dialect.value == file.stem
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_the_vectors_keep_to_the_schemas(file):
+    commands, replies = (Draft202012Validator(SCHEMAS[part]()) for part in ("commands", "replies"))
+    for exchange in read_exchanges(file):
+        reply = json.loads(exchange.reply.message.header)
+        replies.validate(reply)
+        if reply.get("code") not in ("unknown_command", "invalid_command"):
+            commands.validate(json.loads(exchange.command.message.header))
