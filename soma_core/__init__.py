@@ -38,18 +38,16 @@ if TYPE_CHECKING:
     from soma_core.hookspecs import hookimpl
     from soma_core.pool import WorkerPool
     from soma_core.recording import Recording
-    from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
-    from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
-    from soma_core.worker import (
+    from soma_core.results import (
         BatchedFitResult,
         CompositeFitResult,
         NodeState,
         Pong,
-        RemoteFilter,
-        Worker,
         WorkerStatus,
-        connect,
     )
+    from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
+    from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
+    from soma_core.worker import RemoteFilter, Worker, connect
 
 __all__ = [
     "BatchedFitResult",
@@ -147,16 +145,14 @@ _MODULES = {
         "Text",
         "Value",
     ),
-    "soma_core.worker": (
+    "soma_core.results": (
         "BatchedFitResult",
         "CompositeFitResult",
         "NodeState",
         "Pong",
-        "RemoteFilter",
-        "Worker",
         "WorkerStatus",
-        "connect",
     ),
+    "soma_core.worker": ("RemoteFilter", "Worker", "connect"),
     "soma_core.pool": ("WorkerPool",),
     "soma_core.recording": ("Recording",),
 }

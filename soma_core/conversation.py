@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from soma_core.errors import (
     TransportError,
     WorkerDied,
 )
+from soma_core.memory_pressure import MemoryPressure
 from soma_core.protocol.codec import Decoder, FrameEncoder
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.text import read_json, write_json
@@ -30,6 +32,7 @@ Progress = Callable[[dict[str, Any]], None]
 Build = Callable[[FrameEncoder], dict[str, Any]]
 Explain = Callable[[SomaError, int], None]
 
+_SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
 _GRACE = 3.0  # seconds that an interrupted command may take to end
@@ -42,6 +45,18 @@ class Reply:
     def __init__(self, fields: dict[str, Any], decoder: Decoder) -> None:
         self.fields = fields
         self.decoder = decoder
+
+    def required(self, name: str) -> Any:
+        """A field that every such reply has.
+
+        Raises:
+            ProtocolError: ``malformed``: it is not there.
+        """
+        try:
+            return self.fields[name]
+        except KeyError:
+            text = f"the worker's reply has no field {name!r}; is it a soma worker?"
+            raise ProtocolError(ErrorCode.MALFORMED, text) from None
 
     def data(self, name: str) -> Any:
         """A field of user data as a Python object; None if it is absent."""
@@ -58,7 +73,7 @@ class Reply:
 
     def binary(self, name: str) -> bytes:
         """A field that holds bytes."""
-        return bytes(self.decoder.binary(self.fields[name]))
+        return bytes(self.decoder.binary(self.required(name)))
 
     def binaries(self, name: str) -> dict[str, bytes]:
         """A field that holds bytes by node id."""
@@ -93,7 +108,8 @@ class Conversation:
         self._interrupted = False
         self._owner = os.getpid()
         self._last_id = 0
-        self._ended: WorkerDied | None = None
+        self._memory = MemoryPressure()
+        self.ended: WorkerDied | None = None
         self.closed = False
 
     @property
@@ -110,6 +126,7 @@ class Conversation:
         timeout: float | None,
         node_id: str | None = None,
         progress: Progress | None = None,
+        stall_timeout: float | None = None,
     ) -> Reply:
         """Send a command and wait for its reply.
 
@@ -119,6 +136,7 @@ class Conversation:
             timeout: Seconds for everything, waiting for other calls included; None for ever.
             node_id: The node that it is about, for messages.
             progress: Receives the command's progress events.
+            stall_timeout: Seconds that it may take without a progress event.
 
         Raises:
             DeadlineExceeded: It did not end in time.
@@ -127,11 +145,11 @@ class Conversation:
             RemoteError: The worker refused the command, or the filter failed.
             ProtocolError: The data cannot be sent.
         """
-        call = _Call(cmd, node_id, timeout, progress)
+        call = _Call(cmd, node_id, timeout, progress, stall_timeout)
         if not self._turn.acquire(blocking=False):
             self._wait_for_turn(call)
         try:
-            if self.closed or self._ended is not None or os.getpid() != self._owner:
+            if self.closed or self.ended is not None or os.getpid() != self._owner:
                 self._check_usable()
             reply = self._exchange(call, self._message(call, build))
         except SomaError as error:
@@ -142,12 +160,15 @@ class Conversation:
         fields = reply.fields
         if fields.get("ok") is True:
             return reply
+        raise self._failure(call, fields)
+
+    def _failure(self, call: _Call, fields: dict[str, Any]) -> SomaError:
         refused = fields.get("code") == ErrorCode.INCOMPATIBLE
         failure = (
             IncompatibleWorker(fields.get("error")) if refused else RemoteError.from_reply(fields)
         )
         self._explain(failure, call.message_id)
-        raise failure
+        return failure
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""
@@ -184,15 +205,15 @@ class Conversation:
             )
         if self.closed:
             raise ChannelClosed("the worker was closed")
-        if self._ended is not None:
-            raise WorkerDied(str(self._ended), **_facts(self._ended))
+        if self.ended is not None:
+            raise WorkerDied(str(self.ended), sent=False, **self.ended.facts)
 
     def _message(self, call: _Call, build: Build) -> Message:
         encoder = FrameEncoder(pickles=self._pickles)
         call.message_id = self._last_id = self._last_id + 1
         fields = {"cmd": call.cmd, "id": call.message_id}
         fields.update(build(encoder))
-        if call.progress is not None:
+        if call.progress is not None or call.stall_timeout is not None:
             fields["events"] = True
         return Message(write_json(fields), encoder.buffers)
 
@@ -208,6 +229,9 @@ class Conversation:
                 if not call.over():
                     raise
                 raise self._expire(call) from None
+            except ChannelClosed as error:
+                call.sent = error.sent
+                raise
             return self._receive(call)
         except ChannelClosed as error:
             raise self._death(call, error) from None
@@ -226,15 +250,25 @@ class Conversation:
             except TimeoutError:
                 self._look_around(call)
                 continue
+            except ProtocolError:  # the reply came, and this host cannot take it
+                call.settled = not self._channel.closed
+                raise
             fields = _fields(message)
             decoder = Decoder(message.buffers, pickles=self._pickles)
             if "event" not in fields:
-                call.settled = True
-                if fields.get("id", call.message_id) != call.message_id:
+                replied_to = fields.get("id", call.message_id)
+                if replied_to == call.message_id:
+                    call.settled = True
+                    return Reply(fields, decoder)
+                if not _is_late(replied_to, call):
+                    call.settled = True
                     raise self._mixed_up(call, fields)
-                return Reply(fields, decoder)
-            if call.progress is not None:
-                call.progress(decoder.decode(fields.get("data") or {}))
+            elif fields.get("id", call.message_id) == call.message_id:
+                call.started_or_progressed = time.monotonic()
+                if call.progress is not None:
+                    call.progress(decoder.decode(fields.get("data") or {}))
+            if call.over():  # messages without end are no reason to wait without end
+                raise self._expire(call)
 
     def _look_around(self, call: _Call) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?
@@ -268,9 +302,7 @@ class Conversation:
             if survived
             else "the worker did not give it up when interrupted, and was ended"
         )
-        return DeadlineExceeded(
-            f"{call} did not end within {call.timeout:g} s; {outcome}", worker_survived=survived
-        )
+        return DeadlineExceeded(f"{call} {call.excess()}; {outcome}", worker_survived=survived)
 
     def _give_up(self, call: _Call) -> bool:
         """Interrupt the command until its reply comes, else stop the worker; True if it came."""
@@ -300,7 +332,7 @@ class Conversation:
     def _end(self, call: _Call) -> None:
         self._channel.close()
         self._transport.stop(0.0)
-        self._ended = WorkerDied(
+        self.ended = WorkerDied(
             f"the worker was ended because {call} did not stop when interrupted",
             command=call.cmd,
             node_id=call.node_id,
@@ -310,8 +342,8 @@ class Conversation:
         """What to raise when the channel closed under a call."""
         if self.closed:
             return ChannelClosed(f"the worker was closed while {call} ran")
-        if self._ended is not None:
-            return self._ended
+        if self.ended is not None:
+            return self.ended
         status = self._transport.poll()
         end = time.monotonic() + _DEATH
         while status is None and time.monotonic() < end:
@@ -319,17 +351,20 @@ class Conversation:
             status = self._transport.poll()
         stderr = self._transport.diagnostics()
         how = str(status) if status is not None else f"closed the channel ({error})"
+        hint = self._memory.hint() if status is not None and status.signal == _SIGKILL else ""
         tail = f"; the end of its stderr:\n{stderr}" if stderr else ""
-        self._ended = WorkerDied(
-            f"the worker {how} during {call}{tail}",
+        when = f"during {call}" if call.sent else f"before {call} was sent"
+        self.ended = WorkerDied(
+            f"the worker {how} {when}{hint}{tail}",
             exit_code=status.code if status else None,
             signal=status.signal_name if status else None,
             stderr=stderr,
             command=call.cmd,
             node_id=call.node_id,
+            sent=call.sent,
         )
         self._channel.close()
-        return self._ended
+        return self.ended
 
 
 class _Call:
@@ -342,21 +377,31 @@ class _Call:
         "message_id",
         "node_id",
         "progress",
+        "sent",
         "settled",
+        "stall_timeout",
         "started",
+        "started_or_progressed",
         "timeout",
     )
 
     def __init__(
-        self, cmd: str, node_id: str | None, timeout: float | None, progress: Progress | None
+        self,
+        cmd: str,
+        node_id: str | None,
+        timeout: float | None,
+        progress: Progress | None,
+        stall_timeout: float | None,
     ) -> None:
         self.cmd = cmd
         self.node_id = node_id
         self.timeout = timeout
         self.progress = progress
-        self.started = time.monotonic()
+        self.stall_timeout = stall_timeout
+        self.started = self.started_or_progressed = time.monotonic()
         self._deadline = None if timeout is None else self.started + timeout
         self.message_id = 0
+        self.sent = True
         self.settled = False
         self.last_look = False
 
@@ -368,12 +413,27 @@ class _Call:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def over(self) -> bool:
-        """Whether the deadline has passed."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        """Whether its time has passed, or it has made no progress for too long."""
+        now = time.monotonic()
+        return (self._deadline is not None and now >= self._deadline) or self._stalled(now)
+
+    def _stalled(self, now: float) -> bool:
+        limit = self.stall_timeout
+        return limit is not None and now >= self.started_or_progressed + limit
+
+    def excess(self) -> str:
+        """Which of its limits it exceeded."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return f"did not end within {self.timeout:g} s"
+        return f"made no progress for {self.stall_timeout:g} s"
 
     def next_wait(self) -> float:
         """Seconds to wait for a message before looking whether the worker still runs."""
-        return _LIVENESS if self._deadline is None else min(self.left() or 0.0, _LIVENESS)
+        wait = _LIVENESS if self._deadline is None else min(self.left() or 0.0, _LIVENESS)
+        if self.stall_timeout is None:
+            return wait
+        stalls = self.started_or_progressed + self.stall_timeout - time.monotonic()
+        return min(wait, max(0.0, stalls))
 
 
 def _no_explanation(error: SomaError, message_id: int) -> None:
@@ -387,11 +447,6 @@ def _fields(message: Message) -> dict[str, Any]:
     raise ProtocolError(ErrorCode.MALFORMED, "the worker sent something that is not a reply")
 
 
-def _facts(error: WorkerDied) -> dict[str, Any]:
-    return {
-        "exit_code": error.exit_code,
-        "signal": error.signal,
-        "stderr": error.stderr,
-        "command": error.command,
-        "node_id": error.node_id,
-    }
+def _is_late(replied_to: Any, call: _Call) -> bool:
+    """Whether a reply is to an earlier command, whose own reply this host could not take."""
+    return type(replied_to) is int and 0 < replied_to < call.message_id

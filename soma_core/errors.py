@@ -125,7 +125,16 @@ class StartFailed(TransportError):
 
 
 class ChannelClosed(TransportError):
-    """The channel is closed: by ``close()``, or by the other end."""
+    """The channel is closed: by ``close()``, or by the other end.
+
+    Args:
+        message: Which end closed it, as far as that is known.
+        sent: Whether the other end may have received some of the message that was being sent.
+    """
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class WorkerDied(TransportError):
@@ -138,6 +147,7 @@ class WorkerDied(TransportError):
         stderr: The last lines that it wrote to stderr.
         command: The command that was running (``"FIT"``), or None.
         node_id: The node that the command was for, or None.
+        sent: Whether the worker may have received some of the command.
     """
 
     def __init__(
@@ -149,6 +159,7 @@ class WorkerDied(TransportError):
         stderr: str = "",
         command: str | None = None,
         node_id: str | None = None,
+        sent: bool = True,
     ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
@@ -156,10 +167,22 @@ class WorkerDied(TransportError):
         self.stderr = stderr
         self.command = command
         self.node_id = node_id
+        self.sent = sent
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What another error about the same death says as well."""
+        return {
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "stderr": self.stderr,
+            "command": self.command,
+            "node_id": self.node_id,
+        }
 
 
 class DeadlineExceeded(TransportError, TimeoutError):
-    """A call did not end within its timeout.
+    """A call did not end within its timeout, or made no progress within its stall timeout.
 
     Args:
         message: Which call, after how long, and what became of the worker.

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from soma_core.errors import DeadlineExceeded, SomaError, StartFailed, TransportError
 from soma_core.replicas import Blueprint
+from soma_core.results import WorkerStatus
 from soma_core.transport import Transport
-from soma_core.worker import Worker, WorkerStatus
+from soma_core.worker import Worker
 
 __all__ = ["Call", "CallQueue", "Lane", "WorkerFactory"]
 

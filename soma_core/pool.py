@@ -16,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from soma_core.acceptance import FilterLike
 from soma_core.conversation import Progress
 from soma_core.discovery import installed_transports
 from soma_core.errors import ChannelClosed, TransportError
@@ -23,18 +24,10 @@ from soma_core.filters import FilterMeta
 from soma_core.lanes import Call, CallQueue, Lane, WorkerFactory
 from soma_core.protocol.commands import StateFormat
 from soma_core.replicas import Blueprint
+from soma_core.results import NodeState, WorkerStatus
 from soma_core.threads import available_cores
 from soma_core.transport import ProcessOptions
-from soma_core.worker import (
-    DEFAULT,
-    FilterLike,
-    NodeState,
-    PicklePolicy,
-    Timeout,
-    Worker,
-    WorkerStatus,
-    transport_maker,
-)
+from soma_core.worker import DEFAULT, PicklePolicy, Timeout, Worker, transport_maker
 
 __all__ = ["WorkerPool"]
 

@@ -94,6 +94,17 @@ class WorkerProcess:
         """Its process id."""
         return self._process.pid
 
+    def started(self, pid: int) -> bool:
+        """Whether that is its process, or one that it started (it may be a launcher)."""
+        import psutil
+
+        if pid == self.pid:
+            return True
+        try:
+            return any(child.pid == pid for child in psutil.Process(self.pid).children(True))
+        except psutil.Error:
+            return False
+
     def poll(self) -> ExitStatus | None:
         """How it ended, or None while it runs. What it left in its process group is killed."""
         with self._lock:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from soma_core.worker import NodeState, Worker
+from soma_core.results import NodeState
+from soma_core.worker import Worker
 
 __all__ = ["Blueprint"]
 

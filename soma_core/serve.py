@@ -205,17 +205,17 @@ def _encoded(reply: Reply, encoder: Encoder) -> dict[str, Any]:
     """The fields of a reply in wire form.
 
     Raises:
-        ProtocolError: ``filter_failed`` where the result does not pickle: the command was
-            executed, so that this must not read as if it had been refused.
+        ProtocolError: ``filter_failed`` where the result does not pickle, ``pickle_refused``
+            where it may not: the command was executed, so that neither must read as if it had
+            been refused.
     """
     try:
         return encode_fields(reply, encoder)
     except ProtocolError as error:
-        if error.code is not ErrorCode.INVALID_COMMAND:
-            raise
+        unpicklable = error.code is ErrorCode.INVALID_COMMAND
         raise ProtocolError(
-            ErrorCode.FILTER_FAILED,
-            f"the result cannot be sent: {error}",
+            ErrorCode.FILTER_FAILED if unpicklable else error.code,
+            f"the command was executed, and its result cannot be sent: {error}",
             remote_type=error.remote_type,
         ) from error
 

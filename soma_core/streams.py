@@ -216,7 +216,7 @@ class StreamChannel(Channel):
                 self._memory.take_back(entries)
             if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
                 text = f"the other end closed the channel ({error})"
-                raise ChannelClosed(text) from None
+                raise ChannelClosed(text, sent=started) from None
             raise
 
     def _parts(self, message: Message, entries: list[Entry]) -> list[bytes | memoryview]:

@@ -103,7 +103,8 @@ class Channel(ABC):
         Raises:
             TimeoutError: Not all of it could be written in time. If any was, the channel is
                 closed, since what follows could not be told from the rest of the message.
-            ChannelClosed: The channel is closed, by either end.
+            ChannelClosed: The channel is closed, by either end. Its ``sent`` is True if the
+                other end may have received some of the message: then it is not sent again.
         """
 
     @abstractmethod
@@ -224,6 +225,13 @@ class Transport(ABC):
         Called when a WorkerDied or StartFailed is built.
         """
         return ""
+
+    def runs_here(self, pid: int) -> bool:
+        """Whether the process of this id, which the engine said is its own, is on this machine.
+
+        Called by ``Worker.status`` before it looks at what the process uses. The default is no.
+        """
+        return False
 
     def shutdown(self, grace: float) -> ExitStatus | None:
         """End the engine even if it is shared with other clients. Never raises.

@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import Enum
 from types import ModuleType, TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from soma_core.conversation import Conversation, Progress, Reply
+from soma_core.acceptance import FilterLike, adapt, check_filter
+from soma_core.conversation import Progress, Reply
 from soma_core.discovery import installed_transports
-from soma_core.errors import (
-    ErrorCode,
-    IncompatibleWorker,
-    ProtocolError,
-    RemoteError,
-    SomaError,
-    StartFailed,
-    TransportError,
-)
+from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta
+from soma_core.incarnations import Incarnations
+from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles, by_value
-from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
+from soma_core.protocol.text import write_json
 from soma_core.recording import Recorder, Recording
+from soma_core.results import (
+    BatchedFitResult,
+    CompositeFitResult,
+    NodeState,
+    Pong,
+    WorkerStatus,
+)
 from soma_core.transport import ExitStatus, Transport
+from soma_core.usage import process_usage
 
-__all__ = [
-    "BatchedFitResult",
-    "CompositeFitResult",
-    "NodeState",
-    "Pong",
-    "RemoteFilter",
-    "Worker",
-    "WorkerStatus",
-    "connect",
-    "transport_maker",
-]
+__all__ = ["RemoteFilter", "Worker", "connect", "transport_maker"]
 
-FilterLike = Any
 PicklePolicy = Literal["same-user", "never"]
 T = TypeVar("T")
 
 _CLOSE_GRACE = 2.0
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _Default(Enum):
@@ -65,88 +56,15 @@ DEFAULT: Final = _Default.TIMEOUT
 Timeout = float | None | Literal[_Default.TIMEOUT]
 
 
-class Pong(NamedTuple):
-    """Which process answered."""
-
-    pid: int
-    incarnation: str
-
-
-class WorkerStatus(NamedTuple):
-    """What is known of a worker without asking it.
-
-    Attributes:
-        alive: Whether it can be used.
-        pid: Its process.
-        incarnation: Differs between any two engines.
-        command: The command that runs, or None.
-        node_id: The node that it runs on, or None.
-        seconds: How long it has been running.
-    """
-
-    alive: bool
-    pid: int
-    incarnation: str
-    command: str | None
-    node_id: str | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class NodeState:
-    """What a node's object holds, and what the node learned.
-
-    Attributes:
-        data: The object's state, as bytes.
-        format: How it is written: ``torch``, ``cloudpickle``, ``value`` or ``safetensors``.
-        fit_state: The state that ``fit`` returned last.
-    """
-
-    data: bytes
-    format: StateFormat
-    fit_state: Any = None
-
-
-@dataclass(frozen=True)
-class CompositeFitResult:
-    """What COMPOSITE_FIT returned.
-
-    Attributes:
-        result: The output of the chain, before the training step.
-        states: The ``state_dict`` of each node that has one, in torch's format.
-        fit_states: What ``fit`` returned, of each node that was fitted.
-        loss: The loss of the training step; None if there was none.
-    """
-
-    result: Any
-    states: dict[str, bytes]
-    fit_states: dict[str, Any]
-    loss: float | None
-
-
-@dataclass(frozen=True)
-class BatchedFitResult:
-    """What BATCHED_FIT returned.
-
-    Attributes:
-        result: The output of the last batch, or of all rows with ``collect="all"``.
-        states: What ``fit`` returned last, of each node.
-        losses: The mean loss of each epoch; empty if nothing was trained by gradients.
-    """
-
-    result: Any
-    states: dict[str, Any]
-    losses: list[float]
-
-
 def connect(
     transport: str = "stdio",
     *,
     filters: Mapping[str, FilterLike] | None = None,
     timeout: float | None = None,
     start_timeout: float | None = 60.0,
-    restart: Literal["never"] = "never",
-    retries: Literal[0] = 0,
+    stall_timeout: float | None = None,
+    restart: Literal["never", "on-crash"] = "never",
+    retries: int = 0,
     pickle: PicklePolicy = "same-user",
     record: str | os.PathLike[str] | Recording | None = None,
     **options: Any,
@@ -159,8 +77,13 @@ def connect(
             and ``forward``, or a registered filter as ``(name, config)``.
         timeout: Seconds that each call may take, unless it names its own; None for ever.
         start_timeout: Seconds in which the worker must answer its first message.
-        restart: What to do when the worker dies; ``"never"`` leaves that to the caller.
-        retries: How often a call is repeated after the worker died under it; 0 is never.
+        stall_timeout: Seconds that a call may take without reporting progress; None for ever.
+            Of use where filters report it: ``soma_core.progress``, and BATCHED_FIT by itself.
+        restart: What to do when the worker dies: ``"never"`` leaves that to the caller,
+            ``"on-crash"`` starts another one for the next call, with the same filters and the
+            newest states that the host holds (:doc:`reliability`).
+        retries: How often a ``forward`` or ``composite_forward`` is repeated after the worker
+            died under it; 0 is never. Needs ``restart="on-crash"``.
         pickle: ``"never"`` lets only typed values and registered filters travel.
         record: The file to which every command and reply is written, for ``soma replay``; a
             :class:`~soma_core.Recording` says more, such as to write only when something fails.
@@ -174,15 +97,19 @@ def connect(
         IncompatibleWorker: Its versions do not fit this host's.
         RemoteError: A filter could not be loaded; the worker is stopped again.
     """
-    if restart != "never" or retries != 0:
-        raise ValueError(
-            f"this version of soma knows restart='never' and retries=0 alone, got {restart!r} and "
-            f"{retries!r}; connect again after a WorkerDied"
-        )
+    _check_recovery(restart, retries)
     started = transport_maker(transport, {"pickle": pickle, **options})()
     recorder = None if record is None else Recorder(record, transport, started.options)
     try:
-        worker = Worker(started, timeout=timeout, start_timeout=start_timeout, recorder=recorder)
+        worker = Worker(
+            started,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            stall_timeout=stall_timeout,
+            restart=restart,
+            retries=retries,
+            recorder=recorder,
+        )
     except BaseException:
         if recorder is not None:
             recorder.close()
@@ -194,6 +121,15 @@ def connect(
         worker.close()
         raise
     return worker
+
+
+def _check_recovery(restart: str, retries: int) -> None:
+    if restart not in ("never", "on-crash"):
+        raise ValueError(f"restart is 'never' or 'on-crash', got {restart!r}")
+    if type(retries) is not int or retries < 0:
+        raise ValueError(f"retries is a whole number from 0 on, got {retries!r}")
+    if retries and restart == "never":
+        raise ValueError("retries needs restart='on-crash': a dead worker answers no second time")
 
 
 def transport_maker(name: str, options: dict[str, Any]) -> Callable[[], Transport]:
@@ -238,6 +174,9 @@ class Worker:
         transport: Not started yet.
         timeout: Seconds that each call may take, unless it names its own.
         start_timeout: Seconds in which the worker must answer its first message.
+        stall_timeout: Seconds that a call may take without reporting progress.
+        restart: As for :func:`connect`.
+        retries: As for :func:`connect`.
         recorder: Records the channel; the worker closes it.
 
     Raises:
@@ -251,49 +190,29 @@ class Worker:
         *,
         timeout: float | None = None,
         start_timeout: float | None = 60.0,
+        stall_timeout: float | None = None,
+        restart: Literal["never", "on-crash"] = "never",
+        retries: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
+        _check_recovery(restart, retries)
         self._transport = transport
         self._recorder = recorder
         self._timeout = timeout
+        self._stall_timeout = stall_timeout
         self._pickles = Pickles(allowed=transport.options.pickle != "never")
+        self._ledger = Ledger(self._pickles) if restart == "on-crash" else None
         self._by_value: dict[str, ModuleType] = {}
         self._metas: dict[str, FilterMeta] = {}
-        self._pong: Pong | None = None
         self._exit_told = False
-        channel = transport.start(start_timeout)
-        if recorder is None:
-            self._conversation = Conversation(transport, channel, self._pickles)
-        else:
-            channel = recorder.over(channel)
-            self._conversation = Conversation(transport, channel, self._pickles, recorder.explain)
-        try:
-            hello = self._hello(start_timeout)
-        except BaseException:
-            self.close()
-            raise
-        self._pong = Pong(hello.pid, hello.incarnation)
-        installed_plugins().notify(
-            "soma_worker_started", transport=transport.name, **self._pong._asdict()
+        self._incarnations = Incarnations(
+            transport,
+            self._pickles,
+            start_timeout=start_timeout,
+            recorder=recorder,
+            ledger=self._ledger,
+            retries=retries,
         )
-
-    def _hello(self, timeout: float | None) -> WorkerHello:
-        client = client_info("soma_core").model_dump()
-        try:
-            reply = self._ask(
-                "HELLO", lambda _: {"protocol": PROTOCOL_VERSION, "client": client}, timeout
-            )
-            hello = WorkerHello.read(reply.fields, pickles=self._pickles.allowed)
-        except IncompatibleWorker:
-            raise
-        except (TransportError, RemoteError, ProtocolError) as error:
-            raise StartFailed(
-                f"the worker behind the transport {self._transport.name!r} did not say HELLO: "
-                f"{error}"
-            ) from error
-        if hello.pickle == "never":
-            self._pickles.refuse()  # either side may, and then both do
-        return hello
 
     def __enter__(self) -> Self:
         return self
@@ -307,8 +226,9 @@ class Worker:
         self.close()
 
     def __repr__(self) -> str:
-        pid = self._pong.pid if self._pong else "unknown"
-        state = "closed" if self._conversation.closed else f"pid {pid}"
+        incarnations = self._incarnations
+        closed = incarnations.conversation.closed
+        state = "closed" if closed else f"pid {incarnations.hello.pid}"
         return f"<Worker over {self._transport.name}, {state}, nodes {list(self._metas)}>"
 
     @property
@@ -339,38 +259,35 @@ class Worker:
         Raises:
             TypeError: An object is not a filter; the message says what wraps it.
         """
-        adapted = {node_id: _adapt(obj) for node_id, obj in filters.items()}
+        adapted = {node_id: adapt(obj) for node_id, obj in filters.items()}
         for node_id, filter_like in adapted.items():
-            _check_filter(node_id, filter_like)
+            check_filter(node_id, filter_like)
+        sources: list[FilterSource] = []
 
         def build(encoder: FrameEncoder) -> dict[str, Any]:
-            specs = [self._spec(encoder, *item, trainable) for item in adapted.items()]
-            return {"filters": specs}
+            sources[:] = [self._source(*item, trainable) for item in adapted.items()]
+            return {"filters": [source.spec(encoder) for source in sources]}
 
         reply = self._ask("LOAD", build, timeout)
         metas = {
             node_id: FilterMeta.model_validate(meta)
-            for node_id, meta in reply.fields["filters"].items()
+            for node_id, meta in reply.required("filters").items()
         }
         self._metas.update(metas)
+        if self._ledger is not None:
+            self._ledger.loaded(sources, metas)
         return metas
 
-    def _spec(
-        self,
-        encoder: FrameEncoder,
-        node_id: str,
-        filter_like: FilterLike,
-        trainable: bool | Mapping[str, bool],
-    ) -> dict[str, Any]:
+    def _source(
+        self, node_id: str, filter_like: FilterLike, trainable: bool | Mapping[str, bool]
+    ) -> FilterSource:
         flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
-        spec: dict[str, Any] = {"id": node_id, "trainable": flag}
         if isinstance(filter_like, str):
-            spec["filter"] = filter_like
-        elif isinstance(filter_like, tuple):
-            spec["filter"], spec["config"] = filter_like
-        else:
-            spec["pickle_b64"] = encoder.binary(self._pickles.dump(filter_like))
-        return spec
+            return FilterSource(node_id, flag, name=filter_like)
+        if isinstance(filter_like, tuple):
+            name, config = filter_like
+            return FilterSource(node_id, flag, name=name, config=write_json(config))
+        return FilterSource(node_id, flag, pickle=self._pickles.dump(filter_like))
 
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
         """Forget nodes and what they learned, all or none."""
@@ -378,6 +295,8 @@ class Worker:
         self._ask("UNLOAD", lambda _: {"node_ids": ids}, timeout)
         for node_id in ids:
             self._metas.pop(node_id, None)
+        if self._ledger is not None:
+            self._ledger.unloaded(ids)
 
     def fit(
         self,
@@ -411,8 +330,16 @@ class Worker:
                 "return_state": return_state,
             }
 
-        reply = self._ask("FIT", build, timeout, node_id=node_id, progress=progress)
-        return reply.state("result") if return_state else None
+        ledger = self._ledger
+        uses = () if ledger is None else ledger.differentiable([node_id])
+        reply = self._ask("FIT", build, timeout, node_id=node_id, node_ids=uses, progress=progress)
+        if not return_state:
+            self._changed([node_id], "fit")
+            return None
+        state = reply.state("result")
+        if ledger is not None:
+            ledger.learned(node_id, state)
+        return state
 
     def forward(
         self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
@@ -432,7 +359,8 @@ class Worker:
                 fields["state"] = encoder.encode(state)
             return fields
 
-        return self._ask("FORWARD", build, timeout, node_id=node_id).data("result")
+        uses = (node_id,) if state is None else ()
+        return self._ask("FORWARD", build, timeout, node_id=node_id, node_ids=uses).data("result")
 
     def composite_forward(
         self,
@@ -457,7 +385,7 @@ class Worker:
                 fields["states"] = {key: encoder.encode(state) for key, state in states.items()}
             return fields
 
-        return self._ask("COMPOSITE_FORWARD", build, timeout).data("result")
+        return self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids).data("result")
 
     def composite_fit(
         self,
@@ -488,13 +416,20 @@ class Worker:
                 "return_states": return_states,
             }
 
-        reply = self._ask("COMPOSITE_FIT", build, timeout, progress=progress)
-        return CompositeFitResult(
+        reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=progress)
+        result = CompositeFitResult(
             result=reply.data("result"),
             states=reply.binaries("states"),
             fit_states=reply.states("fit_states"),
-            loss=reply.fields["loss"],
+            loss=reply.required("loss"),
         )
+        self._changed(node_ids, "composite_fit")
+        if self._ledger is not None and return_states:
+            for node_id, state in result.fit_states.items():
+                self._ledger.learned(node_id, state)
+            for node_id, data in result.states.items():
+                self._ledger.holds(node_id, data, "torch")
+        return result
 
     def batched_fit(
         self,
@@ -540,12 +475,17 @@ class Worker:
             }
             return fields if seed is None else {**fields, "seed": seed}
 
-        reply = self._ask("BATCHED_FIT", build, timeout, progress=progress)
-        return BatchedFitResult(
+        reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=progress)
+        result = BatchedFitResult(
             result=reply.data("result"),
             states=reply.states("states"),
-            losses=reply.fields["losses"],
+            losses=reply.required("losses"),
         )
+        self._changed(node_ids, "batched_fit")
+        if self._ledger is not None and return_states:
+            for node_id, state in result.states.items():
+                self._ledger.learned(node_id, state)
+        return result
 
     def get_state(
         self, node_id: str, *, format: StateFormat | None = None, timeout: Timeout = DEFAULT
@@ -562,12 +502,14 @@ class Worker:
         def build(encoder: FrameEncoder) -> dict[str, Any]:
             return {"node_id": node_id} | ({"format": format} if format else {})
 
-        reply = self._ask("GET_STATE", build, timeout, node_id=node_id)
-        return NodeState(
+        reply = self._ask("GET_STATE", build, timeout, node_id=node_id, node_ids=(node_id,))
+        state = NodeState(
             data=reply.binary("state_b64"),
-            format=reply.fields["format"],
+            format=reply.required("format"),
             fit_state=reply.state("fit_state"),
         )
+        self._holds(node_id, state)
+        return state
 
     def set_state(
         self,
@@ -597,10 +539,20 @@ class Worker:
             return fields
 
         self._ask("SET_STATE", build, timeout, node_id=node_id)
+        if isinstance(state, NodeState):
+            self._holds(node_id, state)
+        elif self._ledger is not None:
+            self._ledger.holds(node_id, bytes(state), format)
 
     def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> bytes:
         """Fetch the gradients of a node's parameters, as ``torch.save`` wrote them by name."""
-        reply = self._ask("GET_GRADIENTS", lambda _: {"node_id": node_id}, timeout, node_id=node_id)
+        reply = self._ask(
+            "GET_GRADIENTS",
+            lambda _: {"node_id": node_id},
+            timeout,
+            node_id=node_id,
+            node_ids=(node_id,),
+        )
         return reply.binary("gradients_b64")
 
     def apply_gradients(
@@ -620,32 +572,38 @@ class Worker:
         def build(encoder: FrameEncoder) -> dict[str, Any]:
             return {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
 
-        updated: list[str] = self._ask("APPLY_GRADIENTS", build, timeout, node_id=node_id).fields[
-            "updated"
-        ]
+        reply = self._ask("APPLY_GRADIENTS", build, timeout, node_id=node_id, node_ids=(node_id,))
+        self._changed([node_id], "apply_gradients")
+        updated: list[str] = reply.required("updated")
         return updated
 
     def ping(self, *, timeout: Timeout = DEFAULT) -> Pong:
         """Ask the engine whether it answers."""
-        fields = self._ask("PING", lambda _: {}, timeout).fields
-        return Pong(fields["pid"], fields["incarnation"])
+        reply = self._ask("PING", lambda _: {}, timeout)
+        return Pong(reply.required("pid"), reply.required("incarnation"))
 
     def interrupt(self) -> None:
         """Interrupt the call that runs, from another thread; it raises RemoteError there."""
-        self._conversation.interrupt()
+        self._incarnations.conversation.interrupt()
 
     def status(self) -> WorkerStatus:
         """What is known of the worker without asking it."""
-        running = self._conversation.running
-        pong = self._pong or Pong(0, "")
+        conversation, hello = self._incarnations.conversation, self._incarnations.hello
+        running = conversation.running
         command, node_id, since = running or (None, None, 0.0)
+        ended = conversation.closed or self._transport.poll() is not None
+        here = not ended and self._transport.runs_here(hello.pid)
+        cpu_seconds, memory_bytes = process_usage(hello.pid) if here else (None, None)
         return WorkerStatus(
-            alive=not self._conversation.closed and self._transport.poll() is None,
-            pid=pong.pid,
-            incarnation=pong.incarnation,
+            alive=not ended,
+            pid=hello.pid,
+            incarnation=hello.incarnation,
             command=command,
             node_id=node_id,
             seconds=time.monotonic() - since if running else 0.0,
+            restarts=self._incarnations.restarts,
+            cpu_seconds=cpu_seconds,
+            memory_bytes=memory_bytes,
         )
 
     def filter(self, node_id: str) -> RemoteFilter:
@@ -664,26 +622,39 @@ class Worker:
         A call that runs raises ChannelClosed. A second close does nothing, nor does one in a
         forked child: the worker is its parent's.
         """
-        if self._conversation.belongs_to_this_process:
-            self._conversation.close()
+        if self._incarnations.conversation.belongs_to_this_process:
+            self._incarnations.close()
             self._tell_exit(self._transport.stop(_CLOSE_GRACE))
             self._end_recording()
 
     def _tell_exit(self, status: ExitStatus | None) -> None:
-        if self._pong is None or self._exit_told:
+        if self._exit_told:
             return
         self._exit_told = True
         installed_plugins().notify(
-            "soma_worker_exited", transport=self._transport.name, pid=self._pong.pid, status=status
+            "soma_worker_exited",
+            transport=self._transport.name,
+            pid=self._incarnations.hello.pid,
+            status=status,
         )
+
+    def _changed(self, node_ids: Sequence[str], by: str) -> None:
+        if self._ledger is not None:
+            self._ledger.changed(node_ids, by)
+
+    def _holds(self, node_id: str, state: NodeState) -> None:
+        if self._ledger is not None:
+            self._ledger.holds(node_id, bytes(state.data), state.format)
+            self._ledger.holds_learned(node_id, state.fit_state)
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share."""
-        if not self._conversation.belongs_to_this_process:
+        conversation = self._incarnations.conversation
+        if not conversation.belongs_to_this_process:
             return
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
-            self._ask("SHUTDOWN", lambda _: {}, _CLOSE_GRACE)
-        self._conversation.close()
+            conversation.ask("SHUTDOWN", lambda _: {}, timeout=_CLOSE_GRACE)
+        self._incarnations.close()
         self._tell_exit(self._transport.shutdown(_CLOSE_GRACE))
         self._end_recording()
 
@@ -702,18 +673,24 @@ class Worker:
         timeout: Timeout,
         *,
         node_id: str | None = None,
+        node_ids: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Reply:
         """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         seconds = self._timeout if timeout is DEFAULT else timeout
-        ask = self._conversation.ask
         while True:
             known = dict(self._by_value)
             try:
-                if not known:
-                    return ask(cmd, build, timeout=seconds, node_id=node_id, progress=progress)
-                with by_value(known.values()):
-                    return ask(cmd, build, timeout=seconds, node_id=node_id, progress=progress)
+                with by_value(known.values()) if known else _NOTHING:
+                    return self._incarnations.ask(
+                        cmd,
+                        build,
+                        timeout=seconds,
+                        node_id=node_id,
+                        node_ids=node_ids,
+                        progress=progress,
+                        stall_timeout=self._stall_timeout,
+                    )
             except RemoteError as error:
                 module = _missing_module(error)
                 if module is None or module.__name__ in known:
@@ -740,97 +717,6 @@ def _named_module(text: str) -> ModuleType | None:
         if module is not None and module.__name__ not in sys.stdlib_module_names:
             return module
     return None
-
-
-def _adapt(obj: FilterLike) -> FilterLike:
-    """Let plugins wrap an object that is not a filter by itself."""
-    if isinstance(obj, str | tuple | type) or _is_filter(obj):
-        return obj
-    adapted = installed_plugins().hook.soma_adapt(obj=obj)
-    return obj if adapted is None else adapted
-
-
-def _check_filter(node_id: str, filter_like: FilterLike) -> None:
-    """Refuse what cannot be loaded before it travels.
-
-    Raises:
-        TypeError: It is not a filter; the message says what to do.
-    """
-    if isinstance(filter_like, str):
-        return
-    if isinstance(filter_like, tuple):
-        if len(filter_like) == 2 and isinstance(filter_like[0], str):
-            _check_config(node_id, filter_like[1])
-            return
-        raise TypeError(f"filter {node_id!r}: a registered filter is (name, config)")
-    if isinstance(filter_like, type):
-        name = filter_like.__name__
-        raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
-    if not _is_filter(filter_like):
-        raise TypeError(f"filter {node_id!r}: {_advice(filter_like)}")
-
-
-def _check_config(node_id: str, config: Any) -> None:
-    """Refuse a configuration that JSON cannot hold: it would arrive as something else."""
-    if not isinstance(config, Mapping):
-        raise TypeError(f"filter {node_id!r}: config is a dict, got {type(config).__name__}")
-    for name, value in config.items():
-        foreign = _not_json(value)
-        if not isinstance(name, str) or foreign is not None:
-            kind = type(name if foreign is None else foreign).__name__
-            raise TypeError(
-                f"filter {node_id!r}: config is plain JSON data, and {name!r} holds a {kind}"
-            )
-
-
-def _not_json(value: Any) -> Any | None:
-    """The first thing in a value that JSON cannot hold; None if there is none."""
-    if isinstance(value, str | int | float | None):
-        return None
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            return value
-        return _first_not_json(value.values())
-    if isinstance(value, list | tuple):
-        return _first_not_json(value)
-    return value
-
-
-def _first_not_json(values: Iterable[Any]) -> Any | None:
-    found = (_not_json(value) for value in values)
-    return next((value for value in found if value is not None), None)
-
-
-def _is_filter(obj: Any) -> bool:
-    forward = getattr(obj, "forward", None)
-    if not callable(forward):
-        return False
-    return callable(getattr(obj, "fit", None)) or _takes_state(forward)
-
-
-def _takes_state(forward: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(forward).bind(None, None)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _advice(obj: Any) -> str:
-    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
-    bases = {base.__module__.partition(".")[0] for base in type(obj).__mro__}
-    if "torch" in bases:
-        return (
-            f"{kind} is a module without fit(x, y) and forward(x, state); install "
-            f'soma-filters-torch and pass ("torch.Module", {{"module": "{kind}"}}), or give it '
-            "these methods"
-        )
-    if "sklearn" in bases:
-        return (
-            f"{kind} is an estimator without forward(x, state); install soma-filters-sklearn and "
-            f'pass ("sklearn.{type(obj).__name__}", {{…}})'
-        )
-    return f"{kind} has no fit(x, y) and forward(x, state); subclass soma_core.Filter, or add them"
 
 
 class RemoteFilter(Filter):

@@ -118,6 +118,9 @@ class SocketTransport(Transport):
     def interrupt(self) -> None:
         self._ask("interrupt")
 
+    def runs_here(self, pid: int) -> bool:
+        return self._worker is not None
+
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()

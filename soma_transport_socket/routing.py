@@ -9,6 +9,7 @@ a ``connect``: the worker inherits it, for shared memory.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -89,7 +90,8 @@ def ask(connection: socket.socket, request: Request, side: socket.socket | None 
         StartFailed: What listens there is not a soma daemon.
     """
     handed = [] if side is None else [side.fileno()]
-    socket.send_fds(connection, [request.to_bytes()], handed)
+    with suppress(BrokenPipeError):  # it has refused already, and said why
+        socket.send_fds(connection, [request.to_bytes()], handed)
     line = read_line(connection)
     try:
         return Answer.model_validate_json(line)

@@ -92,6 +92,9 @@ class StdioTransport(Transport):
         if self._process is not None and self.options.command is None:
             self._process.interrupt()
 
+    def runs_here(self, pid: int) -> bool:
+        return self._process is not None and self._process.started(pid)
+
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()

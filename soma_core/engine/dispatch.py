@@ -210,8 +210,9 @@ class Engine:
     def set_state(self, command: c.SetState) -> r.SetStateReply:
         """Put back what GET_STATE returned."""
         node = self.nodes.get(command.node_id)
-        format = command.format or states.default_format(node, self._pickles)
-        states.set_state(node, command.state_b64, format, self._pickles)
+        if "state_b64" in command.model_fields_set:
+            format = command.format or states.default_format(node, self._pickles)
+            states.set_state(node, command.state_b64, format, self._pickles)
         if "fit_state" in command.model_fields_set:
             node.state = command.fit_state
         return r.SetStateReply.of()

@@ -367,11 +367,12 @@ class Decoder:
         as it should be, which the model then explains."""
         try:
             name, shape, index = _PLAIN_ARRAY(data)
-            buffer = self._buffers[index]
-            array: np.ndarray[Any, Any] = np.ndarray(shape, arrays.BY_NAME[name], buffer)
+            # Not np.ndarray(shape, dtype, buffer): its base would be what is behind the buffer,
+            # and the lease on a region of shared memory would end while the array lives.
+            array = np.frombuffer(self._buffers[index], arrays.BY_NAME[name]).reshape(shape)
         except (LookupError, TypeError, ValueError):
             return None
-        if array.nbytes != len(buffer) or len(data) != 3 or index < 0:
+        if array.shape != tuple(shape) or len(data) != 3 or index < 0:
             return None
         return array if _INT.issuperset(map(type, (index, *shape))) else None
 

@@ -194,11 +194,18 @@ class SetState(Command):
 
     cmd: Literal["SET_STATE"] = Field()
     node_id: NodeId
-    state_b64: Binary
+    state_b64: Binary = None
+    """Omitted: the object stays as it is."""
     format: StateFormat | None = None
     """As for GET_STATE."""
     fit_state: State = None
     """Omitted: the learned state stays as it is."""
+
+    @model_validator(mode="after")
+    def _something_to_set(self) -> Self:
+        if not {"state_b64", "fit_state"} & self.model_fields_set:
+            raise ValueError("at least one of state_b64 and fit_state is needed")
+        return self
 
 
 class GetGradients(Command):

@@ -124,7 +124,7 @@ def test_a_frame_is_refused_by_its_preamble_alone(
     ends: Any, header_size: int, entries: int, body_size: int
 ) -> None:
     channel, theirs = ends
-    fields = frames._FIELDS.pack(frames.MAGIC, 1, 0, header_size, entries, body_size)
+    fields = frames._FIELDS.pack(frames._START, header_size, entries, body_size)
     theirs.sendall(fields + frames._CHECKSUM.pack(frames.crc32(fields)))
     assert refused(channel).code is ErrorCode.TOO_LARGE
 

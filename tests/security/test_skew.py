@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
 import soma_core as soma
@@ -26,7 +25,10 @@ MINOR = ".".join(platform.python_version_tuple()[:2])
 
 FAKED = {
     "python": "import platform; platform.python_version = lambda: '3.99.1'",
-    "cloudpickle": "import cloudpickle; cloudpickle.__version__ = '99.1'",
+    "cloudpickle": (
+        "import importlib.metadata as m; real = m.version; "
+        "m.version = lambda name: '99.1' if name == 'cloudpickle' else real(name)"
+    ),
     "soma": "from soma_core.protocol import versions; versions.soma_version = lambda: '0.99.1'",
 }
 SAID = {"python": "Python 3.99", "cloudpickle": "cloudpickle 99.1", "soma": "soma 0.99.1"}
@@ -63,7 +65,7 @@ def fake_host(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if what == "python":
         monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
     elif what == "cloudpickle":
-        monkeypatch.setattr(cloudpickle, "__version__", "99.1")
+        monkeypatch.setattr(versions, "cloudpickle_version", lambda: "99.1")
     else:
         monkeypatch.setattr(versions, "soma_version", lambda: "0.99.1")
 

@@ -1,0 +1,91 @@
+"""What a Worker's methods return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from soma_core.protocol.commands import StateFormat
+
+__all__ = ["BatchedFitResult", "CompositeFitResult", "NodeState", "Pong", "WorkerStatus"]
+
+
+class Pong(NamedTuple):
+    """Which process answered."""
+
+    pid: int
+    incarnation: str
+
+
+class WorkerStatus(NamedTuple):
+    """What is known of a worker without asking it.
+
+    Attributes:
+        alive: Whether it can be used.
+        pid: Its process.
+        incarnation: Differs between any two engines.
+        command: The command that runs, or None.
+        node_id: The node that it runs on, or None.
+        seconds: How long it has been running.
+        restarts: How often the worker was restarted after a death.
+        cpu_seconds: The processor time that its process has used; None where it is not on this
+            machine, or is gone.
+        memory_bytes: The memory that its process holds (resident set); None likewise.
+    """
+
+    alive: bool
+    pid: int
+    incarnation: str
+    command: str | None
+    node_id: str | None
+    seconds: float
+    restarts: int
+    cpu_seconds: float | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What a node's object holds, and what the node learned.
+
+    Attributes:
+        data: The object's state, as bytes.
+        format: How it is written: ``torch``, ``cloudpickle``, ``value`` or ``safetensors``.
+        fit_state: The state that ``fit`` returned last.
+    """
+
+    data: bytes
+    format: StateFormat
+    fit_state: Any = None
+
+
+@dataclass(frozen=True)
+class CompositeFitResult:
+    """What COMPOSITE_FIT returned.
+
+    Attributes:
+        result: The output of the chain, before the training step.
+        states: The ``state_dict`` of each node that has one, in torch's format.
+        fit_states: What ``fit`` returned, of each node that was fitted.
+        loss: The loss of the training step; None if there was none.
+    """
+
+    result: Any
+    states: dict[str, bytes]
+    fit_states: dict[str, Any]
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class BatchedFitResult:
+    """What BATCHED_FIT returned.
+
+    Attributes:
+        result: The output of the last batch, or of all rows with ``collect="all"``.
+        states: What ``fit`` returned last, of each node.
+        losses: The mean loss of each epoch; empty if nothing was trained by gradients.
+    """
+
+    result: Any
+    states: dict[str, Any]
+    losses: list[float]

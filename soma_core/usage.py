@@ -1,0 +1,17 @@
+"""What a process uses of its machine, asked of the operating system and not of the process."""
+
+from __future__ import annotations
+
+__all__ = ["process_usage"]
+
+
+def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
+    """Seconds of processor time, and bytes of resident memory; None each if it is gone."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        times, memory = process.cpu_times(), process.memory_info()
+    except psutil.Error:
+        return None, None
+    return times.user + times.system, memory.rss
