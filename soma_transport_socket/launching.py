@@ -176,6 +176,7 @@ class TemplateProcess:
         Raises:
             StartFailed: It cannot fork now, or has ended; the message says why.
         """
+        self.drop_dead_spare()
         if self._coming is None and self._spare is None:
             self._order_a_spare()
         if self._coming is not None:

@@ -270,7 +270,7 @@ def test_a_daemon_without_pickles_forks_workers_without_pickles(environment):
         socket_daemon(directory / "s", *arguments, env=environment) as daemon,
         soma.connect("socket", path=daemon.path) as worker,
     ):
-        with pytest.raises(soma.RemoteError) as caught:
+        with pytest.raises(soma.ProtocolError) as caught:
             worker.load({"echo": f.Echo()})
         assert caught.value.code is soma.ErrorCode.PICKLE_REFUSED
 
