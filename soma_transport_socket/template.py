@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-# Of soma_core.threads too, but importing anything of soma_core imports numpy.
+# Those of soma_core.threads, by the kind of library; set before anything else is imported.
 _OPENMP = ("OMP_NUM_THREADS",)
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", *_OPENMP)
 _OTHERS = ("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
