@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
@@ -41,11 +42,13 @@ class ForkedReaders:
 
     def __init__(self) -> None:
         self._forks = 0
+        self._asked = False
         self._alive: dict[int, int | None] = {}
         self._next: tuple[int, int] | None = None
 
     def mark(self) -> int:
         """This moment, for :meth:`gone_since`."""
+        self._asked = True
         return self._forks
 
     def gone_since(self, mark: int) -> bool:
@@ -62,16 +65,18 @@ class ForkedReaders:
                 os.close(descriptor)
 
     def before(self) -> None:
-        """Called in the parent just before a fork."""
+        """Called in the parent just before a fork; without any memory lent, it costs nothing."""
+        self._next = None
+        if not self._asked:
+            return
         self._forget_ended()
-        try:
+        with suppress(OSError):  # out of descriptors: then that child counts as alive for ever
             self._next = os.pipe()
-        except OSError:  # out of descriptors: then that child counts as alive for ever
-            self._next = None
 
     def after_in_parent(self) -> None:
         """Called in the parent just after a fork."""
-        self._alive[self._forks] = None
+        if self._asked:
+            self._alive[self._forks] = None
         if self._next is not None:
             self._alive[self._forks], writing = self._next
             os.close(writing)

@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO
+from typing import IO, Self
 
 from soma_core.errors import StartFailed
 from soma_core.forks import close_in_forked_child
@@ -69,7 +69,7 @@ class WorkerProcess:
         handed = {LIFELINE_VARIABLE: theirs} | ({SIDE_VARIABLE: side} if side else {})
         with theirs:
             try:
-                self._process = subprocess.Popen(
+                process = subprocess.Popen(
                     list(command),
                     stdin=subprocess.DEVNULL if wire is None else wire,
                     stdout=subprocess.DEVNULL if wire is None else wire,
@@ -82,12 +82,34 @@ class WorkerProcess:
             except (OSError, ValueError) as error:
                 ours.close()
                 raise StartFailed(f"cannot start {' '.join(command)}: {error}") from error
-        close_in_forked_child(ours)
-        self._lifeline = ours
+        assert process.stderr is not None
+        self._hold(process, process.stderr, ours)
+
+    @classmethod
+    def adopted(cls, pid: int, lifeline: socket.socket, stderr: IO[bytes]) -> Self:
+        """Hold a process that another one forked, and whose parent this process is by now.
+
+        Args:
+            pid: The process; it has :func:`hold_lifeline` of the other end.
+            lifeline: Our end of its lifeline, owned from here on.
+            stderr: Where to read its stderr, owned from here on.
+        """
+        held = cls.__new__(cls)
+        held._hold(_AdoptedChild(pid), stderr, lifeline)
+        return held
+
+    def _hold(
+        self,
+        process: subprocess.Popen[bytes] | _AdoptedChild,
+        stderr: IO[bytes],
+        lifeline: socket.socket,
+    ) -> None:
+        close_in_forked_child(lifeline)
+        self._process = process
+        self._lifeline = lifeline
         self._lock = threading.Lock()
         self._taken = False
-        assert self._process.stderr is not None
-        self._stderr = _StderrTail(self._process.stderr, self._process.pid)
+        self._stderr = _StderrTail(stderr, process.pid)
 
     @property
     def pid(self) -> int:
@@ -178,7 +200,23 @@ class WorkerProcess:
             # Before it is reaped its number cannot be another's, nor can that of its group.
             _kill_group(self.pid, signal.SIGKILL)
             self._process.wait()
+            assert self._process.returncode is not None
         return ExitStatus.from_returncode(self._process.returncode)
+
+
+class _AdoptedChild:
+    """A child of this process that it did not start: what Popen is for one that it did."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self) -> int:
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
 
 
 def _kill_group(group: int, number: int) -> None:
@@ -250,15 +288,21 @@ def _identify(end: socket.socket) -> str:
     return f"{end.fileno()}:{os.fstat(end.fileno()).st_ino}"
 
 
-def hold_lifeline() -> None:
-    """Die with the parent that started this process as a :class:`WorkerProcess`.
+def hold_lifeline(handed: int | None = None) -> int | None:
+    """Die with the parent that holds this process as a :class:`WorkerProcess`.
 
     Called by a daemon at its start. Does nothing where nobody handed it a lifeline (a shell, a
     remote launcher) or where the kernel has none (macOS): then the end of input ends it.
+
+    Args:
+        handed: The lifeline; None looks for the one that the parent handed down at the start.
+
+    Returns:
+        The lifeline, if there is one; it stays open as long as this process runs.
     """
-    fd = _inherited(LIFELINE_VARIABLE)
+    fd = _inherited(LIFELINE_VARIABLE) if handed is None else handed
     if fd is None or not sys.platform.startswith("linux"):
-        return
+        return fd
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
@@ -266,6 +310,7 @@ def hold_lifeline() -> None:
     poller.register(fd, select.POLLIN)
     if poller.poll(0):  # the parent died before the kernel was told
         os.killpg(os.getpgrp(), signal.SIGKILL)
+    return fd
 
 
 def inherited_side() -> socket.socket | None:

@@ -98,6 +98,11 @@ class Responder:
         self.finished = False
         self._interrupts = interrupts or NoInterrupts()
 
+    @classmethod
+    def for_policy(cls, pickle: PicklePolicy, interrupts: NoInterrupts) -> Responder:
+        """One that keeps to a transport's option ``pickle``."""
+        return cls(pickles=Pickles(allowed=pickle != "never"), interrupts=interrupts)
+
     def respond(self, message: Message, send_event: Callable[[Message], None]) -> Message:
         """Execute the command in a message and return the reply to send.
 
@@ -120,6 +125,10 @@ class Responder:
         """The reply to what was not even a message, in the dialect that it started in."""
         dialect = Dialect.FRAME if isinstance(error, FrameError) else Dialect.LINE
         return self._failure(error, Envelope(), dialect)
+
+    def decline(self, message: Message, error: ProtocolError) -> Message:
+        """The reply to a message that is not executed, for a reason of who serves it."""
+        return self._failure(error, _envelope(message), message.dialect)
 
     def _reply(
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]

@@ -22,6 +22,7 @@ __all__ = [
     "Listener",
     "Message",
     "ProcessOptions",
+    "SessionInfo",
     "Transport",
     "TransportOptions",
 ]
@@ -83,6 +84,31 @@ class ExitStatus:
         return (
             "ended, exit status unknown" if self.code is None else f"exited with status {self.code}"
         )
+
+
+class SessionInfo(NamedTuple):
+    """A worker that clients share by a name: what ``soma sessions`` lists.
+
+    A transport that has such workers defines static methods ``sessions(path) -> list`` of these
+    and ``stop_session(name, path)``; a path of None is its default.
+
+    Attributes:
+        name: What clients call it.
+        pid: Its process.
+        clients: How many are connected.
+        command: The command that runs, or None.
+        node_id: The node that it runs on, or None.
+        seconds: How long it has been running.
+        memory: Bytes that it has in memory.
+    """
+
+    name: str
+    pid: int
+    clients: int
+    command: str | None
+    node_id: str | None
+    seconds: float
+    memory: int
 
 
 class Channel(ABC):

@@ -9,19 +9,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+import psutil
+from pydantic import Field, ValidationError, model_validator
 
 from soma_core.errors import StartFailed
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
-from soma_core.transport import Channel, ExitStatus, ProcessOptions, Transport, TransportOptions
+from soma_core.transport import (
+    Channel,
+    ExitStatus,
+    ProcessOptions,
+    SessionInfo,
+    Transport,
+    TransportOptions,
+)
 from soma_transport_socket import address
-from soma_transport_socket.routing import Answer, Request, ask, ask_once
+from soma_transport_socket.routing import Answer, Request, SessionName, ask, ask_once
 
 __all__ = ["SocketOptions", "SocketTransport"]
 
 _PATIENCE = 2.0  # seconds that a daemon may take to appear
 _POLL = 0.02
 _ASIDE = 0.2  # seconds for a question beside the channel
+_END = 5.0  # seconds for a session to end that was told to
 _FORCE = 1.0  # seconds for a worker to end after a signal
 
 
@@ -32,11 +41,15 @@ class SocketOptions(ProcessOptions):
         path: Where the daemon listens; the default is the user's own.
         owner: The user whose daemon it is, by uid; None is one's own. Another user's daemon
             must let one in, and needs ``pickle="never"``.
+        session: The name of a worker that is shared with whoever names it too, and that lives
+            on without clients; None for a worker of one's own. Letters, digits, ``.``, ``_``
+            and ``-``, at most 64.
         limits: The largest messages that the host accepts.
     """
 
     path: Path = Field(default_factory=address.default_path)
     owner: int | None = Field(default=None, ge=0)
+    session: SessionName | None = None
     limits: StreamLimits = Field(default_factory=StreamLimits)
 
     @model_validator(mode="after")
@@ -60,6 +73,7 @@ class SocketTransport(Transport):
         super().__init__(options)
         self._channel: StreamChannel | None = None
         self._worker: str | None = None
+        self._client: int | None = None
         self._last: Answer | None = None
 
     @staticmethod
@@ -69,6 +83,36 @@ class SocketTransport(Transport):
 
         return run(arguments)
 
+    @staticmethod
+    def sessions(path: Path | None = None) -> list[SessionInfo]:
+        """The sessions of the daemon at a path; the default is the user's own.
+
+        Raises:
+            StartFailed: No daemon answers there.
+        """
+        answer = _consult(path, Request(op="sessions"))
+        memory = {entry.pid: _memory(entry.pid) for entry in answer.sessions}
+        return [
+            SessionInfo(memory=memory[entry.pid], **entry.model_dump()) for entry in answer.sessions
+        ]
+
+    @staticmethod
+    def stop_session(name: str, path: Path | None = None) -> None:
+        """End a session for all its clients, whatever runs in it; returns when it has ended.
+
+        Raises:
+            StartFailed: No daemon answers at the path, or it knows no such session.
+        """
+        try:
+            request = Request(op="stop", session=name)
+        except ValidationError:
+            raise StartFailed(f"{name!r} is not what a session may be called") from None
+        answer = _consult(path, request)
+        deadline = time.monotonic() + _END
+        while not answer.ended and time.monotonic() < deadline:
+            time.sleep(_POLL)
+            answer = _consult(path, Request(op="status", worker=answer.worker))
+
     def start(self, timeout: float | None = None) -> Channel:
         connection = self._connect(timeout)
         side, their_side = socket.socketpair()
@@ -77,7 +121,7 @@ class SocketTransport(Transport):
             undo.callback(side.close)
             answer = self._ask_for_worker(connection, their_side)
             undo.pop_all()
-        self._worker, self._last = answer.worker, None
+        self._worker, self._client, self._last = answer.worker, answer.client, None
         memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
         self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
         return self._channel
@@ -92,7 +136,12 @@ class SocketTransport(Transport):
         return answer
 
     def _wanted(self) -> Request:
-        return Request(op="connect", pickle=self.options.pickle, threads=self.options.threads)
+        return Request(
+            op="connect",
+            session=self.options.session,
+            pickle=self.options.pickle,
+            threads=self.options.threads,
+        )
 
     def _connect(self, timeout: float | None) -> socket.socket:
         path = self.options.path
@@ -122,6 +171,14 @@ class SocketTransport(Transport):
         return self._worker is not None
 
     def stop(self, grace: float) -> ExitStatus | None:
+        """End a worker of our own; a session is only left."""
+        if self.options.session is None:
+            return self.shutdown(grace)
+        if self._channel is not None:
+            self._channel.close()
+        return None
+
+    def shutdown(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()
         status = self._wait(grace)
@@ -147,10 +204,11 @@ class SocketTransport(Transport):
         if self._worker is None:
             return None
         if self._last is None or not self._last.ended:
-            request = Request.model_validate({"op": op, "worker": self._worker})
+            fields = {"op": op, "worker": self._worker, "client": self._client}
+            request = Request.model_validate(fields)
             try:
                 answer = ask_once(self.options.path, request, patience, self.options.owner)
-            except TimeoutError:  # the daemon is held up, which says nothing about the worker
+            except OSError:  # it cannot be asked now, which says nothing about the worker
                 return self._last
             self._last = answer if answer is not None and answer.ok else self._gone()
         return self._last
@@ -158,6 +216,28 @@ class SocketTransport(Transport):
     def _gone(self) -> Answer:
         """The daemon is gone or has forgotten the worker: either way the worker has ended."""
         return Answer(ok=False, ended=True, error="the daemon does not know the worker any more")
+
+
+def _consult(path: Path | None, request: Request) -> Answer:
+    path = path or address.default_path()
+    try:
+        answer = ask_once(path, request, _PATIENCE)
+    except OSError as error:
+        raise StartFailed(f"the daemon at {path} does not answer: {error}") from error
+    if answer is None:
+        raise StartFailed(
+            f"no daemon listens at {path}; start one with: soma serve socket --path {path}"
+        )
+    if not answer.ok:
+        raise StartFailed(f"the daemon at {path} refused: {answer.error}")
+    return answer
+
+
+def _memory(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:  # it has ended meanwhile
+        return 0
 
 
 def _exit_status(answer: Answer) -> ExitStatus | None:

@@ -11,17 +11,29 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import StartFailed
 from soma_transport_socket import address
 
-__all__ = ["MAGIC", "Answer", "Request", "ask", "ask_once", "read_line"]
+__all__ = [
+    "MAGIC",
+    "Answer",
+    "Request",
+    "SessionEntry",
+    "SessionName",
+    "ask",
+    "ask_once",
+    "read_line",
+]
 
 MAGIC = b"\x93SOMR"
-_LONGEST_LINE = 1 << 18
+SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""What a session may be called: it is shown in lists, and typed in shells."""
+
+_LONGEST_LINE = 1 << 20
 
 
 class _Model(BaseModel):
@@ -32,21 +44,47 @@ class Request(_Model):
     """What the supervisor is asked for.
 
     Attributes:
-        op: ``connect`` makes the connection that of a new worker; the others concern a worker
-            that exists, and end the connection.
+        op: ``connect`` makes the connection that of a worker. The others end the connection:
+            ``status``, ``interrupt``, ``terminate`` and ``kill`` concern a worker,
+            ``sessions`` lists the sessions, ``stop`` ends one. ``serve`` is what a client asks
+            for that says nothing: a worker, without an answer.
         worker: The worker that it is about.
+        client: The client of a session whose command is to be interrupted.
+        session: The session to join or to end.
         pickle: The policy of a new worker.
         threads: How many threads each numerical library of a new worker may start.
     """
 
-    op: Literal["connect", "status", "interrupt", "terminate", "kill"]
+    op: Literal["connect", "serve", "status", "interrupt", "terminate", "kill", "sessions", "stop"]
     worker: str | None = None
+    client: int | None = None
+    session: SessionName | None = None
     pickle: Literal["same-user", "never"] = "same-user"
     threads: int | None = Field(default=None, ge=1)
 
     def to_bytes(self) -> bytes:
         """As it is sent."""
         return MAGIC + self.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+
+class SessionEntry(_Model):
+    """A session in a list of them.
+
+    Attributes:
+        name: Its name.
+        pid: The process of its worker.
+        clients: How many are connected.
+        command: The command that runs, or None.
+        node_id: The node that it runs on, or None.
+        seconds: How long it has been running.
+    """
+
+    name: str
+    pid: int
+    clients: int
+    command: str | None = None
+    node_id: str | None = None
+    seconds: float = 0.0
 
 
 class Answer(_Model):
@@ -57,20 +95,24 @@ class Answer(_Model):
         error: Why not.
         worker: The id of the worker.
         pid: Its process.
+        client: The number of the client in it.
         ended: Whether it has ended.
         code: Its exit status.
         signal: The signal that ended it.
         stderr: The last lines that it wrote.
+        sessions: The sessions, if that was asked.
     """
 
     ok: bool
     error: str | None = None
     worker: str | None = None
     pid: int | None = None
+    client: int | None = None
     ended: bool = False
     code: int | None = None
     signal: int | None = None
     stderr: str = ""
+    sessions: list[SessionEntry] = Field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         """As it is sent."""
@@ -122,12 +164,11 @@ def ask_once(
     """Ask the daemon at a path over a connection of its own; None if there is no daemon.
 
     Raises:
-        TimeoutError: There is one, but it is held up.
+        OSError: It cannot be asked now, which says nothing about it: it is held up, or this
+            process has no descriptors left.
     """
     try:
         with address.connect(path, timeout, owner) as connection:
             return ask(connection, request)
-    except TimeoutError:
-        raise
-    except (OSError, StartFailed):
+    except (FileNotFoundError, ConnectionError, StartFailed):
         return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from soma_core.cli import demo, plugins, replay, run, schema, serve, validate
+from soma_core.cli import demo, plugins, replay, run, schema, serve, sessions, validate
 from soma_core.cli.console import complain
 from soma_core.errors import SomaError
 from soma_core.protocol.versions import soma_version
@@ -37,6 +37,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("replay")(replay.replay)
 app.command("serve", context_settings={"allow_interspersed_args": False})(serve.serve)
+app.add_typer(sessions.app, name="sessions")
 app.command("transports")(plugins.transports)
 app.command("filters")(plugins.filters)
 app.command("plugins")(plugins.plugins)

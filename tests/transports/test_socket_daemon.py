@@ -14,10 +14,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import soma_core as soma
 from soma_core import conversation
+from soma_transport_socket import address
 
 from ..support import (
     SocketDaemon,
@@ -367,6 +369,53 @@ def test_many_clients_at_once(daemon):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(use, range(8))) == list(range(8))
+    wait_until(lambda: len(children(daemon.pid)) == 0)
+
+
+def test_a_daemon_whose_queue_is_full_is_waited_for_and_not_taken_for_dead(directory):
+    path = directory / "full.sock"
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(path))
+        listening.listen(0)
+        with contextlib.suppress(BlockingIOError):  # it is full by then
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(path))
+        with pytest.raises(TimeoutError, match="stayed full"):
+            address.connect(path, 0.1)
+        another = pool.submit(address.connect, path, 20.0)
+        stack.enter_context(listening.accept()[0])
+        another.result(20.0).close()
+
+
+@pytest.mark.timeout(400)
+def test_64_clients_at_once_each_get_their_own_right_results_and_none_starves(daemon):
+    """All are connected before the first calls, and each has its turn while the others work."""
+    count, turns = 64, 5
+    together = threading.Barrier(count)
+
+    def use(number: int) -> tuple[int, float]:
+        with soma.connect(
+            "socket",
+            path=daemon.path,
+            filters={"mean": f.Mean(), "echo": f.Echo()},
+            start_timeout=200.0,
+        ) as worker:
+            together.wait(250.0)
+            begun = time.monotonic()
+            worker.fit("mean", [float(number)])
+            for turn in range(turns):
+                large = np.full(10_000, number * 1000 + turn)
+                assert (worker.forward("echo", large) == large).all()
+                assert worker.forward("mean", [float(turn)]).tolist() == [turn - number]
+            return worker.ping().pid, time.monotonic() - begun
+
+    with ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(use, range(count)))
+    assert len({pid for pid, _ in answers}) == count
+    assert max(seconds for _, seconds in answers) < 60.0
     wait_until(lambda: len(children(daemon.pid)) == 0)
 
 

@@ -1,0 +1,98 @@
+"""Sessions: the workers that clients share by name, listed and ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.text import Text
+
+from soma_core.cli.console import CommandFailed, listing, note, print_json, table
+from soma_core.discovery import installed_transports
+from soma_core.transport import SessionInfo
+
+__all__ = ["app"]
+
+AtPath = Annotated[
+    Path | None, typer.Option("--path", help="Where the daemon listens; the default is your own.")
+]
+Over = Annotated[str, typer.Option("--transport", help="The transport that has the sessions.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+app = typer.Typer(help="List the sessions of a daemon, and end them.")
+
+
+@app.callback(invoke_without_command=True)
+def sessions(
+    context: typer.Context,
+    path: AtPath = None,
+    transport: Over = "socket",
+    as_json: AsJson = False,
+) -> None:
+    """List the sessions of a daemon, and end them."""
+    context.obj = path
+    if context.invoked_subcommand is None:
+        _list(path, transport, as_json)
+
+
+@app.command("list")
+def list_them(
+    context: typer.Context,
+    path: AtPath = None,
+    transport: Over = "socket",
+    as_json: AsJson = False,
+) -> None:
+    """List them: process, clients, memory, and what runs for how long."""
+    _list(path or context.obj, transport, as_json)
+
+
+def _list(path: Path | None, transport: str, as_json: bool) -> None:
+    found: list[SessionInfo] = _of(transport, "sessions")(path)
+    if as_json:
+        print_json([session._asdict() for session in found])
+        return
+    if not found:
+        note("there are no sessions")
+        return
+    rows = table("session", "pid", "clients", "memory", "runs")
+    for session in found:
+        rows.add_row(
+            Text(session.name),
+            str(session.pid),
+            str(session.clients),
+            decimal(session.memory),
+            Text(_activity(session)),
+        )
+    listing().print(rows)
+
+
+def _activity(session: SessionInfo) -> str:
+    if session.command is None:
+        return "nothing"
+    node = "" if session.node_id is None else f" of {session.node_id}"
+    return f"{session.command}{node} for {session.seconds:.1f} s"
+
+
+@app.command("stop")
+def stop(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The session.")],
+    path: AtPath = None,
+    transport: Over = "socket",
+) -> None:
+    """End a session for all its clients; a command that runs in it is interrupted."""
+    _of(transport, "stop_session")(name, path or context.obj)
+    note(f"the session {name} has ended")
+
+
+def _of(transport: str, method: str) -> Any:
+    transport_class = installed_transports().load(transport)
+    found = getattr(transport_class, method, None)
+    if not callable(found):
+        raise CommandFailed(
+            f"the transport {transport!r} has no sessions: {transport_class.__name__} defines no "
+            f"{method}"
+        )
+    return found

@@ -1,0 +1,258 @@
+"""The template's process: it has imported what workers need, and forks them warm.
+
+It runs with one BLAS thread and refuses to fork while it has more than one thread of any kind,
+since a forked child has only the thread that forked: a lock that another one held would stay
+locked for ever. A worker is forked by way of a process that ends at once, so that the supervisor,
+which adopts orphans, becomes its parent and learns how it ends from the kernel itself.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+# Those of soma_core.threads, by the kind of library; set before anything else is imported.
+_OPENMP = ("OMP_NUM_THREADS",)
+_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", *_OPENMP)
+_OTHERS = ("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+_FOR_EVERY_WORKER = (
+    "soma_transport_socket.session",
+    "soma_core.serve",
+    "soma_core.streams",
+    "soma_transport_socket.orders",
+    "soma_transport_socket.handing",
+)
+_LONGEST_REASON = 4000
+
+
+class _Threads:
+    """One thread for numerical libraries while this is a template, and as many as usual after."""
+
+    def __init__(self) -> None:
+        names = (*_BLAS, *_OTHERS)
+        self._before = {name: os.environ.get(name) for name in names}
+        os.environ.update(dict.fromkeys(names, "1"))
+        self._controller: Any = None
+
+    def find_libraries(self) -> None:
+        """Look for the libraries that are loaded by now; done here, a fork need not."""
+        from threadpoolctl import ThreadpoolController
+
+        self._controller = ThreadpoolController()
+
+    def restore(self) -> None:
+        """Give a forked worker the threads that a fresh process would have."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._set(blas=self._count(_BLAS), openmp=self._count(_OPENMP))
+
+    def limit(self, threads: int) -> None:
+        """Give a forked worker as many threads as its client wants."""
+        from soma_core.threads import thread_limits
+
+        os.environ.update(thread_limits(threads))
+        self._set(blas=threads, openmp=threads)
+
+    def _set(self, *, blas: int, openmp: int) -> None:
+        self._controller.limit(limits={"blas": blas, "openmp": openmp})
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(openmp)
+
+    def _count(self, names: "Sequence[str]") -> int:
+        set_by_user = (self._before[name] for name in names)
+        numbers = [int(value) for value in set_by_user if value and value.isdigit()]
+        return numbers[0] if numbers else len(os.sched_getaffinity(0))
+
+
+def _use_the_engine_once() -> None:
+    """Let the engine import and build what it does at its first command, plugins among it."""
+    from soma_core.serve import Responder
+    from soma_core.transport import Dialect, Message
+
+    responder = Responder()
+    for dialect in Dialect:
+        responder.respond(Message(b'{"cmd":"PING"}', (), dialect), lambda message: None)
+
+
+def _seed_anew() -> None:
+    """Give a forked worker random numbers of its own; :mod:`random` does so by itself."""
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
+
+
+def _work_when_ordered(descriptor: int, threads: _Threads) -> None:
+    """Wait for the order of the client that this worker will have, and do it."""
+    import socket
+
+    from soma_transport_socket.handing import receive
+    from soma_transport_socket.orders import Order
+    from soma_transport_socket.worker import work
+
+    with socket.socket(fileno=descriptor) as orders:
+        text, handed = receive(orders)
+    if not text:
+        os._exit(0)  # it was not needed
+    order = Order.from_json(text)
+    if order.threads is not None:
+        threads.limit(order.threads)
+    work(order, handed)
+
+
+class Template:
+    """Imports, and then forks workers that wait for their order.
+
+    Args:
+        control: The socket to the supervisor.
+        lifeline: This process's own lifeline, which is not a worker's.
+        threads: Made before anything numerical was imported.
+    """
+
+    def __init__(self, control: "socket.socket", lifeline: int | None, threads: _Threads) -> None:
+        self._control = control
+        self._lifeline = lifeline
+        self._threads = threads
+
+    def prepare(self, modules: "Sequence[str]") -> None:
+        """Import the modules and what every worker imports; tell the supervisor how it went."""
+        import gc
+        import importlib
+
+        for module in (*_FOR_EVERY_WORKER, *modules):
+            try:
+                importlib.import_module(module)
+            except BaseException as error:
+                reason = f"cannot import {module!r} ({type(error).__name__}: {error})"
+                self._say(failed=reason[:_LONGEST_REASON])
+                sys.exit(1)
+        _use_the_engine_once()
+        self._threads.find_libraries()
+        gc.collect()
+        gc.freeze()  # a collection in a worker would copy every page that it looks at
+        self._say(ready=True)
+
+    def serve(self) -> None:
+        """Fork a worker whenever the supervisor asks for one, until it is gone."""
+        from soma_transport_socket.handing import receive
+
+        while True:
+            request, descriptors = receive(self._control)
+            if not request:
+                return
+            try:
+                self._fork_if_alone(descriptors)
+            finally:
+                for fd in descriptors:
+                    os.close(fd)
+
+    def _fork_if_alone(self, descriptors: "Sequence[int]") -> None:
+        threads = len(os.listdir("/proc/self/task"))
+        if threads > 1:
+            self._say(refused=f"{threads} threads run in the template, and a fork copies only one")
+            return
+        try:
+            pid = self._fork_twice(descriptors)
+        except OSError as error:
+            self._say(refused=f"the template cannot fork: {error}")
+        else:
+            self._say(pid=pid)
+
+    def _fork_twice(self, descriptors: "Sequence[int]") -> int:
+        """Fork a worker whose parent ends at once, so that the supervisor adopts it.
+
+        Returns:
+            The worker's process; the supervisor is its parent by now.
+
+        Raises:
+            OSError: One of the forks failed.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        reading, writing = os.pipe()
+        try:
+            between = os.fork()
+            if between == 0:
+                self._fork_and_end(descriptors, (reading, writing))
+            os.waitpid(between, 0)
+            os.set_blocking(reading, False)
+            told = os.read(reading, 64)
+        finally:
+            os.close(reading)
+            os.close(writing)
+        if not told.isdigit():
+            raise OSError(told.decode())
+        return int(told)
+
+    def _fork_and_end(self, descriptors: "Sequence[int]", pipe: tuple[int, int]) -> "NoReturn":
+        try:
+            pid = os.fork()
+            if pid == 0:
+                for fd in pipe:
+                    os.close(fd)
+                self._become_a_worker(*descriptors)
+            os.write(pipe[1], str(pid).encode())
+        except OSError as error:
+            os.write(pipe[1], str(error).encode()[:64])
+        finally:
+            os._exit(0)
+
+    def _become_a_worker(self, lifeline: int, stderr: int, orders: int) -> "NoReturn":
+        import traceback
+
+        from soma_core.process import hold_lifeline
+
+        try:
+            os.setsid()
+            os.dup2(stderr, 1)
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            self._control.close()
+            if self._lifeline is not None:
+                os.close(self._lifeline)
+            hold_lifeline(lifeline)
+            sys.argv[1:] = []
+            self._threads.restore()
+            _seed_anew()
+            _work_when_ordered(orders, self._threads)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
+
+    def _say(self, **fields: "Any") -> None:
+        import json
+
+        self._control.send(json.dumps(fields).encode())
+
+
+def main() -> None:
+    """Import the modules that the arguments name, then fork workers as the supervisor orders."""
+    from soma_transport_socket.worker import shield
+
+    shield()
+    threads = _Threads()
+    import signal
+
+    from soma_core.process import hold_lifeline, inherited_side
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker listens to it once it serves
+    lifeline = hold_lifeline()
+    control = inherited_side()
+    if control is None:
+        sys.exit("only a supervisor starts this: soma serve socket --preload")
+    template = Template(control, lifeline, threads)
+    template.prepare(sys.argv[1:])
+    template.serve()
+
+
+if __name__ == "__main__":
+    main()
