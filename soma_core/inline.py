@@ -42,6 +42,9 @@ class InlineTransport(Transport):
     def interrupt(self) -> None:
         """Does nothing: the command runs on the thread that would have to interrupt it."""
 
+    def runs_here(self, pid: int) -> bool:
+        return True
+
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()

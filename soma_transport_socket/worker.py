@@ -1,5 +1,6 @@
 """The worker's process: serves an engine on a connection that it was handed."""
 
+import faulthandler
 import os
 import sys
 
@@ -28,6 +29,8 @@ def work(order: "Order", descriptors: "Sequence[int]") -> None:
     """
     from soma_core.process import exit_now
 
+    if sys.stderr is not None:
+        faulthandler.enable()  # the stack of a crash in native code goes there
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for fd in descriptors:
         os.set_inheritable(fd, False)

@@ -1,5 +1,6 @@
 """The daemon: ``python -m soma_transport_stdio`` serves an engine on stdin and stdout."""
 
+import faulthandler
 import os
 import sys
 
@@ -51,6 +52,8 @@ def main() -> None:
     """Serve until SHUTDOWN or the end of input. Takes ``--pickle=never``, ``--env=NAME=VALUE``."""
     _leave_the_current_directory()
     read_fd, write_fd = _take_the_wire()
+    if sys.stderr is not None:
+        faulthandler.enable()  # the stack of a crash in native code goes there
     arguments = _arguments()
     os.environ.update(arguments.env)  # libraries read it once
     from soma_core.process import exit_now, hold_lifeline, inherited_side

@@ -357,3 +357,13 @@ def test_no_name_of_shared_memory_is_ever_visible(connect):
     worker = connect("stdio", filters={"echo": f.Echo()})
     worker.forward("echo", np.zeros(1_000_000))
     assert {name for name in os.listdir("/dev/shm") if "soma" in name.lower()} <= before
+
+
+@both
+def test_a_crash_in_native_code_is_told_with_its_stack(connect, transport: str) -> None:
+    worker = connect(transport, filters={"process": f.Process()})
+    with pytest.raises(soma.WorkerDied) as caught:
+        worker.forward("process", ("kill", int(signal.SIGSEGV)))
+    assert caught.value.signal == "SIGSEGV"
+    assert "Fatal Python error: Segmentation fault" in caught.value.stderr
+    assert "in forward" in caught.value.stderr

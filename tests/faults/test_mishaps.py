@@ -287,3 +287,66 @@ while True:
             trap.kill()
             trap.wait()
             trap.stdout.close()
+
+
+ENDLESS = """
+import os
+event = b'{"event":"progress","cmd":"HELLO","data":{}}\\n' * 1000
+while True:
+    os.write(1, event)
+"""
+
+
+def test_events_without_end_are_no_reason_to_wait_without_end() -> None:
+    command = [sys.executable, "-c", ENDLESS]
+    with pytest.raises(soma.StartFailed, match="HELLO did not end within"):
+        soma.connect("stdio", command=command, start_timeout=1.0)
+
+
+def test_a_reply_that_the_host_cannot_take_costs_that_call_alone(connect) -> None:
+    worker = connect(filters={"echo": f.Echo()}, limits={"body": 10_000})
+    pid = worker.ping().pid
+    for _ in range(3):
+        with pytest.raises(soma.ProtocolError) as caught:
+            worker.forward("echo", np.zeros(3000))
+        assert caught.value.code is soma.ErrorCode.TOO_LARGE
+        assert worker.forward("echo", 1) == 1
+    assert worker.ping().pid == pid
+
+
+class Works:
+    """Works for a while, and says so every now and then, or not."""
+
+    def fit(self, x, y=None):
+        import time
+
+        from soma_core import progress
+
+        pauses, says_so = x
+        for _ in range(pauses):
+            time.sleep(0.1)
+            if says_so:
+                progress.report()
+        return {"pauses": pauses}
+
+    def forward(self, x, state):
+        return state
+
+
+def test_a_call_that_makes_progress_may_take_longer_than_the_stall_timeout(connect) -> None:
+    worker = connect(filters={"works": Works()}, stall_timeout=2.0)
+    assert worker.fit("works", (30, True)) == {"pauses": 30}
+
+
+def test_a_call_without_progress_is_given_up_after_the_stall_timeout(connect) -> None:
+    worker = connect(filters={"works": Works()}, stall_timeout=1.0)
+    with pytest.raises(soma.DeadlineExceeded, match="made no progress for 1 s") as caught:
+        worker.fit("works", (600, False))
+    assert caught.value.worker_survived
+    assert worker.fit("works", (1, False)) == {"pauses": 1}
+
+
+def test_progress_does_not_prolong_the_timeout(connect) -> None:
+    worker = connect(filters={"works": Works()}, stall_timeout=30.0)
+    with pytest.raises(soma.DeadlineExceeded, match="did not end within 1 s"):
+        worker.fit("works", (600, True), timeout=1.0)
