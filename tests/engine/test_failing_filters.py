@@ -16,6 +16,7 @@ MOMENTS = {
     Moment.FORWARD: "filter_failed",
     Moment.GET_STATE: "filter_failed",
 }
+DATA = {"data": 1}
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
@@ -23,12 +24,12 @@ MOMENTS = {
 def test_a_failure_names_its_node_its_type_and_where_it_happened(
     host: Any, refused: Any, fault: Fault, moment: Moment
 ) -> None:
-    with pytest.raises(refused) as caught:
+    def reach() -> None:
         host.load(faulty=Faulty(fault, moment))
-        if moment is Moment.GET_STATE:
-            host.ask("GET_STATE", node_id="faulty")
-        else:
-            host.ask("FIT" if moment is Moment.FIT else "FORWARD", node_id="faulty", data=1)
+        host.ask(moment.name, node_id="faulty", **({} if moment is Moment.GET_STATE else DATA))
+
+    with pytest.raises(refused) as caught:
+        reach()
     assert caught.value.code == MOMENTS[moment]
     assert caught.value.node_id == "faulty"
     assert caught.value.type == FAULTS[fault]
