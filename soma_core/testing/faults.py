@@ -19,7 +19,7 @@ __all__ = ["CallEnd", "Fault", "Faulty", "Moment"]
 
 _MIB = 1 << 20
 _HEADROOM = 256 * _MIB  # bytes that a filter may take until its memory is exhausted
-_ESCAPEE_LIFETIME = 60  # seconds; a process that nobody can find must not stay for ever
+_ESCAPEE_LIFETIME = 20  # seconds; a process that nobody can find must not stay for ever
 
 
 class Moment(StrEnum):
