@@ -38,7 +38,8 @@ _LONGEST_TAIL = 16_384  # characters of a worker's stderr that an answer carries
 _LAST_WORDS = 0.05  # seconds to wait for them: everybody else waits too
 _HANGUP = select.POLLHUP | select.POLLERR
 _SECOND_LOOK = 0.05
-_PATIENCE = 1.0  # seconds for a worker to end after its client is gone, or after a signal
+_PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
+_GENTLE = 0.5  # and after SIGTERM: with both it is gone within 2 s
 
 
 @dataclass
@@ -59,7 +60,7 @@ class _Worker:
         """Make it end: first gently, then not."""
         self.process.signal_group(self.next_signal)
         self.next_signal = signal.SIGKILL
-        self.end_at = now + _PATIENCE
+        self.end_at = now + _GENTLE
 
 
 class Supervisor:
