@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.faults.sites import TRANSPORTS, open_socket, open_stdio, site
@@ -24,16 +24,14 @@ def run(count: int, seed: int) -> list[Row]:
     """Send so many mutants, a share of them ending their stream."""
     kinds = list(product(TRANSPORTS, Dialect))
     share = -(-count // len(kinds))
-    with (
-        site() as place,
-        ProcessPoolExecutor(_JOBS, mp_context=get_context("spawn")) as pool,
-    ):
-        parts = [
-            pool.submit(_bombard, place.path, kind, min(_SLICE, share - start), seed + start)
-            for start in range(0, share, _SLICE)
-            for kind in kinds
-        ]
-        outcomes = [part.result() for part in parts]
+    with site() as place:
+        with ThreadPoolExecutor(_JOBS) as pool:
+            parts = [
+                pool.submit(_bombard, place.path, kind, min(_SLICE, share - start), seed + start)
+                for start in range(0, share, _SLICE)
+                for kind in kinds
+            ]
+            outcomes = [part.result() for part in parts]
         left = place.leftovers() + place.stop()
     sent = sum(outcome[0] for outcome in outcomes)
     closing = sum(outcome[1] for outcome in outcomes)
@@ -58,10 +56,10 @@ def _bombard(
     """Send mutants to one engine; how many, how many that ended a stream, and the complaints."""
     transport, dialect = kind
     children: list[subprocess.Popen[bytes]] = []
-    connect: Callable[[], object] = (
+    connect: Callable[[], socket.socket] = (
         partial(open_stdio, children) if transport == "stdio" else partial(open_socket, path)
     )
-    mutator, barrage = Mutator(seed), Barrage(connect)  # type: ignore[arg-type]
+    mutator, barrage = Mutator(seed), Barrage(connect)
     closing = max(1, count // _CLOSING)
     barrage.send(mutator.mutants(dialect, count - closing))
     barrage.close()
