@@ -32,11 +32,21 @@ class Site:
         self.path = directory / "soma.sock"
         self._directory = directory
         command = [sys.executable, "-m", "soma_transport_socket", "--path", str(self.path)]
-        self.daemon = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
-        with soma.connect("socket", path=self.path, start_timeout=_START):
-            pass
-        with soma.connect("stdio"):  # opens what is opened once and kept
-            pass
+        self.daemon = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def settle(self) -> None:
+        """Wait for the daemon, and note what is held when nothing has happened yet."""
+        deadline = time.monotonic() + _START
+        while not self.path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for transport in TRANSPORTS:  # opens what is opened once and kept
+            self.connect(transport).close()
         self._left_alone({self.daemon.pid}, 10.0)
         self._before = Holdings.of()
         self._daemon_before = psutil.Process(self.daemon.pid).num_fds()
@@ -83,6 +93,7 @@ def site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="soma-") as directory:
         made = Site(Path(directory))
         try:
+            made.settle()
             yield made
         finally:
             if made.daemon.poll() is None:
