@@ -233,7 +233,7 @@ class Mutator:
 
     def _whole(self, header: bytes, buffers: list[bytes]) -> bytes:
         header = header.replace(_PICKLE, self._pickle)
-        entries = [frames.inline(buffer) for buffer in buffers]
+        entries = [frames.Entry(frames.EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
         return frames.write_frame(header, entries) + b"".join(buffers)
 
     def _frame_with_a_lying_table(self, header: bytes, buffers: list[bytes]) -> Mutant:
