@@ -10,6 +10,7 @@ import stat
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["bind", "connect", "default_path", "peer_uid"]
 
 _LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
 _PROBE = 2.0  # seconds for a daemon to accept, or to refuse
+_QUEUE = 1024  # clients that wait to be accepted, for themselves or with a question
+_FULL = 0.01  # seconds between tries while it is full
 _DARWIN_LOCAL_PEERCRED = 1
 
 
@@ -50,7 +53,7 @@ def bind(path: Path, *, for_others: bool = False) -> socket.socket:
     try:
         with _alone_in(path.parent):
             _bind_or_replace(listening, path)
-            listening.listen(128)
+            listening.listen(_QUEUE)
     except OSError as error:
         listening.close()
         raise StartFailed(f"cannot listen at {path}: {error.strerror or error}") from error
@@ -120,7 +123,7 @@ def _remove_stale(path: Path, address: str) -> None:
             probe.connect(address)
         except ConnectionRefusedError:
             path.unlink()
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # its queue is full
             raise StartFailed(f"a daemon at {path} is held up; stop it first") from None
         else:
             raise StartFailed(f"a daemon already listens at {path}; stop it or choose another path")
@@ -143,7 +146,7 @@ def connect(path: Path, timeout: float | None, owner: int | None = None) -> sock
     try:
         connection.settimeout(timeout)
         with _short(path) as address:
-            connection.connect(address)
+            _connect(connection, address, timeout)
         found = peer_uid(connection)
         if found != (os.getuid() if owner is None else owner):
             wanted = "you" if owner is None else f"user {owner}"
@@ -156,6 +159,18 @@ def connect(path: Path, timeout: float | None, owner: int | None = None) -> sock
         connection.close()
         raise
     return connection
+
+
+def _connect(connection: socket.socket, address: str, timeout: float | None) -> None:
+    """Connect; a daemon whose queue of clients is full is waited for."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            return connection.connect(address)
+        except BlockingIOError:  # with a timeout the kernel does not wait in our place
+            if deadline is None or time.monotonic() >= deadline:
+                raise TimeoutError("the daemon's queue of clients stayed full") from None
+        time.sleep(_FULL)
 
 
 @contextmanager
