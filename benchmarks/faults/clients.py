@@ -44,7 +44,12 @@ class _Client:
 
     def live(self, seconds: float) -> None:
         """Connect, wait for the others, and call until the time is over."""
-        worker = self._connect()
+        try:
+            worker = self._connect()
+        except BaseException as error:
+            self.complaints.append(f"client {self.number} did not get a worker: {error!r}")
+            self._together.abort()
+            return
         try:
             self._together.wait(_TOGETHER)
             end = time.monotonic() + seconds
