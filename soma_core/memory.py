@@ -292,7 +292,8 @@ class _Borrower:
                 f"a frame lends {entry.size:,} bytes of a region that has {len(memory):,}"
             )
         self._returns.retry()
-        # Right over the memory: numpy passes over a base that is a view of a plain array.
+        # Over the memory itself: numpy would pass over a lease that is a view of a plain array
+        # when it looks for the base of a further one, and the lease would die too soon.
         lease = _Lease((entry.size,), np.uint8, memory)
         lease.give_back = _GiveBack(self._returns, table, _TOKEN_SIZE + entry.region)
         return lease.data

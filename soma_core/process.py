@@ -35,6 +35,7 @@ LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
 _TAIL_LINES = 50
 _LONGEST_LINE = 2000
+_GENTLE = 0.5  # seconds to end after SIGTERM, before SIGKILL
 _LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's stderr
 _log = logging.getLogger("soma.worker")
 
@@ -150,7 +151,7 @@ class WorkerProcess:
             grace: Seconds for it to end by itself; its input should be at its end by now.
         """
         status = self.wait(grace)
-        for number, patience in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)):
+        for number, patience in ((signal.SIGTERM, _GENTLE), (signal.SIGKILL, 5.0)):
             if status is not None:
                 break
             self.signal_group(number)

@@ -714,7 +714,8 @@ def _named_module(text: str) -> ModuleType | None:
     """The module of this process that an unpickling error names: the outermost package of it."""
     for quoted in text.split("'")[1::2]:
         module = sys.modules.get(quoted.partition(".")[0])
-        if module is not None and module.__name__ not in sys.stdlib_module_names:
+        known = sys.stdlib_module_names | {"soma_core"}  # a worker has these, of its own version
+        if module is not None and module.__name__ not in known:
             return module
     return None
 

@@ -123,7 +123,7 @@ def _remove_stale(path: Path, address: str) -> None:
             probe.connect(address)
         except ConnectionRefusedError:
             path.unlink()
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # its queue is full
             raise StartFailed(f"a daemon at {path} is held up; stop it first") from None
         else:
             raise StartFailed(f"a daemon already listens at {path}; stop it or choose another path")

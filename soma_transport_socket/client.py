@@ -31,7 +31,8 @@ _PATIENCE = 2.0  # seconds that a daemon may take to appear
 _POLL = 0.02
 _ASIDE = 0.2  # seconds for a question beside the channel
 _END = 5.0  # seconds for a session to end that was told to
-_FORCE = 1.0  # seconds for a worker to end after a signal
+_GENTLE = 0.5  # seconds for a worker to end after SIGTERM
+_FORCE = 1.0  # and after SIGKILL
 
 
 class SocketOptions(ProcessOptions):
@@ -182,11 +183,11 @@ class SocketTransport(Transport):
         if self._channel is not None:
             self._channel.close()
         status = self._wait(grace)
-        for force in ("terminate", "kill"):
+        for force, patience in (("terminate", _GENTLE), ("kill", _FORCE)):
             if status is not None:
                 break
             self._ask(force)
-            status = self._wait(_FORCE)
+            status = self._wait(patience)
         return status
 
     def _wait(self, seconds: float) -> ExitStatus | None:

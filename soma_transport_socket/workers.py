@@ -16,7 +16,8 @@ from soma_transport_socket.peers import PicklePolicy
 
 __all__ = ["PATIENCE", "Session", "SessionKey", "Worker"]
 
-PATIENCE = 1.0  # seconds for a worker to end after its client is gone, or after a signal
+PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
+_GENTLE = 0.5  # and after SIGTERM: with both it is gone within 2 s
 
 
 class SessionKey(NamedTuple):
@@ -87,7 +88,7 @@ class Worker:
         if self._end_at is not None and now >= self._end_at:
             self.process.signal_group(self._next_signal)
             self._next_signal = signal.SIGKILL
-            self._end_at = now + PATIENCE
+            self._end_at = now + _GENTLE
 
     def interrupt(self, client: int) -> None:
         """Interrupt the command of a client; 0 stands for whichever runs."""

@@ -154,13 +154,21 @@ def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
 def _declared_meta(node_id: str, declare: Callable[[], Any]) -> FilterMeta:
     try:
         return FilterMeta.model_validate(declare())
+    except KeyboardInterrupt:
+        raise
     except ValidationError as error:
-        reason = f"meta() is not a FilterMeta: {describe(error)}"
-    except Exception as error:
-        reason = f"meta() raised {type(error).__name__}: {error}"
-    raise ProtocolError(
-        ErrorCode.LOAD_FAILED, f"node {node_id!r}: {reason}", node_id=node_id
-    ) from None
+        raise _no_meta(node_id, f"is not a FilterMeta: {describe(error)}", error) from error
+    except BaseException as error:  # a filter may call sys.exit() here as well
+        raise _no_meta(node_id, f"raised {type(error).__name__}: {error}", error) from error
+
+
+def _no_meta(node_id: str, reason: str, cause: BaseException) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.LOAD_FAILED,
+        f"node {node_id!r}: meta() {reason}",
+        node_id=node_id,
+        remote_type=type(cause).__name__,
+    )
 
 
 def _holds_parameters(obj: Any) -> bool:

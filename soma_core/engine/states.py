@@ -40,7 +40,7 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
         return _save_safetensors(node, _state_dict(node, format))
     if format == "value":
         return _save_fields(node)
-    return pickles.dump(node.obj)
+    return _pickled(node, pickles)
 
 
 def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) -> None:
@@ -134,6 +134,22 @@ def _load_safetensors(node: Node, data: bytes) -> Any:
         return module.load(bytes(data))
     except Exception as error:
         raise _invalid(node, f"the bytes are not in the safetensors format: {error}") from None
+
+
+def _pickled(node: Node, pickles: Pickles) -> bytes:
+    """The object as a pickle; what its ``__getstate__`` raises is the filter's failure."""
+    try:
+        data: bytes = node.call(pickles.dump, node.obj)
+    except ProtocolError as error:
+        if error.code is ErrorCode.PICKLE_REFUSED:
+            raise
+        raise ProtocolError(
+            ErrorCode.FILTER_FAILED,
+            f"node {node.node_id!r}: its state cannot be sent: {error}",
+            node_id=node.node_id,
+            remote_type=error.remote_type,
+        ) from error.__cause__
+    return data
 
 
 def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:

@@ -1,0 +1,1 @@
+"""Faults by the thousand, and what they came to: ``python -m benchmarks.faults --help``."""

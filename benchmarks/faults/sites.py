@@ -1,0 +1,120 @@
+"""Where faults happen: workers over each transport whose processes are found wherever they go."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import soma_core as soma
+from soma_core.testing import Holdings, Mark
+
+TRANSPORTS = ("stdio", "socket")
+_START = 30.0
+_SETTLE = 40.0  # seconds; processes that leave a worker's session on purpose end within 20
+
+
+class Site:
+    """A socket daemon and whatever is started beside it, all marked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.mark = Mark()
+        self.environment = {**os.environ, **self.mark.environment}
+        self.path = directory / "soma.sock"
+        self._directory = directory
+        command = [sys.executable, "-m", "soma_transport_socket", "--path", str(self.path)]
+        self.daemon = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def settle(self) -> None:
+        """Wait for the daemon, and note what is held when nothing has happened yet."""
+        deadline = time.monotonic() + _START
+        while not self.path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for transport in TRANSPORTS:  # opens what is opened once and kept
+            self.connect(transport).close()
+        self._left_alone({self.daemon.pid}, 10.0)
+        self._before = Holdings.of()
+        self._daemon_before = psutil.Process(self.daemon.pid).num_fds()
+
+    def connect(self, transport: str, **arguments: Any) -> soma.Worker:
+        """A worker over a transport."""
+        options = {"socket": {"path": self.path}, "stdio": {"env": self.mark.environment}}
+        return soma.connect(transport, **options[transport], **arguments)
+
+    def _left_alone(self, but: set[int], seconds: float) -> set[int]:
+        return self.mark.wait_until_gone(seconds, but=but)
+
+    def leftovers(self) -> list[str]:
+        """What is there now and was not at the beginning, when every worker is closed."""
+        found = [f"process {pid}" for pid in self._left_alone({self.daemon.pid}, _SETTLE)]
+        now = self._before.wait_until_released(10.0)
+        if now.exceeds(self._before):
+            found.append(f"of the host: {self._before} became {now}")
+        descriptors = self._daemon_descriptors()
+        if descriptors > self._daemon_before:
+            found.append(f"descriptors of the daemon: {self._daemon_before} became {descriptors}")
+        found += [f"file {name}" for name in os.listdir(self._directory) if name != "soma.sock"]
+        return found
+
+    def _daemon_descriptors(self) -> int:
+        deadline = time.monotonic() + 10.0
+        daemon = psutil.Process(self.daemon.pid)
+        while daemon.num_fds() > self._daemon_before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return int(daemon.num_fds())
+
+    def stop(self) -> list[str]:
+        """End the daemon; what is left after that."""
+        self.daemon.terminate()
+        status = self.daemon.wait(20.0)
+        found = [f"process {pid}" for pid in self._left_alone(set(), 10.0)]
+        found += [f"file {name}" for name in os.listdir(self._directory)]
+        return found + ([f"the daemon ended with status {status}"] if status else [])
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """A site for the time of the block; nothing of it stays."""
+    with tempfile.TemporaryDirectory(prefix="soma-") as directory:
+        made = Site(Path(directory))
+        try:
+            made.settle()
+            yield made
+        finally:
+            if made.daemon.poll() is None:
+                made.daemon.kill()
+                made.daemon.wait()
+            made.mark.kill()
+
+
+def open_stdio(children: list[subprocess.Popen[bytes]]) -> socket.socket:
+    """A connection to a new stdio daemon, as a host in another language would open it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-P", "-m", "soma_transport_stdio"]
+        children.append(
+            subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+        )
+    return ours
+
+
+def open_socket(path: Path) -> socket.socket:
+    """A connection to the socket daemon, as a host in another language would open it."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    return connection

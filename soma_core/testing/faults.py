@@ -1,0 +1,282 @@
+"""Faults as data: what a filter may do to its worker, when, and what the call must come to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from typing import Any
+
+from soma_core.filters import FilterKind, FilterMeta
+
+__all__ = ["CallEnd", "Fault", "Faulty", "Moment"]
+
+_MIB = 1 << 20
+_HEADROOM = 256 * _MIB  # bytes that a filter may take until its memory is exhausted
+_ESCAPEE_LIFETIME = 20  # seconds; a process that nobody can find must not stay for ever
+
+
+class Moment(StrEnum):
+    """When a fault happens: while the filter is unpickled, or in one of its methods."""
+
+    IMPORT = "import"
+    LOAD = "load"
+    FIT = "fit"
+    FORWARD = "forward"
+    GET_STATE = "get_state"
+
+
+class CallEnd(StrEnum):
+    """How a call ended. The last three are never right."""
+
+    RESULT = "a result"
+    REMOTE_ERROR = "RemoteError"
+    WORKER_DIED = "WorkerDied"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    OTHER_SOMA_ERROR = "another error of soma"
+    UNTYPED_ERROR = "an error that is not soma's"
+    NONE = "no end"
+
+
+class Fault(Enum):
+    """A fault, with what the call during which it happens may come to.
+
+    Attributes:
+        ends: The ways in which the call may end.
+        escapes: Whether it starts a process that leaves the worker's session on purpose, which
+            a worker cannot follow: whoever injects it must end that process.
+        silent: Whether nothing but a deadline ends the call.
+    """
+
+    RAISE = "raise", CallEnd.REMOTE_ERROR
+    SYS_EXIT = "sys.exit", CallEnd.REMOTE_ERROR
+    OS_EXIT = "os._exit", CallEnd.WORKER_DIED
+    SEGFAULT = "a segmentation fault", CallEnd.WORKER_DIED
+    KILL = "SIGKILL", CallEnd.WORKER_DIED
+    TERMINATE = "SIGTERM", CallEnd.WORKER_DIED
+    HANG_IN_PYTHON = "a hang in Python", CallEnd.DEADLINE_EXCEEDED
+    HANG_IN_C = "a hang in C", CallEnd.DEADLINE_EXCEEDED
+    HANG_DEAF = "a hang in C with every signal ignored", CallEnd.DEADLINE_EXCEEDED
+    PRINT_WITHOUT_END = "printing without end", CallEnd.DEADLINE_EXCEEDED
+    EXHAUST_MEMORY = "exhausted memory", CallEnd.REMOTE_ERROR, CallEnd.WORKER_DIED
+    FORK = "a forked child that holds the wire", CallEnd.RESULT
+    FORK_AND_DIE = "a death with a child that holds the wire", CallEnd.WORKER_DIED
+    DAEMONIZE = "a daemon of the filter's own", CallEnd.RESULT
+    BECOME_DAEMON = "a worker that daemonizes itself", CallEnd.RESULT, CallEnd.WORKER_DIED
+    CLOSE_DESCRIPTORS = "every descriptor closed", CallEnd.WORKER_DIED
+    CHANGE_SIGNALS = "every signal ignored", CallEnd.RESULT
+    CHANGE_DIRECTORY = "a current directory that is gone", CallEnd.RESULT
+
+    def __init__(self, description: str, *ends: CallEnd) -> None:
+        self.description = description
+        self.ends = frozenset(ends)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing but a deadline ends the call."""
+        return CallEnd.DEADLINE_EXCEEDED in self.ends
+
+    @property
+    def escapes(self) -> bool:
+        """Whether it starts a process outside of the worker's session."""
+        return self in (Fault.DAEMONIZE, Fault.BECOME_DAEMON)
+
+    def happen(self) -> None:
+        """Do it, here and now, to this process."""
+        _DEEDS[self]()
+
+
+class Faulty:
+    """A filter that does no harm until its moment, and then its fault; only in a worker.
+
+    Args:
+        fault: What it does.
+        moment: When.
+    """
+
+    def __init__(self, fault: Fault, moment: Moment) -> None:
+        self.fault = fault
+        self.moment = moment
+        self._arrived = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._reach(Moment.GET_STATE)
+        return _arrive, (self.fault.name, self.moment.value)
+
+    def meta(self) -> FilterMeta:
+        """What LOAD asks for."""
+        self._reach(Moment.LOAD)
+        return FilterMeta(name="Faulty", kind=FilterKind.TRAINABLE)
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        """Learns its input."""
+        self._reach(Moment.FIT)
+        return {"learned": x}
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        """Returns its input."""
+        self._reach(Moment.FORWARD)
+        return x
+
+    def _reach(self, moment: Moment) -> None:
+        if self._arrived and moment is self.moment:
+            self.fault.happen()
+
+
+def _arrive(fault: str, moment: str) -> Faulty:
+    faulty = Faulty(Fault[fault], Moment(moment))
+    faulty._arrived = True
+    faulty._reach(Moment.IMPORT)
+    return faulty
+
+
+def _raise() -> None:
+    raise RuntimeError("a fault was injected")
+
+
+def _sys_exit() -> None:
+    sys.exit(3)
+
+
+def _os_exit() -> None:
+    os._exit(3)
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    _sleep()
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    _sleep()
+
+
+def _sleep() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _hang_in_python() -> None:
+    while True:
+        pass
+
+
+def _hang_in_c() -> None:
+    """Read a pipe that stays empty, with the interpreter's lock held and calls restarted."""
+    signal.siginterrupt(signal.SIGINT, False)
+    reading, _ = os.pipe()
+    ctypes.PyDLL(None).read(reading, ctypes.create_string_buffer(1), 1)
+
+
+def _hang_deaf() -> None:
+    _change_signals()  # another thread would receive what this one blocks
+    ctypes.PyDLL(None).pause()
+
+
+def _exhaust_memory() -> None:
+    """Take all that a limit allows, down to the last page."""
+    pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115 - as a filter would
+    limit = pages * resource.getpagesize() + _HEADROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    taken: list[bytearray] = []
+    size = 64 * _MIB
+    while True:
+        try:
+            taken.append(bytearray(size))
+        except MemoryError:
+            if size <= 256:
+                raise
+            size //= 2
+
+
+def _print_without_end() -> None:
+    while True:
+        print("noise " * 20)  # noqa: T201 - what it is about
+
+
+def _fork_holding_the_wire() -> int:
+    """Fork below Python, whose own fork would close the wire in the child."""
+    libc = ctypes.PyDLL(None)
+    child = int(libc.fork())
+    if child == 0:
+        while True:
+            libc.pause()
+    return child
+
+
+def _fork() -> None:
+    _fork_holding_the_wire()
+
+
+def _fork_and_die() -> None:
+    _fork_holding_the_wire()
+    os.kill(os.getpid(), signal.SIGKILL)
+    _sleep()
+
+
+def _daemonize() -> None:
+    """Leave a process behind in a session of its own, whose parent is gone."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(_ESCAPEE_LIFETIME)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _become_daemon() -> None:
+    """Go on in a child of a session of its own, as programs do that daemonize themselves."""
+    if os.fork() != 0:
+        os._exit(0)
+    os.setsid()
+    if os.fork() != 0:
+        os._exit(0)
+
+
+def _close_descriptors() -> None:
+    os.closerange(0, 1 << 16)
+
+
+def _change_signals() -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _change_directory() -> None:
+    directory = tempfile.mkdtemp()
+    os.chdir(directory)
+    os.rmdir(directory)
+
+
+_DEEDS: dict[Fault, Callable[[], None]] = {
+    Fault.RAISE: _raise,
+    Fault.SYS_EXIT: _sys_exit,
+    Fault.OS_EXIT: _os_exit,
+    Fault.SEGFAULT: _segfault,
+    Fault.KILL: _kill,
+    Fault.TERMINATE: _terminate,
+    Fault.HANG_IN_PYTHON: _hang_in_python,
+    Fault.HANG_IN_C: _hang_in_c,
+    Fault.HANG_DEAF: _hang_deaf,
+    Fault.PRINT_WITHOUT_END: _print_without_end,
+    Fault.EXHAUST_MEMORY: _exhaust_memory,
+    Fault.FORK: _fork,
+    Fault.FORK_AND_DIE: _fork_and_die,
+    Fault.DAEMONIZE: _daemonize,
+    Fault.BECOME_DAEMON: _become_daemon,
+    Fault.CLOSE_DESCRIPTORS: _close_descriptors,
+    Fault.CHANGE_SIGNALS: _change_signals,
+    Fault.CHANGE_DIRECTORY: _change_directory,
+}

@@ -1,0 +1,37 @@
+"""What a filter does wrong outside of fit and forward is told as its failure, and by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from soma_core.testing import Fault, Faulty, Moment
+
+FAULTS = {Fault.RAISE: "RuntimeError", Fault.SYS_EXIT: "SystemExit"}
+MOMENTS = {
+    Moment.IMPORT: "load_failed",
+    Moment.LOAD: "load_failed",
+    Moment.FIT: "filter_failed",
+    Moment.FORWARD: "filter_failed",
+    Moment.GET_STATE: "filter_failed",
+}
+DATA = {"data": 1}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_a_failure_names_its_node_its_type_and_where_it_happened(
+    host: Any, refused: Any, fault: Fault, moment: Moment
+) -> None:
+    def reach() -> None:
+        host.load(faulty=Faulty(fault, moment))
+        host.ask(moment.name, node_id="faulty", **({} if moment is Moment.GET_STATE else DATA))
+
+    with pytest.raises(refused) as caught:
+        reach()
+    assert caught.value.code == MOMENTS[moment]
+    assert caught.value.node_id == "faulty"
+    assert caught.value.type == FAULTS[fault]
+    assert "in happen" in caught.value.fields["traceback"]
+    assert host.node_ids == ([] if moment in (Moment.IMPORT, Moment.LOAD) else ["faulty"])
