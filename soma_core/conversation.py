@@ -109,6 +109,7 @@ class Conversation:
         self._owner = os.getpid()
         self._last_id = 0
         self._memory = MemoryPressure()
+        self._fate = "ended"
         self.ended: WorkerDied | None = None
         self.closed = False
 
@@ -300,7 +301,7 @@ class Conversation:
         outcome = (
             "the worker gave the command up and can be used on"
             if survived
-            else "the worker did not give it up when interrupted, and was ended"
+            else f"the worker did not give it up when interrupted, and was {self._fate}"
         )
         return DeadlineExceeded(f"{call} {call.excess()}; {outcome}", worker_survived=survived)
 
@@ -308,7 +309,7 @@ class Conversation:
         """Interrupt the command until its reply comes, else stop the worker; True if it came."""
         call.settled = True
         try:
-            survived = self._wait_for_end()
+            survived = self._wait_for_end(call)
         except BaseException:
             self._end(call)
             raise
@@ -316,12 +317,13 @@ class Conversation:
             self._end(call)
         return survived
 
-    def _wait_for_end(self) -> bool:
+    def _wait_for_end(self, call: _Call) -> bool:
         end = time.monotonic() + _GRACE
         while time.monotonic() < end and not self._channel.closed:
             self._transport.interrupt()
             try:
-                if "event" not in _fields(self._channel.receive(_REPEAT)):
+                fields = _fields(self._channel.receive(_REPEAT))
+                if "event" not in fields and fields.get("id", call.message_id) == call.message_id:
                     return True
             except TimeoutError:
                 continue
@@ -331,9 +333,10 @@ class Conversation:
 
     def _end(self, call: _Call) -> None:
         self._channel.close()
-        self._transport.stop(0.0)
+        if self._transport.stop(0.0) is None:
+            self._fate = "given up"  # it serves others too, or nobody knows what became of it
         self.ended = WorkerDied(
-            f"the worker was ended because {call} did not stop when interrupted",
+            f"the worker was {self._fate} because {call} did not stop when interrupted",
             command=call.cmd,
             node_id=call.node_id,
         )
