@@ -427,7 +427,7 @@ class _Call:
     def excess(self) -> str:
         """Which of its limits it exceeded."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            return f"did not end within {self.timeout:g} s"
+            return f"did not end within {round(self.timeout or 0.0, 3):g} s"
         return f"made no progress for {self.stall_timeout:g} s"
 
     def next_wait(self) -> float:

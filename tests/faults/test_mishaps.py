@@ -61,7 +61,7 @@ class FitsOnce:
 
 def test_a_fit_whose_result_cannot_be_sent_is_told_and_not_run_again(connect):
     worker = connect(filters={"once": FitsOnce()})
-    with pytest.raises(soma.RemoteError, match="the result cannot be sent") as caught:
+    with pytest.raises(soma.RemoteError, match="its result cannot be sent") as caught:
         worker.fit("once", [1.0])
     assert caught.value.code is soma.ErrorCode.FILTER_FAILED
     assert worker.forward("once", None, {}) == 1

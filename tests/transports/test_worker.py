@@ -539,12 +539,6 @@ def test_a_transport_that_does_not_exist_suggests_close_ones():
         soma.connect("sdtio")
 
 
-@pytest.mark.parametrize("wanted", [{"restart": "on-crash"}, {"retries": 3}])
-def test_what_this_version_does_not_do_is_refused(wanted):
-    with pytest.raises(ValueError, match="restart='never'"):
-        soma.connect("inline", **wanted)
-
-
 def test_stdio_passes_env_and_cwd_on(connect, tmp_path):
     worker = connect(
         "stdio",
