@@ -26,7 +26,7 @@ from soma_core.errors import SomaError
 from soma_core.transport import Transport
 from soma_core.worker import connect
 
-__all__ = ["BASELINE", "Call", "Contestant", "Unavailable", "builtin"]
+__all__ = ["BASELINE", "Call", "Contestant", "Unavailable", "builtin", "daemon"]
 
 BASELINE = "multiprocessing.Pipe"
 Call = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
@@ -65,7 +65,7 @@ def builtin() -> dict[str, Contestant]:
 
 def _soma(name: str) -> Contestant:
     """soma over a transport: with a daemon of its own where the transport has one."""
-    return Contestant(partial(_worker, name), partial(_daemon, name))
+    return Contestant(partial(_worker, name), partial(daemon, name))
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _worker(name: str, options: dict[str, Any]) -> Iterator[Call]:
 
 
 @contextmanager
-def _daemon(name: str) -> Iterator[dict[str, Any]]:
+def daemon(name: str) -> Iterator[dict[str, Any]]:
     """The options to connect with: the path of a daemon, where the transport reaches one by it."""
     try:
         transport = installed_transports().load(name)
