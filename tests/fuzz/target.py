@@ -7,7 +7,7 @@ import re
 import signal
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import pairwise
 from types import FrameType
@@ -99,7 +99,13 @@ def run(given: Input) -> set[str]:
 
 @cache
 def _responder() -> Responder:
-    """Built once, since its parser takes a tenth of a second; its engine forgets all nodes."""
+    """Built once, since its parser takes a tenth of a second; its engine forgets all nodes.
+
+    torch is imported here, where it is installed: its first import takes more memory and time
+    than the inputs may, and one that is interrupted cannot be repeated in the same process.
+    """
+    with suppress(ImportError):
+        import torch  # noqa: F401
     return Responder(limits=LIMITS, pickles=Pickles(allowed=False), interrupts=Clock())
 
 
