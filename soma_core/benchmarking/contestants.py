@@ -80,7 +80,7 @@ def _worker(name: str, options: dict[str, Any]) -> Iterator[Call]:
 
 
 @contextmanager
-def daemon(name: str) -> Iterator[dict[str, Any]]:
+def daemon(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
     """The options to connect with: the path of a daemon, where the transport reaches one by it."""
     try:
         transport = installed_transports().load(name)
@@ -92,6 +92,7 @@ def daemon(name: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="soma-") as directory:
         path = Path(directory) / "s"
         command = [sys.executable, "-P", "-m", "soma_core.cli", "serve", name, "--path", str(path)]
+        command += arguments
         daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             if not _appears(path, daemon):
