@@ -1,4 +1,4 @@
-"""The contestants: each starts a process, warms it up, and gives a function to call.
+"""The peers: others who have the work done in another process.
 
 Each is written as a careful user of that library would write it. One that is not installed is
 reported as such, and stops nothing.
@@ -9,86 +9,33 @@ from __future__ import annotations
 import base64
 import json
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import soma_core as soma
-from benchmarks.work import STATE, ListWork, Work, compute
+from soma_core.benchmarking import BASELINE, Call, Contestant, Unavailable, builtin
+from soma_core.benchmarking.work import STATE, compute
 
-Call = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 SEED = Path(__file__).resolve().parents[1].parent / "shared" / "seed" / "daemon.py"
-
-
-class Unavailable(Exception):
-    """A contestant cannot take part here; the text says why."""
-
-
-@contextmanager
-def soma_stdio() -> Iterator[Call]:
-    """soma, with a child process."""
-    with soma.connect("stdio", filters={"work": Work()}) as worker:
-        worker.fit("work", [0.0], return_state=False)
-        yield lambda x: worker.forward("work", x)
-
-
-@contextmanager
-def soma_socket() -> Iterator[Call]:
-    """soma, with a worker of a daemon."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, "s")
-        command = [sys.executable, "-P", "-m", "soma_transport_socket", "--path", path]
-        daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            with soma.connect("socket", path=path, filters={"work": Work()}) as worker:
-                worker.fit("work", [0.0], return_state=False)
-                yield lambda x: worker.forward("work", x)
-        finally:
-            daemon.terminate()
-            daemon.wait()
-
-
-def _answer_pipe(connection: Any) -> None:
-    while (x := connection.recv()) is not None:
-        connection.send(compute(x, STATE))
-
-
-@contextmanager
-def pipe() -> Iterator[Call]:
-    """multiprocessing.Pipe and a forked process: the least that the standard library needs."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_answer_pipe, args=(theirs,))
-    process.start()
-
-    def call(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        ours.send(x)
-        y: np.ndarray[Any, Any] = ours.recv()
-        return y
-
-    yield call
-    ours.send(None)
-    process.join()
 
 
 def _answer_shared(connection: Any, name: str, size: int) -> None:
     memory = shared_memory.SharedMemory(name)
-    while (length := connection.recv()) is not None:
+    while True:
+        length = int.from_bytes(connection.recv_bytes(), "little")
         x = np.frombuffer(memory.buf, np.float64, length)
         out = np.frombuffer(memory.buf, np.float64, length, offset=size)
         out[:] = compute(x, STATE)
         del x, out
-        connection.send(length)
-    memory.close()
+        connection.send_bytes(b".")
 
 
 @contextmanager
@@ -98,19 +45,22 @@ def shared_memory_loop() -> Iterator[Call]:
     context = multiprocessing.get_context("fork")
     memory = shared_memory.SharedMemory(create=True, size=2 * size)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_answer_shared, args=(theirs, memory.name, size))
+    process = context.Process(target=_answer_shared, args=(theirs, memory.name, size), daemon=True)
     process.start()
 
     def call(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         np.frombuffer(memory.buf, np.float64, len(x))[:] = x
-        ours.send(len(x))
-        return np.frombuffer(memory.buf, np.float64, ours.recv(), offset=size).copy()
+        ours.send_bytes(len(x).to_bytes(8, "little"))
+        ours.recv_bytes()
+        return np.frombuffer(memory.buf, np.float64, len(x), offset=size).copy()
 
-    yield call
-    ours.send(None)
-    process.join()
-    memory.close()
-    memory.unlink()
+    try:
+        yield call
+    finally:
+        process.terminate()
+        process.join()
+        memory.close()
+        memory.unlink()
 
 
 def _compute_with_state(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -138,13 +88,22 @@ def loky() -> Iterator[Call]:
 
 
 @contextmanager
-def ray_actor() -> Iterator[Call]:
-    """A Ray actor on a local cluster."""
+def ray_cluster() -> Iterator[Any]:
+    """A local cluster, without what a program that measures does not look at."""
     try:
         import ray
     except ImportError as error:
         raise Unavailable(f"not installed ({error})") from None
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ray_actor(ray: Any) -> Iterator[Call]:
+    """A Ray actor; large arrays cross in its object store, and come back without a copy."""
 
     @ray.remote
     class Actor:
@@ -153,26 +112,29 @@ def ray_actor() -> Iterator[Call]:
 
     actor = Actor.remote()
     yield lambda x: ray.get(actor.forward.remote(x))
-    ray.shutdown()
 
 
 def _answer_zeromq(address: str) -> None:
     import zmq
 
-    socket = zmq.Context().socket(zmq.REP)
+    socket = zmq.Context().socket(zmq.PAIR)
     socket.connect(address)
     while True:
-        frames = socket.recv_multipart(copy=False)
-        x = pickle.loads(frames[0].buffer, buffers=[frame.buffer for frame in frames[1:]])
-        if x is None:
-            return
-        _send_zeromq(socket, compute(x, STATE))
+        _send_zeromq(socket, compute(_receive_zeromq(socket), STATE))
 
 
 def _send_zeromq(socket: Any, value: Any) -> None:
     buffers: list[pickle.PickleBuffer] = []
     header = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     socket.send_multipart([header, *(buffer.raw() for buffer in buffers)], copy=False)
+
+
+def _receive_zeromq(socket: Any) -> np.ndarray[Any, Any]:
+    frames = socket.recv_multipart(copy=False)
+    x: np.ndarray[Any, Any] = pickle.loads(
+        frames[0].buffer, buffers=[frame.buffer for frame in frames[1:]]
+    )
+    return x
 
 
 @contextmanager
@@ -184,24 +146,34 @@ def zeromq() -> Iterator[Call]:
         raise Unavailable(f"not installed ({error})") from None
     with tempfile.TemporaryDirectory() as directory:
         address = f"ipc://{directory}/z"
-        socket = zmq.Context().socket(zmq.REQ)
+        context = zmq.Context()
+        socket = context.socket(zmq.PAIR)
         socket.bind(address)
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_answer_zeromq, args=(address,))
+        process = multiprocessing.get_context("spawn").Process(
+            target=_answer_zeromq, args=(address,), daemon=True
+        )
         process.start()
 
         def call(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             _send_zeromq(socket, x)
-            frames = socket.recv_multipart(copy=False)
-            y: np.ndarray[Any, Any] = pickle.loads(
-                frames[0].buffer, buffers=[frame.buffer for frame in frames[1:]]
-            )
-            return y
+            return _receive_zeromq(socket)
 
-        yield call
-        _send_zeromq(socket, None)
-        process.join()
-        socket.close(linger=0)
+        try:
+            yield call
+        finally:
+            process.terminate()
+            process.join()
+            context.destroy(linger=0)
+
+
+class ListWork:
+    """The work for the original's daemon, which hands lists to its filters."""
+
+    def fit(self, x: Any, y: Any = None) -> dict[str, float]:
+        return STATE
+
+    def forward(self, x: list[float], state: Any) -> list[float]:
+        return [value * state["factor"] for value in x]
 
 
 @contextmanager
@@ -211,6 +183,7 @@ def original() -> Iterator[Call]:
         raise Unavailable(f"{SEED} is not here")
     import cloudpickle
 
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the daemon cannot import it
     daemon = subprocess.Popen(
         [sys.executable, str(SEED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -226,26 +199,37 @@ def original() -> Iterator[Call]:
     pickled = base64.b64encode(cloudpickle.dumps(ListWork())).decode()
     ask(cmd="LOAD", filters=[{"id": "work", "pickle_b64": pickled}])
     stdout.readline()
-    yield lambda x: np.array(
-        ask(
-            cmd="FORWARD",
-            node_id="work",
-            data={"type": "Tensor", "data": {"values": x.tolist(), "shape": [len(x)]}},
-            state=STATE,
-        )
-    )
-    stdin.close()
-    daemon.wait()
+
+    def call(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        data = {"type": "Tensor", "data": {"values": x.tolist(), "shape": [len(x)]}}
+        return np.array(ask(cmd="FORWARD", node_id="work", data=data, state=STATE))
+
+    try:
+        yield call
+    finally:
+        stdin.close()
+        daemon.terminate()
+        daemon.wait()
+        stdout.close()
 
 
-CONTESTANTS: dict[str, Callable[[], Any]] = {
-    "soma stdio": soma_stdio,
-    "soma socket": soma_socket,
-    "multiprocessing.Pipe": pipe,
+def contestants() -> dict[str, Contestant]:
+    """The built-in ones and the peers; those that fork first, while there are no threads."""
+    mine = builtin()
+    peers = {name: Contestant(lambda _, start=start: start()) for name, start in _PEERS.items()}
+    return {
+        BASELINE: mine.pop(BASELINE),
+        "SharedMemory loop": peers.pop("SharedMemory loop"),
+        **mine,
+        **peers,
+        "Ray actor": Contestant(ray_actor, ray_cluster),
+    }
+
+
+_PEERS: dict[str, Callable[[], AbstractContextManager[Call]]] = {
     "SharedMemory loop": shared_memory_loop,
     "ProcessPoolExecutor": process_pool,
     "loky": loky,
-    "Ray actor": ray_actor,
     "pyzmq": zeromq,
     "original daemon": original,
 }

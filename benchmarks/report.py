@@ -1,81 +1,57 @@
-"""What a run measured, as a markdown table, as JSON, and as a plot."""
+"""What a run measured, as markdown tables, as JSON, and as a plot."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import Outcome
-
-BASELINE = "multiprocessing.Pipe"
-
-
-def size_name(size: int) -> str:
-    """A size in bytes as people say it."""
-    for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= factor:
-            return f"{size // factor} {unit}"
-    return f"{size // 8} floats"
-
-
-def _time_name(seconds: float) -> str:
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+from soma_core.benchmarking import BASELINE, Outcome, as_json, size_name, time_name
 
 
 def markdown(outcome: Outcome) -> str:
-    """The table: the median of each, and its ratio to multiprocessing.Pipe in the same run."""
-    sizes = list(outcome.floors)
+    """The medians, each with its ratio to multiprocessing.Pipe in the same run, and the p99."""
     where = "host and worker on one CPU" if outcome.pinned else f"{os.cpu_count()} CPUs"
+    floors = " | ".join(map(time_name, outcome.floors.values()))
     lines = [
         f"**{where}** (median of a round trip, in brackets times `{BASELINE}`)",
         "",
-        "| | " + " | ".join(map(size_name, sizes)) + " | start |",
-        "|---" * (len(sizes) + 2) + "|",
+        *_table(outcome, _median, [time_name(start) for start in outcome.starts.values()], "start"),
+        f"| *floor: two copies and the computation* | {floors} | |",
+        f"\nA byte there and back over AF_UNIX: {time_name(outcome.ping)}.\n",
+        f"**{where}**, 99th percentile",
+        "",
+        *_table(outcome, _p99),
     ]
-    for name, series in outcome.series.items():
-        cells = [_cell(outcome, name, size) if size in series else "-" for size in sizes]
-        cells.append(_time_name(outcome.starts[name]))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    floors = " | ".join(_time_name(outcome.floors[size]) for size in sizes)
-    lines.append(f"| *floor: two copies and the computation* | {floors} | |")
     lines += [f"\n{name} took no part: {why}." for name, why in outcome.absent.items()]
     return "\n".join(lines) + "\n"
 
 
-def _cell(outcome: Outcome, name: str, size: int) -> str:
-    median = outcome.series[name][size].median
-    baseline = outcome.series.get(BASELINE, {}).get(size)
-    ratio = f" ({median / baseline.median:.3g})" if baseline else ""
-    return f"{_time_name(median)}{ratio}"
+def _table(
+    outcome: Outcome,
+    cell: Callable[[Outcome, str, int], str],
+    last: Sequence[str] = (),
+    heading: str = "",
+) -> list[str]:
+    """A row for each contestant and a column for each size, and perhaps one more."""
+    sizes = list(outcome.floors)
+    headings = [*map(size_name, sizes), *([heading] if last else [])]
+    rows = [["", *headings], ["---"] * (len(headings) + 1)]
+    for number, (name, series) in enumerate(outcome.series.items()):
+        cells = [cell(outcome, name, size) if size in series else "-" for size in sizes]
+        rows.append([name, *cells, *last[number : number + 1]])
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Everything, for another program."""
-    return {
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
-        "runs": [
-            {
-                "pinned": outcome.pinned,
-                "ping_s": outcome.ping,
-                "absent": outcome.absent,
-                "start_s": outcome.starts,
-                "floor_s": outcome.floors,
-                "contestants": {
-                    name: {
-                        size: {"median_s": s.median, "p99_s": s.p99, "calls": len(s.times)}
-                        for size, s in series.items()
-                    }
-                    for name, series in outcome.series.items()
-                },
-            }
-            for outcome in outcomes
-        ],
-    }
+def _median(outcome: Outcome, name: str, size: int) -> str:
+    ratio = outcome.ratio(name, size, BASELINE)
+    told = "" if ratio is None else f" ({ratio:.3g})"
+    return time_name(outcome.series[name][size].median) + told
+
+
+def _p99(outcome: Outcome, name: str, size: int) -> str:
+    return time_name(outcome.series[name][size].p99)
 
 
 def plot(outcome: Outcome, path: Path) -> bool:

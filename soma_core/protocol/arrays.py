@@ -180,8 +180,9 @@ def array_from_values(
     if not kinds <= _NUMBERS:
         raise ValueError("values are numbers, booleans or null")
     try:
-        return np.array(values, dtype=dtype).reshape(shape)
-    except (TypeError, OverflowError, ValueError) as error:
+        with np.errstate(over="raise", invalid="raise"):
+            return np.array(values, dtype=dtype).reshape(shape)
+    except (TypeError, ArithmeticError, ValueError) as error:
         raise ValueError(f"a value does not fit dtype {dtype}: {error}") from None
 
 

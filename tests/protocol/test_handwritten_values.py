@@ -131,6 +131,9 @@ def test_a_shape_that_would_fill_the_memory_with_empty_lists_is_refused() -> Non
     "wrong",
     [
         tensor(shape=[1], values=[1], dtype="float31"),
+        tensor(shape=[1], values=[1e5], dtype="float16"),
+        tensor(shape=[2], values=[1, -1e39], dtype="float32"),
+        tensor(shape=[1], values=[1e39], dtype="complex64"),
         tensor(shape=[1], values=[1], dtype=""),
         tensor(shape=[1], values=[1], dtype="O"),
         tensor(shape=[1], values=[1], dtype="object"),

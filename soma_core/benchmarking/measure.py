@@ -2,90 +2,77 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import socket
-import threading
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import CONTESTANTS, Call, Unavailable
-from benchmarks.work import STATE, check, compute
+from soma_core.benchmarking.contestants import Call, Contestant, Unavailable
+from soma_core.benchmarking.outcome import Outcome, Series
+from soma_core.benchmarking.work import STATE, check, compute
+
+__all__ = ["pinnable", "run"]
 
 _SECONDS_PER_ROUND = 0.4
 _MOST_CALLS = 400
 _SLOW = 2.0  # seconds; a contestant that is slower at a size sits out the larger ones
 
 
-@dataclass
-class Series:
-    """The times of one contestant at one size, in seconds."""
-
-    times: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """The middle of all calls."""
-        return float(np.median(self.times))
-
-    @property
-    def p99(self) -> float:
-        """What 99 of 100 calls stay below."""
-        return float(np.percentile(self.times, 99))
+def pinnable() -> bool:
+    """Whether this system lets a program choose its CPU."""
+    return hasattr(os, "sched_setaffinity")
 
 
-@dataclass
-class Outcome:
-    """All that one run measured.
+def run(
+    contestants: Mapping[str, Contestant], sizes: Iterable[int], rounds: int, *, pinned: bool
+) -> Outcome:
+    """Measure contestants at sizes in bytes, which are multiples of 8.
 
-    Attributes:
-        pinned: Whether everybody ran on one CPU.
-        series: By contestant, then by size in bytes.
-        starts: Seconds from nothing to the first result, by contestant.
-        absent: Why a contestant did not take part.
-        floors: Seconds by size: copying the array twice, and computing.
-        ping: Seconds for one byte there and back over AF_UNIX.
+    Raises:
+        AssertionError: A contestant returned a wrong result.
     """
-
-    pinned: bool
-    series: dict[str, dict[int, Series]] = field(default_factory=dict)
-    starts: dict[str, float] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-    floors: dict[int, float] = field(default_factory=dict)
-    ping: float = 0.0
-
-
-def run(names: Iterable[str], sizes: Iterable[int], rounds: int, *, pinned: bool) -> Outcome:
-    """Measure contestants at sizes in bytes."""
-    allowed = os.sched_getaffinity(0)
     outcome = Outcome(pinned)
     with ExitStack() as running:
         if pinned:
-            os.sched_setaffinity(0, {min(allowed)})
-            running.callback(os.sched_setaffinity, 0, allowed)
+            running.enter_context(_one_cpu())
         outcome.ping = _ping()
-        calls = _start(names, outcome, running)
+        calls = _start(contestants, outcome, running)
         for size in sizes:
             _measure_size(calls, size, rounds, outcome)
     return outcome
 
 
-def _start(names: Iterable[str], outcome: Outcome, running: ExitStack) -> dict[str, Call]:
+@contextmanager
+def _one_cpu() -> Iterator[None]:
+    """Keep this process, and those that it starts, on one CPU."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _start(
+    contestants: Mapping[str, Contestant], outcome: Outcome, running: ExitStack
+) -> dict[str, Call]:
     calls: dict[str, Call] = {}
-    for name in names:
-        started = time.perf_counter()
+    for name, contestant in contestants.items():
         try:
-            call = running.enter_context(CONTESTANTS[name]())
+            around = running.enter_context(contestant.around())
+            started = time.perf_counter()
+            call = running.enter_context(contestant.start(around))
         except Unavailable as reason:
             outcome.absent[name] = str(reason)
             continue
         x = np.random.rand(10)
-        check(x, call(x))
+        y = call(x)
         outcome.starts[name] = time.perf_counter() - started
+        check(x, y)
         outcome.series[name] = {}
         calls[name] = call
     return calls
@@ -111,7 +98,7 @@ def _round(call: Call, x: np.ndarray[Any, Any]) -> list[float]:
     while sum(times) < _SECONDS_PER_ROUND and len(times) < _MOST_CALLS:
         x[:: max(1, len(x) // 100)] = np.random.rand()  # fresh input, cheaply
         started = time.perf_counter()
-        y = call(x)
+        y = call(x)  # while the caller holds the last result, as most callers do
         times.append(time.perf_counter() - started)
         check(x, y)
     return times
@@ -132,22 +119,24 @@ def _floor(x: np.ndarray[Any, Any]) -> float:
 
 
 def _ping() -> float:
-    """One byte there and back between two processes' worth of threads over AF_UNIX."""
-    ours, theirs = socket.socketpair()
-
-    def echo() -> None:
-        while byte := theirs.recv(1):
-            theirs.send(byte)
-
-    thread = threading.Thread(target=echo)
-    thread.start()
+    """One byte there and back between two processes over AF_UNIX."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_ping_back, args=(ours, theirs), daemon=True)
+    process.start()
+    theirs.close()
     times = []
     for _ in range(2000):
         started = time.perf_counter()
-        ours.send(b".")
-        ours.recv(1)
+        os.write(ours.fileno(), b".")
+        os.read(ours.fileno(), 1)
         times.append(time.perf_counter() - started)
     ours.close()
-    thread.join()
-    theirs.close()
+    process.join()
     return float(np.median(times))
+
+
+def _ping_back(ours: Any, theirs: Any) -> None:
+    ours.close()
+    while byte := os.read(theirs.fileno(), 1):
+        os.write(theirs.fileno(), byte)

@@ -1,0 +1,141 @@
+"""The contestants that every installation has: its transports, and ``multiprocessing.Pipe``.
+
+A contestant starts what does the work and gives a function that does it. One that cannot be
+started says why, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soma_core.benchmarking.work import STATE, Work, compute
+from soma_core.discovery import installed_transports
+from soma_core.errors import SomaError
+from soma_core.transport import Transport
+from soma_core.worker import connect
+
+__all__ = ["BASELINE", "Call", "Contestant", "Unavailable", "builtin", "daemon"]
+
+BASELINE = "multiprocessing.Pipe"
+Call = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+_DAEMON_START = 30.0  # seconds
+_POLL = 0.02
+
+
+class Unavailable(Exception):
+    """A contestant cannot take part here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to have the work done.
+
+    Attributes:
+        start: Given what ``around`` gave, starts what does the work, and gives the function to
+            call. From here to the first result is the cold start.
+        around: What runs before and is no part of the start: a daemon, a cluster. Either may
+            raise :class:`Unavailable`.
+    """
+
+    start: Callable[[Any], AbstractContextManager[Call]]
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def builtin() -> dict[str, Contestant]:
+    """multiprocessing.Pipe, and every installed transport.
+
+    The pipe comes first, since it forks: best from a program without threads.
+    """
+    names = installed_transports().names()
+    return {BASELINE: Contestant(_pipe), **{f"soma {name}": _soma(name) for name in names}}
+
+
+def _soma(name: str) -> Contestant:
+    """soma over a transport: with a daemon of its own where the transport has one."""
+    return Contestant(partial(_worker, name), partial(daemon, name))
+
+
+@contextmanager
+def _worker(name: str, options: dict[str, Any]) -> Iterator[Call]:
+    try:
+        worker = connect(name, filters={"work": Work()}, **options)
+    except (SomaError, TypeError, ValueError) as error:  # it needs options that we do not know
+        raise Unavailable(str(error)) from None
+    with worker:
+        worker.fit("work", [0.0], return_state=False)
+        yield lambda x: worker.forward("work", x)
+
+
+@contextmanager
+def daemon(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
+    """The options to connect with: the path of a daemon, where the transport reaches one by it."""
+    try:
+        transport = installed_transports().load(name)
+    except SomaError as error:
+        raise Unavailable(str(error)) from None
+    if not callable(getattr(transport, "serve", None)) or "path" not in _options(transport):
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="soma-") as directory:
+        path = Path(directory) / "s"
+        command = [sys.executable, "-P", "-m", "soma_core.cli", "serve", name, "--path", str(path)]
+        command += arguments
+        daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            if not _appears(path, daemon):
+                raise Unavailable(f"its daemon did not come up: {' '.join(command)}")
+            yield {"path": path}
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+def _options(transport: type[Transport]) -> Mapping[str, Any]:
+    return transport.Options.model_fields
+
+
+def _appears(path: Path, daemon: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + _DAEMON_START
+    while not path.exists():
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+def _answer_pipe(connection: Any) -> None:
+    while True:
+        connection.send(compute(connection.recv(), STATE))
+
+
+@contextmanager
+def _pipe(_: None) -> Iterator[Call]:
+    """A forked process at the other end: the least that the standard library needs."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer_pipe, args=(theirs,), daemon=True)
+    process.start()
+
+    def call(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        ours.send(x)
+        y: np.ndarray[Any, Any] = ours.recv()
+        return y
+
+    try:
+        yield call
+    finally:
+        process.terminate()
+        process.join()

@@ -1,0 +1,67 @@
+"""Bench: what a call costs on this machine, over each transport and over multiprocessing.Pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from soma_core.cli.console import CommandFailed, console, note, print_json, table
+
+if TYPE_CHECKING:
+    from soma_core.benchmarking import Outcome
+
+__all__ = ["bench"]
+
+_SIZES = [80, 8 << 10, 1 << 20, 64 << 20]
+_LARGEST = 1 << 32
+
+
+def bench(
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=8, max=_LARGEST, help="Bytes of the array; may be given again."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each takes its turn of up to 0.4 s a size.")
+    ] = 3,
+    pinned: Annotated[
+        bool,
+        typer.Option("--pinned", help="Host and workers on one CPU: the cost of software alone."),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print seconds, for a program.")] = False,
+) -> None:
+    """Measure a call (an array there, an array back, every result checked) on this machine."""
+    from soma_core import benchmarking
+
+    if pinned and not benchmarking.pinnable():
+        raise CommandFailed("--pinned: this system does not let a program choose its CPU")
+    sizes = sorted(set(size or _SIZES))
+    outcome = benchmarking.run(benchmarking.builtin(), sizes, rounds, pinned=pinned)
+    if json:
+        print_json(benchmarking.as_json([outcome]))
+    else:
+        _show(outcome)
+
+
+def _show(outcome: Outcome) -> None:
+    from soma_core.benchmarking import BASELINE, size_name, time_name
+
+    rows = table("", *map(size_name, outcome.floors), "first result")
+    for name, series in outcome.series.items():
+        cells = []
+        for size, figures in series.items():
+            ratio = outcome.ratio(name, size, BASELINE)
+            told = f" ({ratio:.3g})" if ratio is not None and name != BASELINE else ""
+            cells.append(f"{time_name(figures.median)}{told}\np99 {time_name(figures.p99)}")
+        cells += ["-"] * (len(outcome.floors) - len(cells))
+        rows.add_row(Text(name), *cells, time_name(outcome.starts[name]))
+    rows.add_row("floor", *map(time_name, outcome.floors.values()), "")
+    console().print(rows)
+    for name, reason in outcome.absent.items():
+        note(f"{name} took no part: {reason}")
+    note(
+        f"medians of a round trip, in brackets times {BASELINE}; floor: two copies and "
+        f"the computation; a byte there and back takes {time_name(outcome.ping)}"
+    )

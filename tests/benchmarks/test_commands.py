@@ -1,0 +1,72 @@
+"""The measuring commands, in sizes that take seconds."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: object) -> str:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cells(table: str, name: str) -> list[str]:
+    """The cells of the row of a name."""
+    (row,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", table, re.MULTILINE)
+    return [cell.strip() for cell in row.split("|")]
+
+
+def test_contestants_are_compared_in_a_table_and_in_json(tmp_path: Path) -> None:
+    names = ["multiprocessing.Pipe", "SharedMemory loop", "soma stdio", "soma socket"]
+    printed = run(
+        "benchmarks", "--rounds", 1, "--sizes", 80, 200_000, "--cpu", "all",
+        "--out", tmp_path, "--contestants", *names,
+    )  # fmt: skip
+    medians, p99 = printed.split("99th percentile")
+    for name in names:
+        assert len(cells(medians, name)) == 3
+        assert len(cells(p99, name)) == 2
+    (measured,) = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert set(measured["contestants"]) == set(names)
+    assert (tmp_path / "results.md").read_text().strip() == printed.strip()
+
+
+def test_a_peer_that_is_not_here_is_reported(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['loky'] = sys.modules['ray'] = sys.modules['zmq'] = None; "
+        "from pathlib import Path; from benchmarks import __main__, peers; "
+        "peers.SEED = Path('nowhere'); __main__.main()"
+    )
+    command = [sys.executable, "-c", code, "--rounds", "1", "--sizes", "80", "--cpu", "one"]
+    absent = ["loky", "Ray actor", "pyzmq", "original daemon"]
+    done = subprocess.run(
+        [*command, "--contestants", "multiprocessing.Pipe", *absent],
+        cwd=ROOT, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in absent:
+        assert f"{name} took no part: " in done.stdout
+
+
+def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
+    printed = run("benchmarks.memory", "--size", 8 << 20)
+    for transport in ("stdio", "socket"):
+        peak, to, back = map(float, cells(printed, transport))
+        assert 1 <= to <= 2
+        assert 1 <= back <= 2
+        assert peak < 5.5  # and what the allocator keeps, which weighs more than at 64 MiB
+
+
+def test_cold_starts_are_compared_with_imports() -> None:
+    printed = run("benchmarks.start", "--rounds", 1)
+    for name in ("stdio, connect to first reply", "socket, connect to first reply"):
+        assert "times python -c 'import numpy'" in cells(printed, name)[1]
+    assert "times python -c 'import pydantic, numpy'" in cells(printed, "import soma_core")[1]

@@ -1,0 +1,138 @@
+"""After ``kill -9`` of either side, at any moment: no process, no shared memory, no file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from ..support import short_directory, socket_daemon, wait_until
+
+HOST = """
+import sys
+import numpy as np
+import soma_core as soma
+
+class Echo:
+    def fit(self, x, y=None):
+        return {}
+    def forward(self, x, state):
+        return x
+
+def tell(moment):
+    sys.stdout.write(moment + "\\n")
+    sys.stdout.flush()
+
+transport, path = sys.argv[1:]
+tell("connect")
+with soma.connect(transport, **({"path": path} if path else {})) as worker:
+    tell(f"load {worker.ping().pid}")
+    worker.load({"echo": Echo()})
+    x = np.ones(4_000_000)
+    held = []
+    while True:
+        for moment, value in [
+            ("small", 1), ("inline", x[:5000]), ("large", x[:100_000]), ("larger", x),
+        ]:
+            tell(moment)
+            held = [*held[-2:], worker.forward("echo", value)]
+"""
+MOMENTS = ["connect", "load", "small", "large", "larger"]
+MARK = "SOMA_TESTS_NOTHING_LEFT"
+
+
+def marked(mark: str) -> list[int]:
+    """The processes whose environment bears a mark."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended meanwhile, or is another user's
+    return found
+
+
+def shared_memory() -> set[str]:
+    """The names of shared memory, without those of Python's own and of torch's in other tests."""
+    return {
+        name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "psm_", "torch"))
+    }
+
+
+@pytest.mark.parametrize("transport", ["stdio", "socket"])
+@pytest.mark.parametrize("victim", ["host", "worker"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_kill_at_any_moment_leaves_nothing(
+    transport: str, victim: str, moment: str, tmp_path: Path
+) -> None:
+    names = shared_memory()
+    files = tmp_path / "files"
+    files.mkdir()
+    environment = {**os.environ, "TMPDIR": str(files), MARK: str(tmp_path)}
+    with short_directory() as directory:
+        path = directory / "s"
+        served = transport == "socket"
+        with socket_daemon(path, env=environment) if served else nullcontext() as daemon:
+            stays = {daemon.pid} if daemon else set()
+            run_until_killed(transport, str(path) if served else "", victim, moment, environment)
+            wait_until(lambda: set(marked(str(tmp_path))) <= stays, what="a process is left")
+    assert not marked(str(tmp_path))
+    assert list(files.iterdir()) == []
+    wait_until(lambda: shared_memory() <= names, what=f"{shared_memory() - names} is left")
+
+
+def run_until_killed(
+    transport: str, path: str, victim: str, moment: str, environment: dict[str, str]
+) -> None:
+    """Run a host up to the second time of a moment, or the first, and kill one side."""
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, transport, path],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert host.stdout is not None
+    told: list[str] = []
+    worker: int | None = None
+    try:
+        for line in host.stdout:
+            told.append(line.split()[0])
+            if line.startswith("load"):
+                worker = int(line.split()[1])
+            if told.count(moment) == (1 if moment in ("connect", "load") else 2):
+                break
+        else:
+            raise AssertionError(host.communicate()[1])
+        if victim == "host":
+            host.kill()
+        else:
+            kill_worker(environment[MARK], worker)
+        _, stderr = host.communicate(timeout=60.0)
+    finally:
+        host.kill()
+        host.wait()
+    if victim == "host":
+        assert host.returncode == -signal.SIGKILL
+    else:
+        assert host.returncode == 1
+        assert "WorkerDied" in stderr or "StartFailed" in stderr
+
+
+def kill_worker(mark: str, pid: int | None) -> None:
+    """Kill the worker; one that is still being started is found by its command."""
+    found = [pid] if pid is not None else wait_until(lambda: list(filter(is_worker, marked(mark))))
+    for worker in found:
+        os.kill(worker, signal.SIGKILL)
+
+
+def is_worker(pid: int) -> bool:
+    """Whether the command of a process is that of a worker."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"soma_transport_stdio" in command or b"soma_transport_socket.worker" in command
