@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from soma_core.protocol import commands, replies
-from soma_core.protocol.commands import COMMANDS, FilterSpec
+from soma_core.protocol.commands import COMMANDS, FilterSpec, SetState
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
 from soma_core.protocol.versions import PROTOCOL_VERSION
 from soma_core.values import Bytes, Empty, EncodedBytes, Json, Object, Tensor, TensorData, Text
@@ -256,6 +256,7 @@ _RULES: dict[type[BaseModel], JsonSchema] = {
     FilterSpec: _exactly_one(
         pickle_b64={"properties": {"config": {"maxProperties": 0}}}, filter={}
     ),
+    SetState: {"anyOf": [{"required": ["state_b64"]}, {"required": ["fit_state"]}]},
     TensorData: _exactly_one(values={}, b64=_WITH_DTYPE, buffer=_WITH_DTYPE),
     EncodedBytes: _exactly_one(b64={}, buffer={}),
 }

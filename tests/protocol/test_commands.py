@@ -35,7 +35,12 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "PING": {},
     "SHUTDOWN": {},
 }
-REQUIRED = [(cmd, field) for cmd, fields in MINIMAL.items() for field in fields]
+REQUIRED = [
+    (cmd, field)
+    for cmd, fields in MINIMAL.items()
+    for field in fields
+    if (cmd, field) != ("SET_STATE", "state_b64")
+]
 
 
 def parse(cmd: str, **fields: Any) -> Any:
@@ -91,6 +96,14 @@ def test_an_unknown_field_is_refused_by_name_and_the_known_ones_are_listed(cmd: 
 def test_a_missing_field_is_named(cmd: str, field: str) -> None:
     fields = {name: value for name, value in MINIMAL[cmd].items() if name != field}
     assert f"{field}: this field is required" in refused({"cmd": cmd, **fields})
+
+
+def test_set_state_sets_the_object_or_what_it_learned_or_both() -> None:
+    text = refused({"cmd": "SET_STATE", "node_id": "a"})
+    assert "at least one of state_b64 and fit_state is needed" in text
+    command = parse("SET_STATE", node_id="a", fit_state=None)
+    assert command.fit_state is None
+    assert command.model_fields_set == {"cmd", "node_id", "fit_state"}
 
 
 @pytest.mark.parametrize("cmd", MINIMAL)
