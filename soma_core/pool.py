@@ -85,7 +85,9 @@ class WorkerPool:
         self._calls = CallQueue()
         self._blueprint = Blueprint(filters or {})
         self._factory = WorkerFactory(
-            transport_maker(transport, {"pickle": pickle, **_budget(transport, n), **options}),
+            transport_maker(
+                transport, {"pickle": pickle, **_budget(transport, n), **options}, apart=True
+            ),
             self._blueprint,
             timeout=timeout,
             start_timeout=start_timeout,

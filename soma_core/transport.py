@@ -175,6 +175,11 @@ class TransportOptions(BaseModel):
 
     pickle: Literal["same-user", "never"] = "same-user"
 
+    @property
+    def shared(self) -> bool:
+        """Whether every start with these options may reach one and the same engine."""
+        return False
+
 
 class ProcessOptions(TransportOptions):
     """Base of the options of a transport that has the worker's process started for it.

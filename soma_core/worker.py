@@ -132,14 +132,26 @@ def _check_recovery(restart: str, retries: int) -> None:
         raise ValueError("retries needs restart='on-crash': a dead worker answers no second time")
 
 
-def transport_maker(name: str, options: dict[str, Any]) -> Callable[[], Transport]:
+def transport_maker(
+    name: str, options: dict[str, Any], *, apart: bool = False
+) -> Callable[[], Transport]:
     """Check the options of a transport; each call of what is returned makes one to start.
+
+    Args:
+        name: The name of an installed transport.
+        options: Its options.
+        apart: Whether each must reach an engine of its own.
 
     Raises:
         PluginError, TypeError, ValueError: As for :func:`connect`.
     """
     transport_class = installed_transports().load(name)
     checked = _options(name, transport_class, options)
+    if apart and checked.shared:
+        raise ValueError(
+            f"the transport {name!r} would share one worker with these options (a session); "
+            "leave that out to get several"
+        )
 
     def make() -> Transport:
         installed_plugins().notify("soma_worker_starting", transport=name, options=checked)

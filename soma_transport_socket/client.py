@@ -62,6 +62,10 @@ class SocketOptions(ProcessOptions):
             )
         return self
 
+    @property
+    def shared(self) -> bool:
+        return self.session is not None
+
 
 class SocketTransport(Transport):
     """Uses a worker of a daemon that was started before: ``soma serve socket``."""

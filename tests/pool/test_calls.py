@@ -246,3 +246,8 @@ def test_an_idle_pool_keeps_nothing_of_the_calls_that_it_did(warm, node_id):
     call.exception(60.0)
     del x, call
     wait_until(lambda: kept() is None)
+
+
+def test_a_pool_of_one_session_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="would share one worker"):
+        soma.WorkerPool("socket", 2, path=tmp_path / "s", session="shared")
