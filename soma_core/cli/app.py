@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from soma_core.cli import bench, demo, plugins, replay, run, schema, serve, sessions, validate
+from soma_core.cli import (
+    bench,
+    demo,
+    doctor,
+    plugins,
+    replay,
+    run,
+    schema,
+    serve,
+    sessions,
+    validate,
+)
 from soma_core.cli.console import complain
 from soma_core.errors import SomaError
 from soma_core.protocol.versions import soma_version
@@ -42,6 +53,7 @@ app.command("transports")(plugins.transports)
 app.command("filters")(plugins.filters)
 app.command("plugins")(plugins.plugins)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
 app.command("validate")(validate.validate)
 

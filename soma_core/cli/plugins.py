@@ -22,7 +22,7 @@ from soma_core.discovery import (
 from soma_core.errors import PluginError
 from soma_core.plugins import PluginSet
 
-__all__ = ["filters", "plugins", "transports"]
+__all__ = ["PluginReport", "filters", "inspect_plugins", "plugins", "transports"]
 
 Pattern = Annotated[
     str | None, typer.Argument(help="Part of the name, or a glob such as 'sklearn.*Regressor'.")
@@ -42,7 +42,7 @@ def filters(pattern: Pattern = None, as_json: AsJson = False) -> None:
 
 def plugins(pattern: Pattern = None, as_json: AsJson = False) -> None:
     """Import every plugin and tell how it went; exit with 1 if any is broken."""
-    reports = [report for catalog in _catalogs() for report in _inspect(catalog, pattern)]
+    reports = inspect_plugins(pattern)
     if as_json:
         print_json([report.as_row() for report in reports])
     else:
@@ -84,7 +84,7 @@ def _name(info: PluginInfo) -> Text:
     return Text(f"{info.name} (conflict: {' and '.join(info.conflict)})", "red")
 
 
-class _Report(NamedTuple):
+class PluginReport(NamedTuple):
     """One plugin, and why it does not work if it does not."""
 
     group: str
@@ -102,15 +102,17 @@ class _Report(NamedTuple):
         return row | {"status": self.status, "reason": self.failure}
 
 
-def _catalogs() -> list[Catalog]:
-    return [installed_transports(), installed_filters(), Catalog(PLUGINS, "plugin")]
+def inspect_plugins(pattern: str | None = None) -> list[PluginReport]:
+    """Import the plugins whose names match a pattern, or all, and tell how it went."""
+    catalogs = [installed_transports(), installed_filters(), Catalog(PLUGINS, "plugin")]
+    return [report for catalog in catalogs for report in _inspect(catalog, pattern)]
 
 
-def _inspect(catalog: Catalog, pattern: str | None) -> list[_Report]:
+def _inspect(catalog: Catalog, pattern: str | None) -> list[PluginReport]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a plugin deprecates is not our user's to hear
         return [
-            _Report(catalog.group, info, _failure(catalog, info.name))
+            PluginReport(catalog.group, info, _failure(catalog, info.name))
             for info in _matching(catalog.list(), pattern)
         ]
 
@@ -128,7 +130,7 @@ def _failure(catalog: Catalog, name: str) -> str | None:
     return None
 
 
-def _print_reports(reports: list[_Report]) -> None:
+def _print_reports(reports: list[PluginReport]) -> None:
     if not reports:
         note("no such plugin is installed")
         return
@@ -145,7 +147,7 @@ def _print_reports(reports: list[_Report]) -> None:
     )
 
 
-def _status(report: _Report) -> Text:
+def _status(report: PluginReport) -> Text:
     if report.failure is None:
         return Text("ok", "green")
     return Text(f"{report.status}: {report.failure}", "red")

@@ -12,7 +12,17 @@ def test_the_version_is_that_of_the_distribution(soma):
 
 def test_help_lists_every_command(soma):
     text = soma("--help").stdout
-    names = ("demo", "run", "serve", "transports", "filters", "plugins", "schema", "validate")
+    names = (
+        "demo",
+        "run",
+        "serve",
+        "transports",
+        "filters",
+        "plugins",
+        "doctor",
+        "schema",
+        "validate",
+    )
     assert [name for name in names if name not in text] == []
 
 

@@ -1,0 +1,63 @@
+"""The command: examine, tell, and exit with 1 if something is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from soma_core.cli.console import console, note, print_json
+from soma_core.cli.doctor import facts
+from soma_core.cli.doctor.findings import Finding, Level, examine
+
+__all__ = ["doctor"]
+
+_STYLES = {Level.OK: "green", Level.ADVICE: "yellow", Level.WRONG: "red"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Examine this installation, and say what to do about what is not well.
+
+    Imports every plugin and starts a worker over each transport. Exits with 1 if something is
+    wrong; advice alone is no failure.
+    """
+    findings = examine(facts.gather())
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        console().print(_shown(findings))
+        note(_summary(findings))
+    if any(finding.level is Level.WRONG for finding in findings):
+        raise typer.Exit(1)
+
+
+def _shown(findings: list[Finding]) -> Table:
+    rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("area", "subject", "", "finding"):
+        rows.add_column(column, overflow="fold")
+    area = ""
+    for finding in findings:
+        style = _STYLES[finding.level]
+        told = Text(finding.found)
+        if finding.remedy:
+            told.append(f"\n-> {finding.remedy}", style)
+        rows.add_row(
+            Text("" if finding.area == area else finding.area, "bold"),
+            Text(finding.subject, "cyan"),
+            Text(finding.level.value, style),
+            told,
+        )
+        area = finding.area
+    return rows
+
+
+def _summary(findings: list[Finding]) -> str:
+    wrong = sum(finding.level is Level.WRONG for finding in findings)
+    advice = sum(finding.level is Level.ADVICE for finding in findings)
+    if not wrong and not advice:
+        return "everything is well"
+    return f"{wrong or 'nothing'} wrong, {advice or 'no'} advice"
