@@ -11,6 +11,7 @@ from soma_core.cli import (
     bench,
     demo,
     doctor,
+    new,
     plugins,
     replay,
     run,
@@ -54,6 +55,7 @@ app.command("filters")(plugins.filters)
 app.command("plugins")(plugins.plugins)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.add_typer(new.app, name="new")
 app.command("schema")(schema.schema)
 app.command("validate")(validate.validate)
 

@@ -169,6 +169,13 @@ def test_the_filters_are_listed(installed, tmp_path):
         assert name in shown, shown
 
 
+def test_plugins_are_begun_from_the_templates_of_the_wheel(installed, tmp_path):
+    run(installed / "soma", "new", "filter", "acme.Median", cwd=tmp_path)
+    run(installed / "soma", "new", "transport", "pigeon", cwd=tmp_path)
+    assert (tmp_path / "acme-median" / "src" / "acme_median" / "py.typed").exists()
+    assert (tmp_path / "soma-transport-pigeon" / "pyproject.toml").exists()
+
+
 HOST = """
 import sys
 import numpy as np

@@ -1,0 +1,55 @@
+"""The command: ``soma new filter`` and ``soma new transport``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soma_core.cli.console import CommandFailed, note
+from soma_core.cli.new.names import Names, filter_names, transport_names
+from soma_core.cli.new.writing import FILTER, TRANSPORT, write
+from soma_core.discovery import Catalog, installed_filters, installed_transports
+
+__all__ = ["app"]
+
+Into = Annotated[
+    Path,
+    typer.Option(
+        "--into", exists=True, file_okay=False, help="Where the new folder goes; here by default."
+    ),
+]
+
+app = typer.Typer(help="Write a distribution to start a plugin from.", no_args_is_help=True)
+
+
+@app.command("filter")
+def new_filter(
+    name: Annotated[str, typer.Argument(help="What it is loaded by: 'acme.Center'.")],
+    into: Into = Path(),
+) -> None:
+    """Write an installable, typed and tested distribution with a filter."""
+    _write(installed_filters(), FILTER, filter_names(name), into)
+
+
+@app.command("transport")
+def new_transport(
+    name: Annotated[str, typer.Argument(help="What users connect to: 'pigeon'.")],
+    into: Into = Path(),
+) -> None:
+    """Write an installable, typed and tested distribution with a transport."""
+    _write(installed_transports(), TRANSPORT, transport_names(name), into)
+
+
+def _write(catalog: Catalog, templates: Mapping[str, str], names: Names, into: Path) -> None:
+    for info in catalog.list():
+        if info.name == names.name and info.distribution != names.distribution:
+            raise CommandFailed(
+                f"{info.distribution} provides a {catalog.kind} {names.name!r} already, and two "
+                "of one name conflict: choose another, or uninstall that one"
+            )
+    folder = write(templates, names, into)
+    note(f"wrote {folder}; next:")
+    typer.echo(f"cd {folder}\npip install --editable '.[test]'\npytest\nsoma {catalog.kind}s")

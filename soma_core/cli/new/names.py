@@ -1,0 +1,89 @@
+"""Names: what a new plugin is called, and all that is called after it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from typing import NamedTuple
+
+from soma_core.cli.console import CommandFailed
+
+__all__ = ["Names", "filter_names", "transport_names"]
+
+_FILTER = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*)\.([A-Z][A-Za-z0-9]*)")
+_TRANSPORT = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_LONGEST = 50
+
+
+class Names(NamedTuple):
+    """What a template is filled with.
+
+    Attributes:
+        name: The name by which users ask for the plugin.
+        class_name: Its class.
+        distribution: What is installed.
+        package: What is imported.
+    """
+
+    name: str
+    class_name: str
+    distribution: str
+    package: str
+
+
+def filter_names(name: str) -> Names:
+    """The names of a filter: ``acme.RobustScaler`` is in the distribution acme-robust-scaler.
+
+    Raises:
+        CommandFailed: It is no name for a filter.
+    """
+    match = _matched_filter(name)
+    if match is None:
+        raise CommandFailed(
+            f"{name!r} is no name for a filter: expected OWNER.Class of at most {_LONGEST} "
+            f"characters, such as {_suggested_filter(name)!r}: the owner in small letters, digits "
+            "and single hyphens, the class in letters and digits with a capital first"
+        )
+    owner, class_name = match.groups()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", class_name)
+    distribution = f"{owner}-{words.lower()}"
+    return Names(name, class_name, distribution, distribution.replace("-", "_"))
+
+
+def transport_names(name: str) -> Names:
+    """The names of a transport: ``pigeon`` is in the distribution soma-transport-pigeon.
+
+    Raises:
+        CommandFailed: It is no name for a transport.
+    """
+    if not _TRANSPORT.fullmatch(name) or len(name) > _LONGEST:
+        raise CommandFailed(
+            f"{name!r} is no name for a transport: expected at most {_LONGEST} small letters, "
+            f"digits and single hyphens, a letter first, such as {_suggested_transport(name)!r}"
+        )
+    distribution = f"soma-transport-{name}"
+    class_name = "".join(word.capitalize() for word in name.split("-")) + "Transport"
+    return Names(name, class_name, distribution, distribution.replace("-", "_"))
+
+
+def _matched_filter(name: str) -> re.Match[str] | None:
+    match = _FILTER.fullmatch(name)
+    unusable = match is None or len(name) > _LONGEST or keyword.iskeyword(match[2])
+    return None if unusable else match
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)
+
+
+def _suggested_filter(name: str) -> str:
+    """A name in the wanted form that is as near to what came as can be."""
+    owner, _, class_name = name.rpartition(".")
+    suggested = "-".join(_words(owner.lower())) or "acme"
+    suggested += "." + "".join(word.capitalize() for word in _words(class_name))
+    return suggested if _matched_filter(suggested) else "acme.Center"
+
+
+def _suggested_transport(name: str) -> str:
+    suggested = "-".join(word.lower() for word in _words(name))
+    return suggested if _TRANSPORT.fullmatch(suggested) else "pigeon"
