@@ -1,0 +1,82 @@
+"""Many installed plugins: found by metadata alone, none of them imported before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIFTY = 50
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory with 50 distributions, whose filters and transports fail when imported."""
+    for number in range(FIFTY):
+        folder = tmp_path / f"acme_{number}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: acme-{number}\nVersion: 1.0\n"
+        )
+        (folder / "entry_points.txt").write_text(
+            f"[soma.filters]\nacme{number}.Thing = acme_{number}:Thing\n"
+            f"[soma.transports]\nacme{number} = acme_{number}:Wire\n"
+        )
+        (tmp_path / f"acme_{number}.py").write_text("raise AssertionError('it was imported')\n")
+    return tmp_path
+
+
+COUNT = """
+import json, sys
+from importlib import metadata
+read = []
+entry_points = metadata.entry_points
+def counted(**selection):
+    read.append(selection["group"])
+    return entry_points(**selection)
+metadata.entry_points = counted
+{code}
+print(json.dumps({{"read": read, "modules": sorted(sys.modules)}}))
+"""
+
+
+def observe(site: Path, code: str) -> dict[str, list[str]]:
+    """Which groups of entry points are read, and which modules imported, by some code."""
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [sys.executable, "-c", COUNT.format(code=code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+    )
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+LISTING = """
+from soma_core.discovery import installed_filters, installed_transports
+filters, transports = installed_filters().list(), installed_transports().list()
+assert sum(info.name.startswith("acme") for info in filters) == 50, filters
+assert sum(info.name.startswith("acme") for info in transports) == 50, transports
+"""
+CONNECTING = """
+import soma_core as soma
+with soma.connect("inline") as worker:
+    worker.ping()
+"""
+
+
+def test_importing_soma_reads_no_metadata_of_plugins(site):
+    assert observe(site, "import soma_core")["read"] == []
+
+
+@pytest.mark.parametrize("code", [LISTING, CONNECTING], ids=["listing", "connecting"])
+def test_fifty_plugins_are_found_without_importing_any_and_each_group_is_read_once(site, code):
+    seen = observe(site, code)
+    assert [name for name in seen["modules"] if name.startswith("acme")] == []
+    assert len(seen["read"]) == len(set(seen["read"]))
+    assert {"torch", "sklearn", "pandas"} & set(seen["modules"]) == set()
