@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 from pydantic import ValidationError
@@ -71,14 +71,10 @@ class Catalog:
     @cached_property
     def _claims(self) -> Mapping[str, list[EntryPoint]]:
         """The entry points of each name: one for each distribution that claims it."""
-        claims: dict[str, dict[str, EntryPoint]] = {}
+        claims: dict[str, list[EntryPoint]] = {}
         for entry_point in self._find(self.group):
-            by_distribution = claims.setdefault(entry_point.name, {})
-            by_distribution.setdefault(_distribution(entry_point)[0], entry_point)
-        return {
-            name: [entry_point for _, entry_point in sorted(claims[name].items())]
-            for name in sorted(claims)
-        }
+            claims.setdefault(entry_point.name, []).append(entry_point)
+        return {name: _one_for_each_distribution(claims[name]) for name in sorted(claims)}
 
     def names(self) -> list[str]:
         """The names that are installed, sorted."""
@@ -144,10 +140,27 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMES] or ["none"]) + (f" and {more} more" if more > 0 else "")
 
 
+def _one_for_each_distribution(claims: list[EntryPoint]) -> list[EntryPoint]:
+    """The first claim of each distribution; metadata is read only where there are several."""
+    if len(claims) == 1:
+        return claims
+    first: dict[str, EntryPoint] = {}
+    for entry_point in claims:
+        first.setdefault(_distribution(entry_point)[0], entry_point)
+    return [first[distribution] for distribution in sorted(first)]
+
+
 def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
     if entry_point.dist is None:
         return "an unknown distribution", "?"
-    return entry_point.dist.name, entry_point.dist.version
+    return _name_and_version(entry_point.dist)
+
+
+@cache
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Read once: a distribution parses its metadata anew each time that it is asked."""
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def _info(entry_point: EntryPoint, claims: Iterable[EntryPoint]) -> PluginInfo:

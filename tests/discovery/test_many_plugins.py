@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,18 +34,22 @@ def site(tmp_path: Path) -> Path:
 COUNT = """
 import json, sys
 from importlib import metadata
-read = []
+read, parsed = [], []
 entry_points = metadata.entry_points
 def counted(**selection):
     read.append(selection["group"])
     return entry_points(**selection)
 metadata.entry_points = counted
+whole = metadata.Distribution.metadata.fget
+metadata.Distribution.metadata = property(
+    lambda distribution: parsed.append(id(distribution)) or whole(distribution)
+)
 {code}
-print(json.dumps({{"read": read, "modules": sorted(sys.modules)}}))
+print(json.dumps({{"read": read, "parsed": parsed, "modules": sorted(sys.modules)}}))
 """
 
 
-def observe(site: Path, code: str) -> dict[str, list[str]]:
+def observe(site: Path, code: str) -> dict[str, list[Any]]:
     """Which groups of entry points are read, and which modules imported, by some code."""
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
@@ -68,6 +73,15 @@ import soma_core as soma
 with soma.connect("inline") as worker:
     worker.ping()
 """
+
+
+def test_connecting_parses_the_metadata_of_no_plugin(site):
+    assert len(observe(site, CONNECTING)["parsed"]) < FIFTY
+
+
+def test_listing_parses_the_metadata_of_each_distribution_once(site):
+    parsed = observe(site, LISTING)["parsed"]
+    assert len(parsed) == len(set(parsed))
 
 
 def test_importing_soma_reads_no_metadata_of_plugins(site):
