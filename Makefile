@@ -8,7 +8,7 @@ PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 2
 
-.PHONY: demo test lint types units wheel schemas clean
+.PHONY: demo test lint types units wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo
@@ -32,6 +32,13 @@ units: $(VENV)/.ready
 
 schemas: $(VENV)/.ready
 	$(BIN)/soma schema --out schemas --vectors schemas/vectors
+
+reference: $(VENV)/.ready
+	$(BIN)/python -m tools.reference
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
 $(VENV)/.ready: $(INPUTS)

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import soma_core as soma
+from tools import reference
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -54,3 +57,27 @@ def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_reference_is_what_the_models_say_now() -> None:
+    assert reference.PAGE.read_text() == reference.page(), "run `make reference`"
+
+
+def test_the_page_of_errors_has_a_remedy_for_every_error_and_every_code() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\|", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE
+    )
+    errors = {
+        name
+        for name in soma.__all__
+        if isinstance(getattr(soma, name), type) and issubclass(getattr(soma, name), soma.SomaError)
+    }
+    bases = {"SomaError", "PluginError", "TransportError"}
+    assert sorted(rows) == sorted((errors - bases) | {code.value for code in soma.ErrorCode})
+
+
+def test_every_claim_on_performance_and_faults_names_something_that_can_be_run() -> None:
+    text = (ROOT / "docs" / "comparison.md").read_text()
+    for path in re.findall(r"`pytest ([\w/]+)`", text):
+        assert (ROOT / path).exists(), path
+    assert (ROOT / "benchmarks" / "__main__.py").exists()

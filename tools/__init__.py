@@ -1,0 +1,1 @@
+"""tools: what writes parts of this repository from others; not shipped."""
