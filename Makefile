@@ -38,7 +38,7 @@ reference: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
 $(VENV)/.ready: $(INPUTS)
