@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +16,14 @@ from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.text import read_json, write_json
 
-__all__ = ["apply_gradients", "default_format", "get_gradients", "get_state", "set_state"]
+__all__ = [
+    "apply_gradients",
+    "default_format",
+    "get_gradients",
+    "get_state",
+    "set_state",
+    "snapshot",
+]
 
 _TYPED_ONLY = Pickles(allowed=False)
 
@@ -59,6 +67,27 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
         _load_state_dict(node, read(node, data))
 
 
+def snapshot(node: Node) -> Callable[[], None]:
+    """What a node's object holds now; calling it puts that back."""
+    obj, fields = node.obj, dict(getattr(node.obj, "__dict__", {}))
+    weights = _copied_weights(obj) if callable(getattr(obj, "load_state_dict", None)) else None
+
+    def undo() -> None:
+        node.obj = obj
+        if weights is not None:
+            _restore(obj.state_dict(), weights)
+        else:
+            vars(obj).update(fields)
+
+    return undo
+
+
+def _copied_weights(obj: Any) -> dict[str, Any]:
+    return {
+        key: value.clone() for key, value in obj.state_dict().items() if tensors.is_tensor(value)
+    }
+
+
 def _invalid(node: Node, message: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
@@ -80,11 +109,7 @@ def _load_state_dict(node: Node, weights: Any) -> None:
     load = getattr(node.obj, "load_state_dict", None)
     if not callable(load):
         raise _invalid(node, f"a {type(node.obj).__name__} has no load_state_dict")
-    before = {
-        key: value.clone()
-        for key, value in node.obj.state_dict().items()
-        if tensors.is_tensor(value)
-    }
+    before = _copied_weights(node.obj)
     try:
         load(weights)
     except Exception as error:

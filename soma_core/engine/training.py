@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,23 +14,29 @@ from soma_core.engine.chain import Chain
 from soma_core.engine.joint import train_step
 from soma_core.engine.nodes import Node
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["BatchedOutcome", "fit_batches", "fit_once"]
 
 _Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
 
 
-def fit_once(chain: Chain, x: Any, y: Any) -> tuple[Any, dict[str, Any], float | None]:
+def fit_once(
+    chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None
+) -> tuple[Any, dict[str, Any], float | None]:
     """Fit the nodes one by one, then train the differentiable ones together on one batch.
 
     Args:
         chain: The nodes.
         x: The data.
         y: The targets; without them nothing is trained by gradients.
+        optimizer: Steps the whole chain; None leaves it to the nodes' own.
 
     Returns:
         The output, the states of the nodes that were fitted apart, and the loss or None.
     """
-    return _fit_and_train(chain, x, y, _fit_anew)
+    return _fit_and_train(chain, x, y, _fit_anew, optimizer)
 
 
 def _fit_anew(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
@@ -38,12 +44,12 @@ def _fit_anew(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
 
 
 def _fit_and_train(
-    chain: Chain, x: Any, y: Any, fit: _Fit
+    chain: Chain, x: Any, y: Any, fit: _Fit, optimizer: torch.optim.Optimizer | None
 ) -> tuple[Any, dict[str, Any], float | None]:
     states, out = chain.fit_each(x, y, fit)
     if not chain.differentiable or y is None:
         return out, states, None
-    out, loss = train_step(chain, x, y)
+    out, loss = train_step(chain, x, y, optimizer)
     return out, states, loss
 
 
@@ -64,6 +70,7 @@ def fit_batches(
     shuffle: bool = False,
     seed: int | None = None,
     collect_all: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> BatchedOutcome:
     """Fit a chain batch by batch, over epochs.
 
@@ -77,6 +84,7 @@ def fit_batches(
         shuffle: Whether to draw another order of rows in each epoch.
         seed: Makes those orders repeatable.
         collect_all: Whether to keep the outputs of all rows of the last epoch.
+        optimizer: Steps the whole chain; None leaves it to the nodes' own.
     """
     order = np.random.default_rng(seed) if shuffle else None
     outcome = BatchedOutcome()
@@ -86,7 +94,7 @@ def fit_batches(
         outputs: list[tuple[Rows, Any]] = []
         for number, (rows, x, y) in enumerate(batches.epoch(order), start=1):
             chain.next_call()
-            outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit)
+            outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit, optimizer)
             if loss is not None:
                 losses.append((max(1, _length(rows)), loss))
             if collect_all and epoch == epochs:

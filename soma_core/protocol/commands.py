@@ -157,6 +157,8 @@ class CompositeFit(Command):
     y: Data = None
     return_states: bool = True
     """Whether the reply carries the states."""
+    optimizer: dict[str, Any] | None = None
+    """A class of ``torch.optim`` by ``name``, with its arguments, for the whole chain."""
 
 
 class BatchedFit(Command):
@@ -178,6 +180,8 @@ class BatchedFit(Command):
     """The output of the last batch, or those of all rows in the order sent."""
     return_states: bool = True
     """Whether the reply carries the states."""
+    optimizer: dict[str, Any] | None = None
+    """A class of ``torch.optim`` by ``name``, with its arguments, for the whole chain."""
 
 
 class GetState(Command):
@@ -187,6 +191,8 @@ class GetState(Command):
     node_id: NodeId
     format: StateFormat | None = None
     """Omitted: ``torch`` for a module; for others ``cloudpickle``, or ``value`` without pickle."""
+    full: bool = False
+    """Whether the reply carries what training needs to go on, too."""
 
 
 class SetState(Command):
@@ -200,11 +206,13 @@ class SetState(Command):
     """As for GET_STATE."""
     fit_state: State = None
     """Omitted: the learned state stays as it is."""
+    training_b64: Binary = None
+    """What GET_STATE returned with ``full``; omitted: optimizers and randomness stay as is."""
 
     @model_validator(mode="after")
     def _something_to_set(self) -> Self:
-        if not {"state_b64", "fit_state"} & self.model_fields_set:
-            raise ValueError("at least one of state_b64 and fit_state is needed")
+        if not {"state_b64", "fit_state", "training_b64"} & self.model_fields_set:
+            raise ValueError("at least one of state_b64, fit_state and training_b64 is needed")
         return self
 
 

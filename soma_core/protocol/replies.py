@@ -186,6 +186,8 @@ class GetStateReply(Reply):
     state_b64: Binary
     format: StateFormat
     fit_state: State = None
+    training_b64: Binary = None
+    """Optimizers, schedulers and random numbers; absent unless ``full`` was asked for."""
 
 
 class SetStateReply(Reply):
