@@ -453,6 +453,32 @@ class Worker:
                 self._ledger.holds(node_id, data, "torch")
         return result
 
+    def compute_gradients(
+        self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
+    ) -> tuple[float, dict[str, bytes]]:
+        """The loss of a chain on one batch and its gradients; nothing is fitted or stepped.
+
+        Args:
+            node_ids: The nodes in order, at least one of them differentiable.
+            x: The training data.
+            y: The targets.
+            timeout: Seconds.
+
+        Returns:
+            The loss, and the gradients of each node that has some, for :meth:`apply_gradients`.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {
+                "node_ids": list(node_ids),
+                "data": encoder.encode(x),
+                "y": encoder.encode(y),
+                "step": False,
+            }
+
+        reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids)
+        return reply.required("loss"), reply.binaries("gradients")
+
     def batched_fit(
         self,
         node_ids: Sequence[str],
@@ -656,13 +682,19 @@ class Worker:
         return reply.binary("gradients_b64")
 
     def apply_gradients(
-        self, node_id: str, gradients: bytes, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        gradients: bytes,
+        *,
+        optimizer: Mapping[str, Any] | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> list[str]:
         """Set the gradients of a node's parameters, all or none, and step its optimizer.
 
         Args:
             node_id: The node.
             gradients: What :meth:`get_gradients` returned, or ``torch.save`` of a dict by name.
+            optimizer: As for :meth:`composite_fit`, over this node alone.
             timeout: Seconds.
 
         Returns:
@@ -670,7 +702,8 @@ class Worker:
         """
 
         def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
+            fields = {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
+            return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
 
         reply = self._ask("APPLY_GRADIENTS", build, timeout, node_id=node_id, node_ids=(node_id,))
         self._changed([node_id], "apply_gradients")

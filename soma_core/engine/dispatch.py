@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from soma_core.engine import states, tensors
 from soma_core.engine.batches import Batches
 from soma_core.engine.chain import Chain
+from soma_core.engine.joint import compute_gradients
 from soma_core.engine.loading import FilterRegistry, load_node
 from soma_core.engine.nodes import Node, NodeTable
 from soma_core.engine.optimizers import Optimizers
@@ -181,6 +182,8 @@ class Engine:
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
         """Fit a chain, and train its differentiable nodes together."""
         chain = self._chain(command.node_ids)
+        if not command.step:
+            return self._gradients(chain, command)
         optimizer = self._optimizer(chain, command)
         out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
         reply = r.CompositeFitReply.of(result=out, loss=loss, states={})
@@ -192,6 +195,20 @@ class Engine:
             }
             reply.fit_states = fit_states
         return reply
+
+    def _gradients(self, chain: Chain, command: c.CompositeFit) -> r.CompositeFitReply:
+        if command.y is None or not chain.differentiable or command.optimizer is not None:
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                "step: gradients alone need y and a differentiable node, and no optimizer",
+            )
+        _, loss = compute_gradients(chain, command.data, command.y)
+        found = {
+            node.node_id: states.get_gradients(node)
+            for node in chain.nodes
+            if any(parameter.grad is not None for parameter in tensors.parameters(node))
+        }
+        return r.CompositeFitReply.of(loss=loss, states={}, gradients=found)
 
     def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:
         """Fit a chain batch by batch."""
@@ -244,7 +261,9 @@ class Engine:
     def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
         """Set the gradients of a node's parameters, and step its optimizer."""
         node = self.nodes.get(command.node_id)
-        updated = states.apply_gradients(node, command.gradients_b64)
+        spec = command.optimizer
+        optimizer = None if spec is None else self._optimizers.over([node], spec)
+        updated = states.apply_gradients(node, command.gradients_b64, optimizer)
         return r.ApplyGradientsReply.of(updated=updated)
 
     def ping(self, command: c.Ping) -> r.PingReply:

@@ -246,8 +246,13 @@ def get_gradients(node: Node) -> bytes:
     return _TYPED_ONLY.dump_weights(found)
 
 
-def apply_gradients(node: Node, data: bytes) -> list[str]:
+def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]:
     """Set the gradients of a node's parameters, all or none, and step its optimizer.
+
+    Args:
+        node: The node.
+        data: The gradients by parameter name, in torch's format.
+        optimizer: Steps the node, and uses the gradients up, instead of the node's own.
 
     Returns:
         The names of the parameters that received a gradient.
@@ -263,9 +268,13 @@ def apply_gradients(node: Node, data: bytes) -> list[str]:
     for name, gradient in gradients.items():
         parameter = parameters[name]
         parameter.grad = gradient.to(device=parameter.device, dtype=parameter.dtype)
-    optimizer = getattr(node.obj, "optimizer", None)
+    stepped = getattr(node.obj, "optimizer", None) if optimizer is None else optimizer
+    if stepped is not None:
+        node.call(stepped.step)
+        if node.trained_jointly:  # what it learned is in its parameters now
+            node.state = {}
     if optimizer is not None:
-        node.call(optimizer.step)
+        node.call(optimizer.zero_grad)
     return list(gradients)
 
 

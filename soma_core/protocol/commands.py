@@ -159,6 +159,8 @@ class CompositeFit(Command):
     """Whether the reply carries the states."""
     optimizer: dict[str, Any] | None = None
     """A class of ``torch.optim`` by ``name``, with its arguments, for the whole chain."""
+    step: bool = True
+    """False: nothing is fitted or stepped; the reply carries gradients instead of the output."""
 
 
 class BatchedFit(Command):
@@ -229,6 +231,8 @@ class ApplyGradients(Command):
     cmd: Literal["APPLY_GRADIENTS"] = Field()
     node_id: NodeId
     gradients_b64: Binary
+    optimizer: dict[str, Any] | None = None
+    """As for COMPOSITE_FIT: steps this node instead of its own optimizer."""
 
 
 class Ping(Command):
