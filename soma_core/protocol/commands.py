@@ -209,12 +209,12 @@ class SetState(Command):
     fit_state: State = None
     """Omitted: the learned state stays as it is."""
     training_b64: Binary = None
-    """What GET_STATE returned with ``full``; omitted: optimizers and randomness stay as is."""
+    """What GET_STATE returned with ``full``; omitted: optimizers and randomness stay as they are."""
 
     @model_validator(mode="after")
     def _something_to_set(self) -> Self:
-        if not {"state_b64", "fit_state", "training_b64"} & self.model_fields_set:
-            raise ValueError("at least one of state_b64, fit_state and training_b64 is needed")
+        if not {"state_b64", "fit_state"} & self.model_fields_set:
+            raise ValueError("at least one of state_b64 and fit_state is needed")
         return self
 
 
