@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soma_core import progress
+from soma_core.engine import tensors
 from soma_core.engine.batches import Batches, Rows, join_rows
 from soma_core.engine.chain import Chain
 from soma_core.engine.joint import train_step
 from soma_core.engine.nodes import Node
+from soma_core.filters import StreamMode
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +77,8 @@ def fit_batches(
     """Fit a chain batch by batch, over epochs.
 
     A node with ``partial_fit(x, y, state)`` accumulates; another is fitted anew on each batch,
-    and its last state stands.
+    and its last state stands. One whose stream mode is ``Barrier`` is fitted once, before the
+    first epoch, on all the data; what comes before it in the chain is fitted by then, too.
 
     Args:
         chain: The nodes.
@@ -89,6 +92,7 @@ def fit_batches(
     order = np.random.default_rng(seed) if shuffle else None
     outcome = BatchedOutcome()
     fit = _BatchFit()
+    _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
         losses: list[tuple[int, float]] = []
         outputs: list[tuple[Rows, Any]] = []
@@ -113,17 +117,58 @@ def fit_batches(
 
 
 class _BatchFit:
-    """Fits one node on one batch, going on from the last batch where the node can."""
+    """Fits one node on one batch, going on from the last batch where the node can.
+
+    Attributes:
+        finished: The nodes that are fitted no more.
+    """
 
     def __init__(self) -> None:
         self._states: dict[str, Any] = {}
+        self.finished: set[str] = set()
 
     def __call__(self, node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+        if node.node_id in self.finished:
+            return node.state
         if not callable(getattr(node.obj, "partial_fit", None)):
             return node.fit(x, y, lengths)
         state = node.partial_fit(x, y, self._states.get(node.node_id, {}), lengths)
         self._states[node.node_id] = state
         return state
+
+
+def _fit_barriers(chain: Chain, batches: Batches, fit: _BatchFit) -> None:
+    """Fit the nodes up to the last one that needs all the data at once, level by level."""
+    places = [index for index, node in enumerate(chain.nodes) if _is_barrier(node)]
+    if not places:
+        return
+    before = chain.nodes[: places[-1] + 1]
+    x = chain.enter(batches.x)
+    for node, following in zip(before, [*before[1:], None], strict=True):
+        level = Batches(x, batches.y, batches.size)
+        if _is_barrier(node):
+            node.fit(x, batches.y, {})
+        elif node.fitted_apart:
+            for _, rows_x, rows_y in level.epoch():
+                fit(node, rows_x, rows_y, {})
+        if node.fitted_apart:
+            fit.finished.add(node.node_id)
+        if following is not None:
+            x = _passed_on(chain, node, level)
+
+
+def _is_barrier(node: Node) -> bool:
+    return node.fitted_apart and node.meta.stream_mode is StreamMode.BARRIER
+
+
+def _passed_on(chain: Chain, node: Node, level: Batches) -> Any:
+    """What a node makes of all the data, batch by batch."""
+    parts: list[tuple[Rows, Any]] = []
+    for rows, x, _ in level.epoch():
+        chain.next_call()
+        with tensors.no_gradients(chain.nodes):
+            parts.append((rows, chain.step(node, x, node.state)))
+    return join_rows(parts, f"a Barrier after node {node.node_id!r}")
 
 
 def _length(rows: Rows) -> int:

@@ -209,7 +209,7 @@ class SetState(Command):
     fit_state: State = None
     """Omitted: the learned state stays as it is."""
     training_b64: Binary = None
-    """What GET_STATE returned with ``full``; omitted: optimizers and randomness stay as they are."""
+    """What GET_STATE returned with ``full``; omitted: optimizers stay as they are."""
 
     @model_validator(mode="after")
     def _something_to_set(self) -> Self:
