@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import Enum
 from pathlib import Path
@@ -19,7 +19,7 @@ from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
 from soma_core.conversation import Progress, Reply
 from soma_core.discovery import installed_transports
 from soma_core.errors import ErrorCode, RemoteError, SomaError
-from soma_core.filters import Filter, FilterKind, FilterMeta
+from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins
@@ -36,6 +36,7 @@ from soma_core.results import (
     Pong,
     WorkerStatus,
 )
+from soma_core.streaming import stream
 from soma_core.transport import ExitStatus, Transport
 from soma_core.usage import process_usage
 
@@ -403,6 +404,39 @@ class Worker:
             return fields
 
         return self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids).data("result")
+
+    def stream(
+        self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
+    ) -> Generator[Any, None, None]:
+        """Run chunks of data through a chain of nodes, each when its result is asked for.
+
+        Nodes treat the chunks as their stream mode says: ``FixedState`` each alike; ``Evolving``
+        learns from each by ``partial_fit`` before it runs, going on from what it learned last;
+        ``Barrier`` is given all of them at once, gathered here. Without a Barrier no more than
+        one chunk is held. Between two chunks the worker is free for other calls.
+
+        Args:
+            node_ids: The nodes in order, at least one.
+            chunks: The data, from any iterable; closed when the stream is.
+            timeout: Seconds for each command.
+
+        Returns:
+            A generator of results; closing it early ends the stream.
+        """
+        modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
+        evolving = {key for key, mode in modes.items() if mode is StreamMode.EVOLVING}
+        barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}
+
+        def run(segment: Sequence[str], x: Any) -> Any:
+            def build(encoder: FrameEncoder) -> dict[str, Any]:
+                fields = {"node_ids": list(segment), "data": encoder.encode(x)}
+                return {**fields, "evolve": True} if evolving & set(segment) else fields
+
+            reply = self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=segment)
+            self._changed([key for key in segment if key in evolving], "stream")
+            return reply.data("result")
+
+        return stream(list(node_ids), chunks, barriers, run)
 
     def composite_fit(
         self,

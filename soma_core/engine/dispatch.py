@@ -176,7 +176,7 @@ class Engine:
         """Run a chain."""
         chain = self._chain(command.node_ids)
         with tensors.no_gradients(chain.nodes):
-            out = chain.run(command.data, command.states or {})
+            out = chain.run(command.data, command.states or {}, evolve=command.evolve)
         return r.CompositeForwardReply.of(result=tensors.detached(out))
 
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:

@@ -146,6 +146,8 @@ class CompositeForward(Command):
     data: Data = None
     states: States = None
     """States by node id; a node that is not named uses the one that it learned last."""
+    evolve: bool = False
+    """Whether Evolving nodes learn from the data, by ``partial_fit``, before they run."""
 
 
 class CompositeFit(Command):
