@@ -11,13 +11,21 @@ import soma_core as soma
 
 
 @pytest.fixture(scope="session", params=["inline", "stdio", "socket"])
-def worker(request) -> Iterator[soma.Worker]:
-    """One worker of each transport; a test loads its filters, which forgets those before."""
+def warm(request) -> Iterator[soma.Worker]:
+    """One worker of each transport for all tests."""
     options = {}
     if request.param == "socket":
         options["path"] = request.getfixturevalue("shared_socket_daemon").path
     with soma.connect(request.param, **options) as connected:
         yield connected
+
+
+@pytest.fixture
+def worker(warm: soma.Worker) -> Iterator[soma.Worker]:
+    """A worker without nodes, over each transport."""
+    yield warm
+    if warm.node_ids:
+        warm.unload(warm.node_ids)
 
 
 @pytest.fixture

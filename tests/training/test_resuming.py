@@ -69,7 +69,6 @@ def test_a_checkpoint_resumes_in_another_worker(
     worker.load_checkpoint(tmp_path / "it.ckpt")
     assert losses(worker, CHAIN, data, 4, optimizer) == uninterrupted
     assert [path.name for path in tmp_path.iterdir()] == ["it.ckpt"]
-    worker.unload(FILTERS)
 
 
 def test_schedulers_and_the_random_numbers_of_the_process_are_resumed(
