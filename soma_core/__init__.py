@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from soma_core.data_parallel import DataParallel, average_states
     from soma_core.errors import (
         ChannelClosed,
         DeadlineExceeded,
@@ -54,6 +55,7 @@ __all__ = [
     "Bytes",
     "ChannelClosed",
     "CompositeFitResult",
+    "DataParallel",
     "DataType",
     "DeadlineExceeded",
     "Dimension",
@@ -95,6 +97,7 @@ __all__ = [
     "WorkerId",
     "WorkerPool",
     "WorkerStatus",
+    "average_states",
     "connect",
     "hookimpl",
 ]
@@ -153,6 +156,7 @@ _MODULES = {
         "WorkerStatus",
     ),
     "soma_core.worker": ("RemoteFilter", "Worker", "connect"),
+    "soma_core.data_parallel": ("DataParallel", "average_states"),
     "soma_core.pool": ("WorkerPool",),
     "soma_core.recording": ("Recording",),
 }

@@ -61,6 +61,7 @@ class _Node:
     meta: FilterMeta
     data: tuple[bytes, str | None] | None = None
     learned: _Kept | None = None
+    training: bytes | None = None
     unheld: str | None = None
     lost: str | None = None
 
@@ -108,11 +109,17 @@ class Ledger:
             node.unheld = None
         node.learned, node.lost = _Kept.of(state, self._pickles), None
 
-    def holds(self, node_id: str, data: bytes, format: str | None) -> None:
-        """What a node's object holds was sent or fetched."""
+    def holds(
+        self, node_id: str, data: bytes, format: str | None, training: bytes | None = None
+    ) -> None:
+        """What a node's object holds was sent or fetched, with what its training needs or not.
+
+        Optimizers that are held no longer begin anew after a restart.
+        """
         node = self._nodes.get(node_id)
         if node is not None:
             node.data, node.unheld, node.lost = (data, format), None, None
+            node.training = training
 
     def holds_learned(self, node_id: str, state: Any) -> None:
         """What a node learned was sent or fetched."""
@@ -138,7 +145,7 @@ class Ledger:
             for node in self._nodes.values():
                 if node.unheld is not None:
                     node.lost, node.unheld = node.unheld, None
-                    node.data = node.learned = None
+                    node.data = node.learned = node.training = None
 
     def check(self, node_ids: Iterable[str]) -> None:
         """Refuse to use nodes whose newest state is lost.
@@ -177,6 +184,8 @@ class Ledger:
                 fields |= {"format": format} if format is not None else {}
             if node.learned is not None:
                 fields["fit_state"] = encoder.encode(node.learned.state(self._pickles))
+            if node.training is not None:
+                fields["training_b64"] = encoder.binary(node.training)
             return fields
 
         return build

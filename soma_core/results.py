@@ -52,11 +52,13 @@ class NodeState:
         data: The object's state, as bytes.
         format: How it is written: ``torch``, ``cloudpickle``, ``value`` or ``safetensors``.
         fit_state: The state that ``fit`` returned last.
+        training: Optimizers, schedulers and random numbers, as bytes; None unless asked for.
     """
 
     data: bytes
     format: StateFormat
     fit_state: Any = None
+    training: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import Enum
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from soma_core.acceptance import FilterLike, adapt, check_filter
+from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
 from soma_core.conversation import Progress, Reply
 from soma_core.discovery import installed_transports
 from soma_core.errors import ErrorCode, RemoteError, SomaError
-from soma_core.filters import Filter, FilterKind, FilterMeta
+from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins
@@ -34,6 +36,7 @@ from soma_core.results import (
     Pong,
     WorkerStatus,
 )
+from soma_core.streaming import stream
 from soma_core.transport import ExitStatus, Transport
 from soma_core.usage import process_usage
 
@@ -216,6 +219,7 @@ class Worker:
         self._ledger = Ledger(self._pickles) if restart == "on-crash" else None
         self._by_value: dict[str, ModuleType] = {}
         self._metas: dict[str, FilterMeta] = {}
+        self._registered: set[str] = set()
         self._exit_told = False
         self._incarnations = Incarnations(
             transport,
@@ -286,6 +290,8 @@ class Worker:
             for node_id, meta in reply.required("filters").items()
         }
         self._metas.update(metas)
+        named = {node_id for node_id, item in adapted.items() if isinstance(item, str | tuple)}
+        self._registered = (self._registered - adapted.keys()) | named
         if self._ledger is not None:
             self._ledger.loaded(sources, metas)
         return metas
@@ -399,6 +405,39 @@ class Worker:
 
         return self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids).data("result")
 
+    def stream(
+        self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
+    ) -> Generator[Any, None, None]:
+        """Run chunks of data through a chain of nodes, each when its result is asked for.
+
+        Nodes treat the chunks as their stream mode says: ``FixedState`` each alike; ``Evolving``
+        learns from each by ``partial_fit`` before it runs, going on from what it learned last;
+        ``Barrier`` is given all of them at once, gathered here. Without a Barrier no more than
+        one chunk is held. Between two chunks the worker is free for other calls.
+
+        Args:
+            node_ids: The nodes in order, at least one.
+            chunks: The data, from any iterable; closed when the stream is.
+            timeout: Seconds for each command.
+
+        Returns:
+            A generator of results; closing it early ends the stream.
+        """
+        modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
+        evolving = {key for key, mode in modes.items() if mode is StreamMode.EVOLVING}
+        barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}
+
+        def run(segment: Sequence[str], x: Any) -> Any:
+            def build(encoder: FrameEncoder) -> dict[str, Any]:
+                fields = {"node_ids": list(segment), "data": encoder.encode(x)}
+                return {**fields, "evolve": True} if evolving & set(segment) else fields
+
+            reply = self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=segment)
+            self._changed([key for key in segment if key in evolving], "stream")
+            return reply.data("result")
+
+        return stream(list(node_ids), chunks, barriers, run)
+
     def composite_fit(
         self,
         node_ids: Sequence[str],
@@ -406,6 +445,7 @@ class Worker:
         y: Any = None,
         *,
         return_states: bool = True,
+        optimizer: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         timeout: Timeout = DEFAULT,
     ) -> CompositeFitResult:
@@ -416,17 +456,21 @@ class Worker:
             x: The training data.
             y: The targets; without them nothing is trained by gradients.
             return_states: Whether the states travel back.
+            optimizer: What steps the whole chain instead of the optimizers that nodes own: a
+                class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
+                The worker keeps its moments for the chain's next command.
             progress: Called with what the filters report while they run.
             timeout: Seconds.
         """
 
         def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {
+            fields = {
                 "node_ids": list(node_ids),
                 "data": encoder.encode(x),
                 "y": encoder.encode(y),
                 "return_states": return_states,
             }
+            return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
 
         reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=progress)
         result = CompositeFitResult(
@@ -443,6 +487,32 @@ class Worker:
                 self._ledger.holds(node_id, data, "torch")
         return result
 
+    def compute_gradients(
+        self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
+    ) -> tuple[float, dict[str, bytes]]:
+        """The loss of a chain on one batch and its gradients; nothing is fitted or stepped.
+
+        Args:
+            node_ids: The nodes in order, at least one of them differentiable.
+            x: The training data.
+            y: The targets.
+            timeout: Seconds.
+
+        Returns:
+            The loss, and the gradients of each node that has some, for :meth:`apply_gradients`.
+        """
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {
+                "node_ids": list(node_ids),
+                "data": encoder.encode(x),
+                "y": encoder.encode(y),
+                "step": False,
+            }
+
+        reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids)
+        return reply.required("loss"), reply.binaries("gradients")
+
     def batched_fit(
         self,
         node_ids: Sequence[str],
@@ -455,6 +525,7 @@ class Worker:
         seed: int | None = None,
         collect: Literal["last", "all"] = "last",
         return_states: bool = True,
+        optimizer: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         timeout: Timeout = DEFAULT,
     ) -> BatchedFitResult:
@@ -470,6 +541,9 @@ class Worker:
             seed: Makes those orders repeatable.
             collect: Return the output of the last batch, or of all rows.
             return_states: Whether the states travel back.
+            optimizer: What steps the whole chain instead of the optimizers that nodes own: a
+                class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
+                The worker keeps its moments for the chain's next command.
             progress: Called after each batch with epoch, epochs, batch, batches and loss.
             timeout: Seconds.
         """
@@ -485,6 +559,8 @@ class Worker:
                 "collect": collect,
                 "return_states": return_states,
             }
+            if optimizer is not None:
+                fields["optimizer"] = dict(optimizer)
             return fields if seed is None else {**fields, "seed": seed}
 
         reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=progress)
@@ -500,7 +576,12 @@ class Worker:
         return result
 
     def get_state(
-        self, node_id: str, *, format: StateFormat | None = None, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        *,
+        format: StateFormat | None = None,
+        full: bool = False,
+        timeout: Timeout = DEFAULT,
     ) -> NodeState:
         """Fetch what a node's object holds, and what the node learned.
 
@@ -508,17 +589,22 @@ class Worker:
             node_id: The node.
             format: How to write it; None chooses ``torch`` for what has a ``state_dict``, else
                 ``cloudpickle``, or ``value`` where pickle is off.
+            full: Whether optimizers, schedulers and random numbers come with it, so that
+                training resumed from it equals training that never stopped.
             timeout: Seconds.
         """
 
         def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {"node_id": node_id} | ({"format": format} if format else {})
+            fields: dict[str, Any] = {"node_id": node_id}
+            fields |= {"format": format} if format else {}
+            return fields | ({"full": True} if full else {})
 
         reply = self._ask("GET_STATE", build, timeout, node_id=node_id, node_ids=(node_id,))
         state = NodeState(
             data=reply.binary("state_b64"),
             format=reply.required("format"),
             fit_state=reply.state("fit_state"),
+            training=reply.binary("training_b64") if full else None,
         )
         self._holds(node_id, state)
         return state
@@ -548,6 +634,8 @@ class Worker:
                 fields["format"] = chosen
             if isinstance(state, NodeState):
                 fields["fit_state"] = encoder.encode(state.fit_state)
+                if state.training is not None:
+                    fields["training_b64"] = encoder.binary(state.training)
             return fields
 
         self._ask("SET_STATE", build, timeout, node_id=node_id)
@@ -555,6 +643,66 @@ class Worker:
             self._holds(node_id, state)
         elif self._ledger is not None:
             self._ledger.holds(node_id, bytes(state), format)
+
+    def save_checkpoint(self, path: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> None:
+        """Write the full states of all nodes to one file, which is replaced whole or not at all.
+
+        Training that goes on from it equals training that never stopped. Parameters, optimizers
+        and registered filters are in it without pickles; an object that was loaded as a pickle
+        and is no module is a pickle in it too. No other thread should train meanwhile.
+
+        Args:
+            path: The file.
+            timeout: Seconds for each node.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        nodes = {
+            node_id: Saved(meta.name, self._full_state(node_id, timeout))
+            for node_id, meta in self._metas.items()
+        }
+        write_checkpoint(Path(path), nodes, self._pickles)
+
+    def _full_state(self, node_id: str, timeout: Timeout) -> NodeState:
+        if node_id in self._registered:
+            for format in ("torch", "value"):
+                with suppress(RemoteError):  # then it has no state of that format
+                    return self.get_state(node_id, format=format, full=True, timeout=timeout)
+        return self.get_state(node_id, full=True, timeout=timeout)
+
+    def load_checkpoint(self, path: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> None:
+        """Put back what :meth:`save_checkpoint` wrote, into all nodes or none.
+
+        The worker must hold the same nodes, loaded before. Only read a file that you trust:
+        it may hold pickles, which ``pickle="never"`` refuses.
+
+        Args:
+            path: The file.
+            timeout: Seconds for each node.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is no checkpoint, or its nodes are not those of this worker.
+        """
+        saved = read_checkpoint(Path(path), self._pickles)
+        here = {node_id: meta.name for node_id, meta in self._metas.items()}
+        there = {node_id: item.filter for node_id, item in saved.items()}
+        if here != there:
+            raise ValueError(
+                f"{os.fspath(path)} holds the nodes {there}, this worker {here} (filters by node "
+                "id); load the same filters under the same ids first"
+            )
+        before = {node_id: self._full_state(node_id, timeout) for node_id in saved}
+        done: list[str] = []
+        try:
+            for node_id, item in saved.items():
+                self.set_state(node_id, item.state, timeout=timeout)
+                done.append(node_id)
+        except RemoteError:
+            for node_id in done:
+                self.set_state(node_id, before[node_id], timeout=timeout)
+            raise
 
     def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> bytes:
         """Fetch the gradients of a node's parameters, as ``torch.save`` wrote them by name."""
@@ -568,13 +716,19 @@ class Worker:
         return reply.binary("gradients_b64")
 
     def apply_gradients(
-        self, node_id: str, gradients: bytes, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        gradients: bytes,
+        *,
+        optimizer: Mapping[str, Any] | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> list[str]:
         """Set the gradients of a node's parameters, all or none, and step its optimizer.
 
         Args:
             node_id: The node.
             gradients: What :meth:`get_gradients` returned, or ``torch.save`` of a dict by name.
+            optimizer: As for :meth:`composite_fit`, over this node alone.
             timeout: Seconds.
 
         Returns:
@@ -582,7 +736,8 @@ class Worker:
         """
 
         def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
+            fields = {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
+            return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
 
         reply = self._ask("APPLY_GRADIENTS", build, timeout, node_id=node_id, node_ids=(node_id,))
         self._changed([node_id], "apply_gradients")
@@ -656,7 +811,7 @@ class Worker:
 
     def _holds(self, node_id: str, state: NodeState) -> None:
         if self._ledger is not None:
-            self._ledger.holds(node_id, bytes(state.data), state.format)
+            self._ledger.holds(node_id, bytes(state.data), state.format, state.training)
             self._ledger.holds_learned(node_id, state.fit_state)
 
     def shutdown(self) -> None:

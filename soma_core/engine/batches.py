@@ -32,7 +32,7 @@ class Batches:
     """
 
     def __init__(self, x: Any, y: Any, size: int) -> None:
-        self._x, self._y, self._size = x, y, size
+        self.x, self.y, self.size = x, y, size
         lengths = {**_lengths("data", x), **_lengths("y", y)}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
@@ -49,10 +49,10 @@ class Batches:
             shuffle: Draws the order of the rows; None keeps it, and cuts without copying.
         """
         order = None if shuffle is None or not self.rows else shuffle.permutation(self.rows)
-        for start in range(0, self.count * self._size, self._size):
-            end = min(start + self._size, self.rows)
+        for start in range(0, self.count * self.size, self.size):
+            end = min(start + self.size, self.rows)
             rows: Rows = slice(start, end) if order is None else order[start:end]
-            yield rows, _take(self._x, rows), _take(self._y, rows)
+            yield rows, _take(self.x, rows), _take(self.y, rows)
 
 
 def _lengths(name: str, value: Any) -> dict[str, int]:
@@ -92,11 +92,12 @@ def _take(value: Any, rows: Rows) -> Any:
     return value[rows]
 
 
-def join_rows(parts: list[tuple[Rows, Any]]) -> Any:
+def join_rows(parts: list[tuple[Rows, Any]], purpose: str = "collect='all'") -> Any:
     """Put the outputs of batches together, each row where its input row stood.
 
     Args:
         parts: For each batch, which rows it had and its output.
+        purpose: What needs them together, for the error.
 
     Raises:
         ProtocolError: ``filter_failed``: an output does not have one row per input row.
@@ -108,7 +109,7 @@ def join_rows(parts: list[tuple[Rows, Any]]) -> Any:
         if not _has_rows(out) or _row_count(out) != wanted:
             raise ProtocolError(
                 ErrorCode.FILTER_FAILED,
-                "collect='all' needs one output row for each input row; "
+                f"{purpose} needs one output row for each input row; "
                 f"a batch of {wanted} rows gave {_describe(out)}",
                 remote_type="ValueError",
             )

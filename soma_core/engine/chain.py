@@ -7,6 +7,7 @@ from typing import Any
 
 from soma_core.engine import tensors
 from soma_core.engine.nodes import Node
+from soma_core.filters import StreamMode
 
 __all__ = ["Chain"]
 
@@ -45,6 +46,8 @@ class Chain:
         x: Any,
         states: Mapping[str, Any],
         watch: Callable[[Node, Any, Any], None] | None = None,
+        *,
+        evolve: bool = False,
     ) -> Any:
         """Run all nodes.
 
@@ -52,9 +55,12 @@ class Chain:
             x: The data.
             states: States by node id; a node without one uses what it learned last.
             watch: Called after each node with its input and its output.
+            evolve: Whether Evolving nodes learn from their input before they run.
         """
         x = self.enter(x)
         for node in self.nodes:
+            if evolve and node.trainable and node.meta.stream_mode is StreamMode.EVOLVING:
+                node.partial_fit(x, None, node.state, self._lengths)
             out = self.step(node, x, states.get(node.node_id, node.state))
             if watch is not None:
                 watch(node, x, out)

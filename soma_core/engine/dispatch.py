@@ -14,8 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from soma_core.engine import states, tensors
 from soma_core.engine.batches import Batches
 from soma_core.engine.chain import Chain
+from soma_core.engine.joint import compute_gradients
 from soma_core.engine.loading import FilterRegistry, load_node
 from soma_core.engine.nodes import Node, NodeTable
+from soma_core.engine.optimizers import Optimizers
+from soma_core.engine.resuming import get_training, set_training
 from soma_core.engine.training import fit_batches, fit_once
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.plugins import PluginSet
@@ -70,6 +73,7 @@ class Engine:
         used = plugins is not None and plugins.take_part_in_execution()
         self._plugins = plugins if used else None
         self.nodes = NodeTable()
+        self._optimizers = Optimizers()
         self.incarnation = uuid.uuid4().hex
         self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {
             c.Hello: self.hello,
@@ -142,11 +146,13 @@ class Engine:
         """Load all filters of the command, or none."""
         loaded = [load_node(spec, self._registry, self._pickles) for spec in command.filters]
         self.nodes.add(loaded)
+        self._optimizers.forget(node.node_id for node in loaded)
         return r.LoadReply.of(filters={node.node_id: node.meta for node in loaded})
 
     def unload(self, command: c.Unload) -> r.UnloadReply:
         """Forget nodes."""
         self.nodes.remove(command.node_ids)
+        self._optimizers.forget(command.node_ids)
         return r.UnloadReply.of(node_ids=command.node_ids)
 
     def list_nodes(self, command: c.ListNodes) -> r.ListReply:
@@ -170,13 +176,16 @@ class Engine:
         """Run a chain."""
         chain = self._chain(command.node_ids)
         with tensors.no_gradients(chain.nodes):
-            out = chain.run(command.data, command.states or {})
+            out = chain.run(command.data, command.states or {}, evolve=command.evolve)
         return r.CompositeForwardReply.of(result=tensors.detached(out))
 
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
         """Fit a chain, and train its differentiable nodes together."""
         chain = self._chain(command.node_ids)
-        out, fit_states, loss = fit_once(chain, command.data, command.y)
+        if not command.step:
+            return self._gradients(chain, command)
+        optimizer = self._optimizer(chain, command)
+        out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
         reply = r.CompositeFitReply.of(result=out, loss=loss, states={})
         if command.return_states:
             reply.states = {
@@ -187,15 +196,31 @@ class Engine:
             reply.fit_states = fit_states
         return reply
 
+    def _gradients(self, chain: Chain, command: c.CompositeFit) -> r.CompositeFitReply:
+        if command.y is None or not chain.differentiable or command.optimizer is not None:
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                "step: gradients alone need y and a differentiable node, and no optimizer",
+            )
+        _, loss = compute_gradients(chain, command.data, command.y)
+        found = {
+            node.node_id: states.get_gradients(node)
+            for node in chain.nodes
+            if any(parameter.grad is not None for parameter in tensors.parameters(node))
+        }
+        return r.CompositeFitReply.of(loss=loss, states={}, gradients=found)
+
     def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:
         """Fit a chain batch by batch."""
+        chain = self._chain(command.node_ids)
         outcome = fit_batches(
-            self._chain(command.node_ids),
+            chain,
             Batches(command.data, command.y, command.batch_size),
             epochs=command.epochs,
             shuffle=command.shuffle,
             seed=command.seed,
             collect_all=command.collect == "all",
+            optimizer=self._optimizer(chain, command),
         )
         returned = outcome.states if command.return_states else {}
         return r.BatchedFitReply.of(result=outcome.result, states=returned, losses=outcome.losses)
@@ -205,14 +230,25 @@ class Engine:
         node = self.nodes.get(command.node_id)
         format = command.format or states.default_format(node, self._pickles)
         data = states.get_state(node, format, self._pickles)
-        return r.GetStateReply.of(state_b64=data, format=format, fit_state=node.state)
+        reply = r.GetStateReply.of(state_b64=data, format=format, fit_state=node.state)
+        if command.full:
+            reply.training_b64 = get_training(node, self._optimizers)
+        return reply
 
     def set_state(self, command: c.SetState) -> r.SetStateReply:
         """Put back what GET_STATE returned."""
         node = self.nodes.get(command.node_id)
+        resumes = "training_b64" in command.model_fields_set
+        undo = states.snapshot(node) if resumes else None
         if "state_b64" in command.model_fields_set:
             format = command.format or states.default_format(node, self._pickles)
             states.set_state(node, command.state_b64, format, self._pickles)
+        if undo is not None:
+            try:
+                set_training(node, command.training_b64, self._optimizers)
+            except BaseException:
+                undo()
+                raise
         if "fit_state" in command.model_fields_set:
             node.state = command.fit_state
         return r.SetStateReply.of()
@@ -225,7 +261,9 @@ class Engine:
     def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
         """Set the gradients of a node's parameters, and step its optimizer."""
         node = self.nodes.get(command.node_id)
-        updated = states.apply_gradients(node, command.gradients_b64)
+        spec = command.optimizer
+        optimizer = None if spec is None else self._optimizers.over([node], spec)
+        updated = states.apply_gradients(node, command.gradients_b64, optimizer)
         return r.ApplyGradientsReply.of(updated=updated)
 
     def ping(self, command: c.Ping) -> r.PingReply:
@@ -239,6 +277,16 @@ class Engine:
     def _chain(self, node_ids: Sequence[str]) -> Chain:
         nodes: list[Node] = self.nodes.chain(node_ids)
         return Chain(nodes)
+
+    def _optimizer(self, chain: Chain, command: c.CompositeFit | c.BatchedFit) -> Any:
+        if command.optimizer is None:
+            return None
+        if command.y is None or not chain.differentiable:
+            lacking = "y is missing" if command.y is None else "no node is differentiable"
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND, f"optimizer: there is nothing to step: {lacking}"
+            )
+        return self._optimizers.over(chain.nodes, command.optimizer)
 
 
 def _versions() -> r.Versions:

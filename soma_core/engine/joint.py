@@ -12,19 +12,23 @@ from soma_core.errors import ErrorCode, ProtocolError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["train_step"]
+__all__ = ["compute_gradients", "train_step"]
 
 
-def train_step(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
+def train_step(
+    chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None
+) -> tuple[Any, float]:
     """Train the differentiable nodes of a chain on one batch.
 
     Gradients are cleared first. Nodes that own an ``optimizer`` step it and clear them again;
-    the others keep them, for GET_GRADIENTS.
+    the others keep them, for GET_GRADIENTS. An optimizer of the whole chain takes the place of
+    those that nodes own.
 
     Args:
         chain: At least one of its nodes is differentiable.
         x: The data, as it was sent.
         y: The targets; lists and floating arrays take the output's type.
+        optimizer: Steps the whole chain; None leaves it to the nodes' own.
 
     Returns:
         The output before the step, and the loss.
@@ -33,6 +37,23 @@ def train_step(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
         FilterFailed: The user's code raised, or backward did.
         ProtocolError: ``filter_failed``: the output is not a tensor, its shape is not the
             target's, or gradients cannot reach a node that has parameters.
+    """
+    out, loss = compute_gradients(chain, x, y)
+    if optimizer is not None:
+        _use_up(chain.nodes[-1], optimizer)
+    for node in chain.nodes:
+        own = getattr(node.obj, "optimizer", None)
+        if optimizer is None and own is not None:
+            _use_up(node, own)
+        if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
+            node.state = {}
+    return out, loss
+
+
+def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
+    """Leave in the parameters of a chain the gradients of one batch, and nothing else changed.
+
+    Arguments, result and errors are those of :func:`train_step`.
     """
     import torch
 
@@ -51,10 +72,6 @@ def train_step(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     flow.check(chain, loss)
     if loss.requires_grad:
         last.call(loss.backward)
-    for node in chain.nodes:
-        _step_optimizer(node)
-        if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
-            node.state = {}
     return tensors.detached(out), float(loss.detach())
 
 
@@ -92,11 +109,9 @@ def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
     return torch.nn.functional.mse_loss(out, y)
 
 
-def _step_optimizer(node: Node) -> None:
-    optimizer = getattr(node.obj, "optimizer", None)
-    if optimizer is not None:
-        node.call(optimizer.step)
-        node.call(optimizer.zero_grad)
+def _use_up(node: Node, optimizer: torch.optim.Optimizer) -> None:
+    node.call(optimizer.step)
+    node.call(optimizer.zero_grad)
 
 
 class _Flow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +16,14 @@ from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.text import read_json, write_json
 
-__all__ = ["apply_gradients", "default_format", "get_gradients", "get_state", "set_state"]
+__all__ = [
+    "apply_gradients",
+    "default_format",
+    "get_gradients",
+    "get_state",
+    "set_state",
+    "snapshot",
+]
 
 _TYPED_ONLY = Pickles(allowed=False)
 
@@ -59,6 +67,27 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
         _load_state_dict(node, read(node, data))
 
 
+def snapshot(node: Node) -> Callable[[], None]:
+    """What a node's object holds now; calling it puts that back."""
+    obj, fields = node.obj, dict(getattr(node.obj, "__dict__", {}))
+    weights = _copied_weights(obj) if callable(getattr(obj, "load_state_dict", None)) else None
+
+    def undo() -> None:
+        node.obj = obj
+        if weights is not None:
+            _restore(obj.state_dict(), weights)
+        else:
+            vars(obj).update(fields)
+
+    return undo
+
+
+def _copied_weights(obj: Any) -> dict[str, Any]:
+    return {
+        key: value.clone() for key, value in obj.state_dict().items() if tensors.is_tensor(value)
+    }
+
+
 def _invalid(node: Node, message: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
@@ -80,11 +109,7 @@ def _load_state_dict(node: Node, weights: Any) -> None:
     load = getattr(node.obj, "load_state_dict", None)
     if not callable(load):
         raise _invalid(node, f"a {type(node.obj).__name__} has no load_state_dict")
-    before = {
-        key: value.clone()
-        for key, value in node.obj.state_dict().items()
-        if tensors.is_tensor(value)
-    }
+    before = _copied_weights(node.obj)
     try:
         load(weights)
     except Exception as error:
@@ -221,8 +246,13 @@ def get_gradients(node: Node) -> bytes:
     return _TYPED_ONLY.dump_weights(found)
 
 
-def apply_gradients(node: Node, data: bytes) -> list[str]:
+def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]:
     """Set the gradients of a node's parameters, all or none, and step its optimizer.
+
+    Args:
+        node: The node.
+        data: The gradients by parameter name, in torch's format.
+        optimizer: Steps the node, and uses the gradients up, instead of the node's own.
 
     Returns:
         The names of the parameters that received a gradient.
@@ -238,9 +268,13 @@ def apply_gradients(node: Node, data: bytes) -> list[str]:
     for name, gradient in gradients.items():
         parameter = parameters[name]
         parameter.grad = gradient.to(device=parameter.device, dtype=parameter.dtype)
-    optimizer = getattr(node.obj, "optimizer", None)
+    stepped = getattr(node.obj, "optimizer", None) if optimizer is None else optimizer
+    if stepped is not None:
+        node.call(stepped.step)
+        if node.trained_jointly:  # what it learned is in its parameters now
+            node.state = {}
     if optimizer is not None:
-        node.call(optimizer.step)
+        node.call(optimizer.zero_grad)
     return list(gradients)
 
 

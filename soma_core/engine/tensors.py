@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "detached",
     "is_tensor",
+    "labelled_parameters",
     "named_parameters",
     "no_gradients",
     "parameters",
@@ -37,13 +38,19 @@ def named_parameters(node: Node) -> Iterator[tuple[str, torch.nn.Parameter]]:
     return iter(listed()) if callable(listed) else iter(())
 
 
-def parameters(node: Node) -> list[torch.nn.Parameter]:
-    """A node's parameters, those that only its optimizer knows included."""
-    found = [parameter for _, parameter in named_parameters(node)]
+def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
+    """A node's parameters by name; those that only its optimizer knows by their number."""
+    found = list(named_parameters(node))
     optimizer = getattr(node.obj, "optimizer", None)
     if not found and optimizer is not None:
-        found = [p for group in optimizer.param_groups for p in group["params"]]
+        listed = [p for group in optimizer.param_groups for p in group["params"]]
+        found = [(str(index), parameter) for index, parameter in enumerate(listed)]
     return found
+
+
+def parameters(node: Node) -> list[torch.nn.Parameter]:
+    """A node's parameters, those that only its optimizer knows included."""
+    return [parameter for _, parameter in labelled_parameters(node)]
 
 
 def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:

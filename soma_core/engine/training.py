@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from soma_core import progress
+from soma_core.engine import tensors
 from soma_core.engine.batches import Batches, Rows, join_rows
 from soma_core.engine.chain import Chain
 from soma_core.engine.joint import train_step
 from soma_core.engine.nodes import Node
+from soma_core.filters import StreamMode
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["BatchedOutcome", "fit_batches", "fit_once"]
 
 _Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
 
 
-def fit_once(chain: Chain, x: Any, y: Any) -> tuple[Any, dict[str, Any], float | None]:
+def fit_once(
+    chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None
+) -> tuple[Any, dict[str, Any], float | None]:
     """Fit the nodes one by one, then train the differentiable ones together on one batch.
 
     Args:
         chain: The nodes.
         x: The data.
         y: The targets; without them nothing is trained by gradients.
+        optimizer: Steps the whole chain; None leaves it to the nodes' own.
 
     Returns:
         The output, the states of the nodes that were fitted apart, and the loss or None.
     """
-    return _fit_and_train(chain, x, y, _fit_anew)
+    return _fit_and_train(chain, x, y, _fit_anew, optimizer)
 
 
 def _fit_anew(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
@@ -38,12 +46,12 @@ def _fit_anew(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
 
 
 def _fit_and_train(
-    chain: Chain, x: Any, y: Any, fit: _Fit
+    chain: Chain, x: Any, y: Any, fit: _Fit, optimizer: torch.optim.Optimizer | None
 ) -> tuple[Any, dict[str, Any], float | None]:
     states, out = chain.fit_each(x, y, fit)
     if not chain.differentiable or y is None:
         return out, states, None
-    out, loss = train_step(chain, x, y)
+    out, loss = train_step(chain, x, y, optimizer)
     return out, states, loss
 
 
@@ -64,11 +72,13 @@ def fit_batches(
     shuffle: bool = False,
     seed: int | None = None,
     collect_all: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> BatchedOutcome:
     """Fit a chain batch by batch, over epochs.
 
     A node with ``partial_fit(x, y, state)`` accumulates; another is fitted anew on each batch,
-    and its last state stands.
+    and its last state stands. One whose stream mode is ``Barrier`` is fitted once, before the
+    first epoch, on all the data; what comes before it in the chain is fitted by then, too.
 
     Args:
         chain: The nodes.
@@ -77,16 +87,18 @@ def fit_batches(
         shuffle: Whether to draw another order of rows in each epoch.
         seed: Makes those orders repeatable.
         collect_all: Whether to keep the outputs of all rows of the last epoch.
+        optimizer: Steps the whole chain; None leaves it to the nodes' own.
     """
     order = np.random.default_rng(seed) if shuffle else None
     outcome = BatchedOutcome()
     fit = _BatchFit()
+    _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
         losses: list[tuple[int, float]] = []
         outputs: list[tuple[Rows, Any]] = []
         for number, (rows, x, y) in enumerate(batches.epoch(order), start=1):
             chain.next_call()
-            outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit)
+            outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit, optimizer)
             if loss is not None:
                 losses.append((max(1, _length(rows)), loss))
             if collect_all and epoch == epochs:
@@ -105,17 +117,58 @@ def fit_batches(
 
 
 class _BatchFit:
-    """Fits one node on one batch, going on from the last batch where the node can."""
+    """Fits one node on one batch, going on from the last batch where the node can.
+
+    Attributes:
+        finished: The nodes that are fitted no more.
+    """
 
     def __init__(self) -> None:
         self._states: dict[str, Any] = {}
+        self.finished: set[str] = set()
 
     def __call__(self, node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+        if node.node_id in self.finished:
+            return node.state
         if not callable(getattr(node.obj, "partial_fit", None)):
             return node.fit(x, y, lengths)
         state = node.partial_fit(x, y, self._states.get(node.node_id, {}), lengths)
         self._states[node.node_id] = state
         return state
+
+
+def _fit_barriers(chain: Chain, batches: Batches, fit: _BatchFit) -> None:
+    """Fit the nodes up to the last one that needs all the data at once, level by level."""
+    places = [index for index, node in enumerate(chain.nodes) if _is_barrier(node)]
+    if not places:
+        return
+    before = chain.nodes[: places[-1] + 1]
+    x = chain.enter(batches.x)
+    for node, following in zip(before, [*before[1:], None], strict=True):
+        level = Batches(x, batches.y, batches.size)
+        if _is_barrier(node):
+            node.fit(x, batches.y, {})
+        elif node.fitted_apart:
+            for _, rows_x, rows_y in level.epoch():
+                fit(node, rows_x, rows_y, {})
+        if node.fitted_apart:
+            fit.finished.add(node.node_id)
+        if following is not None:
+            x = _passed_on(chain, node, level)
+
+
+def _is_barrier(node: Node) -> bool:
+    return node.fitted_apart and node.meta.stream_mode is StreamMode.BARRIER
+
+
+def _passed_on(chain: Chain, node: Node, level: Batches) -> Any:
+    """What a node makes of all the data, batch by batch."""
+    parts: list[tuple[Rows, Any]] = []
+    for rows, x, _ in level.epoch():
+        chain.next_call()
+        with tensors.no_gradients(chain.nodes):
+            parts.append((rows, chain.step(node, x, node.state)))
+    return join_rows(parts, f"a Barrier after node {node.node_id!r}")
 
 
 def _length(rows: Rows) -> int:

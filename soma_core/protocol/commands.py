@@ -146,6 +146,8 @@ class CompositeForward(Command):
     data: Data = None
     states: States = None
     """States by node id; a node that is not named uses the one that it learned last."""
+    evolve: bool = False
+    """Whether Evolving nodes learn from the data, by ``partial_fit``, before they run."""
 
 
 class CompositeFit(Command):
@@ -157,6 +159,10 @@ class CompositeFit(Command):
     y: Data = None
     return_states: bool = True
     """Whether the reply carries the states."""
+    optimizer: dict[str, Any] | None = None
+    """A class of ``torch.optim`` by ``name``, with its arguments, for the whole chain."""
+    step: bool = True
+    """False: nothing is fitted or stepped; the reply carries gradients instead of the output."""
 
 
 class BatchedFit(Command):
@@ -178,6 +184,8 @@ class BatchedFit(Command):
     """The output of the last batch, or those of all rows in the order sent."""
     return_states: bool = True
     """Whether the reply carries the states."""
+    optimizer: dict[str, Any] | None = None
+    """A class of ``torch.optim`` by ``name``, with its arguments, for the whole chain."""
 
 
 class GetState(Command):
@@ -187,6 +195,8 @@ class GetState(Command):
     node_id: NodeId
     format: StateFormat | None = None
     """Omitted: ``torch`` for a module; for others ``cloudpickle``, or ``value`` without pickle."""
+    full: bool = False
+    """Whether the reply carries what training needs to go on, too."""
 
 
 class SetState(Command):
@@ -200,6 +210,8 @@ class SetState(Command):
     """As for GET_STATE."""
     fit_state: State = None
     """Omitted: the learned state stays as it is."""
+    training_b64: Binary = None
+    """What GET_STATE returned with ``full``; omitted: optimizers stay as they are."""
 
     @model_validator(mode="after")
     def _something_to_set(self) -> Self:
@@ -221,6 +233,8 @@ class ApplyGradients(Command):
     cmd: Literal["APPLY_GRADIENTS"] = Field()
     node_id: NodeId
     gradients_b64: Binary
+    optimizer: dict[str, Any] | None = None
+    """As for COMPOSITE_FIT: steps this node instead of its own optimizer."""
 
 
 class Ping(Command):

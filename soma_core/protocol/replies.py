@@ -168,6 +168,8 @@ class CompositeFitReply(Reply):
     """What ``fit`` returned, of each node that was fitted."""
     loss: Number = None
     """The loss of the training step; null if there was none."""
+    gradients: Binaries = None
+    """With ``step=false``: the gradients of each node that has some, in torch's format."""
 
 
 class BatchedFitReply(Reply):
@@ -186,6 +188,8 @@ class GetStateReply(Reply):
     state_b64: Binary
     format: StateFormat
     fit_state: State = None
+    training_b64: Binary = None
+    """Optimizers, schedulers and random numbers; absent unless ``full`` was asked for."""
 
 
 class SetStateReply(Reply):

@@ -116,10 +116,14 @@ class TorchFilter(Filter):
             ValueError: The data or the state do not fit the network.
         """
         training = torch.is_grad_enabled()
-        module = self._current().module_for(state, training=training)
+        learner = self._current()
+        module = learner.module_for(state, training=training)
         module.train(training)
-        out = self._run(module, to_input(x, module, integers=self.takes_integers))
-        return out if training else from_output(self._finished(out), x)
+        inputs = to_input(x, module, integers=self.takes_integers)
+        if not training:
+            return from_output(self._finished(self._run(module, inputs)), x)
+        with learner.randomness.active():
+            return self._run(module, inputs)
 
     def compute_loss(self, out: Any, y: Any, *beside: Any) -> torch.Tensor:
         """The loss of an output; used by ``fit`` and by a composite's joint step.
@@ -167,6 +171,14 @@ class TorchFilter(Filter):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Put parameters and buffers that :meth:`state_dict` returned into the network."""
         return self._current().module.load_state_dict(state_dict)
+
+    def training_state(self) -> dict[str, Any]:
+        """What resuming needs beside parameters and optimizer: where the random numbers stand."""
+        return {"randomness": self._current().randomness.position}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`training_state` returned."""
+        self._current().randomness.position = state["randomness"]
 
     def build(self) -> nn.Module:
         """A new network, as configured.

@@ -39,6 +39,15 @@ class Randomness:
             yield
             self._position = torch.get_rng_state()
 
+    @property
+    def position(self) -> torch.Tensor | None:
+        """Where the stream stands; None before its first block, or without a seed."""
+        return None if self._position is None else self._position.clone()
+
+    @position.setter
+    def position(self, position: torch.Tensor | None) -> None:
+        self._position = position
+
 
 class Learner:
     """A network and what trains it.
