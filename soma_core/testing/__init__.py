@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from soma_core.testing.barrage import Barrage
     from soma_core.testing.clauses import Capability, Clause
     from soma_core.testing.faults import CallEnd, Fault, Faulty, Moment
+    from soma_core.testing.filter_suite import FilterConformance
     from soma_core.testing.filters import Deeds, Echo, Mean
     from soma_core.testing.leftovers import Holdings, Mark
     from soma_core.testing.mutations import Mutant, Mutator, preparation
-    from soma_core.testing.transports import TransportConformance
+    from soma_core.testing.transport_suite import TransportConformance
     from soma_core.testing.trials import GRACE, Trial, attempt, deadline_of, inject
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Echo",
     "Fault",
     "Faulty",
+    "FilterConformance",
     "Holdings",
     "Mark",
     "Mean",
@@ -48,14 +50,17 @@ _MODULES = {
     "barrage": ("Barrage",),
     "clauses": ("Capability", "Clause"),
     "faults": ("CallEnd", "Fault", "Faulty", "Moment"),
+    "filter_suite": ("FilterConformance",),
     "filters": ("Deeds", "Echo", "Mean"),
     "leftovers": ("Holdings", "Mark"),
     "mutations": ("Mutant", "Mutator", "preparation"),
-    "transports": ("TransportConformance",),
+    "transport_suite": ("TransportConformance",),
     "trials": ("GRACE", "Trial", "attempt", "deadline_of", "inject"),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
-_ASSERTING = tuple(f"{__name__}.{module}" for module in ("suite", "transports", "wire"))
+_ASSERTING = tuple(
+    f"{__name__}.{module}" for module in ("filter_suite", "suite", "transport_suite", "wire")
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from soma_core import progress
 from soma_core.filters import Filter
 
-__all__ = ["Deeds", "Echo", "Mean"]
+__all__ = ["Deeds", "Echo", "HashOf", "Mean"]
 
 _STDOUT = 1
 
@@ -43,6 +43,14 @@ class Mean(Filter):
     def forward(self, x: Any, state: Any) -> Any:
         """Subtract what was learned."""
         return np.asarray(x) - state.get("mean", 0.0)
+
+
+class HashOf(Filter):
+    """Returns the hash of a filter's configuration, as computed where it runs."""
+
+    def forward(self, x: Any, state: Any) -> Any:
+        """Hash it."""
+        return x.config_hash()
 
 
 class Deeds(Filter):

@@ -9,11 +9,11 @@ import pytest
 
 from soma_core.protocol.commands import COMMANDS
 from soma_core.protocol.parsing import CommandParser
-from soma_core.testing import Capability, TransportConformance
-from soma_core.testing import transports as kit
-from soma_core.testing.clauses import TRANSPORT_CLAUSES, covers, disagreements
+from soma_core.testing import Capability, FilterConformance, TransportConformance
+from soma_core.testing import transport_suite as kit
+from soma_core.testing.clauses import FILTER_CLAUSES, TRANSPORT_CLAUSES, covers, disagreements
 
-SUITES = [(TransportConformance, TRANSPORT_CLAUSES)]
+SUITES = [(TransportConformance, TRANSPORT_CLAUSES), (FilterConformance, FILTER_CLAUSES)]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_clause_without_a_test_and_a_test_without_a_clause_are_told():
 
 
 def test_every_promise_is_a_sentence():
-    for clause in TRANSPORT_CLAUSES.values():
+    for clause in (TRANSPORT_CLAUSES | FILTER_CLAUSES).values():
         assert clause.promise.count(" ") > 2, clause
         assert clause.promise.endswith("."), clause
 

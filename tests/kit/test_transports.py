@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from soma_core.testing import Capability, TransportConformance
@@ -11,7 +13,7 @@ C = Capability
 
 class TestInline(TransportConformance):
     transport = "inline"
-    lacks = {C.ISOLATION: "the engine is called by send, in the host's process"}  # noqa: RUF012
+    lacks: ClassVar = {C.ISOLATION: "the engine is called by send, in the host's process"}
 
 
 class TestStdio(TransportConformance):
