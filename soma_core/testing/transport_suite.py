@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from soma_core.errors import (
     WorkerDied,
 )
 from soma_core.testing.clauses import TRANSPORT_CLAUSES, Capability, Clause, covers
-from soma_core.testing.faults import CallEnd, Fault, Moment
+from soma_core.testing.faults import Fault, Moment
 from soma_core.testing.filters import Deeds, Echo, Mean
 from soma_core.testing.leftovers import Holdings
 from soma_core.testing.samples import SIZES, VALUES, difference
@@ -110,6 +110,10 @@ def _end(transport: Transport) -> None:
         transport.stop(0.0)
 
 
+def _no_daemon() -> AbstractContextManager[dict[str, Any]]:
+    return nullcontext({})
+
+
 class TransportConformance(ConformanceSuite):
     """What a transport must do, as tests: subclass it in a test module.
 
@@ -118,26 +122,30 @@ class TransportConformance(ConformanceSuite):
         class TestTcp(TransportConformance):
             transport = TcpTransport
             lacks = {Capability.INTERRUPTS: "no signal crosses TCP"}
+            daemon = staticmethod(tcp_daemon)  # a context manager that yields {"port": ...}
 
-            @pytest.fixture(scope="class")
-            @classmethod
-            def options(cls, daemon):
-                return {"port": daemon.port}
+    Where the options come from a fixture, override the class-scoped fixture ``options`` instead.
 
     Attributes:
         transport: The class, or the name under which it is installed.
+        daemon: Returns a context manager that yields the options, for the time in which the
+            tests run: where a daemon is needed, it runs for so long.
         lacks: What it does without, with the reason. Clauses that need it are skipped, and one
             clause asserts that it is really lacking.
     """
 
     clauses: ClassVar[Mapping[str, Clause]] = TRANSPORT_CLAUSES
     transport: ClassVar[str | type[Transport]]
+    daemon: ClassVar[Callable[[], AbstractContextManager[dict[str, Any]]]] = staticmethod(
+        _no_daemon
+    )
 
     @pytest.fixture(scope="class")
     @classmethod
-    def options(cls) -> dict[str, Any]:
-        """The options of the transport; override it where it needs some."""
-        return {}
+    def options(cls) -> Iterator[dict[str, Any]]:
+        """The options of the transport: those that ``daemon`` yields."""
+        with cls.daemon() as options:
+            yield options
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -597,9 +605,10 @@ class TransportConformance(ConformanceSuite):
 
     def _faults(self) -> list[Fault]:
         """Those whose process this transport can end."""
-        stoppable = Capability.KILL not in self.lacks
+        if {Capability.KILL, Capability.EXIT_STATUS}.isdisjoint(self.lacks):
+            return _FAULTS
         return [
-            fault for fault in _FAULTS if stoppable or CallEnd.DEADLINE_EXCEEDED not in fault.ends
+            fault for fault in _FAULTS if fault not in (Fault.FORK_AND_DIE, Fault.HANG_IN_PYTHON)
         ]
 
     @covers("leaks.descriptors")

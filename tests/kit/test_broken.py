@@ -1,4 +1,8 @@
-"""What breaks one clause fails the test of that clause, and no other."""
+"""What breaks one clause fails the test of that clause, and no other.
+
+Those that start processes run the clauses of the same group, and every clause with
+``pytest tests/kit/test_broken.py --all-faults``.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,42 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from soma_core.testing.clauses import clause_of
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = ["broken_filters", "broken_inline", "broken_processes"]
+SLOW = {"broken_processes"}
 
 
-def failures(module: str, report: Path) -> dict[str, set[str]]:
+def suites(module: str) -> dict[str, Any]:
+    found = vars(importlib.import_module(f"{__package__}.{module}"))
+    return {name: suite for name, suite in found.items() if hasattr(suite, "breaks")}
+
+
+def neighbours(suite: Any) -> list[str]:
+    """The tests of the clause that a suite breaks and of those of its group."""
+    group = suite.breaks.partition(".")[0]
+    tests = {name: clause_of(getattr(suite, name)) for name in dir(suite)}
+    return [name for name, clause in tests.items() if clause and clause.startswith(group)]
+
+
+def failures(module: str, report: Path, *, whole: bool) -> dict[str, set[str]]:
     """The clauses that failed, by the name of the suite."""
-    target = str(HERE / f"{module}.py")
+    path = str(HERE / f"{module}.py")
+    targets = [path] if whole else [
+        f"{path}::{name}::{test}"
+        for name, suite in suites(module).items() for test in neighbours(suite)
+    ]  # fmt: skip
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}", "-q"]
-    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, target],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
+        [sys.executable, "-m", "pytest", *options, *targets],
+        cwd=ROOT, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 1, ran.stdout[-3000:] + ran.stderr[-3000:]
     failed: dict[str, set[str]] = {}
@@ -36,12 +59,9 @@ def failures(module: str, report: Path) -> dict[str, set[str]]:
     return failed
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("module", MODULES)
-def test_each_fails_the_clause_that_it_breaks_and_no_other(module, tmp_path):
-    suites = vars(importlib.import_module(f"{__package__}.{module}"))
-    meant = {
-        name: {suite.breaks} for name, suite in suites.items() if name.startswith("Test")
-        and hasattr(suite, "breaks")
-    }  # fmt: skip
-    assert failures(module, tmp_path / "report.xml") == meant
+def test_each_fails_the_clause_that_it_breaks_and_no_other(module, tmp_path, request):
+    whole = module not in SLOW or request.config.getoption("--all-faults")
+    meant = {name: {suite.breaks} for name, suite in suites(module).items()}
+    assert failures(module, tmp_path / "report.xml", whole=whole) == meant
