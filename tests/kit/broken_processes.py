@@ -26,21 +26,21 @@ class Process(TransportConformance):
     """The suite of a stdio transport with a broken channel or daemon."""
 
     channel: ClassVar[type[Wrapped]] = Wrapped
-    daemon = ""
+    change = ""
     breaks: ClassVar[str]
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if "transport" not in vars(cls):
             cls.transport = type(
-                "Broken", (Broken,), {"channel": cls.channel, "daemon": cls.daemon}
+                "Broken", (Broken,), {"channel": cls.channel, "change": cls.change}
             )
 
 
 class Broken(StdioTransport):
     name = "broken"
     channel: ClassVar[type[Wrapped]] = Wrapped
-    daemon = ""
+    change = ""
 
     def start(self, timeout=None):
         channel = self.channel(super().start(timeout))
@@ -48,12 +48,12 @@ class Broken(StdioTransport):
         return channel
 
     def _command(self):
-        return [sys.executable, "-P", "-c", DAEMON.format(change=self.daemon)]
+        return [sys.executable, "-P", "-c", DAEMON.format(change=self.change)]
 
 
 class TestPrintsOnTheWire(Process):
     breaks = "hygiene.stdout"
-    daemon = """
+    change = """
 def take():
     wire = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
@@ -64,7 +64,7 @@ daemon._take_the_wire = take
 
 class TestReadsItsOwnWire(Process):
     breaks = "hygiene.stdin"
-    daemon = """
+    change = """
 def take():
     wire = os.dup(1)
     os.dup2(2, 1)
@@ -75,7 +75,7 @@ daemon._take_the_wire = take
 
 class TestExitsWithTheFilter(Process):
     breaks = "hygiene.exit"
-    daemon = """
+    change = """
 from soma_core.serve import Responder
 failure = Responder._failure
 def fail(self, error, envelope, dialect):
@@ -88,7 +88,7 @@ Responder._failure = fail
 
 class TestNeedsItsDirectory(Process):
     breaks = "hygiene.cwd"
-    daemon = """
+    change = """
 from soma_core.streams import StreamChannel
 receive = StreamChannel.receive
 def receive_at_home(self, timeout=None):
