@@ -230,7 +230,7 @@ client = {"name": "x", "soma": soma_version(), "python": platform.python_version
           "cloudpickle": cloudpickle_version()}
 hello = {"cmd": "HELLO", "protocol": PROTOCOL_VERSION, "client": client}
 daemon = subprocess.run([sys.executable, "-m", "soma_transport_stdio"], capture_output=True,
-                        input=json.dumps(hello) + "\n", text=True)
+                        input=json.dumps(hello) + "\\n", text=True)
 assert "EVALUATE" in json.loads(daemon.stdout)["commands"], daemon.stdout
 print("done")
 """
