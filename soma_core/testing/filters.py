@@ -89,7 +89,7 @@ class Deeds(Filter):
         return "x" * size
 
     def _die_after_reply(self) -> None:
-        self._die_later(0.05, 0)
+        self._die_later(0.2, 0)
 
     def _exit(self) -> None:
         sys.exit(3)

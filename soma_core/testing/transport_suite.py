@@ -481,16 +481,11 @@ class TransportConformance(ConformanceSuite):
 
     @covers("death.idle")
     def test_a_death_between_calls_is_told_by_the_next(self, own_worker: Worker) -> None:
+        pid = own_worker.ping().pid
         own_worker.forward("deeds", ["die_after_reply"])
-
-        def died() -> bool:
-            try:
-                own_worker.ping(timeout=_PROMPT)
-            except WorkerDied:
-                return True
-            return False
-
-        assert _soon(died), "calls go on to succeed"
+        assert _soon(lambda: not _runs(pid)), "it was killed, and still runs"
+        with pytest.raises(WorkerDied):
+            own_worker.ping(timeout=_PROMPT)
 
     @covers("death.mid-request")
     def test_a_death_while_a_message_is_sent_closes_the_channel(self, own_wire: Wire) -> None:
