@@ -101,7 +101,13 @@ class Deeds(Filter):
         return "printed"
 
     def _read_stdin(self) -> str:
-        return os.read(0, 100).decode()
+        end = time.monotonic() + 2.0
+        while True:
+            try:
+                return os.read(0, 100).decode()
+            except BlockingIOError:  # a wire may have timeouts of its own
+                if time.monotonic() > end:
+                    raise
 
     def _lose_directory(self) -> str:
         directory = tempfile.mkdtemp()

@@ -7,7 +7,6 @@ import threading
 from typing import Any, ClassVar
 
 from soma_core.errors import ChannelClosed, ProtocolError
-from soma_core.protocol.text import read_json, write_json
 from soma_core.testing import TransportConformance
 from soma_core.transport import ExitStatus, Message
 from soma_transport_stdio import StdioTransport
@@ -109,25 +108,6 @@ class TestTellsADeathLate(Process):
                 if status is not None and status.signal is not None:
                     threading.Event().wait(4.0)
                 raise
-
-
-class TestAnswersForTheDead(Process):
-    breaks = "death.idle"
-
-    class channel(Wrapped):  # noqa: N801
-        answer: Message | None = None
-
-        def send(self, message, timeout=None):
-            if self.transport.poll() is None or len(message.header) > 1000:
-                return self.inner.send(message, timeout)
-            fields = {"ok": True, "id": read_json(message.header).get("id")}
-            self.answer = Message(write_json({**fields, "pid": 1, "incarnation": "x"}))
-            return None
-
-        def receive(self, timeout=None):
-            if self.answer is not None:
-                return self.answer
-            return self.inner.receive(timeout)
 
 
 class TestTakesHalfAReplyForAWholeOne(Process):
