@@ -24,7 +24,7 @@ from soma_core.memory_pressure import MemoryPressure
 from soma_core.protocol.codec import Decoder, FrameEncoder
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.text import read_json, write_json
-from soma_core.transport import Channel, Message, Transport
+from soma_core.transport import Channel, ExitStatus, Message, Transport
 
 __all__ = ["Conversation", "Progress", "Reply"]
 
@@ -36,6 +36,7 @@ _SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
 _GRACE = 2.0  # seconds that an interrupted command may take to end; a third is for ending it
+_LAST_BYTES = 0.2  # seconds in which a worker is seen to be dead that sent half a message
 _DEATH = 1.0  # seconds to wait for the exit status of a worker whose channel closed
 
 
@@ -251,8 +252,10 @@ class Conversation:
             except TimeoutError:
                 self._look_around(call)
                 continue
-            except ProtocolError:  # the reply came, and this host cannot take it
-                call.settled = not self._channel.closed
+            except ProtocolError as error:
+                if error.code is ErrorCode.MALFORMED and self._status_within(_LAST_BYTES):
+                    raise ChannelClosed(str(error), sent=True) from None  # it died in mid-reply
+                call.settled = not self._channel.closed  # it came, and this host cannot take it
                 raise
             fields = _fields(message)
             decoder = Decoder(message.buffers, pickles=self._pickles)
@@ -341,17 +344,22 @@ class Conversation:
             node_id=call.node_id,
         )
 
+    def _status_within(self, seconds: float) -> ExitStatus | None:
+        """How the worker's process ended, if it does within so many seconds."""
+        status = self._transport.poll()
+        end = time.monotonic() + seconds
+        while status is None and time.monotonic() < end:
+            time.sleep(0.01)
+            status = self._transport.poll()
+        return status
+
     def _death(self, call: _Call, error: ChannelClosed) -> TransportError:
         """What to raise when the channel closed under a call."""
         if self.closed:
             return ChannelClosed(f"the worker was closed while {call} ran")
         if self.ended is not None:
             return self.ended
-        status = self._transport.poll()
-        end = time.monotonic() + _DEATH
-        while status is None and time.monotonic() < end:
-            time.sleep(0.01)
-            status = self._transport.poll()
+        status = self._status_within(_DEATH)
         stderr = self._transport.diagnostics()
         how = str(status) if status is not None else f"closed the channel ({error})"
         hint = self._memory.hint() if status is not None and status.signal == _SIGKILL else ""

@@ -14,8 +14,9 @@ A plugin marks its functions with ``soma_core.hookimpl``::
         print(command.cmd, time.perf_counter() - started)
         return reply
 
-``soma_execute`` and ``soma_adapt`` take part in the work: what they raise propagates. The
-others observe: what they raise is logged and stops nothing.
+``soma_execute`` and ``soma_adapt`` take part in the work: what they raise propagates. What
+``soma_register_commands`` raises keeps its plugin from taking part. The others observe: what they
+raise is logged and stops nothing.
 """
 
 from __future__ import annotations
@@ -58,6 +59,19 @@ def soma_adapt(obj: Any) -> Any:
 
     Returns:
         A :class:`~soma_core.Filter`, or ``(registered name, config)``.
+    """
+
+
+@hookspec
+def soma_register_commands() -> Any:
+    """Add commands to the protocol: verbs of your own, each with a model and a handler.
+
+    Called once in every process that uses plugins, when the plugin is registered: the worker
+    executes the verbs and lists them in HELLO, ``soma validate`` and ``soma schema`` know them,
+    and a host sends them with ``worker.call("EVALUATE", {...})``.
+
+    Returns:
+        A list of :class:`~soma_core.verbs.CommandSpec`.
     """
 
 

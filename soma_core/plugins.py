@@ -13,8 +13,10 @@ import pluggy
 from soma_core import hookspecs
 from soma_core.discovery import PLUGINS, Catalog
 from soma_core.errors import PluginApiMismatch, PluginError, PluginLoadFailed
+from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.verbs import CommandSpec, check_commands
 
-__all__ = ["PluginSet", "installed_plugins"]
+__all__ = ["PluginSet", "installed_plugins", "known_commands"]
 
 _log = logging.getLogger("soma.plugins")
 
@@ -29,6 +31,7 @@ class PluginSet:
 
     Attributes:
         failures: Why a plugin does not take part, by name.
+        commands: The verbs that plugins add.
     """
 
     def __init__(self, catalog: Catalog, environment: Mapping[str, str]) -> None:
@@ -36,6 +39,7 @@ class PluginSet:
         self._manager.add_hookspecs(hookspecs)
         self._manager.register(_Innermost(), "soma_core")
         self.failures: dict[str, PluginError] = {}
+        self.commands: list[CommandSpec] = []
         for name in _wanted(catalog, environment):
             try:
                 self.register(name, catalog.load(name))
@@ -53,7 +57,9 @@ class PluginSet:
 
         Raises:
             PluginApiMismatch: It states another API version.
-            PluginLoadFailed: It implements a hook that does not exist, or with other arguments.
+            PluginLoadFailed: It implements a hook that does not exist, or with other arguments,
+                or its ``soma_register_commands`` failed.
+            PluginConflict: It adds a command that exists.
         """
         stated = getattr(plugin, "SOMA_API_VERSION", hookspecs.API_VERSION)
         if stated != hookspecs.API_VERSION:
@@ -70,6 +76,25 @@ class PluginSet:
             raise PluginLoadFailed(
                 f"the plugin {name!r} does not fit soma's hooks: {error}"
             ) from error
+
+        try:
+            self.commands += self._commands_of(name)
+        except BaseException:
+            self._manager.unregister(name=name)
+            raise
+
+    def _commands_of(self, name: str) -> list[CommandSpec]:
+        """The verbs that one plugin adds."""
+        for implementation in self.hook.soma_register_commands.get_hookimpls():
+            if implementation.plugin_name == name:
+                try:
+                    returned = implementation.function()
+                except Exception as error:
+                    raise PluginLoadFailed(
+                        f"the plugin {name!r} failed in soma_register_commands: {error}"
+                    ) from error
+                return check_commands(name, returned, self.commands)
+        return []
 
     def take_part_in_execution(self) -> bool:
         """Whether a plugin implements a hook of the worker's; if not, commands take no detour."""
@@ -108,3 +133,8 @@ def _wanted(catalog: Catalog, environment: Mapping[str, str]) -> list[str]:
 def installed_plugins() -> PluginSet:
     """The plugin modules that are installed beside this soma."""
     return PluginSet(Catalog(PLUGINS, "plugin"), os.environ)
+
+
+def known_commands() -> list[type[Command]]:
+    """The models of all commands: those of the protocol, then those that plugins added."""
+    return [*COMMANDS, *(spec.model for spec in installed_plugins().commands)]

@@ -13,7 +13,7 @@ from soma_core.engine import Engine, EngineInfo, FilterFailed
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.interrupts import Interrupts, NoInterrupts
 from soma_core.parser import StreamLimits
-from soma_core.plugins import installed_plugins
+from soma_core.plugins import installed_plugins, known_commands
 from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
@@ -87,7 +87,7 @@ class Responder:
         interrupts: NoInterrupts | None = None,
     ) -> None:
         self._pickles = pickles or Pickles()
-        self._parser = CommandParser()
+        self._parser = CommandParser(known_commands())
         limits = limits or StreamLimits()
         info = EngineInfo(
             commands=tuple(self._parser.models),

@@ -24,8 +24,9 @@ from soma_core.incarnations import Incarnations
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins
 from soma_core.protocol.codec import FrameEncoder
-from soma_core.protocol.commands import StateFormat
+from soma_core.protocol.commands import COMMANDS, StateFormat
 from soma_core.protocol.complaints import describe
+from soma_core.protocol.parsing import verb_of
 from soma_core.protocol.pickles import Pickles, by_value
 from soma_core.protocol.text import write_json
 from soma_core.recording import Recorder, Recording
@@ -46,6 +47,8 @@ PicklePolicy = Literal["same-user", "never"]
 T = TypeVar("T")
 
 _CLOSE_GRACE = 2.0
+_OWN_VERBS = {verb_of(model): verb_of(model).lower() for model in COMMANDS}
+_OWN_VERBS |= {"HELLO": "ping", "LIST": "node_ids"}
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -743,6 +746,47 @@ class Worker:
         self._changed([node_id], "apply_gradients")
         updated: list[str] = reply.required("updated")
         return updated
+
+    def call(
+        self,
+        cmd: str,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        changes_states: bool = False,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Send a command that a plugin of the worker added; the host need not have the plugin.
+
+        Args:
+            cmd: The verb: ``"EVALUATE"``.
+            fields: The fields of the command, user data as Python objects.
+            changes_states: Whether the command changes what its nodes learned: a restarted
+                worker then raises StateLost rather than going on with older states.
+            progress: Called with what the handler reports while it runs.
+            timeout: Seconds.
+
+        Returns:
+            What the handler returned.
+
+        Raises:
+            ValueError: The verb is one of soma's own, which has a method of its own.
+        """
+        if cmd in _OWN_VERBS:
+            raise ValueError(f"{cmd} has a method of its own: Worker.{_OWN_VERBS[cmd]}")
+        given = dict(fields or {})
+        node_id = given.get("node_id")
+        node_ids = [*given.get("node_ids", ()), *([] if node_id is None else [node_id])]
+
+        def build(encoder: FrameEncoder) -> dict[str, Any]:
+            return {name: encoder.encode(value) for name, value in given.items()}
+
+        reply = self._ask(
+            cmd, build, timeout, node_id=node_id, node_ids=node_ids, progress=progress
+        )
+        if changes_states:
+            self._changed(node_ids, cmd)
+        return reply.data("result")
 
     def ping(self, *, timeout: Timeout = DEFAULT) -> Pong:
         """Ask the engine whether it answers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,10 +48,16 @@ def schema(
         for path in written:
             note(f"wrote {path}")
         return
-    from soma_core.protocol.schemas import SCHEMAS
-
-    documents = {name.value: SCHEMAS[name]() for name in parts}
+    documents = {name.value: _document(name) for name in parts}
     print_json(documents if part is None else documents[part])
+
+
+def _document(part: Part) -> dict[str, Any]:
+    """The schema of one part, with the commands that installed plugins add."""
+    from soma_core.plugins import known_commands
+    from soma_core.protocol.schemas import SCHEMAS, command_schema
+
+    return command_schema(known_commands()) if part is Part.COMMANDS else SCHEMAS[part]()
 
 
 def _write_vectors(directory: Path) -> list[Path]:
@@ -69,14 +75,12 @@ def write_schemas(directory: Path, parts: list[Part] | None = None) -> list[Path
     Raises:
         CommandFailed: The directory cannot be made or written to.
     """
-    from soma_core.protocol.schemas import SCHEMAS
-
     written = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for part in parts or list(Part):
             path = directory / FILES[part]
-            path.write_text(json.dumps(SCHEMAS[part](), indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(_document(part), indent=2) + "\n", encoding="utf-8")
             written.append(path)
     except OSError as error:
         raise CommandFailed(f"cannot write the schemas: {error}") from None

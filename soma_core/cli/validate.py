@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from soma_core.cli.console import CommandFailed, note
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.plugins import known_commands
 from soma_core.protocol.codec import Decoder
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.fields import carried_fields
@@ -78,7 +79,7 @@ def check_command(text: bytes) -> None:
 
 @cache
 def _parser() -> CommandParser:
-    return CommandParser()
+    return CommandParser(known_commands())
 
 
 def check_reply(text: bytes) -> None:

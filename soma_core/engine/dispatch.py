@@ -7,6 +7,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +17,7 @@ from soma_core.engine.batches import Batches
 from soma_core.engine.chain import Chain
 from soma_core.engine.joint import compute_gradients
 from soma_core.engine.loading import FilterRegistry, load_node
-from soma_core.engine.nodes import Node, NodeTable
+from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.optimizers import Optimizers
 from soma_core.engine.resuming import get_training, set_training
 from soma_core.engine.training import fit_batches, fit_once
@@ -32,6 +33,7 @@ from soma_core.protocol.versions import (
     skew,
     soma_version,
 )
+from soma_core.verbs import CommandSpec
 
 __all__ = ["Engine", "EngineInfo"]
 
@@ -93,6 +95,9 @@ class Engine:
             c.Shutdown: self.shutdown,
         }
 
+        for spec in plugins.commands if plugins is not None else ():
+            self._methods[spec.model] = partial(self._handle, spec)
+
     def execute(self, command: c.Command) -> r.Reply:
         """Execute one command and return its reply, user data as Python objects.
 
@@ -124,6 +129,15 @@ class Engine:
         finally:
             seconds = time.perf_counter() - started
             plugins.notify("soma_command_finished", command=command, seconds=seconds, error=error)
+
+    def _handle(self, spec: CommandSpec, command: c.Command) -> r.Reply:
+        """Execute a command that a plugin added; its reply is that of FORWARD."""
+        try:
+            return r.ForwardReply.of(result=spec.handler(command, self))
+        except (FilterFailed, ProtocolError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise FilterFailed(getattr(command, "node_id", None), error) from error
 
     def hello(self, command: c.Hello) -> r.HelloReply:
         """Compare versions, and say what this engine can do."""

@@ -19,7 +19,7 @@ __all__ = ["FilterFailed", "Node", "NodeTable"]
 class FilterFailed(Exception):
     """The user's code raised; the cause is chained."""
 
-    def __init__(self, node_id: str, cause: BaseException) -> None:
+    def __init__(self, node_id: str | None, cause: BaseException) -> None:
         super().__init__(node_id, cause)
         self.node_id = node_id
         self.cause = cause

@@ -14,7 +14,7 @@ from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.text import read_json
 
-__all__ = ["CommandParser", "Envelope"]
+__all__ = ["CommandParser", "Envelope", "verb_of"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CommandParser:
     """
 
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
-        self.models = {_verb(model): model for model in models}
+        self.models = {verb_of(model): model for model in models}
         union: Any = Union[tuple(models)]  # noqa: UP007 - of a sequence known at run time
         tagged: Any = Annotated[union, Field(discriminator="cmd")]
         self.adapter: TypeAdapter[Any] = TypeAdapter(tagged, config=ConfigDict(defer_build=True))
@@ -105,6 +105,7 @@ class CommandParser:
         )
 
 
-def _verb(model: type[Command]) -> str:
+def verb_of(model: type[Command]) -> str:
+    """The ``cmd`` of a command's model."""
     verb: str = model.model_fields["cmd"].annotation.__args__[0]  # type: ignore[union-attr]
     return verb

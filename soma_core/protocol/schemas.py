@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from soma_core.protocol import commands, replies
-from soma_core.protocol.commands import COMMANDS, FilterSpec, SetState
+from soma_core.protocol.commands import COMMANDS, Command, FilterSpec, SetState
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
 from soma_core.protocol.versions import PROTOCOL_VERSION
 from soma_core.values import Bytes, Empty, EncodedBytes, Json, Object, Tensor, TensorData, Text
@@ -34,13 +34,17 @@ _USER_DATA = "value.schema.json"  # what the models refer to where they carry us
 _RESOLVABLE = "https://soma.invalid/value"  # pydantic leaves absolute references alone
 
 
-def command_schema() -> JsonSchema:
-    """The schema of one message to a worker."""
+def command_schema(models: Sequence[type[Command]] = COMMANDS) -> JsonSchema:
+    """The schema of one message to a worker.
+
+    Args:
+        models: The commands that there are.
+    """
     return _document(
         "command",
         "One command: what a host sends, as one line of JSON.",
-        {"oneOf": _references(model.__name__ for model in COMMANDS)},
-        COMMANDS,
+        {"oneOf": _references(model.__name__ for model in models)},
+        models,
     )
 
 

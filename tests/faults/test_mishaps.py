@@ -350,3 +350,20 @@ def test_progress_does_not_prolong_the_timeout(connect) -> None:
     worker = connect(filters={"works": Works()}, stall_timeout=30.0)
     with pytest.raises(soma.DeadlineExceeded, match="did not end within 1 s"):
         worker.fit("works", (600, True), timeout=1.0)
+
+
+HALF_A_REPLY = """
+import os, struct, sys, zlib
+from soma_core.protocol import frames
+os.read(0, 65536)
+whole = frames.write_frame(b"{}" * 100, [])
+os.write(1, whole[:100])
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_death_in_the_middle_of_a_reply_is_a_death() -> None:
+    command = [sys.executable, "-c", HALF_A_REPLY]
+    with pytest.raises(soma.StartFailed, match="killed by SIGKILL during HELLO") as caught:
+        soma.connect("stdio", command=command, start_timeout=60.0)
+    assert isinstance(caught.value.__cause__, soma.WorkerDied)

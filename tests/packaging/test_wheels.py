@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -66,7 +67,7 @@ def _by_distribution(directory: Path) -> dict[str, Path]:
 def _install(environment: Path, wheels: dict[str, Path]) -> None:
     run(sys.executable, "-m", "venv", environment)
     install = [environment / "bin" / "python", "-m", "pip", "install", "-q"]
-    run(*install, "--disable-pip-version-check", wheels["soma-core"])
+    run(*install, "--disable-pip-version-check", wheels["soma-core"], "pytest")
     plugins = [wheels[plugin] for plugin in PLUGINS]
     run(*install, "--disable-pip-version-check", "--no-deps", *plugins)
 
@@ -245,3 +246,28 @@ def test_a_filter_of_a_plugin_runs(installed, host):
     environment = clean_environment(PYTHONPATH=sysconfig.get_path("purelib"))
     shown = run(installed / "python", host, "stdio", "", "sklearn", env=environment)
     assert str(installed.parent) in shown
+
+
+def page_blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("page", "module", "blocks"),
+    [("write-a-transport.md", "acme_transport", 2), ("write-a-filter.md", "acme_filters", 1)],
+)
+def test_what_a_page_shows_passes_the_kit_with_the_few_lines_that_it_shows(
+    installed, tmp_path, page, module, blocks
+):
+    """As a stranger does it: the code of the page in two files, and pytest."""
+    (tmp_path / f"{module}.py").write_text("\n".join(page_blocks(page, "python")[:blocks]))
+    (test,) = page_blocks(page, "py")
+    lines = [line for line in test.splitlines() if line.strip()]
+    assert len(lines) < 10
+    (tmp_path / f"test_{module}.py").write_text(test)
+    environment = clean_environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    shown = run(
+        installed / "python", "-m", "pytest", "-q", "-W", "error", cwd=tmp_path, env=environment
+    )
+    assert "passed" in shown

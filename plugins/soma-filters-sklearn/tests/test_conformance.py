@@ -1,0 +1,32 @@
+"""Filters of each kind meet the clauses of soma's own kit."""
+
+from __future__ import annotations
+
+import numpy as np
+from soma_filters_sklearn import estimators
+
+from soma_core.testing import FilterConformance
+
+RANDOM = np.random.default_rng(7)
+X = np.abs(RANDOM.normal(size=(40, 4))) + 0.1
+
+
+class TestStandardScaler(FilterConformance):
+    def build(self):
+        return estimators.StandardScaler()
+
+    def data(self):
+        return X.copy()
+
+
+class TestPCA(TestStandardScaler):
+    def build(self):
+        return estimators.PCA(n_components=2)
+
+
+class TestLogisticRegression(TestStandardScaler):
+    def build(self):
+        return estimators.LogisticRegression(C=2.0, output="predict_proba")
+
+    def targets(self):
+        return (np.arange(len(X)) % 2).astype(int)

@@ -1,0 +1,87 @@
+"""What conformance suites have in common: clauses that do not apply are skipped with the reason."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+
+from soma_core.testing.clauses import Capability, Clause, clause_of
+
+__all__ = ["ConformanceSuite", "within"]
+
+T = TypeVar("T")
+
+
+class ConformanceSuite:
+    """A class of tests, one for each clause.
+
+    Attributes:
+        clauses: The clauses, by id.
+        lacks: What the implementation does without, with the reason.
+    """
+
+    clauses: ClassVar[Mapping[str, Clause]]
+    lacks: ClassVar[Mapping[Capability, str]] = {}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for capability, reason in cls.lacks.items():
+            if not isinstance(capability, Capability) or not (reason and isinstance(reason, str)):
+                raise TypeError(
+                    f"{cls.__name__}.lacks maps a Capability to the reason as text, "
+                    f"got {capability!r}: {reason!r}"
+                )
+        replaced = [
+            name
+            for name in vars(cls)
+            if clause_of(getattr(super(cls, cls), name, None)) is not None
+        ]
+        if replaced:
+            raise TypeError(
+                f"{cls.__name__} replaces {', '.join(replaced)}, which cover clauses; say in lacks "
+                "what the implementation does without"
+            )
+
+    @pytest.fixture(autouse=True)
+    def _clause(self, request: pytest.FixtureRequest) -> None:
+        """Show the clause with a failure, and skip what does not apply."""
+        clause_id = clause_of(request.function)
+        if clause_id is None:
+            return
+        clause = self.clauses[clause_id]
+        request.node.user_properties.append(("clause", clause.id))
+        request.node.add_report_section("setup", "clause", f"{clause.id}: {clause.promise}")
+        for capability in sorted(clause.needs & self.lacks.keys(), key=lambda item: item.name):
+            pytest.skip(f"{clause.id}: lacks {capability.name}: {self.lacks[capability]}")
+
+
+def within(seconds: float, call: Callable[[], T], what: str) -> T:
+    """Make a call on a thread of its own, so that one that never returns fails its clause.
+
+    Args:
+        seconds: How long it may take.
+        call: The call; what it raises is raised here.
+        what: What it is, for the message.
+
+    Raises:
+        AssertionError: It did not return in time.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="soma-clause", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"{what} did not return within {seconds:g} s"
+    if errors:
+        raise errors[0]
+    return results[0]

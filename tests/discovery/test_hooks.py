@@ -1,0 +1,100 @@
+"""Each hook says what it is, is described by docs/hooks.md as it is, and fires."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import soma_core as soma
+from soma_core import hookspecs
+from soma_core.plugins import installed_plugins
+from soma_core.verbs import CommandSpec
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "hooks.md").read_text()
+HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("soma_")}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_has_a_docstring_that_is_a_sentence(name: str) -> None:
+    first = inspect.getdoc(HOOKS[name]).splitlines()[0]  # type: ignore[union-attr]
+    assert first.endswith(".") or ":" in first or ";" in first
+
+
+def test_the_page_describes_every_hook_with_its_exact_signature_and_no_other() -> None:
+    shown = dict(re.findall(r"^### `(soma_\w+)(\(.*\))`$", PAGE, re.MULTILINE))
+    assert shown == {
+        name: str(inspect.signature(hook)).partition(" ->")[0].replace("'", "")
+        for name, hook in HOOKS.items()
+    }
+
+
+class Recorder:
+    """Implements every hook, and notes which were called."""
+
+    def __init__(self) -> None:
+        self.fired: list[str] = []
+
+    @soma.hookimpl(wrapper=True)
+    def soma_execute(self, command: Any, context: Any) -> Any:
+        self.fired.append("soma_execute")
+        return (yield)
+
+    @soma.hookimpl
+    def soma_adapt(self, obj: Any) -> Any:
+        self.fired.append("soma_adapt")
+        return Doubled() if isinstance(obj, Raw) else None
+
+    @soma.hookimpl
+    def soma_register_commands(self) -> list[CommandSpec]:
+        self.fired.append("soma_register_commands")
+        return []
+
+    @soma.hookimpl
+    def soma_filter_loaded(self, node_id: str, meta: soma.FilterMeta) -> None:
+        self.fired.append("soma_filter_loaded")
+
+    @soma.hookimpl
+    def soma_command_finished(self, command: Any, seconds: float, error: Any) -> None:
+        self.fired.append("soma_command_finished")
+
+    @soma.hookimpl
+    def soma_worker_starting(self, transport: str, options: Any) -> None:
+        self.fired.append("soma_worker_starting")
+
+    @soma.hookimpl
+    def soma_worker_started(self, transport: str, pid: int, incarnation: str) -> None:
+        self.fired.append("soma_worker_started")
+
+    @soma.hookimpl
+    def soma_worker_exited(self, transport: str, pid: int, status: Any) -> None:
+        self.fired.append("soma_worker_exited")
+
+
+class Doubled(soma.Filter):
+    def forward(self, x: Any, state: Any) -> Any:
+        return x * 2
+
+
+class Raw:
+    """No filter."""
+
+
+@pytest.fixture
+def recorder() -> Any:
+    plugins = installed_plugins()
+    recorder = Recorder()
+    plugins.register("recorder", recorder)
+    yield recorder
+    plugins._manager.unregister(name="recorder")
+
+
+def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
+    with soma.connect("inline", filters={"raw": Raw()}) as worker:
+        assert worker.forward("raw", 2) == 4
+    assert set(recorder.fired) == set(HOOKS)
+    assert recorder.fired[:3] == ["soma_register_commands", "soma_worker_starting", "soma_execute"]
+    assert recorder.fired[-1] == "soma_worker_exited"

@@ -1,0 +1,229 @@
+"""Transports that break one clause each, around a child process; see test_broken.py."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, ClassVar
+
+from soma_core.errors import ChannelClosed, ProtocolError
+from soma_core.testing import TransportConformance
+from soma_core.transport import ExitStatus, Message
+from soma_transport_stdio import StdioTransport
+
+from .broken_inline import Wrapped
+
+DAEMON = """
+import os, soma_transport_stdio.__main__ as daemon
+{change}
+daemon.main()
+"""
+
+
+class Process(TransportConformance):
+    """The suite of a stdio transport with a broken channel or daemon."""
+
+    channel: ClassVar[type[Wrapped]] = Wrapped
+    change = ""
+    breaks: ClassVar[str]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "transport" not in vars(cls):
+            cls.transport = type(
+                "Broken", (Broken,), {"channel": cls.channel, "change": cls.change}
+            )
+
+
+class Broken(StdioTransport):
+    name = "broken"
+    channel: ClassVar[type[Wrapped]] = Wrapped
+    change = ""
+
+    def start(self, timeout=None):
+        channel = self.channel(super().start(timeout))
+        channel.transport = self
+        return channel
+
+    def _command(self):
+        return [sys.executable, "-P", "-c", DAEMON.format(change=self.change)]
+
+
+class TestPrintsOnTheWire(Process):
+    breaks = "hygiene.stdout"
+    change = """
+def take():
+    wire = os.dup(0)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    return wire, os.dup(1)
+daemon._take_the_wire = take
+"""
+
+
+class TestReadsItsOwnWire(Process):
+    breaks = "hygiene.stdin"
+    change = """
+def take():
+    wire = os.dup(1)
+    os.dup2(2, 1)
+    return os.dup(0), wire
+daemon._take_the_wire = take
+"""
+
+
+class TestExitsWithTheFilter(Process):
+    breaks = "hygiene.exit"
+    change = """
+from soma_core.serve import Responder
+failure = Responder._failure
+def fail(self, error, envelope, dialect):
+    if isinstance(getattr(error, "cause", None), SystemExit):
+        os._exit(3)
+    return failure(self, error, envelope, dialect)
+Responder._failure = fail
+"""
+
+
+class TestNeedsItsDirectory(Process):
+    breaks = "hygiene.cwd"
+    change = """
+from soma_core.streams import StreamChannel
+receive = StreamChannel.receive
+def receive_at_home(self, timeout=None):
+    os.getcwd()
+    return receive(self, timeout)
+StreamChannel.receive = receive_at_home
+"""
+
+
+class TestTellsADeathLate(Process):
+    breaks = "death.during-call"
+
+    class channel(Wrapped):  # noqa: N801
+        def receive(self, timeout=None):
+            try:
+                return self.inner.receive(timeout)
+            except ChannelClosed:
+                status = self.transport.poll()
+                if status is not None and status.signal is not None:
+                    threading.Event().wait(4.0)
+                raise
+
+
+class TestTakesHalfAReplyForAWholeOne(Process):
+    breaks = "death.mid-reply"
+
+    class channel(Wrapped):  # noqa: N801
+        def receive(self, timeout=None):
+            try:
+                return self.inner.receive(timeout)
+            except ProtocolError:
+                return Message(b'{"ok":true,"result":"xxxx"}')
+
+
+class TestSwallowsABrokenSend(Process):
+    breaks = "death.mid-request"
+
+    class channel(Wrapped):  # noqa: N801
+        swallowed = False
+
+        def send(self, message, timeout=None):
+            try:
+                self.inner.send(message, timeout)
+            except ChannelClosed:
+                if len(message.header) < 10_000_000:
+                    raise
+                self.swallowed = True
+
+        def receive(self, timeout=None):
+            if self.swallowed:
+                raise TimeoutError
+            return self.inner.receive(timeout)
+
+
+class TestForgetsWhatCameAfterTimeouts(Process):
+    breaks = "timeouts.reuse"
+
+    class channel(Wrapped):  # noqa: N801
+        short_waits = 0
+
+        def receive(self, timeout=None):
+            try:
+                message = self.inner.receive(timeout)
+            except TimeoutError:
+                self.short_waits += timeout <= 0.1
+                raise
+            if self.short_waits >= 3:
+                self.short_waits = 0
+                raise TimeoutError
+            return message
+
+
+class TestClosesWhenItSuits(Process):
+    breaks = "close.other-thread"
+
+    class channel(Wrapped):  # noqa: N801
+        def __init__(self, inner):
+            super().__init__(inner)
+            self.busy = threading.RLock()
+
+        def receive(self, timeout=None):
+            with self.busy:
+                return self.inner.receive(timeout)
+
+        def close(self):
+            with self.busy:
+                self.inner.close()
+
+
+class KeepsTheStatus(Broken):
+    def poll(self):
+        return None if super().poll() is None else ExitStatus()
+
+
+class TestKeepsTheStatusToItself(Process):
+    breaks = "death.status"
+    transport = KeepsTheStatus
+
+
+class KeepsStderr(Broken):
+    def diagnostics(self):
+        return ""
+
+
+class TestKeepsStderrToItself(Process):
+    breaks = "death.stderr"
+    transport = KeepsStderr
+
+
+class KillsToInterrupt(Broken):
+    def interrupt(self):
+        if self._process is not None and self._process.poll() is None:
+            self._process.stop(0.0)
+
+
+class TestKillsToInterrupt(Process):
+    breaks = "interrupts.survive"
+    transport = KillsToInterrupt
+
+
+class StopsPolitely(Broken):
+    kept: ClassVar[list[Any]] = []  # Python would complain of a process that nobody awaits
+
+    def stop(self, grace):
+        if self._channel is not None:
+            self._channel.close()
+        for _ in range(40):
+            if self._process is None or self._process.poll() is not None:
+                return super().stop(grace)
+            threading.Event().wait(0.05)
+        self.kept.append(self._process)
+        return None
+
+
+class TestStopsPolitely(Process):
+    breaks = "close.ends-stuck-engine"
+    transport = StopsPolitely
+
+
+del Process

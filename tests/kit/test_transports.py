@@ -1,0 +1,29 @@
+"""The transports that come with soma meet the clauses that a stranger's must meet."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from soma_core.testing import Capability, TransportConformance
+
+C = Capability
+
+
+class TestInline(TransportConformance):
+    transport = "inline"
+    lacks: ClassVar = {C.ISOLATION: "the engine is called by send, in the host's process"}
+
+
+class TestStdio(TransportConformance):
+    transport = "stdio"
+
+
+class TestSocket(TransportConformance):
+    transport = "socket"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, shared_socket_daemon):
+        return {"path": shared_socket_daemon.path}
