@@ -7,6 +7,7 @@
  * A program that reads more than a few fields takes a JSON library; find() is enough here.
  */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,7 @@ static const char *must(FILE *wire, const char *command) {
 #define ROWS "{\"type\":\"Tensor\",\"data\":{\"values\":[1,2,3,4],\"shape\":[2,2]}}"
 
 int main(int count, char **arguments) {
+    signal(SIGPIPE, SIG_IGN); /* a worker that is gone is noticed when its reply does not come */
     int fd = count > 1 ? reach_worker(arguments[1]) : start_worker();
     FILE *wire = fdopen(fd, "r+");
     if (!wire)

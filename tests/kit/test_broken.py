@@ -1,6 +1,6 @@
 """What breaks one clause fails the test of that clause, and no other.
 
-Those that start processes run the clauses of the same group, and every clause with
+Those that start processes run that test alone, and every clause with
 ``pytest tests/kit/test_broken.py --all-faults``.
 """
 
@@ -29,11 +29,10 @@ def suites(module: str) -> dict[str, Any]:
     return {name: suite for name, suite in found.items() if hasattr(suite, "breaks")}
 
 
-def neighbours(suite: Any) -> list[str]:
-    """The tests of the clause that a suite breaks and of those of its group."""
-    group = suite.breaks.partition(".")[0]
+def own_tests(suite: Any) -> list[str]:
+    """The tests of the clause that a suite breaks."""
     tests = {name: clause_of(getattr(suite, name)) for name in dir(suite)}
-    return [name for name, clause in tests.items() if clause and clause.startswith(group)]
+    return [name for name, clause in tests.items() if clause == suite.breaks]
 
 
 def failures(module: str, report: Path, *, whole: bool) -> dict[str, set[str]]:
@@ -41,7 +40,7 @@ def failures(module: str, report: Path, *, whole: bool) -> dict[str, set[str]]:
     path = str(HERE / f"{module}.py")
     targets = [path] if whole else [
         f"{path}::{name}::{test}"
-        for name, suite in suites(module).items() for test in neighbours(suite)
+        for name, suite in suites(module).items() for test in own_tests(suite)
     ]  # fmt: skip
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}", "-q"]
     ran = subprocess.run(
