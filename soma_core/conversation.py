@@ -35,7 +35,7 @@ Explain = Callable[[SomaError, int], None]
 _SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
-_GRACE = 2.0  # seconds that an interrupted command may take to end; a third is for ending it
+_GRACE = 2.0  # seconds that an interrupted command may take to end, before the worker is ended
 _LAST_BYTES = 0.2  # seconds in which a worker is seen to be dead that sent half a message
 _DEATH = 1.0  # seconds to wait for the exit status of a worker whose channel closed
 

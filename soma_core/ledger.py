@@ -132,7 +132,7 @@ class Ledger:
         for node_id in node_ids:
             node = self._nodes.get(node_id)
             if node is not None and node.learns:
-                node.unheld = cmd
+                node.unheld, node.lost = cmd, None  # there is a newer state than the lost one
 
     def differentiable(self, node_ids: Iterable[str]) -> list[str]:
         """Those of some nodes through which gradients flow."""

@@ -113,7 +113,7 @@ def test_a_state_that_the_host_does_not_hold_is_told_and_others_work(worker) -> 
     assert worker.forward("mean", 10.0, {"mean": 3.0}) == 7.0
 
 
-@pytest.mark.parametrize("remedy", ["fit", "load", "set_state"])
+@pytest.mark.parametrize("remedy", ["fit", "fit without its state", "load", "set_state"])
 def test_a_lost_state_is_forgotten_once_there_is_a_new_one(worker, remedy: str) -> None:
     worker.fit("mean", [1.0], return_state=False)
     kill(worker)
@@ -121,6 +121,8 @@ def test_a_lost_state_is_forgotten_once_there_is_a_new_one(worker, remedy: str) 
         worker.forward("mean", 0.0)
     if remedy == "fit":
         worker.fit("mean", [9.0])
+    elif remedy == "fit without its state":
+        worker.fit("mean", [9.0], return_state=False)
     elif remedy == "load":
         worker.load({"mean": f.Mean()})
         worker.fit("mean", [9.0])
