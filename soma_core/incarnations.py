@@ -24,7 +24,7 @@ from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.recording import Recorder
-from soma_core.transport import Transport
+from soma_core.transport import ExitStatus, Transport
 
 __all__ = ["Incarnations", "Restarts"]
 
@@ -196,7 +196,7 @@ class Incarnations:
         if left is not None and left <= delay:
             raise _late(cmd)
         self._closed.wait(delay)
-        self._tell_exit()
+        self._tell_exit(self._transport.stop(0.0))
         assert self._ledger is not None
         self._ledger.worker_ended()
         started = time.monotonic()
@@ -262,8 +262,7 @@ class Incarnations:
             incarnation=self.hello.incarnation,
         )
 
-    def _tell_exit(self) -> None:
-        status = self._transport.stop(0.0)
+    def _tell_exit(self, status: ExitStatus | None) -> None:
         installed_plugins().notify(
             "soma_worker_exited",
             transport=self._transport.name,

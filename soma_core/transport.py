@@ -241,7 +241,8 @@ class Transport(ABC):
         """End the engine and free what ``start`` took, whatever state it is in. Never raises.
 
         Called by ``Worker.close`` after the channel is closed, at a deadline that an interrupt
-        did not meet, and after a failed start. A second call does nothing.
+        did not meet, and after a start whose HELLO failed; a ``start`` that raises frees what it
+        took by itself. A second call does nothing.
 
         Args:
             grace: Seconds in which the engine may end by itself before it is made to.
