@@ -188,6 +188,7 @@ class TestStartsAnotherEngineUnasked(Process):
     class channel(Wrapped):  # noqa: N801
         def send(self, message, timeout=None):
             if not self.closed and not is_running(self.transport._process.pid):
+                self.transport.stop(0.0)
                 self.inner = self.transport.start().inner
             self.inner.send(message, timeout)
 
