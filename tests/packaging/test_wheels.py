@@ -1,4 +1,4 @@
-"""The wheels, installed into a fresh environment without torch, sklearn or this repository."""
+"""The wheels, and what ``soma new`` writes, in a fresh environment without this repository."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ..support import short_directory, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ["soma-filters-sklearn", "soma-filters-torch"]
+NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}
+FOLDERS = {"filter": "acme-robust-scaler", "transport": "soma-transport-carrier-pigeon"}
 
 
 def run(*command: object, **options) -> str:
@@ -48,15 +50,26 @@ def built(tmp_path_factory, worker_id) -> Path:
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "done").exists():
-            _build(directory / "wheels")
-            _install(directory / "environment", _by_distribution(directory / "wheels"))
+            _make(directory)
             (directory / "done").touch()
     return directory
 
 
-def _build(out: Path) -> None:
+def _make(directory: Path) -> None:
+    programs = directory / "environment" / "bin"
+    _build(directory / "wheels", ROOT, *(ROOT / "plugins" / plugin for plugin in PLUGINS))
+    wheels = _by_distribution(directory / "wheels")
+    run(sys.executable, "-m", "venv", programs.parent)
+    _install(programs, wheels["soma-core"], "pytest")
+    for kind, name in NEW.items():
+        run(programs / "soma", "new", kind, name, cwd=directory)
+    _build(directory / "new", *(directory / folder for folder in FOLDERS.values()))
+    plugins = [wheels[plugin] for plugin in PLUGINS]
+    _install(programs, "--no-deps", *plugins, *(directory / "new").iterdir())
+
+
+def _build(out: Path, *sources: Path) -> None:
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    sources = [ROOT, *(ROOT / "plugins" / plugin for plugin in PLUGINS)]
     run(sys.executable, "-m", "pip", "wheel", "-q", *isolation, "--no-deps", "-w", out, *sources)
 
 
@@ -64,12 +77,9 @@ def _by_distribution(directory: Path) -> dict[str, Path]:
     return {wheel.name.partition("-")[0].replace("_", "-"): wheel for wheel in directory.iterdir()}
 
 
-def _install(environment: Path, wheels: dict[str, Path]) -> None:
-    run(sys.executable, "-m", "venv", environment)
-    install = [environment / "bin" / "python", "-m", "pip", "install", "-q"]
-    run(*install, "--disable-pip-version-check", wheels["soma-core"], "pytest")
-    plugins = [wheels[plugin] for plugin in PLUGINS]
-    run(*install, "--disable-pip-version-check", "--no-deps", *plugins)
+def _install(programs: Path, *what: object) -> None:
+    install = [programs / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+    run(*install, *what)
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +180,37 @@ def test_the_filters_are_listed(installed, tmp_path):
         assert name in shown, shown
 
 
-def test_plugins_are_begun_from_the_templates_of_the_wheel(installed, tmp_path):
-    run(installed / "soma", "new", "filter", "acme.Median", cwd=tmp_path)
-    run(installed / "soma", "new", "transport", "pigeon", cwd=tmp_path)
-    assert (tmp_path / "acme-median" / "src" / "acme_median" / "py.typed").exists()
-    assert (tmp_path / "soma-transport-pigeon" / "pyproject.toml").exists()
+USE = """
+import sys, numpy as np, soma_core as soma
+with soma.connect(sys.argv[1], filters={"node": ("acme.RobustScaler", {"scale": 2.0})}) as worker:
+    worker.fit("node", np.arange(4.0).reshape(2, 2))
+    print(worker.forward("node", np.ones((1, 2))).tolist())
+"""
+
+
+@pytest.mark.parametrize("transport", ["inline", "stdio", "carrier-pigeon"])
+def test_a_new_filter_is_loaded_by_its_name_over_transports_also_a_new_one(
+    installed, tmp_path, transport
+):
+    shown = run(installed / "python", "-P", "-W", "error", "-c", USE, transport, cwd=tmp_path)
+    assert shown == "[[0.0, -2.0]]\n"
+
+
+def test_what_is_new_is_listed_and_works(installed, tmp_path):
+    for group, name in (("filters", "acme.RobustScaler"), ("transports", "carrier-pigeon")):
+        assert name in run(installed / "soma", group, name, cwd=tmp_path)
+        assert " ok" in run(installed / "soma", "plugins", name, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_what_is_new_passes_its_tests_at_once_and_the_kit_in_a_few_lines(installed, built, kind):
+    folder = built / FOLDERS[kind]
+    suite = (folder / "tests" / "test_conformance.py").read_text()
+    code = [line for line in suite.splitlines() if line and not line.startswith('"""')]
+    assert len(code) < 10
+    shown = run(installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    assert " passed" in shown
+    assert "skipped" not in shown
 
 
 HOST = """
