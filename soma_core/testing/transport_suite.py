@@ -486,7 +486,7 @@ class TransportConformance(ConformanceSuite):
     def test_a_death_between_calls_is_told_by_the_next(self, own_worker: Worker) -> None:
         pid = own_worker.ping().pid
         own_worker.forward("deeds", ["die_after_reply"])
-        assert self._soon(lambda: not _runs(pid)), "it was killed, and still runs"
+        assert self._soon(lambda: not _runs(pid), after=0.2), "it was killed, and still runs"
         with pytest.raises(WorkerDied):
             own_worker.ping(timeout=self._prompt)
 
@@ -509,7 +509,7 @@ class TransportConformance(ConformanceSuite):
     def test_a_reply_that_was_cut_off_is_never_received(self, own_wire: Wire) -> None:
         pid = own_wire.ask("PING")["pid"]
         own_wire.send("FORWARD", node_id="deeds", data=["die_later", 1.0, _MORE_THAN_ANY_BUFFER])
-        assert self._soon(lambda: not _runs(pid)), "it was killed, and still runs"
+        assert self._soon(lambda: not _runs(pid), after=1.0), "it was killed, and still runs"
 
         def result() -> Any:
             try:
@@ -635,8 +635,8 @@ class TransportConformance(ConformanceSuite):
         """Seconds in which what needs no computing must be done."""
         return self.patience / 4
 
-    def _soon(self, condition: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + self._prompt
+    def _soon(self, condition: Callable[[], bool], after: float = 0.0) -> bool:
+        deadline = time.monotonic() + after + self._prompt
         while not condition():
             if time.monotonic() > deadline:
                 return False

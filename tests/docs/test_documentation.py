@@ -34,6 +34,8 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_pat
         timeout=100,
     )
     assert ran.returncode == 0, ran.stderr
+    for shown in blocks(page, "text"):
+        assert shown in ran.stdout
 
 
 def test_the_ten_lines_of_the_readme_print_what_they_say(tmp_path: Path) -> None:

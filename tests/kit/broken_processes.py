@@ -105,12 +105,18 @@ class TestTellsADeathLate(Process):
     patience = SHORT
 
     class channel(Wrapped):  # noqa: N801
+        left = False
+
+        def close(self):
+            self.left = True
+            self.inner.close()
+
         def receive(self, timeout=None):
             try:
                 return self.inner.receive(timeout)
             except ChannelClosed:
-                status = wait_until(self.transport.poll)  # it is gone before it can be reaped
-                if status.signal is not None:
+                # It is gone before it can be reaped.
+                if not self.left and wait_until(self.transport.poll).signal is not None:
                     threading.Event().wait(1.0)
                 raise
 
@@ -196,12 +202,13 @@ class TestStartsAnotherEngineUnasked(Process):
 class TestTakesATerminationForASuccess(Process):
     breaks = "faults.all"
 
-    class channel(Wrapped):  # noqa: N801
+    class channel(TestTellsADeathLate.channel):  # noqa: N801
         def receive(self, timeout=None):
             try:
                 return self.inner.receive(timeout)
             except ChannelClosed:
-                if wait_until(self.transport.poll).signal_name == "SIGTERM":
+                status = None if self.left else wait_until(self.transport.poll)
+                if status is not None and status.signal_name == "SIGTERM":
                     return Message(b'{"ok":true,"result":null}')
                 raise
 
@@ -244,7 +251,7 @@ daemon.main = linger
 
 class TestLeavesTheEngineBehind(Process):
     breaks = "close.ends-engine"
-    with_it = frozenset({"close.ends-stuck-engine", "leaks.processes"})
+    with_it = frozenset({"close.ends-stuck-engine", "leaks.processes", "leaks.descriptors"})
     patience = SHORT
     transport = LeavesTheEngine
 

@@ -63,9 +63,18 @@ def _make(directory: Path) -> None:
     _install(programs, wheels["soma-core"], "pytest")
     for kind, name in NEW.items():
         run(programs / "soma", "new", kind, name, cwd=directory)
-    _build(directory / "new", *(directory / folder for folder in FOLDERS.values()))
+    _write_the_command(directory / "acme-commands")
+    written = [*FOLDERS.values(), "acme-commands"]
+    _build(directory / "new", *(directory / folder for folder in written))
     plugins = [wheels[plugin] for plugin in PLUGINS]
     _install(programs, "--no-deps", *plugins, *(directory / "new").iterdir())
+
+
+def _write_the_command(folder: Path) -> None:
+    """The distribution that the page on commands shows."""
+    folder.mkdir()
+    (folder / "acme_commands.py").write_text(page_blocks("write-a-command.md", "python")[0])
+    (folder / "pyproject.toml").write_text(page_blocks("write-a-command.md", "toml")[0])
 
 
 def _build(out: Path, *sources: Path) -> None:
@@ -287,6 +296,27 @@ def test_a_filter_of_a_plugin_runs(installed, host):
 def page_blocks(page: str, language: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_command_of_the_page_is_called_from_a_host_and_known_to_the_shell(installed, tmp_path):
+    """As the page shows it, in the environment in which the page had it installed."""
+    double = page_blocks("write-a-command.md", "python")[1]
+    script = [
+        "import numpy as np\nimport soma_core as soma\nx = np.arange(4.0)",
+        re.search(r"^class Double.*?(?=\n\n\n)", double, re.MULTILINE | re.DOTALL)[0],
+        *page_blocks("write-a-command.md", "py"),
+    ]
+    shown = run(installed / "python", "-P", "-c", "\n".join(script), cwd=tmp_path)
+    assert shown == "{'error': 1.5, 'count': 4}\n"
+    (lines,) = [text for text in page_blocks("write-a-command.md", "console") if "printf" in text]
+    environment = clean_environment(PATH=f"{installed}:{os.environ['PATH']}")
+    told = subprocess.run(
+        ["bash", "-c", lines], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    reply, schema, validated = told.stdout.splitlines()[:3]
+    assert '"code":"unknown_node"' in reply
+    assert '"const": "EVALUATE"' in schema
+    assert "EVALUATE: node_id: input should be a valid string, got 3" in validated
 
 
 @pytest.mark.parametrize(
