@@ -592,17 +592,19 @@ class TransportConformance(ConformanceSuite):
     def test_every_fault_ends_its_call_in_time(self, make: Callable[[], Transport]) -> None:
         wrong = {}
         worker: Worker | None = None
-        for fault in self._faults():
-            if worker is None:
-                worker = Worker(make(), timeout=self.patience)
-            trial = inject(worker, fault, Moment.FORWARD)
-            if trial.end not in fault.ends or trial.late:
-                wrong[fault.name] = str(trial)
-            if not trial.worker_survived:
+        try:
+            for fault in self._faults():
+                if worker is None:
+                    worker = Worker(make(), timeout=self.patience)
+                trial = inject(worker, fault, Moment.FORWARD)
+                if trial.end not in fault.ends or trial.late:
+                    wrong[fault.name] = str(trial)
+                if not trial.worker_survived or fault.name in wrong:
+                    worker.close()
+                    worker = None
+        finally:
+            if worker is not None:
                 worker.close()
-                worker = None
-        if worker is not None:
-            worker.close()
         assert wrong == {}
 
     def _faults(self) -> list[Fault]:

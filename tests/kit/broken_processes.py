@@ -13,7 +13,7 @@ from soma_core.transport import ExitStatus, Message
 from soma_transport_stdio import StdioTransport
 
 from ..support import is_running, wait_until
-from .broken_inline import SHORT, Wrapped
+from .broken_inline import SHORT, Wrapped, is_event
 
 DAEMON = """
 import os, soma_transport_stdio.__main__ as daemon
@@ -100,23 +100,30 @@ StreamChannel.receive = receive_at_home
 """
 
 
+class Left(Wrapped):
+    """A channel that can tell its own end from that of the engine."""
+
+    left = False
+
+    def close(self):
+        self.left = True
+        self.inner.close()
+
+    def ended(self):
+        """How the engine did, which is gone before it can be reaped; None if it did not."""
+        return None if self.left else wait_until(self.transport.poll).signal_name
+
+
 class TestTellsADeathLate(Process):
     breaks = "death.during-call"
     patience = SHORT
 
-    class channel(Wrapped):  # noqa: N801
-        left = False
-
-        def close(self):
-            self.left = True
-            self.inner.close()
-
+    class channel(Left):  # noqa: N801
         def receive(self, timeout=None):
             try:
                 return self.inner.receive(timeout)
             except ChannelClosed:
-                # It is gone before it can be reaped.
-                if not self.left and wait_until(self.transport.poll).signal is not None:
+                if self.ended() is not None:
                     threading.Event().wait(1.0)
                 raise
 
@@ -192,23 +199,30 @@ class TestStartsAnotherEngineUnasked(Process):
     breaks = "death.idle"
 
     class channel(Wrapped):  # noqa: N801
+        waiting = 0
+
         def send(self, message, timeout=None):
-            if not self.closed and not is_running(self.transport._process.pid):
+            if not (self.closed or self.waiting or is_running(self.transport._process.pid)):
                 self.transport.stop(0.0)
                 self.inner = self.transport.start().inner
+            self.waiting += 1
             self.inner.send(message, timeout)
+
+        def receive(self, timeout=None):
+            message = self.inner.receive(timeout)
+            self.waiting -= not is_event(message)
+            return message
 
 
 class TestTakesATerminationForASuccess(Process):
     breaks = "faults.all"
 
-    class channel(TestTellsADeathLate.channel):  # noqa: N801
+    class channel(Left):  # noqa: N801
         def receive(self, timeout=None):
             try:
                 return self.inner.receive(timeout)
             except ChannelClosed:
-                status = None if self.left else wait_until(self.transport.poll)
-                if status is not None and status.signal_name == "SIGTERM":
+                if self.ended() == "SIGTERM":
                     return Message(b'{"ok":true,"result":null}')
                 raise
 
