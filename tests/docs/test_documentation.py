@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -78,8 +79,14 @@ def test_the_page_of_errors_has_a_remedy_for_every_error_and_every_code() -> Non
     assert sorted(rows) == sorted((errors - bases) | {code.value for code in soma.ErrorCode})
 
 
-def test_every_claim_on_performance_and_faults_names_something_that_can_be_run() -> None:
+def test_every_claim_of_the_comparison_has_a_source_or_something_that_can_be_run() -> None:
     text = (ROOT / "docs" / "comparison.md").read_text()
-    for path in re.findall(r"`pytest ([\w/]+)`", text):
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "|---" not in line]
+    claims = [*rows[1:], *re.findall(r"^- .*(?:\n  .*)*", text, re.MULTILINE)]
+    assert len(claims) > 12
+    pointing = re.compile(r"\]\((https://|[\w-]+\.md)|`(pytest|python -m) [\w./]+`|run below")
+    assert [claim for claim in claims if not pointing.search(claim)] == []
+    for path in re.findall(r"`pytest ([\w/.]+)`", text):
         assert (ROOT / path).exists(), path
-    assert (ROOT / "benchmarks" / "__main__.py").exists()
+    for module in re.findall(r"`python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module
