@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -54,6 +55,18 @@ def test_the_shell_line_of_the_readme_gets_one_reply_for_each_message() -> None:
     command = line.replace("python -m", f"{sys.executable} -m")
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert [reply[:11] for reply in ran.stdout.splitlines()] == ['{"ok":true,', '{"ok":true,']
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("soma_filters_sklearn") is None,
+    reason="the page has soma-filters-sklearn installed",
+)
+def test_the_messages_of_the_page_on_other_languages_are_all_understood() -> None:
+    (messages,) = blocks(ROOT / "docs" / "other-languages.md", "json")
+    command = [sys.executable, "-P", "-m", "soma_transport_stdio"]
+    ran = subprocess.run(command, input=messages, capture_output=True, text=True, timeout=60)
+    replies = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [reply["ok"] for reply in replies] == [True] * messages.count("\n")
 
 
 def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
