@@ -21,11 +21,13 @@ PLUGINS = ["soma-filters-sklearn", "soma-filters-torch"]
 NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}
 FOLDERS = {"filter": "acme-robust-scaler", "transport": "soma-transport-carrier-pigeon"}
 
+pytestmark = pytest.mark.timeout(600)  # the first one builds and installs for all
+
 
 def run(*command: object, **options) -> str:
     options.setdefault("env", clean_environment())
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=110, **options
+        [str(part) for part in command], capture_output=True, text=True, timeout=300, **options
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -38,7 +40,7 @@ def clean_environment(**added: str) -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith(("PYTHON", "COVERAGE", "COV_CORE"))
     }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "COLUMNS": "200", **added}
+    return {**kept, "NO_COLOR": "1", "COLUMNS": "200", **added}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def _make(directory: Path) -> None:
     programs = directory / "environment" / "bin"
     _build(directory / "wheels", ROOT, *(ROOT / "plugins" / plugin for plugin in PLUGINS))
     wheels = _by_distribution(directory / "wheels")
-    run(sys.executable, "-m", "venv", programs.parent)
+    run(sys.executable, "-m", "venv", "--without-pip", programs.parent)
     _install(programs, wheels["soma-core"], "pytest")
     for kind, name in NEW.items():
         run(programs / "soma", "new", kind, name, cwd=directory)
@@ -87,8 +89,9 @@ def _by_distribution(directory: Path) -> dict[str, Path]:
 
 
 def _install(programs: Path, *what: object) -> None:
-    install = [programs / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-    run(*install, *what)
+    """Without compiling what nobody imports; what is imported is compiled once, by whoever does."""
+    pip = [sys.executable, "-m", "pip", "--python", programs / "python"]
+    run(*pip, "install", "-q", "--no-compile", "--disable-pip-version-check", *what)
 
 
 @pytest.fixture(scope="module")
