@@ -45,7 +45,10 @@ class Randomness:
 
     @property
     def position(self) -> list[torch.Tensor] | None:
-        """Where the stream stands, on the CPU and on the device; None before its first block, or without a seed."""
+        """Where the stream stands, on the CPU and on the device.
+
+        None before its first block, or without a seed.
+        """
         return self._position
 
     @position.setter

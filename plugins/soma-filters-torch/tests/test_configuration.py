@@ -148,6 +148,7 @@ def test_the_configuration_is_read_back_from_its_dump():
     for dump in (node.model_dump(), node.model_dump(by_alias=True)):
         assert MLP(**dump) == node
     assert "optimizer" in MLP.model_json_schema()["properties"]
+    assert "module" in TorchModule.model_json_schema()["properties"]
 
 
 def test_making_a_filter_does_not_build_its_network():
@@ -159,9 +160,9 @@ def test_a_registered_name_loads_its_class(name, made):
     assert EntryPoint(name, REGISTERED[name], "soma.filters").load() is made
 
 
-def test_torch_is_not_imported_with_the_package():
+def test_torch_is_not_imported_with_the_package_or_its_plugin():
     code = (
-        "import sys, soma_filters_torch; print('torch' in sys.modules)\n"
+        "import sys, soma_filters_torch.adapting; print('torch' in sys.modules)\n"
         "import soma_filters_torch.filters; print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
