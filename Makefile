@@ -45,7 +45,7 @@ $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[torch,test]' $(addprefix --editable ,$(PLUGINS))
+		--editable '.[torch,plot,test]' $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
 clean:
