@@ -18,6 +18,7 @@ __all__ = ["activation_class", "build_module", "content_hash"]
 _OF_MODULES = frozenset({"module", "args", "kwargs"})
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PARAMETERS_AGAIN = frozenset({"_flat_weights", "_flat_weight_refs"})  # of recurrent layers
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -121,7 +122,8 @@ def content_hash(module: nn.Module) -> str:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """What a module holds beside other modules."""
-    own = {key: item for key, item in vars(module).items() if key not in _OF_EVERY_MODULE}
+    apart = _OF_EVERY_MODULE | _PARAMETERS_AGAIN
+    own = {key: item for key, item in vars(module).items() if key not in apart}
     return own | {"_parameters": module._parameters, "_buffers": module._buffers}
 
 

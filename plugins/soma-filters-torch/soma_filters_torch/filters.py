@@ -269,11 +269,6 @@ class TorchFilter(Filter):
     def _check_together(self) -> Self:
         if "lr" in self.optimizer_spec and "lr" in self.model_fields_set:
             raise ValueError("lr is given twice: beside the optimizer and among its arguments")
-        if self.autocast is not None and self.dtype not in (None, "float32"):
-            raise ValueError(
-                f"autocast={self.autocast!r} is for parameters of type float32; "
-                f"leave out dtype={self.dtype!r}, or autocast"
-            )
         return self
 
     @property

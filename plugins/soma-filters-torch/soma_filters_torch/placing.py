@@ -71,7 +71,8 @@ class Placement:
         """Bring a network to its place.
 
         Raises:
-            ValueError: It has parameters without a shape yet, which cannot be trained or sent.
+            ValueError: It has parameters without a shape yet, which cannot be trained or sent, or
+                of a type from which autocast does not cast.
         """
         for name, item in chain(module.named_parameters(), module.named_buffers()):
             if nn.parameter.is_lazy(item):
@@ -80,7 +81,14 @@ class Placement:
                     "modules do; give the sizes instead (Linear for LazyLinear)"
                 )
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        return module.to(device=self.device, dtype=dtype)
+        placed = module.to(device=self.device, dtype=dtype)
+        own, _ = numeric_type(placed)
+        if self.autocast is not None and own is not torch.float32:
+            raise ValueError(
+                f"autocast={self.autocast!r} is for parameters of type float32, and those of "
+                f"{type(module).__name__} are {own}; leave one of the two out"
+            )
+        return placed
 
     def check_training(self) -> None:
         """Make sure that training in these types comes to something.

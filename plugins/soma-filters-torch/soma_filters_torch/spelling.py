@@ -55,5 +55,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
     meant = " or ".join(repr(by_lower[match]) for match in close)
     listed = f"known: {', '.join(names)}" if len(names) <= _MOST or not meant else ""
-    told = "; ".join(filter(None, [meant and f"did you mean {meant}?", listed]))
+    told = " ".join(filter(None, [meant and f"did you mean {meant}?", listed]))
     return f"unknown {what} {name!r}; {told}"

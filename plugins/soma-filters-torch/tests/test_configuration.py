@@ -13,6 +13,8 @@ import torch
 from pydantic import ValidationError
 from soma_filters_torch.filters import MLP, TorchModule
 
+import soma_core as soma
+
 REGISTERED = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
     "entry-points"
 ]["soma.filters"]
@@ -51,7 +53,6 @@ REGISTERED = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_t
         ({"device": "gpu"}, "device is 'cpu', 'cuda' or a numbered one like 'cuda:1'; got 'gpu'"),
         ({"dtype": "int8"}, "'float64', 'float32', 'bfloat16' or 'float16'"),
         ({"autocast": "float64"}, "'bfloat16' or 'float16'"),
-        ({"autocast": "bfloat16", "dtype": "float64"}, "autocast='bfloat16' is for parameters of"),
         ({"activation": "rellu"}, "unknown activation 'rellu'; did you mean 'relu'"),
         ({"sizes": [4]}, "at least 2 items"),
         ({"sizes": [4, 0]}, "greater than or equal to 1"),
@@ -109,6 +110,11 @@ def test_arguments_that_torch_refuses_are_refused_when_the_filter_is_loaded(conf
         MLP(sizes=[4, 2], **config).on_load()
 
 
+def test_autocast_is_refused_for_parameters_of_another_type():
+    with pytest.raises(ValueError, match=r"of type float32, and those of Sequential are torch\.fl"):
+        MLP(sizes=[4, 2], autocast="bfloat16", dtype="float64").on_load()
+
+
 def test_a_lazy_module_is_refused_with_what_to_use():
     with pytest.raises(ValueError, match=r"LazyLinear: weight has no shape .*give the sizes"):
         TorchModule(module="torch.nn.LazyLinear", args=[2]).on_load()
@@ -149,6 +155,13 @@ def test_the_configuration_is_read_back_from_its_dump():
         assert MLP(**dump) == node
     assert "optimizer" in MLP.model_json_schema()["properties"]
     assert "module" in TorchModule.model_json_schema()["properties"]
+
+
+def test_a_worker_lists_the_fields_by_the_names_that_configure_them():
+    with pytest.raises(
+        soma.RemoteError, match="unknown loss 'mze'.*its fields: loss, optimizer, lr"
+    ):
+        soma.connect("inline", filters={"net": ("torch.MLP", {"sizes": [4, 2], "loss": "mze"})})
 
 
 def test_making_a_filter_does_not_build_its_network():

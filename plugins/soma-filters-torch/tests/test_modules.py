@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -95,6 +96,16 @@ def test_the_hash_of_a_module_is_that_of_its_content():
     assert TorchModule(module=equal).config_hash() != hashed
     leaky = [TorchModule(module=nn.LeakyReLU(slope)).config_hash() for slope in (0.1, 0.2)]
     assert leaky[0] != leaky[1]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.GRU(3, 2), nn.TransformerEncoderLayer(8, 2, 16), nn.Conv2d(1, 2, 3)],
+    ids=lambda module: type(module).__name__,
+)
+def test_the_hash_of_a_module_survives_its_copies(module):
+    hashed = TorchModule(module=module).config_hash()
+    assert TorchModule(module=copy.deepcopy(module)).config_hash() == hashed
 
 
 def test_arguments_beside_a_module_that_exists_are_refused():
