@@ -159,7 +159,7 @@ def test_the_configuration_is_read_back_from_its_dump():
 
 def test_a_worker_lists_the_fields_by_the_names_that_configure_them():
     with pytest.raises(
-        soma.RemoteError, match="unknown loss 'mze'.*its fields: loss, optimizer, lr"
+        soma.RemoteError, match=r"unknown loss 'mze'.*its fields: loss, optimizer, lr"
     ):
         soma.connect("inline", filters={"net": ("torch.MLP", {"sizes": [4, 2], "loss": "mze"})})
 
