@@ -36,8 +36,8 @@ __all__ = ["MLP", "TorchFilter", "TorchModule"]
 class TorchFilter(Filter):
     """What the filters over torch networks share: training, running, and states.
 
-    The network is built when it is first needed. It can be trained alone, by ``fit``, or with
-    its neighbours in a composite, whose joint step runs ``forward`` with autograd enabled.
+    The network is built when it is loaded, or first needed. It can be trained alone, by ``fit``,
+    or with its neighbours in a composite, whose joint step runs ``forward`` with autograd enabled.
 
     A *choice* is a name, or a name and arguments: ``"Adam"``, ``{"name": "SGD", "momentum": 0.9}``.
 
