@@ -18,6 +18,7 @@ from soma_core.acceptance import FilterLike, adapt, check_filter
 from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
 from soma_core.conversation import Progress, Reply
 from soma_core.discovery import installed_transports
+from soma_core.edges import Station, check_edges
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
@@ -425,7 +426,12 @@ class Worker:
 
         Returns:
             A generator of results; closing it early ends the stream.
+
+        Raises:
+            ValueError: Neighbours declare what cannot fit together; the message names the edge.
         """
+        metas = {key: self._metas.get(key, FilterMeta(name=key)) for key in node_ids}
+        check_edges(Station.of(node_id, metas[node_id]) for node_id in node_ids)
         modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
         evolving = {key for key, mode in modes.items() if mode is StreamMode.EVOLVING}
         barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}

@@ -13,6 +13,7 @@ from soma_core.cli.console import CommandFailed
 from soma_core.cli.files import read_array, write_array
 from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
 from soma_core.cli.progress import FitProgress
+from soma_core.edges import EdgeMismatch, Station, check_edges
 from soma_core.errors import SomaError
 from soma_core.worker import Worker, connect
 
@@ -43,6 +44,7 @@ def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> Any:
     applied = read_array(pipeline.data.apply, base) if pipeline.data.apply else x
     with _connect(pipeline) as worker:
         chain = pipeline.node_ids
+        _check_edges(worker, chain)
         _say(console, f"loaded {', '.join(chain)} over {pipeline.transport.name}")
         for step in pipeline.fit:
             _fit(worker, chain, step, x, y, console)
@@ -69,6 +71,14 @@ def _connect(pipeline: Pipeline) -> Worker:
         raise
     except (TypeError, ValueError) as error:
         raise CommandFailed(f"transport.options: {error}") from error
+
+
+def _check_edges(worker: Worker, chain: list[str]) -> None:
+    """Refuse a chain whose filters cannot fit together before any of them learns."""
+    try:
+        check_edges(Station.of(node_id, worker.filter(node_id).meta()) for node_id in chain)
+    except EdgeMismatch as error:
+        raise CommandFailed(str(error)) from None
 
 
 def _fit(

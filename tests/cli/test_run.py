@@ -22,6 +22,17 @@ class Double(soma_core.Filter):
 class Words(soma_core.Filter):
     def forward(self, x, state):
         return {"a": object()}
+
+class Typed(soma_core.Filter):
+    takes: str
+    gives: str
+
+    def meta(self):
+        sides = {"input_schema": self.takes, "output_schema": self.gives}
+        return super().meta().replace(**{k: {"dtype": v} for k, v in sides.items()})
+
+    def forward(self, x, state):
+        return x
 """
 
 
@@ -32,7 +43,7 @@ def place(install, tmp_path):
     install(
         "acme",
         "soma.filters",
-        **{"acme.Double": "acme_filters:Double", "acme.Words": "acme_filters:Words"},
+        **{f"acme.{name}": f"acme_filters:{name}" for name in ("Double", "Words", "Typed")},
     )
     np.save(tmp_path / "x.npy", np.array([1.0, 2.0, 3.0]))
     return tmp_path
@@ -73,6 +84,18 @@ def test_each_node_is_fitted_on_what_the_nodes_before_it_make(soma, place, mode)
     soma("run", _pipeline(place, f'[fit]\nmode = "{mode}"\n', filters=filters))
     first = np.array([1.0, 2.0, 3.0]) * 2 + 6.0
     assert np.load(place / "out.npy").tolist() == (first * 2 + first.sum()).tolist()
+
+
+def test_filters_that_cannot_follow_each_other_are_refused_before_any_of_them_learns(soma, place):
+    filters = "".join(
+        f'[[filters]]\nid = "{name}"\nfilter = "acme.Typed"\nconfig = {{ takes = "{takes}", '
+        f'gives = "{gives}" }}\n'
+        for name, takes, gives in [("a", "Float64", "Float64"), ("b", "Int64", "Int64")]
+    )
+    result = soma("run", _pipeline(place, '[fit]\nmode = "fit"\n', filters=filters))
+    assert result.exit_code == 1
+    assert "the edge 'a' -> 'b': 'a' gives Float64 and 'b' takes Int64" in result.stderr
+    assert "loaded" not in result.stderr
 
 
 def test_a_step_fits_only_the_nodes_that_it_names(soma, place):
