@@ -41,6 +41,7 @@ from soma_core.results import (
 from soma_core.streaming import stream
 from soma_core.transport import ExitStatus, Transport
 from soma_core.usage import process_usage
+from soma_core.watching import Watch, watched
 
 __all__ = ["RemoteFilter", "Worker", "connect", "transport_maker"]
 
@@ -327,7 +328,7 @@ class Worker:
         y: Any = None,
         *,
         return_state: bool = True,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Fit one node; the state that it learned is its own from then on.
@@ -337,7 +338,8 @@ class Worker:
             x: The training data.
             y: The targets, or None.
             return_state: Whether the state travels back.
-            progress: Called with what the filter reports while it runs.
+            progress: Called with what the filter reports while it runs; True shows it on stderr,
+                as a bar in a terminal and as lines elsewhere.
             timeout: Seconds.
 
         Returns:
@@ -354,7 +356,8 @@ class Worker:
 
         ledger = self._ledger
         uses = () if ledger is None else ledger.differentiable([node_id])
-        reply = self._ask("FIT", build, timeout, node_id=node_id, node_ids=uses, progress=progress)
+        with watched(progress, [node_id], x) as told:
+            reply = self._ask("FIT", build, timeout, node_id=node_id, node_ids=uses, progress=told)
         if not return_state:
             self._changed([node_id], "fit")
             return None
@@ -455,7 +458,7 @@ class Worker:
         *,
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> CompositeFitResult:
         """Fit a chain of nodes, then train its differentiable ones together by one step.
@@ -468,7 +471,7 @@ class Worker:
             optimizer: What steps the whole chain instead of the optimizers that nodes own: a
                 class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
                 The worker keeps its moments for the chain's next command.
-            progress: Called with what the filters report while they run.
+            progress: Called with what the filters report while they run; True shows it.
             timeout: Seconds.
         """
 
@@ -481,7 +484,8 @@ class Worker:
             }
             return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
 
-        reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=progress)
+        with watched(progress, node_ids, x) as told:
+            reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=told)
         result = CompositeFitResult(
             result=reply.data("result"),
             states=reply.binaries("states"),
@@ -535,7 +539,7 @@ class Worker:
         collect: Literal["last", "all"] = "last",
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> BatchedFitResult:
         """Fit a chain of nodes batch by batch; the data travels once.
@@ -553,7 +557,9 @@ class Worker:
             optimizer: What steps the whole chain instead of the optimizers that nodes own: a
                 class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
                 The worker keeps its moments for the chain's next command.
-            progress: Called after each batch with epoch, epochs, batch, batches and loss.
+            progress: Called after each batch with epoch, epochs, batch, batches, its loss, and
+                the mean_loss of the epoch so far; True shows it on stderr, as a bar in a
+                terminal and as lines elsewhere.
             timeout: Seconds.
         """
 
@@ -572,7 +578,8 @@ class Worker:
                 fields["optimizer"] = dict(optimizer)
             return fields if seed is None else {**fields, "seed": seed}
 
-        reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=progress)
+        with watched(progress, node_ids, x) as told:
+            reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=told)
         result = BatchedFitResult(
             result=reply.data("result"),
             states=reply.states("states"),
@@ -759,7 +766,7 @@ class Worker:
         fields: Mapping[str, Any] | None = None,
         *,
         changes_states: bool = False,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Send a command that a plugin of the worker added; the host need not have the plugin.
@@ -769,7 +776,7 @@ class Worker:
             fields: The fields of the command, user data as Python objects.
             changes_states: Whether the command changes what its nodes learned: a restarted
                 worker then raises StateLost rather than going on with older states.
-            progress: Called with what the handler reports while it runs.
+            progress: Called with what the handler reports while it runs; True shows it.
             timeout: Seconds.
 
         Returns:
@@ -787,9 +794,10 @@ class Worker:
         def build(encoder: FrameEncoder) -> dict[str, Any]:
             return {name: encoder.encode(value) for name, value in given.items()}
 
-        reply = self._ask(
-            cmd, build, timeout, node_id=node_id, node_ids=node_ids, progress=progress
-        )
+        with watched(progress, [cmd], given.get("data")) as told:
+            reply = self._ask(
+                cmd, build, timeout, node_id=node_id, node_ids=node_ids, progress=told
+            )
         if changes_states:
             self._changed(node_ids, cmd)
         return reply.data("result")

@@ -12,9 +12,9 @@ from rich.console import Console
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.files import read_array, write_array
 from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
-from soma_core.cli.progress import FitProgress
 from soma_core.edges import EdgeMismatch, Station, check_edges
 from soma_core.errors import SomaError
+from soma_core.fit_progress import FitProgress
 from soma_core.worker import Worker, connect
 
 __all__ = ["run", "run_pipeline"]

@@ -91,26 +91,47 @@ def fit_batches(
     fit = _BatchFit()
     _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
-        losses: list[tuple[int, float]] = []
+        mean = _MeanLoss()
         outputs: list[tuple[Rows, Any]] = []
         for number, (rows, x, y) in enumerate(batches.epoch(order), start=1):
             chain.next_call()
             outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit, optimizer)
             if loss is not None:
-                losses.append((max(1, _length(rows)), loss))
+                mean.add(loss, max(1, _length(rows)))
             if collect_all and epoch == epochs:
                 outputs.append((rows, outcome.result))
             progress.report(
-                epoch=epoch, epochs=epochs, batch=number, batches=batches.count, loss=loss
+                epoch=epoch,
+                epochs=epochs,
+                batch=number,
+                batches=batches.count,
+                loss=loss,
+                mean_loss=mean.value,
             )
-        if losses:
-            outcome.losses.append(_mean(losses))
+        if mean.value is not None:
+            outcome.losses.append(mean.value)
     if collect_all:
         outcome.result = join_rows(outputs)
     outcome.states = {
         node.node_id: outcome.states.get(node.node_id, node.state) for node in chain.nodes
     }
     return outcome
+
+
+class _MeanLoss:
+    """The mean over the rows of an epoch so far: a short last batch counts for what it holds."""
+
+    def __init__(self) -> None:
+        self._sum, self._rows = 0.0, 0
+
+    def add(self, loss: float, rows: int) -> None:
+        self._sum += rows * loss
+        self._rows += rows
+
+    @property
+    def value(self) -> float | None:
+        """None where no batch had a loss."""
+        return self._sum / self._rows if self._rows else None
 
 
 class _BatchFit:
@@ -172,9 +193,3 @@ def _passed_on(chain: Chain, place: int, level: Batches) -> Any:
 
 def _length(rows: Rows) -> int:
     return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-
-
-def _mean(losses: list[tuple[int, float]]) -> float:
-    """The mean over rows: a short last batch counts for what it holds."""
-    rows = sum(count for count, _ in losses)
-    return sum(count * loss for count, loss in losses) / rows

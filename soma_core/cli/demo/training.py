@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from soma_core.cli.demo.digits import Digits
-from soma_core.cli.progress import FitProgress
 from soma_core.errors import WorkerDied
+from soma_core.fit_progress import FitProgress
 from soma_core.worker import Worker, connect
 
 __all__ = ["ONE_THREAD", "Place", "Trial", "kill_half_way", "run_trial"]
