@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from soma_core.standing import Standing
+from soma_core.standing import Standing, spell_loss
 
 __all__ = ["FitProgress"]
 
@@ -61,11 +61,11 @@ class FitProgress:
             self._view.show(standing, self._texts(standing))
 
     def _texts(self, standing: Standing) -> dict[str, Any]:
-        several = standing.batches > 1
+        several, loss = standing.batches > 1, standing.epoch_loss
         return {
             "epoch": "epoch " + _fraction(standing.epoch, standing.epochs),
             "batch": "batch " + _fraction(standing.batch, standing.batches) if several else "",
-            "loss": "" if standing.loss is None else f"loss {standing.loss:.4f}",
+            "loss": "" if loss is None else f"loss {spell_loss(loss)}",
             "rate": self._rate(standing),
         }
 

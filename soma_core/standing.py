@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-__all__ = ["Standing"]
+__all__ = ["Standing", "spell_loss"]
 
 Report = dict[str, Any]
 
@@ -18,7 +18,8 @@ class Standing(NamedTuple):
         epochs: How many there are.
         batch: The batch of the epoch that is done, from 1.
         batches: How many there are.
-        loss: The mean loss of the epoch so far where that is reported, else the newest loss.
+        loss: The newest loss, as of one batch; None if there is none.
+        mean_loss: The mean loss of the epoch so far, where it is reported.
     """
 
     epoch: int
@@ -26,6 +27,7 @@ class Standing(NamedTuple):
     batch: int
     batches: int
     loss: float | None
+    mean_loss: float | None
 
     @classmethod
     def of(cls, report: Report) -> Standing | None:
@@ -36,9 +38,13 @@ class Standing(NamedTuple):
         by_epochs, by_batches = _part(report, "epoch", "epochs"), _part(report, "batch", "batches")
         if not (by_epochs or by_batches) or () in (by_epochs, by_batches):
             return None
-        losses = (_real(report.get("mean_loss")), _real(report.get("loss")))
-        loss = next((value for value in losses if value is not None), None)
-        return cls(*(by_epochs or (1, 1)), *(by_batches or (1, 1)), loss)
+        losses = _real(report.get("loss")), _real(report.get("mean_loss"))
+        return cls(*(by_epochs or (1, 1)), *(by_batches or (1, 1)), *losses)
+
+    @property
+    def epoch_loss(self) -> float | None:
+        """What is known of the loss of the epoch: its mean, else the newest loss."""
+        return self.loss if self.mean_loss is None else self.mean_loss
 
     @property
     def done(self) -> int:
@@ -49,6 +55,11 @@ class Standing(NamedTuple):
     def total(self) -> int:
         """The batches that there are, in all epochs."""
         return self.epochs * self.batches
+
+
+def spell_loss(loss: float) -> str:
+    """A loss as text: ``0.1234``; ``1.234e-06`` where that would show nothing or too much."""
+    return f"{loss:.4f}" if loss == 0 or 1e-3 <= abs(loss) < 1e6 else f"{loss:.3e}"
 
 
 def _part(report: Report, number: str, total: str) -> tuple[int, int] | tuple[()] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Watch", "count_rows", "watched"]
+__all__ = ["Report", "Watch", "count_rows", "each_of", "watched"]
 
 Report = dict[str, Any]
 Watch = Callable[[Report], None] | bool | None
@@ -39,6 +39,16 @@ def watched(
         yield watch
     else:
         raise TypeError(f"progress is True, False, or a function of a report; got {watch!r}")
+
+
+def each_of(*listeners: Callable[[Report], None]) -> Callable[[Report], None]:
+    """A function that hands a report to each of several, in order."""
+
+    def tell(report: Report) -> None:
+        for listener in listeners:
+            listener(report)
+
+    return tell
 
 
 def count_rows(x: Any) -> int | None:
