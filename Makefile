@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test lint types units wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
-	$(BIN)/soma demo
+	$(BIN)/soma demo --curve build/training-curve.png
 
 test: lint types units
 

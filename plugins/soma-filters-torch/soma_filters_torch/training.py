@@ -52,10 +52,11 @@ def train(
     _check_rows(x, y)
     rows, batches = len(y), schedule.batches(len(y))
     for epoch in range(1, schedule.epochs + 1):
-        losses: list[torch.Tensor] = []
+        mean = _Mean()
         for batch, chosen in enumerate(_pieces(rows, schedule), start=1):
-            loss = step(_take(x, chosen), y[chosen]).detach()
-            losses.append(loss)
+            wanted = y[chosen]
+            loss = step(_take(x, chosen), wanted).detach()
+            mean.add(loss, len(wanted))
             if progress.is_wanted():  # reading a loss waits for the device
                 progress.report(
                     epoch=epoch,
@@ -63,15 +64,25 @@ def train(
                     batch=batch,
                     batches=batches,
                     loss=float(loss),
+                    mean_loss=mean.value,
                 )
-        end_epoch(_mean(losses, rows, schedule.batch_size))
+        end_epoch(mean.value)
 
 
-def _mean(losses: list[torch.Tensor], rows: int, batch_size: int) -> float:
-    """The mean over rows: a short last batch counts for what it holds."""
-    short = rows - (len(losses) - 1) * batch_size
-    whole, last = torch.stack(losses).double().tensor_split([-1])
-    return float(whole.sum() * batch_size + last.sum() * short) / rows
+class _Mean:
+    """The mean over rows, summed where the losses are: a short last batch counts for its rows."""
+
+    def __init__(self) -> None:
+        self._sum: torch.Tensor | float = 0.0
+        self._rows = 0
+
+    def add(self, loss: torch.Tensor, rows: int) -> None:
+        self._sum = self._sum + loss.double() * rows
+        self._rows += rows
+
+    @property
+    def value(self) -> float:
+        return float(self._sum) / self._rows
 
 
 def _take(x: Any, rows: torch.Tensor | slice) -> Any:

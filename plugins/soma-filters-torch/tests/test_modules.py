@@ -161,6 +161,12 @@ def test_each_batch_of_fit_is_reported_with_its_loss(data):
     seen = [(report["epoch"], report["batch"]) for report in reports]
     assert seen == [(epoch, batch) for epoch in (1, 2) for batch in (1, 2, 3, 4)]
     assert all(report["epochs"] == 2 and report["batches"] == 4 for report in reports)
+    first, second = (report["loss"] for report in reports[:2])
+    assert reports[1]["mean_loss"] == pytest.approx((first + second) / 2)
+    weighted = sum(
+        rows * report["loss"] for rows, report in zip((16, 16, 16, 2), reports, strict=False)
+    )
+    assert reports[3]["mean_loss"] == pytest.approx(weighted / 50)
     assert all(math.isfinite(report["loss"]) for report in reports)
 
 
