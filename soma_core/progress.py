@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["listening", "report"]
+__all__ = ["is_wanted", "listening", "report"]
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -22,12 +22,18 @@ def report(**fields: Any) -> None:
         progress.report(epoch=3, epochs=10, loss=0.12)
 
     Args:
-        fields: JSON-able numbers and texts. Usual names: ``epoch``, ``epochs``, ``batch``,
-            ``batches``, ``loss``.
+        fields: JSON-able numbers and texts. What is shown of them: ``epoch`` of ``epochs``,
+            ``batch`` of ``batches``, all from 1, and ``loss``, or ``mean_loss`` for the mean of
+            the epoch so far.
     """
     listener = _listener.get()
     if listener is not None:
         listener(fields)
+
+
+def is_wanted() -> bool:
+    """Whether the host asked for reports; ask where finding out what to report takes time."""
+    return _listener.get() is not None
 
 
 @contextmanager
