@@ -23,7 +23,7 @@ class Data:
         self.numbers = self.x @ np.arange(5.0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def data() -> Data:
     return Data()
 
