@@ -7,6 +7,7 @@ to a node, a feature or a set that exists. A search tree is built anew from its 
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -263,6 +264,14 @@ def _make_generator(parts: dict[str, Any]) -> Any:
     return np.random.Generator(source)
 
 
+def _take_partial(value: Any) -> dict[str, Any]:
+    return {"function": value.func, "arguments": value.args, "named": value.keywords}
+
+
+def _make_partial(parts: dict[str, Any]) -> Any:
+    return functools.partial(parts["function"], *parts["arguments"], **parts["named"])
+
+
 _NEIGHBORS = frozenset(
     {"sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ball_tree.BallTree"}
 )
@@ -280,6 +289,7 @@ _CLASSES: tuple[tuple[Spelling, frozenset[str]], ...] = (
         Spelling("spline", _take_spline, _make_spline),
         frozenset({"scipy.interpolate._bsplines.BSpline"}),
     ),
+    (Spelling("partial", _take_partial, _make_partial), frozenset({"functools.partial"})),
     (
         Spelling("generator", _take_generator, _make_generator),
         frozenset({"numpy.random._generator.Generator"}),

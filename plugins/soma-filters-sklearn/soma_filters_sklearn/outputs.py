@@ -46,7 +46,5 @@ def named_columns(table: Any) -> dict[str, Any]:
 
     Columns of objects (texts, say) become lists.
     """
-    return {
-        str(name): column.tolist() if column.dtype == object else column.to_numpy()
-        for name, column in table.items()
-    }
+    arrays = {str(name): column.to_numpy() for name, column in table.items()}
+    return {name: each.tolist() if each.dtype == object else each for name, each in arrays.items()}

@@ -38,6 +38,7 @@ _FUNCTIONS = frozenset(
     {
         "sklearn.cluster._kmeans._kmeans_single_elkan",
         "sklearn.cluster._kmeans._kmeans_single_lloyd",
+        "sklearn.utils.validation.check_array",
     }
 )
 _LARGEST_PITCH = 8  # times the length of a row: what lies between the rows is memory for nothing

@@ -74,7 +74,7 @@ def test_batched_fit_knows_the_classes_of_all_the_data(data, name):
     with soma.connect("inline", filters={"node": (f"sklearn.{name}", {})}) as worker:
         fitted = worker.batched_fit(["node"], x, y, batch_size=15)
         assert fitted.states["node"]["classes_"].tolist() == [0, 1]
-        assert set(worker.forward("node", x)) == {0, 1}
+        assert set(worker.forward("node", x)) <= {0, 1}
 
 
 def test_weights_are_cut_into_batches_with_the_targets(data):
