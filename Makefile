@@ -35,6 +35,7 @@ schemas: $(VENV)/.ready
 
 reference: $(VENV)/.ready
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.sklearn_estimators
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

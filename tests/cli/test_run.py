@@ -159,7 +159,12 @@ def test_a_file_that_is_no_toml_is_one_line(soma, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("example", "output"), [("iris", "iris.csv"), ("iris-network", "iris-network.npy")]
+    ("example", "output"),
+    [
+        ("iris", "iris.csv"),
+        ("iris-network", "iris-network.npy"),
+        ("iris-forest", "iris-forest.csv"),
+    ],
 )
 def test_the_examples_learn_to_tell_the_flowers(soma, tmp_path, example, output):
     pytest.importorskip("soma_filters_sklearn")

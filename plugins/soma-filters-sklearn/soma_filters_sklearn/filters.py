@@ -68,6 +68,7 @@ class SklearnFilter(Filter):
         estimator = self._fresh()
         learning = self._learning(estimator, estimator.fit, x, y)
         if self._method(estimator) in TRANSDUCTIVE:
+            self._refuse_named(learning.named)
             return {}
         estimator.fit(*learning.positional, **learning.named)
         return self._learned(estimator)
@@ -193,6 +194,13 @@ class SklearnFilter(Filter):
     def _learning(self, estimator: Any, method: Callable[..., Any], x: Any, y: Any) -> Learning:
         samples = as_samples(self._title(), estimator, x)
         return Learning(self._title(), method, samples, y, self.ignore)
+
+    def _refuse_named(self, named: dict[str, Any]) -> None:
+        if named:
+            raise ValueError(
+                f"{self._title()} learns as it answers, and so takes no {', '.join(named)}; leave "
+                f"it out, or configure {{'ignore': {list(named)}}}"
+            )
 
     def _learn_batch(self, x: Any, y: Any = None, state: Any = None) -> dict[str, Any]:
         estimator, ahead = self._continued(state)

@@ -218,7 +218,7 @@ def test_an_estimator_object_of_ones_own_is_a_filter(data):
         (["subprocess.Popen", {"args": "true"}], "'subprocess.Popen' is no estimator"),
         (
             ["sklearn.SVC", {"kernal": "rbf"}],
-            "sklearn.SVC has no parameter 'kernal'; did you mean 'kernel'",
+            "has no parameter 'kernal'; did you mean 'kernel'",
         ),
         ("sklearn.Pipeline", "sklearn.Pipeline cannot be made without steps"),
         (7, "an estimator is the path of a class.*got 7"),
