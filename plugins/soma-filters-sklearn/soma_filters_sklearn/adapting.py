@@ -15,6 +15,7 @@ from soma_filters_sklearn.objects import (
     NotSpelled,
     class_or_none,
     parameters_set_on,
+    settings_beside,
     spell_object,
 )
 from soma_filters_sklearn.state import has_learned, learned_state
@@ -36,6 +37,8 @@ def as_filter(estimator: Any, **fields: Any) -> Any:
     """
     if has_learned(estimator):
         return _in_person(clone(estimator), {"learned": learned_state(estimator), **fields})
+    if _answers_in_frames(estimator):
+        estimator, fields = _without_output(estimator), {"transform_output": "pandas", **fields}
     try:
         path, config = spell_object(estimator)
     except NotSpelled:
@@ -112,9 +115,34 @@ def _registered(path: str) -> bool:
     return path.removeprefix("sklearn.") in HOMES
 
 
+def _inside(estimator: Any) -> list[Any]:
+    """An estimator and all those in its parameters that can be told what to return.
+
+    Pipelines are not among them: they pass it on to their steps and keep nothing themselves.
+    """
+    every = [estimator, *estimator.get_params().values()]
+    told = [each for each in every if hasattr(each, "set_output") and not isinstance(each, type)]
+    return [each for each in told if not hasattr(each, "steps")]
+
+
+def _answers_in_frames(estimator: Any) -> bool:
+    """Whether all of an estimator has been set to return DataFrames."""
+    set_to = [vars(each).get("_sklearn_output_config") for each in _inside(estimator)]
+    return bool(set_to) and all(each == {"transform": "pandas"} for each in set_to)
+
+
+def _without_output(estimator: Any) -> Any:
+    copied = clone(estimator)
+    for each in _inside(copied):
+        vars(each).pop("_sklearn_output_config", None)
+    return copied
+
+
 def _in_person(estimator: Any, fields: Mapping[str, Any]) -> SklearnFilter:
     """A filter that holds what cannot be written down, and so travels as a pickle."""
     path = f"sklearn.{type(estimator).__name__}"
+    if settings_beside(estimator):
+        return Estimator(estimator=estimator, **fields)
     if _registered(path) and class_or_none(path) is type(estimator):
         return _class_of(path)(**parameters_set_on(estimator), **fields)
     return Estimator(estimator=estimator, **fields)

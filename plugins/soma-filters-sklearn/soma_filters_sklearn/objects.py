@@ -31,6 +31,7 @@ __all__ = [
     "construct",
     "parameters_set_on",
     "resolve",
+    "settings_beside",
     "spell",
     "spell_object",
     "unknown_name",
@@ -45,6 +46,7 @@ _CONFIGURES = frozenset(
         "sklearn.model_selection._split.BaseShuffleSplit",
     }
 )  # by name, since importing them all takes longer than most filters need
+_SETTINGS = frozenset({"_metadata_request", "_sklearn_output_config"})
 _EXACT = frozenset({"bool", "int64", "float64"})  # what a list of JSON gives back as it was
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -163,7 +165,7 @@ def spell_object(value: Any) -> tuple[str, dict[str, Any]]:
             (it is fitted), or its class cannot be imported.
     """
     given = parameters_set_on(value)
-    held = attributes_learned(value)
+    held = attributes_learned(value) | settings_beside(value)
     if held:
         raise NotSpelled(f"a {type(value).__qualname__} that holds {', '.join(sorted(held))}")
     return _path_of(type(value)), {name: spell(item) for name, item in given.items()}
@@ -175,7 +177,12 @@ def attributes_learned(value: Any) -> set[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whoever made the object has been told
         new = type(value)(**given)
-    return set(vars(value)) - set(vars(new))
+    return set(vars(value)) - set(vars(new)) - _SETTINGS
+
+
+def settings_beside(value: Any) -> set[str]:
+    """What has been set on an estimator beside its parameters: by ``set_output``, say."""
+    return set(vars(value)) & _SETTINGS
 
 
 def parameters_set_on(value: Any) -> dict[str, Any]:

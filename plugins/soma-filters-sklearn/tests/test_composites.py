@@ -127,6 +127,21 @@ def test_the_same_pipeline_has_the_same_hash_however_it_was_written():
     }
 
 
+def test_an_estimator_that_was_told_to_return_frames_does(frame, data):
+    numbers = frame[["age", "income"]]
+    told = make_pipeline(StandardScaler(), StandardScaler()).set_output(transform="pandas")
+    name, config = as_filter(told)
+    assert (name, config["transform_output"]) == ("sklearn.Pipeline", "pandas")
+    half = make_pipeline(StandardScaler(), StandardScaler())
+    half[1].set_output(transform="pandas")
+    with soma.connect("inline", filters={"told": told, "half": half}) as worker:
+        for node in ("told", "half"):
+            worker.fit(node, numbers)
+            assert worker.forward(node, numbers).shape == (60, 2)
+        assert list(worker.forward("told", numbers)) == ["age", "income"]
+        assert list(worker.forward("half", numbers)) == ["x0", "x1"]
+
+
 def test_a_fitted_estimator_keeps_what_it_learned(data):
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(data.x, data.classes)
     with soma.connect("inline", filters={"node": fitted}) as worker:
