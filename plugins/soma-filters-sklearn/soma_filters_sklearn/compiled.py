@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 __all__ = ["SPELLINGS", "Spelling", "check_features", "spelling_of"]
 
@@ -134,8 +135,10 @@ def _require(met: bool, what: str) -> None:
 
 
 def _take_tree(tree: Any) -> dict[str, Any]:
+    """The parts of a tree; without the bytes between its fields, which are left to chance."""
     _, (n_features, n_classes, n_outputs), state = tree.__reduce__()
-    return {"n_features": n_features, "n_classes": n_classes, "n_outputs": n_outputs, **state}
+    sizes = {"n_features": n_features, "n_classes": n_classes, "n_outputs": n_outputs}
+    return {**sizes, **state, "nodes": repack_fields(state["nodes"])}
 
 
 def _make_tree(parts: dict[str, Any]) -> Any:
@@ -143,9 +146,9 @@ def _make_tree(parts: dict[str, Any]) -> Any:
 
     sizes = (parts.pop("n_features"), parts.pop("n_classes"), parts.pop("n_outputs"))
     n_features, n_classes, n_outputs = sizes
-    nodes, values = parts["nodes"], parts["values"]
-    count = parts["node_count"]
-    _require(nodes.dtype == NODE_DTYPE and nodes.shape == (count,) and count > 0, "nodes are nodes")
+    nodes, values, count = parts["nodes"], parts["values"], parts["node_count"]
+    _require(nodes.dtype == repack_fields(NODE_DTYPE), "nodes are nodes")
+    _require(nodes.shape == (count,) and count > 0, "there are nodes")
     inner = nodes["left_child"] != _LEAF
     _check_children(nodes["left_child"][inner], nodes["right_child"][inner], inner, count)
     _require(bool(np.all(nodes["right_child"][~inner] == _LEAF)), "leaves have no child")
@@ -153,8 +156,11 @@ def _make_tree(parts: dict[str, Any]) -> Any:
     _require(bool(np.all((features >= 0) & (features < n_features))), "a tree's features exist")
     _require(n_classes.shape == (n_outputs,), "each output has its classes")
     _require(values.ndim == _OUTPUTS_OF_LEAF, "values are of nodes, outputs and classes")
+    aligned = np.zeros(count, NODE_DTYPE)
+    for name in NODE_DTYPE.names:
+        aligned[name] = nodes[name]
     tree = Tree(*sizes)
-    tree.__setstate__(parts)  # which checks the shape of the values
+    tree.__setstate__({**parts, "nodes": aligned})  # which checks the shape of the values
     return tree
 
 
