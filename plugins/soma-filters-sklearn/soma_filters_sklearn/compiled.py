@@ -224,8 +224,13 @@ def _make_neighbors(parts: dict[str, Any]) -> Any:
     )
 
 
-def _take_made(value: Any) -> dict[str, Any]:
-    _, arguments = value.__reduce__()
+def _take_made(value: Any) -> dict[str, Any] | None:
+    """The arguments of a class; None if it does not say that these are all that it needs."""
+    maker, arguments = value.__reduce__()[:2]
+    if maker is not type(value):  # what Cython writes by itself ends in the attributes
+        if arguments[-1] != ():
+            return None
+        arguments = ()
     return {"class": _path(type(value)), "arguments": arguments}
 
 

@@ -25,6 +25,24 @@ CONFIGURED: list[tuple[str, dict[str, Any], str]] = [
     ("KNeighborsClassifier", {"algorithm": "ball_tree", "p": 3}, "classes"),
 ]
 
+VARIANTS: list[tuple[str, str, list[Any], str]] = [
+    ("SGDClassifier", "loss", ["log_loss", "modified_huber", "squared_hinge", "huber"], "kinds"),
+    ("SGDRegressor", "loss", ["epsilon_insensitive", "squared_epsilon_insensitive"], "numbers"),
+    ("GradientBoostingRegressor", "loss", ["absolute_error", "huber", "quantile"], "numbers"),
+    ("GradientBoostingClassifier", "loss", ["exponential"], "classes"),
+    ("GradientBoostingClassifier", "loss", ["log_loss"], "kinds"),
+    ("HistGradientBoostingRegressor", "loss", ["absolute_error", "gamma", "poisson"], "numbers"),
+    ("HistGradientBoostingClassifier", "early_stopping", [True], "kinds"),
+    ("MLPClassifier", "solver", ["sgd", "lbfgs"], "kinds"),
+    ("TweedieRegressor", "power", [1.5, 3], "numbers"),
+    ("KNeighborsClassifier", "metric", ["manhattan", "chebyshev"], "kinds"),
+    ("CalibratedClassifierCV", "method", ["isotonic", "temperature"], "kinds"),
+    ("DecisionTreeClassifier", "max_leaf_nodes", [6], "kinds"),
+    ("RandomForestRegressor", "criterion", ["absolute_error"], "numbers"),
+    ("IsolationForest", "max_features", [0.5], ""),
+]
+SMALL = {"n_estimators": 3, "max_iter": 10, "random_state": 0}
+
 
 def make(name: str, config: dict[str, Any]) -> Any:
     return getattr(estimators, name)(**config)
@@ -63,6 +81,21 @@ def assert_identical(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize(("name", "config", "target"), CONFIGURED, ids=str)
 def test_a_state_travels_without_pickle_to_another_filter(name, config, target, data, send):
     y = getattr(data, target, None)
+    state = send(make(name, config).fit(data.x, y), pickle=False)
+    found = make(name, config).forward(data.x.copy(), state)
+    assert_identical(found, expected(name, config, data.x, y))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("name", "config", "target"),
+    [(name, {key: value}, y) for name, key, values, y in VARIANTS for value in values],
+    ids=str,
+)
+def test_whatever_loss_or_tree_a_state_holds_it_travels(name, config, target, data, send):
+    y = getattr(data, target, None)
+    known = getattr(estimators, name).estimator_parameters
+    config = config | {key: value for key, value in SMALL.items() if key in known}
     state = send(make(name, config).fit(data.x, y), pickle=False)
     found = make(name, config).forward(data.x.copy(), state)
     assert_identical(found, expected(name, config, data.x, y))
