@@ -37,6 +37,7 @@ schemas: $(VENV)/.ready
 
 reference: $(VENV)/.ready
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.sklearn_estimators
 
 docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
