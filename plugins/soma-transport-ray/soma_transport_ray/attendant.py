@@ -1,7 +1,7 @@
 """The attendant: looks at an engine from outside of it, on the engine's machine.
 
-Where that is the host's machine, the host does it itself; elsewhere a small actor does, that is
-started on the engine's node when it is first needed.
+Where that is the host's machine, the host does it itself; elsewhere an actor does, one on each
+node for all engines of the host there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soma_core.forks import close_in_forked_child
+from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.engine import Whereabouts
 from soma_transport_ray.slate import SlateReader, Turn
 
@@ -125,17 +126,45 @@ def _tail(path: str) -> str:
     return "\n".join([line for line in lines if not line.startswith(_OF_RAY)][-_TAIL_LINES:])
 
 
+class Watch:
+    """An actor on a node: attends to the engines there, for one host."""
+
+    def __init__(self) -> None:
+        self._engines: dict[bytes, Present] = {}
+
+    def ask(self, engine: Whereabouts, method: str, *arguments: Any) -> Any:
+        """Call a method of an engine's attendant.
+
+        Raises:
+            OSError: The engine is not there.
+        """
+        attendant = self._engines.get(engine.token)
+        if attendant is None:
+            attendant = self._engines[engine.token] = Present(engine)
+        return getattr(attendant, method)(*arguments)
+
+    def tail(self, engine: Whereabouts) -> str:
+        """What an engine wrote last, also when it is gone."""
+        return _tail(engine.stderr)
+
+    def leave(self, engine: Whereabouts) -> None:
+        """Attend to an engine no more."""
+        attendant = self._engines.pop(engine.token, None)
+        if attendant is not None:
+            attendant.close()
+
+
 class Remote:
-    """Asks an attendant on another machine.
+    """Asks a watch on the engine's node. If that is gone, so is the node, and the engine.
 
     Args:
-        ray: The module.
+        cluster: The connection.
         engine: Where it runs.
     """
 
-    def __init__(self, ray: Any, engine: Whereabouts) -> None:
-        self._ray, self._engine = ray, engine
-        self._actor: Any = None
+    def __init__(self, cluster: Cluster, engine: Whereabouts) -> None:
+        self._cluster, self._engine = cluster, engine
+        self._watch = cluster.on_node(engine.node, Watch)
         self._looking: Any = None
         self._over = False
 
@@ -144,7 +173,7 @@ class Remote:
 
     def look(self) -> bool:
         if self._looking is None:
-            self._looking = self._call("ended")
+            self._looking = self._send("ask", "ended")
         if self._looking is not None and self._ready(self._looking, 0.0):
             looking, self._looking = self._looking, None
             self._over = self._over or self._get(looking, lambda: True)
@@ -164,57 +193,37 @@ class Remote:
         self._ask("kill", lambda: None)
 
     def stderr_tail(self) -> str:
-        """By a task, since an attendant that comes when the engine is dead finds nobody."""
-        try:
-            ref = self._ray.remote(_tail).options(**self._there()).remote(self._engine.stderr)
-        except Exception:  # the cluster is gone
-            return ""
-        return str(self._get(ref, str)) if self._ready(ref, 2 * _PATIENCE) else ""
+        ref = self._send("tail")
+        return str(self._get(ref, str)) if ref is not None and self._ready(ref, _PATIENCE) else ""
 
     def close(self) -> None:
-        """End the actor there."""
         self._over = True
-        actor, self._actor, self._looking = self._actor, None, None
-        if actor is not None:
-            with suppress(Exception):  # the cluster may be gone
-                self._ray.kill(actor)
+        self._send("leave")
 
     def _ask(
         self, method: str, otherwise: Callable[[], Any], *arguments: Any, patience: float = 0.0
     ) -> Any:
-        ref = self._call(method, *arguments)
+        ref = None if self._over else self._send("ask", method, *arguments)
         if ref is None or not self._ready(ref, _PATIENCE + patience):
             return otherwise()
         return self._get(ref, otherwise)
 
-    def _call(self, method: str, *arguments: Any) -> Any:
-        """Ask it something; None where nobody can be asked."""
-        if self._over:
-            return None
+    def _send(self, what: str, *arguments: Any) -> Any:
+        """Call the watch; None where the cluster is gone, in one of many ways."""
         try:
-            if self._actor is None:
-                self._actor = self._hire()
-            return getattr(self._actor, method).remote(*arguments)
-        except Exception:  # the cluster is gone, in one of many ways
+            self._cluster.check()
+            return getattr(self._watch, what).remote(self._engine, *arguments)
+        except Exception:
             return None
-
-    def _hire(self) -> Any:
-        return self._ray.remote(Present).options(**self._there()).remote(self._engine)
-
-    def _there(self) -> dict[str, Any]:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        there = NodeAffinitySchedulingStrategy(self._engine.node, soft=False)
-        return {"num_cpus": 0, "scheduling_strategy": there}
 
     def _ready(self, ref: Any, patience: float) -> bool:
         try:
-            return bool(self._ray.wait([ref], timeout=patience)[0])
+            return bool(self._cluster.ray.wait([ref], timeout=patience)[0])
         except Exception:  # the cluster is gone
             return True
 
     def _get(self, ref: Any, otherwise: Callable[[], Any]) -> Any:
         try:
-            return self._ray.get(ref)
-        except Exception:  # its node is gone, and the engine with it
+            return self._cluster.ray.get(ref)
+        except Exception:  # the engine is gone, or its node, or the cluster
             return otherwise()

@@ -21,6 +21,7 @@ from soma_transport_ray.slate import CLIENT_SIZE, Turn
 __all__ = ["RayChannel"]
 
 _SLICE = 0.2  # seconds after which a receive looks whether the channel was closed
+_LONGEST = 500  # characters of what Ray says of a death
 _REPORTING = 0.05  # the same while a command may report progress
 
 
@@ -52,6 +53,7 @@ class RayChannel(Channel):
 
     Attributes:
         ended: Why nothing comes any more from the other end, if that is so.
+        told: What Ray said of it.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RayChannel(Channel):
         self._own = Owner()
         self._closing = Event()
         self.ended: str | None = None
+        self.told = ""
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         self._check_open()
@@ -76,6 +79,7 @@ class RayChannel(Channel):
         self._number += 1
         turn = Turn(self._client, self._number)
         try:
+            self._cluster.check()
             ref = self._engine.answer.remote(*turn, pack([message]))
         except Exception as error:
             raise ChannelClosed(f"Ray does not take the command: {error}") from error
@@ -111,8 +115,6 @@ class RayChannel(Channel):
             self._take(call)
 
     def _ready(self, call: _Call, patience: float) -> bool:
-        if self._cluster.lost:
-            raise ConnectionError(f"the head of the cluster at {self._cluster.address} is lost")
         end = time.monotonic() + patience
         slice_ = _REPORTING if call.reports else _SLICE
         while True:
@@ -149,7 +151,7 @@ class RayChannel(Channel):
             self._at_end()
 
     def _end(self, error: Exception) -> ChannelClosed:
-        self.ended = _brief(error)
+        self.ended = self.told = _brief(error)
         return ChannelClosed(self.ended, sent=True)
 
     def turn(self) -> Turn | None:
@@ -174,5 +176,5 @@ class RayChannel(Channel):
 def _brief(error: Exception) -> str:
     """What Ray says of a death, without its advice and identifiers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if "dead because" in line or "exit detail" in line]
-    return (reasons or lines or [type(error).__name__])[0][:500]
+    reasons = [line for line in lines if " because " in line] or lines or [type(error).__name__]
+    return reasons[0].partition(" Some common causes ")[0][:_LONGEST]

@@ -23,7 +23,7 @@ __all__ = ["RayTransport"]
 _NAMESPACE = "soma"  # of sessions
 _SLICE = 0.2  # seconds after which a start looks whether it was stopped
 _FORCE = 1.0  # seconds for an engine to end that Ray was told to kill
-_ENDING = 5.0  # seconds for a session to go that another client has shut down
+_ATTEMPTS = 10  # to have an engine made that then runs
 
 
 class RayTransport(Transport):
@@ -60,15 +60,17 @@ class RayTransport(Transport):
         """Have the actor made, or find the session's, and ask where it is."""
         from ray.exceptions import RayActorError
 
-        again = time.monotonic() + _ENDING
-        while True:
+        for attempt in range(1, _ATTEMPTS + 1):
             self._engine = self._create(cluster.ray)
             try:
                 return self._where(cluster, deadline)
             except RayActorError as error:
-                if self.options.session is None or time.monotonic() > again:
-                    raise StartFailed(f"Ray could not start the engine: {error}") from error
-                time.sleep(_SLICE)  # the session is just being ended; its name will be free
+                # Ray may choose a node whose death it has not noticed, and a session that is
+                # just being ended keeps its name for a moment; neither has run anything of ours.
+                if attempt == _ATTEMPTS or getattr(error, "actor_init_failed", False):
+                    raise StartFailed(_not_started(error)) from error
+                time.sleep(_SLICE)
+        raise AssertionError("the last attempt returns or raises")
 
     def _create(self, ray: Any) -> Any:
         options = self.options
@@ -92,23 +94,20 @@ class RayTransport(Transport):
     def _where(self, cluster: Cluster, deadline: float | None) -> Whereabouts:
         from ray.exceptions import RayActorError, RayError
 
-        ray, ref = cluster.ray, self._engine.whereabouts.remote()
+        ref = self._engine.whereabouts.remote()
         try:
-            while not ray.wait([ref], timeout=_SLICE)[0]:
+            while not cluster.ray.wait([ref], timeout=_SLICE)[0]:
                 if self._stopped:
                     raise StartFailed("the transport was stopped while it started")
-                if cluster.lost:
-                    raise StartFailed(f"the head of the cluster at {cluster.address} is lost")
                 if deadline is not None and time.monotonic() > deadline:
-                    raise StartFailed(self._why_not(ray))
-            place = Whereabouts(*ray.get(ref))
+                    raise StartFailed(self._why_not(cluster.ray))
+            place = Whereabouts(*cluster.ray.get(ref))
+        except ConnectionError as error:
+            raise StartFailed(f"the engine did not come up: {error}") from error
         except RayActorError:
             raise
         except RayError as error:
-            raise StartFailed(
-                f"the engine failed to start: {error}; its node needs soma-transport-ray, of the "
-                "host's version, or runtime_env={'pip': ['soma-transport-ray']}"
-            ) from error
+            raise StartFailed(_not_started(error)) from error
         if place.layout != LAYOUT:
             raise StartFailed(
                 f"the engine writes messages in layout {place.layout}, this host in {LAYOUT}; "
@@ -143,15 +142,19 @@ class RayTransport(Transport):
         if here:
             with suppress(OSError):  # a container of its own: then from inside of that
                 return Present(place)
-        return Remote(cluster.ray, place)
+        return Remote(cluster, place)
 
     def poll(self) -> ExitStatus | None:
         if self._stopped:
             return ExitStatus()
-        if self._channel is None or self._attendant is None or self._cluster is None:
+        if self._channel is None or self._attendant is None or self._cluster_lost():
             return None
-        over = self._cluster.lost or self._channel.ended is not None or self._attendant.look()
+        over = self._channel.ended is not None or self._attendant.look()
         return ExitStatus() if over else None
+
+    def _cluster_lost(self) -> bool:
+        """Nothing is known of the engine then; the channel says why it is closed."""
+        return self._cluster is None or self._cluster.lost
 
     def interrupt(self) -> None:
         turn = None if self._channel is None else self._channel.turn()
@@ -164,7 +167,8 @@ class RayTransport(Transport):
     def diagnostics(self) -> str:
         if self._attendant is not None:
             self._tail = self._attendant.stderr_tail()
-        return self._tail
+        told = "" if self._channel is None else self._channel.told
+        return "\n".join(filter(None, (self._tail, told and f"Ray: {told}")))
 
     def stop(self, grace: float) -> ExitStatus | None:
         """End an engine of our own; a session is only left."""
@@ -189,6 +193,7 @@ class RayTransport(Transport):
             return
         if grace > 0 and not attendant.ended():
             with suppress(Exception):  # the cluster is gone
+                self._cluster.check()
                 engine.__ray_terminate__.remote()
             attendant.wait(grace)
         with suppress(Exception):  # the cluster is gone
@@ -200,6 +205,8 @@ class RayTransport(Transport):
     def _terminate(self) -> None:
         """The engine has answered SHUTDOWN: it exits when this comes."""
         with suppress(Exception):  # it is gone already
+            assert self._cluster is not None
+            self._cluster.check()
             self._engine.__ray_terminate__.remote()
 
     def _abandon(self) -> None:
@@ -216,6 +223,13 @@ class RayTransport(Transport):
         self._engine = None
         if attendant is not None:
             attendant.close()
+
+
+def _not_started(error: Exception) -> str:
+    return (
+        f"Ray could not start the engine: {error}\nIts node needs soma-transport-ray in the host's "
+        "version, or say runtime_env={'pip': ['soma-transport-ray']}"
+    )
 
 
 def _runtime_env(options: RayOptions) -> dict[str, Any]:

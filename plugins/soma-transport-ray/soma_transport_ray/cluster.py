@@ -37,17 +37,52 @@ class Cluster:
     """
 
     def __init__(self, ray: Any, *, ours: bool) -> None:
-        self.ray = ray
+        self._ray = ray
         self.address: str = ray.get_runtime_context().gcs_address
         self.lost = False
         self._ours = ours
         self._job = ray.get_runtime_context().get_job_id()
+        self._lock = threading.Lock()
+        self._actors: dict[str, Any] = {}
         threading.Thread(target=self._watch, name="soma-ray-head", daemon=True).start()
+
+    def on_node(self, node: str, actor_class: type) -> Any:
+        """An actor of this class on a node, which all that ask for it share."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        with self._lock:
+            if node not in self._actors:
+                remote = self.ray.remote(actor_class)
+                options = {"num_cpus": 0, "scheduling_strategy": there, "max_concurrency": 8}
+                self._actors[node] = remote.options(**options).remote()
+            return self._actors[node]
+
+    @property
+    def ray(self) -> Any:
+        """The module, connected to this cluster: without a connection it would start one anew.
+
+        Raises:
+            ConnectionError: It is connected to this cluster no more.
+        """
+        self.check()
+        return self._ray
+
+    def check(self) -> None:
+        """Make sure that this process is connected to it still.
+
+        Raises:
+            ConnectionError: It is not.
+        """
+        if self.lost:
+            raise ConnectionError(f"the head of the Ray cluster at {self.address} is lost")
+        if not self.current:
+            raise ConnectionError(f"Ray was disconnected from the cluster at {self.address}")
 
     @property
     def current(self) -> bool:
         """Whether this process is connected to it still."""
-        ray = self.ray
+        ray = self._ray
         return bool(ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._job)
 
     def _watch(self) -> None:
@@ -65,7 +100,7 @@ class Cluster:
         _log.error("the head of the Ray cluster at %s is lost", self.address)
         if self._ours:
             time.sleep(_DRAIN)
-            self.ray.shutdown()
+            self._ray.shutdown()
 
 
 _connecting = threading.Lock()

@@ -1,4 +1,4 @@
-"""The Ray transport meets the clauses of every transport, against a real local Ray."""
+"""The Ray transport meets the clauses of every transport, on this node and on another one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,28 @@ from soma_transport_ray import RayTransport
 
 from soma_core.testing import Capability, TransportConformance
 
+from .conftest import FAR, HERE
+
 pytestmark = pytest.mark.usefixtures("ray")
 
+LACKS = {Capability.EXIT_STATUS: "Ray reaps the process, and tells nobody its exit status"}
 
-class TestRay(TransportConformance):
+
+class TestHere(TransportConformance):
     transport = RayTransport
-    lacks: ClassVar = {
-        Capability.EXIT_STATUS: "Ray's node agent reaps the process, and tells nobody its status"
-    }
+    lacks: ClassVar = LACKS
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls):
+        return {"resources": HERE}
+
+
+class TestFar(TransportConformance):
+    transport = RayTransport
+    lacks: ClassVar = LACKS
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls):
+        return {"resources": FAR}
