@@ -15,7 +15,7 @@ from soma_core.transport import Channel, Message
 from soma_transport_ray.attendant import Attendant
 from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.memory import Owner
-from soma_transport_ray.messages import pack, unpack
+from soma_transport_ray.messages import Parcel, pack, unpack
 from soma_transport_ray.slate import CLIENT_SIZE, Turn
 
 __all__ = ["RayChannel"]
@@ -49,6 +49,7 @@ class RayChannel(Channel):
         cluster: The connection.
         engine: The actor.
         attendant: Looks at its process.
+        here: Whether it is on this process's node.
         at_end: Called when the engine has answered SHUTDOWN.
 
     Attributes:
@@ -57,10 +58,16 @@ class RayChannel(Channel):
     """
 
     def __init__(
-        self, cluster: Cluster, engine: Any, attendant: Attendant, at_end: Callable[[], None]
+        self,
+        cluster: Cluster,
+        engine: Any,
+        attendant: Attendant,
+        *,
+        here: bool,
+        at_end: Callable[[], None],
     ) -> None:
         self._cluster, self._engine, self._attendant = cluster, engine, attendant
-        self._at_end = at_end
+        self._here, self._at_end = here, at_end
         self._client = os.urandom(CLIENT_SIZE)
         self._number = 0
         self._calls: deque[_Call] = deque()
@@ -92,13 +99,13 @@ class RayChannel(Channel):
         while not self._arrived:
             self._check_open()
             left = _SLICE if deadline is None else max(0.0, deadline - time.monotonic())
-            self._wait(min(left, _SLICE))
+            self._advance(min(left, _SLICE))
             if left <= 0.0 and not self._arrived:
                 raise TimeoutError(f"no message came within {timeout:g} s")
         self._check_open()
         return self._arrived.popleft()
 
-    def _wait(self, patience: float) -> None:
+    def _advance(self, patience: float) -> None:
         """Wait for what comes next, and take it."""
         if self.ended is not None:
             raise ChannelClosed(self.ended, sent=True)
@@ -106,45 +113,41 @@ class RayChannel(Channel):
             self._closing.wait(patience)
             return
         call = self._calls[0]
-        try:
-            ready = self._ready(call, patience)
-        except Exception as error:  # Ray was shut down, in one of many ways
-            raise self._end(error) from error
-        if ready:
+        parcel = self._outcome(call, min(patience, _REPORTING) if call.reports else patience)
+        if parcel is not None:
             self._calls.popleft()
-            self._take(call)
+            self._take(call, parcel)
+        elif call.reports:
+            self._peek(call)
 
-    def _ready(self, call: _Call, patience: float) -> bool:
-        end = time.monotonic() + patience
-        slice_ = _REPORTING if call.reports else _SLICE
-        while True:
-            left = max(0.0, end - time.monotonic())
+    def _outcome(self, call: _Call, patience: float) -> Parcel | None:
+        """What a command came to; None if it has not ended yet."""
+        from ray.exceptions import GetTimeoutError, RayTaskError
+
+        try:
+            ray = self._cluster.ray
+            if self._here:
+                return ray.get(call.ref, timeout=patience)
             # A wait that is over goes on pulling a large reply from another node; a get does not.
-            if self._cluster.ray.wait([call.ref], timeout=min(left, slice_))[0]:
-                return True
-            if call.reports and self._peek(call):
-                return False
-            if left <= slice_:
-                return False
+            return ray.get(call.ref) if ray.wait([call.ref], timeout=patience)[0] else None
+        except RayTaskError as error:
+            self._calls.popleft()
+            text = f"the engine's actor failed, and sent no reply: {error}"
+            raise ProtocolError(ErrorCode.MALFORMED, text) from error
+        except GetTimeoutError:
+            return None
+        except Exception as error:  # it died, its node did, or the cluster
+            raise self._end(error) from error
 
-    def _peek(self, call: _Call) -> bool:
+    def _peek(self, call: _Call) -> None:
         """Receive what the command has reported so far; the reply brings it again."""
         shown = self._attendant.progress(call.turn, call.seen)
         for parcel in shown:
             self._arrived.extend(unpack(parcel, self._own, float("inf"))[0])
         call.seen += len(shown)
-        return bool(shown)
 
-    def _take(self, call: _Call) -> None:
-        from ray.exceptions import RayTaskError
-
-        try:
-            messages, last = unpack(self._cluster.ray.get(call.ref), self._own)
-        except RayTaskError as error:
-            text = f"the engine's actor failed, and sent no reply: {error}"
-            raise ProtocolError(ErrorCode.MALFORMED, text) from error
-        except Exception as error:  # it died, its node did, or the cluster
-            raise self._end(error) from error
+    def _take(self, call: _Call, parcel: Parcel) -> None:
+        messages, last = unpack(parcel, self._own)
         self._arrived.extend(messages[call.seen :])
         if last:
             self.ended = "the engine has ended, as it was told to"

@@ -53,7 +53,9 @@ class RayTransport(Transport):
         except BaseException:
             self._abandon()
             raise
-        self._channel = RayChannel(cluster, self._engine, self._attendant, self._terminate)
+        self._channel = RayChannel(
+            cluster, self._engine, self._attendant, here=self._here, at_end=self._terminate
+        )
         return self._channel
 
     def _find_engine(self, cluster: Cluster, deadline: float | None) -> Whereabouts:
