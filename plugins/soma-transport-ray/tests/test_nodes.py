@@ -55,7 +55,7 @@ from soma_core.worker import Worker
 from soma_transport_ray import RayOptions, RayTransport
 
 worker = Worker(RayTransport(RayOptions(address=sys.argv[1])))
-print(worker.ping().pid, flush=True)
+print("engine", worker.ping().pid, flush=True)
 sys.stdin.read()
 """
 
@@ -63,6 +63,9 @@ sys.stdin.read()
 def test_an_engine_ends_with_its_host(cluster):
     command = [sys.executable, "-c", HOST, cluster.address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as host:
-        engine = psutil.Process(int(host.stdout.readline()))
+        said = next(
+            line for line in host.stdout if line.startswith(b"engine ")
+        )  # as Ray prints too
+        engine = psutil.Process(int(said.split()[1]))
         host.kill()
     assert psutil.wait_procs([engine], timeout=20.0)[1] == []
