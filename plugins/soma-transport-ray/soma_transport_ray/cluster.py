@@ -41,7 +41,7 @@ class Cluster:
         self.address: str = ray.get_runtime_context().gcs_address
         self.lost = False
         self._ours = ours
-        self._job = ray.get_runtime_context().get_job_id()
+        self._id = ray.get_runtime_context().get_worker_id()
         self._lock = threading.Lock()
         self._actors: dict[str, Any] = {}
         threading.Thread(target=self._watch, name="soma-ray-head", daemon=True).start()
@@ -83,7 +83,7 @@ class Cluster:
     def current(self) -> bool:
         """Whether this process is connected to it still."""
         ray = self._ray
-        return bool(ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._job)
+        return bool(ray.is_initialized() and ray.get_runtime_context().get_worker_id() == self._id)
 
     def _watch(self) -> None:
         seen = time.monotonic()

@@ -48,8 +48,10 @@ def test_a_node_without_what_the_engine_needs_is_said(ray):
 
 
 HOST = """
-import json, sys
+import json, os, signal, sys, threading
+import ray
 import soma_core as soma
+from soma_core.testing import Deeds, Echo
 from soma_transport_ray import cluster
 
 arguments = json.loads(sys.argv[1])
@@ -97,7 +99,6 @@ utils.compute_version_info = lambda: tuple(versions)
 def test_a_lost_head_is_told_and_does_not_take_the_host_with_it():
     before = """
 from ray.cluster_utils import Cluster
-from soma_core.testing import Echo
 cluster._LOST = 3.0
 nodes = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "object_store_memory": %d}})
 arguments["address"] = nodes.address
@@ -112,3 +113,29 @@ arguments["address"] = nodes.address
     kind, text = host(before, during.strip())
     assert kind in ("WorkerDied", "ChannelClosed")
     assert "head of the Ray cluster" in text
+
+
+def test_a_worker_whose_program_left_ray_closes_and_does_not_start_another_cluster(cluster):
+    during = """
+        worker.load({"echo": Echo()})
+        ray.shutdown()
+        try:
+            worker.forward("echo", 1)
+        except soma.TransportError as error:
+            worker.close()
+            print(json.dumps([type(error).__name__, ray.is_initialized()]))
+"""
+    assert host(during=during.strip(), address=cluster.address) == ["WorkerDied", False]
+
+
+def test_ctrl_c_ends_the_command_and_spares_the_worker(cluster):
+    during = """
+        worker.load({"deeds": Deeds()})
+        pid = worker.ping().pid
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            worker.forward("deeds", ["sleep", 60.0])
+        except KeyboardInterrupt:
+            print(json.dumps(["interrupted", worker.ping().pid == pid]))
+"""
+    assert host(during=during.strip(), address=cluster.address) == ["interrupted", True]

@@ -62,3 +62,14 @@ def test_a_pool_is_no_place_for_a_worker_of_one_id():
     filters = {"where": placed(soma.Remote(soma.WorkerId("w1")))}
     with pytest.raises(ValueError, match="leave that out to get several"):
         soma.WorkerPool("ray", 2, filters=filters)
+
+
+def test_the_thread_budget_is_in_the_environment_of_the_engine():
+    class Threads:
+        def forward(self, x, state):
+            import os
+
+            return os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]
+
+    with soma.connect("ray", filters={"threads": Threads()}, threads=3) as worker:
+        assert list(worker.forward("threads", 0)) == ["3", "3"]
