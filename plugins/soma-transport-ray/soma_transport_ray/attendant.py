@@ -168,6 +168,12 @@ class Remote:
         self._looking: Any = None
         self._over = False
 
+    def begin(self, patience: float) -> None:
+        """Wait until the watch is there, or not much longer: before, nothing can be interrupted."""
+        ref = self._send("ask", "ended")
+        if ref is not None and self._ready(ref, patience):
+            self._over = self._get(ref, lambda: True)
+
     def ended(self) -> bool:
         return self._over
 

@@ -23,6 +23,7 @@ __all__ = ["RayTransport"]
 _NAMESPACE = "soma"  # of sessions
 _SLICE = 0.2  # seconds after which a start looks whether it was stopped
 _FORCE = 1.0  # seconds for an engine to end that Ray was told to kill
+_WATCH = 20.0  # seconds for somebody to come to the engine's node who looks after it
 _ATTEMPTS = 10  # to have an engine made that then runs
 
 
@@ -49,7 +50,7 @@ class RayTransport(Transport):
         cluster = self._cluster = clusters.connect(self.options.address, timeout)
         try:
             place = self._find_engine(cluster, deadline)
-            self._attendant = self._attend(cluster, place)
+            self._attendant = self._attend(cluster, place, deadline)
         except BaseException:
             self._abandon()
             raise
@@ -138,13 +139,16 @@ class RayTransport(Transport):
             "(start_timeout)"
         )
 
-    def _attend(self, cluster: Cluster, place: Whereabouts) -> Attendant:
+    def _attend(self, cluster: Cluster, place: Whereabouts, deadline: float | None) -> Attendant:
         here = place.node == cluster.ray.get_runtime_context().get_node_id()
         self._here = here
         if here:
             with suppress(OSError):  # a container of its own: then from inside of that
                 return Present(place)
-        return Remote(cluster, place)
+        remote = Remote(cluster, place)
+        left = _WATCH if deadline is None else min(_WATCH, deadline - time.monotonic())
+        remote.begin(max(0.0, left))
+        return remote
 
     def poll(self) -> ExitStatus | None:
         if self._stopped:

@@ -11,7 +11,7 @@ import pytest
 
 import soma_core as soma
 
-from .conftest import STORE
+from .conftest import HERE, STORE
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; make ray tests with one of its own")
 
@@ -138,4 +138,5 @@ def test_ctrl_c_ends_the_command_and_spares_the_worker(cluster):
         except KeyboardInterrupt:
             print(json.dumps(["interrupted", worker.ping().pid == pid]))
 """
-    assert host(during=during.strip(), address=cluster.address) == ["interrupted", True]
+    told = host(during=during.strip(), address=cluster.address, resources=HERE)
+    assert told == ["interrupted", True]
