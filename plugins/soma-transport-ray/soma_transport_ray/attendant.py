@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -73,8 +74,6 @@ class Present:
         except OSError:
             self._slate.close()
             raise
-        self._poll = select.poll()
-        self._poll.register(self._process, select.POLLIN)
         close_in_forked_child(self)
 
     def ended(self) -> bool:
@@ -84,7 +83,11 @@ class Present:
         return self.wait(0.0)
 
     def wait(self, seconds: float) -> bool:
-        return self._process < 0 or bool(self._poll.poll(seconds * 1000))
+        if self._process < 0:
+            return True
+        poller = select.poll()  # one of its own, since several threads may wait at once
+        poller.register(self._process, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def interrupt(self, turn: Turn) -> None:
         with suppress(OSError):  # it is gone, or has closed its slate: then a deadline ends it
@@ -130,26 +133,35 @@ class Watch:
     """An actor on a node: attends to the engines there, for one host."""
 
     def __init__(self) -> None:
-        self._engines: dict[bytes, Present] = {}
+        self._lock = threading.Lock()
+        self._attendants: dict[bytes, Present] = {}
 
-    def ask(self, engine: Whereabouts, method: str, *arguments: Any) -> Any:
-        """Call a method of an engine's attendant.
+    def ask(self, key: bytes, engine: Whereabouts, method: str, *arguments: Any) -> Any:
+        """Call a method of an attendant.
+
+        Args:
+            key: The attendant's: two clients of one engine have one each.
+            engine: Where its engine runs.
+            method: What to call.
+            arguments: Its arguments.
 
         Raises:
             OSError: The engine is not there.
         """
-        attendant = self._engines.get(engine.token)
-        if attendant is None:
-            attendant = self._engines[engine.token] = Present(engine)
+        with self._lock:
+            if key not in self._attendants:
+                self._attendants[key] = Present(engine)
+            attendant = self._attendants[key]
         return getattr(attendant, method)(*arguments)
 
-    def tail(self, engine: Whereabouts) -> str:
+    def tail(self, key: bytes, engine: Whereabouts) -> str:
         """What an engine wrote last, also when it is gone."""
         return _tail(engine.stderr)
 
-    def leave(self, engine: Whereabouts) -> None:
-        """Attend to an engine no more."""
-        attendant = self._engines.pop(engine.token, None)
+    def leave(self, key: bytes, engine: Whereabouts) -> None:
+        """End an attendant."""
+        with self._lock:
+            attendant = self._attendants.pop(key, None)
         if attendant is not None:
             attendant.close()
 
@@ -164,7 +176,7 @@ class Remote:
 
     def __init__(self, cluster: Cluster, engine: Whereabouts) -> None:
         self._cluster, self._engine = cluster, engine
-        self._watch = cluster.on_node(engine.node, Watch)
+        self._watch, self._key = cluster.on_node(engine.node, Watch), os.urandom(16)
         self._looking: Any = None
         self._over = False
 
@@ -218,7 +230,7 @@ class Remote:
         """Call the watch; None where the cluster is gone, in one of many ways."""
         try:
             self._cluster.check()
-            return getattr(self._watch, what).remote(self._engine, *arguments)
+            return getattr(self._watch, what).remote(self._key, self._engine, *arguments)
         except Exception:
             return None
 

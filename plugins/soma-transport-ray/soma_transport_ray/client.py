@@ -193,10 +193,9 @@ class RayTransport(Transport):
         return ExitStatus()
 
     def _end_engine(self, grace: float) -> None:
-        engine, self._engine = self._engine, None
-        attendant = self._attendant
+        engine, attendant = self._engine, self._attendant
         if engine is None or attendant is None or self._cluster is None:
-            return
+            return  # it was never started, or is being started: then the start ends it
         if grace > 0 and not attendant.ended():
             with suppress(Exception):  # the cluster is gone
                 self._cluster.check()
@@ -226,7 +225,6 @@ class RayTransport(Transport):
         if self._channel is not None:
             self._channel.close()
         attendant, self._attendant = self._attendant, None
-        self._engine = None
         if attendant is not None:
             attendant.close()
 

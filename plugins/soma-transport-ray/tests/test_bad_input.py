@@ -6,8 +6,10 @@ import json
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from soma_transport_ray import RayOptions, RayTransport
 
 import soma_core as soma
 
@@ -29,6 +31,16 @@ def test_resources_that_are_taken_are_told_from_those_that_nobody_has(ray):
         pytest.raises(soma.StartFailed, match="did not come up in time: it needs gpu 1"),
     ):
         soma.connect("ray", resources={"gpu": 1}, start_timeout=1.0)
+
+
+def test_a_start_that_is_stopped_from_another_thread_ends(ray):
+    transport = RayTransport(RayOptions(resources={"tpu": 1}))
+    with ThreadPoolExecutor() as threads:
+        starting = threads.submit(transport.start, None)
+        while not starting.done():
+            transport.stop(0.0)
+        with pytest.raises(soma.StartFailed, match="was stopped"):
+            starting.result()
 
 
 def test_another_cluster_than_that_of_this_process_is_refused(ray):
