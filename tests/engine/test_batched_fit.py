@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import PrivateAttr
 
+import soma_core as soma
 from soma_core.engine.batches import Batches, join_rows
 
 COUNTS = [0, 1, 31, 32, 33, 1023]
@@ -40,6 +42,19 @@ class Sum:
 
     def forward(self, x: Any, state: Any) -> Any:
         return [state["sum"]] * len(x)
+
+
+class Share(Sum):
+    def initial_state(self, y: Any) -> Any:
+        return {"sum": -100, "of": len(y)}
+
+    def partial_fit(self, x: Any, y: Any, state: Any) -> Any:
+        return {"sum": state["sum"] + sum(x), "of": state["of"]}
+
+
+class Confused(Sum):
+    def initial_state(self, y: Any) -> Any:
+        raise ValueError(f"no targets: {y}")
 
 
 def rows_of(host: Any, **fields: Any) -> tuple[Rows, dict[str, Any]]:
@@ -211,6 +226,21 @@ def test_partial_fit_accumulates_over_batches_and_epochs_from_an_empty_state(hos
     assert reply["result"] == [12]
 
 
+def test_the_state_before_the_first_batch_may_be_made_of_all_the_targets(host: Any) -> None:
+    host.put(a=Share())
+    command = {"data": [1, 2, 3], "y": [7, 8, 9], "batch_size": 2, "epochs": 2}
+    reply = host.ask("BATCHED_FIT", node_ids=["a"], **command)
+    assert reply["states"] == {"a": {"sum": -88, "of": 3}}
+
+
+def test_a_state_before_the_first_batch_that_cannot_be_made_is_told(
+    host: Any, refused: Any
+) -> None:
+    host.put(a=Confused())
+    with pytest.raises(refused, match="no targets: None"):
+        host.ask("BATCHED_FIT", node_ids=["a"], data=[1])
+
+
 def test_a_chain_passes_batches_on_and_returns_every_state(host: Any) -> None:
     host.load(a=Rows(), b=Sum())
     host.load(trainable=False, c=Rows())
@@ -294,6 +324,37 @@ def test_a_module_is_trained_as_by_a_loop_in_this_process(
     assert reply["result"].numpy().tobytes() == outputs.tobytes()
     trained = host.node("net").obj.state_dict()
     assert all(torch.equal(trained[key], value) for key, value in local.state_dict().items())
+
+
+def test_filters_trained_by_their_own_optimizers_are_told_the_loss_of_each_epoch(
+    host: Any,
+) -> None:
+    pytest.importorskip("torch")
+
+    class Told(soma.Filter):
+        _net: Any = PrivateAttr(default_factory=net)
+        _losses: list[float] = PrivateAttr(default_factory=list)
+
+        @property
+        def optimizer(self) -> Any:
+            return self._net.optimizer
+
+        def meta(self) -> Any:
+            return super().meta().replace(differentiable=True)
+
+        def forward(self, x: Any, state: Any) -> Any:
+            return self._net(x)
+
+        def on_epoch_end(self, loss: float) -> None:
+            self._losses.append(loss)
+
+    host.load(net=Told())
+    x, y = data(40)
+    command = {"node_ids": ["net"], "data": x, "y": y, "epochs": 2}
+    losses = host.ask("BATCHED_FIT", **command)["losses"]
+    assert host.node("net").obj._losses == losses
+    host.ask("BATCHED_FIT", **command, optimizer={"name": "SGD", "lr": 0.1})
+    assert host.node("net").obj._losses == losses
 
 
 def test_data_without_rows_has_a_loss_too(host: Any) -> None:
