@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soma_core.engine import tensors
 from soma_core.engine.nodes import Node
 from soma_core.filters import StreamMode
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Chain"]
 
@@ -25,7 +28,21 @@ class Chain:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
         self.differentiable = any(node.differentiable for node in nodes)
+        apart = [place for place, node in enumerate(nodes) if node.fitted_apart]
+        self._last_fitted_apart = max(apart, default=-1)
         self._lengths: dict[str, int] = {}
+        self._parameters: dict[str, list[torch.nn.Parameter]] = {}
+        self._like: torch.nn.Parameter | None = None
+
+    def parameters(self, node: Node) -> list[torch.nn.Parameter]:
+        """A node's parameters, looked up once in a command as soon as it has some.
+
+        Training asks for them in every batch, and a module lists them slowly.
+        """
+        found = self._parameters.get(node.node_id)
+        if not found:
+            found = self._parameters[node.node_id] = tensors.parameters(node)
+        return found
 
     def next_call(self) -> None:
         """Let named axes have other lengths from here on, as in the next batch."""
@@ -33,13 +50,19 @@ class Chain:
 
     def enter(self, x: Any) -> Any:
         """What the first node is given for the data that was sent."""
-        return tensors.to_input(x, self.nodes) if self.differentiable and isinstance(x, list) else x
+        return self._to_tensors(x) if self.differentiable and isinstance(x, list) else x
 
     def step(self, node: Node, x: Any, state: Any) -> Any:
         """Run one node."""
         if node.differentiable:
-            x = tensors.to_input(x, self.nodes)
+            x = self._to_tensors(x)
         return node.forward(x, state, self._lengths)
+
+    def _to_tensors(self, x: Any) -> Any:
+        if self._like is None:
+            listed = (parameter for node in self.nodes for parameter in self.parameters(node))
+            self._like = next(filter(tensors.is_floating, listed), None)
+        return tensors.to_input(x, self._like)
 
     def run(
         self,
@@ -81,15 +104,15 @@ class Chain:
             The states by node id, and the output of the last node; None if a training step will
             compute it again.
         """
-        fitted = [index for index, node in enumerate(self.nodes) if node.fitted_apart]
-        last_needed = fitted[-1] if fitted else -1
         joint = self.differentiable and y is not None
         states: dict[str, Any] = {}
+        if joint and self._last_fitted_apart < 0:
+            return states, None
         given = x
         for index, node in enumerate(self.nodes):
             if node.fitted_apart:
                 states[node.node_id] = fit(node, x, y, self._lengths)
-            if joint and index >= last_needed:
+            if joint and index >= self._last_fitted_apart:
                 return states, None
             with tensors.no_gradients(self.nodes):
                 x = self.step(node, x, states.get(node.node_id, node.state))

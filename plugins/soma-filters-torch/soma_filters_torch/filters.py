@@ -118,11 +118,12 @@ class TorchFilter(Filter):
         training = torch.is_grad_enabled()
         learner = self._current()
         module = learner.module_for(state, training=training)
-        module.train(training)
-        inputs = to_input(x, module, integers=self.takes_integers)
+        if module.training is not training:
+            module.train(training)
+        inputs = to_input(x, learner.like, integers=self.takes_integers)
         if not training:
             return from_output(self._finished(self._run(module, inputs)), x)
-        with learner.randomness.active():
+        with learner.randomness:
             return self._run(module, inputs)
 
     def compute_loss(self, out: Any, y: Any, *beside: Any) -> torch.Tensor:
@@ -207,13 +208,15 @@ class TorchFilter(Filter):
         return name
 
     def _current(self) -> Learner:
-        if self._learner is None:
-            self._learner = self._new_learner()
-        return self._learner
+        private = self.__pydantic_private__ or {}  # asked often, and pydantic's own way is slow
+        learner: Learner | None = private.get("_learner")
+        if learner is None:
+            learner = self._learner = self._new_learner()
+        return learner
 
     def _new_learner(self) -> Learner:
         randomness = Randomness(self.seed)
-        with randomness.active():
+        with randomness:
             module = self.build()
         optimizer = build_optimizer(self.optimizer_name, module, self.lr, self.optimizer_options)
         return Learner(self.title, module, optimizer, randomness)
@@ -224,7 +227,7 @@ class TorchFilter(Filter):
             raise ValueError(f"{self.title} has no parameters to train")
         if y is None:
             raise ValueError(f"{self.title} learns from targets: pass y beside the data")
-        inputs = to_input(x, module, integers=self.takes_integers)
+        inputs = to_input(x, learner.like, integers=self.takes_integers)
         targets = to_target(y, inputs.device)
 
         def step(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -236,7 +239,7 @@ class TorchFilter(Filter):
             return loss
 
         module.train()
-        with torch.enable_grad(), learner.randomness.active():
+        with torch.enable_grad(), learner.randomness:
             train(inputs, targets, Schedule(epochs, self.batch_size, self.shuffle), step)
 
     def _run(self, module: nn.Module, x: torch.Tensor) -> Any:
