@@ -20,6 +20,7 @@ __all__ = [
     "is_floating",
     "is_tensor",
     "labelled_parameters",
+    "named_buffers",
     "named_parameters",
     "no_gradients",
     "parameters",
@@ -38,6 +39,12 @@ def named_parameters(node: Node) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """A node's parameters by name; none if it has none."""
     listed = getattr(node.obj, "named_parameters", None)
     return iter(listed()) if callable(listed) else iter(())
+
+
+def named_buffers(node: Node) -> dict[str, torch.Tensor]:
+    """A node's buffers by name: what training may change beside its parameters."""
+    listed = getattr(node.obj, "named_buffers", None)
+    return dict(listed()) if callable(listed) else {}
 
 
 def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:

@@ -165,6 +165,10 @@ class TorchFilter(Filter):
         """The network's parameters with their names."""
         return self._current().module.named_parameters()
 
+    def named_buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The network's buffers with their names, such as the statistics of a normalization."""
+        return self._current().module.named_buffers()
+
     def state_dict(self) -> dict[str, Any]:
         """The network's parameters and buffers, as torch has them."""
         return self._current().module.state_dict()
