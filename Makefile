@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 2
+# Tests start workers by the thousand: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types units wheel schemas reference docs clean
 
