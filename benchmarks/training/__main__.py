@@ -17,7 +17,7 @@ from benchmarks.table import Row, markdown
 from benchmarks.training import cost, memory, oracle, parallel, races
 from benchmarks.training.home import Network
 from benchmarks.training.workers import connections, workers
-from soma_core.benchmarking import size_name, time_name
+from soma_core.benchmarking import time_name
 from soma_core.cli.demo.digits import load_digits
 
 
@@ -44,7 +44,7 @@ class Sizes:
     peers: bool
 
 
-FULL = Sizes(5, 40, Network((256, 1024, 1024, 10), seed=0), 2048, 15, 1 << 30, True)
+FULL = Sizes(5, 40, Network((256, 512, 512, 10), seed=0), 8192, 15, 1 << 30, True)
 QUICK = Sizes(1, 2, Network((32, 64, 10), seed=0), 256, 2, 64 << 20, False)
 INTRODUCTION = (
     "One thread for each numerical library in each process. Rounds of all contestants are "
@@ -101,7 +101,7 @@ def figures(found: Found, sizes: Sizes) -> list[Row]:
     for name, taken in found.memory.items():
         if name != memory.PIPE:
             asked = f"{name}, peak memory of BATCHED_FIT, in arrays"
-            over = size_name(sizes.array)
+            over = f"{sizes.array >> 20:,} MiB"
             rows.append(Row(asked, "at most 1.15", f"{taken:.3f}", over, taken <= 1.15))
     return rows
 
@@ -114,7 +114,7 @@ def report(found: Found, sizes: Sizes, command: str) -> str:
     lines += [*oracle.markdown(found.pairs), ""]
     lines += [*races.table(found.cost, digits, time_name), ""]
     lines += [*races.table(found.parallel, heavy, time_name), ""]
-    lines += [f"| BATCHED_FIT on {size_name(sizes.array)} | peak, in arrays |", "|---|---|"]
+    lines += [f"| BATCHED_FIT on {sizes.array >> 20:,} MiB | peak, in arrays |", "|---|---|"]
     lines += [f"| {name} | {taken:.2f} |" for name, taken in found.memory.items()]
     return "\n".join(lines) + "\n"
 

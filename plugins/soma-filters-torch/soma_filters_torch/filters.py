@@ -123,6 +123,8 @@ class TorchFilter(Filter):
         inputs = to_input(x, learner.like, integers=self.takes_integers)
         if not training:
             return from_output(self._finished(self._run(module, inputs)), x)
+        if not self._draws():
+            return self._run(module, inputs)
         with learner.randomness:
             return self._run(module, inputs)
 
@@ -246,6 +248,10 @@ class TorchFilter(Filter):
         with torch.enable_grad(), learner.randomness:
             train(inputs, targets, Schedule(epochs, self.batch_size, self.shuffle), step)
 
+    def _draws(self) -> bool:
+        """Whether the network may draw random numbers when it trains."""
+        return True
+
     def _run(self, module: nn.Module, x: torch.Tensor) -> Any:
         try:
             return module(x)
@@ -328,6 +334,9 @@ class MLP(TorchFilter):
     def _check_activation(cls, name: str) -> str:
         activation_class(name)
         return name
+
+    def _draws(self) -> bool:
+        return self.dropout > 0
 
     def _run(self, module: nn.Module, x: torch.Tensor) -> Any:
         if x.ndim == 0 or x.shape[-1] != self.sizes[0]:
