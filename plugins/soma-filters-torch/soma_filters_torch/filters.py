@@ -120,12 +120,12 @@ class TorchFilter(Filter):
         module = learner.module_for(state, training=training)
         if module.training is not training:
             module.train(training)
-        inputs = to_input(x, learner.like, integers=self.takes_integers)
+        inputs = to_input(x, module, integers=self.takes_integers)
         if not training:
             return from_output(self._finished(self._run(module, inputs)), x)
         if not self._draws():
             return self._run(module, inputs)
-        with learner.randomness:
+        with learner.randomness.active():
             return self._run(module, inputs)
 
     def compute_loss(self, out: Any, y: Any, *beside: Any) -> torch.Tensor:
@@ -222,7 +222,7 @@ class TorchFilter(Filter):
 
     def _new_learner(self) -> Learner:
         randomness = Randomness(self.seed)
-        with randomness:
+        with randomness.active():
             module = self.build()
         optimizer = build_optimizer(self.optimizer_name, module, self.lr, self.optimizer_options)
         return Learner(self.title, module, optimizer, randomness)
@@ -233,7 +233,7 @@ class TorchFilter(Filter):
             raise ValueError(f"{self.title} has no parameters to train")
         if y is None:
             raise ValueError(f"{self.title} learns from targets: pass y beside the data")
-        inputs = to_input(x, learner.like, integers=self.takes_integers)
+        inputs = to_input(x, module, integers=self.takes_integers)
         targets = to_target(y, inputs.device)
 
         def step(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -245,7 +245,7 @@ class TorchFilter(Filter):
             return loss
 
         module.train()
-        with torch.enable_grad(), learner.randomness:
+        with torch.enable_grad(), learner.randomness.active():
             train(inputs, targets, Schedule(epochs, self.batch_size, self.shuffle), step)
 
     def _draws(self) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from soma_filters_torch.tensors import is_floating
-
 __all__ = ["Learner", "Randomness"]
 
 
 class Randomness:
     """A stream of torch's random numbers of its own, which goes on from block to block.
-
-    Within a ``with`` block torch draws from this stream; outside, nothing has happened.
 
     Args:
         seed: Where it starts; None uses the process's stream like everybody else.
@@ -26,24 +24,20 @@ class Randomness:
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
         self._position: torch.Tensor | None = None
-        self._outside: torch.Tensor | None = None
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within the block, torch draws from this stream; outside, nothing has happened."""
         if self._seed is None:
+            yield
             return
-        self._outside = torch.get_rng_state()
-        if self._position is None:
-            torch.manual_seed(self._seed)
-        else:
-            torch.set_rng_state(self._position)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._outside is None:
-            return
-        if error is None:
+        with torch.random.fork_rng(devices=[]):
+            if self._position is None:
+                torch.manual_seed(self._seed)
+            else:
+                torch.set_rng_state(self._position)
+            yield
             self._position = torch.get_rng_state()
-        torch.set_rng_state(self._outside)
-        self._outside = None
 
     @property
     def position(self) -> torch.Tensor | None:
@@ -66,9 +60,6 @@ class Learner:
         module: The network.
         optimizer: What steps its parameters; None if it has none.
         randomness: Where its random numbers come from.
-
-    Attributes:
-        like: The network's first floating parameter, whose type and device its inputs take.
     """
 
     def __init__(
@@ -82,7 +73,6 @@ class Learner:
         self.module = module
         self.optimizer = optimizer
         self.randomness = randomness
-        self.like = next(filter(is_floating, module.parameters()), None)
         self._own_state: Any = None
         self._guest: nn.Module | None = None
         self._guest_state: Any = None

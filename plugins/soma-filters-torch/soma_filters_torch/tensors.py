@@ -6,18 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-__all__ = ["from_output", "is_floating", "to_input", "to_target"]
+__all__ = ["from_output", "to_input", "to_target"]
 
 _NUMERIC = "biufc"
 
 
-def is_floating(tensor: torch.Tensor) -> bool:
-    """Whether its elements are real or complex numbers in floating point."""
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def to_input(x: Any, like: torch.Tensor | None, *, integers: bool = True) -> torch.Tensor:
+def to_input(x: Any, module: nn.Module, *, integers: bool = True) -> torch.Tensor:
     """What a network is given for a value.
 
     Floating arrays and tensors, and lists of any numbers, take the type of the network's first
@@ -25,18 +21,16 @@ def to_input(x: Any, like: torch.Tensor | None, *, integers: bool = True) -> tor
 
     Args:
         x: A tensor, an array, nested lists, or what numpy makes an array of.
-        like: That parameter; without one they take torch's default type, on the CPU.
+        module: The network.
         integers: Whether integer arrays and tensors stay integers, as an embedding needs them.
 
     Raises:
         ValueError: It is nothing of these.
     """
-    keep = integers and not isinstance(x, list | tuple) and not _holds_floats(x)
+    dtype, device = _numeric_type(module)
+    keep = integers and not isinstance(x, list | tuple) and not _is_floating(x)
     tensor = _tensor_of(x, "x")
-    device = torch.device("cpu") if like is None else like.device
-    if keep:
-        return tensor.to(device)
-    return tensor.to(device, torch.get_default_dtype() if like is None else like.dtype)
+    return tensor.to(device) if keep else tensor.to(device=device, dtype=dtype)
 
 
 def to_target(y: Any, device: torch.device) -> torch.Tensor:
@@ -70,9 +64,16 @@ def _like(out: torch.Tensor, x: Any) -> Any:
     return (out.float() if out.dtype is torch.bfloat16 else out).cpu().numpy()
 
 
-def _holds_floats(x: Any) -> bool:
+def _numeric_type(module: nn.Module) -> tuple[torch.dtype, torch.device]:
+    for parameter in module.parameters():
+        if parameter.is_floating_point() or parameter.is_complex():
+            return parameter.dtype, parameter.device
+    return torch.get_default_dtype(), torch.device("cpu")
+
+
+def _is_floating(x: Any) -> bool:
     if isinstance(x, torch.Tensor):
-        return is_floating(x)
+        return x.is_floating_point() or x.is_complex()
     return np.asarray(x).dtype.kind in "fc"
 
 
