@@ -83,6 +83,6 @@ def test_training_in_a_worker_is_proved_and_measured_by_one_command(tmp_path: Pa
     for case in cases:
         assert [cell.split(" after ")[0] for cell in cells(printed, case)] == ["equal", "equal"]
     for transport in ("stdio", "socket"):
-        assert len(cells(printed, f"soma {transport}, one BATCHED_FIT")) == 3
+        assert len(cells(printed, f"soma {transport}, one BATCHED_FIT")) == 4
         assert 1.0 <= measured["memory_arrays"][f"soma {transport}"] < 1.15
     assert (tmp_path / "training.md").read_text().strip() == printed.strip()
