@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test lint types units wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
-	$(BIN)/soma demo
+	$(BIN)/soma demo --curve build/training-curve.png
 
 test: lint types units
 
@@ -47,7 +47,7 @@ $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[torch,test]' $(addprefix --editable ,$(PLUGINS))
+		--editable '.[torch,plot,test]' $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
 clean:
