@@ -48,7 +48,8 @@ FULL = Sizes(5, 40, Network((256, 512, 512, 10), seed=0), 8192, 15, 1 << 30, Tru
 QUICK = Sizes(1, 2, Network((32, 64, 10), seed=0), 256, 2, 64 << 20, False)
 INTRODUCTION = (
     "One thread for each numerical library in each process. Rounds of all contestants are "
-    "interleaved; a ratio is that of the same round, and of these the median."
+    "interleaved; a ratio is that of the same round, and of these the median. Processor time is "
+    "that of all processes together, as a ratio too; on a machine with other work it tells more."
 )
 
 
@@ -130,8 +131,8 @@ def as_json(found: Found, sizes: Sizes) -> dict[str, Any]:
         "sizes": asdict(sizes),
         "figures": [asdict(row) for row in figures(found, sizes)],
         "oracle": [asdict(pair) for pair in found.pairs],
-        "cost_s": found.cost.times,
-        "parallel_s": found.parallel.times,
+        "cost": asdict(found.cost),
+        "parallel": asdict(found.parallel),
         "memory_arrays": found.memory,
     }
 

@@ -31,7 +31,7 @@ def at_once(transport: str) -> str:
 
 def run(workers: Mapping[str, soma.Worker], data: tuple[Array, Array], rounds: int) -> races.Race:
     """Everybody trains the same network on the same batches; a round is an epoch."""
-    with pipe.peer(NETWORK) as (ask, _):
+    with pipe.peer(NETWORK) as (ask, pid):
         epochs: dict[str, Epoch] = {
             BASELINE: Home({"net": NETWORK}).epoch,
             FILTER: partial(_filter_epoch, MLP(**NETWORK.config)),
@@ -42,8 +42,9 @@ def run(workers: Mapping[str, soma.Worker], data: tuple[Array, Array], rounds: i
             epochs[per_batch(transport)] = partial(_composite_epoch, worker)
             epochs[at_once(transport)] = partial(_batched_epoch, worker)
         contestants = {name: partial(epoch, *data) for name, epoch in epochs.items()}
+        pids = [worker.ping().pid for worker in workers.values()]
         steps = -(-len(data[0]) // BATCH)
-        race = races.run(contestants, BASELINE, rounds, steps)
+        race = races.run(contestants, BASELINE, rounds, steps, [pid, *pids])
     for worker in workers.values():
         worker.unload(["stepwise", "batched"])
     return race

@@ -32,6 +32,7 @@ def run(
     for worker in pair:
         worker.load({"both": network.as_filter, "alone": network.as_filter})
     parallel = soma.DataParallel(pair, ["both"])
+    pids = [worker.ping().pid for worker in pair]
 
     def alone() -> float:
         loss = pair[0].composite_fit(["alone"], x, y, return_states=False).loss
@@ -46,8 +47,9 @@ def run(
         if peers:
             home = Home({"net": network})
             contestants[PLAIN] = lambda: home.step(x, y)
-            contestants[DDP] = stack.enter_context(_ddp(network, x, y))
-        race = races.run(contestants, BASELINE, rounds, 1)
+            contestants[DDP], others = stack.enter_context(_ddp(network, x, y))
+            pids += others
+        race = races.run(contestants, BASELINE, rounds, 1, pids)
     for worker in pair:
         worker.unload(["both", "alone"])
     return race
@@ -71,8 +73,8 @@ def _train(rank: int, connection: Any, store: str, network: Network, x: Array, y
 
 
 @contextmanager
-def _ddp(network: Network, x: Array, y: Array) -> Iterator[Callable[[], float]]:
-    """Two processes that keep their halves of the batch, and exchange gradients over gloo."""
+def _ddp(network: Network, x: Array, y: Array) -> Iterator[tuple[Callable[[], float], list[int]]]:
+    """Two processes that keep their halves of the batch and exchange gradients over gloo."""
     context = multiprocessing.get_context("spawn")
     halves = [slice(0, len(x) // 2), slice(len(x) // 2, len(x))]
     with tempfile.TemporaryDirectory() as directory:
@@ -93,7 +95,7 @@ def _ddp(network: Network, x: Array, y: Array) -> Iterator[Callable[[], float]]:
             return float(np.mean([ours.recv() for ours in pipes]))
 
         try:
-            yield step
+            yield step, [process.pid for process in processes]
         finally:
             for ours in pipes:
                 ours.send(False)
