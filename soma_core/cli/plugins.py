@@ -124,7 +124,7 @@ def _failure(catalog: Catalog, name: str) -> str | None:
         return failure
     nothing = {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"}
     try:
-        PluginSet(catalog, nothing).register(name, catalog.load(name))
+        PluginSet(catalog, nothing).load(name)
     except PluginError as error:
         return str(error)
     return None

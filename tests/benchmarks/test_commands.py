@@ -86,3 +86,10 @@ def test_training_in_a_worker_is_proved_and_measured_by_one_command(tmp_path: Pa
         assert len(cells(printed, f"soma {transport}, one BATCHED_FIT")) == 4
         assert 1.0 <= measured["memory_arrays"][f"soma {transport}"] < 1.15
     assert (tmp_path / "training.md").read_text().strip() == printed.strip()
+
+
+def test_what_plugins_cost_a_start_is_compared_with_having_none() -> None:
+    printed = run("benchmarks.plugins", "--rounds", 1, "--count", 3)
+    assert cells(printed, "no plugins")[1] == ""
+    for name in ("3 plugins", "3 plugins with hooks"):
+        assert re.fullmatch(r"[+-][\d.]+ ms", cells(printed, name)[1])
