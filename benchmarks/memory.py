@@ -86,7 +86,7 @@ def _watch(worker: soma.Worker, name: str, value: Any, size: int) -> Taken:
     gc.collect()
     for pid in pids:
         (pid / "clear_refs").write_text("5")
-    before = sum(map(_peak, pids))
+    before = sum(map(peak, pids))
     y = None
     for _ in range(CALLS):
         y = worker.forward(name, value)
@@ -94,14 +94,15 @@ def _watch(worker: soma.Worker, name: str, value: Any, size: int) -> Taken:
     shared = sum(min(here[inode], there[inode]) for inode in here.keys() & there.keys())
     output = size if isinstance(y, np.ndarray) else 0
     large = [inode for inode in here.keys() | there.keys() if _most(inode, here, there) > size // 2]
-    return Taken(sum(map(_peak, pids)) - before - shared - output, len(large))
+    return Taken(sum(map(peak, pids)) - before - shared - output, len(large))
 
 
 def _most(inode: int, here: dict[int, int], there: dict[int, int]) -> int:
     return max(here.get(inode, 0), there.get(inode, 0))
 
 
-def _peak(process: Path) -> int:
+def peak(process: Path) -> int:
+    """The most that a process has held in memory since its peak was last cleared, in bytes."""
     (line,) = re.findall(r"^VmHWM:\s+(\d+) kB", (process / "status").read_text(), re.MULTILINE)
     return int(line) * 1024
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ __all__ = ["DataParallel", "average_states"]
 T = TypeVar("T")
 
 _WEIGHTS = Pickles(allowed=False)
+_AT_ONCE = 1 << 15  # elements that are averaged while they are in the processor's cache
 
 
 class _Shard(NamedTuple):
@@ -32,8 +34,9 @@ class DataParallel:
 
     A step equals a step of one process on the whole batch, if the loss is a mean over rows and
     no node lets rows of a batch see each other. Nodes that learn by ``fit`` are not fitted here:
-    they use what they learned before. Buffers that training changes, as those of batch
-    normalization, are each replica's own until :meth:`synchronize`.
+    they use what they learned before. Buffers that training changes are averaged by rows, too:
+    batch normalization sees the rows of a shard alone, and its statistics are the same in all
+    replicas. Random numbers are each worker's own: dropout draws for the rows of a shard.
 
     Args:
         workers: They hold the nodes; nobody else uses them during a step.
@@ -90,7 +93,8 @@ class DataParallel:
             The mean loss over the rows, before the step.
 
         Raises:
-            ValueError: There are no rows, or ``x`` and ``y`` differ in their number.
+            ValueError: There are no rows, ``x`` and ``y`` differ in their number, or a buffer that
+                is nothing to average came out different.
             SomaError: A worker died, or refused.
         """
         shards = _shards(x, y, len(self._workers))
@@ -101,10 +105,10 @@ class DataParallel:
             )
             rows = sum(shard.rows for shard in found)
             averaged = {
-                node_id: _averaged([(s.gradients[node_id], s.rows / rows) for s in found])
+                node_id: _averaged_batch([(s.gradients[node_id], s.rows / rows) for s in found])
                 for node_id in found[0].gradients
             }
-            self._apply(averaged)
+            self._apply({node_id: data for node_id, data in averaged.items() if data is not None})
             return sum(shard.loss * shard.rows for shard in found) / rows
 
     def _gradients(self, worker: Worker, x: Any, y: Any, rows: int) -> _Shard:
@@ -171,9 +175,6 @@ class DataParallel:
         self, call: Callable[[Worker, Any], T], arguments: Sequence[tuple[int, Any]]
     ) -> list[T]:
         """Call for several workers at the same time; all end before the first error is raised."""
-        if len(arguments) == 1:
-            ((index, argument),) = arguments
-            return [call(self._workers[index], argument)]
         with ThreadPoolExecutor(max(1, len(arguments)), "soma-data-parallel") as threads:
             futures = [
                 threads.submit(call, self._workers[index], argument)
@@ -220,6 +221,21 @@ def _averaged(parts: Sequence[tuple[bytes, float]]) -> bytes:
     return _WEIGHTS.dump_weights(averaged)
 
 
+def _averaged_batch(parts: Sequence[tuple[bytes, float]]) -> bytes | None:
+    """What the shards of a batch came to together; None if no shard trains the node.
+
+    A parameter that a shard has no gradient for gets none from its rows.
+    """
+    loaded = [(_WEIGHTS.load_weights(data), share) for data, share in parts]
+    averaged = {}
+    for name in loaded[0][0]:
+        given = [(one[name], share) for one, share in loaded if one[name] is not None]
+        averaged[name] = _mean(name, given) if given else None
+    if all(value is None for value in averaged.values()):
+        return None
+    return _WEIGHTS.dump_weights(averaged)
+
+
 def _mean(name: str, parts: Sequence[tuple[Any, float]]) -> Any:
     import torch
 
@@ -233,11 +249,16 @@ def _mean(name: str, parts: Sequence[tuple[Any, float]]) -> Any:
             raise ValueError(f"{name} differs between the states, and is nothing to average")
         return first
     wide = torch.complex128 if first.is_complex() else torch.float64
-    total = torch.zeros_like(first, dtype=wide)
-    for item, share in parts:
-        total += item.to(wide) * share
     exact = first.is_floating_point() or first.is_complex()
-    return (total if exact else total.round()).to(first.dtype)
+    averaged = torch.empty_like(first, memory_format=torch.contiguous_format)
+    shares = [share for _, share in parts]
+    flat = [item.reshape(-1) for item in (averaged, *(item for item, _ in parts))]
+    for start in range(0, averaged.numel(), _AT_ONCE):
+        place, *pieces = (item[start : start + _AT_ONCE] for item in flat)
+        products = (piece.to(wide) * share for piece, share in zip(pieces, shares, strict=True))
+        total = functools.reduce(torch.Tensor.add_, products)
+        place.copy_(total if exact else total.round())
+    return averaged
 
 
 def _shards(x: Any, y: Any, count: int) -> list[tuple[Any, Any, int]]:

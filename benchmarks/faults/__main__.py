@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults import clients, hosts, injected, kills, mutants, soak
-from benchmarks.faults.table import Row, markdown
+from benchmarks.table import Row, markdown
 
 Part = Callable[[argparse.Namespace], list[Row]]
 

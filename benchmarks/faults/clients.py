@@ -11,7 +11,7 @@ import numpy as np
 
 import soma_core as soma
 from benchmarks.faults.sites import Site, site
-from benchmarks.faults.table import Row, none_of
+from benchmarks.table import Row, none_of
 from soma_core.testing import Fault, Faulty, Moment
 
 _CRASHING = 8  # one client of so many loses its worker again and again

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.faults.sites import TRANSPORTS, Site, site
-from benchmarks.faults.table import Row, none_of, percentiles
+from benchmarks.table import Row, none_of, percentiles
 
 _START = 60.0
 _LIMIT = 2.0

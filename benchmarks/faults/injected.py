@@ -8,7 +8,7 @@ from itertools import cycle, islice, product
 
 import soma_core as soma
 from benchmarks.faults.sites import TRANSPORTS, Site, site
-from benchmarks.faults.table import Row, none_of
+from benchmarks.table import Row, none_of
 from soma_core.testing import Echo, Fault, Moment, inject
 
 _JOBS = 3

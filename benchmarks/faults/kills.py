@@ -17,7 +17,7 @@ import psutil
 
 import soma_core as soma
 from benchmarks.faults.sites import TRANSPORTS, Site, site
-from benchmarks.faults.table import Row, none_of, percentiles
+from benchmarks.table import Row, none_of, percentiles
 from soma_core.testing import Echo, Mark
 
 _JOBS = 2

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.faults.sites import TRANSPORTS, open_socket, open_stdio, site
-from benchmarks.faults.table import Row
+from benchmarks.table import Row
 from soma_core.testing import Barrage, Mutator
 from soma_core.transport import Dialect
 

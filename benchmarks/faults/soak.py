@@ -12,7 +12,7 @@ import psutil
 
 import soma_core as soma
 from benchmarks.faults.sites import TRANSPORTS, Site, site
-from benchmarks.faults.table import Row
+from benchmarks.table import Row
 from soma_core.testing import Echo, Fault, Faulty, Moment
 
 _SAMPLES = 200

@@ -77,6 +77,8 @@ def _row_count(value: Any) -> int:
 
 
 def _take(value: Any, rows: Rows) -> Any:
+    if type(value) is np.ndarray and value.ndim:
+        return value[rows]
     if isinstance(value, dict):
         return {key: _take(item, rows) for key, item in value.items()}
     if not _has_rows(value):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soma_core.edges import EdgeMismatch, Station, check_edges, describe_edge
 from soma_core.engine import tensors
 from soma_core.engine.nodes import Misfit, Node
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.filters import StreamMode
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Chain", "Fit"]
 
@@ -33,9 +36,23 @@ class Chain:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
         self.differentiable = any(node.differentiable for node in nodes)
+        apart = [place for place, node in enumerate(nodes) if node.fitted_apart]
+        self._last_fitted_apart = max(apart, default=-1)
         self._lengths: dict[str, int] = {}
+        self._parameters: dict[str, list[torch.nn.Parameter]] = {}
+        self._like: torch.nn.Parameter | None = None
         if any(node.meta.input_schema is not None for node in nodes):
             self._check_edges()
+
+    def parameters(self, node: Node) -> list[torch.nn.Parameter]:
+        """A node's parameters, looked up once in a command, or once after each ``fit``.
+
+        Training asks for them in every batch, and a module lists them slowly.
+        """
+        found = self._parameters.get(node.node_id)
+        if not found:
+            found = self._parameters[node.node_id] = tensors.parameters(node)
+        return found
 
     def next_call(self) -> None:
         """Let named axes have other lengths from here on, as in the next batch."""
@@ -43,13 +60,13 @@ class Chain:
 
     def enter(self, x: Any) -> Any:
         """What the first node is given for the data that was sent."""
-        return tensors.to_input(x, self.nodes) if self.differentiable and isinstance(x, list) else x
+        return self._to_tensors(x) if self.differentiable and isinstance(x, list) else x
 
     def step(self, place: int, x: Any, state: Any) -> Any:
         """Run the node at a place of the chain."""
         node = self.nodes[place]
         if node.differentiable:
-            x = tensors.to_input(x, self.nodes)
+            x = self._to_tensors(x)
         try:
             return node.forward(x, state, self._lengths)
         except Misfit as misfit:
@@ -57,10 +74,19 @@ class Chain:
 
     def fit(self, place: int, x: Any, y: Any, fit: Fit) -> Any:
         """Fit the node at a place of the chain, and return its state."""
+        node = self.nodes[place]
+        self._parameters.pop(node.node_id, None)  # fit may build them anew
+        self._like = None
         try:
-            return fit(self.nodes[place], x, y, self._lengths)
+            return fit(node, x, y, self._lengths)
         except Misfit as misfit:
             raise self._on_its_edge(misfit, place) from None
+
+    def _to_tensors(self, x: Any) -> Any:
+        if self._like is None:
+            listed = (parameter for node in self.nodes for parameter in self.parameters(node))
+            self._like = next(filter(tensors.is_floating, listed), None)
+        return tensors.to_input(x, self._like)
 
     def run(
         self,
@@ -100,15 +126,15 @@ class Chain:
             The states by node id, and the output of the last node; None if a training step will
             compute it again.
         """
-        fitted = [index for index, node in enumerate(self.nodes) if node.fitted_apart]
-        last_needed = fitted[-1] if fitted else -1
         joint = self.differentiable and y is not None
         states: dict[str, Any] = {}
+        if joint and self._last_fitted_apart < 0:
+            return states, None
         given = x
         for index, node in enumerate(self.nodes):
             if node.fitted_apart:
                 states[node.node_id] = self.fit(index, x, y, fit)
-            if joint and index >= last_needed:
+            if joint and index >= self._last_fitted_apart:
                 return states, None
             with tensors.no_gradients(self.nodes):
                 x = self.step(index, x, states.get(node.node_id, node.state))

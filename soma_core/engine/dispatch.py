@@ -216,12 +216,14 @@ class Engine:
                 ErrorCode.INVALID_COMMAND,
                 "step: gradients alone need y and a differentiable node, and no optimizer",
             )
-        _, loss = compute_gradients(chain, command.data, command.y)
-        found = {
-            node.node_id: states.get_gradients(node)
-            for node in chain.nodes
-            if any(parameter.grad is not None for parameter in tensors.parameters(node))
-        }
+        undo = [states.keep_buffers(node) for node in chain.nodes]
+        try:
+            _, loss = compute_gradients(chain, command.data, command.y)
+            batch = {node.node_id: states.get_batch(node) for node in chain.nodes}
+        finally:
+            for put_back in undo:
+                put_back()
+        found = {node_id: data for node_id, data in batch.items() if data is not None}
         return r.CompositeFitReply.of(loss=loss, states={}, gradients=found)
 
     def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:

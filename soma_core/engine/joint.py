@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from soma_core.engine import tensors
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["compute_gradients", "train_step"]
+
+_NOTHING = nullcontext()
 
 
 def train_step(
@@ -40,11 +43,11 @@ def train_step(
     """
     out, loss = compute_gradients(chain, x, y)
     if optimizer is not None:
-        _use_up(chain.nodes[-1], optimizer)
+        chain.nodes[-1].call(_use_up, optimizer)
     for node in chain.nodes:
         own = getattr(node.obj, "optimizer", None)
         if optimizer is None and own is not None:
-            _use_up(node, own)
+            node.call(_use_up, own)
         if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
             node.state = {}
     return out, loss
@@ -58,21 +61,21 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     import torch
 
     for node in chain.nodes:
-        for parameter in tensors.parameters(node):
+        for parameter in chain.parameters(node):
             parameter.grad = None
-    flow = _Flow()
-    with torch.enable_grad():
+    flow = _Flow(chain, torch.Tensor)
+    with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
         out, aux = _split(chain.run(x, {}, flow.watch))
         last = chain.nodes[-1]
-        if not tensors.is_tensor(out):
+        if not isinstance(out, torch.Tensor):
             raise _failed(
                 last, f"the chain returned a {type(out).__name__}; training needs a tensor"
             )
         loss = _loss(last, out, tensors.to_target(y, out), aux)
-    flow.check(chain, loss)
+    flow.check(loss)
     if loss.requires_grad:
         last.call(loss.backward)
-    return tensors.detached(out), float(loss.detach())
+    return out.detach(), float(loss.item())
 
 
 def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -83,11 +86,9 @@ def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _loss(last: Node, out: torch.Tensor, y: Any, aux: tuple[Any, ...]) -> torch.Tensor:
-    compute_loss = getattr(last.obj, "compute_loss", None)
-    loss_fn = getattr(last.obj, "loss_fn", None)
-    if callable(compute_loss):
+    if callable(compute_loss := getattr(last.obj, "compute_loss", None)):
         loss = last.call(compute_loss, out, y, *aux)
-    elif callable(loss_fn):
+    elif callable(loss_fn := getattr(last.obj, "loss_fn", None)):
         loss = last.call(loss_fn, out, y)
     else:
         loss = _mean_squared_error(last, out, y)
@@ -109,15 +110,17 @@ def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
     return torch.nn.functional.mse_loss(out, y)
 
 
-def _use_up(node: Node, optimizer: torch.optim.Optimizer) -> None:
-    node.call(optimizer.step)
-    node.call(optimizer.zero_grad)
+def _use_up(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+    tensors.clear_gradients(optimizer)
 
 
 class _Flow:
     """Follows gradients through a chain, to name the node that stops them."""
 
-    def __init__(self) -> None:
+    def __init__(self, chain: Chain, tensor_type: type[torch.Tensor]) -> None:
+        self._chain = chain
+        self._tensor_type = tensor_type
         self._with_gradients: list[Node] = []
 
     def watch(self, node: Node, x: Any, out: Any) -> None:
@@ -126,26 +129,32 @@ class _Flow:
         Raises:
             ProtocolError: ``filter_failed``: the node cuts parameters before it off.
         """
-        out, _ = _split(out)
-        flowing = tensors.is_tensor(out) and out.requires_grad
-        if self._with_gradients and not flowing:
+        if self._with_gradients and not self._flows_in(out):
             names = ", ".join(repr(before.node_id) for before in self._with_gradients)
             raise _failed(
                 node,
                 f"node {node.node_id!r} stops the gradients: its output does not depend on its "
                 f"input for autograd, so that {names} cannot be trained",
             )
-        if any(parameter.requires_grad for parameter in tensors.parameters(node)):
-            self._with_gradients.append(node)
+        for parameter in self._chain.parameters(node):
+            if parameter.requires_grad:
+                self._with_gradients.append(node)
+                return
 
-    def check(self, chain: Chain, loss: torch.Tensor) -> None:
+    def _flows_in(self, out: Any) -> bool:
+        out, _ = _split(out)
+        return isinstance(out, self._tensor_type) and out.requires_grad
+
+    def check(self, loss: torch.Tensor) -> None:
         """Make sure that the loss can train what has parameters.
 
         Raises:
             ProtocolError: ``filter_failed``.
         """
         if self._with_gradients and not loss.requires_grad:
-            raise _failed(chain.nodes[-1], "the loss does not depend on any parameter of the chain")
+            raise _failed(
+                self._chain.nodes[-1], "the loss does not depend on any parameter of the chain"
+            )
 
 
 def _failed(node: Node, message: str) -> ProtocolError:

@@ -19,8 +19,10 @@ from soma_core.protocol.text import read_json, write_json
 __all__ = [
     "apply_gradients",
     "default_format",
+    "get_batch",
     "get_gradients",
     "get_state",
+    "keep_buffers",
     "set_state",
     "snapshot",
 ]
@@ -232,7 +234,7 @@ def get_gradients(node: Node) -> bytes:
         ProtocolError: ``no_gradients``: there are none.
     """
     found = {
-        name: parameter.grad.clone()
+        name: _without_surroundings(parameter.grad)
         for name, parameter in tensors.named_parameters(node)
         if parameter.grad is not None
     }
@@ -246,16 +248,53 @@ def get_gradients(node: Node) -> bytes:
     return _TYPED_ONLY.dump_weights(found)
 
 
+def keep_buffers(node: Node) -> Callable[[], None]:
+    """What a node's buffers hold now; calling it puts that back."""
+    before = {name: buffer.clone() for name, buffer in tensors.named_buffers(node).items()}
+    return lambda: _put_buffers(node, before)
+
+
+def get_batch(node: Node) -> bytes | None:
+    """What one batch came to for a node, for :func:`apply_gradients` in every replica of it.
+
+    By name, in torch's format: the gradient of each parameter that wants one, None where the
+    batch gave it none, and what training made of each buffer. None if there is nothing of it.
+    """
+    found = {
+        name: None if parameter.grad is None else _without_surroundings(parameter.grad)
+        for name, parameter in tensors.named_parameters(node)
+        if parameter.requires_grad
+    }
+    found |= tensors.named_buffers(node)
+    return _TYPED_ONLY.dump_weights(found) if found else None
+
+
+def _put_buffers(node: Node, values: dict[str, Any]) -> None:
+    import torch
+
+    current = tensors.named_buffers(node)
+    with torch.no_grad():
+        for name in current.keys() & values.keys():
+            current[name].copy_(values[name])
+
+
+def _without_surroundings(tensor: Any) -> Any:
+    """The tensor; a copy if it is a part of something larger, which would be written with it."""
+    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone()
+
+
 def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]:
     """Set the gradients of a node's parameters, all or none, and step its optimizer.
 
     Args:
         node: The node.
-        data: The gradients by parameter name, in torch's format.
+        data: The gradients by parameter name, in torch's format; None for a parameter that has
+            none. Values by the name of a buffer are the buffer's from then on.
         optimizer: Steps the node, and uses the gradients up, instead of the node's own.
 
     Returns:
-        The names of the parameters that received a gradient.
+        The names of what received a gradient or a value.
 
     Raises:
         ProtocolError: ``invalid_state``: the names or shapes are not those of the parameters.
@@ -265,9 +304,10 @@ def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]
         raise _invalid(node, f"a {type(node.obj).__name__} has no parameters to apply gradients to")
     gradients = _load_torch(node, data)
     _check_gradients(node, parameters, gradients)
-    for name, gradient in gradients.items():
-        parameter = parameters[name]
-        parameter.grad = gradient.to(device=parameter.device, dtype=parameter.dtype)
+    for name in parameters.keys() & gradients.keys():
+        parameter, gradient = parameters[name], gradients[name]
+        wanted = {"device": parameter.device, "dtype": parameter.dtype}
+        parameter.grad = None if gradient is None else gradient.to(**wanted)
     stepped = getattr(node.obj, "optimizer", None) if optimizer is None else optimizer
     if stepped is not None:
         node.call(stepped.step)
@@ -275,16 +315,18 @@ def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]
             node.state = {}
     if optimizer is not None:
         node.call(optimizer.zero_grad)
-    return list(gradients)
+    _put_buffers(node, gradients)
+    return [name for name, value in gradients.items() if value is not None]
 
 
 def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> None:
     if not isinstance(gradients, dict) or not all(isinstance(name, str) for name in gradients):
         raise _invalid(node, "gradients are a dict of tensors by parameter name")
-    if not gradients:
+    if all(gradient is None for gradient in gradients.values()):
         raise _invalid(node, "the gradients are empty")
+    known = {**parameters, **tensors.named_buffers(node)}
     wanted = {name for name, parameter in parameters.items() if parameter.requires_grad}
-    unknown, missing = gradients.keys() - parameters.keys(), wanted - gradients.keys()
+    unknown, missing = gradients.keys() - known.keys(), wanted - gradients.keys()
     if unknown or missing:
         raise _invalid(
             node,
@@ -292,11 +334,13 @@ def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> 
             f"missing {sorted(missing)}; its parameters are {sorted(parameters)}",
         )
     for name, gradient in gradients.items():
-        if not tensors.is_tensor(gradient) or gradient.shape != parameters[name].shape:
+        if gradient is None and name in parameters:
+            continue
+        if not tensors.is_tensor(gradient) or gradient.shape != known[name].shape:
             raise _invalid(
                 node,
                 f"the gradient of {name} has shape {list(getattr(gradient, 'shape', []))}; "
-                f"the parameter has {list(parameters[name].shape)}",
+                f"the parameter has {list(known[name].shape)}",
             )
-        if gradient.is_complex() and not parameters[name].is_complex():
+        if gradient.is_complex() and not known[name].is_complex():
             raise _invalid(node, f"the gradient of {name} is complex; the parameter is real")

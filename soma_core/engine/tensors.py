@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "clear_gradients",
     "detached",
+    "is_floating",
     "is_tensor",
     "labelled_parameters",
+    "named_buffers",
     "named_parameters",
     "no_gradients",
     "parameters",
@@ -38,6 +41,12 @@ def named_parameters(node: Node) -> Iterator[tuple[str, torch.nn.Parameter]]:
     return iter(listed()) if callable(listed) else iter(())
 
 
+def named_buffers(node: Node) -> dict[str, torch.Tensor]:
+    """A node's buffers by name: what training may change beside its parameters."""
+    listed = getattr(node.obj, "named_buffers", None)
+    return dict(listed()) if callable(listed) else {}
+
+
 def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
     """A node's parameters by name; those that only its optimizer knows by their number."""
     found = list(named_parameters(node))
@@ -51,6 +60,23 @@ def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
 def parameters(node: Node) -> list[torch.nn.Parameter]:
     """A node's parameters, those that only its optimizer knows included."""
     return [parameter for _, parameter in labelled_parameters(node)]
+
+
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """What ``zero_grad`` of torch's optimizers does, without their record for the profiler.
+
+    That record costs as much as a small layer. An optimizer with a ``zero_grad`` of its own is
+    asked to do it.
+    """
+    import torch
+
+    method = optimizer.zero_grad
+    if getattr(method, "__func__", None) is not torch.optim.Optimizer.zero_grad:
+        method()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
@@ -70,27 +96,29 @@ def detached(value: Any) -> Any:
     return value.detach() if is_tensor(value) else value
 
 
-def _numeric_type(nodes: Sequence[Node]) -> tuple[torch.dtype, torch.device]:
-    """The element type and device of the first floating parameter of a chain."""
-    import torch
-
-    for node in nodes:
-        for parameter in parameters(node):
-            if parameter.is_floating_point() or parameter.is_complex():
-                return parameter.dtype, parameter.device
-    return torch.get_default_dtype(), torch.device("cpu")
+def is_floating(tensor: torch.Tensor) -> bool:
+    """Whether its elements are real or complex numbers in floating point."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
-def to_input(value: Any, nodes: Sequence[Node]) -> Any:
+def to_input(value: Any, like: torch.nn.Parameter | None) -> Any:
     """What a differentiable node is given for a plain value.
 
     Lists of numbers and floating arrays become tensors of the chain's parameter type, other
     numeric arrays tensors of their own type; dicts are converted by column; the rest stays.
+
+    Args:
+        value: The value.
+        like: The first floating parameter of the chain, whose type and device count; without
+            one these are torch's default type and the CPU.
     """
     if isinstance(value, dict):
-        return {key: to_input(item, nodes) for key, item in value.items()}
-    dtype, device = _numeric_type(nodes)
-    return _convert(value, dtype, device)
+        return {key: to_input(item, like) for key, item in value.items()}
+    if like is not None:
+        return _convert(value, like.dtype, like.device)
+    import torch
+
+    return _convert(value, torch.get_default_dtype(), torch.device("cpu"))
 
 
 def to_target(value: Any, out: torch.Tensor) -> Any:
@@ -103,26 +131,36 @@ def to_target(value: Any, out: torch.Tensor) -> Any:
 def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     import torch
 
+    if isinstance(value, np.ndarray):
+        return _array_to_tensor(value, dtype, device)
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return torch.tensor(value, dtype=dtype, device=device)
     if isinstance(value, list):
         return _list_to_tensor(value, dtype, device)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
-        return torch.from_numpy(_plain_array(value)).to(device=device, dtype=dtype)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
-        return torch.from_numpy(_plain_array(value)).to(device)
     return value
+
+
+def _array_to_tensor(array: np.ndarray[Any, Any], dtype: torch.dtype, device: torch.device) -> Any:
+    import torch
+
+    kind = array.dtype.kind
+    if kind not in "fciub":
+        return array
+    tensor = torch.from_numpy(_plain_array(array))
+    return tensor.to(device, dtype) if kind in "fc" else tensor.to(device)
 
 
 def _plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The array in a type and layout that torch takes: a copy only where it must be one."""
-    dtype = array.dtype.newbyteorder("=")
-    widest = {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)
-    if dtype.itemsize > widest:  # a long double
-        dtype = np.dtype(f"{dtype.kind}{widest}")
-    return np.require(array, dtype=dtype, requirements=["C", "W"])
+    dtype = array.dtype
+    is_long_double = dtype.char in "gG"
+    if array.flags.carray and dtype.isnative and not is_long_double:
+        return array
+    if is_long_double:
+        dtype = np.dtype(np.float64 if dtype.char == "g" else np.complex128)
+    return np.require(array, dtype=dtype.newbyteorder("="), requirements=["C", "W"])
 
 
 def _list_to_tensor(value: list[Any], dtype: torch.dtype, device: torch.device) -> Any:

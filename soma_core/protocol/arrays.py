@@ -211,10 +211,22 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
     """The elements as little-endian bytes in C order; a view of the tensor where it can be one."""
     import torch
 
+    array = _shared_with_numpy(tensor)
+    if array is not None and array.flags.c_contiguous and array.size:
+        return array.reshape(-1).view(np.uint8).data
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     if flat.numel() == 0:
         return memoryview(b"")
     return flat.view(torch.uint8).numpy().data
+
+
+def _shared_with_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:
+    """The tensor's memory; None where numpy has no such elements, or they are elsewhere."""
+    try:
+        array: np.ndarray[Any, Any] = tensor.detach().numpy()
+    except (TypeError, RuntimeError):
+        return None
+    return array
 
 
 def tensor_from_bytes(data: Any, dtype_name: WireDtype, shape: Sequence[int]) -> torch.Tensor:

@@ -352,9 +352,13 @@ class Decoder:
         return {key: self.decode(item) for key, item in wire.items()}
 
     def _tensor(self, data: Any) -> Any:
-        array = self._plain_array(data)
-        if array is not None:
-            return array
+        found = self._plain_array(data, 3)
+        if found is not None:
+            return found
+        if isinstance(data, dict) and data.get("container") == "torch":
+            found = self._plain_array(data, 4)
+            if found is not None and data["dtype"] in _IN_TORCH_TOO and "torch" in sys.modules:
+                return sys.modules["torch"].from_numpy(found)
         try:
             return self._laid_out(TensorData.model_validate(data))
         except ValidationError as error:
@@ -362,7 +366,7 @@ class Decoder:
         except ValueError as error:
             raise _invalid(f"a Tensor is not well formed: {error}") from None
 
-    def _plain_array(self, data: Any) -> np.ndarray[Any, Any] | None:
+    def _plain_array(self, data: Any, entries: int) -> np.ndarray[Any, Any] | None:
         """An array as our own encoder writes it, read without a model; None if anything is not
         as it should be, which the model then explains."""
         try:
@@ -372,7 +376,7 @@ class Decoder:
             array = np.frombuffer(self._buffers[index], arrays.BY_NAME[name]).reshape(shape)
         except (LookupError, TypeError, ValueError):
             return None
-        if array.shape != tuple(shape) or len(data) != 3 or index < 0:
+        if array.shape != tuple(shape) or len(data) != entries or index < 0:
             return None
         return array if _INT.issuperset(map(type, (index, *shape))) else None
 
@@ -482,6 +486,9 @@ _SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
 
 _PLAIN_ARRAY = itemgetter("dtype", "shape", "buffer")
 _INT = frozenset({int})
+_IN_TORCH_TOO = frozenset(
+    {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+)
 
 
 def _invalid(message: str) -> ProtocolError:

@@ -228,7 +228,10 @@ class GetGradients(Command):
 
 
 class ApplyGradients(Command):
-    """Set the gradients of a node's parameters, and step its optimizer if it has one."""
+    """Set the gradients of a node's parameters, and step its optimizer if it has one.
+
+    A parameter may have null for a gradient; a value under the name of a buffer becomes its own.
+    """
 
     cmd: Literal["APPLY_GRADIENTS"] = Field()
     node_id: NodeId

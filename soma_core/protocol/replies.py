@@ -169,7 +169,8 @@ class CompositeFitReply(Reply):
     loss: Number = None
     """The loss of the training step; null if there was none."""
     gradients: Binaries = None
-    """With ``step=false``: the gradients of each node that has some, in torch's format."""
+    """With ``step=false``, by node, in torch's format: the gradient of each parameter by name, null
+    where there is none, and the new value of each buffer, for APPLY_GRADIENTS."""
 
 
 class BatchedFitReply(Reply):

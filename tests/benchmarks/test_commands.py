@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -70,6 +72,20 @@ def test_cold_starts_are_compared_with_imports() -> None:
     for name in ("stdio, connect to first reply", "socket, connect to first reply"):
         assert "times python -c 'import numpy'" in cells(printed, name)[1]
     assert "times python -c 'import pydantic, numpy'" in cells(printed, "import soma_core")[1]
+
+
+def test_training_in_a_worker_is_proved_and_measured_by_one_command(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    printed = run("benchmarks.training", "--quick", "--out", tmp_path)
+    measured = json.loads((tmp_path / "training.json").read_text())
+    cases = {pair["case"] for pair in measured["oracle"]}
+    assert len(cases) == 5
+    for case in cases:
+        assert [cell.split(" after ")[0] for cell in cells(printed, case)] == ["equal", "equal"]
+    for transport in ("stdio", "socket"):
+        assert len(cells(printed, f"soma {transport}, one BATCHED_FIT")) == 4
+        assert 1.0 <= measured["memory_arrays"][f"soma {transport}"] < 1.15
+    assert (tmp_path / "training.md").read_text().strip() == printed.strip()
 
 
 def test_what_plugins_cost_a_start_is_compared_with_having_none() -> None:

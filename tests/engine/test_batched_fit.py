@@ -397,3 +397,25 @@ def test_any_batches_put_together_are_the_data(
     assert len(parts) == max(1, math.ceil(count / size))
     assert sum(len(x) for _, x in parts) == count
     assert listed(join_rows(parts)) == list(range(count))
+
+
+def test_gradients_of_parameters_that_fit_builds_anew_are_those_of_the_last_batch(
+    host: Any,
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Rebuilt(torch.nn.Module):
+        def fit(self, x: Any, y: Any = None) -> Any:
+            if len(list(self.children())) == 0 or x[0][0] == 1.0:
+                self.linear = torch.nn.Linear(1, 1)
+                torch.nn.init.ones_(self.linear.weight)
+                torch.nn.init.zeros_(self.linear.bias)
+            return {}
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return self.linear(x)
+
+    host.put(net=Rebuilt())
+    x, y = [[0.0], [1.0], [2.0]], [[0.0], [0.0], [0.0]]
+    host.ask("BATCHED_FIT", node_ids=["net"], data=x, y=y, batch_size=1)
+    assert host.node("net").obj.linear.weight.grad.item() == 8.0

@@ -404,6 +404,21 @@ def test_owners_of_an_optimizer_step_and_the_others_keep_their_gradients(host: A
     assert all(p.grad is not None and p.grad.any() for p in other.parameters())
 
 
+class Zeroing(torch.optim.SGD):
+    """Keeps zeros where torch's own optimizers keep nothing."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none=False)
+
+
+def test_an_optimizer_that_clears_gradients_in_its_own_way_is_asked_to(host: Any) -> None:
+    net = Head(3, 1, lr=None)
+    net.optimizer = Zeroing(net.parameters(), lr=0.1)
+    host.put(net=net)
+    host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, y=Y)
+    assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+
+
 def test_frozen_parameters_are_left_alone_and_do_not_stop_the_rest(host: Any) -> None:
     frozen, net = Net(3, 3, lr=None), Head(3, 1)
     host.put(frozen=frozen, net=net)

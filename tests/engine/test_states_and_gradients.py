@@ -375,13 +375,14 @@ def cases() -> dict[str, Any]:
         "a number": gradients(**{"last.bias": 1.0}),
         "a tensor": one,
         "a list": [one],
+        "none at all": dict.fromkeys(gradients()),
         "complex": gradients(**{"last.bias": one.to(torch.complex64)}),
     }
 
 
 CASES = """
     empty, missing, unknown, unknown and missing, numbered, wrong shape, broadcastable, a number,
-    a tensor, a list, complex
+    a tensor, a list, none at all, complex
 """
 
 
@@ -429,6 +430,32 @@ def test_frozen_parameters_need_no_gradient(host: Any) -> None:
     some = {name: value for name, value in gradients().items() if name.startswith("last")}
     reply = host.ask("APPLY_GRADIENTS", node_id="net", gradients_b64=binary(saved(some)))
     assert reply["updated"] == ["last.weight", "last.bias"]
+
+
+def test_a_parameter_may_have_no_gradient_and_a_buffer_takes_its_value(host: Any) -> None:
+    torch = pytest.importorskip("torch")
+    net = module(1.0)
+    net.register_buffer("seen", torch.zeros(2))
+    net.optimizer = torch.optim.SGD(net.parameters(), lr=1.0, weight_decay=0.5)
+    host.put(net=net)
+    before = net.last.bias.tolist()
+    content = {**gradients(), "last.bias": None, "seen": torch.tensor([1.0, 2.0])}
+    reply = host.ask("APPLY_GRADIENTS", node_id="net", gradients_b64=binary(saved(content)))
+    assert set(reply["updated"]) == (gradients().keys() - {"last.bias"}) | {"seen"}
+    assert net.last.bias.tolist() == before
+    assert net.seen.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("value", [None, [1.0, 2.0, 3.0]])
+def test_a_buffer_takes_no_other_shape(host: Any, refused: Any, value: Any) -> None:
+    torch = pytest.importorskip("torch")
+    net = module(1.0)
+    net.register_buffer("seen", torch.zeros(2))
+    host.put(net=net)
+    content = {**gradients(), "seen": value if value is None else torch.tensor(value)}
+    with pytest.raises(refused, match="the gradient of seen has shape"):
+        host.ask("APPLY_GRADIENTS", node_id="net", gradients_b64=binary(saved(content)))
+    assert net.seen.tolist() == [0.0, 0.0]
 
 
 IMPORTS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -33,9 +34,10 @@ class Fragile(torch.nn.Module):
         torch.manual_seed(0)
         self.linear = torch.nn.Linear(5, 1)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=0.1)
-        self.register_buffer("fatal", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Any, state: Any = None) -> Any:
+        self.batches += torch.is_grad_enabled()
         if state == "die at the step":
             step = self.optimizer.step
             self.optimizer.step = lambda: os.kill(os.getpid(), signal.SIGKILL) or step()
@@ -45,13 +47,11 @@ class Fragile(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def mixed() -> Iterator[list[soma.Worker]]:
-    """One worker in this process, two in processes of their own."""
+def mixed(shared_socket_daemon: Any) -> Iterator[list[soma.Worker]]:
+    """A worker over each transport."""
+    options = {"inline": {}, "stdio": {}, "socket": {"path": shared_socket_daemon.path}}
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(soma.connect(transport))
-            for transport in ("inline", "stdio", "stdio")
-        ]
+        yield [stack.enter_context(soma.connect(name, **more)) for name, more in options.items()]
 
 
 def parameters(worker: soma.Worker, *node_ids: str) -> list[Any]:
@@ -106,14 +106,15 @@ def test_nodes_that_were_fitted_before_are_used_and_not_fitted_again(
 @pytest.mark.parametrize("when", ["die now", "die at the step"])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_that_dies_in_a_step_fails_it_whole_and_is_brought_back_by_the_next(
-    data: Any, when: str, victim: int
+    data: Any, when: str, victim: int, shared_socket_daemon: Any
 ) -> None:
+    options = {"stdio": {}, "socket": {"path": shared_socket_daemon.path}}
     with ExitStack() as stack:
         workers = [
             stack.enter_context(
-                soma.connect("stdio", filters={"net": Fragile()}, restart="on-crash")
+                soma.connect(name, filters={"net": Fragile()}, restart="on-crash", **more)
             )
-            for _ in range(2)
+            for name, more in options.items()
         ]
         parallel = soma.DataParallel(workers, ["net"])
         parallel.step(*data)
@@ -139,6 +140,117 @@ def test_a_worker_that_dies_in_a_step_fails_it_whole_and_is_brought_back_by_the_
 
 def _with(state: soma.NodeState, fit_state: Any) -> soma.NodeState:
     return soma.NodeState(state.data, state.format, fit_state, state.training)
+
+
+class Exact(torch.nn.Module):
+    """Parameters in float64, whose gradients on small whole numbers are exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[0.5, -1.0, 2.0, 0.25, 1.0]]).double())
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.125)
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        return torch.nn.functional.linear(x, self.weight)
+
+
+def test_sums_that_are_exact_in_float64_equal_those_of_one_process_to_the_last_bit(
+    mixed: Any, inline: Any
+) -> None:
+    draw = np.random.default_rng(5)
+    x, y = draw.integers(-4, 5, (16, 5)) / 4, draw.integers(-4, 5, (16, 1)) / 2
+    for worker in (*mixed[:2], inline):
+        worker.load({"net": Exact()})
+    parallel = soma.DataParallel(mixed[:2], ["net"])
+    for _ in range(3):
+        assert parallel.step(x, y) == inline.composite_fit(["net"], x, y).loss
+    expected = parameters(inline, "net")
+    assert expected[0].dtype is torch.float64
+    assert all(same(parameters(worker, "net"), expected) for worker in mixed[:2])
+
+
+class Normalized(torch.nn.Module):
+    """Batch normalization, whose statistics are buffers; some rows fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = torch.nn.BatchNorm1d(5)
+        self.linear = torch.nn.Linear(5, 1)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=0.1)
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        out = self.linear(self.norm(x))
+        if bool((x > 1e6).any()):
+            raise ValueError("the batch came to an end after the normalization")
+        return out
+
+
+def test_the_statistics_of_batch_normalization_are_averaged_by_rows_in_all_replicas(
+    mixed: Any, data: Any
+) -> None:
+    for worker in mixed:
+        worker.load({"net": Normalized()})
+    soma.DataParallel(mixed, ["net"]).step(*data)
+    replicas = [loaded(worker.get_state("net").data) for worker in mixed]
+    cuts = [0, 23, 46, 70]
+    means = [data[0][start:end].mean(0) for start, end in itertools.pairwise(cuts)]
+    average = 0.1 * np.average(means, axis=0, weights=np.diff(cuts))
+    for replica in replicas:
+        assert same(list(replica.values()), list(replicas[0].values()))
+        assert replica["norm.num_batches_tracked"] == 1
+        np.testing.assert_allclose(replica["norm.running_mean"], average, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_that_fails_leaves_the_statistics_of_all_replicas_as_they_were(
+    mixed: Any, data: Any
+) -> None:
+    for worker in mixed:
+        worker.load({"net": Normalized()})
+    parallel = soma.DataParallel(mixed, ["net"])
+    parallel.step(*data)
+    before = parameters(mixed[0], "net")
+    x = data[0].copy()
+    x[0] = 1e7
+    with pytest.raises(soma.RemoteError, match="came to an end"):
+        parallel.step(x, data[1])
+    assert all(same(parameters(worker, "net"), before) for worker in mixed)
+
+
+class Branches(torch.nn.Module):
+    """Has a parameter that only negative rows use, and one that none uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.always = torch.nn.Parameter(torch.ones(5))
+        self.negative = torch.nn.Parameter(torch.ones(5))
+        self.never = torch.nn.Parameter(torch.ones(5))
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=0.1)
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        out = x @ self.always
+        return out + x.clamp(max=0) @ self.negative if bool((x < 0).any()) else out
+
+
+@pytest.mark.parametrize("optimizer", [None, NAMED], ids=["own", "named"])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (1, -1, 1)])
+def test_parameters_that_rows_do_not_use_are_trained_as_by_one_process(
+    mixed: Any, inline: Any, signs: Any, optimizer: Any
+) -> None:
+    rows = np.random.default_rng(2).uniform(0.5, 1.0, (6, 5)).astype("f4")
+    x, y = rows * np.repeat(signs, 2)[:, None].astype("f4"), np.zeros(6, "f4")
+    for worker in (*mixed, inline):
+        worker.load({"net": Branches()})
+    parallel = soma.DataParallel(mixed, ["net"], optimizer=optimizer)
+    for _ in range(2):
+        parallel.step(x, y)
+        inline.composite_fit(["net"], x, y, optimizer=optimizer)
+    replicas = [parameters(worker, "net") for worker in mixed]
+    assert all(same(replica, replicas[0]) for replica in replicas)
+    for one, other in zip(replicas[0], parameters(inline, "net"), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    untouched = [torch.equal(parameter, torch.ones(5)) for parameter in replicas[0]]
+    assert untouched == [False, min(signs) > 0, True]
 
 
 def test_a_batch_that_fails_in_one_worker_changes_nothing(mixed: Any, data: Any) -> None:

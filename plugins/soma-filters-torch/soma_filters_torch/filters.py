@@ -146,11 +146,14 @@ class TorchFilter(Filter):
             self._placement.check_training()
         learner = self._current()
         module = learner.module_for(state, training=training)
-        module.train(training)
+        if module.training is not training:
+            module.train(training)
         inputs = to_input(x, module, integers=self.takes_integers)
         if not training:
             out = self._finished(self._run(module, inputs))
             return from_output(out, x, to_cpu=self.output_device == "cpu")
+        if not self._draws():
+            return self._run(module, inputs)
         with learner.randomness.active():
             return self._run(module, inputs)
 
@@ -216,6 +219,10 @@ class TorchFilter(Filter):
         """The network's parameters with their names."""
         return self._current().module.named_parameters()
 
+    def named_buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The network's buffers with their names, such as the statistics of a normalization."""
+        return self._current().module.named_buffers()
+
     def state_dict(self) -> dict[str, Any]:
         """The network's parameters and buffers, as torch has them."""
         return self._current().module.state_dict()
@@ -276,9 +283,11 @@ class TorchFilter(Filter):
         return Placement(self.device, self.dtype, self.autocast)
 
     def _current(self) -> Learner:
-        if self._learner is None:
-            self._learner = self._take_fresh()
-        return self._learner
+        private = self.__pydantic_private__ or {}  # asked often, and pydantic's own way is slow
+        learner: Learner | None = private.get("_learner")
+        if learner is None:
+            learner = self._learner = self._take_fresh()
+        return learner
 
     def _take_fresh(self) -> Learner:
         """A network that nobody has used: the one that loading built, once."""
@@ -316,6 +325,10 @@ class TorchFilter(Filter):
         schedule = Schedule(epochs, self.batch_size, self.shuffle)
         with torch.enable_grad(), learner.randomness.active():
             train(inputs, targets, schedule, step, stepper.end_epoch)
+
+    def _draws(self) -> bool:
+        """Whether the network may draw random numbers when it trains."""
+        return True
 
     def _run(self, module: nn.Module, x: Any) -> Any:
         try:
@@ -420,6 +433,9 @@ class MLP(TorchFilter):
     def _check_activation(cls, name: str) -> str:
         activation_class(name)
         return name
+
+    def _draws(self) -> bool:
+        return self.dropout > 0
 
     def _run(self, module: nn.Module, x: Any) -> Any:
         came = f"a {type(x).__name__}" if isinstance(x, dict) else f"{list(x.shape)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -110,14 +109,9 @@ class Placement:
             module: The network.
             x: Its input, or a dict of its inputs by name.
         """
+        if self.autocast is None:
+            return module(**x) if isinstance(x, dict) else module(x)
         dtype, device = numeric_type(module)
-        with self._autocasting(device):
+        with torch.autocast(device.type, dtype=getattr(torch, self.autocast)):
             out = module(**x) if isinstance(x, dict) else module(x)
-        if self.autocast is None:
-            return out
         return map_tensors(out, lambda item: item.to(dtype) if item.is_floating_point() else item)
-
-    def _autocasting(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, dtype=getattr(torch, self.autocast))

@@ -1,0 +1,1 @@
+"""Training in a worker beside the same training at home: ``python -m benchmarks.training``."""
