@@ -15,8 +15,8 @@ A plugin marks its functions with ``soma_core.hookimpl``::
         return reply
 
 ``soma_execute`` and ``soma_adapt`` take part in the work: what they raise propagates. What
-``soma_register_commands`` raises keeps its plugin from taking part. The others observe: what they
-raise is logged and stops nothing.
+``soma_register_commands`` and ``soma_register_codecs`` raise keeps their plugin from taking part.
+The others observe: what they raise is logged and stops nothing.
 """
 
 from __future__ import annotations
@@ -72,6 +72,19 @@ def soma_register_commands() -> Any:
 
     Returns:
         A list of :class:`~soma_core.verbs.CommandSpec`.
+    """
+
+
+@hookspec
+def soma_register_codecs() -> Any:
+    """Add types to those that travel as typed values, between processes and without a pickle.
+
+    Called once in every process that uses plugins, when the plugin is registered. A host and a
+    worker name their codecs in HELLO; an object of such a type travels by its codec where both
+    have it, and as a pickle, or not at all, where one lacks it.
+
+    Returns:
+        A list of :class:`~soma_core.codecs.Codec`.
     """
 
 

@@ -22,7 +22,7 @@ from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
 from soma_core.ledger import FilterSource, Ledger
-from soma_core.plugins import installed_plugins
+from soma_core.plugins import installed_plugins, known_codecs
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import COMMANDS, StateFormat
 from soma_core.protocol.complaints import describe
@@ -218,7 +218,8 @@ class Worker:
         self._recorder = recorder
         self._timeout = timeout
         self._stall_timeout = stall_timeout
-        self._pickles = Pickles(allowed=transport.options.pickle != "never")
+        allowed = transport.options.pickle != "never"
+        self._pickles = Pickles(allowed=allowed, codecs=known_codecs())
         self._ledger = Ledger(self._pickles) if restart == "on-crash" else None
         self._by_value: dict[str, ModuleType] = {}
         self._metas: dict[str, FilterMeta] = {}

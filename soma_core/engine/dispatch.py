@@ -145,6 +145,9 @@ class Engine:
         mismatch = skew(host, Side.here(), pickles=self._pickles.allowed)
         if mismatch:
             raise ProtocolError(ErrorCode.INCOMPATIBLE, mismatch)
+        codecs = self._pickles.codecs
+        if command.codecs is not None:
+            codecs.limit_to(command.codecs)
         return r.HelloReply.of(
             protocol=PROTOCOL_VERSION,
             versions=_versions(),
@@ -152,6 +155,7 @@ class Engine:
             incarnation=self.incarnation,
             commands=list(self._info.commands),
             features=list(self._info.features),
+            codecs=codecs.names(),
             limits=self._info.limits,
             pickle="same-user" if self._pickles.allowed else "never",
         )
