@@ -55,7 +55,8 @@ def _check_form(plugin: str, codec: Codec) -> None:
         isinstance(codec.target, str) and _WHERE.match(codec.target)
     )
     provided = isinstance(codec.distribution, str) and _NAME.match(codec.distribution)
-    if not (named and placed and provided and callable(codec.encode) and callable(codec.decode)):
+    functions = (codec.encode, codec.decode, codec.encode_line or codec.encode)
+    if not (named and placed and provided and all(map(callable, functions))):
         raise PluginLoadFailed(
             f"the plugin {plugin!r}: a Codec has a name of letters, digits, '.', '_' and '-', a "
             "target that is a class or says where one is ('pandas:DataFrame'), encode and decode "

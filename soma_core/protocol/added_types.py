@@ -47,6 +47,8 @@ class Codec:
             buffer is writable and the object's own from then on; they come from the other side,
             so check them and raise ValueError with what is wrong.
         distribution: What to install where the codec is missing.
+        encode_line: Called instead of ``encode`` where a line of JSON is written, for a form that
+            is easier to read in other languages; ``decode`` reads both.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Codec:
     encode: Callable[[Any], Encoded]
     decode: Callable[[Any, list[Any]], Any]
     distribution: str
+    encode_line: Callable[[Any], Encoded] | None = None
 
     def resolved(self) -> type[Any] | None:
         """The class; None as long as nobody has imported its module: then no object is of it."""

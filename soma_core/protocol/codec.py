@@ -112,7 +112,7 @@ class Encoder:
     def _added(self, codec: Codec, obj: Any, depth: int) -> Any:
         """An object of a type that a plugin added."""
         try:
-            encoded = _check_encoded(codec.encode(obj))
+            encoded = _check_encoded(self._encode_with(codec)(obj))
         except Unencodable as reason:
             return self._unencodable(codec, obj, reason)
         except KeyboardInterrupt:
@@ -126,6 +126,9 @@ class Encoder:
             "data": self.encode(encoded.data, self._deeper(depth, 2)),
             "buffers": [self.binary(buffer) for buffer in encoded.buffers],
         }
+
+    def _encode_with(self, codec: Codec) -> Callable[[Any], Encoded]:
+        return codec.encode
 
     def _unencodable(self, codec: Codec, obj: Any, reason: Unencodable) -> Any:
         if self._pickles.allowed:
@@ -258,6 +261,9 @@ class LineEncoder(Encoder):
         else:
             data["b64"] = _b64(arrays.tensor_to_bytes(obj))
         return {"type": "Tensor", "data": data}
+
+    def _encode_with(self, codec: Codec) -> Callable[[Any], Encoded]:
+        return codec.encode_line or codec.encode
 
     def _pickle(self, obj: Any) -> Any:
         return {_PICKLE_KEY: _b64(self._pickles.dump(obj))}

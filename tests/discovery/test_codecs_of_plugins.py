@@ -100,6 +100,15 @@ def test_in_a_frame_a_buffer_is_a_view_of_the_object() -> None:
     }
 
 
+def test_a_line_may_have_a_form_of_its_own() -> None:
+    readable = codec(
+        encode_line=lambda signal: Encoded(signal.samples.tolist()),
+        decode=lambda data, buffers: data,
+    )
+    assert through_a_line(Signal(SAMPLES[:2], 1), pickles(readable)) == [0.0, 1.0]
+    assert through_a_frame(Signal(SAMPLES[:2], 1), pickles(readable)) == {"rate": 1}
+
+
 def test_what_a_codec_makes_may_hold_other_typed_values() -> None:
     nested = codec(encode=lambda s: Encoded([s.samples, s.rate]), decode=lambda d, b: Signal(*d))
     halves = Codec(
@@ -243,6 +252,7 @@ MISFITS = [
     ([codec(target="pandas.DataFrame")], PluginLoadFailed, "says where one is"),
     ([codec(target=Signal(1, 2))], PluginLoadFailed, "says where one is"),
     ([codec(encode="no")], PluginLoadFailed, "to call"),
+    ([codec(encode_line="no")], PluginLoadFailed, "to call"),
     ([codec(distribution="")], PluginLoadFailed, "distribution to install"),
     ([codec(target=dict)], PluginConflict, "builtins:dict, which travels"),
     ([codec(target="numpy:ndarray")], PluginConflict, "numpy:ndarray, which travels"),
