@@ -43,7 +43,9 @@ def soma_execute(command: Any, context: Any) -> Any:
     """Execute a command in the worker and return its reply; None leaves it to the next.
 
     With ``wrapper=True`` it is middleware, for caching, policy or tracing: the outermost is the
-    one registered last. Called in the worker's process, on its main thread.
+    one registered last. A wrapper yields once; one that knows the reply already says so before,
+    with ``context.answer(reply)``, and the command is not executed. What a wrapper has to tell
+    of a command goes into ``reply.meta``. Called in the worker's process, on its main thread.
 
     Args:
         command: The validated command; user data in it is Python objects.

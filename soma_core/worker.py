@@ -364,7 +364,13 @@ class Worker:
         return state
 
     def forward(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        x: Any,
+        state: Any = None,
+        *,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run one node.
 
@@ -372,6 +378,7 @@ class Worker:
             node_id: The node.
             x: The input.
             state: The state to use; None means what the node learned last (``{}`` if nothing).
+            progress: Called with what the filter, or a plugin around it, reports.
             timeout: Seconds.
         """
 
@@ -382,7 +389,10 @@ class Worker:
             return fields
 
         uses = (node_id,) if state is None else ()
-        return self._ask("FORWARD", build, timeout, node_id=node_id, node_ids=uses).data("result")
+        reply = self._ask(
+            "FORWARD", build, timeout, node_id=node_id, node_ids=uses, progress=progress
+        )
+        return reply.data("result")
 
     def composite_forward(
         self,
@@ -390,6 +400,7 @@ class Worker:
         x: Any,
         states: Mapping[str, Any] | None = None,
         *,
+        progress: Progress | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run a chain of nodes, the output of each being the input of the next.
@@ -398,6 +409,7 @@ class Worker:
             node_ids: The nodes in order, at least one.
             x: The input of the first.
             states: States by node id; a node without one uses what it learned last.
+            progress: As for :meth:`forward`.
             timeout: Seconds.
         """
 
@@ -407,7 +419,8 @@ class Worker:
                 fields["states"] = {key: encoder.encode(state) for key, state in states.items()}
             return fields
 
-        return self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids).data("result")
+        reply = self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids, progress=progress)
+        return reply.data("result")
 
     def stream(
         self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
@@ -816,6 +829,7 @@ class Worker:
             restarts=self._incarnations.restarts,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
+            plugins=conversation.told,
         )
 
     def filter(self, node_id: str) -> RemoteFilter:

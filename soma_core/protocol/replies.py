@@ -50,6 +50,8 @@ class Reply(_Model):
     ok: Literal[True] = True
     id: MessageId | None = None
     """The id of the command."""
+    meta: dict[str, Any] | None = None
+    """What plugins of the worker say of the command and of themselves, by plugin."""
 
     @classmethod
     def of(cls, **fields: Any) -> Self:

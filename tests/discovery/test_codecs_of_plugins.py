@@ -395,7 +395,7 @@ lines = "\\n".join([load, line, hello, line])
 daemon = soma("soma_transport_stdio", "--pickle", "never", text=lines + "\\n")
 _, warmed, greeted, refused = map(json.loads, daemon.stdout.splitlines())
 assert warmed["result"]["data"] == 21 and warmed["result"]["codec"] == "acme.Celsius", warmed
-assert greeted["codecs"] == ["acme.Celsius"], greeted
+assert "acme.Celsius" in greeted["codecs"], greeted
 assert refused["code"] == "pickle_refused" and "pip install acme-soma" in refused["error"], refused
 print("done")
 """
