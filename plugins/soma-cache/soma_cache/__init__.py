@@ -1,0 +1,1 @@
+"""Results of deterministic filters, kept on disk by what went into them."""
