@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -63,6 +65,22 @@ def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
         assert 1 <= to <= 2
         assert 1 <= back <= 2
         assert peak < 5.5  # and what the allocator keeps, which weighs more than at 64 MiB
+
+
+def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
+    pytest.importorskip("soma_cache")
+    printed = run("benchmarks.cache", "--rounds", 2, "--size", 1 << 20)
+    for name in ("reading", "in the engine: a hit", "through stdio: x * 2, hit"):
+        milliseconds, ratio = map(float, cells(printed, name))
+        assert milliseconds > 0
+        assert ratio > 0
+
+
+def test_frames_by_the_codec_are_compared_with_pickles() -> None:
+    pytest.importorskip("soma_codecs_arrow")
+    printed = run("benchmarks.tables", "--rounds", 1, "--size", 1 << 20)
+    for kind in ("numbers", "texts", "categories"):
+        assert all(float(cell) > 0 for cell in cells(printed, kind))
 
 
 def test_cold_starts_are_compared_with_imports() -> None:
