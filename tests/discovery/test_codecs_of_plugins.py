@@ -150,6 +150,18 @@ def test_where_the_other_side_lacks_the_codec_the_object_is_pickled_as_ever() ->
     assert "__pickle_b64__" in LineEncoder(pickles=limited).encode(Signal(SAMPLES, 1))
 
 
+def test_for_several_hosts_a_worker_encodes_with_what_all_of_them_have() -> None:
+    shared = pickles(codec(), codec(name="acme.Fraction", target=Fraction)).codecs
+    first, second = shared.get("acme.Signal"), shared.get("acme.Fraction")
+    shared.limit_to(["acme.Signal", "acme.Fraction", "other"])
+    assert shared.shares(first)
+    assert shared.shares(second)
+    shared.limit_to(["acme.Fraction"])
+    shared.limit_to(["acme.Signal", "acme.Fraction"])
+    assert not shared.shares(first)
+    assert shared.shares(second)
+
+
 def test_where_it_may_not_be_pickled_the_error_says_what_to_install() -> None:
     limited = pickles(codec())
     limited.codecs.limit_to(["other"])

@@ -29,6 +29,7 @@ from soma_core.protocol.text import read_json, write_json
 __all__ = ["Damaged", "encode", "read", "size_of"]
 
 _CHECKSUM_SIZE = 16
+_NEAR = 1 << 20  # bytes that a processor has in its own cache when they are hashed
 
 
 class Damaged(Exception):
@@ -80,7 +81,7 @@ def read(key: bytes, file: BinaryIO, size: int, typed: Pickles) -> Any:
 
 def _parts(key: bytes, file: BinaryIO, size: int) -> Iterator[Any]:
     """The header and the buffers of an entry, checked at the end."""
-    told = _take(file, KEY_SIZE + _CHECKSUM_SIZE + PREAMBLE_SIZE, size)
+    told = _take(file, KEY_SIZE + _CHECKSUM_SIZE + PREAMBLE_SIZE, size, xxh3_128())
     if told[:KEY_SIZE].tobytes() != key:
         raise Damaged("it is the entry of another key")
     checksum = told[KEY_SIZE : KEY_SIZE + _CHECKSUM_SIZE].tobytes()
@@ -89,28 +90,26 @@ def _parts(key: bytes, file: BinaryIO, size: int) -> Iterator[Any]:
     if len(told) + preamble.body_size != size:
         raise Damaged(f"it has {size:,} bytes and says otherwise")
     hasher = xxh3_128(start.data)
-    front = _take(file, preamble.header_size + preamble.table_size, size)
-    hasher.update(front.data)
+    front = _take(file, preamble.header_size + preamble.table_size, size, hasher)
     table = read_table(preamble, front[preamble.header_size :].tobytes())
     yield front[: preamble.header_size].tobytes()
     for entry in table:
-        buffer = _take(file, entry.size, size)
-        hasher.update(buffer.data)
-        yield buffer
+        yield _take(file, entry.size, size, hasher)
     if hasher.digest() != checksum:
         raise Damaged("its checksum does not match")
 
 
-def _take(file: BinaryIO, count: int, size: int) -> np.ndarray[Any, Any]:
-    """The next bytes, in memory that is writable and was not cleared first."""
+def _take(file: BinaryIO, count: int, size: int, hasher: xxh3_128) -> np.ndarray[Any, Any]:
+    """The next bytes, in memory that is writable and was not cleared first; hashed while near."""
     if count > size:
         raise Damaged(f"it has {size:,} bytes and says otherwise")
     buffer = np.empty(count, np.uint8)
     view = buffer.data
     while view.nbytes:
-        read = file.readinto(view)  # type: ignore[attr-defined]
+        read = file.readinto(view[:_NEAR])  # type: ignore[attr-defined]
         if not read:
             raise Damaged("it ends too early")
+        hasher.update(view[:read])
         view = view[read:]
     return buffer
 

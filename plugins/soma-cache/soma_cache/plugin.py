@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterable, Mapping
-from types import SimpleNamespace
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from soma_cache.keys import Keys, Uncacheable
-from soma_cache.settings import Settings, settings_from
+from soma_cache.settings import Settings
 from soma_cache.store import MISSING, Store
 from soma_core import hookimpl, progress
 from soma_core.engine.nodes import Node
@@ -18,9 +16,7 @@ from soma_core.protocol.commands import CompositeForward, Forward
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.replies import CompositeForwardReply, ForwardReply, Reply
 
-__all__ = ["SOMA_API_VERSION", "Caching", "installed", "plugin_for"]
-
-SOMA_API_VERSION = 1
+__all__ = ["Caching"]
 
 
 class Caching:
@@ -30,7 +26,7 @@ class Caching:
         settings: Where, and how many.
     """
 
-    SOMA_API_VERSION = SOMA_API_VERSION
+    SOMA_API_VERSION = 1
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -108,17 +104,3 @@ def _steps(command: Forward | CompositeForward, context: Any) -> Iterable[tuple[
 def _reply(command: Forward | CompositeForward, result: Any) -> Reply:
     model = ForwardReply if isinstance(command, Forward) else CompositeForwardReply
     return model.of(result=result)
-
-
-def plugin_for(environment: Mapping[str, str]) -> Any:
-    """The plugin that an environment asks for; one without hooks if it asks for none.
-
-    Raises:
-        ValueError: A setting is not valid.
-    """
-    settings = settings_from(environment)
-    return SimpleNamespace() if settings is None else Caching(settings)
-
-
-installed = plugin_for(os.environ)
-"""What the entry point names."""

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from soma_cache import plugin_for
 from soma_cache.entries import encode
-from soma_cache.plugin import Caching, plugin_for
+from soma_cache.plugin import Caching
 from soma_cache.settings import Settings, settings_from
 from soma_cache.store import MISSING, Store
 
@@ -235,9 +236,15 @@ def test_what_is_no_size_is_refused_with_an_example(text) -> None:
         settings_from({"SOMA_CACHE_DIR": "/x", "SOMA_CACHE_SIZE": text})
 
 
-def test_without_a_directory_the_plugin_has_no_hooks_and_costs_nothing(tmp_path) -> None:
+def test_without_a_directory_the_plugin_has_no_hooks_and_imports_nothing(tmp_path) -> None:
     assert not hasattr(plugin_for({}), "soma_execute")
     assert isinstance(plugin_for({"SOMA_CACHE_DIR": str(tmp_path)}), Caching)
+    light = "import sys, soma_cache; print({'diskcache', 'blake3', 'numpy'} & set(sys.modules))"
+    environment = {name: text for name, text in os.environ.items() if name != "SOMA_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", light], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_the_command_tells_what_is_kept_and_clears_it(directory) -> None:
