@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 2
+# Tests start workers by the thousand: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types units wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
-	$(BIN)/soma demo
+	$(BIN)/soma demo --curve build/training-curve.png
 
 test: lint types units
 
@@ -45,7 +47,7 @@ $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[torch,test]' $(addprefix --editable ,$(PLUGINS))
+		--editable '.[torch,plot,test]' $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
 clean:

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from soma_core.acceptance import FilterLike
-from soma_core.conversation import Progress
 from soma_core.discovery import installed_transports
 from soma_core.errors import ChannelClosed, TransportError
 from soma_core.filters import FilterMeta
@@ -27,6 +26,7 @@ from soma_core.replicas import Blueprint
 from soma_core.results import NodeState, WorkerStatus
 from soma_core.threads import available_cores
 from soma_core.transport import ProcessOptions
+from soma_core.watching import Watch
 from soma_core.worker import DEFAULT, PicklePolicy, Timeout, Worker, transport_maker
 
 __all__ = ["WorkerPool"]
@@ -253,7 +253,7 @@ class WorkerPool:
         y: Any = None,
         *,
         return_state: bool = True,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Fit one node in one worker, and give every worker what it learned.
@@ -266,7 +266,8 @@ class WorkerPool:
             x: The training data.
             y: The targets, or None.
             return_state: Whether to return the state.
-            progress: Called with what the filter reports while it runs, on another thread.
+            progress: Called with what the filter reports while it runs, on another thread; True
+                shows it on stderr.
             timeout: Seconds, once a worker has taken it.
 
         Returns:

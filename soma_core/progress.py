@@ -22,8 +22,9 @@ def report(**fields: Any) -> None:
         progress.report(epoch=3, epochs=10, loss=0.12)
 
     Args:
-        fields: JSON-able numbers and texts. Usual names: ``epoch``, ``epochs``, ``batch``,
-            ``batches``, ``loss``.
+        fields: JSON-able numbers and texts. What is shown of them: ``epoch`` of ``epochs``,
+            ``batch`` of ``batches``, all from 1, and ``loss``, or ``mean_loss`` for the mean of
+            the epoch so far.
     """
     listener = _listener.get()
     if listener is not None:

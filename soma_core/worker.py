@@ -18,6 +18,7 @@ from soma_core.acceptance import FilterLike, adapt, check_filter
 from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
 from soma_core.conversation import Progress, Reply
 from soma_core.discovery import installed_transports
+from soma_core.edges import Station, check_edges
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
@@ -40,6 +41,7 @@ from soma_core.results import (
 from soma_core.streaming import stream
 from soma_core.transport import ExitStatus, Transport
 from soma_core.usage import process_usage
+from soma_core.watching import Watch, watched
 
 __all__ = ["RemoteFilter", "Worker", "connect", "transport_maker"]
 
@@ -327,7 +329,7 @@ class Worker:
         y: Any = None,
         *,
         return_state: bool = True,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Fit one node; the state that it learned is its own from then on.
@@ -337,7 +339,8 @@ class Worker:
             x: The training data.
             y: The targets, or None.
             return_state: Whether the state travels back.
-            progress: Called with what the filter reports while it runs.
+            progress: Called with what the filter reports while it runs; True shows it on stderr,
+                as a bar in a terminal and as lines elsewhere.
             timeout: Seconds.
 
         Returns:
@@ -354,7 +357,8 @@ class Worker:
 
         ledger = self._ledger
         uses = () if ledger is None else ledger.differentiable([node_id])
-        reply = self._ask("FIT", build, timeout, node_id=node_id, node_ids=uses, progress=progress)
+        with watched(progress, [node_id], x) as told:
+            reply = self._ask("FIT", build, timeout, node_id=node_id, node_ids=uses, progress=told)
         if not return_state:
             self._changed([node_id], "fit")
             return None
@@ -439,7 +443,12 @@ class Worker:
 
         Returns:
             A generator of results; closing it early ends the stream.
+
+        Raises:
+            ValueError: Neighbours declare what cannot fit together; the message names the edge.
         """
+        metas = {key: self._metas.get(key, FilterMeta(name=key)) for key in node_ids}
+        check_edges(Station.of(node_id, metas[node_id]) for node_id in node_ids)
         modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
         evolving = {key for key, mode in modes.items() if mode is StreamMode.EVOLVING}
         barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}
@@ -463,7 +472,7 @@ class Worker:
         *,
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> CompositeFitResult:
         """Fit a chain of nodes, then train its differentiable ones together by one step.
@@ -476,7 +485,7 @@ class Worker:
             optimizer: What steps the whole chain instead of the optimizers that nodes own: a
                 class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
                 The worker keeps its moments for the chain's next command.
-            progress: Called with what the filters report while they run.
+            progress: Called with what the filters report while they run; True shows it.
             timeout: Seconds.
         """
 
@@ -489,7 +498,8 @@ class Worker:
             }
             return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
 
-        reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=progress)
+        with watched(progress, node_ids, x) as told:
+            reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=told)
         result = CompositeFitResult(
             result=reply.data("result"),
             states=reply.binaries("states"),
@@ -543,7 +553,7 @@ class Worker:
         collect: Literal["last", "all"] = "last",
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> BatchedFitResult:
         """Fit a chain of nodes batch by batch; the data travels once.
@@ -561,7 +571,9 @@ class Worker:
             optimizer: What steps the whole chain instead of the optimizers that nodes own: a
                 class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
                 The worker keeps its moments for the chain's next command.
-            progress: Called after each batch with epoch, epochs, batch, batches and loss.
+            progress: Called after each batch with epoch, epochs, batch, batches, its loss, and
+                the mean_loss of the epoch so far; True shows it on stderr, as a bar in a
+                terminal and as lines elsewhere.
             timeout: Seconds.
         """
 
@@ -580,7 +592,8 @@ class Worker:
                 fields["optimizer"] = dict(optimizer)
             return fields if seed is None else {**fields, "seed": seed}
 
-        reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=progress)
+        with watched(progress, node_ids, x) as told:
+            reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=told)
         result = BatchedFitResult(
             result=reply.data("result"),
             states=reply.states("states"),
@@ -767,7 +780,7 @@ class Worker:
         fields: Mapping[str, Any] | None = None,
         *,
         changes_states: bool = False,
-        progress: Progress | None = None,
+        progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Send a command that a plugin of the worker added; the host need not have the plugin.
@@ -777,7 +790,7 @@ class Worker:
             fields: The fields of the command, user data as Python objects.
             changes_states: Whether the command changes what its nodes learned: a restarted
                 worker then raises StateLost rather than going on with older states.
-            progress: Called with what the handler reports while it runs.
+            progress: Called with what the handler reports while it runs; True shows it.
             timeout: Seconds.
 
         Returns:
@@ -795,9 +808,10 @@ class Worker:
         def build(encoder: FrameEncoder) -> dict[str, Any]:
             return {name: encoder.encode(value) for name, value in given.items()}
 
-        reply = self._ask(
-            cmd, build, timeout, node_id=node_id, node_ids=node_ids, progress=progress
-        )
+        with watched(progress, [cmd], given.get("data")) as told:
+            reply = self._ask(
+                cmd, build, timeout, node_id=node_id, node_ids=node_ids, progress=told
+            )
         if changes_states:
             self._changed(node_ids, cmd)
         return reply.data("result")

@@ -91,6 +91,10 @@ class _Unborn:
         return _Spare(process, self._orders)
 
 
+class _SpareDied(StartFailed):
+    """A worker ended before it took its order."""
+
+
 class _Spare(NamedTuple):
     """A worker that waits for its order."""
 
@@ -98,17 +102,23 @@ class _Spare(NamedTuple):
     orders: socket.socket
 
     def employ(self, order: Order, descriptors: Sequence[int]) -> WorkerProcess:
-        """Give it its order.
+        """Give it its order, and wait until it has taken it.
+
+        Sending alone would not tell: a process that was killed still holds its sockets until the
+        last of its threads has gone.
 
         Raises:
-            StartFailed: It has ended.
+            _SpareDied: It has ended, or does not take the order.
         """
         with self.orders:
             try:
                 socket.send_fds(self.orders, [order.to_json().encode()], descriptors)
-            except OSError as error:
-                status = self.process.stop(0.0)
-                raise StartFailed(f"the worker that was forked last {status}") from error
+                self.orders.settimeout(_PATIENCE)
+                taken = self.orders.recv(_LONGEST_ANSWER)
+            except OSError:
+                taken = b""
+        if not taken:
+            raise _SpareDied(f"the worker that was forked last {self.process.stop(0.0)}")
         return self.process
 
     def dismiss(self) -> None:
@@ -177,6 +187,12 @@ class TemplateProcess:
             StartFailed: It cannot fork now, or has ended; the message says why.
         """
         self.drop_dead_spare()
+        try:
+            return self._take_spare(order, descriptors)
+        except _SpareDied:
+            return self._take_spare(order, descriptors)  # the next one, which is being forked
+
+    def _take_spare(self, order: Order, descriptors: Sequence[int]) -> WorkerProcess:
         if self._coming is None and self._spare is None:
             self._order_a_spare()
         if self._coming is not None:

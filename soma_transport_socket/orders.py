@@ -19,8 +19,7 @@ class Order:
             else it serves one client, on the connection that came with the order.
         pickle: Whether its engine makes and reads pickles.
         threads: How many threads each numerical library may start; None leaves them alone.
-        threads: int | None = None
-    memory_limit: Bytes of memory that it may take for itself; None for any.
+        memory_limit: Bytes of memory that it may take for itself; None for any.
     """
 
     shared: bool = False

@@ -99,8 +99,9 @@ def _work_when_ordered(descriptor: int, threads: _Threads) -> None:
 
     with socket.socket(fileno=descriptor) as orders:
         text, handed = receive(orders)
-    if not text:
-        os._exit(0)  # it was not needed
+        if not text:
+            os._exit(0)  # it was not needed
+        orders.send(b"taken")
     order = Order.from_json(text)
     if order.threads is not None:
         threads.limit(order.threads)
@@ -148,22 +149,21 @@ class Template:
             if not request:
                 return
             try:
-                self._fork_if_alone(descriptors)
+                outcome = self._fork_if_alone(descriptors)
             finally:
                 for fd in descriptors:
                     os.close(fd)
+            # Now the worker alone holds its socket for orders: if it dies, the supervisor sees it.
+            self._say(**outcome)
 
-    def _fork_if_alone(self, descriptors: "Sequence[int]") -> None:
+    def _fork_if_alone(self, descriptors: "Sequence[int]") -> "dict[str, Any]":
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
-            self._say(refused=f"{threads} threads run in the template, and a fork copies only one")
-            return
+            return {"refused": f"{threads} threads run in the template, and a fork copies only one"}
         try:
-            pid = self._fork_twice(descriptors)
+            return {"pid": self._fork_twice(descriptors)}
         except OSError as error:
-            self._say(refused=f"the template cannot fork: {error}")
-        else:
-            self._say(pid=pid)
+            return {"refused": f"the template cannot fork: {error}"}
 
     def _fork_twice(self, descriptors: "Sequence[int]") -> int:
         """Fork a worker whose parent ends at once, so that the supervisor adopts it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from importlib.util import find_spec
 
 import cloudpickle
 import pytest
@@ -32,6 +33,11 @@ def _filters_travel_by_value():
 
 @pytest.fixture(scope="session")
 def shared_socket_daemon() -> SocketDaemon:
-    """One socket daemon for all tests that leave it as it was."""
-    with short_directory() as directory, socket_daemon(directory / "soma.sock") as daemon:
+    """One socket daemon for all tests that leave it as it was.
+
+    It forks its workers from a template, which takes a tenth of a start. Those that it starts
+    afresh have tests of their own (``tests/transports/test_socket_daemon.py``).
+    """
+    preload = "--preload=" + ("torch" if find_spec("torch") else "numpy")
+    with short_directory() as directory, socket_daemon(directory / "soma.sock", preload) as daemon:
         yield daemon

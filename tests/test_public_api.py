@@ -91,7 +91,17 @@ def test_every_name_that_a_module_lists_exists_and_lists_are_sorted(name: str) -
     assert sorted(set(listed)) == sorted(listed)
 
 
-HEAVY = ("torch", "sklearn", "pandas", "rich", "typer", "cloudpickle", "safetensors", "hypothesis")
+HEAVY = [
+    "torch",
+    "sklearn",
+    "pandas",
+    "rich",
+    "typer",
+    "cloudpickle",
+    "safetensors",
+    "hypothesis",
+    "matplotlib",
+]
 
 
 @pytest.mark.parametrize(

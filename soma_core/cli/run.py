@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +12,14 @@ import typer
 from rich.console import Console
 
 from soma_core.cli.console import CommandFailed
+from soma_core.cli.curve import Curve
 from soma_core.cli.files import read_array, write_array
+from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
-from soma_core.cli.progress import FitProgress
+from soma_core.edges import EdgeMismatch, Station, check_edges
 from soma_core.errors import SomaError
+from soma_core.fit_progress import FitProgress
+from soma_core.watching import Report, count_rows, each_of
 from soma_core.worker import Worker, connect
 
 __all__ = ["run", "run_pipeline"]
@@ -21,13 +27,23 @@ __all__ = ["run", "run_pipeline"]
 
 def run(
     pipeline: Annotated[Path, typer.Argument(help="A TOML file; see examples/pipelines.")],
+    curve: PictureFile = None,
 ) -> None:
     """Fit a chain of filters on data files, run it, and write its output."""
-    run_pipeline(read_pipeline(pipeline), pipeline.parent, Console(stderr=True))
+    read = read_pipeline(pipeline)
+    if curve is not None:
+        check_drawing(curve)
+        if not read.fit:
+            raise CommandFailed(f"--curve: {pipeline} has no [fit], so there is no curve to draw")
+    console = Console(stderr=True)
+    _, curves = run_pipeline(read, pipeline.parent, console)
+    if curve is not None:
+        draw_curves(curves, curve)
+        _say(console, f"drew {curve}")
 
 
-def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> Any:
-    """Run a pipeline, and return the output that was written.
+def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> tuple[Any, list[Curve]]:
+    """Run a pipeline, and return the output that was written and the curve of each fit.
 
     Args:
         pipeline: What to run.
@@ -43,14 +59,31 @@ def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> Any:
     applied = read_array(pipeline.data.apply, base) if pipeline.data.apply else x
     with _connect(pipeline) as worker:
         chain = pipeline.node_ids
+        _check_edges(worker, chain)
         _say(console, f"loaded {', '.join(chain)} over {pipeline.transport.name}")
+        fits = _Fits(console)
         for step in pipeline.fit:
-            _fit(worker, chain, step, x, y, console)
+            _fit(worker, chain, step, x, y, fits)
         output = worker.composite_forward(chain, applied)
     path = base / pipeline.output.path
     shape = " x ".join(map(str, write_array(output, path))) or "a single value"
     _say(console, f"wrote {path} ({shape}) after {time.perf_counter() - started:.1f} s")
-    return output
+    return output, fits.curves
+
+
+class _Fits:
+    """Shows each fit on the console, and keeps its curve."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.curves: list[Curve] = []
+
+    @contextmanager
+    def watching(self, title: str, x: Any) -> Iterator[Callable[[Report], None]]:
+        """Within the block, a fit runs; its reports go to what is yielded."""
+        self.curves.append(Curve(title))
+        with FitProgress(self._console, title, count_rows(x)) as shown:
+            yield each_of(shown, self.curves[-1])
 
 
 def _say(console: Console, text: str) -> None:
@@ -71,24 +104,28 @@ def _connect(pipeline: Pipeline) -> Worker:
         raise CommandFailed(f"transport.options: {error}") from error
 
 
+def _check_edges(worker: Worker, chain: list[str]) -> None:
+    """Refuse a chain whose filters cannot fit together before any of them learns."""
+    try:
+        check_edges(Station.of(node_id, worker.filter(node_id).meta()) for node_id in chain)
+    except EdgeMismatch as error:
+        raise CommandFailed(str(error)) from None
+
+
 def _fit(
-    worker: Worker,
-    chain: list[str],
-    step: Each | Composite | Batched,
-    x: Any,
-    y: Any,
-    console: Console,
+    worker: Worker, chain: list[str], step: Each | Composite | Batched, x: Any, y: Any, fits: _Fits
 ) -> None:
     nodes = step.nodes or chain
     before = chain[: chain.index(nodes[0])]
     if before:
         x = worker.composite_forward(before, x)
     if isinstance(step, Each):
-        _fit_each(worker, nodes, x, y, console)
+        _fit_each(worker, nodes, x, y, fits)
         return
-    with FitProgress(console, " → ".join(nodes), _row_count(x)) as progress:
+    with fits.watching(" → ".join(nodes), x) as told:
         if isinstance(step, Composite):
-            worker.composite_fit(nodes, x, y, return_states=False, progress=progress)
+            fitted = worker.composite_fit(nodes, x, y, return_states=False, progress=told)
+            told({"epoch": 1, "epochs": 1, "loss": fitted.loss})
             return
         worker.batched_fit(
             nodes,
@@ -99,20 +136,13 @@ def _fit(
             shuffle=step.shuffle,
             seed=step.seed,
             return_states=False,
-            progress=progress,
+            progress=told,
         )
 
 
-def _fit_each(worker: Worker, nodes: list[str], x: Any, y: Any, console: Console) -> None:
+def _fit_each(worker: Worker, nodes: list[str], x: Any, y: Any, fits: _Fits) -> None:
     for position, node_id in enumerate(nodes):
         if position:
             x = worker.forward(nodes[position - 1], x)
-        with FitProgress(console, node_id, _row_count(x)) as progress:
-            worker.fit(node_id, x, y, return_state=False, progress=progress)
-
-
-def _row_count(x: Any) -> int | None:
-    try:
-        return len(x)
-    except TypeError:
-        return None
+        with fits.watching(node_id, x) as told:
+            worker.fit(node_id, x, y, return_state=False, progress=told)

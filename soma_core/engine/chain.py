@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from soma_core.edges import EdgeMismatch, Station, check_edges, describe_edge
 from soma_core.engine import tensors
-from soma_core.engine.nodes import Node
+from soma_core.engine.nodes import Misfit, Node
+from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.filters import StreamMode
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "Fit"]
+
+Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
+"""Fits one node: ``fit(node, x, y, lengths)``, and returns its state."""
 
 
 class Chain:
@@ -20,12 +25,17 @@ class Chain:
 
     Args:
         nodes: The nodes, at least one.
+
+    Raises:
+        ProtocolError: ``schema_mismatch``: neighbours declare what cannot fit together.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
         self.differentiable = any(node.differentiable for node in nodes)
         self._lengths: dict[str, int] = {}
+        if any(node.meta.input_schema is not None for node in nodes):
+            self._check_edges()
 
     def next_call(self) -> None:
         """Let named axes have other lengths from here on, as in the next batch."""
@@ -35,11 +45,22 @@ class Chain:
         """What the first node is given for the data that was sent."""
         return tensors.to_input(x, self.nodes) if self.differentiable and isinstance(x, list) else x
 
-    def step(self, node: Node, x: Any, state: Any) -> Any:
-        """Run one node."""
+    def step(self, place: int, x: Any, state: Any) -> Any:
+        """Run the node at a place of the chain."""
+        node = self.nodes[place]
         if node.differentiable:
             x = tensors.to_input(x, self.nodes)
-        return node.forward(x, state, self._lengths)
+        try:
+            return node.forward(x, state, self._lengths)
+        except Misfit as misfit:
+            raise self._on_its_edge(misfit, place) from None
+
+    def fit(self, place: int, x: Any, y: Any, fit: Fit) -> Any:
+        """Fit the node at a place of the chain, and return its state."""
+        try:
+            return fit(self.nodes[place], x, y, self._lengths)
+        except Misfit as misfit:
+            raise self._on_its_edge(misfit, place) from None
 
     def run(
         self,
@@ -58,24 +79,22 @@ class Chain:
             evolve: Whether Evolving nodes learn from their input before they run.
         """
         x = self.enter(x)
-        for node in self.nodes:
+        for place, node in enumerate(self.nodes):
             if evolve and node.trainable and node.meta.stream_mode is StreamMode.EVOLVING:
-                node.partial_fit(x, None, node.state, self._lengths)
-            out = self.step(node, x, states.get(node.node_id, node.state))
+                self.fit(place, x, None, _go_on)
+            out = self.step(place, x, states.get(node.node_id, node.state))
             if watch is not None:
                 watch(node, x, out)
             x = out
         return x
 
-    def fit_each(
-        self, x: Any, y: Any, fit: Callable[[Node, Any, Any, dict[str, int]], Any]
-    ) -> tuple[dict[str, Any], Any]:
+    def fit_each(self, x: Any, y: Any, fit: Fit) -> tuple[dict[str, Any], Any]:
         """Fit the nodes that are fitted apart, forwarding to the next as far as one needs it.
 
         Args:
             x: The data, given to ``fit`` as it was sent.
             y: The targets, or None.
-            fit: Fits one node: ``fit(node, x, y, lengths)``.
+            fit: Fits one node.
 
         Returns:
             The states by node id, and the output of the last node; None if a training step will
@@ -88,12 +107,40 @@ class Chain:
         given = x
         for index, node in enumerate(self.nodes):
             if node.fitted_apart:
-                states[node.node_id] = fit(node, x, y, self._lengths)
+                states[node.node_id] = self.fit(index, x, y, fit)
             if joint and index >= last_needed:
                 return states, None
             with tensors.no_gradients(self.nodes):
-                x = self.step(node, x, states.get(node.node_id, node.state))
+                x = self.step(index, x, states.get(node.node_id, node.state))
         if len({node.node_id for node in self.nodes}) < len(self.nodes):
             with tensors.no_gradients(self.nodes):  # one that comes twice was fitted once more
                 x = self.run(given, states)
         return states, x
+
+    def _check_edges(self) -> None:
+        try:
+            check_edges(map(_station, self.nodes))
+        except EdgeMismatch as error:
+            raise ProtocolError(
+                ErrorCode.SCHEMA_MISMATCH,
+                str(error),
+                node_id=error.node_id,
+                remote_type="SchemaMismatch",
+            ) from None
+
+    def _on_its_edge(self, misfit: Misfit, place: int) -> Misfit:
+        """The same error, with the neighbour that the value came from or was meant for."""
+        start = place - 1 if misfit.side == "input" else place
+        if start < 0 or start + 1 == len(self.nodes):
+            return misfit  # an end of the chain: there is no neighbour
+        edge = describe_edge(*map(_station, self.nodes[start : start + 2]))
+        node_id = self.nodes[place].node_id
+        return Misfit(f"{misfit}; it is on {edge}", node_id=node_id, side=misfit.side)
+
+
+def _station(node: Node) -> Station:
+    return Station(node.node_id, node.meta, node.differentiable)
+
+
+def _go_on(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+    return node.partial_fit(x, y, node.state, lengths)

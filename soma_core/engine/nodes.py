@@ -13,7 +13,7 @@ from soma_core.filters import Filter, FilterKind, FilterMeta
 from soma_core.protocol.complaints import describe
 from soma_core.schema import Schema, SchemaMismatch
 
-__all__ = ["FilterFailed", "Node", "NodeTable"]
+__all__ = ["FilterFailed", "Misfit", "Node", "NodeTable"]
 
 
 class FilterFailed(Exception):
@@ -23,6 +23,20 @@ class FilterFailed(Exception):
         super().__init__(node_id, cause)
         self.node_id = node_id
         self.cause = cause
+
+
+class Misfit(ProtocolError):
+    """``schema_mismatch``: a value at one side of a node is not what the node declares.
+
+    Attributes:
+        side: ``"input"`` or ``"output"``.
+    """
+
+    def __init__(self, message: str, *, node_id: str, side: str) -> None:
+        super().__init__(
+            ErrorCode.SCHEMA_MISMATCH, message, node_id=node_id, remote_type="SchemaMismatch"
+        )
+        self.side = side
 
 
 class Node:
@@ -66,7 +80,8 @@ class Node:
 
         Raises:
             FilterFailed: It raised.
-            ProtocolError: ``schema_mismatch``, or there is no ``fit``.
+            Misfit: The input is not what it declares.
+            ProtocolError: There is no ``fit``.
         """
         self._check("input", self.meta.input_schema, x, lengths)
         self.state = self.call(self._method("fit"), x, y)
@@ -83,14 +98,14 @@ class Node:
 
         Raises:
             FilterFailed: It raised.
-            ProtocolError: ``schema_mismatch``.
+            Misfit: The input or the output is not what it declares.
         """
         meta = self.meta
         if meta.input_schema is not None:
             self._check("input", meta.input_schema, x, lengths)
         out = self.call(self._method("forward"), x, state)
         if meta.output_schema is not None:
-            self._check("output", meta.output_schema, out, lengths)
+            self._check("output", meta.output_schema, self._without_auxiliary(out), lengths)
         return out
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -123,12 +138,16 @@ class Node:
         try:
             schema.check(value, lengths)
         except SchemaMismatch as error:
-            raise ProtocolError(
-                ErrorCode.SCHEMA_MISMATCH,
+            raise Misfit(
                 f"the {side} of node {self.node_id!r} does not match its schema: {error}",
                 node_id=self.node_id,
-                remote_type="SchemaMismatch",
+                side=side,
             ) from None
+
+    def _without_auxiliary(self, out: Any) -> Any:
+        """The output that the schema is about: a differentiable node may return ``(out, aux)``."""
+        paired = isinstance(out, tuple) and len(out) == 2
+        return out[0] if paired and self.differentiable else out
 
 
 def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from soma_core import progress
 from soma_core.engine import tensors
 from soma_core.engine.batches import Batches, Rows, join_rows
-from soma_core.engine.chain import Chain
+from soma_core.engine.chain import Chain, Fit
 from soma_core.engine.joint import train_step
 from soma_core.engine.nodes import Node
 from soma_core.filters import StreamMode
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["BatchedOutcome", "fit_batches", "fit_once"]
-
-_Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
 
 
 def fit_once(
@@ -46,7 +43,7 @@ def _fit_anew(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
 
 
 def _fit_and_train(
-    chain: Chain, x: Any, y: Any, fit: _Fit, optimizer: torch.optim.Optimizer | None
+    chain: Chain, x: Any, y: Any, fit: Fit, optimizer: torch.optim.Optimizer | None
 ) -> tuple[Any, dict[str, Any], float | None]:
     states, out = chain.fit_each(x, y, fit)
     if not chain.differentiable or y is None:
@@ -94,26 +91,47 @@ def fit_batches(
     fit = _BatchFit()
     _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
-        losses: list[tuple[int, float]] = []
+        mean = _MeanLoss()
         outputs: list[tuple[Rows, Any]] = []
         for number, (rows, x, y) in enumerate(batches.epoch(order), start=1):
             chain.next_call()
             outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit, optimizer)
             if loss is not None:
-                losses.append((max(1, _length(rows)), loss))
+                mean.add(loss, max(1, _length(rows)))
             if collect_all and epoch == epochs:
                 outputs.append((rows, outcome.result))
             progress.report(
-                epoch=epoch, epochs=epochs, batch=number, batches=batches.count, loss=loss
+                epoch=epoch,
+                epochs=epochs,
+                batch=number,
+                batches=batches.count,
+                loss=loss,
+                mean_loss=mean.value,
             )
-        if losses:
-            outcome.losses.append(_mean(losses))
+        if mean.value is not None:
+            outcome.losses.append(mean.value)
     if collect_all:
         outcome.result = join_rows(outputs)
     outcome.states = {
         node.node_id: outcome.states.get(node.node_id, node.state) for node in chain.nodes
     }
     return outcome
+
+
+class _MeanLoss:
+    """The mean over the rows of an epoch so far: a short last batch counts for what it holds."""
+
+    def __init__(self) -> None:
+        self._sum, self._rows = 0.0, 0
+
+    def add(self, loss: float, rows: int) -> None:
+        self._sum += rows * loss
+        self._rows += rows
+
+    @property
+    def value(self) -> float | None:
+        """None where no batch had a loss."""
+        return self._sum / self._rows if self._rows else None
 
 
 class _BatchFit:
@@ -142,40 +160,36 @@ def _fit_barriers(chain: Chain, batches: Batches, fit: _BatchFit) -> None:
     places = [index for index, node in enumerate(chain.nodes) if _is_barrier(node)]
     if not places:
         return
-    before = chain.nodes[: places[-1] + 1]
     x = chain.enter(batches.x)
-    for node, following in zip(before, [*before[1:], None], strict=True):
+    for place, node in enumerate(chain.nodes[: places[-1] + 1]):
         level = Batches(x, batches.y, batches.size)
         if _is_barrier(node):
-            node.fit(x, batches.y, {})
+            chain.next_call()
+            chain.fit(place, x, batches.y, _fit_anew)
         elif node.fitted_apart:
             for _, rows_x, rows_y in level.epoch():
-                fit(node, rows_x, rows_y, {})
+                chain.next_call()
+                chain.fit(place, rows_x, rows_y, fit)
         if node.fitted_apart:
             fit.finished.add(node.node_id)
-        if following is not None:
-            x = _passed_on(chain, node, level)
+        if place < places[-1]:
+            x = _passed_on(chain, place, level)
 
 
 def _is_barrier(node: Node) -> bool:
     return node.fitted_apart and node.meta.stream_mode is StreamMode.BARRIER
 
 
-def _passed_on(chain: Chain, node: Node, level: Batches) -> Any:
-    """What a node makes of all the data, batch by batch."""
+def _passed_on(chain: Chain, place: int, level: Batches) -> Any:
+    """What the node at a place makes of all the data, batch by batch."""
+    node = chain.nodes[place]
     parts: list[tuple[Rows, Any]] = []
     for rows, x, _ in level.epoch():
         chain.next_call()
         with tensors.no_gradients(chain.nodes):
-            parts.append((rows, chain.step(node, x, node.state)))
+            parts.append((rows, chain.step(place, x, node.state)))
     return join_rows(parts, f"a Barrier after node {node.node_id!r}")
 
 
 def _length(rows: Rows) -> int:
     return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-
-
-def _mean(losses: list[tuple[int, float]]) -> float:
-    """The mean over rows: a short last batch counts for what it holds."""
-    rows = sum(count for count, _ in losses)
-    return sum(count * loss for count, loss in losses) / rows

@@ -1,7 +1,10 @@
 import io
 import os
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +17,17 @@ from soma_core.discovery import FilterCatalog
 
 
 @pytest.fixture(scope="module")
-def told() -> str:
+def picture(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "curve.png"
+
+
+@pytest.fixture(scope="module")
+def told(picture) -> str:
     pytest.importorskip("soma_filters_sklearn")
     pytest.importorskip("soma_filters_torch")
+    drawn = ["--curve", str(picture)] if find_spec("matplotlib") else []
     ended = subprocess.run(
-        [sys.executable, "-m", "soma_core.cli", "demo", "--epochs", "8"],
+        [sys.executable, "-m", "soma_core.cli", "demo", "--epochs", "8", *drawn],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -31,6 +40,18 @@ def test_the_demo_reads_digits_the_same_over_both_transports(told):
     assert "A worker over stdio" in told
     assert "A worker over socket" in told
     assert "identical, bit for bit" in told
+
+
+def test_the_demo_shows_the_curve_which_is_the_same_over_both_transports(told):
+    assert re.search(r"MLP over stdio: loss [\d.]+ → [\d.]+\n *[\d.]+ │█", told)
+    assert "8 epochs" in told
+    assert "Over socket every epoch had the same loss, to the last bit." in told
+
+
+def test_the_demo_draws_the_curve_where_matplotlib_is_installed(told, picture):
+    pytest.importorskip("matplotlib")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.name in told
 
 
 def test_the_demo_tells_of_the_worker_that_was_killed_and_goes_on(told):

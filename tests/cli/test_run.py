@@ -1,14 +1,20 @@
 import csv
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+
+from soma_core.cli.pipeline import read_pipeline
+from soma_core.cli.run import run_pipeline
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
 
 DOUBLE = """
 import soma_core
+from soma_core import progress
 
 class Double(soma_core.Filter):
     shift: float = 0.0
@@ -22,6 +28,26 @@ class Double(soma_core.Filter):
 class Words(soma_core.Filter):
     def forward(self, x, state):
         return {"a": object()}
+
+class Slow(soma_core.Filter):
+    def fit(self, x, y=None):
+        for epoch in (1, 2):
+            progress.report(epoch=epoch, epochs=2, loss=1 / epoch)
+        return {}
+
+    def forward(self, x, state):
+        return x
+
+class Typed(soma_core.Filter):
+    takes: str
+    gives: str
+
+    def meta(self):
+        sides = {"input_schema": self.takes, "output_schema": self.gives}
+        return super().meta().replace(**{k: {"dtype": v} for k, v in sides.items()})
+
+    def forward(self, x, state):
+        return x
 """
 
 
@@ -32,7 +58,7 @@ def place(install, tmp_path):
     install(
         "acme",
         "soma.filters",
-        **{"acme.Double": "acme_filters:Double", "acme.Words": "acme_filters:Words"},
+        **{f"acme.{name}": f"acme_filters:{name}" for name in ("Double", "Words", "Slow", "Typed")},
     )
     np.save(tmp_path / "x.npy", np.array([1.0, 2.0, 3.0]))
     return tmp_path
@@ -73,6 +99,18 @@ def test_each_node_is_fitted_on_what_the_nodes_before_it_make(soma, place, mode)
     soma("run", _pipeline(place, f'[fit]\nmode = "{mode}"\n', filters=filters))
     first = np.array([1.0, 2.0, 3.0]) * 2 + 6.0
     assert np.load(place / "out.npy").tolist() == (first * 2 + first.sum()).tolist()
+
+
+def test_filters_that_cannot_follow_each_other_are_refused_before_any_of_them_learns(soma, place):
+    filters = "".join(
+        f'[[filters]]\nid = "{name}"\nfilter = "acme.Typed"\nconfig = {{ takes = "{takes}", '
+        f'gives = "{gives}" }}\n'
+        for name, takes, gives in [("a", "Float64", "Float64"), ("b", "Int64", "Int64")]
+    )
+    result = soma("run", _pipeline(place, '[fit]\nmode = "fit"\n', filters=filters))
+    assert result.exit_code == 1
+    assert "the edge 'a' -> 'b': 'a' gives Float64 and 'b' takes Int64" in result.stderr
+    assert "loaded" not in result.stderr
 
 
 def test_a_step_fits_only_the_nodes_that_it_names(soma, place):
@@ -156,6 +194,60 @@ def test_a_file_that_is_no_toml_is_one_line(soma, tmp_path):
     result = soma("run", tmp_path / "bad.toml")
     assert result.exit_code == 1
     assert "bad.toml is not valid TOML" in result.stderr
+
+
+SLOW = '[[filters]]\nid = "a"\nfilter = "acme.Slow"\n'
+
+
+def test_the_curve_of_a_fit_is_drawn_into_a_picture(soma, place):
+    pytest.importorskip("matplotlib")
+    pipeline = _pipeline(place, '[fit]\nmode = "fit"\n', filters=SLOW)
+    result = soma("run", pipeline, "--curve", place / "curve.png")
+    assert result.exit_code == 0, result.stderr
+    assert "a: epoch 2/2  loss 0.5000" in result.stderr
+    assert f"drew {place / 'curve.png'}" in result.stderr
+    assert (place / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "reason"),
+    [
+        ("", ".png", "has no [fit], so there is no curve to draw"),
+        ('[fit]\nmode = "fit"\n', ".gif", "should end in .png"),
+    ],
+)
+def test_a_curve_that_cannot_be_drawn_is_refused_before_anything_runs(
+    soma, place, text, suffix, reason
+):
+    pytest.importorskip("matplotlib")
+    result = soma("run", _pipeline(place, text), "--curve", place / f"curve{suffix}")
+    assert result.exit_code == 1
+    assert reason in result.stderr
+    assert "loaded" not in result.stderr
+
+
+def test_a_fit_without_losses_is_told_to_have_no_curve_and_its_output_is_kept(soma, place):
+    pytest.importorskip("matplotlib")
+    pipeline = _pipeline(place, '[fit]\nmode = "fit"\n')
+    result = soma("run", pipeline, "--curve", place / "curve.png")
+    assert result.exit_code == 1
+    assert "no filter reported a loss" in result.stderr
+    assert (place / "out.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "epochs"), [('mode = "composite"', 1), ('mode = "batched"\nepochs = 2', 2)]
+)
+def test_training_by_gradients_has_a_loss_for_each_epoch(place, step, epochs):
+    pytest.importorskip("soma_filters_torch")
+    np.save(place / "rows.npy", np.ones((2, 1), "f4"))
+    config = '{ sizes = [1, 1], optimizer = "SGD", lr = 0.1, seed = 0 }'
+    filters = f'[[filters]]\nid = "net"\nfilter = "torch.MLP"\nconfig = {config}\n'
+    data = {"x": '"rows.npy"', "y": '"rows.npy"'}
+    path = _pipeline(place, f"[fit]\n{step}\n", filters=filters, **data)
+    _, (curve,) = run_pipeline(read_pipeline(path), place, Console(file=io.StringIO()))
+    assert list(curve.epochs) == list(range(1, epochs + 1))
+    assert sorted(curve.epochs.values(), reverse=True) == list(curve.epochs.values())
 
 
 @pytest.mark.parametrize(

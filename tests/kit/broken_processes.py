@@ -11,6 +11,7 @@ from soma_core.testing import TransportConformance
 from soma_core.transport import ExitStatus, Message
 from soma_transport_stdio import StdioTransport
 
+from ..support import wait_until
 from .broken_inline import Wrapped
 
 DAEMON = """
@@ -104,8 +105,8 @@ class TestTellsADeathLate(Process):
             try:
                 return self.inner.receive(timeout)
             except ChannelClosed:
-                status = self.transport.poll()
-                if status is not None and status.signal is not None:
+                status = wait_until(self.transport.poll)  # it is gone before it can be reaped
+                if status.signal is not None:
                     threading.Event().wait(4.0)
                 raise
 

@@ -8,6 +8,8 @@ import pytest
 
 from soma_core.testing import Capability, TransportConformance
 
+from ..support import short_directory, socket_daemon
+
 C = Capability
 
 
@@ -25,5 +27,6 @@ class TestSocket(TransportConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def options(cls, shared_socket_daemon):
-        return {"path": shared_socket_daemon.path}
+    def options(cls):
+        with short_directory() as directory, socket_daemon(directory / "soma.sock") as daemon:
+            yield {"path": daemon.path}

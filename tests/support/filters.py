@@ -211,11 +211,18 @@ class Process:
         return pid
 
     def forked_grandchild_of_another_session(self):
+        """As above, and it has left this process group when this returns."""
+        gone, leaving = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            os.close(leaving)
+            os.close(gone)
             time.sleep(600)
             os._exit(0)
+        os.close(leaving)
+        os.read(gone, 1)
+        os.close(gone)
         return pid
 
     def pid(self):

@@ -16,6 +16,7 @@ from soma_core.cli.console import CommandFailed, complain, console
 from soma_core.cli.demo.daemon import socket_daemon
 from soma_core.cli.demo.digits import Digits, load_digits
 from soma_core.cli.demo.display import (
+    show_curves,
     show_death,
     show_readings,
     show_section,
@@ -23,6 +24,7 @@ from soma_core.cli.demo.display import (
     show_where_imported,
 )
 from soma_core.cli.demo.training import ONE_THREAD, Place, Trial, kill_half_way, run_trial
+from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.discovery import installed_filters
 
 __all__ = ["demo"]
@@ -49,9 +51,12 @@ def demo(
     kill: Annotated[
         bool, typer.Option(help="Kill the last transport's first worker half way.")
     ] = True,
+    curve: PictureFile = None,
 ) -> None:
     """Train a network on handwritten digits in a worker, over each transport."""
     _require_plugins()
+    if curve is not None:
+        check_drawing(curve)
     screen = console()
     digits = load_digits()
     screen.print(
@@ -65,6 +70,11 @@ def demo(
             if kill and place is places[-1] and transport is not Choice.INLINE:
                 _lose_a_worker(place, digits, epochs, screen)
             trials.append(run_trial(place, digits, epochs, screen))
+    show_section(screen, "How they learned")
+    show_curves(screen, trials)
+    if curve is not None:
+        draw_curves([trial.curve for trial in trials], curve)
+        screen.print(f"The picture is in {curve}.", soft_wrap=True)
     show_section(screen, "What they made of it")
     show_readings(screen, digits, trials[0].predicted)
     screen.print()

@@ -12,11 +12,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from soma_core.cli.curve import text_plot
 from soma_core.cli.demo.digits import SIDE, Digits
 from soma_core.cli.demo.training import Trial
 from soma_core.errors import WorkerDied
 
-__all__ = ["show_death", "show_readings", "show_section", "show_trials", "show_where_imported"]
+__all__ = [
+    "show_curves",
+    "show_death",
+    "show_readings",
+    "show_section",
+    "show_trials",
+    "show_where_imported",
+]
 
 _SHADES = " ░▒▓█"
 _DARKEST = 16  # the value of a black pixel
@@ -58,6 +66,15 @@ def _comparison(trial: Trial, first: Trial) -> str:
         return "identical, bit for bit"
     differing = int((trial.predicted != first.predicted).sum())
     return f"{differing} digits differ from {first.transport}"
+
+
+def show_curves(console: Console, trials: list[Trial]) -> None:
+    """The loss of each epoch over the first transport, and whether the others had the same."""
+    first, *others = (trial.curve for trial in trials)
+    console.print(text_plot(first))
+    if others and all(curve.epochs == first.epochs for curve in others):
+        names = " and ".join(trial.transport for trial in trials[1:])
+        console.print(f"Over {names} every epoch had the same loss, to the last bit.")
 
 
 def show_readings(console: Console, digits: Digits, predicted: Array) -> None:

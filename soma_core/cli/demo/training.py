@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from soma_core.cli.curve import Curve
 from soma_core.cli.demo.digits import Digits
-from soma_core.cli.progress import FitProgress
 from soma_core.errors import WorkerDied
+from soma_core.fit_progress import FitProgress
+from soma_core.watching import Report, each_of
 from soma_core.worker import Worker, connect
 
 __all__ = ["ONE_THREAD", "Place", "Trial", "kill_half_way", "run_trial"]
@@ -27,7 +29,6 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """The environment of a worker: so small a network is quickest, and the same anywhere, on one."""
 
 Array = np.ndarray[Any, Any]
-Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Trial:
         pid: The worker's process.
         start_up: Seconds until the worker had loaded the filters, imports included.
         calls: How many small FORWARD calls a second it answered.
+        curve: The losses of the network.
         output: For each test image, the probability of each digit.
     """
 
@@ -75,6 +77,7 @@ class Trial:
     pid: int
     start_up: float
     calls: float
+    curve: Curve
     output: Array
 
     @property
@@ -93,13 +96,15 @@ def run_trial(place: Place, digits: Digits, epochs: int, console: Console) -> Tr
     started = time.perf_counter()
     with place.connect(epochs) as worker:
         loaded = time.perf_counter()
-        _train(worker, digits, console, f"MLP over {place.transport}")
+        curve = Curve(f"MLP over {place.transport}")
+        _train(worker, digits, console, curve.title, curve)
         output = worker.forward("mlp", worker.forward("scale", digits.x_test))
         return Trial(
             transport=place.transport,
             pid=worker.ping().pid,
             start_up=loaded - started,
             calls=_calls_per_second(worker, digits.x_test[:1]),
+            curve=curve,
             output=output,
         )
 
@@ -131,7 +136,7 @@ def _train(
     digits: Digits,
     console: Console,
     title: str,
-    watch: Callable[[Report], None] = lambda report: None,
+    watch: Callable[[Report], None],
 ) -> None:
     """Fit the scaler on all images, then the network on what the scaler makes of them.
 
@@ -139,13 +144,9 @@ def _train(
     """
     worker.fit("scale", digits.x_train, return_state=False)
     scaled = worker.forward("scale", digits.x_train)
-    with FitProgress(console, title, len(scaled)) as progress:
-
-        def show(report: Report) -> None:
-            progress(report)
-            watch(report)
-
-        worker.fit("mlp", scaled, digits.y_train, return_state=False, progress=show)
+    with FitProgress(console, title, len(scaled)) as shown:
+        told = each_of(shown, watch)
+        worker.fit("mlp", scaled, digits.y_train, return_state=False, progress=told)
 
 
 def _calls_per_second(worker: Worker, row: Array) -> float:

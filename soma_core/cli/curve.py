@@ -1,0 +1,90 @@
+"""Curve: the losses of a fit as they were reported, and their picture in text."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from rich.text import Text
+
+from soma_core.standing import Standing, spell_loss
+from soma_core.watching import Report
+
+__all__ = ["Curve", "text_plot"]
+
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+_WIDTH, _HEIGHT = 60, 6  # characters
+
+
+class Curve:
+    """The losses of a fit. Call it with each report.
+
+    Where several filters report one after the other, the curve is that of the last.
+
+    Args:
+        title: What is fitted.
+
+    Attributes:
+        batches: How many epochs were done, with a fraction, and the loss that was reported then.
+        epochs: The loss of each epoch: its mean where that was reported, else the newest.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.batches: list[tuple[float, float]] = []
+        self.epochs: dict[int, float] = {}
+        self._done = 0
+
+    def __call__(self, report: Report) -> None:
+        """Add what a report says of the loss, if it does."""
+        standing = Standing.of(report)
+        if standing is None or standing.epoch_loss is None:
+            return
+        if standing.done < self._done:
+            self.batches, self.epochs = [], {}
+        self._done = standing.done
+        self.epochs[standing.epoch] = standing.epoch_loss
+        if standing.loss is not None:
+            self.batches.append((standing.done / standing.batches, standing.loss))
+
+    def __bool__(self) -> bool:
+        return bool(self.epochs)
+
+
+def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
+    """A curve as blocks over an axis of epochs, between its highest loss and 0 or its lowest.
+
+    Args:
+        curve: At least one epoch of it is known.
+        width: Characters for the epochs.
+        height: Lines for the losses.
+    """
+    losses = list(curve.epochs.values())
+    finite = [loss for loss in losses if isfinite(loss)]
+    top, bottom = max(finite, default=1.0), min([0.0, *finite])
+    labels = [spell_loss(top), *[""] * (height - 2), spell_loss(bottom) if bottom else "0"]
+    margin = max(map(len, labels))
+    columns = [_column(losses, place, width) for place in range(width)]
+    levels = [_level(loss, bottom, top, 8 * height) for loss in columns]
+    picture = Text(f"{curve.title}: loss {spell_loss(losses[0])} → {spell_loss(losses[-1])}\n")
+    for line, label in enumerate(labels):
+        floor = 8 * (height - 1 - line)
+        cells = "".join(_EIGHTHS[max(0, min(8, level - floor))] for level in levels)
+        picture.append(f"{label:>{margin}} │", "dim").append(cells.rstrip() + "\n", "magenta")
+    first, last = min(curve.epochs), max(curve.epochs)
+    return picture.append(f"{'':>{margin}}  {first:<{width - len(str(last))}}{last} epochs", "dim")
+
+
+def _column(losses: list[float], place: int, width: int) -> float | None:
+    """The mean of the finite losses that share a column; None if there is none."""
+    start = place * len(losses) // width
+    end = max(start + 1, (place + 1) * len(losses) // width)
+    shared = [loss for loss in losses[start:end] if isfinite(loss)]
+    return sum(shared) / len(shared) if shared else None
+
+
+def _level(loss: float | None, bottom: float, top: float, levels: int) -> int:
+    """How high a loss stands, from 1 where there is one at all; 0 where there is none."""
+    if loss is None:
+        return 0
+    share = (loss - bottom) / (top - bottom) if top > bottom else 0.0
+    return max(1, round(share * levels))
