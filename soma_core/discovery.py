@@ -191,8 +191,10 @@ class FilterCatalog(Catalog):
         try:
             return filter_class(**config)
         except ValidationError as error:
-            fields = ", ".join(getattr(filter_class, "model_fields", ())) or "none"
-            raise ValueError(f"{name}: {describe(error)} (its fields: {fields})") from error
+            known = getattr(filter_class, "model_fields", {})
+            fields = [field.alias or key for key, field in known.items()]
+            listed = ", ".join(fields) or "none"
+            raise ValueError(f"{name}: {describe(error)} (its fields: {listed})") from error
 
 
 class TransportCatalog(Catalog):

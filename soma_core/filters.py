@@ -149,6 +149,23 @@ class Filter(BaseModel):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward(x, state)")
 
+    def on_load(self) -> None:
+        """Get ready to run. Called once in the worker, when the filter is loaded into it.
+
+        What it raises is why the LOAD failed: the place to look for a device, a file or a
+        library. The default does nothing.
+        """
+
+    def on_epoch_end(self, loss: float) -> None:
+        """Take note of a finished pass over the data.
+
+        BATCHED_FIT calls it after each epoch in which the joint step trained this filter with
+        an optimizer of its own: the place to step a schedule. The default does nothing.
+
+        Args:
+            loss: The mean loss of the epoch.
+        """
+
     def meta(self) -> FilterMeta:
         """Describe this filter. Called once, when it is loaded.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["listening", "report"]
+__all__ = ["is_wanted", "listening", "report"]
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -29,6 +29,11 @@ def report(**fields: Any) -> None:
     listener = _listener.get()
     if listener is not None:
         listener(fields)
+
+
+def is_wanted() -> bool:
+    """Whether the host asked for reports; ask where finding out what to report takes time."""
+    return _listener.get() is not None
 
 
 @contextmanager

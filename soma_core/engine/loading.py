@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from soma_core.engine.nodes import Node
+from soma_core.engine.nodes import FilterFailed, Node
 from soma_core.errors import ErrorCode, PluginNotFound, ProtocolError
+from soma_core.filters import Filter
 from soma_core.protocol.commands import FilterSpec
 from soma_core.protocol.pickles import Pickles
 
@@ -39,7 +40,18 @@ def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> N
         obj = _from_pickle(spec, pickles)
     else:
         obj = _from_registry(spec.id, spec.filter, spec.config, registry)
-    return Node(spec.id, obj, trainable=spec.trainable)
+    node = Node(spec.id, obj, trainable=spec.trainable)
+    if isinstance(obj, Filter):
+        _get_ready(node)
+    return node
+
+
+def _get_ready(node: Node) -> None:
+    try:
+        node.call(node.obj.on_load)
+    except FilterFailed as failed:
+        cause = failed.cause
+        raise _load_error(ErrorCode.LOAD_FAILED, node.node_id, cause) from cause
 
 
 def _from_pickle(spec: FilterSpec, pickles: Pickles) -> Any:
@@ -66,7 +78,7 @@ def _from_registry(
         raise _load_error(ErrorCode.LOAD_FAILED, node_id, error) from error
 
 
-def _load_error(code: ErrorCode, node_id: str, cause: Exception) -> ProtocolError:
+def _load_error(code: ErrorCode, node_id: str, cause: BaseException) -> ProtocolError:
     return ProtocolError(
         code, f"node {node_id!r}: {cause}", node_id=node_id, remote_type=type(cause).__name__
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soma_core.engine import tensors
 from soma_core.engine.nodes import Node
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.optimizers import build_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -186,41 +186,10 @@ def _build(
 ) -> torch.optim.Optimizer:
     if not parameters:
         raise _refused("no trainable node of the chain has parameters that it could train")
-    chosen = _class_of(spec)
-    arguments = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in spec.items()
-        if key != "name"
-    }
-    known = list(inspect.signature(chosen).parameters)[1:]
-    unknown = sorted(arguments.keys() - set(known))
-    if unknown:
-        raise _refused(f"{spec['name']} has no argument {', '.join(unknown)}; it has {known}")
     try:
-        built: torch.optim.Optimizer = chosen(list(parameters.values()), **arguments)
-    except Exception as error:
-        raise _refused(f"{spec['name']} refuses {arguments}: {error}") from None
-    return built
-
-
-def _class_of(spec: Mapping[str, Any]) -> Any:
-    import torch
-
-    name = spec.get("name")
-    choices = {
-        key: item
-        for key, item in vars(torch.optim).items()
-        if isinstance(item, type)
-        and issubclass(item, torch.optim.Optimizer)
-        and item is not torch.optim.Optimizer
-        and inspect.signature(item.step).parameters["closure"].default is None
-    }
-    if name not in choices:
-        raise _refused(
-            f"there is no optimizer {name!r} that steps from gradients alone; expected a name "
-            f'of torch.optim, as in {{"name": "Adam", "lr": 0.001}}: {", ".join(sorted(choices))}'
-        )
-    return choices[name]
+        return build_optimizer(spec, parameters.values())
+    except ValueError as error:
+        raise _refused(str(error)) from None
 
 
 def _refused(message: str) -> ProtocolError:

@@ -110,12 +110,20 @@ def fit_batches(
             )
         if mean.value is not None:
             outcome.losses.append(mean.value)
+            if optimizer is None:
+                _end_epoch(chain, mean.value)
     if collect_all:
         outcome.result = join_rows(outputs)
     outcome.states = {
         node.node_id: outcome.states.get(node.node_id, node.state) for node in chain.nodes
     }
     return outcome
+
+
+def _end_epoch(chain: Chain, loss: float) -> None:
+    for node in chain.nodes:
+        if node.trained_jointly:
+            node.call(node.obj.on_epoch_end, loss)
 
 
 class _MeanLoss:

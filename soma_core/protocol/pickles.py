@@ -149,7 +149,7 @@ class Pickles:
         import torch
 
         try:
-            return torch.load(io.BytesIO(data), weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"the bytes are not weights in torch's format: {error}") from None
 

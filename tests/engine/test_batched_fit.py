@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import PrivateAttr
 
+import soma_core as soma
 from soma_core.engine.batches import Batches, join_rows
 
 COUNTS = [0, 1, 31, 32, 33, 1023]
@@ -294,6 +296,37 @@ def test_a_module_is_trained_as_by_a_loop_in_this_process(
     assert reply["result"].numpy().tobytes() == outputs.tobytes()
     trained = host.node("net").obj.state_dict()
     assert all(torch.equal(trained[key], value) for key, value in local.state_dict().items())
+
+
+def test_filters_trained_by_their_own_optimizers_are_told_the_loss_of_each_epoch(
+    host: Any,
+) -> None:
+    pytest.importorskip("torch")
+
+    class Told(soma.Filter):
+        _net: Any = PrivateAttr(default_factory=net)
+        _losses: list[float] = PrivateAttr(default_factory=list)
+
+        @property
+        def optimizer(self) -> Any:
+            return self._net.optimizer
+
+        def meta(self) -> Any:
+            return super().meta().replace(differentiable=True)
+
+        def forward(self, x: Any, state: Any) -> Any:
+            return self._net(x)
+
+        def on_epoch_end(self, loss: float) -> None:
+            self._losses.append(loss)
+
+    host.load(net=Told())
+    x, y = data(40)
+    command = {"node_ids": ["net"], "data": x, "y": y, "epochs": 2}
+    losses = host.ask("BATCHED_FIT", **command)["losses"]
+    assert host.node("net").obj._losses == losses
+    host.ask("BATCHED_FIT", **command, optimizer={"name": "SGD", "lr": 0.1})
+    assert host.node("net").obj._losses == losses
 
 
 def test_data_without_rows_has_a_loss_too(host: Any) -> None:

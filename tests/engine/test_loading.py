@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import PrivateAttr
 
 import soma_core as soma
 from soma_core.discovery import FilterCatalog
@@ -103,6 +104,36 @@ def test_loaded_filters_are_described_in_the_reply(host: Any) -> None:
         "input_schema": None,
         "output_schema": None,
     }
+
+
+class Readied(soma.Filter):
+    error: Any = None
+    _ready: list[str] = PrivateAttr(default_factory=list)
+
+    def on_load(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self._ready.append("loaded")
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return self._ready
+
+
+def test_a_filter_is_told_once_that_it_was_loaded(host: Any) -> None:
+    host.load(a=Readied())
+    assert host.ask("FORWARD", node_id="a", data=1)["result"] == ["loaded"]
+    assert host.ask("FORWARD", node_id="a", data=1)["result"] == ["loaded"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such device"), SystemExit("no such device")])
+def test_what_a_filter_raises_when_it_is_loaded_is_why_nothing_was_loaded(
+    host: Any, refused: Any, error: BaseException
+) -> None:
+    with pytest.raises(refused, match="node 'bad': no such device") as failure:
+        host.load(good=Plain(), bad=Readied(error=error))
+    assert (failure.value.code, failure.value.type) == ("load_failed", type(error).__name__)
+    assert failure.value.node_id == "bad"
+    assert host.ask("LIST")["nodes"] == {}
 
 
 def test_what_is_not_to_be_trained_is_described_as_such(host: Any) -> None:

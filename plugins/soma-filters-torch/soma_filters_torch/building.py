@@ -1,18 +1,24 @@
-"""Building: networks, layers and optimizers from their names."""
+"""Building: networks and layers from their names."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
+from soma_core.fingerprint import fingerprint
 from soma_filters_torch.spelling import unknown
 
-__all__ = ["activation_class", "build_module", "build_optimizer", "module_class", "optimizer_class"]
+__all__ = ["activation_class", "build_module", "content_hash"]
+
+_OF_MODULES = frozenset({"module", "args", "kwargs"})
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PARAMETERS_AGAIN = frozenset({"_flat_weights", "_flat_weight_refs"})  # of recurrent layers
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -48,84 +54,82 @@ def module_class(path: str) -> type[nn.Module]:
         ValueError: The path does not import, or leads to something else.
     """
     home, _, name = path.rpartition(".")
+    if not home:
+        raise ValueError(f"module={path!r} is no import path; use one like 'torch.nn.Linear'")
     try:
-        found = getattr(importlib.import_module(home), name)
-    except ValueError:
+        module = importlib.import_module(home)
+    except Exception as error:  # the top level of a module may raise anything
         raise ValueError(
-            f"module={path!r} is no import path; use one like 'torch.nn.Linear'"
-        ) from None
-    except ImportError as error:
-        raise ValueError(
-            f"module={path!r} does not import ({error}); give the path of an nn.Module class that "
-            "is installed where the filter runs"
+            f"module={path!r} does not import ({type(error).__name__}: {error}); give the path of "
+            "an nn.Module class that is installed where the filter runs, or the module itself"
         ) from error
-    except AttributeError:
-        raise ValueError(unknown(f"name in module {home}", name, _modules_in(home))) from None
+    found = getattr(module, name, None)
+    if found is None:
+        raise ValueError(unknown(f"name in module {home}", name, _modules_in(module)))
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"module={path!r} is {found!r}; expected a subclass of torch.nn.Module")
     return found
 
 
-def build_module(path: str, args: Sequence[Any], kwargs: dict[str, Any]) -> nn.Module:
+def build_module(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> nn.Module:
     """An instance of the class at an import path.
+
+    Args:
+        path: The path of the class.
+        args: Its positional arguments. Among these, as among the others, and in lists and dicts,
+            ``{"module": path, "args": […], "kwargs": {…}}`` stands for a module that is built.
+        kwargs: Its keyword arguments.
 
     Raises:
         ValueError: The path does not lead to a module class, or the arguments do not fit it.
     """
     found = module_class(path)
+    built_args = [_built(item) for item in args]
+    built_kwargs = {key: _built(item) for key, item in kwargs.items()}
     try:
-        return found(*args, **kwargs)
-    except TypeError as error:
+        return found(*built_args, **built_kwargs)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"{path} cannot be built from args={list(args)!r} and kwargs={kwargs!r}: {error}; "
-            f"it takes {inspect.signature(found)}"
+            f"{path} cannot be built from args={list(args)!r} and kwargs={dict(kwargs)!r}: "
+            f"{error}; it takes {inspect.signature(found)}"
         ) from error
 
 
-def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """The class of ``torch.optim`` that has a name, such as ``"Adam"``.
+def _built(argument: Any) -> Any:
+    """An argument with the modules in it built."""
+    if isinstance(argument, list):
+        return [_built(item) for item in argument]
+    if not isinstance(argument, dict):
+        return argument
+    if isinstance(argument.get("module"), str) and argument.keys() <= _OF_MODULES:
+        return build_module(
+            argument["module"], argument.get("args", ()), argument.get("kwargs", {})
+        )
+    return {key: _built(item) for key, item in argument.items()}
+
+
+def content_hash(module: nn.Module) -> str:
+    """A hash of what a module is and holds: classes, settings, parameters and buffers.
+
+    Whether it is in training mode, and the hooks that it carries, do not count.
 
     Raises:
-        ValueError: There is none, or it is one that needs the loss evaluated again and again.
+        TypeError: It holds an object whose content soma cannot hash.
     """
-    known = {
-        key: found
-        for key, found in vars(torch.optim).items()
-        if isinstance(found, type)
-        and issubclass(found, torch.optim.Optimizer)
-        and found not in (torch.optim.Optimizer, torch.optim.LBFGS)
-    }
-    if name == "LBFGS":
-        raise ValueError("the optimizer LBFGS evaluates the loss many times a step; use another")
-    if name not in known:
-        raise ValueError(unknown("optimizer", name, known))
-    return known[name]
+    parts = module.named_modules(remove_duplicate=False)
+    return fingerprint([[name, type(part), _settings(part)] for name, part in parts])
 
 
-def build_optimizer(
-    name: str, module: nn.Module, lr: float, options: dict[str, Any]
-) -> torch.optim.Optimizer | None:
-    """An optimizer over the parameters of a module; None if it has none.
-
-    Raises:
-        ValueError: The optimizer refuses its options, or the parameters.
-    """
-    parameters = list(module.parameters())
-    if not parameters:
-        return None
-    make: Any = optimizer_class(name)
-    try:
-        optimizer: torch.optim.Optimizer = make(parameters, lr=lr, **options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the optimizer {name} refuses lr={lr!r} and optimizer_options={options!r}: {error}"
-        ) from error
-    return optimizer
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a module holds beside other modules."""
+    apart = _OF_EVERY_MODULE | _PARAMETERS_AGAIN
+    own = {key: item for key, item in vars(module).items() if key not in apart}
+    return own | {"_parameters": module._parameters, "_buffers": module._buffers}
 
 
-def _modules_in(home: str) -> list[str]:
+def _modules_in(module: ModuleType) -> list[str]:
     return [
         name
-        for name, found in vars(importlib.import_module(home)).items()
+        for name, found in vars(module).items()
         if isinstance(found, type) and issubclass(found, nn.Module)
     ]

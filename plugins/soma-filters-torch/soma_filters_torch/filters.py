@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
 from soma_core import Filter, FilterKind, FilterMeta
-from soma_filters_torch.building import (
-    activation_class,
-    build_module,
-    build_optimizer,
-    module_class,
-    optimizer_class,
-)
+from soma_core.optimizers import optimizer_class
+from soma_filters_torch.building import activation_class, build_module, content_hash
 from soma_filters_torch.learner import Learner, Randomness
-from soma_filters_torch.losses import compute_loss, loss_function
-from soma_filters_torch.tensors import from_output, to_input, to_target
+from soma_filters_torch.losses import check_loss, compute_loss
+from soma_filters_torch.placing import AutocastType, ParameterType, Placement, check_device_name
+from soma_filters_torch.spelling import Choice, Choices
+from soma_filters_torch.stepping import Plan, check_schedule
+from soma_filters_torch.tensors import from_output, numeric_type, to_input, to_target
 from soma_filters_torch.training import Schedule, train
 
 __all__ = ["MLP", "TorchFilter", "TorchModule"]
@@ -29,21 +36,32 @@ __all__ = ["MLP", "TorchFilter", "TorchModule"]
 class TorchFilter(Filter):
     """What the filters over torch networks share: training, running, and states.
 
-    The network is built when it is first needed. It can be trained alone, by ``fit``, or with
-    its neighbours in a composite, whose joint step runs ``forward`` with autograd enabled.
+    The network is built when it is loaded, or first needed. It can be trained alone, by ``fit``,
+    or with its neighbours in a composite, whose joint step runs ``forward`` with autograd enabled.
+
+    A *choice* is a name, or a name and arguments: ``"Adam"``, ``{"name": "SGD", "momentum": 0.9}``.
 
     Attributes:
-        loss: What ``fit`` minimizes: ``mse``, ``l1``, ``huber``, ``cross_entropy``, ``nll``,
-            ``bce_with_logits``, or the path of a function in ``torch.nn.functional``.
-        optimizer_name: The class of ``torch.optim``; configured as ``optimizer``.
+        loss: The choice of a function of ``torch.nn.functional``, short (``mse``, ``l1``,
+            ``huber``, ``cross_entropy``, ``nll``, ``bce_with_logits``, …) or by its full name.
+        optimizer_spec: The choice of a class of ``torch.optim``; configured as ``optimizer``.
         lr: The optimizer's learning rate.
-        optimizer_options: More arguments of the optimizer.
+        scheduler: The choices of classes of ``torch.optim.lr_scheduler``: one, several or none.
+            ``every: "batch"`` or ``"epoch"`` says when it steps.
+        clip_norm: The longest that all gradients together may be, in the Euclidean norm.
+        clip_value: The largest that an element of a gradient may be.
         epochs: How often ``fit`` goes through the data.
         batch_size: How many rows one step of ``fit`` sees.
         shuffle: Whether ``fit`` draws another order of rows for each epoch.
         seed: Makes the first parameters, the order of rows and dropout repeatable.
+        device: Where the network runs: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None leaves it where
+            it was built.
+        dtype: The type of parameters and buffers; None leaves them as they were built.
+        autocast: The type in which torch computes what it holds safe to.
         output: What ``forward`` returns when it does not train: the output itself, its softmax,
             or the index of its largest class. Classes are on axis 1, as the losses have them.
+        output_device: Whether tensors come back to the CPU, or stay on the network's device for
+            the next filter of a chain.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -51,16 +69,23 @@ class TorchFilter(Filter):
     title: ClassVar[str]
     takes_integers: ClassVar[bool] = True
 
-    loss: str = "mse"
-    optimizer_name: str = Field(default="Adam", alias="optimizer")
+    loss: Choice = Field(default={"name": "mse"})
+    optimizer_spec: Choice = Field(default={"name": "Adam"}, alias="optimizer")
     lr: float = Field(default=1e-3, gt=0)
-    optimizer_options: dict[str, Any] = Field(default_factory=dict)
+    scheduler: Choices = Field(default_factory=list)
+    clip_norm: float | None = Field(default=None, gt=0)
+    clip_value: float | None = Field(default=None, gt=0)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=32, ge=1)
     shuffle: bool = True
     seed: int | None = Field(default=None, ge=0)
+    device: Annotated[str, AfterValidator(check_device_name)] | None = None
+    dtype: ParameterType | None = None
+    autocast: AutocastType | None = None
     output: Literal["raw", "softmax", "argmax"] = "raw"
+    output_device: Literal["cpu", "same"] = "cpu"
     _learner: Learner | None = PrivateAttr(default=None)
+    _fresh: Learner | None = PrivateAttr(default=None)
 
     def fit(self, x: Any, y: Any = None) -> dict[str, Any]:
         """Train a new network, like scikit-learn's ``fit``: what was learned before is forgotten.
@@ -76,7 +101,7 @@ class TorchFilter(Filter):
             ValueError: ``y`` is missing, or data, targets, network and loss do not fit together.
                 The network is the one from before.
         """
-        learner = self._new_learner()
+        learner = self._take_fresh()
         self._train(learner, x, y, self.epochs)
         self._learner = learner
         return learner.snapshot()
@@ -108,7 +133,8 @@ class TorchFilter(Filter):
         engine calls it) the output is what ``output`` says, in the kind that the input came in.
 
         Args:
-            x: The data: a tensor, an array or nested lists.
+            x: The data: a tensor, an array or nested lists; or a dict of these by the names of
+                the network's arguments.
             state: What ``fit`` returned; empty is what the network has learned so far. A state
                 from elsewhere serves this call and leaves the network alone, unless it trains.
 
@@ -116,12 +142,15 @@ class TorchFilter(Filter):
             ValueError: The data or the state do not fit the network.
         """
         training = torch.is_grad_enabled()
+        if training:
+            self._placement.check_training()
         learner = self._current()
         module = learner.module_for(state, training=training)
         module.train(training)
         inputs = to_input(x, module, integers=self.takes_integers)
         if not training:
-            return from_output(self._finished(self._run(module, inputs)), x)
+            out = self._finished(self._run(module, inputs))
+            return from_output(out, x, to_cpu=self.output_device == "cpu")
         with learner.randomness.active():
             return self._run(module, inputs)
 
@@ -138,6 +167,22 @@ class TorchFilter(Filter):
         """
         return compute_loss(self.loss, out, y)
 
+    def on_load(self) -> None:
+        """Build the network, so that what is wrong with it is why it did not load.
+
+        Raises:
+            ValueError: The device is not there, or the configuration describes no network.
+        """
+        self._placement.check()
+        if self._learner is None:
+            self._fresh = self._new_learner()
+
+    def on_epoch_end(self, loss: float) -> None:
+        """Step the schedulers that count epochs."""
+        stepper = self._current().stepper
+        if stepper is not None:
+            stepper.end_epoch(loss)
+
     def meta(self) -> FilterMeta:
         """Differentiable and trainable; deterministic with a seed.
 
@@ -153,8 +198,15 @@ class TorchFilter(Filter):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """The optimizer of the network's parameters; None if it has none."""
-        return self._current().optimizer
+        """The optimizer of the network's parameters; None if it has none to train."""
+        stepper = self._current().stepper
+        return None if stepper is None else stepper.optimizer
+
+    @property
+    def schedulers(self) -> list[Any]:
+        """The schedulers of the optimizer's rate."""
+        stepper = self._current().stepper
+        return [] if stepper is None else stepper.schedulers
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The network's parameters."""
@@ -191,63 +243,92 @@ class TorchFilter(Filter):
     def __copy__(self) -> TorchFilter:
         """A filter of the same configuration that learns for itself."""
         copied = super().__copy__()
-        copied._learner = None
+        copied._learner = copied._fresh = None
         return copied
 
     @field_validator("loss")
     @classmethod
-    def _check_loss(cls, name: str) -> str:
-        loss_function(name)
-        return name
+    def _check_loss(cls, choice: dict[str, Any]) -> dict[str, Any]:
+        check_loss(choice)
+        return choice
 
-    @field_validator("optimizer_name")
+    @field_validator("optimizer_spec")
     @classmethod
-    def _check_optimizer(cls, name: str) -> str:
-        optimizer_class(name)
-        return name
+    def _check_optimizer(cls, choice: dict[str, Any]) -> dict[str, Any]:
+        optimizer_class(choice)
+        return choice
+
+    @field_validator("scheduler")
+    @classmethod
+    def _check_scheduler(cls, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for choice in choices:
+            check_schedule(choice)
+        return choices
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if "lr" in self.optimizer_spec and "lr" in self.model_fields_set:
+            raise ValueError("lr is given twice: beside the optimizer and among its arguments")
+        return self
+
+    @property
+    def _placement(self) -> Placement:
+        return Placement(self.device, self.dtype, self.autocast)
 
     def _current(self) -> Learner:
         if self._learner is None:
-            self._learner = self._new_learner()
+            self._learner = self._take_fresh()
         return self._learner
 
+    def _take_fresh(self) -> Learner:
+        """A network that nobody has used: the one that loading built, once."""
+        fresh, self._fresh = self._fresh, None
+        return fresh or self._new_learner()
+
     def _new_learner(self) -> Learner:
-        randomness = Randomness(self.seed)
+        self._placement.check()
+        randomness = Randomness(self.seed, self.device)
         with randomness.active():
-            module = self.build()
-        optimizer = build_optimizer(self.optimizer_name, module, self.lr, self.optimizer_options)
-        return Learner(self.title, module, optimizer, randomness)
+            module = self._placement.put(self.build())
+        optimizer = {"lr": self.lr} | self.optimizer_spec
+        plan = Plan(optimizer, self.scheduler, self.clip_norm, self.clip_value)
+        return Learner(self.title, module, plan, randomness)
 
     def _train(self, learner: Learner, x: Any, y: Any, epochs: int) -> None:
-        module, optimizer = learner.module, learner.optimizer
-        if optimizer is None:
+        module, stepper = learner.module, learner.stepper
+        if stepper is None:
             raise ValueError(f"{self.title} has no parameters to train")
         if y is None:
             raise ValueError(f"{self.title} learns from targets: pass y beside the data")
+        self._placement.check_training()
         inputs = to_input(x, module, integers=self.takes_integers)
-        targets = to_target(y, inputs.device)
+        targets = to_target(y, numeric_type(module)[1])
 
-        def step(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        def step(rows: Any, wanted: torch.Tensor) -> torch.Tensor:
             out = self._run(module, rows)
             loss = self.compute_loss(out[0] if isinstance(out, tuple) else out, wanted)
-            optimizer.zero_grad()
+            stepper.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            stepper.optimizer.step()
             return loss
 
         module.train()
+        schedule = Schedule(epochs, self.batch_size, self.shuffle)
         with torch.enable_grad(), learner.randomness.active():
-            train(inputs, targets, Schedule(epochs, self.batch_size, self.shuffle), step)
+            train(inputs, targets, schedule, step, stepper.end_epoch)
 
-    def _run(self, module: nn.Module, x: torch.Tensor) -> Any:
+    def _run(self, module: nn.Module, x: Any) -> Any:
         try:
-            return module(x)
+            return self._placement.run(module, x)
         except torch.cuda.OutOfMemoryError:
             raise
-        except RuntimeError as error:
-            raise ValueError(
-                f"{self.title} cannot run on x of shape {list(x.shape)} and type {x.dtype}: {error}"
-            ) from error
+        except (RuntimeError, IndexError) as error:
+            given = x if isinstance(x, dict) else {"x": x}
+            listed = ", ".join(
+                f"{name} of shape {list(item.shape)} and type {item.dtype}"
+                for name, item in given.items()
+            )
+            raise ValueError(f"{self.title} cannot run on {listed}: {error}") from error
 
     def _finished(self, out: Any) -> Any:
         if self.output == "raw":
@@ -262,32 +343,50 @@ class TorchFilter(Filter):
 
 
 class TorchModule(TorchFilter):
-    """Any ``nn.Module`` by its import path, registered as ``torch.Module``.
+    """Any ``nn.Module``, registered as ``torch.Module``.
 
     Attributes:
-        module: The path of the class, such as ``"torch.nn.Linear"``.
-        args: Its positional arguments.
+        module: The path of the class, such as ``"torch.nn.Linear"``, or a module itself. That
+            is where each ``fit`` starts, and stays as it is: a copy of it is trained.
+        args: The positional arguments of the class. In them, and in ``kwargs``, modules are
+            written as ``{"module": path, "args": […], "kwargs": {…}}``.
         kwargs: Its keyword arguments.
     """
 
     title: ClassVar[str] = "torch.Module"
 
-    module: str
+    module: str | SkipJsonSchema[nn.Module]
     args: list[Any] = Field(default_factory=list)
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """A new instance of the class.
+        """A new instance of the class, or a copy of the module.
 
         Raises:
             ValueError: The path leads to no module class, or the arguments do not fit it.
         """
+        if isinstance(self.module, nn.Module):
+            return copy.deepcopy(self.module)
         return build_module(self.module, self.args, self.kwargs)
 
-    def meta(self) -> FilterMeta:
-        """As for every network; a path that leads nowhere is noticed here, when it is loaded."""
-        module_class(self.module)
-        return super().meta()
+    def config_hash(self) -> str:
+        """As for every filter; of a module that was given itself, all that it holds counts.
+
+        Raises:
+            TypeError: It holds an object whose content soma cannot hash.
+        """
+        if isinstance(self.module, str):
+            return super().config_hash()
+        named = self.model_copy(update={"module": content_hash(self.module)})
+        return named.config_hash()
+
+    @model_validator(mode="after")
+    def _check_arguments(self) -> Self:
+        if isinstance(self.module, nn.Module) and (self.args or self.kwargs):
+            raise ValueError(
+                "args and kwargs are for the path of a class; module is an object that exists"
+            )
+        return self
 
 
 class MLP(TorchFilter):
@@ -322,10 +421,11 @@ class MLP(TorchFilter):
         activation_class(name)
         return name
 
-    def _run(self, module: nn.Module, x: torch.Tensor) -> Any:
-        if x.ndim == 0 or x.shape[-1] != self.sizes[0]:
+    def _run(self, module: nn.Module, x: Any) -> Any:
+        came = f"a {type(x).__name__}" if isinstance(x, dict) else f"{list(x.shape)}"
+        if isinstance(x, dict) or x.ndim == 0 or x.shape[-1] != self.sizes[0]:
             raise ValueError(
                 f"torch.MLP of sizes {self.sizes} takes x of shape [..., {self.sizes[0]}]; "
-                f"got {list(x.shape)}"
+                f"got {came}"
             )
         return super()._run(module, x)

@@ -1,4 +1,4 @@
-"""Learner: one network with its optimizer, its random numbers, and the states it has seen."""
+"""Learner: one network with what steps it, its random numbers, and the states it has seen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from soma_filters_torch.stepping import Plan
+
 __all__ = ["Learner", "Randomness"]
 
 
@@ -19,11 +21,13 @@ class Randomness:
 
     Args:
         seed: Where it starts; None uses the process's stream like everybody else.
+        device: Where the network runs: a CUDA device has random numbers of its own.
     """
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int | None, device: str | None = None) -> None:
         self._seed = seed
-        self._position: torch.Tensor | None = None
+        self._cuda = device if device is not None and device.startswith("cuda") else None
+        self._position: list[torch.Tensor] | None = None
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -31,22 +35,39 @@ class Randomness:
         if self._seed is None:
             yield
             return
-        with torch.random.fork_rng(devices=[]):
-            if self._position is None:
-                torch.manual_seed(self._seed)
-            else:
-                torch.set_rng_state(self._position)
+        outside = self._standing()
+        try:
+            self._put(self._start(self._seed) if self._position is None else self._position)
             yield
-            self._position = torch.get_rng_state()
+            self._position = self._standing()
+        finally:
+            self._put(outside)
 
     @property
-    def position(self) -> torch.Tensor | None:
-        """Where the stream stands; None before its first block, or without a seed."""
-        return None if self._position is None else self._position.clone()
+    def position(self) -> list[torch.Tensor] | None:
+        """Where the stream stands, on the CPU and on the device.
+
+        None before its first block, or without a seed.
+        """
+        return self._position
 
     @position.setter
-    def position(self, position: torch.Tensor | None) -> None:
+    def position(self, position: list[torch.Tensor] | None) -> None:
         self._position = position
+
+    def _start(self, seed: int) -> list[torch.Tensor]:
+        devices = ["cpu"] if self._cuda is None else ["cpu", self._cuda]
+        return [torch.Generator(device).manual_seed(seed).get_state() for device in devices]
+
+    def _standing(self) -> list[torch.Tensor]:
+        on_device = [] if self._cuda is None else [torch.cuda.get_rng_state(self._cuda)]
+        return [torch.get_rng_state(), *on_device]
+
+    def _put(self, position: list[torch.Tensor]) -> None:
+        on_cpu, *on_device = position
+        torch.set_rng_state(on_cpu)
+        if self._cuda is not None and on_device:
+            torch.cuda.set_rng_state(on_device[0], self._cuda)
 
 
 class Learner:
@@ -58,20 +79,27 @@ class Learner:
     Args:
         title: What to call it in messages.
         module: The network.
-        optimizer: What steps its parameters; None if it has none.
+        plan: How its parameters are stepped.
         randomness: Where its random numbers come from.
+
+    Attributes:
+        stepper: What steps its parameters; None if it has none to train.
+
+    Raises:
+        ValueError: The optimizer or a scheduler refuses its arguments.
     """
 
     def __init__(
         self,
         title: str,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer | None,
+        plan: Plan,
         randomness: Randomness,
     ) -> None:
         self.title = title
         self.module = module
-        self.optimizer = optimizer
+        self.stepper = plan.over(module)
+        self._plan = plan
         self.randomness = randomness
         self._own_state: Any = None
         self._guest: nn.Module | None = None
@@ -105,7 +133,16 @@ class Learner:
         return self._guest_with(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_own_state": None, "_guest": None, "_guest_state": None}
+        """Without the states of others, and with a stepper that is built anew: it has hooks."""
+        stepped = None if self.stepper is None else self.stepper.state_dict()
+        left_out = {"_own_state": None, "_guest": None, "_guest_state": None}
+        return self.__dict__ | left_out | {"stepper": stepped}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        self.__dict__.update(content)
+        self.stepper = self._plan.over(self.module)
+        if self.stepper is not None:
+            self.stepper.load_state_dict(content["stepper"])
 
     def _guest_with(self, state: Any) -> nn.Module:
         if self._guest is None:

@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from soma_filters_torch.spelling import unknown
+from soma_filters_torch.spelling import arguments_of, unknown
 from soma_filters_torch.tensors import to_target
 
-__all__ = ["compute_loss", "loss_function"]
+__all__ = ["check_loss", "compute_loss"]
 
 _FUNCTIONS = "torch.nn.functional."
-_NAMED = {
-    "bce_with_logits": "binary_cross_entropy_with_logits",
-    "cross_entropy": "cross_entropy",
-    "huber": "huber_loss",
-    "l1": "l1_loss",
-    "mse": "mse_loss",
-    "nll": "nll_loss",
-}
 _OF_CLASSES = frozenset({"cross_entropy", "multi_margin_loss", "nll_loss"})
 _OF_PROBABILITIES_TOO = "cross_entropy"
+_OF_NO_USE = frozenset({"size_average", "reduce"})
+_REDUCTIONS = ("mean", "sum")
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
-def loss_function(name: str) -> Loss:
-    """The function of a loss, by a short name or a path under ``torch.nn.functional``.
+def check_loss(choice: dict[str, Any]) -> None:
+    """Refuse what does not choose a loss.
+
+    Args:
+        choice: The name of a function of ``torch.nn.functional``, short or with its path, and
+            its arguments.
 
     Raises:
-        ValueError: There is none; the message names the closest ones.
+        ValueError: There is none, or it does not have these arguments; the message lists what
+            there is.
     """
-    found = getattr(functional, _function_name(name), None)
-    if name not in _NAMED and not name.startswith(_FUNCTIONS):
-        raise ValueError(f"{unknown('loss', name, _NAMED)} A path starts with {_FUNCTIONS}")
-    if not callable(found):
-        listed = (key for key in dir(functional) if key.endswith(("_loss", "cross_entropy")))
-        raise ValueError(unknown("loss", name, (_FUNCTIONS + key for key in listed)))
-    loss: Loss = found
-    return loss
+    function = _function(choice["name"])
+    arguments = arguments_of(choice)
+    known = set(list(inspect.signature(function).parameters)[2:]) - _OF_NO_USE
+    foreign = sorted(arguments.keys() - known)
+    if foreign:
+        raise ValueError(
+            f"the loss {choice['name']} has no argument {', '.join(foreign)}; it has "
+            f"{', '.join(sorted(known))}"
+        )
+    reductions = (*_REDUCTIONS, "batchmean") if function is functional.kl_div else _REDUCTIONS
+    reduction = arguments.get("reduction", "mean")
+    if reduction not in reductions:
+        raise ValueError(
+            f"a loss is one number: reduction is {' or '.join(map(repr, reductions))}; "
+            f"got {reduction!r}"
+        )
 
 
-def compute_loss(name: str, out: Any, y: Any) -> torch.Tensor:
+def compute_loss(choice: dict[str, Any], out: Any, y: Any) -> torch.Tensor:
     """The loss of an output.
 
     Args:
-        name: What :func:`loss_function` understands.
+        choice: What :func:`check_loss` accepts; lists among its arguments (the weights of
+            classes) become tensors of the output's type.
         out: The output of the network.
         y: The target: a tensor, an array or lists. Whole numbers are classes where the loss is
             about classes and the output has one axis more; else the shapes must be equal.
@@ -56,24 +66,68 @@ def compute_loss(name: str, out: Any, y: Any) -> torch.Tensor:
     Raises:
         ValueError: The output is not a tensor, or the target does not fit it.
     """
+    name = choice["name"]
     if not isinstance(out, torch.Tensor):
         raise ValueError(
             f"the network returned a {type(out).__name__}; the loss {name} needs a tensor"
         )
-    return loss_function(name)(out, _fitting(name, out, to_target(y, out.device)))
+    function = _function(name)
+    target = _fitting(name, function.__name__, out, to_target(y, out.device))
+    arguments = {
+        key: torch.tensor(value, dtype=out.dtype, device=out.device)
+        if isinstance(value, list)
+        else value
+        for key, value in arguments_of(choice).items()
+    }
+    try:
+        return function(out, target, **arguments)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the loss {choice} cannot compare an output of shape {list(out.shape)} and type "
+            f"{out.dtype} with a target of type {target.dtype}: {error}"
+        ) from error
 
 
-def _function_name(name: str) -> str:
-    return _NAMED.get(name, name.removeprefix(_FUNCTIONS))
+def _function(name: str) -> Loss:
+    functions = _functions()
+    short = _short(name.removeprefix(_FUNCTIONS))
+    if short not in functions:
+        raise ValueError(
+            f"{unknown('loss', name, functions)} (functions of torch.nn.functional, whose full "
+            "names serve as well)"
+        )
+    return functions[short]
 
 
-def _fitting(name: str, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    function = _function_name(name)
+@cache
+def _functions() -> dict[str, Loss]:
+    """The losses of an input and a target, by their short names."""
+    return {
+        _short(name): found
+        for name, found in vars(functional).items()
+        if callable(found) and not name.startswith("_") and _compares_two(found)
+    }
+
+
+def _compares_two(function: Loss) -> bool:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a builtin without a signature
+        return False
+    needed = [p.name for p in parameters if p.default is p.empty]
+    return needed == ["input", "target"]
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("_loss").replace("binary_cross_entropy", "bce")
+
+
+def _fitting(name: str, function: str, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if function in _OF_CLASSES and y.shape == _shape_of_classes(out):
         return _as_classes(name, y)
     by_element = function not in _OF_CLASSES or function == _OF_PROBABILITIES_TOO
     if by_element and y.shape == out.shape:
-        return y.to(out.dtype)
+        return y if function == "multilabel_margin_loss" else y.to(out.dtype)
     wanted = [f"{list(out.shape)}"] if by_element else []
     if function in _OF_CLASSES:
         wanted.append(f"{list(_shape_of_classes(out))} (the classes)")

@@ -1,19 +1,59 @@
-"""Spelling: what to say about a name that means nothing."""
+"""Spelling: names in a configuration, with arguments or without, and what to say of wrong ones."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Annotated, Any
 
-__all__ = ["unknown"]
+from pydantic import BeforeValidator
+
+__all__ = ["Choice", "Choices", "arguments_of", "unknown"]
+
+
+_MOST = 40
+
+
+def _spelled_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return value
+    raise ValueError(
+        f'expected a name, such as "this", or a name and arguments, such as {{"name": "this", '
+        f'"that": 1}}; got {value!r}'
+    )
+
+
+def _listed(value: Any) -> Any:
+    if value is None:
+        return []
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Choice = Annotated[
+    dict[str, Any],
+    BeforeValidator(_spelled_out, json_schema_input_type=str | dict[str, Any]),
+]
+"""A name and its arguments: ``{"name": "Adam", "lr": 0.01}``; a text is a name without any."""
+
+_Input = str | dict[str, Any] | list[str | dict[str, Any]] | None
+
+Choices = Annotated[list[Choice], BeforeValidator(_listed, json_schema_input_type=_Input)]
+"""Several choices, one choice, or none."""
+
+
+def arguments_of(choice: dict[str, Any], *apart: str) -> dict[str, Any]:
+    """The arguments of a choice, without those that are ours."""
+    return {key: value for key, value in choice.items() if key not in ("name", *apart)}
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """A message about an unknown name: the closest known ones, or else all of them."""
+    """A message about an unknown name: the closest known ones, and all unless they are many."""
     names = sorted(known)
     by_lower = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    if close:
-        meant = " or ".join(repr(by_lower[match]) for match in close)
-        return f"unknown {what} {name!r}; did you mean {meant}?"
-    return f"unknown {what} {name!r}; known: {', '.join(names)}"
+    meant = " or ".join(repr(by_lower[match]) for match in close)
+    listed = f"known: {', '.join(names)}" if len(names) <= _MOST or not meant else ""
+    told = " ".join(filter(None, [meant and f"did you mean {meant}?", listed]))
+    return f"unknown {what} {name!r}; {told}"

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["from_output", "to_input", "to_target"]
+__all__ = ["from_output", "map_tensors", "numeric_type", "to_input", "to_target"]
 
 _NUMERIC = "biufc"
 
 
-def to_input(x: Any, module: nn.Module, *, integers: bool = True) -> torch.Tensor:
+def to_input(x: Any, module: nn.Module, *, integers: bool = True) -> Any:
     """What a network is given for a value.
 
     Floating arrays and tensors, and lists of any numbers, take the type of the network's first
     floating parameter; everything moves to its device.
 
     Args:
-        x: A tensor, an array, nested lists, or what numpy makes an array of.
+        x: A tensor, an array, nested lists, or what numpy makes an array of; or a dict of these.
         module: The network.
         integers: Whether integer arrays and tensors stay integers, as an embedding needs them.
+
+    Returns:
+        A tensor, or a dict of tensors.
 
     Raises:
         ValueError: It is nothing of these.
     """
-    dtype, device = _numeric_type(module)
+    if isinstance(x, dict):
+        return {key: to_input(item, module, integers=integers) for key, item in x.items()}
+    dtype, device = numeric_type(module)
     keep = integers and not isinstance(x, list | tuple) and not _is_floating(x)
     tensor = _tensor_of(x, "x")
     return tensor.to(device) if keep else tensor.to(device=device, dtype=dtype)
@@ -44,27 +50,42 @@ def to_target(y: Any, device: torch.device) -> torch.Tensor:
     return _tensor_of(y, "y").to(device)
 
 
-def from_output(out: Any, x: Any) -> Any:
-    """An output in the kind that the input came in: tensor, lists or numpy arrays."""
-    if isinstance(out, torch.Tensor):
-        return _like(out.detach(), x)
-    if isinstance(out, tuple | list):
-        items = [from_output(item, x) for item in out]
-        return tuple(items) if isinstance(out, tuple) else items
-    if isinstance(out, dict):
-        return {key: from_output(item, x) for key, item in out.items()}
-    return out
+def from_output(out: Any, x: Any, *, to_cpu: bool = True) -> Any:
+    """An output in the kind that the input came in: tensors, lists or numpy arrays.
+
+    Args:
+        out: What a network returned.
+        x: Its input.
+        to_cpu: Whether tensors are brought to the CPU; arrays and lists always are.
+    """
+    kind = next(iter(x.values()), None) if isinstance(x, dict) else x
+    return map_tensors(out, lambda item: _like(item.detach(), kind, to_cpu))
 
 
-def _like(out: torch.Tensor, x: Any) -> Any:
+def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """A value with each tensor changed that is in its tuples, lists and dicts."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, change) for item in value))
+    if isinstance(value, tuple | list):
+        items = [map_tensors(item, change) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    return value
+
+
+def _like(out: torch.Tensor, x: Any, to_cpu: bool) -> Any:
     if isinstance(x, torch.Tensor):
-        return out
+        return out.cpu() if to_cpu else out
     if isinstance(x, list):
         return out.tolist()
     return (out.float() if out.dtype is torch.bfloat16 else out).cpu().numpy()
 
 
-def _numeric_type(module: nn.Module) -> tuple[torch.dtype, torch.device]:
+def numeric_type(module: nn.Module) -> tuple[torch.dtype, torch.device]:
+    """The type and device of the first floating parameter of a network."""
     for parameter in module.parameters():
         if parameter.is_floating_point() or parameter.is_complex():
             return parameter.dtype, parameter.device

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,9 +12,7 @@ from soma_core import progress
 
 __all__ = ["Schedule", "train"]
 
-Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-_SECONDS_BETWEEN_REPORTS = 0.1  # reading a loss waits for the device, so not after every batch
+Step = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,34 +34,73 @@ class Schedule:
         return -(-rows // self.batch_size)
 
 
-def train(x: torch.Tensor, y: torch.Tensor, schedule: Schedule, step: Step) -> None:
-    """Go through the data, one optimizer step for each batch, reporting progress.
+def train(
+    x: Any, y: torch.Tensor, schedule: Schedule, step: Step, end_epoch: Callable[[float], None]
+) -> None:
+    """Go through the data, one optimizer step for each batch, each of which is reported.
 
     Args:
-        x: The data; its first axis is the rows.
+        x: The data, a tensor or a dict of tensors; their first axis is the rows.
         y: The targets of the same rows.
         schedule: How often and in what pieces.
         step: Trains on one batch and returns the loss.
+        end_epoch: Called after each epoch with its mean loss.
 
     Raises:
         ValueError: ``x`` and ``y`` do not have the same number of rows, or there are none.
     """
     _check_rows(x, y)
-    reporter = _Reporter(schedule.epochs, schedule.batches(len(x)))
+    rows, batches = len(y), schedule.batches(len(y))
     for epoch in range(1, schedule.epochs + 1):
-        for batch, rows in enumerate(_pieces(len(x), schedule), start=1):
-            loss = step(x[rows], y[rows])
-            reporter.after(epoch, batch, loss)
+        mean = _Mean()
+        for batch, chosen in enumerate(_pieces(rows, schedule), start=1):
+            wanted = y[chosen]
+            loss = step(_take(x, chosen), wanted).detach()
+            mean.add(loss, len(wanted))
+            if progress.is_wanted():  # reading a loss waits for the device
+                progress.report(
+                    epoch=epoch,
+                    epochs=schedule.epochs,
+                    batch=batch,
+                    batches=batches,
+                    loss=float(loss),
+                    mean_loss=mean.value,
+                )
+        end_epoch(mean.value)
 
 
-def _check_rows(x: torch.Tensor, y: torch.Tensor) -> None:
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+class _Mean:
+    """The mean over rows, summed where the losses are: a short last batch counts for its rows."""
+
+    def __init__(self) -> None:
+        self._sum: torch.Tensor | float = 0.0
+        self._rows = 0
+
+    def add(self, loss: torch.Tensor, rows: int) -> None:
+        self._sum = self._sum + loss.double() * rows
+        self._rows += rows
+
+    @property
+    def value(self) -> float:
+        return float(self._sum) / self._rows
+
+
+def _take(x: Any, rows: torch.Tensor | slice) -> Any:
+    if isinstance(x, dict):
+        return {key: item[rows] for key, item in x.items()}
+    return x[rows]
+
+
+def _check_rows(x: Any, y: torch.Tensor) -> None:
+    columns = x if isinstance(x, dict) else {"x": x}
+    shapes = {name: list(column.shape) for name, column in columns.items()}
+    if y.ndim == 0 or any(shape[:1] != [len(y)] for shape in shapes.values()):
+        listed = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"x has shape {list(x.shape)} and y {list(y.shape)}; training needs one target for "
-            "each row of x"
+            f"{listed} and y {list(y.shape)}; training needs one target for each row of x"
         )
-    if len(x) == 0:
-        raise ValueError(f"there is nothing to learn from: x has shape {list(x.shape)}")
+    if len(y) == 0:
+        raise ValueError(f"there is nothing to learn from: y has shape {list(y.shape)}")
 
 
 def _pieces(rows: int, schedule: Schedule) -> Iterator[torch.Tensor | slice]:
@@ -71,25 +108,3 @@ def _pieces(rows: int, schedule: Schedule) -> Iterator[torch.Tensor | slice]:
     for start in range(0, rows, schedule.batch_size):
         piece = slice(start, start + schedule.batch_size)
         yield piece if order is None else order[piece]
-
-
-class _Reporter:
-    """Reports the last batch of each epoch, and others as time passes."""
-
-    def __init__(self, epochs: int, batches: int) -> None:
-        self._epochs = epochs
-        self._batches = batches
-        self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
-
-    def after(self, epoch: int, batch: int, loss: torch.Tensor) -> None:
-        now = time.monotonic()
-        if batch < self._batches and now < self._next_report:
-            return
-        self._next_report = now + _SECONDS_BETWEEN_REPORTS
-        progress.report(
-            epoch=epoch,
-            epochs=self._epochs,
-            batch=batch,
-            batches=self._batches,
-            loss=float(loss.detach()),
-        )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
 from soma_core.protocol.pickles import Pickles
@@ -23,6 +24,13 @@ class Data:
         self.x = random.normal(size=(50, 4)).astype(np.float32)
         self.y = random.normal(size=(50, 2)).astype(np.float32)
         self.classes = (self.x[:, 0] > 0).astype(np.int64)
+
+
+@pytest.fixture(autouse=True)
+def _device(request: pytest.FixtureRequest) -> None:
+    """Skips what is marked ``gpu`` where there is none."""
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

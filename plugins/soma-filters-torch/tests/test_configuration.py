@@ -13,6 +13,8 @@ import torch
 from pydantic import ValidationError
 from soma_filters_torch.filters import MLP, TorchModule
 
+import soma_core as soma
+
 REGISTERED = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
     "entry-points"
 ]["soma.filters"]
@@ -21,11 +23,36 @@ REGISTERED = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_t
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"optimizer": "Adamm"}, r"unknown optimizer 'Adamm'; did you mean .*'Adam'"),
-        ({"optimizer": "LBFGS"}, "evaluates the loss many times"),
+        ({"optimizer": "Adamm"}, r"no optimizer 'Adamm' .*: ASGD, .*Adam, AdamW"),
+        ({"optimizer": "LBFGS"}, "no optimizer 'LBFGS' that steps from gradients alone"),
+        ({"optimizer": {"name": "SGD", "betas": [0.9]}}, r"no argument betas; it has .*'momentum'"),
+        ({"optimizer": {"lr": 0.1}}, "expected a name"),
+        ({"optimizer": {"name": "SGD", "lr": 0.1}, "lr": 0.1}, "lr is given twice"),
         ({"loss": "cross_entropi"}, "unknown loss 'cross_entropi'; did you mean 'cross_entropy'"),
-        ({"loss": "os.system"}, r"A path starts with torch\.nn\.functional\."),
-        ({"loss": "torch.nn.functional.l2_loss"}, r"did you mean .*l1_loss"),
+        ({"loss": "os.system"}, r"known: bce, .*soft_margin \(functions of torch\.nn\.functional"),
+        ({"loss": "torch.nn.functional.l2_loss"}, r"l2_loss'; known: bce, .* l1, mse"),
+        ({"loss": {"name": "mse", "delta": 1}}, "mse has no argument delta; it has reduction"),
+        (
+            {"loss": {"name": "mse", "reduction": "none"}},
+            "reduction is 'mean' or 'sum'; got 'none'",
+        ),
+        ({"scheduler": "StepLr"}, "unknown scheduler 'StepLr'; did you mean 'StepLR'"),
+        ({"scheduler": "LambdaLR"}, "unknown scheduler 'LambdaLR'.*known: ConstantLR, "),
+        ({"scheduler": {"name": "StepLR", "size": 1}}, "no argument size; it has step_size, gamma"),
+        ({"scheduler": {"name": "StepLR", "every": "day"}}, "every 'epoch'; got 'day'"),
+        (
+            {"scheduler": [{"name": "ReduceLROnPlateau", "every": "batch"}]},
+            "follows the loss of an epoch",
+        ),
+        (
+            {"scheduler": {"name": "SequentialLR", "schedulers": ["StepLR"], "milestones": [1]}},
+            "schedulers of a SequentialLR are each",
+        ),
+        ({"clip_norm": 0}, "greater than 0"),
+        ({"clip_value": -1}, "greater than 0"),
+        ({"device": "gpu"}, "device is 'cpu', 'cuda' or a numbered one like 'cuda:1'; got 'gpu'"),
+        ({"dtype": "int8"}, "'float64', 'float32', 'bfloat16' or 'float16'"),
+        ({"autocast": "float64"}, "'bfloat16' or 'float16'"),
         ({"activation": "rellu"}, "unknown activation 'rellu'; did you mean 'relu'"),
         ({"sizes": [4]}, "at least 2 items"),
         ({"sizes": [4, 0]}, "greater than or equal to 1"),
@@ -45,6 +72,7 @@ def test_a_wrong_value_is_refused_when_the_filter_is_made(config, complaint):
     ("path", "complaint"),
     [
         ("torch.nn.Liner", "unknown name in module torch.nn 'Liner'; did you mean 'Linear'"),
+        ("torch.nn.Lin", r"unknown name in module torch\.nn 'Lin'; did you mean"),
         ("torhc.nn.Linear", "does not import .*No module named 'torhc'.*installed where"),
         ("Linear", r"no import path; use one like 'torch\.nn\.Linear'"),
         ("torch.nn.functional.relu", r"expected a subclass of torch\.nn\.Module"),
@@ -53,7 +81,14 @@ def test_a_wrong_value_is_refused_when_the_filter_is_made(config, complaint):
 )
 def test_a_path_that_leads_nowhere_is_refused_when_the_filter_is_loaded(path, complaint):
     with pytest.raises(ValueError, match=complaint):
-        TorchModule(module=path).meta()
+        TorchModule(module=path).on_load()
+
+
+def test_a_module_whose_top_level_fails_is_refused_with_its_reason(tmp_path, monkeypatch):
+    (tmp_path / "of_bad_syntax.py").write_text("class Net(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"does not import \(SyntaxError: invalid syntax"):
+        TorchModule(module="of_bad_syntax.Net").on_load()
 
 
 def test_arguments_that_do_not_fit_are_shown_with_those_that_would():
@@ -62,10 +97,27 @@ def test_arguments_that_do_not_fit_are_shown_with_those_that_would():
         node.state_dict()
 
 
-def test_options_that_the_optimizer_refuses_are_shown():
-    node = MLP(sizes=[4, 2], optimizer="SGD", optimizer_options={"betas": [0.9, 0.99]})
-    with pytest.raises(ValueError, match=r"SGD refuses lr=0\.001 and optimizer_options={'betas'"):
-        node.state_dict()
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"optimizer": {"name": "SGD", "momentum": -1}}, r"SGD refuses .*'momentum': -1.*Invalid"),
+        ({"scheduler": {"name": "OneCycleLR", "max_lr": 1}}, "OneCycleLR refuses .*total_steps"),
+        ({"scheduler": "StepLR"}, r"StepLR refuses {}: .*step_size"),
+    ],
+)
+def test_arguments_that_torch_refuses_are_refused_when_the_filter_is_loaded(config, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        MLP(sizes=[4, 2], **config).on_load()
+
+
+def test_autocast_is_refused_for_parameters_of_another_type():
+    with pytest.raises(ValueError, match=r"of type float32, and those of Sequential are torch\.fl"):
+        MLP(sizes=[4, 2], autocast="bfloat16", dtype="float64").on_load()
+
+
+def test_a_lazy_module_is_refused_with_what_to_use():
+    with pytest.raises(ValueError, match=r"LazyLinear: weight has no shape .*give the sizes"):
+        TorchModule(module="torch.nn.LazyLinear", args=[2]).on_load()
 
 
 @pytest.mark.parametrize(
@@ -102,6 +154,14 @@ def test_the_configuration_is_read_back_from_its_dump():
     for dump in (node.model_dump(), node.model_dump(by_alias=True)):
         assert MLP(**dump) == node
     assert "optimizer" in MLP.model_json_schema()["properties"]
+    assert "module" in TorchModule.model_json_schema()["properties"]
+
+
+def test_a_worker_lists_the_fields_by_the_names_that_configure_them():
+    with pytest.raises(
+        soma.RemoteError, match=r"unknown loss 'mze'.*its fields: loss, optimizer, lr"
+    ):
+        soma.connect("inline", filters={"net": ("torch.MLP", {"sizes": [4, 2], "loss": "mze"})})
 
 
 def test_making_a_filter_does_not_build_its_network():
@@ -113,9 +173,9 @@ def test_a_registered_name_loads_its_class(name, made):
     assert EntryPoint(name, REGISTERED[name], "soma.filters").load() is made
 
 
-def test_torch_is_not_imported_with_the_package():
+def test_torch_is_not_imported_with_the_package_or_its_plugin():
     code = (
-        "import sys, soma_filters_torch; print('torch' in sys.modules)\n"
+        "import sys, soma_filters_torch.adapting; print('torch' in sys.modules)\n"
         "import soma_filters_torch.filters; print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -35,3 +35,11 @@ class TestMLP(FilterConformance):
 class TestModule(TestMLP):
     def build(self):
         return TorchModule(module="torch.nn.Linear", args=[4, 2], seed=0)
+
+
+class TestObject(TestMLP):
+    transport = "inline"
+
+    def build(self):
+        torch.manual_seed(5)
+        return TorchModule(module=torch.nn.Sequential(torch.nn.Linear(4, 2)), seed=0)

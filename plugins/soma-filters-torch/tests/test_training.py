@@ -8,8 +8,6 @@ import torch
 from soma_filters_torch.filters import MLP, TorchModule
 from torch import nn
 
-from soma_core import progress
-
 
 def layers(*, dropout: float = 0.0) -> nn.Module:
     if dropout:
@@ -136,16 +134,6 @@ def test_training_works_where_autograd_is_off(data):
         state = MLP(sizes=[4, 2], seed=1).fit(data.x, data.y)
     wanted = MLP(sizes=[4, 2], seed=1).fit(data.x, data.y)
     np.testing.assert_array_equal(state["0.weight"], wanted["0.weight"])
-
-
-def test_each_epoch_is_reported(data):
-    reports = []
-    with progress.listening(reports.append):
-        MLP(sizes=[4, 2], epochs=2, batch_size=16).fit(data.x, data.y)
-    ends = [report for report in reports if report["batch"] == report["batches"]]
-    assert [report["epoch"] for report in ends] == [1, 2]
-    assert all(report["epochs"] == 2 and report["batches"] == 4 for report in ends)
-    assert all(isinstance(report["loss"], float) for report in ends)
 
 
 def test_buffers_are_part_of_the_state(data, send):
