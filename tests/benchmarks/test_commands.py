@@ -68,7 +68,7 @@ def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
 
 
 def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
-    pytest.importorskip("soma_cache")
+    pytest.importorskip("diskcache")
     printed = run("benchmarks.cache", "--rounds", 2, "--size", 1 << 20)
     for name in ("reading", "in the engine: a hit", "through stdio: x * 2, hit"):
         milliseconds, ratio = map(float, cells(printed, name))
@@ -77,7 +77,7 @@ def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
 
 
 def test_frames_by_the_codec_are_compared_with_pickles() -> None:
-    pytest.importorskip("soma_codecs_arrow")
+    pytest.importorskip("pyarrow")
     printed = run("benchmarks.tables", "--rounds", 1, "--size", 1 << 20)
     for kind in ("numbers", "texts", "categories"):
         assert all(float(cell) > 0 for cell in cells(printed, kind))

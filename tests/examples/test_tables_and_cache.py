@@ -26,7 +26,7 @@ def printed(script: str, **environment: str) -> str:
 
 
 def test_the_most_unusual_flowers_of_each_species_are_listed_the_farthest_first() -> None:
-    pytest.importorskip("soma_codecs_arrow")
+    pytest.importorskip("pyarrow")
     rows = re.findall(r"│ (\w+) +│ flower \d+ +│ (\d\.\d) +│", printed("unusual_flowers.py"))
     assert [species for species, _ in rows] == [
         species for species in ("setosa", "versicolor", "virginica") for _ in range(3)
@@ -37,7 +37,7 @@ def test_the_most_unusual_flowers_of_each_species_are_listed_the_farthest_first(
 
 
 def test_a_sweep_computes_what_no_sweep_before_it_has(tmp_path: Path) -> None:
-    pytest.importorskip("soma_cache")
+    pytest.importorskip("diskcache")
     said = printed("cached_sweep.py", SOMA_CACHE_DIR=str(tmp_path / "cache"))
     rows = re.findall(r"│ (\w[\w ]+?) +│ (\d+) +│ (\d+) +│ [\d.]+ +│", said)
     assert rows == [
