@@ -37,9 +37,9 @@ schemas: $(VENV)/.ready
 
 reference: $(VENV)/.ready
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.sklearn_estimators
 
 docs: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
@@ -47,7 +47,7 @@ $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[torch,plot,test]' $(addprefix --editable ,$(PLUGINS))
+		--editable '.[torch,plot,test,docs]' $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
 clean:

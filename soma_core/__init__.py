@@ -3,8 +3,15 @@
 Each name is imported when it is first used: a program that may need soma pays when it does.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError(
+        "soma runs on Linux and macOS; under Windows, run this program in WSL, or let it write "
+        "lines of JSON to a worker there: wsl python -m soma_transport_stdio"
+    )
 
 if TYPE_CHECKING:
     from soma_core.data_parallel import DataParallel, average_states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,7 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_core.errors import PluginConflict, PluginError, PluginLoadFailed, PluginNotFound
+from soma_core.errors import (
+    PluginApiMismatch,
+    PluginConflict,
+    PluginError,
+    PluginLoadFailed,
+    PluginNotFound,
+)
+from soma_core.hookspecs import API_VERSION
 from soma_core.transport import Transport
 
 __all__ = [
@@ -95,6 +103,7 @@ class Catalog:
             PluginNotFound: There is none; the message suggests close matches.
             PluginConflict: Several distributions claim the name.
             PluginLoadFailed: Importing it failed.
+            PluginApiMismatch: Its module states another API version.
         """
         claims = self._claims.get(name)
         if claims is None:
@@ -103,7 +112,7 @@ class Catalog:
             raise PluginConflict(self._conflict(name, claims))
         (entry_point,) = claims
         try:
-            return entry_point.load()
+            loaded = entry_point.load()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a module may call sys.exit when it is imported
@@ -113,6 +122,23 @@ class Catalog:
                 f"{entry_point.value}: {type(error).__name__}: {error}; reinstall {distribution} "
                 "or what it needs"
             ) from error
+        self._check_version(name, entry_point)
+        return loaded
+
+    def _check_version(self, name: str, entry_point: EntryPoint) -> None:
+        stated = getattr(sys.modules.get(entry_point.module), "SOMA_API_VERSION", API_VERSION)
+        if stated != API_VERSION:
+            raise PluginApiMismatch(
+                f"the {self.kind} {name!r} was built for version {stated!r} of soma's plugin "
+                f"interface, and this is {API_VERSION}: install a version of its distribution or "
+                f"of soma-core that fits the other; {self.origin(name)}"
+            )
+
+    def origin(self, name: str) -> str:
+        """Where a plugin comes from, to be added to what is wrong with it."""
+        entry_point = self._claims[name][0]
+        distribution, version = _distribution(entry_point)
+        return f"it is {entry_point.value} of {distribution} {version}"
 
     def failure(self, name: str) -> str | None:
         """Why a plugin cannot be loaded, or None if it can; imports it."""
@@ -131,7 +157,7 @@ class Catalog:
         return f"unknown {self.kind} {name!r}; {hint} (`soma {self.kind}s` lists them)"
 
     def _conflict(self, name: str, claims: Iterable[EntryPoint]) -> str:
-        owners = " and ".join(_distribution(entry_point)[0] for entry_point in claims)
+        owners = " and ".join(f"{_distribution(claim)[0]} ({claim.value})" for claim in claims)
         return f"{owners} both provide the {self.kind} {name!r}; uninstall one of them"
 
 
@@ -178,6 +204,20 @@ def _info(entry_point: EntryPoint, claims: Iterable[EntryPoint]) -> PluginInfo:
 class FilterCatalog(Catalog):
     """The registered filters, and how one is built from its configuration."""
 
+    def load(self, name: str) -> Any:
+        """Import the class of a filter, or the function that makes one.
+
+        Raises:
+            PluginError: It is not installed, ambiguous, broken, or cannot make a filter.
+        """
+        loaded = super().load(name)
+        if callable(loaded) and (not isinstance(loaded, type) or hasattr(loaded, "forward")):
+            return loaded
+        raise PluginLoadFailed(
+            f"the filter {name!r} is no class with a method forward(x, state), and no function "
+            f"that makes a filter: its entry point leads to {loaded!r}; {self.origin(name)}"
+        )
+
     def create(self, name: str, config: dict[str, Any]) -> Any:
         """Build a registered filter.
 
@@ -211,7 +251,7 @@ class TransportCatalog(Catalog):
             return loaded
         raise PluginLoadFailed(
             f"the transport {name!r} is not a subclass of soma_core.transport.Transport: "
-            f"its entry point leads to {loaded!r}"
+            f"its entry point leads to {loaded!r}; {self.origin(name)}"
         )
 
 

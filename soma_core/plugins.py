@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Mapping
@@ -13,13 +14,14 @@ import pluggy
 from soma_core import hookspecs
 from soma_core.codecs import Codec, check_codecs
 from soma_core.discovery import PLUGINS, Catalog
-from soma_core.errors import PluginApiMismatch, PluginError, PluginLoadFailed
+from soma_core.errors import PluginError, PluginLoadFailed
 from soma_core.protocol.added_types import Codecs
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.verbs import CommandSpec, check_commands
 
 __all__ = ["PluginSet", "installed_plugins", "known_codecs", "known_commands"]
 
+_HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
 _log = logging.getLogger("soma.plugins")
 
 
@@ -42,6 +44,7 @@ class PluginSet:
     """
 
     def __init__(self, catalog: Catalog, environment: Mapping[str, str]) -> None:
+        self._catalog = catalog
         self._manager = pluggy.PluginManager("soma")
         self._manager.add_hookspecs(hookspecs)
         self._manager.register(_Innermost(), "soma_core")
@@ -50,7 +53,7 @@ class PluginSet:
         self.codecs: list[Codec] = []
         for name in _wanted(catalog, environment):
             try:
-                self.register(name, catalog.load(name))
+                self.load(name)
             except PluginError as error:
                 if environment.get("SOMA_STRICT_PLUGINS"):
                     raise
@@ -62,24 +65,30 @@ class PluginSet:
         """Calls hooks: ``plugins.hook.soma_adapt(obj=obj)``."""
         return self._manager.hook
 
+    def load(self, name: str) -> None:
+        """Let an installed plugin take part.
+
+        Raises:
+            PluginError: It cannot be loaded, or does not fit; the message names its distribution.
+        """
+        plugin = self._catalog.load(name)
+        try:
+            self.register(name, plugin)
+        except PluginError as error:
+            told = f"{error}; {self._catalog.origin(name)}: mend it, or uninstall that"
+            raise type(error)(told) from error
+
     def register(self, name: str, plugin: Any) -> None:
         """Let a plugin take part.
 
         Raises:
-            PluginApiMismatch: It states another API version.
             PluginLoadFailed: It implements a hook that does not exist, or with other arguments,
                 or its ``soma_register_commands`` or ``soma_register_codecs`` failed.
             PluginConflict: It adds a command or a codec that exists.
         """
-        stated = getattr(plugin, "SOMA_API_VERSION", hookspecs.API_VERSION)
-        if stated != hookspecs.API_VERSION:
-            raise PluginApiMismatch(
-                f"the plugin {name!r} was built for version {stated} of soma's plugin interface, "
-                f"this is {hookspecs.API_VERSION}; install a version of one that fits the other"
-            )
         try:
             self._manager.register(plugin, name)
-            self._manager.check_pending()
+            self._check_spelling(plugin)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -96,6 +105,19 @@ class PluginSet:
             self._manager.unregister(name=name)
             raise
         self.commands += checked
+
+    def _check_spelling(self, plugin: Any) -> None:
+        """Refuse a function that is marked as a hook and has the name of none."""
+        unknown = [
+            caller.name
+            for caller in self._manager.get_hookcallers(plugin) or ()
+            if not caller.has_spec()
+            and not all(hook.optionalhook for hook in caller.get_hookimpls())
+        ]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], _HOOKS, n=1, cutoff=0.75)
+            meant = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(_HOOKS)}"
+            raise ValueError(f"there is no hook {unknown[0]}; {meant}")
 
     def _returned(self, name: str, hook_name: str) -> Any:
         """What one plugin's implementation of a hook without arguments returns; else nothing."""

@@ -174,7 +174,7 @@ def _options(name: str, transport_class: type[Transport], options: dict[str, Any
     if unknown:
         raise TypeError(
             f"the transport {name!r} has no option {', '.join(unknown)}; its options: "
-            f"{', '.join(known)}"
+            f"{', '.join(known)}; {installed_transports().origin(name)}"
         )
     try:
         return transport_class.Options(**options)

@@ -136,3 +136,10 @@ def test_the_core_imports_no_transport_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_an_import_under_windows_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    code = compile(inspect.getsource(soma_core), "soma_core", "exec")
+    with pytest.raises(ImportError, match="soma runs on Linux and macOS"):
+        exec(code, {"__name__": "soma_core"})

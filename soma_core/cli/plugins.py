@@ -132,7 +132,7 @@ def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
         return PluginReport(catalog.group, info, failure)
     alone = PluginSet(catalog, {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"})
     try:
-        alone.register(info.name, catalog.load(info.name))
+        alone.load(info.name)
     except PluginError as error:
         return PluginReport(catalog.group, info, str(error))
     commands = tuple(spec.verb for spec in alone.commands)

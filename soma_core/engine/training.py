@@ -73,8 +73,9 @@ def fit_batches(
 ) -> BatchedOutcome:
     """Fit a chain batch by batch, over epochs.
 
-    A node with ``partial_fit(x, y, state)`` accumulates; another is fitted anew on each batch,
-    and its last state stands. One whose stream mode is ``Barrier`` is fitted once, before the
+    A node with ``partial_fit(x, y, state)`` accumulates, from what its ``initial_state(y)`` makes
+    of all the targets, if it has that method; another is fitted anew on each batch, and its last
+    state stands. One whose stream mode is ``Barrier`` is fitted once, before the
     first epoch, on all the data; what comes before it in the chain is fitted by then, too.
 
     Args:
@@ -88,7 +89,7 @@ def fit_batches(
     """
     order = np.random.default_rng(seed) if shuffle else None
     outcome = BatchedOutcome()
-    fit = _BatchFit()
+    fit = _BatchFit(batches.y)
     _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
         mean = _MeanLoss()
@@ -145,11 +146,15 @@ class _MeanLoss:
 class _BatchFit:
     """Fits one node on one batch, going on from the last batch where the node can.
 
+    Args:
+        y: The targets of all batches.
+
     Attributes:
         finished: The nodes that are fitted no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, y: Any) -> None:
+        self._y = y
         self._states: dict[str, Any] = {}
         self.finished: set[str] = set()
 
@@ -158,9 +163,16 @@ class _BatchFit:
             return node.state
         if not callable(getattr(node.obj, "partial_fit", None)):
             return node.fit(x, y, lengths)
-        state = node.partial_fit(x, y, self._states.get(node.node_id, {}), lengths)
+        state = node.partial_fit(x, y, self._reached(node), lengths)
         self._states[node.node_id] = state
         return state
+
+    def _reached(self, node: Node) -> Any:
+        """The state after the last batch; before the first, what the node makes of all targets."""
+        if node.node_id in self._states:
+            return self._states[node.node_id]
+        begin = getattr(node.obj, "initial_state", None)
+        return node.call(begin, self._y) if callable(begin) else {}
 
 
 def _fit_barriers(chain: Chain, batches: Batches, fit: _BatchFit) -> None:

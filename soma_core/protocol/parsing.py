@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Union
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -38,6 +39,14 @@ class Envelope:
         )
 
 
+@cache
+def _adapter(models: tuple[type[Command], ...]) -> TypeAdapter[Any]:
+    """One for all engines of a process: it takes long to build, which the first message does."""
+    union: Any = Union[models]  # noqa: UP007 - of a sequence known at run time
+    tagged: Any = Annotated[union, Field(discriminator="cmd")]
+    return TypeAdapter(tagged, config=ConfigDict(defer_build=True))
+
+
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -51,9 +60,7 @@ class CommandParser:
 
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
         self.models = {verb_of(model): model for model in models}
-        union: Any = Union[tuple(models)]  # noqa: UP007 - of a sequence known at run time
-        tagged: Any = Annotated[union, Field(discriminator="cmd")]
-        self.adapter: TypeAdapter[Any] = TypeAdapter(tagged, config=ConfigDict(defer_build=True))
+        self.adapter = _adapter(tuple(models))
 
     def parse(self, text: bytes, decoder: Decoder | None) -> Command:
         """Validate one message.

@@ -88,3 +88,10 @@ def test_cold_starts_are_compared_with_imports() -> None:
     for name in ("stdio, connect to first reply", "socket, connect to first reply"):
         assert "times python -c 'import numpy'" in cells(printed, name)[1]
     assert "times python -c 'import pydantic, numpy'" in cells(printed, "import soma_core")[1]
+
+
+def test_what_plugins_cost_a_start_is_compared_with_having_none() -> None:
+    printed = run("benchmarks.plugins", "--rounds", 1, "--count", 3)
+    assert cells(printed, "no plugins")[1] == ""
+    for name in ("3 plugins", "3 plugins with hooks"):
+        assert re.fullmatch(r"[+-][\d.]+ ms", cells(printed, name)[1])

@@ -1,12 +1,10 @@
-"""soma new: what it writes is installed, listed, tested and used by a stranger."""
+"""soma new: names, and what is written. tests/packaging installs it, tests it and uses it."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -94,80 +92,6 @@ def test_what_to_do_next_can_be_run_by_a_shell(soma, tmp_path):
         "pytest",
         "soma filters",
     ]
-
-
-class Stranger:
-    """Somebody with an environment of their own, in which soma and what it needs are found."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("PYTHON", "COVERAGE", "COV_CORE"))
-        } | {"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
-        self.run(sys.executable, "-m", "venv", "--without-pip", home / "venv")
-        self.python = home / "venv" / "bin" / "python"
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        site = home / "venv" / "lib" / version / "site-packages"
-        (site / "soma.pth").write_text(f"{ROOT}\n{sysconfig.get_path('purelib')}\n")
-
-    def run(self, *command: object, cwd: Path | None = None) -> str:
-        done = subprocess.run(
-            [str(part) for part in command],
-            capture_output=True,
-            text=True,
-            timeout=110,
-            cwd=cwd or self.home,
-            env=self.environment,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def soma(self, *arguments: object) -> str:
-        return self.run(self.python, "-P", "-m", "soma_core.cli", *arguments)
-
-    def install(self, folder: Path) -> None:
-        offline = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet"]
-        self.run(*pip, "--no-deps", *offline, "--disable-pip-version-check", folder)
-
-    def test(self, folder: Path) -> str:
-        return self.run(self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
-
-
-@pytest.fixture
-def stranger(tmp_path) -> Stranger:
-    return Stranger(tmp_path)
-
-
-USE = """
-import numpy as np
-import soma_core as soma
-with soma.connect("stdio", filters={"node": ("acme.RobustScaler", {"scale": 2.0})}) as worker:
-    worker.fit("node", np.arange(4.0).reshape(2, 2))
-    print(worker.forward("node", np.ones((1, 2))).tolist())
-"""
-
-
-def test_a_new_filter_is_installed_listed_tested_and_loaded_by_name(stranger, tmp_path):
-    stranger.soma("new", "filter", "acme.RobustScaler")
-    folder = tmp_path / "acme-robust-scaler"
-    stranger.install(folder)
-    assert "acme_robust_scaler.filters:RobustScaler" in stranger.soma("filters", "acme")
-    assert " ok" in stranger.soma("plugins", "acme.RobustScaler")
-    assert stranger.run(stranger.python, "-P", "-c", USE) == "[[0.0, -2.0]]\n"
-    assert " passed" in stranger.test(folder)
-
-
-def test_a_new_transport_is_installed_listed_tested_and_used(stranger, tmp_path):
-    stranger.soma("new", "transport", "carrier-pigeon")
-    folder = tmp_path / "soma-transport-carrier-pigeon"
-    stranger.install(folder)
-    assert "CarrierPigeonTransport" in stranger.soma("transports", "pigeon")
-    use = "import soma_core as soma\nwith soma.connect('carrier-pigeon') as w: w.ping()"
-    stranger.run(stranger.python, "-P", "-W", "error", "-c", use)
-    assert " passed" in stranger.test(folder)
 
 
 @pytest.mark.parametrize("what", [("filter", "acme.RobustScaler"), ("transport", "pigeon")])

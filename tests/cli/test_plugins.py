@@ -80,7 +80,7 @@ def test_plugins_that_work_are_ok(soma):
 
 def test_a_broken_plugin_is_told_with_its_reason_and_does_not_hide_the_others(soma, install):
     install("acme", "soma.filters", **{"acme.Median": "acme_is_not_there:Median"})
-    install("bolt", "soma.filters", **{"bolt.Json": "json:JSONEncoder"})
+    install("bolt", "soma.filters", **{"bolt.Json": "json:loads"})
     result = soma("plugins", "*t.*n", "--json")
     assert result.exit_code == 0
     assert [row["status"] for row in json.loads(result.stdout)] == ["ok"]

@@ -251,7 +251,12 @@ def test_training_by_gradients_has_a_loss_for_each_epoch(place, step, epochs):
 
 
 @pytest.mark.parametrize(
-    ("example", "output"), [("iris", "iris.csv"), ("iris-network", "iris-network.npy")]
+    ("example", "output"),
+    [
+        ("iris", "iris.csv"),
+        ("iris-network", "iris-network.npy"),
+        ("iris-forest", "iris-forest.csv"),
+    ],
 )
 def test_the_examples_learn_to_tell_the_flowers(soma, tmp_path, example, output):
     pytest.importorskip("soma_filters_sklearn")

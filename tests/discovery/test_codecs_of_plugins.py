@@ -239,6 +239,9 @@ class Installed:
     def load(self, name: str) -> Any:
         return self.plugins[name]
 
+    def origin(self, name: str) -> str:
+        return f"it is {name}"
+
 
 def module(outcome: Any) -> types.SimpleNamespace:
     @soma.hookimpl

@@ -61,6 +61,9 @@ class Installed:
     def load(self, name: str) -> Any:
         return self.plugins[name]
 
+    def origin(self, name: str) -> str:
+        return f"it is {name}"
+
 
 def plugins_with(**returned: Any) -> PluginSet:
     """Plugins whose hook returns, or raises, what is given."""

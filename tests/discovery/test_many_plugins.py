@@ -11,23 +11,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.plugins import install
+
 FIFTY = 50
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A directory with 50 distributions, whose filters and transports fail when imported."""
-    for number in range(FIFTY):
-        folder = tmp_path / f"acme_{number}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: acme-{number}\nVersion: 1.0\n"
-        )
-        (folder / "entry_points.txt").write_text(
-            f"[soma.filters]\nacme{number}.Thing = acme_{number}:Thing\n"
-            f"[soma.transports]\nacme{number} = acme_{number}:Wire\n"
-        )
-        (tmp_path / f"acme_{number}.py").write_text("raise AssertionError('it was imported')\n")
+    install(tmp_path, FIFTY, "raise AssertionError('it was imported')")
     return tmp_path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -35,6 +37,8 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_pat
         timeout=100,
     )
     assert ran.returncode == 0, ran.stderr
+    for shown in blocks(page, "text"):
+        assert shown in ran.stdout
 
 
 def test_the_ten_lines_of_the_readme_print_what_they_say(tmp_path: Path) -> None:
@@ -52,6 +56,18 @@ def test_the_shell_line_of_the_readme_gets_one_reply_for_each_message() -> None:
     command = line.replace("python -m", f"{sys.executable} -m")
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert [reply[:11] for reply in ran.stdout.splitlines()] == ['{"ok":true,', '{"ok":true,']
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("soma_filters_sklearn") is None,
+    reason="the page has soma-filters-sklearn installed",
+)
+def test_the_messages_of_the_page_on_other_languages_are_all_understood() -> None:
+    (messages,) = blocks(ROOT / "docs" / "other-languages.md", "json")
+    command = [sys.executable, "-P", "-m", "soma_transport_stdio"]
+    ran = subprocess.run(command, input=messages, capture_output=True, text=True, timeout=60)
+    replies = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [reply["ok"] for reply in replies] == [True] * messages.count("\n")
 
 
 def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
@@ -77,8 +93,14 @@ def test_the_page_of_errors_has_a_remedy_for_every_error_and_every_code() -> Non
     assert sorted(rows) == sorted((errors - bases) | {code.value for code in soma.ErrorCode})
 
 
-def test_every_claim_on_performance_and_faults_names_something_that_can_be_run() -> None:
+def test_every_claim_of_the_comparison_has_a_source_or_something_that_can_be_run() -> None:
     text = (ROOT / "docs" / "comparison.md").read_text()
-    for path in re.findall(r"`pytest ([\w/]+)`", text):
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "|---" not in line]
+    claims = [*rows[1:], *re.findall(r"^- .*(?:\n  .*)*", text, re.MULTILINE)]
+    assert len(claims) > 12
+    pointing = re.compile(r"\]\((https://|[\w-]+\.md)|`(pytest|python -m) [\w./]+`|run below")
+    assert [claim for claim in claims if not pointing.search(claim)] == []
+    for path in re.findall(r"`pytest ([\w/.]+)`", text):
         assert (ROOT / path).exists(), path
-    assert (ROOT / "benchmarks" / "__main__.py").exists()
+    for module in re.findall(r"`python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module

@@ -44,6 +44,19 @@ class Sum:
         return [state["sum"]] * len(x)
 
 
+class Share(Sum):
+    def initial_state(self, y: Any) -> Any:
+        return {"sum": -100, "of": len(y)}
+
+    def partial_fit(self, x: Any, y: Any, state: Any) -> Any:
+        return {"sum": state["sum"] + sum(x), "of": state["of"]}
+
+
+class Confused(Sum):
+    def initial_state(self, y: Any) -> Any:
+        raise ValueError(f"no targets: {y}")
+
+
 def rows_of(host: Any, **fields: Any) -> tuple[Rows, dict[str, Any]]:
     rows = Rows()
     host.put(a=rows)
@@ -211,6 +224,21 @@ def test_partial_fit_accumulates_over_batches_and_epochs_from_an_empty_state(hos
         reply = host.ask("BATCHED_FIT", node_ids=["a"], data=[1, 2, 3], batch_size=2, epochs=2)
         assert reply["states"] == {"a": {"sum": 12, "calls": 4}}
     assert reply["result"] == [12]
+
+
+def test_the_state_before_the_first_batch_may_be_made_of_all_the_targets(host: Any) -> None:
+    host.put(a=Share())
+    command = {"data": [1, 2, 3], "y": [7, 8, 9], "batch_size": 2, "epochs": 2}
+    reply = host.ask("BATCHED_FIT", node_ids=["a"], **command)
+    assert reply["states"] == {"a": {"sum": -88, "of": 3}}
+
+
+def test_a_state_before_the_first_batch_that_cannot_be_made_is_told(
+    host: Any, refused: Any
+) -> None:
+    host.put(a=Confused())
+    with pytest.raises(refused, match="no targets: None"):
+        host.ask("BATCHED_FIT", node_ids=["a"], data=[1])
 
 
 def test_a_chain_passes_batches_on_and_returns_every_state(host: Any) -> None:

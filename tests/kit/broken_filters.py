@@ -8,10 +8,12 @@ import random
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from pydantic import ConfigDict, PrivateAttr
 
 import soma_core as soma
 from soma_core.testing import FilterConformance
+from soma_core.testing.filters import HashOf
 
 COUNTER = itertools.count()
 
@@ -28,9 +30,20 @@ class Good(soma.Filter):
         return (x - state["mean"]) * 2.0
 
 
+@pytest.fixture(scope="module")
+def one_worker():
+    with soma.connect("stdio", timeout=60.0, filters={"hash": HashOf()}) as worker:
+        yield worker
+
+
 class Suite(FilterConformance):
     filter: ClassVar[type[soma.Filter]]
     breaks: ClassVar[str]
+
+    @pytest.fixture
+    def worker(self, one_worker):
+        """One for all of them, since a start takes longer than all else."""
+        return one_worker
 
     def build(self):
         return self.filter(factor=3.0)

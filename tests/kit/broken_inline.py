@@ -16,6 +16,7 @@ from soma_core.testing import Capability, TransportConformance
 from soma_core.transport import Channel, Dialect, Message, TransportOptions
 
 REASON = "the engine is in this process"
+SHORT = 4.0  # seconds, for those who are found out by waiting
 
 
 class Wrapped(Channel):
@@ -194,6 +195,7 @@ class TestAnswersLinesWithFrames(Inline):
 
 class TestWaitsForEver(Inline):
     breaks = "timeouts.receive"
+    patience = SHORT
 
     class channel(Wrapped):  # noqa: N801
         def receive(self, timeout=None):
@@ -268,6 +270,7 @@ class NeverEnds(Broken):
 
 class TestNeverEnds(Inline):
     breaks = "contract.poll"
+    patience = SHORT
     transport = NeverEnds
 
 
@@ -304,6 +307,7 @@ class LeavesDescriptors(Broken):
 
 class TestLeavesDescriptors(Inline):
     breaks = "leaks.descriptors"
+    patience = SHORT
     transport = LeavesDescriptors
 
 
@@ -318,6 +322,7 @@ class LeavesProcesses(Broken):
 
 class TestLeavesProcesses(Inline):
     breaks = "leaks.processes"
+    patience = SHORT
     transport = LeavesProcesses
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from typing import Any, ClassVar
@@ -11,8 +12,8 @@ from soma_core.testing import TransportConformance
 from soma_core.transport import ExitStatus, Message
 from soma_transport_stdio import StdioTransport
 
-from ..support import wait_until
-from .broken_inline import Wrapped
+from ..support import is_running, wait_until
+from .broken_inline import SHORT, Wrapped, is_event
 
 DAEMON = """
 import os, soma_transport_stdio.__main__ as daemon
@@ -27,6 +28,7 @@ class Process(TransportConformance):
     channel: ClassVar[type[Wrapped]] = Wrapped
     change = ""
     breaks: ClassVar[str]
+    with_it: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -63,6 +65,7 @@ daemon._take_the_wire = take
 
 class TestReadsItsOwnWire(Process):
     breaks = "hygiene.stdin"
+    patience = SHORT
     change = """
 def take():
     wire = os.dup(1)
@@ -97,17 +100,31 @@ StreamChannel.receive = receive_at_home
 """
 
 
+class Left(Wrapped):
+    """A channel that can tell its own end from that of the engine."""
+
+    left = False
+
+    def close(self):
+        self.left = True
+        self.inner.close()
+
+    def ended(self):
+        """How the engine did, which is gone before it can be reaped; None if it did not."""
+        return None if self.left else wait_until(self.transport.poll).signal_name
+
+
 class TestTellsADeathLate(Process):
     breaks = "death.during-call"
+    patience = SHORT
 
-    class channel(Wrapped):  # noqa: N801
+    class channel(Left):  # noqa: N801
         def receive(self, timeout=None):
             try:
                 return self.inner.receive(timeout)
             except ChannelClosed:
-                status = wait_until(self.transport.poll)  # it is gone before it can be reaped
-                if status.signal is not None:
-                    threading.Event().wait(4.0)
+                if self.ended() is not None:
+                    threading.Event().wait(1.0)
                 raise
 
 
@@ -124,6 +141,7 @@ class TestTakesHalfAReplyForAWholeOne(Process):
 
 class TestSwallowsABrokenSend(Process):
     breaks = "death.mid-request"
+    patience = SHORT
 
     class channel(Wrapped):  # noqa: N801
         swallowed = False
@@ -177,6 +195,81 @@ class TestClosesWhenItSuits(Process):
                 self.inner.close()
 
 
+class TestStartsAnotherEngineUnasked(Process):
+    breaks = "death.idle"
+
+    class channel(Wrapped):  # noqa: N801
+        waiting = 0
+
+        def send(self, message, timeout=None):
+            if not (self.closed or self.waiting or is_running(self.transport._process.pid)):
+                self.transport.stop(0.0)
+                self.inner = self.transport.start().inner
+            self.waiting += 1
+            self.inner.send(message, timeout)
+
+        def receive(self, timeout=None):
+            message = self.inner.receive(timeout)
+            self.waiting -= not is_event(message)
+            return message
+
+
+class TestTakesATerminationForASuccess(Process):
+    breaks = "faults.all"
+
+    class channel(Left):  # noqa: N801
+        def receive(self, timeout=None):
+            try:
+                return self.inner.receive(timeout)
+            except ChannelClosed:
+                if self.ended() == "SIGTERM":
+                    return Message(b'{"ok":true,"result":null}')
+                raise
+
+
+class CannotInterrupt(Broken):
+    def interrupt(self):
+        if self._process is not None and self._process.poll() is None:
+            raise NotImplementedError("there are no signals here")
+
+
+class TestCannotInterrupt(Process):
+    breaks = "timeouts.deadline"
+    with_it = frozenset({"interrupts.survive", "faults.all"})
+    transport = CannotInterrupt
+
+
+class LeavesTheEngine(Broken):
+    change = """
+main = daemon.main
+def linger():
+    import soma_core.process, time
+    soma_core.process.exit_now = lambda: time.sleep(600)
+    main()
+daemon.main = linger
+"""
+    left: ClassVar[list[Any]] = []
+
+    def stop(self, grace):
+        if self._channel is None:
+            return None
+        self._channel.close()
+        self.left.append(self._process)
+        atexit.register(self._process.stop, 0.0)
+        return ExitStatus()
+
+    def poll(self):
+        stopped = self._channel is not None and self._channel.closed
+        return ExitStatus() if stopped else super().poll()
+
+
+class TestLeavesTheEngineBehind(Process):
+    breaks = "close.ends-engine"
+    with_it = frozenset({"close.ends-stuck-engine", "leaks.processes", "leaks.descriptors"})
+    patience = SHORT
+    transport = LeavesTheEngine
+
+
 class KeepsTheStatus(Broken):
     def poll(self):
         return None if super().poll() is None else ExitStatus()
@@ -224,6 +317,7 @@ class StopsPolitely(Broken):
 
 class TestStopsPolitely(Process):
     breaks = "close.ends-stuck-engine"
+    patience = SHORT
     transport = StopsPolitely
 
 

@@ -1,4 +1,4 @@
-"""What breaks one clause fails the test of that clause, and no other.
+"""What breaks one clause fails the test of that clause, and no other but what goes with it.
 
 Those that start processes run that test alone, and every clause with
 ``pytest tests/kit/test_broken.py --all-faults``.
@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from soma_core.testing.clauses import clause_of
+from soma_core.testing.clauses import FILTER_CLAUSES, TRANSPORT_CLAUSES, clause_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -58,9 +58,17 @@ def failures(module: str, report: Path, *, whole: bool) -> dict[str, set[str]]:
     return failed
 
 
+def test_every_clause_is_broken_by_something():
+    broken = {suite.breaks for module in MODULES for suite in suites(module).values()}
+    assert sorted(broken) == sorted(TRANSPORT_CLAUSES | FILTER_CLAUSES)
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("module", MODULES)
 def test_each_fails_the_clause_that_it_breaks_and_no_other(module, tmp_path, request):
     whole = module not in SLOW or request.config.getoption("--all-faults")
-    meant = {name: {suite.breaks} for name, suite in suites(module).items()}
+    meant = {
+        name: {suite.breaks, *(getattr(suite, "with_it", ()) if whole else ())}
+        for name, suite in suites(module).items()
+    }
     assert failures(module, tmp_path / "report.xml", whole=whole) == meant

@@ -1,4 +1,4 @@
-"""The wheels, installed into a fresh environment without torch, sklearn or this repository."""
+"""The wheels, and what ``soma new`` writes, in a fresh environment without this repository."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from ..support import short_directory, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ["soma-cache", "soma-codecs-arrow", "soma-filters-sklearn", "soma-filters-torch"]
+NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}
+FOLDERS = {"filter": "acme-robust-scaler", "transport": "soma-transport-carrier-pigeon"}
+
+pytestmark = pytest.mark.timeout(600)  # the first one builds and installs for all
 
 
 def run(*command: object, **options) -> str:
     options.setdefault("env", clean_environment())
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=110, **options
+        [str(part) for part in command], capture_output=True, text=True, timeout=300, **options
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -36,7 +40,7 @@ def clean_environment(**added: str) -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith(("PYTHON", "COVERAGE", "COV_CORE"))
     }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "COLUMNS": "200", **added}
+    return {**kept, "NO_COLOR": "1", "COLUMNS": "200", **added}
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +52,35 @@ def built(tmp_path_factory, worker_id) -> Path:
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "done").exists():
-            _build(directory / "wheels")
-            _install(directory / "environment", _by_distribution(directory / "wheels"))
+            _make(directory)
             (directory / "done").touch()
     return directory
 
 
-def _build(out: Path) -> None:
+def _make(directory: Path) -> None:
+    programs = directory / "environment" / "bin"
+    _build(directory / "wheels", ROOT, *(ROOT / "plugins" / plugin for plugin in PLUGINS))
+    wheels = _by_distribution(directory / "wheels")
+    run(sys.executable, "-m", "venv", "--without-pip", programs.parent)
+    _install(programs, wheels["soma-core"], "pytest")
+    for kind, name in NEW.items():
+        run(programs / "soma", "new", kind, name, cwd=directory)
+    _write_the_command(directory / "acme-commands")
+    written = [*FOLDERS.values(), "acme-commands"]
+    _build(directory / "new", *(directory / folder for folder in written))
+    plugins = [wheels[plugin] for plugin in PLUGINS]
+    _install(programs, "--no-deps", *plugins, *(directory / "new").iterdir())
+
+
+def _write_the_command(folder: Path) -> None:
+    """The distribution that the page on commands shows."""
+    folder.mkdir()
+    (folder / "acme_commands.py").write_text(page_blocks("write-a-command.md", "python")[0])
+    (folder / "pyproject.toml").write_text(page_blocks("write-a-command.md", "toml")[0])
+
+
+def _build(out: Path, *sources: Path) -> None:
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    sources = [ROOT, *(ROOT / "plugins" / plugin for plugin in PLUGINS)]
     run(sys.executable, "-m", "pip", "wheel", "-q", *isolation, "--no-deps", "-w", out, *sources)
 
 
@@ -64,12 +88,10 @@ def _by_distribution(directory: Path) -> dict[str, Path]:
     return {wheel.name.partition("-")[0].replace("_", "-"): wheel for wheel in directory.iterdir()}
 
 
-def _install(environment: Path, wheels: dict[str, Path]) -> None:
-    run(sys.executable, "-m", "venv", environment)
-    install = [environment / "bin" / "python", "-m", "pip", "install", "-q"]
-    run(*install, "--disable-pip-version-check", wheels["soma-core"], "pytest")
-    plugins = [wheels[plugin] for plugin in PLUGINS]
-    run(*install, "--disable-pip-version-check", "--no-deps", *plugins)
+def _install(programs: Path, *what: object) -> None:
+    """Without compiling what nobody imports; what is imported is compiled once, by whoever does."""
+    pip = [sys.executable, "-m", "pip", "--python", programs / "python"]
+    run(*pip, "install", "-q", "--no-compile", "--disable-pip-version-check", *what)
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +194,37 @@ def test_the_filters_are_listed(installed, tmp_path):
         assert name in shown, shown
 
 
-def test_plugins_are_begun_from_the_templates_of_the_wheel(installed, tmp_path):
-    run(installed / "soma", "new", "filter", "acme.Median", cwd=tmp_path)
-    run(installed / "soma", "new", "transport", "pigeon", cwd=tmp_path)
-    assert (tmp_path / "acme-median" / "src" / "acme_median" / "py.typed").exists()
-    assert (tmp_path / "soma-transport-pigeon" / "pyproject.toml").exists()
+USE = """
+import sys, numpy as np, soma_core as soma
+with soma.connect(sys.argv[1], filters={"node": ("acme.RobustScaler", {"scale": 2.0})}) as worker:
+    worker.fit("node", np.arange(4.0).reshape(2, 2))
+    print(worker.forward("node", np.ones((1, 2))).tolist())
+"""
+
+
+@pytest.mark.parametrize("transport", ["inline", "stdio", "carrier-pigeon"])
+def test_a_new_filter_is_loaded_by_its_name_over_transports_also_a_new_one(
+    installed, tmp_path, transport
+):
+    shown = run(installed / "python", "-P", "-W", "error", "-c", USE, transport, cwd=tmp_path)
+    assert shown == "[[0.0, -2.0]]\n"
+
+
+def test_what_is_new_is_listed_and_works(installed, tmp_path):
+    for group, name in (("filters", "acme.RobustScaler"), ("transports", "carrier-pigeon")):
+        assert name in run(installed / "soma", group, name, cwd=tmp_path)
+        assert " ok" in run(installed / "soma", "plugins", name, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_what_is_new_passes_its_tests_at_once_and_the_kit_in_a_few_lines(installed, built, kind):
+    folder = built / FOLDERS[kind]
+    suite = (folder / "tests" / "test_conformance.py").read_text()
+    code = [line for line in suite.splitlines() if line and not line.startswith('"""')]
+    assert len(code) < 10
+    shown = run(installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    assert " passed" in shown
+    assert "skipped" not in shown
 
 
 HOST = """
@@ -253,6 +301,27 @@ def test_a_filter_of_a_plugin_runs(installed, host):
 def page_blocks(page: str, language: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_command_of_the_page_is_called_from_a_host_and_known_to_the_shell(installed, tmp_path):
+    """As the page shows it, in the environment in which the page had it installed."""
+    double = page_blocks("write-a-command.md", "python")[1]
+    script = [
+        "import numpy as np\nimport soma_core as soma\nx = np.arange(4.0)",
+        re.search(r"^class Double.*?(?=\n\n\n)", double, re.MULTILINE | re.DOTALL)[0],
+        *page_blocks("write-a-command.md", "py"),
+    ]
+    shown = run(installed / "python", "-P", "-c", "\n".join(script), cwd=tmp_path)
+    assert shown == "{'error': 1.5, 'count': 4}\n"
+    (lines,) = [text for text in page_blocks("write-a-command.md", "console") if "printf" in text]
+    environment = clean_environment(PATH=f"{installed}:{os.environ['PATH']}")
+    told = subprocess.run(
+        ["bash", "-c", lines], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    reply, schema, validated = told.stdout.splitlines()[:3]
+    assert '"code":"unknown_node"' in reply
+    assert '"const": "EVALUATE"' in schema
+    assert "EVALUATE: node_id: input should be a valid string, got 3" in validated
 
 
 @pytest.mark.parametrize(

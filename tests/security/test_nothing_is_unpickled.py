@@ -22,6 +22,7 @@ filters = {
     "linear": ("watched.Linear", {}),
     "scale": ("sklearn.StandardScaler", {}),
     "classify": ("sklearn.LogisticRegression", {}),
+    "forest": ("sklearn.RandomForestClassifier", {"n_estimators": 3}),
     "net": ("torch.MLP", {"sizes": [4, 8, 2], "epochs": 2}),
 }
 kinds = [
@@ -40,6 +41,7 @@ with connect(pickle="never", filters=filters) as worker:
     worker.forward("scale", x)
     worker.fit("classify", x, labels)
     worker.forward("classify", x)
+    worker.forward("forest", x, worker.fit("forest", x, labels))
     worker.fit("net", x, y, progress=reports.append)
     worker.composite_forward(["scale", "net"], x)
     worker.composite_fit(["scale", "classify"], x, labels, progress=reports.append)

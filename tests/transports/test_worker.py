@@ -14,6 +14,7 @@ import torch
 
 import soma_core as soma
 from soma_core import ErrorCode, FilterKind, RemoteError
+from soma_core.acceptance import check_filter
 
 from ..support import filters as f
 from ..support import wait_until
@@ -87,11 +88,11 @@ def test_what_is_no_filter_is_refused_with_advice(warm, filter_like, message):
         warm.load({"node": filter_like})
 
 
-def test_an_estimator_without_forward_names_the_plugin(warm):
+def test_an_estimator_that_no_plugin_wraps_names_the_one_that_would():
     from sklearn.preprocessing import StandardScaler
 
     with pytest.raises(TypeError, match=r'soma-filters-sklearn.*"sklearn\.StandardScaler"'):
-        warm.load({"node": StandardScaler()})
+        check_filter("node", StandardScaler())
 
 
 def test_an_unknown_registered_filter_suggests_or_lists(warm):

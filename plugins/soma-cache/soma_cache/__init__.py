@@ -12,7 +12,9 @@ from typing import Any
 
 from soma_cache.settings import settings_from
 
-__all__ = ["installed", "plugin_for"]
+__all__ = ["SOMA_API_VERSION", "installed", "plugin_for"]
+
+SOMA_API_VERSION = 1
 
 
 def plugin_for(environment: Mapping[str, str]) -> Any:

@@ -26,8 +26,6 @@ class Caching:
         settings: Where, and how many.
     """
 
-    SOMA_API_VERSION = 1
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._counts = {"hits": 0, "misses": 0, "skipped": 0}

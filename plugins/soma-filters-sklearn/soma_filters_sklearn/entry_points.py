@@ -14,30 +14,55 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from soma_filters_sklearn.parameters import check_parameters, signature_of
+__all__ = [
+    "LEFT_OUT",
+    "find_estimators",
+    "list_estimators",
+    "render_catalogue",
+    "render_table",
+]
 
-__all__ = ["find_estimators", "render_catalogue", "render_table"]
+
+_ANY = '"sklearn.Estimator" = "soma_filters_sklearn.any_estimator:Estimator"'
+
+LEFT_OUT = {
+    "FrozenEstimator": (
+        "its one parameter is a fitted estimator, and a configuration is plain data; load that "
+        "estimator by its own name, with its state, or hand the fitted object to `filters=`"
+    ),
+    "SpectralBiclustering": (
+        "it orders the rows and columns of one matrix and answers nothing about other data"
+    ),
+    "SpectralCoclustering": (
+        "it orders the rows and columns of one matrix and answers nothing about other data"
+    ),
+}
+"""The estimators that are no filters, and why."""
 
 
 def find_estimators() -> dict[str, tuple[str, ...]]:
-    """The estimators of the installed scikit-learn that can be filters, by public module.
-
-    These are the ones with ``transform`` or ``predict`` that can be made without arguments;
-    an estimator that wraps another one and cannot do without it is not among them.
-    """
+    """The estimators of the installed scikit-learn that are filters, by public module."""
     found: dict[str, list[str]] = {}
+    for name, estimator_class in list_estimators():
+        if name not in LEFT_OUT:
+            found.setdefault(_public_module(estimator_class), []).append(name)
+    return {module: tuple(sorted(found[module])) for module in sorted(found)}
+
+
+def list_estimators() -> list[tuple[str, Any]]:
+    """All that scikit-learn lists, by name."""
+    from sklearn.utils import all_estimators
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # looking at everything, one meets what is deprecated
-        for name, estimator_class in _all_estimators():
-            if _can_be_filter(estimator_class):
-                found.setdefault(_public_module(estimator_class), []).append(name)
-    return {module: tuple(sorted(found[module])) for module in sorted(found)}
+        return list(all_estimators())
 
 
 def render_table(estimators: dict[str, tuple[str, ...]]) -> str:
     """The ``[project.entry-points."soma.filters"]`` table of ``pyproject.toml``."""
     names = sorted(name for names in estimators.values() for name in names)
     rows = [f'"sklearn.{name}" = "soma_filters_sklearn.estimators:{name}"' for name in names]
+    rows.append(_ANY)
     return "\n".join(['[project.entry-points."soma.filters"]', *rows]) + "\n"
 
 
@@ -66,28 +91,6 @@ def _catalogue_entry(module: str, names: list[str]) -> Iterator[str]:
     yield f'    "{module}": (\n'
     yield from (f"        {name},\n" for name in names)
     yield "    ),\n"
-
-
-def _all_estimators() -> list[tuple[str, Any]]:
-    from sklearn.utils import all_estimators
-
-    return list(all_estimators())
-
-
-def _can_be_filter(estimator_class: Any) -> bool:
-    useful = hasattr(estimator_class, "transform") or hasattr(estimator_class, "predict")
-    return useful and _works_by_default(estimator_class)
-
-
-def _works_by_default(estimator_class: Any) -> bool:
-    """Whether it can do without arguments: not if it wraps another estimator, say."""
-    if any(item.default is item.empty for item in signature_of(estimator_class)):
-        return False
-    try:
-        check_parameters(estimator_class())
-    except ValueError:
-        return False
-    return True
 
 
 def _public_module(estimator_class: Any) -> str:

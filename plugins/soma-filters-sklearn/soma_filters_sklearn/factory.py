@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import warnings
 from typing import Any, Literal
 
 from pydantic import create_model
 
-from soma_filters_sklearn.filters import IncrementalSklearnFilter, SklearnFilter
+from soma_filters_sklearn.filters import NamedFilter
+from soma_filters_sklearn.inputs import takes_classes
+from soma_filters_sklearn.outputs import outputs_of
 from soma_filters_sklearn.parameters import parameters_of
 
 __all__ = ["make_filter_class"]
 
-_OUTPUTS = ("transform", "predict", "predict_proba", "decision_function")
 
-
-def make_filter_class(name: str, home: str, module: str) -> type[SklearnFilter]:
+def make_filter_class(name: str, home: str, module: str) -> type[NamedFilter]:
     """The filter class of an estimator.
 
     Args:
@@ -30,20 +29,16 @@ def make_filter_class(name: str, home: str, module: str) -> type[SklearnFilter]:
     """
     estimator_class = _find(name, home)
     parameters = parameters_of(estimator_class)
-    incremental = hasattr(estimator_class, "partial_fit")
-    needs_classes = incremental and "classes" in _arguments(estimator_class.partial_fit)
     fields: dict[str, Any] = {
-        parameter.name: (Any, parameter.plain_default) for parameter in parameters.values()
+        parameter.name: (Any, ... if parameter.required else parameter.plain_default)
+        for parameter in parameters.values()
     }
-    if needs_classes:
+    if hasattr(estimator_class, "partial_fit") and takes_classes(estimator_class.partial_fit):
         fields["classes"] = (list[Any] | None, None)
-    fields["output"] = (_output_type(estimator_class), "auto")
-    base = IncrementalSklearnFilter if incremental else SklearnFilter
-    made = _create(name, base, module, f"{home}.{name} as a filter.", fields)
+    fields["output"] = (Literal[("auto", *outputs_of(estimator_class))], "auto")
+    made = _create(name, module, f"{home}.{name} as a filter.", fields)
     made.estimator_class = estimator_class
     made.estimator_parameters = parameters
-    if issubclass(made, IncrementalSklearnFilter):
-        made.needs_classes = needs_classes
     return made
 
 
@@ -58,20 +53,9 @@ def _find(name: str, home: str) -> Any:
         ) from None
 
 
-def _arguments(method: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(method).parameters)
-
-
-def _output_type(estimator_class: Any) -> Any:
-    available = [method for method in _OUTPUTS if hasattr(estimator_class, method)]
-    return Literal[("auto", *available)]
-
-
-def _create(
-    name: str, base: type[SklearnFilter], module: str, doc: str, fields: dict[str, Any]
-) -> type[SklearnFilter]:
+def _create(name: str, module: str, doc: str, fields: dict[str, Any]) -> type[NamedFilter]:
     with warnings.catch_warnings():
         # Parameters such as copy and validate hide deprecated methods of pydantic's BaseModel,
         # which nothing here calls.
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute in parent")
-        return create_model(name, __base__=base, __module__=module, __doc__=doc, **fields)
+        return create_model(name, __base__=NamedFilter, __module__=module, __doc__=doc, **fields)

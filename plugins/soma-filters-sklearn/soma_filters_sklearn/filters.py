@@ -3,121 +3,232 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import inspect
 import operator
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import PrivateAttr, model_validator
-from sklearn.base import clone
+import numpy as np
+from pydantic import Field, PrivateAttr, model_validator
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from soma_core import Filter, FilterKind, FilterMeta
+from soma_filters_sklearn.inputs import Learning, as_array, as_samples, takes_classes
+from soma_filters_sklearn.objects import NotSpelled, resolve, spell, unknown_name
+from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic, named_columns, outputs_of
 from soma_filters_sklearn.parameters import Parameter, check_parameters
-from soma_filters_sklearn.state import learned_state, restore
+from soma_filters_sklearn.state import (
+    classes_ahead,
+    has_learned,
+    known_classes,
+    learned_state,
+    restore,
+)
 
-__all__ = ["IncrementalSklearnFilter", "SklearnFilter"]
+__all__ = ["NamedFilter", "SklearnFilter", "spelled"]
 
 
 class SklearnFilter(Filter):
-    """A scikit-learn estimator as a filter; the subclasses are made by the factory.
+    """A scikit-learn estimator as a filter.
 
-    The fields are the estimator's parameters, checked by scikit-learn's own rules, and
-    ``output``: the method that ``forward`` calls. ``"auto"`` is ``transform`` where there is
-    one, else ``predict``.
+    Attributes:
+        output: The method that ``forward`` calls. ``"auto"`` is ``transform`` where there is one,
+            else ``predict``, else what the estimator has.
+        transform_output: What ``transform`` returns: an array, a DataFrame (``"pandas"``), or a
+            dict of columns by name (``"columns"``), which travels without pickle.
+        ignore: What may come beside targets and is not for this filter, such as
+            ``["sample_weight"]``.
+        learned: A state that is used where a call gives none.
     """
 
-    estimator_class: ClassVar[Any]
-    estimator_parameters: ClassVar[Mapping[str, Parameter]]
-
     output: str = "auto"
+    transform_output: Literal["default", "pandas", "columns"] = "default"
+    ignore: list[str] = Field(default_factory=list)
+    learned: dict[str, Any] | None = None
     _rebuilt: _Rebuilt = PrivateAttr(default_factory=lambda: _Rebuilt())
 
     def fit(self, x: Any, y: Any = None) -> dict[str, Any]:
         """Fit a fresh estimator.
 
         Args:
-            x: The samples: nested lists, an array, a torch tensor, a DataFrame, a list of texts.
-            y: The targets; needed by estimators that predict.
+            x: The samples: nested lists, an array, a torch tensor, a DataFrame, a dict of columns,
+                a list of texts.
+            y: The targets; needed by estimators that predict. A dict holds them as ``y``, and
+                beside them what the estimator's ``fit`` takes by name, such as ``sample_weight``.
 
         Returns:
-            The fitted attributes by name, for ``forward``.
+            The fitted attributes by name, for ``forward``; nothing for an estimator that can only
+            answer for the samples that it learns from, and so learns anew in ``forward``.
 
         Raises:
-            ValueError: ``y`` is missing, or scikit-learn refuses the data.
+            ValueError: ``y`` is missing, something came that ``fit`` does not take, or scikit-learn
+                refuses the data.
         """
-        estimator = self._new_estimator()
-        estimator.fit(*self._arguments(estimator.fit, x, y))
+        estimator = self._fresh()
+        learning = self._learning(estimator, estimator.fit, x, y)
+        if self._method(estimator) in TRANSDUCTIVE:
+            self._refuse_named(learning.named)
+            return {}
+        estimator.fit(*learning.positional, **learning.named)
         return self._learned(estimator)
 
+    @property
+    def partial_fit(self) -> Callable[..., dict[str, Any]]:
+        """``partial_fit(x, y=None, state=None) -> state`` learns from one more batch.
+
+        It takes what ``fit`` takes, and the state that earlier batches left, which it does not
+        change; an empty one for the first batch, or what ``initial_state`` returned.
+
+        Raises:
+            AttributeError: The estimator cannot learn in batches.
+            ValueError: When called: a classifier meets its first batch and does not know all the
+                classes; or what ``fit`` raises.
+        """
+        if not hasattr(self._new_estimator(), "partial_fit"):
+            raise AttributeError(f"{self._title()} has no partial_fit: it learns from all the data")
+        return self._learn_batch
+
+    def initial_state(self, y: Any) -> dict[str, Any]:
+        """What ``partial_fit`` starts from, where the targets of all batches are known.
+
+        Args:
+            y: Those targets, as ``fit`` takes them.
+
+        Returns:
+            The classes, for an estimator that must know them all before its first batch.
+        """
+        estimator = self._new_estimator()
+        method = getattr(estimator, "partial_fit", None)
+        targets = y.get("y") if isinstance(y, dict) else y
+        configured = getattr(self, "classes", None) is not None
+        if targets is None or method is None or configured or not takes_classes(method):
+            return {}
+        return classes_ahead(_classes_in(estimator, as_array(targets)))
+
     def forward(self, x: Any, state: Any) -> Any:
-        """Transform or predict, as ``output`` says.
+        """Call the method that ``output`` names.
 
         Args:
             x: The samples.
             state: What ``fit`` or ``partial_fit`` returned.
 
         Raises:
-            ValueError: The estimator needs to be fitted and the state is empty.
+            ValueError: The estimator needs to be fitted and there is no state.
         """
-        estimator = self._estimator(state)
-        method = self._automatic(estimator) if self.output == "auto" else self.output
-        return getattr(estimator, method)(_as_numpy(x))
+        estimator = self._estimator(state or self.learned)
+        method = self._method(estimator)
+        out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
+        if self.transform_output != "columns" or not hasattr(out, "columns"):
+            return out
+        return named_columns(out)
 
     def meta(self) -> FilterMeta:
-        """Trainable; not deterministic while ``random_state`` is None."""
+        """Trainable; not deterministic while a ``random_state`` in it is None."""
+        estimator = self._new_estimator()
+        drawn = [
+            value
+            for name, value in estimator.get_params().items()
+            if name.rpartition("__")[2] == "random_state"
+        ]
+        learns = self._method(estimator) not in TRANSDUCTIVE
         return FilterMeta(
             name=self._title(),
-            kind=FilterKind.TRAINABLE,
-            deterministic=getattr(self, "random_state", "not drawn") is not None,
+            kind=FilterKind.TRAINABLE if learns else FilterKind.STATELESS,
+            deterministic=None not in drawn,
         )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_config(cls, config: Any) -> Any:
-        if not isinstance(config, dict):
-            return config
-        for name in config:
-            if name not in cls.model_fields:
-                raise ValueError(_unknown_parameter(cls._title(), name, list(cls.model_fields)))
-        return {name: cls._normalized(name, value) for name, value in config.items()}
+    def estimator_with(self, state: Any = None) -> Any:
+        """The estimator itself, a new one each time.
 
-    @classmethod
-    def _normalized(cls, name: str, value: Any) -> Any:
-        parameter = cls.estimator_parameters.get(name)
-        return value if parameter is None else parameter.normalize(value)
+        Args:
+            state: What it has learned; without one it is not fitted.
 
-    @model_validator(mode="after")
-    def _check_parameters(self) -> SklearnFilter:
-        check_parameters(self._new_estimator())
-        return self
+        Raises:
+            ValueError: The state is not one of this filter.
+        """
+        return copy.deepcopy(self._estimator(state)) if state else self._fresh()
 
-    @classmethod
-    def _title(cls) -> str:
-        return f"sklearn.{cls.__name__}"
+    def config_hash(self) -> str:
+        try:
+            return super().config_hash()
+        except TypeError as error:
+            raise TypeError(
+                f"{self._title()} is configured with an object that has no plain spelling: {error}"
+            ) from None
 
     def _new_estimator(self) -> Any:
-        config = {
-            name: parameter.resolve(getattr(self, name))
-            for name, parameter in self.estimator_parameters.items()
-        }
-        return clone(self.estimator_class(**config))
+        """An estimator that has learned nothing."""
+        raise NotImplementedError
 
-    def _arguments(self, method: Callable[..., Any], x: Any, y: Any) -> tuple[Any, ...]:
-        """What to call a method with: some need a target, and label encoders take none."""
-        parameters = list(inspect.signature(method).parameters.values())
-        if y is None and any(item.name == "y" for item in parameters[1:2] if _is_required(item)):
-            raise ValueError(f"{self._title()} learns from targets: pass y beside the data")
-        if y is None or len(parameters) == 1:
-            return (_as_numpy(x),)
-        return _as_numpy(x), _as_numpy(y)
+    def _title(self) -> str:
+        """What errors call the estimator."""
+        raise NotImplementedError
 
-    @staticmethod
-    def _automatic(estimator: Any) -> str:
-        return "transform" if hasattr(estimator, "transform") else "predict"
+    @model_validator(mode="after")
+    def _check(self) -> SklearnFilter:
+        estimator = self._new_estimator()
+        check_parameters(estimator)
+        if self.output not in ("auto", *outputs_of(estimator), *outputs_of(type(estimator))):
+            known = ", ".join(outputs_of(type(estimator)))
+            raise ValueError(f"{self._title()} has no {self.output}; output is auto or {known}")
+        if self.transform_output != "default":
+            self._named(estimator)
+        return self
+
+    def _named(self, estimator: Any) -> Any:
+        if not hasattr(estimator, "set_output"):
+            raise ValueError(
+                f"transform_output={self.transform_output!r}: {self._title()} does not name its "
+                "outputs; leave it 'default'"
+            )
+        return estimator.set_output(transform="pandas")
+
+    def _fresh(self) -> Any:
+        estimator = self._new_estimator()
+        return estimator if self.transform_output == "default" else self._named(estimator)
+
+    def _method(self, estimator: Any) -> str:
+        return automatic(estimator) if self.output == "auto" else self.output
+
+    def _learning(self, estimator: Any, method: Callable[..., Any], x: Any, y: Any) -> Learning:
+        samples = as_samples(self._title(), estimator, x)
+        return Learning(self._title(), method, samples, y, self.ignore)
+
+    def _refuse_named(self, named: dict[str, Any]) -> None:
+        if named:
+            raise ValueError(
+                f"{self._title()} learns as it answers, and so takes no {', '.join(named)}; leave "
+                f"it out, or configure {{'ignore': {list(named)}}}"
+            )
+
+    def _learn_batch(self, x: Any, y: Any = None, state: Any = None) -> dict[str, Any]:
+        estimator, ahead = self._continued(state)
+        learning = self._learning(estimator, estimator.partial_fit, x, y)
+        named = {**self._classes(estimator, ahead), **learning.named}
+        estimator.partial_fit(*learning.positional, **named)
+        return self._learned(estimator)
+
+    def _continued(self, state: Any) -> tuple[Any, Any]:
+        """An estimator to go on with, a copy since it learns in place; and the classes ahead."""
+        ahead = known_classes(state)
+        known = self.learned if ahead is not None else state or self.learned
+        return copy.deepcopy(self._estimator(known)) if known else self._fresh(), ahead
+
+    def _classes(self, estimator: Any, ahead: Any) -> dict[str, Any]:
+        if not takes_classes(estimator.partial_fit):
+            return {}
+        configured = getattr(self, "classes", None)
+        if configured is not None:
+            return {"classes": configured}
+        if ahead is not None:
+            return {"classes": ahead}
+        if has_learned(estimator):
+            return {}
+        raise ValueError(
+            f"{self._title()} must know every class before its first batch, which may not "
+            "hold them all: configure classes, as in classes=[0, 1]"
+        )
 
     def _learned(self, estimator: Any) -> dict[str, Any]:
         state = learned_state(estimator)
@@ -139,8 +250,11 @@ class SklearnFilter(Filter):
                 f"a state of {self._title()} is a dict of fitted attributes, as fit returned it; "
                 f"got {type(state).__name__}"
             )
-        estimator = self._new_estimator()
-        restore(estimator, state or {})
+        estimator = self._fresh()
+        if known_classes(state) is None:
+            restore(estimator, state or {})
+        if self._method(estimator) in TRANSDUCTIVE:
+            return estimator
         try:
             check_is_fitted(estimator)
         except NotFittedError:
@@ -153,42 +267,37 @@ class SklearnFilter(Filter):
         return tuple(self.__dict__.values())
 
 
-class IncrementalSklearnFilter(SklearnFilter):
-    """A filter over an estimator with ``partial_fit``, which BATCHED_FIT uses."""
+class NamedFilter(SklearnFilter):
+    """An estimator of scikit-learn, whose parameters are the fields; made by the factory."""
 
-    needs_classes: ClassVar[bool] = False
+    estimator_class: ClassVar[Any]
+    estimator_parameters: ClassVar[Mapping[str, Parameter]]
 
-    def partial_fit(self, x: Any, y: Any = None, state: Any = None) -> dict[str, Any]:
-        """Learn from one more batch.
+    @model_validator(mode="before")
+    @classmethod
+    def _read_config(cls, config: Any) -> Any:
+        if not isinstance(config, dict):
+            return config
+        for name in config:
+            if name not in cls.model_fields:
+                title = f"sklearn.{cls.__name__}"
+                raise ValueError(unknown_name(title, name, cls.model_fields))
+        return {name: cls._normalized(name, value) for name, value in config.items()}
 
-        Args:
-            x: The samples of the batch.
-            y: Their targets, where the estimator learns from targets.
-            state: What earlier batches left; empty for the first one. It is not changed.
+    @classmethod
+    def _normalized(cls, name: str, value: Any) -> Any:
+        parameter = cls.estimator_parameters.get(name)
+        return value if parameter is None else parameter.normalize(spelled(value))
 
-        Returns:
-            The state that has learned from this batch too.
+    def _title(self) -> str:
+        return f"sklearn.{type(self).__name__}"
 
-        Raises:
-            ValueError: A classifier meets its first batch and ``classes`` is not configured.
-        """
-        estimator = self._continued(state)
-        arguments = self._arguments(estimator.partial_fit, x, y)
-        estimator.partial_fit(*arguments, **self._classes(estimator))
-        return self._learned(estimator)
-
-    def _continued(self, state: Any) -> Any:
-        """An estimator to go on with: a copy, since scikit-learn learns in place."""
-        return copy.deepcopy(self._estimator(state)) if state else self._new_estimator()
-
-    def _classes(self, estimator: Any) -> dict[str, Any]:
-        classes = getattr(self, "classes", None) if self.needs_classes else None
-        if self.needs_classes and classes is None and not hasattr(estimator, "classes_"):
-            raise ValueError(
-                f"{self._title()} must know every class before its first batch, which may not "
-                "hold them all: configure classes, as in classes=[0, 1]"
-            )
-        return {} if classes is None else {"classes": classes}
+    def _new_estimator(self) -> Any:
+        config = {
+            name: resolve(parameter, getattr(self, name))
+            for name, parameter in self.estimator_parameters.items()
+        }
+        return self.estimator_class(**config)
 
 
 class _Rebuilt:
@@ -222,20 +331,24 @@ class _Rebuilt:
         return _Rebuilt, ()
 
 
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty
-
-
-def _unknown_parameter(title: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{title} has no parameter {name!r}; {hint}it has {', '.join(known)}"
-
-
-def _as_numpy(value: Any) -> Any:
-    """A torch tensor as an array; anything else as it is."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.Tensor):
+def spelled(value: Any) -> Any:
+    """A value in its plain spelling, or as it is if it has none and must travel as a pickle."""
+    try:
+        return spell(value)
+    except NotSpelled:
         return value
-    tensor = value.detach().cpu()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def _classes_in(estimator: Any, targets: Any) -> Any:
+    """All the classes in some targets: an array, or one for each column that has its own."""
+    columns = np.asarray(targets)
+    if columns.ndim != 2 or columns.shape[1] == 1 or _learns_labels(estimator):
+        return unique_labels(targets)
+    return [np.unique(column) for column in columns.T]
+
+
+def _learns_labels(estimator: Any) -> bool:
+    """Whether columns of targets are labels that a sample has or has not."""
+    tags = getattr(estimator, "__sklearn_tags__", None)
+    classifier = None if tags is None else tags().classifier_tags
+    return classifier is not None and bool(classifier.multi_label)

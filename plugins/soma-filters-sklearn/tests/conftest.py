@@ -14,16 +14,17 @@ from soma_core.protocol.pickles import Pickles
 
 
 class Data:
-    """Sixty positive samples of five features, with classes and numbers to predict."""
+    """Sixty positive samples of five features, with classes, kinds and numbers to predict."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(7)
         self.x = np.abs(random.normal(size=(60, 5))) + 0.1
         self.classes = (self.x[:, 0] > self.x[:, 1]).astype(int)
+        self.kinds = np.arange(60) % 3
         self.numbers = self.x @ np.arange(5.0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def data() -> Data:
     return Data()
 
@@ -31,7 +32,7 @@ def data() -> Data:
 def _over_frames(value: Any, pickles: Pickles) -> Any:
     encoder = FrameEncoder(pickles=pickles)
     header = json.loads(json.dumps(encoder.encode(value)))
-    buffers = [bytearray(memoryview(buffer).cast("B")) for buffer in encoder.buffers]
+    buffers = [bytearray(memoryview(buffer).tobytes()) for buffer in encoder.buffers]
     return Decoder(buffers, pickles=pickles).decode(header)
 
 

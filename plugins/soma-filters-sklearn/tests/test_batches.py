@@ -9,6 +9,8 @@ import sklearn.neural_network
 import sklearn.preprocessing
 from soma_filters_sklearn import estimators
 
+import soma_core as soma
+
 
 def test_batches_accumulate(data):
     node, oracle = estimators.StandardScaler(), sklearn.preprocessing.StandardScaler()
@@ -57,5 +59,33 @@ def test_a_classifier_that_does_not_know_its_classes_asks_for_them(data):
 
 
 def test_only_estimators_that_learn_in_batches_have_partial_fit():
-    assert hasattr(estimators.MiniBatchKMeans, "partial_fit")
-    assert not hasattr(estimators.PCA, "partial_fit")
+    assert hasattr(estimators.MiniBatchKMeans(), "partial_fit")
+    assert not hasattr(estimators.PCA(), "partial_fit")
+    inside = {"estimator": "sklearn.GaussianNB"}
+    assert hasattr(estimators.OneVsRestClassifier(**inside), "partial_fit")
+    inside = {"estimator": "sklearn.LogisticRegression"}
+    assert not hasattr(estimators.OneVsRestClassifier(**inside), "partial_fit")
+
+
+@pytest.mark.parametrize("name", ["BernoulliNB", "SGDClassifier", "MLPClassifier"])
+def test_batched_fit_knows_the_classes_of_all_the_data(data, name):
+    order = np.argsort(data.classes, kind="stable")  # the first batch has one class alone
+    x, y = data.x[order], data.classes[order]
+    with soma.connect("inline", filters={"node": (f"sklearn.{name}", {})}) as worker:
+        fitted = worker.batched_fit(["node"], x, y, batch_size=15)
+        assert fitted.states["node"]["classes_"].tolist() == [0, 1]
+        assert set(worker.forward("node", x)) <= {0, 1}
+
+
+def test_weights_are_cut_into_batches_with_the_targets(data):
+    weights = np.arange(60) % 4 + 1.0
+    oracle = sklearn.linear_model.SGDRegressor(random_state=0)
+    for rows in np.split(np.arange(60), 3):
+        oracle.partial_fit(data.x[rows], data.numbers[rows], sample_weight=weights[rows])
+    filters = {"node": ("sklearn.SGDRegressor", {"random_state": 0})}
+    with soma.connect("inline", filters=filters) as worker:
+        worker.batched_fit(
+            ["node"], data.x, {"y": data.numbers, "sample_weight": weights}, batch_size=20
+        )
+        found = worker.forward("node", data.x)
+    np.testing.assert_array_equal(found, oracle.predict(data.x))

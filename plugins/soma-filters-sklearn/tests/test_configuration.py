@@ -11,6 +11,7 @@ import sklearn
 from pydantic import ValidationError
 from soma_filters_sklearn import estimators
 from soma_filters_sklearn.catalogue import MODULES
+from soma_filters_sklearn.samples import sample_of
 
 from soma_core import FilterKind
 
@@ -24,14 +25,17 @@ def test_fields_are_the_parameters_with_scikit_learns_defaults():
         "with_mean": True,
         "with_std": True,
         "output": "auto",
+        "transform_output": "default",
+        "ignore": [],
+        "learned": None,
     }
 
 
-def test_every_registered_filter_is_made_from_no_configuration_at_all():
+def test_every_registered_filter_is_made_from_plain_data():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # some estimators are deprecated
         for name in NAMES:
-            node = getattr(estimators, name)()
+            node = getattr(estimators, name)(**json.loads(json.dumps(sample_of(name).config)))
             assert len(node.config_hash()) == 64
             assert json.dumps(node.model_json_schema())
             assert node.meta().name == f"sklearn.{name}"
@@ -48,7 +52,7 @@ def test_a_value_that_scikit_learn_refuses_is_refused_at_once():
 
 
 def test_an_output_that_the_estimator_does_not_have_is_refused():
-    with pytest.raises(ValidationError, match="'auto' or 'transform'"):
+    with pytest.raises(ValidationError, match="'auto', 'transform' or 'inverse_transform'"):
         estimators.StandardScaler(output="predict")
 
 

@@ -19,9 +19,14 @@ class TestStandardScaler(FilterConformance):
         return X.copy()
 
 
-class TestPCA(TestStandardScaler):
+class TestPipeline(TestStandardScaler):
     def build(self):
-        return estimators.PCA(n_components=2)
+        forest = ["sklearn.RandomForestClassifier", {"n_estimators": 3, "random_state": 0}]
+        steps = [["scale", "sklearn.StandardScaler"], ["forest", forest]]
+        return estimators.Pipeline(steps=steps, output="predict_proba")
+
+    def targets(self):
+        return (np.arange(len(X)) % 2).astype(int)
 
 
 class TestLogisticRegression(TestStandardScaler):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sklearn
+import soma_filters_sklearn
 from soma_filters_sklearn import catalogue, entry_points, estimators
 from soma_filters_sklearn.entry_points import (
     find_estimators,
@@ -64,3 +65,15 @@ def test_scikit_learn_is_not_imported_before_a_class_is_asked_for():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_what_the_package_offers_is_there_and_nothing_else():
+    for name in soma_filters_sklearn.__all__:
+        assert callable(getattr(soma_filters_sklearn, name))
+    with pytest.raises(AttributeError, match="no attribute 'as_filters'"):
+        _ = soma_filters_sklearn.as_filters
+
+
+def test_the_plugin_leaves_to_others_what_is_no_estimator():
+    entry_point = EntryPoint("sklearn", "soma_filters_sklearn.plugin", "soma.plugins")
+    assert entry_point.load().soma_adapt(obj=object()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import cloudpickle
 import numpy as np
 import pytest
 import sklearn
+import sklearn.neighbors
 from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
 from soma_filters_sklearn import estimators
-from soma_filters_sklearn.state import _pack, _unpack
+from soma_filters_sklearn.packing import pack, unpack
 
 
 def test_the_state_is_the_fitted_attributes_by_name(data):
@@ -120,6 +122,9 @@ def test_a_pickled_filter_loads_in_a_process_that_has_not_seen_its_class(tmp_pat
         np.array([["a", None], [1.5, True]], dtype=object),
         np.array(["a", "bcd"]),
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(12.0).reshape(3, 4)[:, :2],
+        np.asfortranarray(np.arange(12.0).reshape(4, 3))[:2],
+        np.ma.MaskedArray([1.0, 2.0], mask=[False, True]),
         np.dtype("float32"),
         np.int64,
         {1: "one", np.int64(2): (2,)},
@@ -129,11 +134,11 @@ def test_a_pickled_filter_loads_in_a_process_that_has_not_seen_its_class(tmp_pat
     ids=repr,
 )
 def test_plain_values_survive_the_wire_exactly(value, send):
-    found = _unpack(send(_pack(value), pickle=False))
+    found = unpack(send(pack(value), pickle=False))
     assert type(found) is type(value)
     if isinstance(value, np.ndarray):
         np.testing.assert_array_equal(found, value, strict=True)
-        assert found.flags.f_contiguous == value.flags.f_contiguous
+        assert found.strides == value.strides
     else:
         assert found == value
 
@@ -141,7 +146,7 @@ def test_plain_values_survive_the_wire_exactly(value, send):
 @pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.csc_array])
 def test_sparse_matrices_survive_the_wire_as_what_they_are(make, send):
     value = make(np.eye(3, 4))
-    found = _unpack(send(_pack(value), pickle=False))
+    found = unpack(send(pack(value), pickle=False))
     assert type(found) is type(value)
     np.testing.assert_array_equal(found.toarray(), value.toarray())
 
@@ -149,5 +154,73 @@ def test_sparse_matrices_survive_the_wire_as_what_they_are(make, send):
 def test_a_random_generator_goes_on_where_it_was(send):
     generator = np.random.RandomState(3)
     generator.normal(size=3)
-    found = _unpack(send(_pack(generator), pickle=False))
+    found = unpack(send(pack(generator), pickle=False))
     assert found.normal() == generator.normal()
+
+
+def grown(data):
+    """A forest of three trees, its state, and where the nodes of the second one are in it."""
+    node = estimators.RandomForestClassifier(n_estimators=3, random_state=0)
+    state = copy.deepcopy(node.fit(data.x, data.classes))
+    tree = state["estimators_"][1]["attributes"]["tree_"]["parts"]
+    return node, state, tree
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [("left_child", 10**6), ("right_child", -7), ("left_child", 0), ("feature", 99)],
+)
+def test_a_tree_whose_numbers_lead_nowhere_is_refused(field, number, data):
+    node, state, tree = grown(data)
+    tree["nodes"][field][0] = number
+    with pytest.raises(ValueError, match=r"'estimator' that is not well formed.*exist"):
+        node.forward(data.x, state)
+
+
+def test_a_tree_of_more_features_than_the_forest_is_refused(data):
+    node, state, tree = grown(data)
+    tree["n_features"] = 50
+    tree["nodes"]["feature"][0] = 40
+    state["estimators_"][1]["attributes"]["n_features_in_"] = 50
+    with pytest.raises(ValueError, match="as many features as data"):
+        node.forward(data.x, state)
+
+
+@pytest.mark.parametrize(("field", "number"), [("left", 500), ("feature_idx", 40)])
+def test_a_booster_whose_numbers_lead_nowhere_is_refused(field, number, data):
+    node = estimators.HistGradientBoostingRegressor(max_iter=2, min_samples_leaf=5)
+    state = copy.deepcopy(node.fit(data.x, data.numbers))
+    state["_predictors"][1][0]["parts"]["nodes"][field][0] = number
+    with pytest.raises(ValueError, match="exist"):
+        node.forward(data.x, state)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"$sklearn": "made", "parts": {"class": "subprocess.Popen", "arguments": ["true"]}},
+        {"$sklearn": "plain", "parts": {"class": "os.Environ", "attributes": {}}},
+        {"$sklearn": "estimator", "name": "subprocess.Popen", "attributes": {}},
+        {"$sklearn": "estimator", "name": "sklearn.utils.Bunch", "attributes": {}},
+        {"$sklearn": "function", "path": "numpy.save"},
+        {"$sklearn": "object", "name": "subprocess.Popen", "parameters": {"args": "true"}},
+        {"$sklearn": "nonsense"},
+    ],
+    ids=lambda forged: str(list(forged.values())[:2]),
+)
+def test_a_state_makes_nothing_but_what_states_hold(forged, data):
+    with pytest.raises(ValueError, match="not well formed"):
+        estimators.StandardScaler().forward(data.x, {"mean_": forged})
+
+
+def test_points_are_searched_as_before_after_a_trip(data, send):
+    weights = {"y": None, "sample_weight": np.arange(60) + 1.0}
+    node = estimators.KernelDensity(metric="manhattan", algorithm="ball_tree", kernel="tophat")
+    state = send(node.fit(data.x, weights), pickle=False)
+    oracle = sklearn.neighbors.KernelDensity(
+        metric="manhattan", algorithm="ball_tree", kernel="tophat"
+    ).fit(data.x, sample_weight=weights["sample_weight"])
+    found = estimators.KernelDensity(
+        metric="manhattan", algorithm="ball_tree", kernel="tophat"
+    ).forward(data.x, state)
+    np.testing.assert_array_equal(found, oracle.score_samples(data.x))

@@ -133,7 +133,7 @@ def _plugins(facts: Facts) -> Iterator[Finding]:
 def _memory(facts: Facts) -> Iterator[Finding]:
     subject = "sealed memory files"
     if facts.sealed_memory is None:
-        yield Finding("shared memory", subject, Level.OK, "work: large arrays are not sent")
+        yield Finding("shared memory", subject, Level.OK, "work: large arrays go through them")
         return
     remedy = (
         "everything works, and large arrays are copied through the socket: allow memfd_create "

@@ -19,6 +19,7 @@ FILTER = {
     "src/$package/__init__.py": "filter/package.txt",
     "src/$package/filters.py": "filter/filters.txt",
     "src/$package/py.typed": "py_typed.txt",
+    "tests/test_conformance.py": "filter/conformance.txt",
     "tests/test_$package.py": "filter/suite.txt",
 }
 """The files of a filter's distribution, and the templates that they are made from."""
@@ -31,6 +32,7 @@ TRANSPORT = {
     "src/$package/__main__.py": "transport/daemon.txt",
     "src/$package/client.py": "transport/client.txt",
     "src/$package/py.typed": "py_typed.txt",
+    "tests/test_conformance.py": "transport/conformance.txt",
     "tests/test_$package.py": "transport/suite.txt",
 }
 """The files of a transport's distribution, and the templates that they are made from."""

@@ -1,0 +1,50 @@
+"""Outputs: the methods of an estimator that ``forward`` may call, and what they return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["OUTPUTS", "TRANSDUCTIVE", "automatic", "named_columns", "outputs_of"]
+
+OUTPUTS = (
+    "transform",
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "decision_function",
+    "score_samples",
+    "mahalanobis",
+    "kneighbors",
+    "inverse_transform",
+)
+"""What an estimator can be asked about any samples once it is fitted."""
+
+TRANSDUCTIVE = ("fit_predict", "fit_transform")
+"""What an estimator can only be asked about the samples that it learns from."""
+
+_USUAL = ("transform", "predict")
+
+
+def outputs_of(estimator: Any) -> tuple[str, ...]:
+    """The methods of an estimator, or of a class of them, that ``forward`` may call."""
+    found = tuple(name for name in OUTPUTS if hasattr(estimator, name))
+    return found or tuple(name for name in TRANSDUCTIVE if hasattr(estimator, name))
+
+
+def automatic(estimator: Any) -> str:
+    """The method that ``output="auto"`` stands for; an estimator's parameters may decide it."""
+    usual = [name for name in _USUAL if hasattr(estimator, name)]
+    if usual:
+        return usual[0]
+    unusual = () if any(hasattr(type(estimator), name) for name in _USUAL) else OUTPUTS
+    found = [name for name in (*unusual, *TRANSDUCTIVE) if hasattr(estimator, name)]
+    return found[0] if found else "predict"
+
+
+def named_columns(table: Any) -> dict[str, Any]:
+    """The columns of a DataFrame by name, in types that travel without pickle.
+
+    Columns of objects (texts, say) become lists.
+    """
+    arrays = {str(name): column.to_numpy() for name, column in table.items()}
+    return {name: each.tolist() if each.dtype == object else each for name, each in arrays.items()}

@@ -1,0 +1,383 @@
+"""Packing: values as data that travels without pickle, and back.
+
+Numbers, text, arrays, lists and string-keyed dicts stand for themselves. What the wire would
+change or could only pickle, and what is still plain data at heart, is spelled as a dict with
+the key ``$sklearn``: tuples, numpy scalars, arrays of text, arrays in Fortran order, masked arrays,
+sparse matrices, dtypes, random generators, kernels, estimators, trees.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch
+
+from soma_filters_sklearn.compiled import SPELLINGS, Spelling, check_features, spelling_of
+from soma_filters_sklearn.objects import (
+    HOMES,
+    NotSpelled,
+    class_at,
+    class_or_none,
+    construct,
+    spell_object,
+)
+from soma_filters_sklearn.parameters import function_at, function_path
+
+__all__ = ["NotPlain", "attributes_of", "pack", "tagged", "unpack"]
+
+_TAG = "$sklearn"
+_SPARSE_FORMATS = frozenset({"csr", "csc"})
+_FUNCTIONS = frozenset(
+    {
+        "sklearn.cluster._kmeans._kmeans_single_elkan",
+        "sklearn.cluster._kmeans._kmeans_single_lloyd",
+        "sklearn.utils.validation.check_array",
+    }
+)
+_LARGEST_PITCH = 8  # times the length of a row: what lies between the rows is memory for nothing
+_OF_PARAMETERS = frozenset({"sklearn.gaussian_process.kernels", "sklearn.model_selection._split"})
+
+
+class NotPlain(Exception):
+    """A value that cannot be spelled as plain data."""
+
+
+def pack(value: Any) -> Any:
+    """A value as plain data.
+
+    Raises:
+        NotPlain: It cannot be spelled.
+    """
+    packer = _PACKERS.get(type(value))
+    if packer is not None:
+        return packer(value)
+    family = next(packer for kind, packer in _PACKERS_OF_FAMILIES if isinstance(value, kind))
+    return family(value)
+
+
+def unpack(value: Any) -> Any:
+    """What :func:`pack` made plain data of.
+
+    Raises:
+        ValueError: It is none of what that returns.
+    """
+    if isinstance(value, list):
+        return [unpack(item) for item in value]
+    if isinstance(value, dict):
+        return _unpack_dict(value)
+    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 0:
+        return value.item()
+    return value
+
+
+def _unpack_dict(value: dict[str, Any]) -> Any:
+    if _TAG not in value:
+        return {key: unpack(item) for key, item in value.items()}
+    try:
+        return _UNPACKERS[value[_TAG]](value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the state holds a {value[_TAG]!r} that is not well formed ({error!r}); "
+            "send the state as fit returned it"
+        ) from error
+
+
+def attributes_of(estimator: Any) -> dict[str, Any]:
+    """What an estimator would pickle, by name."""
+    held = estimator.__getstate__()
+    return held if isinstance(held, dict) else {}  # None, if there is nothing
+
+
+def tagged(tag: str, **content: Any) -> dict[str, Any]:
+    """The spelling of a value that is no plain data by itself."""
+    return {_TAG: tag, **content}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _pack_list(value: list[Any]) -> list[Any]:
+    return [pack(item) for item in value]
+
+
+def _pack_tuple(value: tuple[Any, ...]) -> dict[str, Any]:
+    return tagged("tuple", items=[pack(item) for item in value])
+
+
+def _unpack_tuple(value: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(unpack(item) for item in value["items"])
+
+
+def _pack_dict(value: dict[Any, Any]) -> dict[str, Any]:
+    if all(type(key) is str for key in value) and _TAG not in value:
+        return {key: pack(item) for key, item in value.items()}
+    return tagged("dict", items=[[pack(key), pack(item)] for key, item in value.items()])
+
+
+def _unpack_items(value: dict[str, Any]) -> dict[Any, Any]:
+    return {unpack(key): unpack(item) for key, item in value["items"]}
+
+
+def _pack_bunch(value: Any) -> dict[str, Any]:
+    return tagged("bunch", items=_pack_dict(dict(value)))
+
+
+def _unpack_bunch(value: dict[str, Any]) -> Any:
+    return Bunch(**unpack(value["items"]))
+
+
+def _pack_array(value: np.ndarray[Any, Any]) -> Any:
+    if value.dtype == object:
+        return tagged("objects", shape=list(value.shape), items=_pack_list(value.ravel().tolist()))
+    if value.dtype.hasobject or value.dtype.kind == "T":
+        raise NotPlain
+    if value.flags.c_contiguous:
+        return value
+    if value.ndim == 2 and min(value.strides) >= value.itemsize:
+        return _pack_layout(value)
+    return tagged("fortran", transposed=value.T) if value.flags.f_contiguous else value
+
+
+def _pack_layout(value: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """A table and where its rows begin in memory, since BLAS rounds by that, too."""
+    transposed = value.strides[0] < value.strides[1]
+    table = value.T if transposed else value
+    beside = table.strides[1] == table.itemsize and table.strides[0] % table.itemsize == 0
+    pitch = table.strides[0] // table.itemsize if beside else table.shape[1]
+    if pitch > _LARGEST_PITCH * table.shape[1]:
+        pitch = table.shape[1]
+    return tagged("table", values=np.ascontiguousarray(table), pitch=pitch, transposed=transposed)
+
+
+def _unpack_layout(value: dict[str, Any]) -> Any:
+    values, pitch = value["values"], value["pitch"]
+    if not values.shape[1] <= pitch <= _LARGEST_PITCH * values.shape[1]:
+        raise ValueError(f"rows of {values.shape[1]} do not begin every {pitch}")
+    table = np.zeros((len(values), pitch), values.dtype)[:, : values.shape[1]]
+    table[...] = values
+    return table.T if value["transposed"] else table
+
+
+def _unpack_objects(value: dict[str, Any]) -> Any:
+    array = np.empty(tuple(value["shape"]), dtype=object)
+    for index, item in enumerate(value["items"]):
+        array.flat[index] = unpack(item)
+    return array
+
+
+def _unpack_fortran(value: dict[str, Any]) -> Any:
+    return value["transposed"].T
+
+
+def _pack_scalar(value: np.generic) -> dict[str, Any]:
+    if value.dtype.hasobject:
+        raise NotPlain
+    return tagged("scalar", array=np.asarray(value))
+
+
+def _unpack_scalar(value: dict[str, Any]) -> Any:
+    return value["array"][()]
+
+
+def _pack_dtype(value: np.dtype[Any]) -> dict[str, Any]:
+    if value.fields is not None:
+        raise NotPlain
+    return tagged("dtype", name=value.str)
+
+
+def _unpack_dtype(value: dict[str, Any]) -> Any:
+    return np.dtype(value["name"])
+
+
+def _pack_type(value: type) -> dict[str, Any]:
+    if not issubclass(value, np.generic):
+        raise NotPlain
+    return tagged("type", name=np.dtype(value).name)
+
+
+def _unpack_type(value: dict[str, Any]) -> Any:
+    return np.dtype(value["name"]).type
+
+
+def _pack_sparse(value: Any) -> dict[str, Any]:
+    if value.format not in _SPARSE_FORMATS:
+        raise NotPlain
+    return tagged(
+        "sparse",
+        format=value.format,
+        array=isinstance(value, sparse.sparray),
+        shape=list(value.shape),
+        data=value.data,
+        indices=value.indices,
+        indptr=value.indptr,
+    )
+
+
+def _unpack_sparse(value: dict[str, Any]) -> Any:
+    if value["format"] not in _SPARSE_FORMATS:
+        raise ValueError(f"the format is one of {', '.join(sorted(_SPARSE_FORMATS))}")
+    make = getattr(sparse, f"{value['format']}_{'array' if value['array'] else 'matrix'}")
+    return make((value["data"], value["indices"], value["indptr"]), shape=tuple(value["shape"]))
+
+
+def _pack_random_state(value: np.random.RandomState) -> dict[str, Any]:
+    return tagged("random_state", state=pack(value.get_state(legacy=False)))
+
+
+def _unpack_random_state(value: dict[str, Any]) -> np.random.RandomState:
+    generator = np.random.RandomState()
+    generator.set_state(unpack(value["state"]))
+    return generator
+
+
+def _pack_masked(value: Any) -> dict[str, Any]:
+    return tagged(
+        "masked",
+        data=pack(value.data),
+        mask=np.ma.getmaskarray(value),
+        fill_value=pack(value.fill_value),
+    )
+
+
+def _unpack_masked(value: dict[str, Any]) -> Any:
+    data, fill_value = unpack(value["data"]), unpack(value["fill_value"])
+    return np.ma.MaskedArray(data, mask=value["mask"], fill_value=fill_value)
+
+
+def _pack_estimator(value: Any) -> dict[str, Any]:
+    kind = type(value)
+    if not _is_of_sklearn(kind.__module__):
+        raise NotPlain
+    public = class_or_none(f"sklearn.{kind.__name__}") is kind
+    return tagged(
+        "estimator",
+        name=kind.__name__ if public else f"{kind.__module__}.{kind.__qualname__}",
+        attributes={key: pack(item) for key, item in attributes_of(value).items()},
+    )
+
+
+def _unpack_estimator(value: dict[str, Any]) -> Any:
+    kind = _estimator_class(value["name"])
+    estimator = kind.__new__(kind)
+    estimator.__setstate__({key: unpack(item) for key, item in value["attributes"].items()})
+    check_features(estimator)
+    return estimator
+
+
+def _estimator_class(name: str) -> Any:
+    """A class of scikit-learn's, and none but an estimator, whose attributes are then set."""
+    if name in HOMES:
+        return class_at(f"sklearn.{name}")
+    module, _, attribute = name.rpartition(".")
+    if not _is_of_sklearn(module):
+        raise ValueError(f"{name!r} is no estimator of scikit-learn")
+    kind = getattr(importlib.import_module(module), attribute)
+    if not inspect.isclass(kind) or not issubclass(kind, BaseEstimator):
+        raise ValueError(f"{name!r} is no estimator")
+    return kind
+
+
+def _is_of_sklearn(module: str) -> bool:
+    return module.partition(".")[0] == "sklearn"
+
+
+def _pack_object(value: Any) -> Any:
+    """What is spelled by its parts, or a kernel or splitter, which is all parameters."""
+    spelling = spelling_of(value)
+    if spelling is not None:
+        return _pack_parts(spelling, value)
+    if type(value).__module__ not in _OF_PARAMETERS:
+        raise NotPlain
+    try:
+        path, parameters = spell_object(value)
+    except NotSpelled:
+        raise NotPlain from None
+    return tagged("object", name=path, parameters=parameters)
+
+
+def _pack_function(value: Callable[..., Any]) -> dict[str, Any]:
+    path = f"{value.__module__}.{value.__name__}"
+    found = path if path in _FUNCTIONS else function_path(value)
+    if found is None:
+        raise NotPlain
+    return tagged("function", path=found)
+
+
+def _unpack_function(value: dict[str, Any]) -> Any:
+    module, _, name = value["path"].rpartition(".")
+    if value["path"] in _FUNCTIONS:
+        return getattr(importlib.import_module(module), name)
+    return function_at(value["path"])
+
+
+def _pack_parts(spelling: Spelling, value: Any) -> dict[str, Any]:
+    parts = spelling.take(value)
+    if parts is None:
+        raise NotPlain
+    return tagged(spelling.tag, parts={name: pack(part) for name, part in parts.items()})
+
+
+def _unpack_parts(value: dict[str, Any]) -> Any:
+    parts = {name: unpack(part) for name, part in value["parts"].items()}
+    return SPELLINGS[value[_TAG]].make(parts)
+
+
+def _unpack_object(value: dict[str, Any]) -> Any:
+    if value["name"].rpartition(".")[0] not in _OF_PARAMETERS:
+        raise ValueError(f"{value['name']!r} is neither a kernel nor a splitter")
+    return construct(value["name"], value["parameters"])
+
+
+_PACKERS: dict[type, Callable[[Any], Any]] = {
+    type(None): _as_it_is,
+    bool: _as_it_is,
+    int: _as_it_is,
+    float: _as_it_is,
+    str: _as_it_is,
+    bytes: _as_it_is,
+    list: _pack_list,
+    tuple: _pack_tuple,
+    dict: _pack_dict,
+    np.ndarray: _pack_array,
+    np.ma.MaskedArray: _pack_masked,
+    type: _pack_type,
+    Bunch: _pack_bunch,
+    np.random.RandomState: _pack_random_state,
+    np.ufunc: _pack_function,
+    FunctionType: _pack_function,
+}
+
+_PACKERS_OF_FAMILIES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (np.generic, _pack_scalar),
+    (np.dtype, _pack_dtype),
+    (BaseEstimator, _pack_estimator),
+    ((sparse.spmatrix, sparse.sparray), _pack_sparse),
+    (object, _pack_object),
+)
+
+_UNPACKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "tuple": _unpack_tuple,
+    "dict": _unpack_items,
+    "objects": _unpack_objects,
+    "bunch": _unpack_bunch,
+    "function": _unpack_function,
+    "fortran": _unpack_fortran,
+    "table": _unpack_layout,
+    "scalar": _unpack_scalar,
+    "dtype": _unpack_dtype,
+    "type": _unpack_type,
+    "sparse": _unpack_sparse,
+    "random_state": _unpack_random_state,
+    "estimator": _unpack_estimator,
+    "object": _unpack_object,
+    "masked": _unpack_masked,
+    **dict.fromkeys(SPELLINGS, _unpack_parts),
+}
