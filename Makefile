@@ -5,12 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache
+RAY := plugins/soma-transport-ray
+RAY_VENV := .venv-ray
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 2
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types units wheel schemas reference docs clean
+.PHONY: demo test lint types units ray wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -24,13 +26,20 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
-	for plugin in $(PLUGINS); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
+	for plugin in $(PLUGINS) $(RAY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 units: $(VENV)/.ready
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) tests $(addsuffix /tests,$(PLUGINS))
+	$(BIN)/coverage run -m pytest -n $(JOBS) tests $(addsuffix /tests,$(PLUGINS) $(RAY))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Ray is heavy, so that the gate does without: it skips what needs a cluster, which runs here.
+ray: $(RAY_VENV)/.ready
+	cd $(RAY) && PYTHONPATH=. ../../$(RAY_VENV)/bin/lint-imports
+	$(RAY_VENV)/bin/pytest $(RAY)/tests
+	$(RAY_VENV)/bin/python examples/grid_search.py --transport ray
+	$(RAY_VENV)/bin/python -m benchmarks.ray_price
 
 schemas: $(VENV)/.ready
 	$(BIN)/soma schema --out schemas --vectors schemas/vectors
@@ -50,5 +59,12 @@ $(VENV)/.ready: $(INPUTS)
 		--editable '.[torch,plot,test,docs]' $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
+$(RAY_VENV)/.ready: $(INPUTS)
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--editable '.[torch,test]' $(addprefix --editable ,$(PLUGINS) $(RAY))
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY_VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from soma_core.discovery import installed_filters
+from soma_core.filters import Distribution
 from soma_core.plugins import installed_plugins
 
-__all__ = ["FilterLike", "adapt", "check_filter"]
+__all__ = ["FilterLike", "adapt", "check_filter", "distributions"]
 
 FilterLike = Any
 """A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
@@ -20,6 +22,25 @@ def adapt(obj: FilterLike) -> FilterLike:
         return obj
     adapted = installed_plugins().hook.soma_adapt(obj=obj)
     return obj if adapted is None else adapted
+
+
+def distributions(filters: Mapping[str, FilterLike]) -> Iterator[Distribution]:
+    """Where each filter may run, as far as this process can tell before it is loaded.
+
+    Registered filters are imported here for this; those that only the worker has say nothing.
+    """
+    for filter_like in filters.values():
+        try:
+            yield _instance(adapt(filter_like)).meta().distribution
+        except Exception:  # noqa: S112 - LOAD tells what is wrong with it
+            continue
+
+
+def _instance(filter_like: FilterLike) -> Any:
+    if not isinstance(filter_like, str | tuple):
+        return filter_like
+    name, config = (filter_like, {}) if isinstance(filter_like, str) else filter_like
+    return installed_filters().load(name)(**config)
 
 
 def check_filter(node_id: str, filter_like: FilterLike) -> None:

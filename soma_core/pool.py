@@ -86,7 +86,10 @@ class WorkerPool:
         self._blueprint = Blueprint(filters or {})
         self._factory = WorkerFactory(
             transport_maker(
-                transport, {"pickle": pickle, **_budget(transport, n), **options}, apart=True
+                transport,
+                {"pickle": pickle, **_budget(transport, n), **options},
+                filters=filters,
+                apart=True,
             ),
             self._blueprint,
             timeout=timeout,

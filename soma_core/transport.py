@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import signal as signals
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from soma_core.filters import Distribution, Remote, Tag, WorkerId
 
 __all__ = [
     "Channel",
     "Dialect",
+    "Distribution",
     "ExitStatus",
     "Listener",
     "Message",
     "ProcessOptions",
+    "Remote",
     "SessionInfo",
+    "Tag",
     "Transport",
     "TransportOptions",
+    "WorkerId",
 ]
 
 
@@ -179,6 +185,17 @@ class TransportOptions(BaseModel):
     def shared(self) -> bool:
         """Whether every start with these options may reach one and the same engine."""
         return False
+
+    def placed(self, distributions: Iterable[Distribution]) -> Self:
+        """These options, so that the filters to be loaded run where their metas say.
+
+        Called by ``soma.connect`` and WorkerPool before a start, with the distribution of each
+        filter. The default heeds none: the engine runs where the transport always runs it.
+
+        Raises:
+            ValueError: They contradict each other, or these options.
+        """
+        return self
 
 
 class ProcessOptions(TransportOptions):

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from soma_core.acceptance import FilterLike, adapt, check_filter
+from soma_core.acceptance import FilterLike, adapt, check_filter, distributions
 from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
 from soma_core.conversation import Progress, Reply
 from soma_core.discovery import installed_transports
@@ -106,7 +106,7 @@ def connect(
         RemoteError: A filter could not be loaded; the worker is stopped again.
     """
     _check_recovery(restart, retries)
-    started = transport_maker(transport, {"pickle": pickle, **options})()
+    started = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
     recorder = None if record is None else Recorder(record, transport, started.options)
     try:
         worker = Worker(
@@ -141,20 +141,25 @@ def _check_recovery(restart: str, retries: int) -> None:
 
 
 def transport_maker(
-    name: str, options: dict[str, Any], *, apart: bool = False
+    name: str,
+    options: dict[str, Any],
+    *,
+    filters: Mapping[str, FilterLike] | None = None,
+    apart: bool = False,
 ) -> Callable[[], Transport]:
     """Check the options of a transport; each call of what is returned makes one to start.
 
     Args:
         name: The name of an installed transport.
         options: Its options.
+        filters: What will be loaded: says where to run it, to a transport that chooses that.
         apart: Whether each must reach an engine of its own.
 
     Raises:
         PluginError, TypeError, ValueError: As for :func:`connect`.
     """
     transport_class = installed_transports().load(name)
-    checked = _options(name, transport_class, options)
+    checked = _options(name, transport_class, options).placed(distributions(filters or {}))
     if apart and checked.shared:
         raise ValueError(
             f"the transport {name!r} would share one worker with these options (a session); "

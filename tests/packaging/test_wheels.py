@@ -17,7 +17,13 @@ import pytest
 from ..support import short_directory, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGINS = ["soma-cache", "soma-codecs-arrow", "soma-filters-sklearn", "soma-filters-torch"]
+PLUGINS = [
+    "soma-cache",
+    "soma-codecs-arrow",
+    "soma-filters-sklearn",
+    "soma-filters-torch",
+    "soma-transport-ray",
+]
 NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}
 FOLDERS = {"filter": "acme-robust-scaler", "transport": "soma-transport-carrier-pigeon"}
 
@@ -119,6 +125,7 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
         "soma-codecs-arrow": {"soma_codecs_arrow"},
         "soma-filters-sklearn": {"soma_filters_sklearn"},
         "soma-filters-torch": {"soma_filters_torch"},
+        "soma-transport-ray": {"soma_transport_ray"},
     }
     for distribution, packages in expected.items():
         tops = {name.partition("/")[0] for name in names_in(wheels[distribution])}
@@ -171,7 +178,14 @@ def test_soma_comes_from_the_wheel(installed, tmp_path):
 
 def test_the_transports_are_listed(installed, tmp_path):
     shown = run(installed / "soma", "transports", cwd=tmp_path)
-    assert all(name in shown for name in ("inline", "stdio", "socket"))
+    assert all(name in shown for name in ("inline", "stdio", "socket", "ray"))
+
+
+def test_a_transport_whose_library_is_missing_says_what_to_install(installed, tmp_path):
+    code = (
+        "import soma_core as soma\ntry: soma.connect('ray')\nexcept soma.StartFailed as e: print(e)"
+    )
+    assert "pip install 'ray" in run(installed / "python", "-c", code, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("command", ["transports", "filters", "--help"])

@@ -1,0 +1,6 @@
+"""The Ray transport: the engine is an actor of a Ray cluster; arrays ride Ray's object store."""
+
+from soma_transport_ray.client import RayTransport
+from soma_transport_ray.options import RayOptions
+
+__all__ = ["RayOptions", "RayTransport"]

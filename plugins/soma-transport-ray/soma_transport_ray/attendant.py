@@ -1,0 +1,247 @@
+"""The attendant: looks at an engine from outside of it, on the engine's machine.
+
+Where that is the host's machine, the host does it itself; elsewhere an actor does, one on each
+node for all engines of the host there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from soma_core.forks import close_in_forked_child
+from soma_transport_ray.cluster import Cluster
+from soma_transport_ray.engine import Whereabouts
+from soma_transport_ray.slate import SlateReader, Turn
+
+__all__ = ["Attendant", "Present", "Remote"]
+
+_TAIL_LINES = 50
+_TAIL_BYTES = 50 * 2000
+_OF_RAY = (":actor_name:", ":task_name:", ":job_id:")  # lines that Ray writes for itself
+_PATIENCE = 1.0  # seconds for an answer from another machine
+
+
+class Attendant(Protocol):
+    """What can be asked about an engine; nothing of it raises."""
+
+    def ended(self) -> bool:
+        """Whether its process is known to have ended; costs next to nothing."""
+
+    def look(self) -> bool:
+        """Whether its process has ended; may learn it only after it was asked again."""
+
+    def wait(self, seconds: float) -> bool:
+        """Whether its process ends within so many seconds."""
+
+    def interrupt(self, turn: Turn) -> None:
+        """End a command that runs by SIGINT, and keep one that waits from being executed."""
+
+    def progress(self, turn: Turn, seen: int) -> list[bytes]:
+        """What a command that runs has reported, beyond what was seen."""
+
+    def kill(self) -> None:
+        """End its process."""
+
+    def stderr_tail(self) -> str:
+        """The last lines that it wrote to stderr."""
+
+    def close(self) -> None:
+        """Look no more."""
+
+
+class Present:
+    """The attendant on the engine's own machine.
+
+    Args:
+        engine: Where it runs.
+
+    Raises:
+        OSError: Its process is not there, or cannot be looked at.
+    """
+
+    def __init__(self, engine: Whereabouts) -> None:
+        self._stderr = engine.stderr
+        self._slate = SlateReader(engine.pid, engine.slate, engine.token)
+        try:
+            self._process = os.pidfd_open(engine.pid)
+        except OSError:
+            self._slate.close()
+            raise
+        close_in_forked_child(self)
+
+    def ended(self) -> bool:
+        return self.wait(0.0)
+
+    def look(self) -> bool:
+        return self.wait(0.0)
+
+    def wait(self, seconds: float) -> bool:
+        if self._process < 0:
+            return True
+        poller = select.poll()  # one of its own, since several threads may wait at once
+        poller.register(self._process, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
+
+    def interrupt(self, turn: Turn) -> None:
+        with suppress(OSError):  # it is gone, or has closed its slate: then a deadline ends it
+            if self._slate.runs(turn):
+                self._send(signal.SIGINT)
+            else:
+                self._slate.withdraw(turn)
+
+    def progress(self, turn: Turn, seen: int) -> list[bytes]:
+        with suppress(OSError):  # what it reported comes with the reply as well
+            return self._slate.progress(turn, seen)
+        return []
+
+    def kill(self) -> None:
+        with suppress(OSError):  # it is gone
+            self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self._process >= 0:
+            signal.pidfd_send_signal(self._process, number)
+
+    def stderr_tail(self) -> str:
+        return _tail(self._stderr)
+
+    def close(self) -> None:
+        self._slate.close()
+        process, self._process = self._process, -1
+        if process >= 0:
+            os.close(process)
+
+
+def _tail(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join([line for line in lines if not line.startswith(_OF_RAY)][-_TAIL_LINES:])
+
+
+class Watch:
+    """An actor on a node: attends to the engines there, for one host."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attendants: dict[bytes, Present] = {}
+
+    def ask(self, key: bytes, engine: Whereabouts, method: str, *arguments: Any) -> Any:
+        """Call a method of an attendant.
+
+        Args:
+            key: The attendant's: two clients of one engine have one each.
+            engine: Where its engine runs.
+            method: What to call.
+            arguments: Its arguments.
+
+        Raises:
+            OSError: The engine is not there.
+        """
+        with self._lock:
+            if key not in self._attendants:
+                self._attendants[key] = Present(engine)
+            attendant = self._attendants[key]
+        return getattr(attendant, method)(*arguments)
+
+    def tail(self, key: bytes, engine: Whereabouts) -> str:
+        """What an engine wrote last, also when it is gone."""
+        return _tail(engine.stderr)
+
+    def leave(self, key: bytes, engine: Whereabouts) -> None:
+        """End an attendant."""
+        with self._lock:
+            attendant = self._attendants.pop(key, None)
+        if attendant is not None:
+            attendant.close()
+
+
+class Remote:
+    """Asks a watch on the engine's node. If that is gone, so is the node, and the engine.
+
+    Args:
+        cluster: The connection.
+        engine: Where it runs.
+    """
+
+    def __init__(self, cluster: Cluster, engine: Whereabouts) -> None:
+        self._cluster, self._engine = cluster, engine
+        self._watch, self._key = cluster.on_node(engine.node, Watch), os.urandom(16)
+        self._looking: Any = None
+        self._over = False
+
+    def begin(self, patience: float) -> None:
+        """Wait until the watch is there, or not much longer: before, nothing can be interrupted."""
+        ref = self._send("ask", "ended")
+        if ref is not None and self._ready(ref, patience):
+            self._over = self._get(ref, lambda: True)
+
+    def ended(self) -> bool:
+        return self._over
+
+    def look(self) -> bool:
+        if self._looking is None:
+            self._looking = self._send("ask", "ended")
+        if self._looking is not None and self._ready(self._looking, 0.0):
+            looking, self._looking = self._looking, None
+            self._over = self._over or self._get(looking, lambda: True)
+        return self._over
+
+    def wait(self, seconds: float) -> bool:
+        return self._over or bool(self._ask("wait", lambda: True, seconds, patience=seconds))
+
+    def interrupt(self, turn: Turn) -> None:
+        self._ask("interrupt", lambda: None, turn)
+
+    def progress(self, turn: Turn, seen: int) -> list[bytes]:
+        found: list[bytes] = self._ask("progress", list, turn, seen)
+        return found
+
+    def kill(self) -> None:
+        self._ask("kill", lambda: None)
+
+    def stderr_tail(self) -> str:
+        ref = self._send("tail")
+        return str(self._get(ref, str)) if ref is not None and self._ready(ref, _PATIENCE) else ""
+
+    def close(self) -> None:
+        self._over = True
+        self._send("leave")
+
+    def _ask(
+        self, method: str, otherwise: Callable[[], Any], *arguments: Any, patience: float = 0.0
+    ) -> Any:
+        ref = None if self._over else self._send("ask", method, *arguments)
+        if ref is None or not self._ready(ref, _PATIENCE + patience):
+            return otherwise()
+        return self._get(ref, otherwise)
+
+    def _send(self, what: str, *arguments: Any) -> Any:
+        """Call the watch; None where the cluster is gone, in one of many ways."""
+        try:
+            self._cluster.check()
+            return getattr(self._watch, what).remote(self._key, self._engine, *arguments)
+        except Exception:
+            return None
+
+    def _ready(self, ref: Any, patience: float) -> bool:
+        try:
+            return bool(self._cluster.ray.wait([ref], timeout=patience)[0])
+        except Exception:  # the cluster is gone
+            return True
+
+    def _get(self, ref: Any, otherwise: Callable[[], Any]) -> Any:
+        try:
+            return self._cluster.ray.get(ref)
+        except Exception:  # the engine is gone, or its node, or the cluster
+            return otherwise()

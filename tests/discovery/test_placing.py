@@ -1,0 +1,76 @@
+"""Where filters may run reaches a transport that chooses machines, and costs the others nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import soma_core as soma
+from soma_core import acceptance, worker
+from soma_core.acceptance import distributions
+from soma_core.inline import InlineTransport
+from soma_core.transport import TransportOptions
+
+GPU = soma.Remote(soma.Tag("gpu"))
+
+
+class OnGpu(soma.Filter):
+    def forward(self, x: Any, state: Any) -> Any:
+        return x
+
+    def meta(self) -> soma.FilterMeta:
+        return super().meta().replace(distribution=GPU)
+
+
+class Broken(OnGpu):
+    def meta(self) -> soma.FilterMeta:
+        raise RuntimeError("not here")
+
+
+class Registered:
+    def load(self, name: str) -> type[soma.Filter]:
+        if name == "acme.OnGpu":
+            return OnGpu
+        raise soma.PluginNotFound(name)
+
+
+class PlacingOptions(TransportOptions):
+    tags: tuple[str, ...] = ()
+
+    def placed(self, distributions):
+        remotes = [one.Remote for one in distributions if isinstance(one, soma.Remote)]
+        return type(self)(tags=tuple(remote.Tag for remote in remotes))
+
+
+class PlacingTransport(InlineTransport):
+    Options = PlacingOptions
+
+
+@pytest.fixture
+def transports(monkeypatch):
+    found = {"placing": PlacingTransport, "inline": InlineTransport}
+    catalog = type("Catalog", (), {"load": lambda self, name: found[name]})()
+    monkeypatch.setattr(worker, "installed_transports", lambda: catalog)
+    monkeypatch.setattr(acceptance, "installed_filters", Registered)
+
+
+def test_objects_and_registered_filters_say_where_they_may_run(transports):
+    filters = {"a": OnGpu(), "b": "acme.OnGpu", "c": ("acme.OnGpu", {})}
+    assert list(distributions(filters)) == [GPU] * 3
+
+
+def test_what_cannot_be_asked_here_says_nothing(transports):
+    filters = {"a": Broken(), "b": "acme.Other", "c": ("acme.OnGpu", {"no": 1}), "d": object()}
+    assert list(distributions({**filters, "e": OnGpu()})) == [GPU]
+
+
+def test_a_transport_that_chooses_is_told_before_it_starts(transports):
+    make = worker.transport_maker("placing", {}, filters={"a": OnGpu()})
+    assert make().options.tags == ("gpu",)
+
+
+def test_no_other_transport_has_the_filters_asked(transports, monkeypatch):
+    monkeypatch.setattr(OnGpu, "meta", lambda self: pytest.fail("it was asked"))
+    make = worker.transport_maker("inline", {}, filters={"a": OnGpu()})
+    assert make().options == TransportOptions()
