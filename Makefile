@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch
+PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache
 RAY := plugins/soma-transport-ray
 RAY_VENV := .venv-ray
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)

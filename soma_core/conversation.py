@@ -90,6 +90,9 @@ class Conversation:
         channel: What ``transport.start`` returned.
         pickles: Whether pickles are made and read.
         explain: Given the error of a call and the id of its command, before it is raised.
+
+    Attributes:
+        told: What plugins of the worker said last, by plugin.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Conversation:
         self._owner = os.getpid()
         self._last_id = 0
         self._memory = MemoryPressure()
+        self.told: dict[str, Any] = {}
         self._fate = "ended"
         self.ended: WorkerDied | None = None
         self.closed = False
@@ -161,6 +165,8 @@ class Conversation:
             self._turn.release()
         fields = reply.fields
         if fields.get("ok") is True:
+            if "meta" in fields:
+                self.told = {**self.told, **fields["meta"]}
             return reply
         raise self._failure(call, fields)
 

@@ -15,8 +15,8 @@ A plugin marks its functions with ``soma_core.hookimpl``::
         return reply
 
 ``soma_execute`` and ``soma_adapt`` take part in the work: what they raise propagates. What
-``soma_register_commands`` raises keeps its plugin from taking part. The others observe: what they
-raise is logged and stops nothing.
+``soma_register_commands`` and ``soma_register_codecs`` raise keeps their plugin from taking part.
+The others observe: what they raise is logged and stops nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def soma_execute(command: Any, context: Any) -> Any:
     """Execute a command in the worker and return its reply; None leaves it to the next.
 
     With ``wrapper=True`` it is middleware, for caching, policy or tracing: the outermost is the
-    one registered last. Called in the worker's process, on its main thread.
+    one registered last. A wrapper yields once; one that knows the reply already says so before,
+    with ``context.answer(reply)``, and the command is not executed. What a wrapper has to tell
+    of a command goes into ``reply.meta``. Called in the worker's process, on its main thread.
 
     Args:
         command: The validated command; user data in it is Python objects.
@@ -72,6 +74,19 @@ def soma_register_commands() -> Any:
 
     Returns:
         A list of :class:`~soma_core.verbs.CommandSpec`.
+    """
+
+
+@hookspec
+def soma_register_codecs() -> Any:
+    """Add types to those that travel as typed values, between processes and without a pickle.
+
+    Called once in every process that uses plugins, when the plugin is registered. A host and a
+    worker name their codecs in HELLO; an object of such a type travels by its codec where both
+    have it, and as a pickle, or not at all, where one lacks it.
+
+    Returns:
+        A list of :class:`~soma_core.codecs.Codec`.
     """
 
 

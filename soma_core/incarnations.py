@@ -239,7 +239,11 @@ class Incarnations:
             raise
 
     def _greet(self, conversation: Conversation, timeout: float | None) -> WorkerHello:
-        fields = {"protocol": PROTOCOL_VERSION, "client": client_info("soma_core").model_dump()}
+        fields = {
+            "protocol": PROTOCOL_VERSION,
+            "client": client_info("soma_core").model_dump(),
+            "codecs": self._pickles.codecs.names(),
+        }
         try:
             reply = conversation.ask("HELLO", lambda _: fields, timeout=timeout)
             hello = WorkerHello.read(reply.fields, pickles=self._pickles.allowed)
@@ -250,6 +254,7 @@ class Incarnations:
                 f"the worker behind the transport {self._transport.name!r} did not say HELLO: "
                 f"{error}"
             ) from error
+        self._pickles.codecs.limit_to(hello.codecs)
         if hello.pickle == "never":
             self._pickles.refuse()  # either side may, and then both do
         return hello

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, ClassVar
 
 from soma_core.errors import ChannelClosed
+from soma_core.plugins import known_codecs
 from soma_core.protocol.pickles import Pickles
 from soma_core.serve import Responder
 from soma_core.transport import Channel, ExitStatus, Message, Transport, TransportOptions
@@ -32,7 +33,8 @@ class InlineTransport(Transport):
         self._channel: _InlineChannel | None = None
 
     def start(self, timeout: float | None = None) -> Channel:
-        self._channel = _InlineChannel(Pickles(allowed=self.options.pickle != "never"))
+        pickles = Pickles(allowed=self.options.pickle != "never", codecs=known_codecs())
+        self._channel = _InlineChannel(pickles)
         return self._channel
 
     def poll(self) -> ExitStatus | None:

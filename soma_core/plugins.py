@@ -12,12 +12,14 @@ from typing import Any
 import pluggy
 
 from soma_core import hookspecs
+from soma_core.codecs import Codec, check_codecs
 from soma_core.discovery import PLUGINS, Catalog
 from soma_core.errors import PluginError, PluginLoadFailed
+from soma_core.protocol.added_types import Codecs
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.verbs import CommandSpec, check_commands
 
-__all__ = ["PluginSet", "installed_plugins", "known_commands"]
+__all__ = ["PluginSet", "installed_plugins", "known_codecs", "known_commands"]
 
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
 _log = logging.getLogger("soma.plugins")
@@ -30,10 +32,15 @@ class PluginSet:
         catalog: Where they are found.
         environment: ``SOMA_DISABLE_PLUGIN_AUTOLOAD`` (any text) loads none of them, and
             ``SOMA_PLUGINS=a,b`` loads those, in this order, whatever else is installed.
+            ``SOMA_STRICT_PLUGINS`` (any text) raises what is wrong with the first broken one.
 
     Attributes:
         failures: Why a plugin does not take part, by name.
         commands: The verbs that plugins add.
+        codecs: The types that plugins add.
+
+    Raises:
+        PluginError: Under ``SOMA_STRICT_PLUGINS``: a plugin is broken.
     """
 
     def __init__(self, catalog: Catalog, environment: Mapping[str, str]) -> None:
@@ -43,10 +50,13 @@ class PluginSet:
         self._manager.register(_Innermost(), "soma_core")
         self.failures: dict[str, PluginError] = {}
         self.commands: list[CommandSpec] = []
+        self.codecs: list[Codec] = []
         for name in _wanted(catalog, environment):
             try:
                 self.load(name)
             except PluginError as error:
+                if environment.get("SOMA_STRICT_PLUGINS"):
+                    raise
                 self.failures[name] = error
                 _log.warning("%s", error)
 
@@ -73,8 +83,8 @@ class PluginSet:
 
         Raises:
             PluginLoadFailed: It implements a hook that does not exist, or with other arguments,
-                or its ``soma_register_commands`` failed.
-            PluginConflict: It adds a command that exists.
+                or its ``soma_register_commands`` or ``soma_register_codecs`` failed.
+            PluginConflict: It adds a command or a codec that exists.
         """
         try:
             self._manager.register(plugin, name)
@@ -87,10 +97,14 @@ class PluginSet:
             ) from error
 
         try:
-            self.commands += self._commands_of(name)
+            commands = self._returned(name, "soma_register_commands")
+            codecs = self._returned(name, "soma_register_codecs")
+            checked = check_commands(name, commands, self.commands)
+            self.codecs += check_codecs(name, codecs, self.codecs)
         except BaseException:
             self._manager.unregister(name=name)
             raise
+        self.commands += checked
 
     def _check_spelling(self, plugin: Any) -> None:
         """Refuse a function that is marked as a hook and has the name of none."""
@@ -105,17 +119,16 @@ class PluginSet:
             meant = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(_HOOKS)}"
             raise ValueError(f"there is no hook {unknown[0]}; {meant}")
 
-    def _commands_of(self, name: str) -> list[CommandSpec]:
-        """The verbs that one plugin adds."""
-        for implementation in self.hook.soma_register_commands.get_hookimpls():
+    def _returned(self, name: str, hook_name: str) -> Any:
+        """What one plugin's implementation of a hook without arguments returns; else nothing."""
+        for implementation in getattr(self.hook, hook_name).get_hookimpls():
             if implementation.plugin_name == name:
                 try:
-                    returned = implementation.function()
+                    return implementation.function()
                 except Exception as error:
                     raise PluginLoadFailed(
-                        f"the plugin {name!r} failed in soma_register_commands: {error}"
+                        f"the plugin {name!r} failed in {hook_name}: {error}"
                     ) from error
-                return check_commands(name, returned, self.commands)
         return []
 
     def take_part_in_execution(self) -> bool:
@@ -160,3 +173,8 @@ def installed_plugins() -> PluginSet:
 def known_commands() -> list[type[Command]]:
     """The models of all commands: those of the protocol, then those that plugins added."""
     return [*COMMANDS, *(spec.model for spec in installed_plugins().commands)]
+
+
+def known_codecs() -> Codecs:
+    """The codecs of this process, for one connection."""
+    return Codecs(installed_plugins().codecs)

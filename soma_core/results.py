@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from soma_core.protocol.commands import StateFormat
@@ -31,6 +33,7 @@ class WorkerStatus(NamedTuple):
         cpu_seconds: The processor time that its process has used; None where it is not on this
             machine, or is gone.
         memory_bytes: The memory that its process holds (resident set); None likewise.
+        plugins: What plugins of the worker said last, by plugin, such as the hits of a cache.
     """
 
     alive: bool
@@ -42,6 +45,7 @@ class WorkerStatus(NamedTuple):
     restarts: int
     cpu_seconds: float | None
     memory_bytes: int | None
+    plugins: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from soma_core.engine import Engine, EngineInfo, FilterFailed
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.interrupts import Interrupts, NoInterrupts
 from soma_core.parser import StreamLimits
-from soma_core.plugins import installed_plugins, known_commands
+from soma_core.plugins import installed_plugins, known_codecs, known_commands
 from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
@@ -48,7 +48,7 @@ def serve(
         limits: What HELLO says of the largest messages; give the channel the same.
         pickle: Whether pickles are made and read: the option of the same name.
     """
-    pickles = Pickles(allowed=pickle != "never")
+    pickles = Pickles(allowed=pickle != "never", codecs=known_codecs())
     interrupts = Interrupts()
     interrupts.arm()
     responder = Responder(limits=limits, pickles=pickles, interrupts=interrupts)
@@ -86,7 +86,7 @@ class Responder:
         pickles: Pickles | None = None,
         interrupts: NoInterrupts | None = None,
     ) -> None:
-        self._pickles = pickles or Pickles()
+        self._pickles = pickles or Pickles(codecs=known_codecs())
         self._parser = CommandParser(known_commands())
         limits = limits or StreamLimits()
         info = EngineInfo(
@@ -101,7 +101,8 @@ class Responder:
     @classmethod
     def for_policy(cls, pickle: PicklePolicy, interrupts: NoInterrupts) -> Responder:
         """One that keeps to a transport's option ``pickle``."""
-        return cls(pickles=Pickles(allowed=pickle != "never"), interrupts=interrupts)
+        pickles = Pickles(allowed=pickle != "never", codecs=known_codecs())
+        return cls(pickles=pickles, interrupts=interrupts)
 
     def respond(self, message: Message, send_event: Callable[[Message], None]) -> Message:
         """Execute the command in a message and return the reply to send.

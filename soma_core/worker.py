@@ -23,7 +23,7 @@ from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
 from soma_core.ledger import FilterSource, Ledger
-from soma_core.plugins import installed_plugins
+from soma_core.plugins import installed_plugins, known_codecs
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import COMMANDS, StateFormat
 from soma_core.protocol.complaints import describe
@@ -225,7 +225,8 @@ class Worker:
         self._recorder = recorder
         self._timeout = timeout
         self._stall_timeout = stall_timeout
-        self._pickles = Pickles(allowed=transport.options.pickle != "never")
+        allowed = transport.options.pickle != "never"
+        self._pickles = Pickles(allowed=allowed, codecs=known_codecs())
         self._ledger = Ledger(self._pickles) if restart == "on-crash" else None
         self._by_value: dict[str, ModuleType] = {}
         self._metas: dict[str, FilterMeta] = {}
@@ -372,7 +373,13 @@ class Worker:
         return state
 
     def forward(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        x: Any,
+        state: Any = None,
+        *,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run one node.
 
@@ -380,6 +387,7 @@ class Worker:
             node_id: The node.
             x: The input.
             state: The state to use; None means what the node learned last (``{}`` if nothing).
+            progress: Called with what the filter, or a plugin around it, reports.
             timeout: Seconds.
         """
 
@@ -390,7 +398,10 @@ class Worker:
             return fields
 
         uses = (node_id,) if state is None else ()
-        return self._ask("FORWARD", build, timeout, node_id=node_id, node_ids=uses).data("result")
+        reply = self._ask(
+            "FORWARD", build, timeout, node_id=node_id, node_ids=uses, progress=progress
+        )
+        return reply.data("result")
 
     def composite_forward(
         self,
@@ -398,6 +409,7 @@ class Worker:
         x: Any,
         states: Mapping[str, Any] | None = None,
         *,
+        progress: Progress | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run a chain of nodes, the output of each being the input of the next.
@@ -406,6 +418,7 @@ class Worker:
             node_ids: The nodes in order, at least one.
             x: The input of the first.
             states: States by node id; a node without one uses what it learned last.
+            progress: As for :meth:`forward`.
             timeout: Seconds.
         """
 
@@ -415,7 +428,8 @@ class Worker:
                 fields["states"] = {key: encoder.encode(state) for key, state in states.items()}
             return fields
 
-        return self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids).data("result")
+        reply = self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids, progress=progress)
+        return reply.data("result")
 
     def stream(
         self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
@@ -834,6 +848,7 @@ class Worker:
             restarts=self._incarnations.restarts,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
+            plugins=conversation.told,
         )
 
     def filter(self, node_id: str) -> RemoteFilter:

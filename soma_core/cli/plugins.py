@@ -85,11 +85,13 @@ def _name(info: PluginInfo) -> Text:
 
 
 class PluginReport(NamedTuple):
-    """One plugin, and why it does not work if it does not."""
+    """One plugin, why it does not work if it does not, and what it adds to the protocol."""
 
     group: str
     info: PluginInfo
     failure: str | None
+    commands: tuple[str, ...] = ()
+    codecs: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -99,7 +101,16 @@ class PluginReport(NamedTuple):
 
     def as_row(self) -> dict[str, object]:
         row = {"group": self.group, **asdict(self.info)}
-        return row | {"status": self.status, "reason": self.failure}
+        added = {"commands": self.commands, "codecs": self.codecs}
+        return row | {"status": self.status, "reason": self.failure} | added
+
+    def summary(self) -> str:
+        """How it is, and what it adds, in a line."""
+        if self.failure is not None:
+            return f"{self.status}: {self.failure}"
+        added = {"commands": self.commands, "codecs": self.codecs}
+        listed = [f"{what} {', '.join(names)}" for what, names in added.items() if names]
+        return "; ".join([self.status, *listed])
 
 
 def inspect_plugins(pattern: str | None = None) -> list[PluginReport]:
@@ -111,23 +122,22 @@ def inspect_plugins(pattern: str | None = None) -> list[PluginReport]:
 def _inspect(catalog: Catalog, pattern: str | None) -> list[PluginReport]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a plugin deprecates is not our user's to hear
-        return [
-            PluginReport(catalog.group, info, _failure(catalog, info.name))
-            for info in _matching(catalog.list(), pattern)
-        ]
+        return [_report(catalog, info) for info in _matching(catalog.list(), pattern)]
 
 
-def _failure(catalog: Catalog, name: str) -> str | None:
-    """Why a plugin does not work, or None; one with hooks must also fit those that there are."""
-    failure = catalog.failure(name)
+def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
+    """How one plugin is; one with hooks must also fit those that there are."""
+    failure = catalog.failure(info.name)
     if failure is not None or catalog.group != PLUGINS:
-        return failure
-    nothing = {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        return PluginReport(catalog.group, info, failure)
+    alone = PluginSet(catalog, {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"})
     try:
-        PluginSet(catalog, nothing).load(name)
+        alone.load(info.name)
     except PluginError as error:
-        return str(error)
-    return None
+        return PluginReport(catalog.group, info, str(error))
+    commands = tuple(spec.verb for spec in alone.commands)
+    codecs = tuple(codec.name for codec in alone.codecs)
+    return PluginReport(catalog.group, info, None, commands, codecs)
 
 
 def _print_reports(reports: list[PluginReport]) -> None:
@@ -148,6 +158,4 @@ def _print_reports(reports: list[PluginReport]) -> None:
 
 
 def _status(report: PluginReport) -> Text:
-    if report.failure is None:
-        return Text("ok", "green")
-    return Text(f"{report.status}: {report.failure}", "red")
+    return Text(report.summary(), "green" if report.failure is None else "red")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from soma_core.cli.console import CommandFailed, note
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.plugins import known_commands
+from soma_core.plugins import known_codecs, known_commands
 from soma_core.protocol.codec import Decoder
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.fields import carried_fields
@@ -144,7 +144,7 @@ def _user_data(message: BaseModel, path: str) -> Iterator[tuple[str, type[BaseMo
 def _reader(model: type[BaseModel], name: str) -> Callable[[Any], Any]:
     """What reads one field's content, as a worker would."""
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[(Any, *model.model_fields[name].metadata)])
-    return lambda wire: adapter.validate_python(wire, context=_CHECKER)
+    return lambda wire: adapter.validate_python(wire, context=_checker())
 
 
 class _UnreadPickles(Pickles):
@@ -165,7 +165,9 @@ class _Checker(Decoder):
         return super()._laid_out(tensor.model_copy(update={"container": None, "dtype": None}))
 
 
-_CHECKER = _Checker(pickles=_UnreadPickles())
+@cache
+def _checker() -> _Checker:
+    return _Checker(pickles=_UnreadPickles(codecs=known_codecs()))
 
 
 def _invalid(message: str) -> ProtocolError:

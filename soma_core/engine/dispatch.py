@@ -74,6 +74,7 @@ class Engine:
         self._pickles = pickles or Pickles()
         used = plugins is not None and plugins.take_part_in_execution()
         self._plugins = plugins if used else None
+        self._answer: r.Reply | None = None
         self.nodes = NodeTable()
         self._optimizers = Optimizers()
         self.incarnation = uuid.uuid4().hex
@@ -112,7 +113,15 @@ class Engine:
 
     def run(self, command: c.Command) -> r.Reply:
         """Execute one command without any plugin; what ``soma_execute`` comes down to."""
-        return self._methods[type(command)](command)
+        answer, self._answer = self._answer, None
+        return self._methods[type(command)](command) if answer is None else answer
+
+    def answer(self, reply: r.Reply) -> None:
+        """Reply with this instead of executing the command: for a wrapper, before it yields.
+
+        Plugins that the wrapper is around still take part, and may refuse the command.
+        """
+        self._answer = reply
 
     def _run_with(self, plugins: PluginSet, command: c.Command) -> r.Reply:
         started = time.perf_counter()
@@ -127,6 +136,7 @@ class Engine:
             error = caught
             raise
         finally:
+            self._answer = None
             seconds = time.perf_counter() - started
             plugins.notify("soma_command_finished", command=command, seconds=seconds, error=error)
 
@@ -145,6 +155,9 @@ class Engine:
         mismatch = skew(host, Side.here(), pickles=self._pickles.allowed)
         if mismatch:
             raise ProtocolError(ErrorCode.INCOMPATIBLE, mismatch)
+        codecs = self._pickles.codecs
+        if command.codecs is not None:
+            codecs.limit_to(command.codecs)
         return r.HelloReply.of(
             protocol=PROTOCOL_VERSION,
             versions=_versions(),
@@ -152,6 +165,7 @@ class Engine:
             incarnation=self.incarnation,
             commands=list(self._info.commands),
             features=list(self._info.features),
+            codecs=codecs.names(),
             limits=self._info.limits,
             pickle="same-user" if self._pickles.allowed else "never",
         )

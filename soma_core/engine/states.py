@@ -49,7 +49,7 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
     if format == "safetensors":
         return _save_safetensors(node, _state_dict(node, format))
     if format == "value":
-        return _save_fields(node)
+        return _save_fields(node, pickles.typed_only())
     return _pickled(node, pickles)
 
 
@@ -63,7 +63,7 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
     if format == "cloudpickle":
         node.obj = _unpickled(node, data, pickles)
     elif format == "value":
-        _load_fields(node, data)
+        _load_fields(node, data, pickles.typed_only())
     else:
         read = _load_torch if format == "torch" else _load_safetensors
         _load_state_dict(node, read(node, data))
@@ -197,16 +197,16 @@ def _fields(obj: Any) -> dict[str, Any]:
     return dict(vars(obj))
 
 
-def _save_fields(node: Node) -> bytes:
+def _save_fields(node: Node, typed: Pickles) -> bytes:
     try:
-        return write_json(LineEncoder(pickles=_TYPED_ONLY).encode(_fields(node.obj)))
+        return write_json(LineEncoder(pickles=typed).encode(_fields(node.obj)))
     except (ProtocolError, TypeError) as error:
         raise _invalid(node, f"it cannot be expressed as typed values: {error}") from None
 
 
-def _load_fields(node: Node, data: bytes) -> None:
+def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
     try:
-        fields = Decoder(pickles=_TYPED_ONLY).decode(read_json(bytes(data)))
+        fields = Decoder(pickles=typed).decode(read_json(bytes(data)))
     except ProtocolError as error:
         raise _invalid(node, f"the bytes are not a typed value: {error}") from None
     if not isinstance(fields, dict):

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol import arrays
+from soma_core.protocol.added_types import Codec, Encoded, Unencodable
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles
 from soma_core.values import EncodedBytes, TensorData
@@ -78,6 +79,9 @@ class Encoder:
             return self._scalar(obj)
         if _is_plain_torch_tensor(obj):
             return self._torch(obj)
+        codec = self._pickles.codecs.of(obj)
+        if codec is not None and self._pickles.codecs.shares(codec):
+            return self._added(codec, obj, depth)
         return self._pickle(obj)
 
     def binary(self, data: Any) -> Any:
@@ -104,6 +108,36 @@ class Encoder:
 
     def _pickle(self, obj: Any) -> Any:
         raise NotImplementedError
+
+    def _added(self, codec: Codec, obj: Any, depth: int) -> Any:
+        """An object of a type that a plugin added."""
+        try:
+            encoded = _check_encoded(self._encode_with(codec)(obj))
+        except Unencodable as reason:
+            return self._unencodable(codec, obj, reason)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a codec may raise anything
+            raise _failed(codec, f"encode a {_class_name(obj)}", error) from error
+        return {
+            "$soma": "codec",
+            "codec": codec.name,
+            "distribution": codec.distribution,
+            "data": self.encode(encoded.data, self._deeper(depth, 2)),
+            "buffers": [self.binary(buffer) for buffer in encoded.buffers],
+        }
+
+    def _encode_with(self, codec: Codec) -> Callable[[Any], Encoded]:
+        return codec.encode
+
+    def _unencodable(self, codec: Codec, obj: Any, reason: Unencodable) -> Any:
+        if self._pickles.allowed:
+            return self._pickle(obj)
+        raise ProtocolError(
+            ErrorCode.PICKLE_REFUSED,
+            f"this {_class_name(obj)} can only travel as a pickle, which this connection refuses: "
+            f"{codec.distribution} says: {reason}",
+        )
 
     def _int(self, obj: int, depth: int = 0) -> Any:
         if -_LARGEST_INT < obj < _LARGEST_INT:
@@ -227,6 +261,9 @@ class LineEncoder(Encoder):
         else:
             data["b64"] = _b64(arrays.tensor_to_bytes(obj))
         return {"type": "Tensor", "data": data}
+
+    def _encode_with(self, codec: Codec) -> Callable[[Any], Encoded]:
+        return codec.encode_line or codec.encode
 
     def _pickle(self, obj: Any) -> Any:
         return {_PICKLE_KEY: _b64(self._pickles.dump(obj))}
@@ -466,6 +503,23 @@ class Decoder:
     def _special_scalar(self, wire: dict[str, Any]) -> Any:
         return self.decode(wire["array"])[()]
 
+    def _special_codec(self, wire: dict[str, Any]) -> Any:
+        if not wire.keys() <= _CODEC_KEYS:
+            raise ValueError(f"its keys are {', '.join(sorted(_CODEC_KEYS))}")
+        codecs = self._pickles.codecs
+        codec = codecs.get(wire["codec"])
+        if codec is None:
+            raise _unknown_codec(wire["codec"], wire.get("distribution"), codecs.names())
+        data = self.decode(wire.get("data"))
+        read = [self.binary(buffer) for buffer in wire.get("buffers") or ()]
+        buffers = [bytearray(part) if type(part) is bytes else part for part in read]
+        try:
+            return codec.decode(data, buffers)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a codec may raise anything
+            raise _failed(codec, "read what came", error) from error
+
 
 _TAGGED: dict[str, Callable[[Decoder, Any], Any]] = {
     "Tensor": Decoder._tensor,
@@ -481,7 +535,9 @@ _SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
     "dict": Decoder._special_dict,
     "tuple": Decoder._special_tuple,
     "scalar": Decoder._special_scalar,
+    "codec": Decoder._special_codec,
 }
+_CODEC_KEYS = frozenset({"$soma", "codec", "distribution", "data", "buffers"})
 
 
 _PLAIN_ARRAY = itemgetter("dtype", "shape", "buffer")
@@ -493,6 +549,43 @@ _IN_TORCH_TOO = frozenset(
 
 def _invalid(message: str) -> ProtocolError:
     return ProtocolError(ErrorCode.INVALID_COMMAND, message)
+
+
+def _class_name(obj: object) -> str:
+    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+
+
+def _check_encoded(encoded: Any) -> Encoded:
+    """What a codec returned, each buffer as plain bytes.
+
+    Raises:
+        TypeError: It is no Encoded, or holds something that is no C-contiguous buffer.
+    """
+    if not isinstance(encoded, Encoded):
+        raise TypeError(f"encode returns an Encoded, got a {_class_name(encoded)}")
+    return Encoded(encoded.data, [_plain_bytes(buffer) for buffer in encoded.buffers])
+
+
+def _plain_bytes(buffer: Any) -> memoryview:
+    view = memoryview(buffer)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _failed(codec: Codec, task: str, error: BaseException) -> ProtocolError:
+    text = describe(error) if isinstance(error, ValidationError) else error
+    return _invalid(
+        f"the codec {codec.name!r} of {codec.distribution} could not {task}: "
+        f"{type(error).__name__}: {text}"
+    )
+
+
+def _unknown_codec(name: Any, distribution: Any, known: Sequence[str]) -> ProtocolError:
+    named = isinstance(distribution, str) and distribution
+    remedy = f"pip install {distribution:.100}" if named else "install the plugin that has it"
+    return _invalid(
+        f"a value of the codec {name!r:.100} came, which is not installed in this process; "
+        f"{remedy} where it runs (its codecs: {', '.join(known) or 'none'})"
+    )
 
 
 def _from_b64(text: Any) -> bytes:

@@ -65,6 +65,8 @@ class Hello(Command):
     cmd: Literal["HELLO"] = Field()
     protocol: int
     client: ClientInfo
+    codecs: list[str] | None = None
+    """The codecs of plugins that the host has; without this the worker uses all that it has."""
 
 
 class FilterSpec(_Model):

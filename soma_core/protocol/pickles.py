@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol.added_types import Codecs
 
 __all__ = ["Pickles", "by_value"]
 
@@ -23,13 +24,16 @@ class Pickles:
 
     Args:
         allowed: False refuses both: then only typed values travel.
+        codecs: What plugins made typed values, which therefore needs no pickle.
 
     Attributes:
         allowed: Whether they may. What was refused once is never allowed again.
+        codecs: As given.
     """
 
-    def __init__(self, *, allowed: bool = True) -> None:
+    def __init__(self, *, allowed: bool = True, codecs: Codecs | None = None) -> None:
         self._allowed = allowed
+        self.codecs = codecs or Codecs()
 
     @property
     def allowed(self) -> bool:
@@ -38,6 +42,10 @@ class Pickles:
     def refuse(self) -> None:
         """Make and read none from now on."""
         self._allowed = False
+
+    def typed_only(self) -> Pickles:
+        """The same with pickles refused, for what is typed values by definition."""
+        return Pickles(allowed=False, codecs=self.codecs)
 
     def dump(
         self, obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
@@ -55,8 +63,8 @@ class Pickles:
         if not self._allowed:
             raise ProtocolError(
                 ErrorCode.PICKLE_REFUSED,
-                f"a {name} can only travel as a pickle, which this connection refuses; use plain "
-                "data, bytes, numpy arrays or torch tensors, and filters by registered name",
+                f"a {name} can only travel as a pickle, which this connection refuses; "
+                f"{self._instead(obj)}",
             )
         import cloudpickle
 
@@ -70,6 +78,18 @@ class Pickles:
                 remote_type=type(error).__name__,
             ) from error
         return data
+
+    def _instead(self, obj: object) -> str:
+        """What to do where an object may not travel as a pickle."""
+        codec = self.codecs.of(obj)
+        if codec is not None:
+            return (
+                f"the other side lacks the codec {codec.name!r} that carries it otherwise: pip "
+                f"install {codec.distribution} there"
+            )
+        return (
+            "use plain data, bytes, numpy arrays or torch tensors, and filters by registered name"
+        )
 
     def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:
         """Unpickle bytes of a peer that is trusted with running code here.

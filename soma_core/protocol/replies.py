@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode
 from soma_core.filters import FilterMeta
@@ -50,6 +50,8 @@ class Reply(_Model):
     ok: Literal[True] = True
     id: MessageId | None = None
     """The id of the command."""
+    meta: dict[str, Any] | None = None
+    """What plugins of the worker say of the command and of themselves, by plugin."""
 
     @classmethod
     def of(cls, **fields: Any) -> Self:
@@ -116,6 +118,8 @@ class HelloReply(Reply):
     """Differs between any two engines."""
     commands: list[str]
     features: list[str]
+    codecs: list[str] = Field(default_factory=list)
+    """The codecs of plugins that the worker has: types that travel as typed values."""
     limits: Limits
     pickle: Literal["same-user", "never"]
 

@@ -292,6 +292,7 @@ def _user_data_definitions() -> dict[str, JsonSchema]:
                 _special("dict", "A dict that looks like a tag.", items=_PAIRS),
                 _special("tuple", "A tuple; in frames alone.", items={"type": "array"}),
                 _special("scalar", "A numpy scalar; in frames alone.", array=_TENSOR),
+                _CODEC,
                 _PICKLE,
             ],
         },
@@ -319,6 +320,19 @@ _PAIRS: JsonSchema = {
     },
 }
 _TENSOR: JsonSchema = {"$ref": "#/$defs/Tensor"}
+_CODEC: JsonSchema = {
+    "description": "A value of a type that a plugin adds; what is in it, its codec says.",
+    "type": "object",
+    "properties": {
+        "$soma": {"const": "codec"},
+        "codec": {"description": "The name of the codec; HELLO lists them.", "type": "string"},
+        "distribution": {"description": "What to install for it.", "type": "string"},
+        "data": {"$ref": "#/$defs/Data"},
+        "buffers": {"type": "array", "items": {"$ref": "#/$defs/Binary"}},
+    },
+    "required": ["$soma", "codec"],
+    "additionalProperties": False,
+}
 _PICKLE: JsonSchema = {
     "description": "A pickled Python object, as the lines dialect writes it.",
     "type": "object",

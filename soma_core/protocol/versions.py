@@ -138,6 +138,7 @@ class WorkerHello(BaseModel, strict=True):
     versions: _Versions
     pid: int
     incarnation: str
+    codecs: list[str] = []
     pickle: Literal["same-user", "never"]
 
     @classmethod

@@ -31,6 +31,7 @@ _BLANK = {
     "pid": 0,
     "incarnation": "",
     "versions": {"soma": "", "python": "", "cloudpickle": ""},
+    "codecs": [],
     "traceback": "",
 }
 

@@ -67,6 +67,22 @@ def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
         assert peak < 5.5  # and what the allocator keeps, which weighs more than at 64 MiB
 
 
+def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
+    pytest.importorskip("diskcache")
+    printed = run("benchmarks.cache", "--rounds", 2, "--size", 1 << 20)
+    for name in ("reading", "in the engine: a hit", "through stdio: x * 2, hit"):
+        milliseconds, ratio = map(float, cells(printed, name))
+        assert milliseconds > 0
+        assert ratio > 0
+
+
+def test_frames_by_the_codec_are_compared_with_pickles() -> None:
+    pytest.importorskip("pyarrow")
+    printed = run("benchmarks.tables", "--rounds", 1, "--size", 1 << 20)
+    for kind in ("numbers", "texts", "categories"):
+        assert all(float(cell) > 0 for cell in cells(printed, kind))
+
+
 def test_cold_starts_are_compared_with_imports() -> None:
     printed = run("benchmarks.start", "--rounds", 1)
     for name in ("stdio, connect to first reply", "socket, connect to first reply"):

@@ -92,16 +92,16 @@ def test_a_broken_plugin_is_told_with_its_reason_and_does_not_hide_the_others(so
 
 
 def test_a_conflict_is_told_with_both_distributions(soma, install):
-    install("acme", "soma.plugins", cache="json:dumps")
-    install("bolt", "soma.plugins", cache="json:loads")
-    result = soma("plugins", "cache", "--json")
+    install("acme", "soma.plugins", policy="json:dumps")
+    install("bolt", "soma.plugins", policy="json:loads")
+    result = soma("plugins", "policy", "--json")
     assert result.exit_code == 1
     rows = json.loads(result.stdout)
     assert {(row["distribution"], row["status"]) for row in rows} == {
         ("acme", "conflict"),
         ("bolt", "conflict"),
     }
-    assert all("both provide the plugin 'cache'" in row["reason"] for row in rows)
+    assert all("both provide the plugin 'policy'" in row["reason"] for row in rows)
 
 
 def test_a_plugin_of_another_interface_is_broken(soma, install, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 import soma_core as soma
 from soma_core import hookspecs
+from soma_core.codecs import Codec
 from soma_core.plugins import installed_plugins
 from soma_core.verbs import CommandSpec
 
@@ -51,6 +52,11 @@ class Recorder:
     @soma.hookimpl
     def soma_register_commands(self) -> list[CommandSpec]:
         self.fired.append("soma_register_commands")
+        return []
+
+    @soma.hookimpl
+    def soma_register_codecs(self) -> list[Codec]:
+        self.fired.append("soma_register_codecs")
         return []
 
     @soma.hookimpl
@@ -96,5 +102,6 @@ def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
     with soma.connect("inline", filters={"raw": Raw()}) as worker:
         assert worker.forward("raw", 2) == 4
     assert set(recorder.fired) == set(HOOKS)
-    assert recorder.fired[:3] == ["soma_register_commands", "soma_worker_starting", "soma_execute"]
+    registering = ["soma_register_commands", "soma_register_codecs"]
+    assert recorder.fired[:4] == [*registering, "soma_worker_starting", "soma_execute"]
     assert recorder.fired[-1] == "soma_worker_exited"

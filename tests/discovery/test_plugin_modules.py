@@ -12,7 +12,7 @@ import soma_core as soma
 from soma_core.discovery import installed_filters
 from soma_core.engine import Engine, EngineInfo
 from soma_core.errors import PluginError, PluginLoadFailed
-from soma_core.plugins import PluginSet
+from soma_core.plugins import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
 
 
@@ -147,6 +147,62 @@ def test_wrappers_of_execution_see_the_command_and_its_reply_outermost_last_regi
     plugins = plugin_set(inner=middleware("inner"), outer=middleware("outer"))
     assert isinstance(engine(plugins).execute(PING), replies.PingReply)
     assert steps == ["outer before PING", "inner before PING", "inner after", "outer after"]
+
+
+def answering(reply: replies.Reply) -> types.SimpleNamespace:
+    """A plugin that knows the reply to every command."""
+
+    @soma.hookimpl(wrapper=True)
+    def soma_execute(command: Any, context: Any) -> Any:
+        context.answer(reply)
+        return (yield)
+
+    return plugin(soma_execute=soma_execute)
+
+
+def test_a_wrapper_that_knows_the_reply_answers_and_the_command_is_not_executed() -> None:
+    known = replies.PingReply.of(pid=1, incarnation="kept")
+    unused = commands.Forward(cmd="FORWARD", node_id="no such node")
+    answered = engine(plugin_set(cache=answering(known)))
+    assert answered.execute(unused) is known
+    assert answered.execute(PING) is known
+
+
+def test_what_a_plugin_inside_of_an_answer_refuses_is_refused_and_answers_nothing_later() -> None:
+    refusing = True
+
+    @soma.hookimpl
+    def soma_execute(command: Any, context: Any) -> Any:
+        if refusing:
+            raise PermissionError("policy says no")
+
+    known = replies.PingReply.of(pid=1, incarnation="kept")
+    policed = engine(plugin_set(a=plugin(soma_execute=soma_execute)))
+    policed.answer(known)
+    with pytest.raises(PermissionError):
+        policed.execute(PING)
+    refusing = False
+    assert policed.execute(PING) is not known
+
+
+def test_what_a_plugin_says_in_a_reply_is_in_the_status_of_the_worker() -> None:
+    @soma.hookimpl(wrapper=True)
+    def soma_execute(command: Any, context: Any) -> Any:
+        reply = yield
+        reply.meta = {"counter": {"verb": command.cmd}}
+        return reply
+
+    plugins = installed_plugins()
+    plugins.register("counter", plugin(soma_execute=soma_execute))
+    try:
+        with soma.connect("inline") as worker:
+            assert worker.status().plugins == {"counter": {"verb": "HELLO"}}
+            worker.ping()
+            assert worker.status().plugins == {"counter": {"verb": "PING"}}
+    finally:
+        plugins._manager.unregister(name="counter")
+    with soma.connect("inline") as worker:
+        assert worker.status().plugins == {}
 
 
 def test_what_an_executing_plugin_raises_propagates() -> None:

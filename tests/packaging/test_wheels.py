@@ -17,7 +17,13 @@ import pytest
 from ..support import short_directory, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGINS = ["soma-filters-sklearn", "soma-filters-torch", "soma-transport-ray"]
+PLUGINS = [
+    "soma-cache",
+    "soma-codecs-arrow",
+    "soma-filters-sklearn",
+    "soma-filters-torch",
+    "soma-transport-ray",
+]
 NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}
 FOLDERS = {"filter": "acme-robust-scaler", "transport": "soma-transport-carrier-pigeon"}
 
@@ -112,9 +118,11 @@ def names_in(wheel: Path) -> list[str]:
 
 
 def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
-    assert sorted(wheels) == ["soma-core", *PLUGINS]
+    assert sorted(wheels) == sorted(["soma-core", *PLUGINS])
     expected = {
         "soma-core": {"soma_core", "soma_transport_stdio", "soma_transport_socket"},
+        "soma-cache": {"soma_cache"},
+        "soma-codecs-arrow": {"soma_codecs_arrow"},
         "soma-filters-sklearn": {"soma_filters_sklearn"},
         "soma-filters-torch": {"soma_filters_torch"},
         "soma-transport-ray": {"soma_transport_ray"},

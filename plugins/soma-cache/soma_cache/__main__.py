@@ -1,0 +1,36 @@
+"""``python -m soma_cache``: what is kept, and how to keep less of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from soma_cache.settings import settings_from
+from soma_cache.store import Store
+from soma_core.protocol.pickles import Pickles
+
+
+def main() -> None:
+    """Print what the cache holds; clear or repair it if asked to."""
+    parser = argparse.ArgumentParser("python -m soma_cache", description=__doc__)
+    parser.add_argument("--clear", action="store_true", help="remove all results")
+    parser.add_argument(
+        "--repair", action="store_true", help="remove files that a killed worker left behind"
+    )
+    options = parser.parse_args()
+    settings = settings_from(os.environ)
+    if settings is None:
+        sys.exit("SOMA_CACHE_DIR is not set: no results are kept")
+    store = Store(settings, Pickles(allowed=False))
+    if options.clear:
+        print(f"removed {store.clear():,} results")  # noqa: T201
+    if options.repair:
+        print(f"repaired {store.repair():,} things")  # noqa: T201
+    count, size = store.content()
+    limit = settings.size
+    print(f"{settings.directory}: {count:,} results, {size:,} of {limit:,} bytes")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

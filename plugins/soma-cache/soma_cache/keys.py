@@ -1,0 +1,151 @@
+"""Keys: a hash of everything that a result depends on.
+
+That is the verb, the input, and for each node its configuration, its state, its weights, its code
+and what is installed. What cannot be hashed without pickling is not kept.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from blake3 import blake3
+
+from soma_cache.code import code_digest
+from soma_core import Filter
+from soma_core.engine.nodes import FilterFailed, Node
+from soma_core.errors import ProtocolError
+from soma_core.filters import FilterKind
+from soma_core.protocol.codec import FrameEncoder
+from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.text import write_json
+
+__all__ = ["KEY_SIZE", "Keys", "Uncacheable", "environment_digest"]
+
+KEY_SIZE = 32
+_VERSION = b"soma-cache 1"
+
+
+class Uncacheable(Exception):
+    """A result that is not kept; the text says why."""
+
+
+class Keys:
+    """Computes keys, and remembers the hashes of code, which does not change while it is loaded.
+
+    Args:
+        typed: How values are hashed: as they would travel where pickles are refused.
+    """
+
+    def __init__(self, typed: Pickles) -> None:
+        self._typed = typed
+        self._code: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+
+    def key(self, verb: str, steps: Iterable[tuple[Node, Any]], data: Any) -> bytes:
+        """The key of a result.
+
+        Args:
+            verb: The command.
+            steps: Each node with the state that it is run with, in order.
+            data: The input of the first.
+
+        Raises:
+            Uncacheable: The result may not be kept, or something in it cannot be hashed.
+        """
+        hasher = blake3(_VERSION)
+        _feed(hasher, verb.encode())
+        _feed(hasher, environment_digest())
+        for node, state in steps:
+            _feed(hasher, self._identity(node))
+            self._feed_value(hasher, f"the state of node {node.node_id!r}", state)
+            self._feed_weights(hasher, node)
+        self._feed_value(hasher, "the input", data)
+        key: bytes = hasher.digest()
+        return key
+
+    def _identity(self, node: Node) -> bytes:
+        """What the node computes, but for its state."""
+        _check_cacheable(node)
+        cls = type(node.obj)
+        if cls not in self._code:
+            self._code[cls] = code_digest(cls)
+        return self._code[cls] + _config_hash(node)
+
+    def _feed_weights(self, hasher: Any, node: Node) -> None:
+        """The parameters that a differentiable node holds beside its state."""
+        state_dict = getattr(node.obj, "state_dict", None)
+        if not node.differentiable and not callable(state_dict):
+            return
+        weights = _weights(node, state_dict)
+        if not weights:
+            raise Uncacheable(f"node {node.node_id!r} holds weights that no state_dict tells")
+        self._feed_value(hasher, f"the weights of node {node.node_id!r}", dict(weights))
+
+    def _feed_value(self, hasher: Any, what: str, value: Any) -> None:
+        encoder = FrameEncoder(pickles=self._typed)
+        try:
+            header = write_json(encoder.encode(value))
+        except ProtocolError as error:
+            raise Uncacheable(f"{what} is not typed values: {error}") from None
+        _feed(hasher, header)
+        for buffer in encoder.buffers:
+            _feed(hasher, buffer)
+
+
+def _weights(node: Node, state_dict: Any) -> Any:
+    if not callable(state_dict):
+        return None
+    try:
+        return node.call(state_dict)
+    except FilterFailed as error:
+        raise Uncacheable(
+            f"node {node.node_id!r} failed to tell its weights: {error.cause}"
+        ) from None
+
+
+def _feed(hasher: Any, content: Any) -> None:
+    view = memoryview(content)
+    hasher.update(view.nbytes.to_bytes(8, "little"))
+    if view.nbytes:
+        hasher.update(view.cast("B"))
+
+
+def _check_cacheable(node: Node) -> None:
+    meta, name = node.meta, f"node {node.node_id!r}"
+    if not isinstance(node.obj, Filter):
+        raise Uncacheable(f"{name} is no soma.Filter, whose configuration can be hashed")
+    if not meta.deterministic:
+        raise Uncacheable(f"{name} says that it is not deterministic")
+    if not meta.cacheable:
+        raise Uncacheable(f"{name} says that it is not cacheable")
+    if meta.kind is FilterKind.OPAQUE:
+        raise Uncacheable(f"{name} is opaque: what it remembers cannot be known")
+
+
+def _config_hash(node: Node) -> bytes:
+    try:
+        return bytes.fromhex(node.obj.config_hash())
+    except TypeError as error:
+        raise Uncacheable(f"node {node.node_id!r} has no hash: {error}") from None
+
+
+@cache
+def environment_digest() -> bytes:
+    """What is installed, by names and versions: any of it may change a result."""
+    hasher = blake3(f"{platform.python_version()} {platform.machine()}".encode())
+    for name in sorted(_installed()):
+        _feed(hasher, name.encode())
+    digest: bytes = hasher.digest()
+    return digest
+
+
+def _installed() -> set[str]:
+    """The names of the metadata directories on the path, such as ``numpy-2.1.0.dist-info``."""
+    folders = [Path(entry or ".") for entry in sys.path]
+    found = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
+    return {path.name for path in found if path.suffix in (".dist-info", ".egg-info")}

@@ -1,0 +1,86 @@
+"""DataFrames as Arrow tables that say how to be made DataFrames again.
+
+The data of an encoded frame tells what a table cannot: spellings of dtypes, labels, attributes.
+Its last buffer is a table of the column labels, those before it are the table of the columns and
+of the row labels. What hosts in other languages send is simpler, and read as well: a stream alone
+is a table with the pandas metadata that Arrow's own libraries write, and ``{"columns": {…}}``
+alone a frame of these lists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from soma_codecs_arrow.columns import from_arrow
+from soma_codecs_arrow.indexes import index_from_arrow
+from soma_codecs_arrow.labels import (
+    arrays_of,
+    attributes,
+    column_of,
+    columns_of_index,
+    named,
+    with_attributes,
+)
+from soma_codecs_arrow.packing import pack, unpack
+from soma_core.codecs import Encoded
+
+__all__ = ["decode", "encode"]
+
+
+def encode(frame: pd.DataFrame, *, aside: bool = True) -> Encoded:
+    """A DataFrame with everything that it holds.
+
+    Args:
+        frame: The frame.
+        aside: Whether columns of numbers may lie beside the stream, where they need no copy.
+
+    Raises:
+        Unencodable: A column, an index or the labels hold what Arrow has no form for.
+    """
+    columns, spellings = [], []
+    for position, label in enumerate(frame.columns):
+        column, spelling = column_of(frame.iloc[:, position], f"column {label!r}")
+        columns.append(column)
+        spellings.append(spelling)
+    index_columns, index = columns_of_index(frame.index, "the index")
+    label_columns, labels = columns_of_index(frame.columns, "the column labels")
+    table = named([str(label) for label in frame.columns], columns, index_columns)
+    apart, buffers = pack(table, aside=aside)
+    _, label_buffers = pack(named([], [], label_columns), aside=False)
+    told = {"apart": apart, "columns": spellings, "index": index, "labels": labels}
+    return Encoded(attributes(frame) | told, [*buffers, *label_buffers])
+
+
+def decode(data: Any, buffers: list[Any]) -> pd.DataFrame:
+    """The DataFrame that was encoded, its numbers where they lie.
+
+    Raises:
+        ValueError: What came is none.
+    """
+    if data is None and len(buffers) == 1:
+        return unpack(None, buffers).to_pandas()
+    if isinstance(data, dict) and data.keys() == {"columns"} and not buffers:
+        return pd.DataFrame(data["columns"])
+    if not isinstance(data, dict) or len(buffers) < 2:
+        raise ValueError(
+            "a DataFrame is one Arrow IPC stream without data, or data alone: "
+            '{"columns": {"name": [1, 2]}}'
+        )
+    found = arrays_of(unpack(data["apart"], buffers[:-1]))
+    spellings = data["columns"]
+    index = index_from_arrow(found[len(spellings) :], data["index"])
+    pairs = zip(found[: len(spellings)], spellings, strict=True)
+    arrays = [_as_it_is(from_arrow(column, spelling), index) for column, spelling in pairs]
+    labels = index_from_arrow(arrays_of(unpack(None, buffers[-1:])), data["labels"])
+    frame = pd.DataFrame(dict(enumerate(arrays)), index=index, copy=False)
+    frame.columns = labels
+    return with_attributes(frame, data)
+
+
+def _as_it_is(array: Any, index: pd.Index) -> Any:
+    """A column to build a frame of; pandas looks for another dtype in an array of objects."""
+    if array.dtype != object:
+        return array
+    return pd.Series(array, index=index, dtype=object, copy=False)
