@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache
 RAY := plugins/soma-transport-ray
 RAY_VENV := .venv-ray
+SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 2
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types units ray wheel schemas reference docs clean
+.PHONY: demo test lint types units coverage ray wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -29,8 +30,13 @@ types: $(VENV)/.ready
 	for plugin in $(PLUGINS) $(RAY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 units: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(JOBS) $(SUITES)
+
+# The same tests, measured: branches, those of worker processes among them. Each process starts
+# slower for it, and tests start thousands: the gate does without.
+coverage: $(VENV)/.ready
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) tests $(addsuffix /tests,$(PLUGINS) $(RAY))
+	$(BIN)/coverage run -m pytest -n $(JOBS) $(SUITES)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
