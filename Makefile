@@ -9,7 +9,7 @@ RAY := plugins/soma-transport-ray
 RAY_VENV := .venv-ray
 SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
-JOBS ?= 2
+JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
