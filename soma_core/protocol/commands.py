@@ -53,6 +53,8 @@ class Command(_Model):
 class ClientInfo(_Model):
     """Who says HELLO, in versions."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: str
     soma: str
     python: str
@@ -60,7 +62,12 @@ class ClientInfo(_Model):
 
 
 class Hello(Command):
-    """Agree on versions and features before anything else. Optional."""
+    """Agree on versions and features before anything else. Optional.
+
+    Fields of a later version are ignored: which version it is, is what both sides find out by it.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     cmd: Literal["HELLO"] = Field()
     protocol: int
