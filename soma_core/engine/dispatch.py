@@ -233,7 +233,8 @@ class Engine:
         undo = [states.keep_buffers(node) for node in chain.nodes]
         try:
             _, loss = compute_gradients(chain, command.data, command.y)
-            batch = {node.node_id: states.get_batch(node) for node in chain.nodes}
+            trained = [node for node in chain.nodes if node.trainable]
+            batch = {node.node_id: states.get_batch(node) for node in trained}
         finally:
             for put_back in undo:
                 put_back()

@@ -23,9 +23,9 @@ def train_step(
 ) -> tuple[Any, float]:
     """Train the differentiable nodes of a chain on one batch.
 
-    Gradients are cleared first. Nodes that own an ``optimizer`` step it and clear them again;
-    the others keep them, for GET_GRADIENTS. An optimizer of the whole chain takes the place of
-    those that nodes own.
+    Gradients are cleared first. Trainable nodes that own an ``optimizer`` step it and clear them
+    again; the others keep them, for GET_GRADIENTS. An optimizer of the whole chain takes the place
+    of those that nodes own.
 
     Args:
         chain: At least one of its nodes is differentiable.
@@ -46,7 +46,7 @@ def train_step(
         chain.nodes[-1].call(_use_up, optimizer)
     for node in chain.nodes:
         own = getattr(node.obj, "optimizer", None)
-        if optimizer is None and own is not None:
+        if optimizer is None and own is not None and node.trainable:
             node.call(_use_up, own)
         if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
             node.state = {}

@@ -202,6 +202,7 @@ def test_what_is_not_trainable_is_not_fitted(host: Any) -> None:
     reply = host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, y=Y)
     assert reply["fit_states"] == {}
     assert host.node("net").obj.fits == 0
+    assert torch.equal(host.node("net").obj.linear.weight, Net(3, 1).linear.weight)
 
 
 def test_without_targets_there_is_no_loss_and_nothing_is_trained(host: Any) -> None:

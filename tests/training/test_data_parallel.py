@@ -83,6 +83,20 @@ def test_a_step_equals_one_process_on_the_whole_batch(
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 if rows == 2 else 1e-6)
 
 
+@pytest.mark.parametrize("optimizer", [None, NAMED], ids=["own", "named"])
+def test_a_node_that_is_not_trainable_keeps_its_parameters_as_in_one_process(
+    mixed: Any, inline: Any, data: Any, optimizer: Any
+) -> None:
+    for worker in (*mixed, inline):
+        worker.load(FILTERS, trainable={"body": False})
+    body = parameters(inline, "body")
+    parallel = soma.DataParallel(mixed, CHAIN, optimizer=optimizer)
+    for _ in range(2):
+        whole = inline.composite_fit(CHAIN, *data, optimizer=optimizer).loss
+        assert parallel.step(*data) == pytest.approx(whole, abs=1e-6)
+    assert all(same(body, parameters(worker, "body")) for worker in (*mixed, inline))
+
+
 def test_replicas_that_differ_at_first_are_made_equal(mixed: Any, data: Any) -> None:
     for seed, worker in enumerate(mixed):
         worker.load({"net": ("torch.MLP", {"sizes": [5, 1], "seed": seed})})
