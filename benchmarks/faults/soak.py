@@ -18,6 +18,9 @@ from soma_core.testing import Echo, Fault, Faulty, Moment
 _SAMPLES = 200
 _MIB = 1 << 20
 _GROWTH, _SLACK = 1.05, 4 * _MIB
+# Shared memory keeps up to 16 regions each way for reuse, and large calls that overlap by chance
+# may add one late: a descriptor of ours, and one of the other end's.
+_REGION = 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def _compare(name: str, samples: list[_Sample]) -> tuple[str, bool]:
     first, last = samples[:tenth], samples[-tenth:]
     memory = [float(np.median([sample.memory for sample in part])) for part in (first, last)]
     descriptors = [max(sample.descriptors for sample in part) for part in (first, last)]
-    flat = memory[1] <= memory[0] * _GROWTH + _SLACK and descriptors[1] <= descriptors[0]
+    flat = memory[1] <= memory[0] * _GROWTH + _SLACK and descriptors[1] <= descriptors[0] + _REGION
     text = (
         f"{name} {memory[0] / _MIB:.1f} to {memory[1] / _MIB:.1f} MiB, "
         f"{descriptors[0]} to {descriptors[1]} fds"
