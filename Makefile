@@ -13,7 +13,7 @@ JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types units coverage ray wheel schemas reference docs clean
+.PHONY: demo test lint types units coverage ray figures wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -46,6 +46,12 @@ ray: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/pytest $(RAY)/tests
 	$(RAY_VENV)/bin/python examples/grid_search.py --transport ray
 	$(RAY_VENV)/bin/python -m benchmarks.ray_price
+
+# Every number of the documentation, one after the other; it takes over an hour on two cores.
+figures: $(RAY_VENV)/.ready
+	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
+	missed=0; for figure in start memory training cache tables plugins ray_price faults soak __main__; do \
+		$(RAY_VENV)/bin/python -m benchmarks.$$figure || missed=1; done; exit $$missed
 
 schemas: $(VENV)/.ready
 	$(BIN)/soma schema --out schemas --vectors schemas/vectors
