@@ -47,7 +47,7 @@ ray: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python examples/grid_search.py --transport ray
 	$(RAY_VENV)/bin/python -m benchmarks.ray_price
 
-# Every number of the documentation, one after the other; it takes over an hour on two cores.
+# Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	missed=0; for figure in start memory training cache tables plugins ray_price faults soak __main__; do \

@@ -35,7 +35,7 @@ def _filters_travel_by_value():
 def shared_socket_daemon() -> SocketDaemon:
     """One socket daemon for all tests that leave it as it was.
 
-    It forks its workers from a template, which takes a tenth of a start. Those that it starts
+    It forks its workers from a template, which is several times faster. Those that are started
     afresh have tests of their own (``tests/transports/test_socket_daemon.py``).
     """
     preload = "--preload=" + ("torch" if find_spec("torch") else "numpy")
