@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64 << 20, help="bytes of the array")
     parser.add_argument("--dir", help="where to keep the results meanwhile")
     options = parser.parse_args()
-    try:
-        import soma_cache  # noqa: F401
-    except ImportError as error:
-        sys.exit(f"this measures soma-cache, which cannot be imported: {error}")
+    if find_spec("soma_cache") is None:
+        sys.exit("this measures soma-cache, which is not installed: pip install soma-cache")
     with tempfile.TemporaryDirectory(dir=options.dir) as directory, ExitStack() as running:
         calls = contestants(Path(directory), options.size, running)
         medians = measure(calls, options.rounds)

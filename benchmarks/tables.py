@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -46,11 +48,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", type=int, default=64 << 20, help="bytes of the numbers")
     options = parser.parse_args()
-    try:
-        import pandas  # noqa: F401
-        import soma_codecs_arrow  # noqa: F401
-    except ImportError as error:
-        sys.exit(f"this measures soma-codecs-arrow with pandas, which cannot be imported: {error}")
+    missing = [name for name in ("pandas", "soma_codecs_arrow") if find_spec(name) is None]
+    if missing:
+        sys.exit(f"this measures soma-codecs-arrow with pandas; not installed: {missing}")
     with ExitStack() as running:
         workers = {
             name: running.enter_context(soma.connect("stdio", filters={"same": Same()}, env=env))
@@ -59,7 +59,7 @@ def main() -> None:
         calls = {}
         for kind, frame in frames(options.size).items():
             for name, worker in workers.items():
-                call = lambda worker=worker, frame=frame: worker.forward("same", frame)  # noqa: E731
+                call = partial(worker.forward, "same", frame)
                 assert call().equals(frame)
                 calls[f"{kind} {name}"] = call
         medians = measure(calls, options.rounds)

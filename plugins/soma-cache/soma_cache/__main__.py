@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+import typer
+
 from soma_cache.settings import settings_from
 from soma_cache.store import Store
 from soma_core.protocol.pickles import Pickles
@@ -24,12 +26,11 @@ def main() -> None:
         sys.exit("SOMA_CACHE_DIR is not set: no results are kept")
     store = Store(settings, Pickles(allowed=False))
     if options.clear:
-        print(f"removed {store.clear():,} results")  # noqa: T201
+        typer.echo(f"removed {store.clear():,} results")
     if options.repair:
-        print(f"repaired {store.repair():,} things")  # noqa: T201
+        typer.echo(f"repaired {store.repair():,} things")
     count, size = store.content()
-    limit = settings.size
-    print(f"{settings.directory}: {count:,} results, {size:,} of {limit:,} bytes")  # noqa: T201
+    typer.echo(f"{settings.directory}: {count:,} results, {size:,} of {settings.size:,} bytes")
 
 
 if __name__ == "__main__":
