@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from importlib.util import find_spec
+from pathlib import Path
 
 import cloudpickle
 import pytest
+
+from soma_core import conversation
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
 
@@ -29,6 +32,18 @@ def _filters_travel_by_value():
     cloudpickle.register_pickle_by_value(filters)
     yield
     cloudpickle.unregister_pickle_by_value(filters)
+
+
+@pytest.fixture
+def note(tmp_path) -> Path:
+    """The file by which a call of ``filters.Sleep`` says that it runs, and is told to end."""
+    return tmp_path / "note"
+
+
+@pytest.fixture
+def long_grace(monkeypatch):
+    """So that a slow machine does not take an interrupted worker away from under a test."""
+    monkeypatch.setattr(conversation, "_GRACE", 30.0)
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def test_any_language_can_join_by_one_line(daemon, name, connect):
 # Interrupts and deadlines
 
 
-def test_a_deadline_ends_a_command_of_ones_own_and_the_session_goes_on(connect):
+def test_a_deadline_ends_a_command_of_ones_own_and_the_session_goes_on(connect, long_grace):
     one, other = connect(filters={"sleep": f.Sleep()}), connect()
     before = one.ping()
     with pytest.raises(soma.DeadlineExceeded) as caught:
@@ -188,34 +188,36 @@ class Count:
         return self.count
 
 
-def test_a_deadline_of_a_waiting_command_leaves_the_one_that_runs_alone(daemon, connect):
+def test_a_deadline_of_a_waiting_command_leaves_the_one_that_runs_alone(connect, note, long_grace):
     one, other = connect(filters={"sleep": f.Sleep(), "count": Count()}), connect()
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(one.forward, "sleep", ("naps", 2.0))
-        wait_until(lambda: "FORWARD" in running(daemon))
+        call = pool.submit(one.forward, "sleep", ("naps", 60.0, str(note)))
+        wait_until(note.exists)
         with pytest.raises(soma.DeadlineExceeded) as caught:
             other.forward("count", None, timeout=0.3)
         assert not call.done()
         assert caught.value.worker_survived
+        note.unlink()
         assert call.result(20.0) == "done"
     assert other.forward("count", None) == 1, "the command that was given up was executed"
 
 
-def test_an_interrupt_of_a_waiting_command_leaves_the_one_that_runs_alone(daemon, connect):
+def test_an_interrupt_of_a_waiting_command_leaves_the_one_that_runs_alone(connect, note):
     one, other = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()}), connect()
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(one.forward, "sleep", ("call", 2.0))
-        wait_until(lambda: "FORWARD" in running(daemon))
+        call = pool.submit(one.forward, "sleep", ("naps", 60.0, str(note)))
+        wait_until(note.exists)
         waiting = pool.submit(other.forward, "echo", 1)
         wait_until(lambda: other.status().command)
         other.interrupt()
         with pytest.raises(soma.RemoteError, match="was not started") as caught:
             waiting.result(20.0)
         assert caught.value.code is soma.ErrorCode.INTERRUPTED
+        note.unlink()
         assert call.result(20.0) == "done"
 
 
-def test_interrupts_without_end_never_hit_a_command_of_another_client(connect):
+def test_interrupts_without_end_never_hit_a_command_of_another_client(connect, long_grace):
     """One client is interrupted all the time, the other works on and is never disturbed."""
     one, other = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()}), connect()
     over = threading.Event()
@@ -240,52 +242,39 @@ def test_interrupts_without_end_never_hit_a_command_of_another_client(connect):
         assert nuisance.result(60.0) > 5
 
 
-def test_a_session_that_does_not_listen_costs_a_waiting_client_its_connection_alone(
-    daemon, connect
-):
+def test_a_session_that_does_not_listen_costs_a_waiting_client_its_connection_alone(connect, note):
     one, other = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()}), connect()
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(one.forward, "sleep", ("deaf", 6.0))
-        wait_until(lambda: "FORWARD" in running(daemon))
+        call = pool.submit(one.forward, "sleep", ("deaf", 60.0, str(note)))
+        wait_until(note.exists)
         with pytest.raises(soma.DeadlineExceeded) as caught:
             other.forward("echo", 1, timeout=0.2)
         assert not caught.value.worker_survived
-        assert call.result(30.0) == "done"
+        note.unlink()
+        assert call.result(20.0) == "done"
     assert connect().forward("echo", 2) == 2
 
 
 # Clients that go
 
 
-class Announces:
-    """Writes a file, and then waits for a long time."""
-
-    def fit(self, x, y=None):
-        return {}
-
-    def forward(self, x, state):
-        with open(x, "w") as file:
-            file.write("running")
-        time.sleep(600)
-
-
 KILLED = """
 import sys
 import soma_core as soma
 worker = soma.connect("socket", path=sys.argv[1], session=sys.argv[2])
-worker.forward("announces", sys.argv[3])
+worker.forward("sleep", ("call", 600.0, sys.argv[3]))
 """
 
 
 def test_a_command_of_a_client_that_is_killed_is_given_up_and_the_session_goes_on(
-    daemon, name, connect, tmp_path
+    daemon, name, connect, tmp_path, note
 ):
-    worker = connect(filters={"announces": Announces(), "echo": f.Echo()})
+    worker = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()})
     before = worker.ping()
-    script, note = tmp_path / "client.py", tmp_path / "note"
+    script = tmp_path / "client.py"
     script.write_text(KILLED)
     client = subprocess.Popen([sys.executable, str(script), str(daemon.path), name, str(note)])
-    wait_until(lambda: note.exists() and note.read_text())
+    wait_until(note.exists, 60.0)
     client.kill()
     client.wait()
     assert worker.forward("echo", 1, timeout=20.0) == 1
@@ -304,16 +293,17 @@ def test_closing_in_the_middle_of_a_call_leaves_the_session(daemon, connect):
     assert other.ping(timeout=20.0) == before
 
 
-def test_a_waiting_command_of_a_client_that_left_is_not_executed(daemon, connect):
+def test_a_waiting_command_of_a_client_that_left_is_not_executed(connect, note):
     one, other = connect(filters={"sleep": f.Sleep(), "count": Count()}), connect()
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(one.forward, "sleep", ("naps", 1.0))
-        wait_until(lambda: "FORWARD" in running(daemon))
+        call = pool.submit(one.forward, "sleep", ("naps", 60.0, str(note)))
+        wait_until(note.exists)
         waiting = pool.submit(other.forward, "count", None)
         wait_until(lambda: other.status().command)
         other.close()
         with pytest.raises(soma.ChannelClosed):
             waiting.result(20.0)
+        note.unlink()
         assert call.result(20.0) == "done"
     assert one.forward("count", None) == 1
 
@@ -346,29 +336,30 @@ def test_clients_that_come_and_go_leave_nothing_open(daemon, connect):
 # Listed and ended
 
 
-def test_sessions_are_listed_with_what_runs_even_while_it_runs(daemon, name, connect):
+def test_sessions_are_listed_with_what_runs_even_while_it_runs(daemon, name, connect, note):
     worker = connect(filters={"sleep": f.Sleep()})
     (idle,) = SocketTransport.sessions(daemon.path)
     assert (idle.name, idle.pid, idle.clients) == (name, worker.ping().pid, 1)
     assert (idle.command, idle.node_id, idle.seconds) == (None, None, 0.0)
     assert idle.memory > 1_000_000
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(worker.fit, "sleep", ("call", 1.5))
-        wait_until(lambda: running(daemon))
+        call = pool.submit(worker.fit, "sleep", ("naps", 60.0, str(note)))
+        wait_until(note.exists)
         (busy,) = SocketTransport.sessions(daemon.path)
         assert (busy.command, busy.node_id) == ("FIT", "sleep")
         assert 0.0 < busy.seconds < 60.0
+        note.unlink()
         call.result(20.0)
     wait_until(lambda: not running(daemon))
 
 
 @pytest.mark.parametrize("how", ["naps", "deaf"])
-def test_a_session_that_is_stopped_ends_whatever_runs_in_it(daemon, name, connect, how):
+def test_a_session_that_is_stopped_ends_whatever_runs_in_it(daemon, name, connect, note, how):
     worker = connect(filters={"sleep": f.Sleep()})
     pid = worker.ping().pid
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(worker.forward, "sleep", (how, 600.0))
-        wait_until(lambda: running(daemon))
+        call = pool.submit(worker.forward, "sleep", (how, 60.0, str(note)))
+        wait_until(note.exists)
         SocketTransport.stop_session(name, daemon.path)
         with pytest.raises(soma.RemoteError if how == "naps" else soma.WorkerDied):
             call.result(20.0)
@@ -467,18 +458,18 @@ def test_a_limit_that_is_none_is_refused(argument, complaint):
 
 
 @pytest.mark.parametrize("session", ["shared", None])
-def test_a_daemon_that_is_told_to_end_lets_the_running_command_end(session):
-    with short_directory() as directory, socket_daemon(directory / "s") as daemon:
+def test_a_daemon_that_is_told_to_end_lets_the_running_command_end(session, note):
+    with short_directory() as directory, socket_daemon(directory / "s", "--grace=60") as daemon:
         worker = soma.connect(
             "socket", path=daemon.path, session=session, filters={"sleep": f.Sleep()}
         )
         with ThreadPoolExecutor() as pool:
-            call = pool.submit(worker.forward, "sleep", ("naps", 2.0))
-            wait_until(lambda: worker.status().command)
-            wait_until(lambda: session is None or running(daemon))
+            call = pool.submit(worker.forward, "sleep", ("naps", 60.0, str(note)))
+            wait_until(note.exists)
             daemon.process.terminate()
             wait_until(lambda: _refused(daemon.path))
             assert not call.done()
+            note.unlink()
             assert call.result(20.0) == "done"
         assert daemon.process.wait(20.0) == 0
         assert not daemon.path.exists()
@@ -493,30 +484,32 @@ def _refused(path) -> bool:
     return False
 
 
-def test_a_command_can_still_be_interrupted_while_the_daemon_ends(daemon):
-    with short_directory() as directory, socket_daemon(directory / "s", "--grace=60") as ending:
-        worker = soma.connect("socket", path=ending.path, session="s", filters={"sleep": f.Sleep()})
+def test_a_command_can_still_be_interrupted_while_the_daemon_ends(note):
+    with short_directory() as directory, socket_daemon(directory / "s", "--grace=60") as daemon:
+        worker = soma.connect("socket", path=daemon.path, session="s", filters={"sleep": f.Sleep()})
         with ThreadPoolExecutor() as pool:
-            call = pool.submit(worker.forward, "sleep", ("naps", 600.0), timeout=1.0)
-            wait_until(lambda: running(ending))
-            ending.process.terminate()
-            with pytest.raises(soma.DeadlineExceeded) as caught:
+            call = pool.submit(worker.forward, "sleep", ("naps", 60.0, str(note)))
+            wait_until(note.exists)
+            daemon.process.terminate()
+            wait_until(lambda: _refused(daemon.path))
+            worker.interrupt()
+            with pytest.raises(soma.RemoteError) as caught:
                 call.result(20.0)
-            assert caught.value.worker_survived
-        assert ending.process.wait(20.0) == 0
+            assert caught.value.code is soma.ErrorCode.INTERRUPTED
+        assert daemon.process.wait(20.0) == 0
         worker.close()
 
 
 @pytest.mark.parametrize("session", ["shared", None])
-def test_a_command_that_does_not_end_in_the_grace_is_ended(session):
+def test_a_command_that_does_not_end_in_the_grace_is_ended(session, note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=0.3") as daemon:
         worker = soma.connect(
             "socket", path=daemon.path, session=session, filters={"sleep": f.Sleep()}
         )
         pid = worker.ping().pid
         with ThreadPoolExecutor() as pool:
-            call = pool.submit(worker.forward, "sleep", ("deaf", 600.0))
-            wait_until(lambda: worker.status().command)
+            call = pool.submit(worker.forward, "sleep", ("deaf", 60.0, str(note)))
+            wait_until(note.exists)
             daemon.process.terminate()
             assert daemon.process.wait(20.0) == 0
             with pytest.raises(soma.WorkerDied):
@@ -525,13 +518,13 @@ def test_a_command_that_does_not_end_in_the_grace_is_ended(session):
         worker.close()
 
 
-def test_a_second_signal_ends_the_daemon_at_once():
+def test_a_second_signal_ends_the_daemon_at_once(note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=600") as daemon:
         worker = soma.connect("socket", path=daemon.path, session="s", filters={"sleep": f.Sleep()})
         pid = worker.ping().pid
         with ThreadPoolExecutor() as pool:
-            call = pool.submit(worker.forward, "sleep", ("deaf", 600.0))
-            wait_until(lambda: running(daemon))
+            call = pool.submit(worker.forward, "sleep", ("deaf", 60.0, str(note)))
+            wait_until(note.exists)
             daemon.process.terminate()
             wait_until(lambda: _refused(daemon.path))
             daemon.process.terminate()

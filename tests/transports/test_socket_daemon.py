@@ -121,7 +121,7 @@ def test_a_relative_path_works(directory):
     command = [sys.executable, "-m", "soma_transport_socket", "--path", "soma.sock"]
     process = subprocess.Popen(command, cwd=directory)
     try:
-        wait_until((directory / "soma.sock").exists)
+        wait_until((directory / "soma.sock").exists, 60.0)
         with soma.connect("socket", path=directory / "soma.sock") as worker:
             assert worker.ping().pid
     finally:
@@ -147,18 +147,19 @@ def test_a_signal_ends_the_daemon_its_workers_and_its_socket(directory, number):
             worker.close()
 
 
-def test_a_signal_ends_workers_that_are_busy_in_c_or_deaf(directory):
+def test_a_signal_ends_workers_that_are_busy_in_c_or_deaf(directory, tmp_path):
     path = directory / "soma.sock"
-    with socket_daemon(path) as daemon, ThreadPoolExecutor() as pool:
+    with socket_daemon(path, "--grace=1") as daemon, ThreadPoolExecutor() as pool:
         workers = [
             soma.connect("socket", path=path, filters={"sleep": f.Sleep()}) for _ in range(2)
         ]
         pids = [worker.ping().pid for worker in workers]
+        notes = [tmp_path / how for how in ("call", "deaf")]
         calls = [
-            pool.submit(worker.forward, "sleep", (how, 600.0))
-            for worker, how in zip(workers, ["call", "deaf"], strict=True)
+            pool.submit(worker.forward, "sleep", (note.name, 60.0, str(note)))
+            for worker, note in zip(workers, notes, strict=True)
         ]
-        wait_until(lambda: all(worker.status().command for worker in workers))
+        wait_until(lambda: all(note.exists() for note in notes))
         daemon.process.terminate()
         assert daemon.process.wait(20.0) == 0
         wait_until_gone(*pids)
@@ -511,7 +512,7 @@ def test_a_deadline_kills_a_worker_behind_the_daemon(daemon, monkeypatch):
     with soma.connect("socket", path=daemon.path, filters={"sleep": f.Sleep()}) as worker:
         pid = worker.ping().pid
         with pytest.raises(soma.DeadlineExceeded) as caught:
-            worker.forward("sleep", ("deaf", 600.0), timeout=0.2)
+            worker.forward("sleep", ("deaf", 600.0), timeout=1.0)  # by then it is
         assert caught.value.worker_survived is False
         wait_until_gone(pid)
         assert is_running(daemon.pid)
