@@ -119,7 +119,7 @@ def test_a_worker_that_its_deadline_ended_is_replaced(make, monkeypatch):
     pool = make(n=1)
     (before,) = pids(pool)
     call, after = (
-        pool.submit("sleep", ("deaf", 60.0), timeout=0.3),
+        pool.submit("sleep", ("deaf", 60.0), timeout=1.0),  # by then it is
         pool.submit("process", ("pid",)),
     )
     with pytest.raises(soma.DeadlineExceeded) as caught:

@@ -193,7 +193,7 @@ def test_a_death_names_the_entry_and_is_an_entry_itself(connect, file, transport
     assert "SIGKILL" in told["error"]
 
 
-def test_a_deadline_names_the_entry(connect, file):
+def test_a_deadline_names_the_entry(connect, file, long_grace):
     worker = connect("stdio", filters={"sleep": f.Sleep()}, record=file)
     with pytest.raises(soma.DeadlineExceeded) as caught:
         worker.forward("sleep", ["naps", 60], timeout=0.2)

@@ -127,7 +127,9 @@ def test_what_a_filter_prints_is_logged(connect, caplog):
 
 
 @both
-def test_a_changed_sigint_handler_is_put_back_before_the_next_command(connect, transport):
+def test_a_changed_sigint_handler_is_put_back_before_the_next_command(
+    connect, transport, long_grace
+):
     worker = connect(
         transport,
         filters={

@@ -294,7 +294,7 @@ def test_a_forked_worker_that_exits_is_told_with_its_status(shared, connect):
     assert (caught.value.exit_code, caught.value.signal) == (7, None)
 
 
-def test_a_forked_worker_gives_up_a_command_at_its_deadline(shared, connect):
+def test_a_forked_worker_gives_up_a_command_at_its_deadline(shared, connect, long_grace):
     worker = connect(shared, filters={"sleep": f.Sleep()})
     with pytest.raises(soma.DeadlineExceeded) as caught:
         worker.forward("sleep", ("call", 60.0), timeout=0.3)
