@@ -66,7 +66,7 @@ def site() -> Iterator[Site]:
         with socket_daemon(directory / "soma.sock", env=environment) as daemon:
             yield Site(daemon, mark)
         assert os.listdir(directory) == []
-    assert mark.wait_until_gone(10.0) == set()
+    assert mark.wait_until_gone(30.0) == set()
 
 
 def test_a_fault_ends_its_call_as_declared_and_harms_nothing_else(
@@ -82,21 +82,21 @@ def test_a_fault_ends_its_call_as_declared_and_harms_nothing_else(
         if fault.ends == {CallEnd.REMOTE_ERROR}:
             assert (trial.error.code, trial.error.node_id) == (CODES[moment], "faulty")
         if trial.worker_survived:
-            assert worker.forward("echo", [1, b"2"], timeout=10.0) == [1, b"2"]
+            assert worker.forward("echo", [1, b"2"], timeout=30.0) == [1, b"2"]
         else:
             with pytest.raises(soma.WorkerDied):
-                worker.ping(timeout=10.0)
+                worker.ping(timeout=30.0)
     finally:
         worker.close()
     with site.connect(transport) as next_worker:
-        assert next_worker.forward("echo", "next", timeout=10.0) == "next"
+        assert next_worker.forward("echo", "next", timeout=30.0) == "next"
 
     if fault.escapes:  # what left the worker's session on purpose is not followed
         site.mark.kill(but={site.daemon.pid})
-    assert site.mark.wait_until_gone(10.0, but={site.daemon.pid}) == set()
+    assert site.mark.wait_until_gone(30.0, but={site.daemon.pid}) == set()
     trial = None  # its error holds frames, and they the worker
     del worker, next_worker
-    assert not before.wait_until_released(10.0).exceeds(before)
+    assert not before.wait_until_released(30.0).exceeds(before)
     wait_until(lambda: psutil.Process(site.daemon.pid).num_fds() <= descriptors)
 
 
