@@ -73,6 +73,7 @@ class Deeds(Filter):
     def _ignore_signals_and_sleep(self, seconds: float) -> str:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        progress.report(deaf=True)
         return self._sleep(seconds)
 
     def _die(self, number: int, last_words: str = "") -> None:
@@ -87,9 +88,6 @@ class Deeds(Filter):
         killer.daemon = True
         killer.start()
         return "x" * size
-
-    def _die_after_reply(self) -> None:
-        self._die_later(0.2, 0)
 
     def _exit(self) -> None:
         sys.exit(3)

@@ -360,7 +360,7 @@ class TransportConformance(ConformanceSuite):
 
     @covers("timeouts.reuse")
     def test_a_reply_that_comes_after_a_timeout_is_received_later(self, wire: Wire) -> None:
-        wire.send("FORWARD", node_id="deeds", data=["sleep", 0.6], id="late")
+        wire.send("FORWARD", node_id="deeds", data=["sleep", 1.0], id="late")
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 wire.receive(0.05)
@@ -446,9 +446,9 @@ class TransportConformance(ConformanceSuite):
         self, fresh: Transport, own_wire: Wire
     ) -> None:
         pid = own_wire.ask("PING")["pid"]
-        own_wire.send("FORWARD", node_id="deeds", data=["ignore_signals_and_sleep", 30.0])
-        with pytest.raises(TimeoutError):
-            own_wire.receive(0.3)
+        deed = ["ignore_signals_and_sleep", 30.0]
+        own_wire.send("FORWARD", node_id="deeds", data=deed, events=True)
+        assert own_wire.fields().get("event") == "progress"  # it ignores them by now
         own_wire.channel.close()
         within(self._prompt, lambda: fresh.stop(0.2), "stop(0.2)")
         assert self._soon(lambda: not _runs(pid)), f"the engine's process {pid} still runs"
@@ -485,8 +485,8 @@ class TransportConformance(ConformanceSuite):
     @covers("death.idle")
     def test_a_death_between_calls_is_told_by_the_next(self, own_worker: Worker) -> None:
         pid = own_worker.ping().pid
-        own_worker.forward("deeds", ["die_after_reply"])
-        assert self._soon(lambda: not _runs(pid), after=0.2), "it was killed, and still runs"
+        os.kill(pid, signal.SIGKILL)
+        assert self._soon(lambda: not _runs(pid)), "it was killed, and still runs"
         with pytest.raises(WorkerDied):
             own_worker.ping(timeout=self._prompt)
 
