@@ -23,10 +23,11 @@ from soma_core.errors import (
 from soma_core.memory_pressure import MemoryPressure
 from soma_core.protocol.codec import Decoder, FrameEncoder
 from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.recurring import RecurringHeaders, header_with
 from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, ExitStatus, Message, Transport
 
-__all__ = ["Conversation", "Progress", "Reply"]
+__all__ = ["Build", "Conversation", "Prepared", "Progress", "Reply"]
 
 Progress = Callable[[dict[str, Any]], None]
 Build = Callable[[FrameEncoder], dict[str, Any]]
@@ -82,6 +83,24 @@ class Reply:
         return {node_id: bytes(self.decoder.binary(data)) for node_id, data in wire.items()}
 
 
+class Prepared:
+    """A build of fields whose text was written before.
+
+    Args:
+        text: The text before the id.
+        buffers: The buffers that it refers to.
+        build: Gives the fields, for a command that has more of them.
+    """
+
+    __slots__ = ("buffers", "build", "text")
+
+    def __init__(self, text: bytes, buffers: list[Any], build: Build) -> None:
+        self.text, self.buffers, self.build = text, buffers, build
+
+    def __call__(self, encoder: FrameEncoder) -> dict[str, Any]:
+        return self.build(encoder)
+
+
 class Conversation:
     """The host's side of a channel.
 
@@ -112,6 +131,7 @@ class Conversation:
         self._interrupted = False
         self._owner = os.getpid()
         self._last_id = 0
+        self._recurring: RecurringHeaders[None] = RecurringHeaders()
         self._memory = MemoryPressure()
         self.told: dict[str, Any] = {}
         self._fate = "ended"
@@ -217,19 +237,21 @@ class Conversation:
             raise WorkerDied(str(self.ended), sent=False, **self.ended.facts)
 
     def _message(self, call: _Call, build: Build) -> Message:
-        encoder = FrameEncoder(pickles=self._pickles)
         call.message_id = self._last_id = self._last_id + 1
-        fields = {"cmd": call.cmd, "id": call.message_id}
-        fields.update(build(encoder))
-        if call.progress is not None or call.stall_timeout is not None:
+        wants_events = call.progress is not None or call.stall_timeout is not None
+        if type(build) is Prepared and not wants_events:
+            return Message(header_with(build.text, call.message_id), build.buffers)
+        encoder = FrameEncoder(pickles=self._pickles)
+        fields = {"cmd": call.cmd, **build(encoder)}
+        if wants_events:
             fields["events"] = True
+        fields["id"] = call.message_id  # at the end, where recurring headers have it
         return Message(write_json(fields), encoder.buffers)
 
     def _exchange(self, call: _Call, message: Message) -> Reply:
         """Send a command and receive its reply; whatever happens, no reply is left behind."""
-        with self._flight:
-            self._in_flight = call
-            self._interrupted = False
+        self._interrupted = False
+        self._in_flight = call
         try:
             try:
                 self._channel.send(message, call.left())
@@ -263,8 +285,7 @@ class Conversation:
                     raise ChannelClosed(str(error), sent=True) from None  # it died in mid-reply
                 call.settled = not self._channel.closed  # it came, and this host cannot take it
                 raise
-            fields = _fields(message)
-            decoder = Decoder(message.buffers, pickles=self._pickles)
+            fields, decoder = self._read(message)
             if "event" not in fields:
                 replied_to = fields.get("id", call.message_id)
                 if replied_to == call.message_id:
@@ -279,6 +300,16 @@ class Conversation:
                     call.progress(decoder.decode(fields.get("data") or {}))
             if call.over():  # messages without end are no reason to wait without end
                 raise self._expire(call)
+
+    def _read(self, message: Message) -> tuple[dict[str, Any], Decoder]:
+        recognised = self._recurring.recognise(message.header, message.buffers)
+        decoder = Decoder(message.buffers, pickles=self._pickles)
+        if recognised is not None:
+            return recognised[1], decoder
+        fields = _fields(message)
+        if self._recurring.recurs(message.header):
+            self._recurring.learn(message.header, fields, fields, None)
+        return fields, decoder
 
     def _look_around(self, call: _Call) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
+
+from numpy import ndarray
 
 from soma_core import progress
 from soma_core.discovery import installed_filters
@@ -14,17 +17,20 @@ from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.interrupts import Interrupts, NoInterrupts
 from soma_core.parser import StreamLimits
 from soma_core.plugins import installed_plugins, known_codecs, known_commands
-from soma_core.protocol.codec import MAX_NESTING, Decoder, Encoder, FrameEncoder, LineEncoder
+from soma_core.protocol.arrays import name_and_view, plain_array
+from soma_core.protocol.codec import MAX_NESTING, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
 from soma_core.protocol.frames import FrameError
 from soma_core.protocol.parsing import CommandParser, Envelope
 from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.recurring import header_with, text_before_id
 from soma_core.protocol.replies import (
     CompositeFitReply,
     CompositeForwardReply,
     ErrorReply,
     Event,
+    ForwardReply,
     Limits,
     Reply,
 )
@@ -112,8 +118,7 @@ class Responder:
             send_event: Sends a progress event, if the command asked for them.
         """
         try:
-            decoder = Decoder(message.buffers, pickles=self._pickles)
-            command = self._parser.parse(message.header, decoder)
+            command = self._parser.read(message.header, message.buffers, self._pickles)
         except BaseException as error:
             return self._failure(error, _envelope(message), message.dialect)
         try:
@@ -135,12 +140,16 @@ class Responder:
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
     ) -> Message:
         reply = self._execute(command, dialect, send_event)
+        self.finished = type(command) is Shutdown
+        if dialect is _FRAME:
+            message = _recurring(reply, command.id)
+            if message is not None:
+                return message
         as_lists = type(reply) in _WITH_TENSORS_AS_LISTS
         encoder = _encoder(dialect, self._pickles, tensors_as_lists=as_lists)
         fields = _encoded(reply, encoder)
         if command.id is not None:
             fields["id"] = command.id
-        self.finished = type(command) is Shutdown
         return _message(fields, encoder, dialect)
 
     def _execute(
@@ -178,6 +187,8 @@ class Responder:
 
 
 _WITH_TENSORS_AS_LISTS = frozenset({CompositeForwardReply, CompositeFitReply})
+_OF_RESULT = frozenset({ForwardReply, CompositeForwardReply})
+_OK_AND_RESULT = 2  # fields that are set
 _FRAME = Dialect.FRAME
 _WITH_TRACEBACK = frozenset(
     {
@@ -250,6 +261,23 @@ def _envelope(message: Message) -> Envelope:
 
 def _message(fields: dict[str, Any], encoder: Encoder, dialect: Dialect) -> Message:
     return Message(write_json(fields), getattr(encoder, "buffers", ()), dialect)
+
+
+def _recurring(reply: Reply, message_id: Any) -> Message | None:
+    """The message of a reply that is an array and nothing else, from text written before."""
+    if type(reply) not in _OF_RESULT or type(message_id) is not int:
+        return None
+    result = reply.__dict__["result"]
+    plain = name_and_view(result) if type(result) is ndarray else None
+    if plain is None or len(reply.__pydantic_fields_set__) != _OK_AND_RESULT:
+        return None
+    name, view = plain
+    return Message(header_with(_result_text(name, result.shape), message_id), [view])
+
+
+@lru_cache(maxsize=256)
+def _result_text(dtype: str, shape: tuple[int, ...]) -> bytes:
+    return text_before_id({"ok": True, "result": plain_array(0, dtype, shape)})
 
 
 class _EventSender:

@@ -232,6 +232,10 @@ class StreamChannel(Channel):
         memory = self._memory
         if memory is not None:
             entries += memory.pending()
+        if len(buffers) == 1 and not entries:
+            view = memoryview(buffers[0])
+            if view.nbytes < THRESHOLD:
+                return [frames.write_single(header, view)]
         inline: list[memoryview] = []
         inline_size = 0
         for buffer in buffers:

@@ -6,17 +6,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from soma_core.acceptance import FilterLike, adapt, check_filter, distributions
 from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
-from soma_core.conversation import Progress, Reply
+from soma_core.conversation import Build, Prepared, Progress, Reply
 from soma_core.discovery import installed_transports
 from soma_core.edges import Station, check_edges
 from soma_core.errors import ErrorCode, RemoteError, SomaError
@@ -24,11 +26,13 @@ from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins, known_codecs
+from soma_core.protocol.arrays import name_and_view, plain_array
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import COMMANDS, StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.parsing import verb_of
-from soma_core.protocol.pickles import Pickles, by_value
+from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.recurring import text_before_id
 from soma_core.protocol.text import write_json
 from soma_core.recording import Recorder, Recording
 from soma_core.results import (
@@ -51,7 +55,6 @@ T = TypeVar("T")
 _CLOSE_GRACE = 2.0
 _OWN_VERBS = {verb_of(model): verb_of(model).lower() for model in COMMANDS}
 _OWN_VERBS |= {"HELLO": "ping", "LIST": "node_ids"}
-_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _Default(Enum):
@@ -228,7 +231,6 @@ class Worker:
         allowed = transport.options.pickle != "never"
         self._pickles = Pickles(allowed=allowed, codecs=known_codecs())
         self._ledger = Ledger(self._pickles) if restart == "on-crash" else None
-        self._by_value: dict[str, ModuleType] = {}
         self._metas: dict[str, FilterMeta] = {}
         self._registered: set[str] = set()
         self._exit_told = False
@@ -397,9 +399,10 @@ class Worker:
                 fields["state"] = encoder.encode(state)
             return fields
 
+        prepared = _prepared(node_id, x, build) if state is None else build
         uses = (node_id,) if state is None else ()
         reply = self._ask(
-            "FORWARD", build, timeout, node_id=node_id, node_ids=uses, progress=progress
+            "FORWARD", prepared, timeout, node_id=node_id, node_ids=uses, progress=progress
         )
         return reply.data("result")
 
@@ -924,27 +927,41 @@ class Worker:
         """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         seconds = self._timeout if timeout is DEFAULT else timeout
         while True:
-            known = dict(self._by_value)
+            by_value = self._pickles.by_value
             try:
-                with by_value(known.values()) if known else _NOTHING:
-                    return self._incarnations.ask(
-                        cmd,
-                        build,
-                        timeout=seconds,
-                        node_id=node_id,
-                        node_ids=node_ids,
-                        progress=progress,
-                        stall_timeout=self._stall_timeout,
-                    )
+                return self._incarnations.ask(
+                    cmd,
+                    build,
+                    timeout=seconds,
+                    node_id=node_id,
+                    node_ids=node_ids,
+                    progress=progress,
+                    stall_timeout=self._stall_timeout,
+                )
             except RemoteError as error:
                 module = _missing_module(error)
-                if module is None or module.__name__ in known:
+                if module is None or module in by_value:
                     self._keep_recording()
                     raise
-                self._by_value[module.__name__] = module
+                self._pickles.by_value |= {module}
             except SomaError:
                 self._keep_recording()
                 raise
+
+
+def _prepared(node_id: str, x: Any, build: Build) -> Build:
+    """The build of a FORWARD, of text written before if the input is a plain array."""
+    plain = name_and_view(x) if type(x) is np.ndarray and type(node_id) is str else None
+    if plain is None:
+        return build
+    name, view = plain
+    return Prepared(_forward_text(node_id, name, x.shape), [view], build)
+
+
+@lru_cache(maxsize=256)
+def _forward_text(node_id: str, dtype: str, shape: tuple[int, ...]) -> bytes:
+    data = plain_array(0, dtype, shape)
+    return text_before_id({"cmd": "FORWARD", "node_id": node_id, "data": data})
 
 
 def _missing_module(error: RemoteError) -> ModuleType | None:

@@ -22,6 +22,7 @@ __all__ = [
     "dtype_from_wire",
     "dtype_to_wire",
     "name_and_view",
+    "plain_array",
     "tensor_from_bytes",
     "tensor_from_values",
     "tensor_to_bytes",
@@ -123,6 +124,17 @@ def name_and_view(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
         return None
     view = array.data
     return (name, view) if view.c_contiguous else None
+
+
+def plain_array(index: int, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The wire form of an array of which :func:`name_and_view` gave the name and the bytes.
+
+    Args:
+        index: Which buffer has its bytes.
+        dtype: The name.
+        shape: Its shape.
+    """
+    return {"type": "Tensor", "data": {"buffer": index, "dtype": dtype, "shape": shape}}
 
 
 def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:

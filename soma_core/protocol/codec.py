@@ -35,6 +35,10 @@ _TAGS = frozenset({"Tensor", "Text", "Json", "Bytes", "Object"})
 _TAG_KEYS = frozenset({"type", "data"})
 _MOST_EMPTY_LISTS = 100_000
 _PICKLE_KEY = "__pickle_b64__"
+_EMPTY_STATES: tuple[dict[str, Any], ...] = (
+    {"type": "Empty"},
+    {"type": "Json", "data": {"type": "Empty"}},
+)
 _PLAIN = frozenset({str, bool, type(None)})
 _NESTING = frozenset({list, dict})
 _LARGEST_INT = 10**4000  # Python's own limit for reading an int back from text is 4,300 digits
@@ -315,8 +319,7 @@ class FrameEncoder(Encoder):
         name, view = plain
         buffers = self.buffers
         buffers.append(view)
-        data = {"buffer": len(buffers) - 1, "dtype": name, "shape": obj.shape}
-        return {"type": "Tensor", "data": data}
+        return arrays.plain_array(len(buffers) - 1, name, obj.shape)
 
     def _array_data(self, obj: np.ndarray[Any, Any]) -> dict[str, Any]:
         return {"buffer": self._put_aside(arrays.array_to_bytes(obj))}
@@ -364,7 +367,7 @@ class Decoder:
 
     def state(self, wire: Any) -> Any:
         """Like :meth:`decode`, for a state: ``Empty`` is ``{}``."""
-        if wire in ({"type": "Empty"}, {"type": "Json", "data": {"type": "Empty"}}):
+        if type(wire) is dict and wire in _EMPTY_STATES:
             return {}
         return self.decode(wire)
 

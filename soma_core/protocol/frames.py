@@ -44,6 +44,7 @@ __all__ = [
     "read_table",
     "read_whole",
     "write_frame",
+    "write_single",
 ]
 
 MAGIC = b"\x93SOMA"
@@ -115,6 +116,14 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
     return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, *table, *inline))
 
 
+def write_single(header: bytes, buffer: memoryview) -> bytes:
+    """A whole frame with one inline buffer: what most calls send."""
+    size = buffer.nbytes
+    fields = _FIELDS.pack(_START, len(header), 1, len(header) + ENTRY_SIZE + size)
+    table = _ENTRY.pack(_INLINE, 0, 0, size)
+    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, table, buffer))
+
+
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     """Read the first ``PREAMBLE_SIZE`` bytes of a frame.
 
@@ -157,8 +166,10 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
     position = table + count * ENTRY_SIZE
     if position > end:
         return None
-    inline = []
     entries = list(_ENTRY.iter_unpack(data[table:position]))
+    if entries == [(_INLINE, 0, 0, end - position)]:
+        return data[PREAMBLE_SIZE:table].tobytes(), [bytearray(data[position:end])], entries, end
+    inline = []
     for kind, _, _, length in entries:
         if kind == _INLINE:
             inline.append(bytearray(data[position : position + length]))

@@ -13,7 +13,10 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol.codec import Decoder
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.complaints import describe
+from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.recurring import RecurringHeaders
 from soma_core.protocol.text import read_json
+from soma_core.protocol.validated import validated
 
 __all__ = ["CommandParser", "Envelope", "verb_of"]
 
@@ -39,6 +42,10 @@ class Envelope:
         )
 
 
+_OURS = frozenset(COMMANDS)  # a command of a plugin may be validated by what changes meanwhile
+_Form = tuple[type[Command], set[str]]
+
+
 @cache
 def _adapter(models: tuple[type[Command], ...]) -> TypeAdapter[Any]:
     """One for all engines of a process: it takes long to build, which the first message does."""
@@ -61,6 +68,28 @@ class CommandParser:
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
         self.models = {verb_of(model): model for model in models}
         self.adapter = _adapter(tuple(models))
+        self._recurring: RecurringHeaders[_Form] = RecurringHeaders()
+
+    def read(self, header: bytes, buffers: Sequence[Any], pickles: Pickles) -> Command:
+        """Validate a message, or recognise one whose like was validated before.
+
+        Args:
+            header: Its JSON text.
+            buffers: Its buffers.
+            pickles: Whether pickles in its data are read.
+
+        Raises:
+            ProtocolError: As :meth:`parse`.
+        """
+        recognised = self._recurring.recognise(header, buffers)
+        if recognised is not None:
+            (model, fields_set), fields = recognised
+            return validated(model, fields, fields_set.copy())
+        command = self.parse(header, Decoder(buffers, pickles=pickles))
+        if type(command) in _OURS and self._recurring.recurs(header):
+            form = (type(command), command.model_fields_set)
+            self._recurring.learn(header, read_json(header), command.__dict__, form)
+        return command
 
     def parse(self, text: bytes, decoder: Decoder | None) -> Command:
         """Validate one message.

@@ -29,11 +29,14 @@ class Pickles:
     Attributes:
         allowed: Whether they may. What was refused once is never allowed again.
         codecs: As given.
+        by_value: Modules whose functions and classes travel whole, since the other side lacks
+            these modules.
     """
 
     def __init__(self, *, allowed: bool = True, codecs: Codecs | None = None) -> None:
         self._allowed = allowed
         self.codecs = codecs or Codecs()
+        self.by_value: frozenset[ModuleType] = frozenset()
 
     @property
     def allowed(self) -> bool:
@@ -69,7 +72,8 @@ class Pickles:
         import cloudpickle
 
         try:
-            data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffer_callback)
+            with by_value(self.by_value):
+                data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffer_callback)
         except Exception as error:
             raise ProtocolError(
                 ErrorCode.INVALID_COMMAND,

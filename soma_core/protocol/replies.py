@@ -9,6 +9,7 @@ from soma_core.errors import ErrorCode
 from soma_core.filters import FilterMeta
 from soma_core.protocol.commands import MessageId, StateFormat
 from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
+from soma_core.protocol.validated import validated
 
 __all__ = [
     "REPLIES",
@@ -56,21 +57,13 @@ class Reply(_Model):
     @classmethod
     def of(cls, **fields: Any) -> Self:
         """A reply of fields that the engine computed, which are not validated once more."""
-        reply = cls.__new__(cls)
         fields["ok"] = True
-        _set(reply, "__dict__", _defaults(cls) | fields)
-        _set(reply, "__pydantic_fields_set__", set(fields))
-        _set(reply, "__pydantic_extra__", None)
-        _set(reply, "__pydantic_private__", None)
-        return reply
+        return validated(cls, _defaults(cls) | fields, set(fields))
 
 
 @cache
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
     return {name: field.get_default() for name, field in model.model_fields.items()}
-
-
-_set = object.__setattr__
 
 
 class ErrorReply(_Model):

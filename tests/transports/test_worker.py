@@ -626,3 +626,15 @@ def test_close_ends_calls_that_wait_for_their_turn(connect, transport):
         for call in calls:
             with pytest.raises(soma.ChannelClosed):
                 call.result(20.0)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_arrays_as_states_and_results_are_told_apart_call_after_call(transport, connect):
+    doubles = f.Apply(lambda x, _: x * 2.0, lambda x, _: x * 3.0)
+    worker = connect(transport, filters={"means": doubles})
+    for factor in range(1, 6):
+        x = np.full(4, float(factor))
+        assert np.array_equal(worker.fit("means", x), x * 3.0)
+        assert np.array_equal(worker.forward("means", x), x * 2.0)
+        assert np.array_equal(worker.composite_forward(["means"], x), x * 2.0)
+        assert worker.forward("means", float(factor)) == factor * 2.0

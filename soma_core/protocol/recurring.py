@@ -1,0 +1,150 @@
+"""Recurring headers: what a header says is read and validated once, then known by its text.
+
+A program calls in a loop, and header after header is the same text but for its id, while what
+differs is in the buffers. Our own messages have the id at the end. JSON is read from left to
+right, so what stands before a last ``,"id":`` means the same whichever number follows: the fields
+of a header that was seen before need neither parsing nor validation, only arrays over the new
+buffers. A header that is not written in this way is read like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from soma_core.protocol import arrays
+from soma_core.protocol.text import write_json
+
+__all__ = ["Fields", "RecurringHeaders", "header_with", "text_before_id"]
+
+Fields = dict[str, Any]
+T = TypeVar("T")
+
+_ID = b',"id":'
+_MOST_KNOWN = 256
+_LONGEST = 1024  # bytes; a longer header holds data, and data does not recur
+_CONSTANT = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
+_TENSOR_KEYS = frozenset({"type", "data"})
+_PLAIN_KEYS = frozenset({"buffer", "dtype", "shape"})
+
+
+def text_before_id(fields: Fields) -> bytes:
+    """The text of a header with these fields, none of which is the id, up to the id."""
+    return write_json(fields)[:-1] + _ID
+
+
+def header_with(before: bytes, message_id: int) -> bytes:
+    """The header of which :func:`text_before_id` gave the beginning."""
+    return b"%b%d}" % (before, message_id)
+
+
+class _Array(NamedTuple):
+    """A field that is an array as it lies in a buffer."""
+
+    name: str
+    buffer: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class _Known(NamedTuple, Generic[T]):
+    """What is the same in all messages of a kind, and how to make the rest."""
+
+    what: T
+    constants: Fields
+    lists: tuple[str, ...]
+    arrays: tuple[_Array, ...]
+
+
+class RecurringHeaders(Generic[T]):
+    """The headers that came lately, and what they said.
+
+    What ``learn`` calls *what* is whatever is the same for all messages with such a header: the
+    model of a command, say.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Known[T] | None] = {}
+
+    def recognise(self, header: bytes, buffers: Sequence[Any]) -> tuple[T, Fields] | None:
+        """What a header is, and its fields with arrays over the buffers; None if it is not known.
+
+        The fields are the caller's: no other message has an object of them.
+        """
+        before, _, after = header.rpartition(_ID)
+        known = self._known.get(before)
+        if known is None:
+            return None
+        what, constants, lists, in_buffers = known
+        try:
+            fields = {**constants, "id": int(after[:-1])}
+            for name, buffer, dtype, shape in in_buffers:
+                fields[name] = np.frombuffer(buffers[buffer], dtype).reshape(shape)
+        except (IndexError, ValueError):  # it lies; whoever reads it field by field says how
+            return None
+        if after != b"%d}" % fields["id"]:  # "+7", " 7" and "07" are numbers to int, not to JSON
+            return None
+        for name in lists:
+            fields[name] = fields[name].copy()
+        return what, fields
+
+    def recurs(self, header: bytes) -> bool:
+        """Whether a header like this one came before; from now on one has."""
+        before, _, after = header.rpartition(_ID)
+        if not before or len(header) > _LONGEST or not after[:-1].isdigit():
+            return False
+        if before in self._known:
+            return True
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[before] = None
+        return False
+
+    def learn(self, header: bytes, wire: Fields, fields: Fields, what: T) -> None:
+        """Note what a header says that was read and validated, if all of it recurs.
+
+        Args:
+            header: Its text; ``recurs`` said yes.
+            wire: Its fields as they came.
+            fields: Its fields as they were read, those with a default included.
+            what: What it is.
+        """
+        constants: Fields = {}
+        lists, in_buffers = [], []
+        for name, value in fields.items():
+            came = wire.get(name)
+            array = _array(name, came)
+            if array is not None and (value is came or type(value) is np.ndarray):
+                in_buffers.append(array)
+            elif _is_constant(value, came, absent=name not in wire):
+                constants[name] = value
+            elif type(value) is list and value == came and set(map(type, value)) <= _TEXT:
+                constants[name] = value
+                lists.append(name)
+            elif name != "id":
+                return
+        before = header.rpartition(_ID)[0]
+        self._known[before] = _Known(what, constants, tuple(lists), tuple(in_buffers))
+
+
+def _is_constant(value: Any, came: Any, *, absent: bool) -> bool:
+    kind = type(value)
+    return kind in _CONSTANT and (absent or (kind is type(came) and value == came))
+
+
+def _array(name: str, wire: Any) -> _Array | None:
+    """How to lay out a field that came as our encoder writes a plain array; None if it did not."""
+    if type(wire) is not dict or wire.keys() != _TENSOR_KEYS or wire["type"] != "Tensor":
+        return None
+    data = wire["data"]
+    if type(data) is not dict or data.keys() != _PLAIN_KEYS:
+        return None
+    index, dtype, shape = data["buffer"], arrays.BY_NAME.get(str(data["dtype"])), data["shape"]
+    if dtype is None or type(index) is not int or index < 0 or type(shape) is not list:
+        return None
+    if not all(type(length) is int and length >= 0 for length in shape):
+        return None
+    return _Array(name, index, dtype, tuple(shape))

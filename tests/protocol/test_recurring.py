@@ -1,0 +1,168 @@
+"""Headers that recur: known by their text, and read as if they had come for the first time."""
+
+import json
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.protocol import recurring
+from soma_core.protocol.codec import FrameEncoder
+from soma_core.protocol.parsing import CommandParser
+from soma_core.protocol.pickles import Pickles
+from soma_core.protocol.recurring import RecurringHeaders, header_with, text_before_id
+
+PICKLES = Pickles()
+
+
+def message(fields: dict[str, Any], message_id: Any = 1) -> tuple[bytes, list[Any]]:
+    """A command as our client writes it, and its buffers as they arrive."""
+    encoder = FrameEncoder()
+    wire = {
+        name: encoder.encode(value) if name in ("data", "y", "state") else value
+        for name, value in fields.items()
+    }
+    header = header_with(text_before_id(wire), message_id)
+    return header, [bytearray(buffer) for buffer in encoder.buffers]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other)
+    return type(one) is type(other) and bool(one == other)
+
+
+names = st.text(min_size=1, max_size=8)
+plain = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+lengths = st.lists(st.integers(0, 4), max_size=3)
+dtypes = st.sampled_from(["float64", "float32", "int16", "bool", "uint8"])
+inputs = plain | st.builds(lambda shape, dtype: np.ones(shape, dtype), lengths, dtypes)
+commands = st.one_of(
+    st.fixed_dictionaries({"cmd": st.just("FORWARD"), "node_id": names, "data": inputs}),
+    st.fixed_dictionaries(
+        {"cmd": st.just("FORWARD"), "node_id": names, "data": inputs, "state": inputs}
+    ),
+    st.fixed_dictionaries(
+        {
+            "cmd": st.just("COMPOSITE_FIT"),
+            "node_ids": st.lists(names, min_size=1, max_size=3),
+            "data": inputs,
+            "y": inputs,
+            "return_states": st.booleans(),
+        }
+    ),
+)
+
+
+@given(commands, st.lists(st.integers(-(10**20), 10**20), min_size=4, max_size=4))
+def test_a_command_that_recurs_is_read_as_if_it_were_new(fields, ids):
+    warm = CommandParser()
+    for message_id in ids:
+        header, buffers = message(fields, message_id)
+        known = warm.read(header, [buffer.copy() for buffer in buffers], PICKLES)
+        new = CommandParser().read(header, buffers, PICKLES)
+        assert type(known) is type(new)
+        assert known.model_fields_set == new.model_fields_set
+        assert known.__dict__.keys() == new.__dict__.keys()
+        assert all(same(known.__dict__[name], new.__dict__[name]) for name in new.__dict__)
+        assert known.model_copy().id == message_id
+
+
+@pytest.fixture
+def warm() -> CommandParser:
+    """A parser that has seen a FORWARD of ten floats."""
+    parser = CommandParser()
+    for message_id in (1, 2, 3):
+        parser.read(*message(FORWARD, message_id), PICKLES)
+    return parser
+
+
+FORWARD = {"cmd": "FORWARD", "node_id": "a", "data": np.arange(10.0)}
+
+
+def test_what_recurs_is_not_validated_again(warm, monkeypatch):
+    monkeypatch.setattr(warm, "parse", lambda *_: pytest.fail("it was parsed"))
+    command = warm.read(*message(FORWARD, 4), PICKLES)
+    assert command.id == 4
+    assert np.array_equal(command.data, FORWARD["data"])
+    assert command.data.flags.writeable
+
+
+def test_no_two_commands_share_an_object():
+    parser = CommandParser()
+    fields = {"cmd": "COMPOSITE_FORWARD", "node_ids": ["a", "b"], "data": np.ones(3)}
+    read = [parser.read(*message(fields, message_id), PICKLES) for message_id in range(1, 6)]
+    read[-2].node_ids.append("c")
+    read[-2].data[:] = 0.0
+    read[-2].model_fields_set.clear()
+    last = parser.read(*message(fields, 9), PICKLES)
+    assert last.node_ids == ["a", "b"]
+    assert last.data.tolist() == [1.0, 1.0, 1.0]
+    assert "data" in last.model_fields_set
+
+
+@pytest.mark.parametrize("buffers", [[], [bytearray(72)], [bytearray(81)], [bytearray()]])
+def test_buffers_that_do_not_fit_a_known_header_are_refused_as_ever(warm, buffers):
+    header, _ = message(FORWARD, 5)
+    with pytest.raises(ProtocolError) as caught:
+        warm.read(header, buffers, PICKLES)
+    with pytest.raises(ProtocolError) as expected:
+        CommandParser().read(header, buffers, PICKLES)
+    assert (caught.value.code, str(caught.value)) == (expected.value.code, str(expected.value))
+
+
+@pytest.mark.parametrize("spelling", ["07", "+7", " 7 ", "7_0", "7.0", "1e1", '"7"', "null", "7}"])
+def test_an_id_after_a_known_header_is_read_as_json_and_nothing_else(warm, spelling):
+    header, buffers = message(FORWARD, 5)
+    header = header.removesuffix(b"5}") + spelling.encode() + b"}"
+    outcomes = []
+    for parser in (warm, CommandParser()):
+        try:
+            outcomes.append(parser.read(header, buffers, PICKLES).id)
+        except ProtocolError as error:
+            outcomes.append((error.code, str(error)))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_text_that_came_in_a_buffer_is_read_from_each_buffer():
+    parser = CommandParser()
+    data = {"type": "Object", "data": {"buffer": 0, "buffers": []}}
+    before = text_before_id({"cmd": "FORWARD", "node_id": "a", "data": data})
+    for number in range(1, 6):
+        buffers = [bytearray(cloudpickle.dumps(f"text {number}"))]
+        assert parser.read(header_with(before, number), buffers, PICKLES).data == f"text {number}"
+
+
+def test_pickles_are_refused_however_often_they_come():
+    parser = CommandParser()
+    never = Pickles(allowed=False)
+    data = {"type": "Object", "data": {"buffer": 0, "buffers": []}}
+    before = text_before_id({"cmd": "FORWARD", "node_id": "a", "data": data})
+    for number in range(1, 5):
+        with pytest.raises(ProtocolError) as caught:
+            parser.read(header_with(before, number), [bytearray(cloudpickle.dumps(1))], never)
+        assert caught.value.code is ErrorCode.PICKLE_REFUSED
+
+
+def test_only_so_many_headers_are_kept(monkeypatch):
+    monkeypatch.setattr(recurring, "_MOST_KNOWN", 3)
+    headers: RecurringHeaders[None] = RecurringHeaders()
+    for number in range(10):
+        fields = {"n": number}
+        header = header_with(text_before_id(fields), 1)
+        assert not headers.recurs(header)
+        assert headers.recurs(header)
+        headers.learn(header, json.loads(header), json.loads(header), None)
+        assert headers.recognise(header, ()) == (None, {"n": number, "id": 1})
+    assert headers.recognise(header_with(text_before_id({"n": 0}), 1), ()) is None
+
+
+def test_a_long_header_is_not_kept():
+    headers: RecurringHeaders[None] = RecurringHeaders()
+    header = header_with(text_before_id({"text": "x" * 2000}), 1)
+    assert not headers.recurs(header)
+    assert not headers.recurs(header)
