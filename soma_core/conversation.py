@@ -302,6 +302,7 @@ class Conversation:
                 raise self._expire(call)
 
     def _read(self, message: Message) -> tuple[dict[str, Any], Decoder]:
+        """The fields of a message, and what decodes those that are not decoded already."""
         recognised = self._recurring.recognise(message.header, message.buffers)
         decoder = Decoder(message.buffers, pickles=self._pickles)
         if recognised is not None:

@@ -166,9 +166,10 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
     position = table + count * ENTRY_SIZE
     if position > end:
         return None
+    header = data[PREAMBLE_SIZE:table].tobytes()
     entries = list(_ENTRY.iter_unpack(data[table:position]))
     if entries == [(_INLINE, 0, 0, end - position)]:
-        return data[PREAMBLE_SIZE:table].tobytes(), [bytearray(data[position:end])], entries, end
+        return header, [bytearray(data[position:end])], entries, end
     inline = []
     for kind, _, _, length in entries:
         if kind == _INLINE:
@@ -178,7 +179,7 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
             return None
     if position != end:
         return None
-    return data[PREAMBLE_SIZE:table].tobytes(), inline, entries, end
+    return header, inline, entries, end
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:
