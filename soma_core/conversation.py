@@ -132,6 +132,7 @@ class Conversation:
         self._owner = os.getpid()
         self._last_id = 0
         self._recurring: RecurringHeaders[None] = RecurringHeaders()
+        self._decoded = Decoder(pickles=pickles)
         self._memory = MemoryPressure()
         self.told: dict[str, Any] = {}
         self._fate = "ended"
@@ -303,14 +304,14 @@ class Conversation:
 
     def _read(self, message: Message) -> tuple[dict[str, Any], Decoder]:
         """The fields of a message, and what decodes those that are not decoded already."""
-        recognised = self._recurring.recognise(message.header, message.buffers)
-        decoder = Decoder(message.buffers, pickles=self._pickles)
+        header, buffers, _ = message
+        recognised = self._recurring.recognise(header, buffers)
         if recognised is not None:
-            return recognised[1], decoder
+            return recognised[1], self._decoded
         fields = _fields(message)
-        if self._recurring.recurs(message.header):
-            self._recurring.learn(message.header, fields, fields, None)
-        return fields, decoder
+        if self._recurring.recurs(header):
+            self._recurring.learn(header, fields, fields, None)
+        return fields, Decoder(buffers, pickles=self._pickles)
 
     def _look_around(self, call: _Call) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?
@@ -419,20 +420,10 @@ class Conversation:
 class _Call:
     """One command under way."""
 
-    __slots__ = (
-        "_deadline",
-        "cmd",
-        "last_look",
-        "message_id",
-        "node_id",
-        "progress",
-        "sent",
-        "settled",
-        "stall_timeout",
-        "started",
-        "started_or_progressed",
-        "timeout",
-    )
+    message_id = 0
+    sent = True
+    settled = False
+    last_look = False
 
     def __init__(
         self,
@@ -449,10 +440,6 @@ class _Call:
         self.stall_timeout = stall_timeout
         self.started = self.started_or_progressed = time.monotonic()
         self._deadline = None if timeout is None else self.started + timeout
-        self.message_id = 0
-        self.sent = True
-        self.settled = False
-        self.last_look = False
 
     def __str__(self) -> str:
         return self.cmd if self.node_id is None else f"{self.cmd} of node {self.node_id!r}"

@@ -83,7 +83,9 @@ class MessageParser:
                 header, inline, entries, end = frame
                 if end < len(data):
                     self._pending += data[end:]
-                return self._message(header, entries, inline)
+                if entries:
+                    return self._message(header, entries, inline)
+                return Message(header, inline)
         self._pending += data
         return self.next_message()
 
@@ -230,7 +232,8 @@ class MessageParser:
     def _message(
         self, header: bytes, entries: Sequence[tuple[int, int, int, int]], inline: list[Any]
     ) -> Message:
-        if len(inline) == len(entries):
+        """A message of a frame's parts; without entries, all of its buffers are inline."""
+        if not entries:
             return Message(header, inline)
         inline.reverse()
         buffers: list[Any] = []

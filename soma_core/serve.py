@@ -22,7 +22,7 @@ from soma_core.protocol.codec import MAX_NESTING, Encoder, FrameEncoder, LineEnc
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
 from soma_core.protocol.frames import FrameError
-from soma_core.protocol.parsing import CommandParser, Envelope
+from soma_core.protocol.parsing import CommandParser, Envelope, verb_of
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.recurring import header_with, text_before_id
 from soma_core.protocol.replies import (
@@ -40,6 +40,7 @@ from soma_core.transport import Channel, Dialect, Message
 __all__ = ["Responder", "serve"]
 
 PicklePolicy = Literal["same-user", "never"]
+Watch = Callable[[str, str | None], None]
 
 
 def serve(
@@ -79,6 +80,8 @@ class Responder:
         limits: What HELLO says of the largest messages.
         pickles: Whether pickles are made and read.
         interrupts: How a command that runs is interrupted.
+        watch: Called with the verb and the node of each command before it is executed, within
+            what an interrupt ends.
 
     Attributes:
         engine: The engine that it drives.
@@ -91,6 +94,7 @@ class Responder:
         limits: StreamLimits | None = None,
         pickles: Pickles | None = None,
         interrupts: NoInterrupts | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._pickles = pickles or Pickles(codecs=known_codecs())
         self._parser = CommandParser(known_commands())
@@ -103,12 +107,17 @@ class Responder:
         self.engine = Engine(installed_filters(), info, self._pickles, installed_plugins())
         self.finished = False
         self._interrupts = interrupts or NoInterrupts()
+        self._watch = watch
+        unseen = watch is None and not self.engine.is_observed
+        self._shortcut = self._forward if unseen else None
 
     @classmethod
-    def for_policy(cls, pickle: PicklePolicy, interrupts: NoInterrupts) -> Responder:
+    def for_policy(
+        cls, pickle: PicklePolicy, interrupts: NoInterrupts, watch: Watch | None = None
+    ) -> Responder:
         """One that keeps to a transport's option ``pickle``."""
         pickles = Pickles(allowed=pickle != "never", codecs=known_codecs())
-        return cls(pickles=pickles, interrupts=interrupts)
+        return cls(pickles=pickles, interrupts=interrupts, watch=watch)
 
     def respond(self, message: Message, send_event: Callable[[Message], None]) -> Message:
         """Execute the command in a message and return the reply to send.
@@ -117,15 +126,18 @@ class Responder:
             message: The message, whatever it holds.
             send_event: Sends a progress event, if the command asked for them.
         """
+        header, buffers, dialect = message
         try:
-            command = self._parser.read(message.header, message.buffers, self._pickles)
+            recognised = self._parser.recognise(header, buffers)
+            if recognised is not None and recognised[0].is_plain_forward and self._shortcut:
+                return self._shortcut(recognised[1], dialect)
+            command = self._parser.read(header, buffers, self._pickles, recognised)
         except BaseException as error:
-            return self._failure(error, _envelope(message), message.dialect)
+            return self._failure(error, _envelope(message), dialect)
         try:
-            return self._reply(command, message.dialect, send_event)
+            return self._reply(command, dialect, send_event)
         except BaseException as error:
-            envelope = Envelope.of(command.__dict__)
-            return self._failure(error, envelope, message.dialect)
+            return self._failure(error, Envelope.of(command.__dict__), dialect)
 
     def refuse(self, error: ProtocolError) -> Message:
         """The reply to what was not even a message, in the dialect that it started in."""
@@ -136,35 +148,53 @@ class Responder:
         """The reply to a message that is not executed, for a reason of who serves it."""
         return self._failure(error, _envelope(message), message.dialect)
 
+    def _forward(self, fields: dict[str, Any], dialect: Dialect) -> Message:
+        """Execute a FORWARD as most are: of a header known already, with nothing but data, and
+        with nobody who takes part in it. Then no model of it needs to be made."""
+        result = self._interrupts.run(self._run_node, fields)
+        message_id = fields["id"]
+        if dialect is _FRAME:
+            message = _recurring(result, message_id)
+            if message is not None:
+                return message
+        return self._encode(ForwardReply.of(result=result), message_id, dialect)
+
+    def _run_node(self, fields: dict[str, Any]) -> Any:
+        return self.engine.run_node(fields["node_id"], fields["data"])
+
     def _reply(
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
     ) -> Message:
-        reply = self._execute(command, dialect, send_event)
+        if command.events:
+            reply = self._execute_with_events(command, dialect, send_event)
+        else:
+            reply = self._interrupts.run(self._execute, command)
         self.finished = type(command) is Shutdown
-        if dialect is _FRAME:
-            message = _recurring(reply, command.id)
-            if message is not None:
-                return message
+        return self._encode(reply, command.id, dialect)
+
+    def _execute(self, command: Command) -> Reply:
+        if self._watch is not None:
+            self._watch(verb_of(type(command)), getattr(command, "node_id", None))
+        return self.engine.execute(command)
+
+    def _encode(self, reply: Reply, message_id: str | int | None, dialect: Dialect) -> Message:
         as_lists = type(reply) in _WITH_TENSORS_AS_LISTS
         encoder = _encoder(dialect, self._pickles, tensors_as_lists=as_lists)
         fields = _encoded(reply, encoder)
-        if command.id is not None:
-            fields["id"] = command.id
+        if message_id is not None:
+            fields["id"] = message_id
         return _message(fields, encoder, dialect)
 
-    def _execute(
+    def _execute_with_events(
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]
     ) -> Reply:
-        if not command.events:
-            return self._interrupts.run(self.engine.execute, command)
-
         def send(message: Message) -> None:
             self._interrupts.shield(lambda: send_event(message))
 
         sender = _EventSender(command, dialect, self._pickles, send)
         try:
             with progress.listening(sender):
-                return self._interrupts.run(self.engine.execute, command)
+                return self._interrupts.run(self._execute, command)
         finally:
             sender.end()
 
@@ -187,8 +217,6 @@ class Responder:
 
 
 _WITH_TENSORS_AS_LISTS = frozenset({CompositeForwardReply, CompositeFitReply})
-_OF_RESULT = frozenset({ForwardReply, CompositeForwardReply})
-_OK_AND_RESULT = 2  # fields that are set
 _FRAME = Dialect.FRAME
 _WITH_TRACEBACK = frozenset(
     {
@@ -263,13 +291,10 @@ def _message(fields: dict[str, Any], encoder: Encoder, dialect: Dialect) -> Mess
     return Message(write_json(fields), getattr(encoder, "buffers", ()), dialect)
 
 
-def _recurring(reply: Reply, message_id: Any) -> Message | None:
-    """The message of a reply that is an array and nothing else, from text written before."""
-    if type(reply) not in _OF_RESULT or type(message_id) is not int:
-        return None
-    result = reply.__dict__["result"]
+def _recurring(result: Any, message_id: int) -> Message | None:
+    """The reply to FORWARD, from text written before; None if the result is no plain array."""
     plain = name_and_view(result) if type(result) is ndarray else None
-    if plain is None or len(reply.__pydantic_fields_set__) != _OK_AND_RESULT:
+    if plain is None:
         return None
     name, view = plain
     return Message(header_with(_result_text(name, result.shape), message_id), [view])

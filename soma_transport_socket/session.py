@@ -17,7 +17,6 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.forks import close_in_forked_child
@@ -74,9 +73,7 @@ class SessionServer:
         self._perhaps_more: dict[int, _Client] = {}
         self._running: _Client | None = None
         self._interrupts = _Interrupts(self._look)
-        self._responder = Responder.for_policy(pickle, self._interrupts)
-        watched: Any = _Watched(self._responder.engine, self._begin)
-        self._responder.engine = watched
+        self._responder = Responder.for_policy(pickle, self._interrupts, self._begin)
         self._board = board
         self._poller = select.poll()
         self._poller.register(listen_to, select.POLLIN)
@@ -248,14 +245,3 @@ class _Interrupts(Interrupts):
             self._looking = False
         if wanted:
             super()._handle(signum, frame)
-
-
-class _Watched:
-    """The engine, with each command told before it is executed."""
-
-    def __init__(self, engine: Any, begin: Callable[[str, str | None], None]) -> None:
-        self._engine, self._begin = engine, begin
-
-    def execute(self, command: Any) -> Any:
-        self._begin(command.cmd, getattr(command, "node_id", None))
-        return self._engine.execute(command)

@@ -99,6 +99,11 @@ class Engine:
         for spec in plugins.commands if plugins is not None else ():
             self._methods[spec.model] = partial(self._handle, spec)
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether plugins take part in executing commands, or observe it."""
+        return self._plugins is not None
+
     def execute(self, command: c.Command) -> r.Reply:
         """Execute one command and return its reply, user data as Python objects.
 
@@ -195,10 +200,22 @@ class Engine:
 
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
+        if "state" not in command.__pydantic_fields_set__:
+            return r.ForwardReply.of(result=self.run_node(command.node_id, command.data))
         node = self.nodes.get(command.node_id)
-        state = command.state if "state" in command.__pydantic_fields_set__ else node.state
         with tensors.no_gradients((node,)):
-            return r.ForwardReply.of(result=node.forward(command.data, state, {}))
+            return r.ForwardReply.of(result=node.forward(command.data, command.state, {}))
+
+    def run_node(self, node_id: str, data: Any) -> Any:
+        """What FORWARD comes down to: run one node on what it learned last, without any plugin.
+
+        Raises:
+            FilterFailed: The user's code raised.
+            ProtocolError: There is no such node, or the data does not fit its schema.
+        """
+        node = self.nodes.get(node_id)
+        with tensors.no_gradients((node,)):
+            return node.forward(data, node.state, {})
 
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
         """Run a chain."""

@@ -118,10 +118,10 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
 
 def write_single(header: bytes, buffer: memoryview) -> bytes:
     """A whole frame with one inline buffer: what most calls send."""
-    size = buffer.nbytes
-    fields = _FIELDS.pack(_START, len(header), 1, len(header) + ENTRY_SIZE + size)
-    table = _ENTRY.pack(_INLINE, 0, 0, size)
-    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, table, buffer))
+    size, header_size = buffer.nbytes, len(header)
+    fields = _FIELDS.pack(_START, header_size, 1, header_size + ENTRY_SIZE + size)
+    checksum, table = _CHECKSUM.pack(crc32(fields)), _ENTRY.pack(_INLINE, 0, 0, size)
+    return b"".join((fields, checksum, header, table, buffer))
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
@@ -139,8 +139,9 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     return Preamble(header_size, entry_count, body_size)
 
 
-WholeFrame = tuple[bytes, list[bytearray], list[tuple[int, int, int, int]], int]
-"""A sound frame: its header, its inline buffers, the entries of its table, and where it ends."""
+WholeFrame = tuple[bytes, list[bytearray], Sequence[tuple[int, int, int, int]], int]
+"""A sound frame: its header, its inline buffers, the entries of its table unless all of them are
+inline, and where it ends."""
 
 
 def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
@@ -166,11 +167,11 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
     position = table + count * ENTRY_SIZE
     if position > end:
         return None
-    header = data[PREAMBLE_SIZE:table].tobytes()
-    entries = list(_ENTRY.iter_unpack(data[table:position]))
-    if entries == [(_INLINE, 0, 0, end - position)]:
-        return header, [bytearray(data[position:end])], entries, end
+    header = bytes(data[PREAMBLE_SIZE:table])
+    if data[table:position] == _ENTRY.pack(_INLINE, 0, 0, end - position):  # what most calls send
+        return header, [bytearray(data[position:end])], (), end
     inline = []
+    entries = list(_ENTRY.iter_unpack(data[table:position]))
     for kind, _, _, length in entries:
         if kind == _INLINE:
             inline.append(bytearray(data[position : position + length]))
@@ -179,7 +180,7 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
             return None
     if position != end:
         return None
-    return header, inline, entries, end
+    return header, inline, () if len(inline) == count else entries, end
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, NamedTuple, Union
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol.codec import Decoder
-from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.protocol.commands import COMMANDS, Command, Forward
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import RecurringHeaders
+from soma_core.protocol.recurring import Fields, RecurringHeaders
 from soma_core.protocol.text import read_json
 from soma_core.protocol.validated import validated
 
@@ -43,7 +43,28 @@ class Envelope:
 
 
 _OURS = frozenset(COMMANDS)  # a command of a plugin may be validated by what changes meanwhile
-_Form = tuple[type[Command], set[str]]
+_PLAIN_FORWARD = frozenset({"cmd", "node_id", "data", "id"})
+
+
+class Form(NamedTuple):
+    """What is the same in all commands of a header that recurs.
+
+    Attributes:
+        model: The class of the command.
+        fields_set: The fields that came.
+        is_plain_forward: Whether it is a FORWARD of one node, on what that learned last.
+    """
+
+    model: type[Command]
+    fields_set: frozenset[str]
+    is_plain_forward: bool
+
+    @classmethod
+    def of(cls, command: Command) -> Form:
+        """That of a command."""
+        fields_set = frozenset(command.model_fields_set)
+        plain = type(command) is Forward and fields_set == _PLAIN_FORWARD
+        return cls(type(command), fields_set, plain)
 
 
 @cache
@@ -68,26 +89,36 @@ class CommandParser:
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
         self.models = {verb_of(model): model for model in models}
         self.adapter = _adapter(tuple(models))
-        self._recurring: RecurringHeaders[_Form] = RecurringHeaders()
+        self._recurring: RecurringHeaders[Form] = RecurringHeaders()
 
-    def read(self, header: bytes, buffers: Sequence[Any], pickles: Pickles) -> Command:
-        """Validate a message, or recognise one whose like was validated before.
+    def recognise(self, header: bytes, buffers: Sequence[Any]) -> tuple[Form, Fields] | None:
+        """What a message is whose like was validated before, and its fields; None if none was."""
+        return self._recurring.recognise(header, buffers)
+
+    def read(
+        self,
+        header: bytes,
+        buffers: Sequence[Any],
+        pickles: Pickles,
+        recognised: tuple[Form, Fields] | None = None,
+    ) -> Command:
+        """The command in a message, validated unless it was recognised.
 
         Args:
             header: Its JSON text.
             buffers: Its buffers.
             pickles: Whether pickles in its data are read.
+            recognised: What :meth:`recognise` said of it.
 
         Raises:
             ProtocolError: As :meth:`parse`.
         """
-        recognised = self._recurring.recognise(header, buffers)
         if recognised is not None:
-            (model, fields_set), fields = recognised
-            return validated(model, fields, fields_set.copy())
+            form, fields = recognised
+            return validated(form.model, fields, set(form.fields_set))
         command = self.parse(header, Decoder(buffers, pickles=pickles))
         if type(command) in _OURS and self._recurring.recurs(header):
-            form = (type(command), command.model_fields_set)
+            form = Form.of(command)
             self._recurring.learn(header, read_json(header), command.__dict__, form)
         return command
 

@@ -82,7 +82,8 @@ class RecurringHeaders(Generic[T]):
         try:
             fields = {**constants, "id": int(after[:-1])}
             for name, buffer, dtype, shape in in_buffers:
-                fields[name] = np.frombuffer(buffers[buffer], dtype).reshape(shape)
+                array = np.frombuffer(buffers[buffer], dtype)
+                fields[name] = array if array.shape == shape else array.reshape(shape)
         except (IndexError, ValueError):  # it lies; whoever reads it field by field says how
             return None
         if after != b"%d}" % fields["id"]:  # "+7", " 7" and "07" are numbers to int, not to JSON

@@ -10,7 +10,12 @@ __all__ = ["validated"]
 
 M = TypeVar("M", bound=BaseModel)
 
-_set = object.__setattr__
+_make = object.__new__
+_set_fields = object.__setattr__
+_set_fields_set, _set_extra, _set_private = (
+    vars(BaseModel)[slot].__set__
+    for slot in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
 
 
 def validated(model: type[M], fields: dict[str, Any], fields_set: set[str]) -> M:
@@ -21,9 +26,9 @@ def validated(model: type[M], fields: dict[str, Any], fields_set: set[str]) -> M
         fields: All of its fields, those with a default included; they become its own.
         fields_set: Those that did not take their default.
     """
-    made = model.__new__(model)
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_fields_set__", fields_set)
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
+    made = _make(model)
+    _set_fields(made, "__dict__", fields)
+    _set_fields_set(made, fields_set)
+    _set_extra(made, None)
+    _set_private(made, None)
     return made
