@@ -6,8 +6,8 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from functools import cache, cached_property, lru_cache
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from pydantic import ValidationError
@@ -57,6 +57,13 @@ class PluginInfo:
     conflict: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=1)
+def _installed(*path: str) -> Callable[..., EntryPoints]:
+    """Selects from the entry points on a path: to find them is to read the metadata of every
+    distribution, and one connect needs several groups."""
+    return entry_points().select
+
+
 class Catalog:
     """The plugins of one entry-point group, listed from metadata and imported when asked for.
 
@@ -70,11 +77,11 @@ class Catalog:
         self,
         group: str,
         kind: str,
-        find: Callable[[str], Iterable[EntryPoint]] = lambda group: entry_points(group=group),
+        find: Callable[[str], Iterable[EntryPoint]] | None = None,
     ) -> None:
         self.group = group
         self.kind = kind
-        self._find = find
+        self._find = find or (lambda group: _installed(*sys.path)(group=group))
 
     @cached_property
     def _claims(self) -> Mapping[str, list[EntryPoint]]:

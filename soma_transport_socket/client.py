@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Self
 
-import psutil
 from pydantic import Field, ValidationError, model_validator
 
 from soma_core.errors import StartFailed
@@ -239,6 +238,8 @@ def _consult(path: Path | None, request: Request) -> Answer:
 
 
 def _memory(pid: int) -> int:
+    import psutil
+
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:  # it has ended meanwhile
