@@ -465,6 +465,8 @@ class _Call:
 
     def next_wait(self) -> float:
         """Seconds to wait for a message before looking whether the worker still runs."""
+        if self._deadline is None and self.stall_timeout is None:
+            return _LIVENESS
         wait = _LIVENESS if self._deadline is None else min(self.left() or 0.0, _LIVENESS)
         if self.stall_timeout is None:
             return wait

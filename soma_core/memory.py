@@ -71,10 +71,10 @@ class SharedMemory:
         side.setblocking(False)
         close_in_forked_child(side)
         self._side = side
-        self._lent = _Lender(side)
+        self._to_say: list[Entry] = []
+        self._lent = _Lender(side, self._to_say)
         self._borrowed = _Borrower(side, largest)
         self._usable = False
-        self._to_say: list[Entry] = []
         if initiate:
             self._make_offer()
 
@@ -88,10 +88,10 @@ class SharedMemory:
 
     def pending(self) -> list[Entry]:
         """Entries that the next frame must carry."""
-        if not self._to_say and not self._lent.retired:
+        if not self._to_say:
             return []
-        said = self._to_say + self._lent.retired
-        self._to_say, self._lent.retired = [], []
+        said = self._to_say.copy()
+        self._to_say.clear()
         return said
 
     def lend(self, buffer: Any) -> Entry | None:
@@ -155,16 +155,18 @@ class _Region:
 class _Lender:
     """The regions that this end fills and the other reads.
 
-    Attributes:
-        retired: Entries of regions that were closed, and that the other end still maps.
+    Args:
+        side: Where descriptors are sent.
+        to_say: Receives the entries of regions that were closed, and that the other end still
+            maps.
     """
 
-    def __init__(self, side: socket.socket) -> None:
+    def __init__(self, side: socket.socket, to_say: list[Entry]) -> None:
         self._side = side
+        self._to_say = to_say
         self._table: mmap.mmap | None = None
         self._regions: list[_Region] = []
         self._free_slots = list(range(_SLOTS - 1, -1, -1))
-        self.retired: list[Entry] = []
         self._generation = 0
 
     @property
@@ -236,7 +238,7 @@ class _Lender:
             surplus -= 1
             self._regions.remove(region)
             self._free_slots.append(region.slot)
-            self.retired.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
+            self._to_say.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
 
     def _share(self, slot: int, generation: int, size: int) -> mmap.mmap:
         """Make a memory file, map it, and send its descriptor.

@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -219,7 +220,7 @@ class StreamChannel(Channel):
                 raise ChannelClosed(text, sent=started) from None
             raise
 
-    def _parts(self, message: Message, entries: list[Entry]) -> list[bytes | memoryview]:
+    def _parts(self, message: Message, entries: list[Entry]) -> Sequence[bytes | memoryview]:
         """What to write: one piece for a small message, large buffers apart.
 
         Args:
@@ -233,9 +234,10 @@ class StreamChannel(Channel):
         if memory is not None:
             entries += memory.pending()
         if len(buffers) == 1 and not entries:
-            view = memoryview(buffers[0])
+            (buffer,) = buffers
+            view = memoryview(buffer)
             if view.nbytes < THRESHOLD:
-                return [frames.write_single(header, view)]
+                return (frames.write_single(header, view),)
         inline: list[memoryview] = []
         inline_size = 0
         for buffer in buffers:

@@ -79,14 +79,15 @@ class RecurringHeaders(Generic[T]):
         if known is None:
             return None
         what, constants, lists, in_buffers = known
+        fields = constants.copy()
         try:
-            fields = {**constants, "id": int(after[:-1])}
+            fields["id"] = message_id = int(after[:-1])
             for name, buffer, dtype, shape in in_buffers:
                 array = np.frombuffer(buffers[buffer], dtype)
                 fields[name] = array if array.shape == shape else array.reshape(shape)
         except (IndexError, ValueError):  # it lies; whoever reads it field by field says how
             return None
-        if after != b"%d}" % fields["id"]:  # "+7", " 7" and "07" are numbers to int, not to JSON
+        if after != b"%d}" % message_id:  # "+7", " 7" and "07" are numbers to int, not to JSON
             return None
         for name in lists:
             fields[name] = fields[name].copy()
