@@ -40,6 +40,7 @@ SCALARS: list[Any] = [
     None, True, False, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "a", "ÿ", "\ud800", "\x00",
     "x" * 300, [], {}, [[]], "AAAA", "!", "never", "value", "safetensors", "torch", "last", 10**400,
 ]  # fmt: skip
+IDS = [b"07", b"-1", b"+1", b"1.0", b"1e2", b" 3 ", b'"a"', b"null", b"9" * 30, b"1_0", b"{}"]
 SNIPPETS = [
     b"\n", b"\r", b" ", b"\x00", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\x93",
     b"\x93SOM",
@@ -85,6 +86,8 @@ class Inputs:
         chance = self._chance
         if self._kept and chance.random() < 0.4:
             stream = self._mutated_bytes(chance.choice(self._kept))
+        elif chance.random() < 0.2:
+            stream = self._repeated()
         else:
             stream = b"".join(self._message() for _ in range(chance.choice([1, 1, 1, 2, 3, 5])))
         if chance.random() < 0.1:
@@ -105,6 +108,26 @@ class Inputs:
         framed = bool(buffers) or chance.random() < 0.5
         data = self._frame(text, [bytes(buffer) for buffer in buffers]) if framed else text + b"\n"
         return self._mutated_bytes(data) if chance.random() < 0.15 else data
+
+    def _repeated(self) -> bytes:
+        """One message again and again, as a loop sends it, and others that are almost the same."""
+        chance = self._chance
+        header, buffers, _ = chance.choice(self._sound)
+        fields = json.loads(header)
+        if chance.random() < 0.3:
+            fields = self._mutated_json(fields)
+        if isinstance(fields, dict):
+            fields.pop("id", None)
+        before = _write(fields, compact=True)[:-1]
+        stream = b""
+        for number in range(chance.choice([3, 4, 6])):
+            spelled = chance.choice([b"%d" % number] * 9 + IDS)
+            text = before + b',"id":' + spelled + b"}"
+            data = [bytes(buffer) for buffer in buffers]
+            if chance.random() < 0.1:
+                data = [buffer[: chance.randrange(len(buffer) + 1)] for buffer in data]
+            stream += self._frame(text, data) if buffers else text + b"\n"
+        return stream
 
     def _mutated_json(self, value: Any) -> Any:
         """Replace one node of the tree, or change what an object holds."""
@@ -210,11 +233,12 @@ class Inputs:
         return data
 
 
-def _write(fields: Any) -> bytes:
+def _write(fields: Any, *, compact: bool = False) -> bytes:
+    separators = (",", ":") if compact else None
     try:
-        return json.dumps(fields, ensure_ascii=False).encode()
+        return json.dumps(fields, ensure_ascii=False, separators=separators).encode()
     except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(fields).encode()
+        return json.dumps(fields, separators=separators).encode()
 
 
 def _sound_messages() -> Iterator[Message]:

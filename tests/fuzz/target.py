@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import signal
 import tracemalloc
@@ -18,6 +19,8 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.interrupts import NoInterrupts
 from soma_core.parser import MessageParser, StreamLimits
 from soma_core.protocol import frames
+from soma_core.protocol.codec import Decoder
+from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.pickles import Pickles
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
@@ -120,6 +123,8 @@ def _run(given: Input) -> set[str]:
         if found != wanted:
             raise Failure(f"the parser found {found}, the reference {wanted}")
         fields = _reply(responder, outcome)
+        if isinstance(outcome, Message):
+            _check_recognised(outcome)
         shown.add(f"{fields.get('code', 'ok')} {fields.get('cmd')} {_kind(fields)}")
     missed = next(expected, None)
     if missed is not None:
@@ -186,14 +191,56 @@ def _reply(responder: Responder, outcome: Message | ProtocolError) -> dict[str, 
             reply = responder.respond(outcome, events.append)
     except BaseException as error:
         raise Failure(f"an exception left the responder: {error!r}") from error
-    if events:
-        raise Failure("an event was sent that no filter reported")
+    for event in events:
+        _check_event(outcome, event)
     if reply.dialect is not _found(outcome)[0]:
         raise Failure(f"a message got a reply in the other dialect, {reply.dialect}")
     fields = _checked(reply)
     if isinstance(outcome, Message) and (id := _id(outcome.header)) != fields.get("id"):
         raise Failure(f"the id {id!r} came back as {fields.get('id')!r}")
     return fields
+
+
+@cache
+def _parser() -> CommandParser:
+    """One for all inputs, so that it has seen the like of a message before."""
+    return CommandParser()
+
+
+def _check_recognised(message: Message) -> None:
+    """A message whose like was seen before is read as if it had come for the first time."""
+    parser, pickles = _parser(), Pickles(allowed=False)
+    header, buffers, _ = message
+    recognised = parser.recognise(header, buffers)
+    if recognised is None:
+        with suppress(ProtocolError):
+            parser.read(header, buffers, pickles)
+        return
+    known = parser.read(header, buffers, pickles, recognised)
+    try:
+        read = parser.parse(header, Decoder(buffers, pickles=pickles))
+    except ProtocolError as error:
+        raise Failure(f"what is refused was recognised: {error}; {header!r}") from error
+    if type(known) is not type(read) or known.model_fields_set != read.model_fields_set:
+        raise Failure(f"recognised as {known!r}, read as {read!r}")
+    if _pickled(known.__dict__) != _pickled(read.__dict__):
+        raise Failure(f"recognised as {known!r}, read as {read!r}")
+
+
+def _pickled(fields: dict[str, Any]) -> bytes:
+    """Every bit of some fields."""
+    return pickle.dumps(sorted(fields.items()), protocol=2)
+
+
+def _check_event(outcome: Message | ProtocolError, event: Message) -> None:
+    """Only a BATCHED_FIT reports by itself here, and only where it was asked to."""
+    asked = json.loads(outcome.header) if isinstance(outcome, Message) else {}
+    told = json.loads(event.header, parse_constant=_refuse)
+    expected = {"event": "progress", "cmd": "BATCHED_FIT", "id": asked.get("id")}
+    if asked.get("events") is not True or asked.get("cmd") != "BATCHED_FIT":
+        raise Failure(f"an event was sent that nobody asked for: {told}")
+    if {name: told.get(name) for name in expected} != expected:
+        raise Failure(f"an event of another command: {told}")
 
 
 def _checked(reply: Message) -> dict[str, Any]:

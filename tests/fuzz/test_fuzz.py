@@ -12,6 +12,7 @@ import pytest
 
 from soma_core.parser import MessageParser
 from soma_core.protocol import codec
+from soma_core.protocol.recurring import RecurringHeaders
 
 from .found import load, save
 from .inputs import Input, Inputs
@@ -97,3 +98,26 @@ def test_the_command_fuzzes_for_a_time_and_runs_a_file_again(tmp_path: Path) -> 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert tells in done.stdout
+
+
+def test_a_header_that_is_taken_for_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    recognise = RecurringHeaders.recognise
+
+    def careless(headers, header, buffers):
+        return recognise(headers, header.rpartition(b',"id":')[0] + b',"id":7}', buffers)
+
+    monkeypatch.setattr(RecurringHeaders, "recognise", careless)
+    assert "came back as 7" in finds(5)
+
+
+def test_a_header_that_is_recognised_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    recognise = RecurringHeaders.recognise
+
+    def careless(headers, header, buffers):
+        recognised = recognise(headers, header, buffers)
+        if recognised is not None and "data" in recognised[1]:
+            recognised[1]["data"] = None
+        return recognised
+
+    monkeypatch.setattr(RecurringHeaders, "recognise", careless)
+    assert "recognised as" in finds(5)
