@@ -36,6 +36,7 @@ BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}
 
 _TORCH = re.compile(r"(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)\Z")  # not the quantized ones
 _MOST_EMPTY_TEXTS = 100_000
+_OF_NUMBERS = frozenset("biufcmM")
 _NUMBERS = frozenset({bool, int, float, type(None)})
 WireDtype = str | list[Any]
 
@@ -184,6 +185,8 @@ def array_from_values(
         ValueError: The number of values does not fit the shape, or one does not fit the type.
     """
     _check_count(values, shape)
+    if dtype.kind not in _OF_NUMBERS:
+        raise ValueError(f"dtype {dtype} is not one of numbers; its elements travel as bytes")
     kinds = set(map(type, values))
     if type(None) in kinds:
         values = [math.nan if value is None else value for value in values]

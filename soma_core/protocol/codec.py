@@ -411,12 +411,13 @@ class Decoder:
         as it should be, which the model then explains."""
         try:
             name, shape, index = _PLAIN_ARRAY(data)
+            expected = tuple(shape)
             # Not np.ndarray(shape, dtype, buffer): its base would be what is behind the buffer,
             # and the lease on a region of shared memory would end while the array lives.
-            array = np.frombuffer(self._buffers[index], arrays.BY_NAME[name]).reshape(shape)
+            array = np.frombuffer(self._buffers[index], arrays.BY_NAME[name]).reshape(expected)
         except (LookupError, TypeError, ValueError):
             return None
-        if array.shape != tuple(shape) or len(data) != entries or index < 0:
+        if array.shape != expected or len(data) != entries or index < 0 or type(shape) is dict:
             return None
         return array if _INT.issuperset(map(type, (index, *shape))) else None
 

@@ -37,7 +37,7 @@ def read_json(text: bytes) -> Any:
 
 def _read_with_surrogates(text: bytes, first_error: ValueError) -> Any:
     try:
-        parsed = json.loads(text)
+        parsed = json.loads(text.decode())
     except (ValueError, RecursionError):
         raise _invalid(first_error) from None
     if _nests_deeper(parsed, MAX_NESTING):

@@ -267,6 +267,13 @@ def test_lone_surrogates_do_not_make_a_command_invalid(cmd: str) -> None:
     assert PARSER.parse(text, Decoder()).meta == {"a": "\ud800"}
 
 
+def test_bytes_that_are_not_utf8_are_malformed_beside_a_lone_surrogate_too() -> None:
+    text = b'{"cmd":"PING","id":8,"meta":{"a\xed\xa0\x80":"\\ud800"}}'
+    with pytest.raises(ProtocolError) as caught:
+        PARSER.parse(text, Decoder())
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
 def test_lone_surrogates_in_data_arrive_beside_tags() -> None:
     data = ["\udfff", {"type": "Bytes", "data": [1]}]
     assert parse("FIT", node_id="a", data=data).data == ["\udfff", b"\x01"]

@@ -139,6 +139,9 @@ def test_a_shape_that_would_fill_the_memory_with_empty_lists_is_refused() -> Non
         tensor(shape=[1], values=[1], dtype="object"),
         tensor(shape=[1], values=[1], dtype="T"),
         tensor(shape=[1], values=[1], dtype="i4,i4"),
+        tensor(shape=[1], values=[2**70], dtype="<U100000000"),
+        tensor(shape=[1], values=[1], dtype="S4"),
+        tensor(shape=[1], values=[1], dtype=[["a", "<f8", [1 << 28]]]),
         tensor(shape=[1], b64="AAAAAA==", dtype="2i2"),
         tensor(shape=[1], values=[1], dtype=[["a", "O"]]),
         tensor(shape=[1], values=[1], dtype=[["a", [["b", "|O"]]]]),
@@ -167,6 +170,12 @@ def test_a_shape_that_would_fill_the_memory_with_empty_lists_is_refused() -> Non
 )
 def test_an_array_that_cannot_be_is_refused(wrong: Any) -> None:
     refused(wrong, "Tensor is not well formed|not valid base64")
+
+
+@pytest.mark.parametrize("shape", [None, 3, "1", {}, [None], [[1]], [True], [-1]])
+def test_a_shape_that_is_none_is_refused_where_the_bytes_would_fit(shape: Any) -> None:
+    wrong = tensor(shape=shape, buffer=0, dtype="float64")
+    refused(wrong, "Tensor is not well formed", bytearray(8))
 
 
 def test_values_that_their_dtype_cannot_hold_are_refused_and_not_rounded() -> None:
