@@ -123,7 +123,7 @@ class RecurringHeaders(Generic[T]):
                 in_buffers.append(array)
             elif _is_constant(value, came, absent=name not in wire):
                 constants[name] = value
-            elif type(value) is list and value == came and set(map(type, value)) <= _TEXT:
+            elif type(value) is list and set(map(type, value)) <= _TEXT and value == came:
                 constants[name] = value
                 lists.append(name)
             elif name != "id":

@@ -153,6 +153,16 @@ def test_pickles_are_refused_however_often_they_come():
         assert caught.value.code is ErrorCode.PICKLE_REFUSED
 
 
+@pytest.mark.parametrize("data", [[np.ones(2)], {"a": np.ones(2)}, (np.ones(2), "text")])
+def test_arrays_within_other_data_arrive_however_often_they_come(data):
+    parser = CommandParser()
+    fields = {"cmd": "FORWARD", "node_id": "a", "data": data}
+    for message_id in range(1, 5):
+        command = read(parser, *message(fields, message_id), PICKLES)
+        assert type(command.data) is type(data)
+        assert repr(command.data) == repr(data)
+
+
 def test_only_so_many_headers_are_kept(monkeypatch):
     monkeypatch.setattr(recurring, "_MOST_KNOWN", 3)
     headers: RecurringHeaders[None] = RecurringHeaders()
