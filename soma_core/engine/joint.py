@@ -111,7 +111,7 @@ def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
 
 
 def _use_up(optimizer: torch.optim.Optimizer) -> None:
-    optimizer.step()
+    tensors.step(optimizer)
     tensors.clear_gradients(optimizer)
 
 

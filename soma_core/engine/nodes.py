@@ -66,14 +66,14 @@ class Node:
     @property
     def fitted_apart(self) -> bool:
         """Whether a composite calls its ``fit``, instead of leaving it to the joint step."""
-        if not self.trainable or not callable(getattr(self.obj, "fit", None)):
+        if not self.trainable or self.trained_jointly:
             return False
-        return not self.trained_jointly
+        return callable(getattr(self.obj, "fit", None))
 
     @property
     def trained_jointly(self) -> bool:
         """Whether a composite trains it by the joint step alone."""
-        return isinstance(self.obj, Filter) and self.differentiable
+        return Filter in type(self.obj).__mro__ and self.differentiable
 
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
         """Call ``fit`` and keep the state that it returns.

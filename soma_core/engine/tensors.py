@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,7 @@ __all__ = [
     "named_parameters",
     "no_gradients",
     "parameters",
+    "step",
     "to_input",
     "to_target",
 ]
@@ -50,11 +53,12 @@ def named_buffers(node: Node) -> dict[str, torch.Tensor]:
 def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
     """A node's parameters by name; those that only its optimizer knows by their number."""
     found = list(named_parameters(node))
+    if found:
+        return found
     optimizer = getattr(node.obj, "optimizer", None)
-    if not found and optimizer is not None:
-        listed = [p for group in optimizer.param_groups for p in group["params"]]
-        found = [(str(index), parameter) for index, parameter in enumerate(listed)]
-    return found
+    groups = () if optimizer is None else optimizer.param_groups
+    listed = [parameter for group in groups for parameter in group["params"]]
+    return [(str(index), parameter) for index, parameter in enumerate(listed)]
 
 
 def parameters(node: Node) -> list[torch.nn.Parameter]:
@@ -68,15 +72,64 @@ def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
     That record costs as much as a small layer. An optimizer with a ``zero_grad`` of its own is
     asked to do it.
     """
-    import torch
-
     method = optimizer.zero_grad
-    if getattr(method, "__func__", None) is not torch.optim.Optimizer.zero_grad:
+    if getattr(method, "__func__", None) is not _torch_optim().clear:
         method()
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """What ``step`` of an optimizer does, without torch's record for the profiler.
+
+    That wrapper costs as much as two small layers. Where it has hooks to call or a profiler
+    to tell, or where ``step`` is any other, as a scheduler makes it, that one is called.
+    """
+    method: Any = getattr(type(optimizer), "step", None)
+    known = _torch_optim()
+    if (
+        known.wrapper is None
+        or getattr(method, "__code__", None) is not known.wrapper
+        or "step" in optimizer.__dict__
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or known.pre_hooks
+        or known.post_hooks
+        or known.profiler_runs()
+    ):
+        optimizer.step()
+    else:
+        method.__wrapped__(optimizer)
+
+
+class _TorchOptim(NamedTuple):
+    """What is torch's own in an optimizer, and what its wrapper around ``step`` looks after."""
+
+    clear: Any
+    wrapper: CodeType | None = None
+    pre_hooks: Mapping[int, Any] = {}
+    post_hooks: Mapping[int, Any] = {}
+    profiler_runs: Callable[[], bool] = bool
+
+
+@cache
+def _torch_optim() -> _TorchOptim:
+    import torch
+    from torch.optim import optimizer as home
+
+    clear: Any = torch.optim.Optimizer.zero_grad
+    try:
+        return _TorchOptim(
+            clear,
+            torch.optim.Optimizer.profile_hook_step(clear).__code__,
+            home._global_optimizer_pre_hooks,
+            home._global_optimizer_post_hooks,
+            torch.autograd._profiler_enabled,  # type: ignore[attr-defined]
+        )
+    except AttributeError:  # a torch with other insides: each optimizer is asked
+        return _TorchOptim(clear)
 
 
 def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
@@ -129,10 +182,10 @@ def to_target(value: Any, out: torch.Tensor) -> Any:
 
 
 def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    import torch
-
     if isinstance(value, np.ndarray):
         return _array_to_tensor(value, dtype, device)
+    import torch
+
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -143,12 +196,14 @@ def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def _array_to_tensor(array: np.ndarray[Any, Any], dtype: torch.dtype, device: torch.device) -> Any:
-    import torch
-
     kind = array.dtype.kind
     if kind not in "fciub":
         return array
+    import torch
+
     tensor = torch.from_numpy(_plain_array(array))
+    if tensor.device == device and (kind not in "fc" or tensor.dtype is dtype):
+        return tensor
     return tensor.to(device, dtype) if kind in "fc" else tensor.to(device)
 
 

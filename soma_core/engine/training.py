@@ -90,6 +90,7 @@ def fit_batches(
     order = np.random.default_rng(seed) if shuffle else None
     outcome = BatchedOutcome()
     fit = _BatchFit(batches.y)
+    told = progress.is_wanted()
     _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
         mean = _MeanLoss()
@@ -101,14 +102,15 @@ def fit_batches(
                 mean.add(loss, max(1, _length(rows)))
             if collect_all and epoch == epochs:
                 outputs.append((rows, outcome.result))
-            progress.report(
-                epoch=epoch,
-                epochs=epochs,
-                batch=number,
-                batches=batches.count,
-                loss=loss,
-                mean_loss=mean.value,
-            )
+            if told:
+                progress.report(
+                    epoch=epoch,
+                    epochs=epochs,
+                    batch=number,
+                    batches=batches.count,
+                    loss=loss,
+                    mean_loss=mean.value,
+                )
         if mean.value is not None:
             outcome.losses.append(mean.value)
             if optimizer is None:

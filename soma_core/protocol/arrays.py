@@ -25,6 +25,7 @@ __all__ = [
     "plain_array",
     "tensor_from_bytes",
     "tensor_from_values",
+    "tensor_name_and_view",
     "tensor_to_bytes",
     "torch_dtype_name",
 ]
@@ -233,6 +234,12 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
     if flat.numel() == 0:
         return memoryview(b"")
     return flat.view(torch.uint8).numpy().data
+
+
+def tensor_name_and_view(tensor: torch.Tensor) -> tuple[str, memoryview] | None:
+    """As :func:`name_and_view`, of a tensor whose memory and element type numpy has too."""
+    array = _shared_with_numpy(tensor)
+    return name_and_view(array) if array is not None and array.size else None
 
 
 def _shared_with_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:

@@ -325,13 +325,13 @@ class FrameEncoder(Encoder):
         return {"buffer": self._put_aside(arrays.array_to_bytes(obj))}
 
     def _torch(self, obj: Any) -> Any:
-        data = {
-            "dtype": arrays.torch_dtype_name(obj),
-            "container": "torch",
-            "shape": tuple(obj.shape),
-            "buffer": self._put_aside(arrays.tensor_to_bytes(obj)),
-        }
-        return {"type": "Tensor", "data": data}
+        name, data = arrays.tensor_name_and_view(obj) or (
+            arrays.torch_dtype_name(obj),
+            arrays.tensor_to_bytes(obj),
+        )
+        wire = arrays.plain_array(self._put_aside(data), name, tuple(obj.shape))
+        wire["data"]["container"] = "torch"
+        return wire
 
     def _pickle(self, obj: Any) -> Any:
         kept_apart: list[pickle.PickleBuffer] = []
@@ -392,13 +392,12 @@ class Decoder:
         return {key: self.decode(item) for key, item in wire.items()}
 
     def _tensor(self, data: Any) -> Any:
-        found = self._plain_array(data, 3)
-        if found is not None:
+        is_torch = isinstance(data, dict) and data.get("container") == "torch"
+        found = self._plain_array(data, 4 if is_torch else 3)
+        if found is not None and not is_torch:
             return found
-        if isinstance(data, dict) and data.get("container") == "torch":
-            found = self._plain_array(data, 4)
-            if found is not None and data["dtype"] in _IN_TORCH_TOO and "torch" in sys.modules:
-                return sys.modules["torch"].from_numpy(found)
+        if found is not None and data["dtype"] in _IN_TORCH_TOO and "torch" in sys.modules:
+            return sys.modules["torch"].from_numpy(found)
         try:
             return self._laid_out(TensorData.model_validate(data))
         except ValidationError as error:

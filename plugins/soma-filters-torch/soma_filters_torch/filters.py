@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -27,10 +28,19 @@ from soma_filters_torch.losses import check_loss, compute_loss
 from soma_filters_torch.placing import AutocastType, ParameterType, Placement, check_device_name
 from soma_filters_torch.spelling import Choice, Choices
 from soma_filters_torch.stepping import Plan, check_schedule
-from soma_filters_torch.tensors import from_output, numeric_type, to_input, to_target
+from soma_filters_torch.tensors import (
+    from_output,
+    named_parameters,
+    numeric_type,
+    to_input,
+    to_target,
+)
 from soma_filters_torch.training import Schedule, train
 
 __all__ = ["MLP", "TorchFilter", "TorchModule"]
+
+
+_placement_of = cache(Placement)  # a step asks for it twice, and a configuration is frozen
 
 
 class TorchFilter(Filter):
@@ -217,7 +227,7 @@ class TorchFilter(Filter):
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The network's parameters with their names."""
-        return self._current().module.named_parameters()
+        return iter(named_parameters(self._current().module))
 
     def named_buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The network's buffers with their names, such as the statistics of a normalization."""
@@ -280,7 +290,7 @@ class TorchFilter(Filter):
 
     @property
     def _placement(self) -> Placement:
-        return Placement(self.device, self.dtype, self.autocast)
+        return _placement_of(self.device, self.dtype, self.autocast)
 
     def _current(self) -> Learner:
         private = self.__pydantic_private__ or {}  # asked often, and pydantic's own way is slow
@@ -438,8 +448,8 @@ class MLP(TorchFilter):
         return self.dropout > 0
 
     def _run(self, module: nn.Module, x: Any) -> Any:
-        came = f"a {type(x).__name__}" if isinstance(x, dict) else f"{list(x.shape)}"
         if isinstance(x, dict) or x.ndim == 0 or x.shape[-1] != self.sizes[0]:
+            came = f"a {type(x).__name__}" if isinstance(x, dict) else f"{list(x.shape)}"
             raise ValueError(
                 f"torch.MLP of sizes {self.sizes} takes x of shape [..., {self.sizes[0]}]; "
                 f"got {came}"

@@ -88,6 +88,7 @@ def compute_loss(choice: dict[str, Any], out: Any, y: Any) -> torch.Tensor:
         ) from error
 
 
+@cache
 def _function(name: str) -> Loss:
     functions = _functions()
     short = _short(name.removeprefix(_FUNCTIONS))

@@ -95,6 +95,8 @@ class Placement:
         Raises:
             ValueError: Gradients would vanish in them.
         """
+        if "float16" not in (self.dtype, self.autocast):
+            return
         for name, chosen in {"dtype": self.dtype, "autocast": self.autocast}.items():
             if chosen == "float16":
                 raise ValueError(

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["from_output", "map_tensors", "numeric_type", "to_input", "to_target"]
+__all__ = [
+    "from_output",
+    "map_tensors",
+    "named_parameters",
+    "numeric_type",
+    "to_input",
+    "to_target",
+]
 
 _NUMERIC = "biufc"
 
@@ -36,6 +43,8 @@ def to_input(x: Any, module: nn.Module, *, integers: bool = True) -> Any:
     dtype, device = numeric_type(module)
     keep = integers and not isinstance(x, list | tuple) and not _is_floating(x)
     tensor = _tensor_of(x, "x")
+    if tensor.dtype is dtype and tensor.device == device:
+        return tensor
     return tensor.to(device) if keep else tensor.to(device=device, dtype=dtype)
 
 
@@ -86,10 +95,40 @@ def _like(out: torch.Tensor, x: Any, to_cpu: bool) -> Any:
 
 def numeric_type(module: nn.Module) -> tuple[torch.dtype, torch.device]:
     """The type and device of the first floating parameter of a network."""
-    for parameter in module.parameters():
-        if parameter.is_floating_point() or parameter.is_complex():
-            return parameter.dtype, parameter.device
-    return torch.get_default_dtype(), torch.device("cpu")
+    first = _first_numeric(module)
+    if first is None:
+        return torch.get_default_dtype(), torch.device("cpu")
+    return first.dtype, first.device
+
+
+def _first_numeric(module: nn.Module) -> nn.Parameter | None:
+    """The first of ``module.parameters()`` that is, without listing them all at every step."""
+    for parameter in module._parameters.values():
+        if parameter is not None and (parameter.is_floating_point() or parameter.is_complex()):
+            return parameter
+    for part in module._modules.values():
+        found = None if part is None else _first_numeric(part)
+        if found is not None:
+            return found
+    return None
+
+
+def named_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What ``module.named_parameters()`` has, at half its cost: each step asks for it."""
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    _add_parameters(found, module, "")
+    return list(found.values())
+
+
+def _add_parameters(
+    found: dict[int, tuple[str, nn.Parameter]], module: nn.Module, prefix: str
+) -> None:
+    for key, parameter in module._parameters.items():
+        if parameter is not None:
+            found.setdefault(id(parameter), (prefix + key, parameter))
+    for key, part in module._modules.items():
+        if part is not None:
+            _add_parameters(found, part, f"{prefix}{key}.")
 
 
 def _is_floating(x: Any) -> bool:

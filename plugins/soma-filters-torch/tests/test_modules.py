@@ -180,3 +180,32 @@ def test_loading_builds_the_network_and_the_first_fit_trains_that_one(data, monk
     assert len(built) == 1
     np.testing.assert_array_equal(node.fit(data.x, data.y)["0.weight"], first["0.weight"])
     assert len(built) == 2
+
+
+class _Untidy(nn.Module):
+    """Shares a module and a parameter, and has places for some that are not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4, bias=False)
+        self.again = self.first
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.first.weight
+        self.register_parameter("absent", None)
+        self.register_module("nothing", None)
+        self.own = nn.Parameter(torch.zeros(1))
+
+
+def test_the_parameters_of_a_filter_are_those_that_its_module_lists():
+    node = TorchModule(module=_Untidy())
+    listed = list(node.named_parameters())
+    expected = list(node._current().module.named_parameters())
+    assert [name for name, _ in listed] == [name for name, _ in expected]
+    assert all(one is other for (_, one), (_, other) in zip(listed, expected, strict=True))
+
+
+def test_inputs_follow_a_module_that_was_moved_to_another_type(data):
+    node = TorchModule(module=layers())
+    assert node.forward(data.x, {}).dtype is torch.float32
+    node._current().module.double()
+    assert node.forward(data.x, {}).dtype is torch.float64
