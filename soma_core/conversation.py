@@ -33,6 +33,7 @@ Progress = Callable[[dict[str, Any]], None]
 Build = Callable[[FrameEncoder], dict[str, Any]]
 Explain = Callable[[SomaError, int], None]
 
+_RESULT = frozenset({"ok", "result", "id"})  # the replies whose headers recur
 _SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
@@ -309,7 +310,7 @@ class Conversation:
         if recognised is not None:
             return recognised[1], self._decoded
         fields = _fields(message)
-        if self._recurring.recurs(header):
+        if fields.keys() <= _RESULT and self._recurring.recurs(header):
             self._recurring.learn(header, fields, fields, None)
         return fields, Decoder(buffers, pickles=self._pickles)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -58,10 +59,24 @@ class PluginInfo:
 
 
 @lru_cache(maxsize=1)
-def _installed(*path: str) -> Callable[..., EntryPoints]:
-    """Selects from the entry points on a path: to find them is to read the metadata of every
-    distribution, and one connect needs several groups."""
+def _select(*places: tuple[str, int]) -> Callable[..., EntryPoints]:
+    """Selects from the entry points in places that have not changed.
+
+    To find them is to read the metadata of every distribution, and one connect needs several
+    groups.
+    """
     return entry_points().select
+
+
+def _installed(group: str) -> Iterable[EntryPoint]:
+    return _select(*((place, _modified(place)) for place in sys.path))(group=group)
+
+
+def _modified(place: str) -> int:
+    try:
+        return os.stat(place or os.curdir).st_mtime_ns
+    except OSError:  # there is no such place
+        return 0
 
 
 class Catalog:
@@ -77,11 +92,11 @@ class Catalog:
         self,
         group: str,
         kind: str,
-        find: Callable[[str], Iterable[EntryPoint]] | None = None,
+        find: Callable[[str], Iterable[EntryPoint]] = _installed,
     ) -> None:
         self.group = group
         self.kind = kind
-        self._find = find or (lambda group: _installed(*sys.path)(group=group))
+        self._find = find
 
     @cached_property
     def _claims(self) -> Mapping[str, list[EntryPoint]]:

@@ -396,7 +396,7 @@ class Decoder:
         found = self._plain_array(data, 4 if is_torch else 3)
         if found is not None and not is_torch:
             return found
-        if found is not None and data["dtype"] in _IN_TORCH_TOO and "torch" in sys.modules:
+        if found is not None and data["dtype"] in arrays.IN_TORCH_TOO and "torch" in sys.modules:
             return sys.modules["torch"].from_numpy(found)
         try:
             return self._laid_out(TensorData.model_validate(data))
@@ -410,13 +410,13 @@ class Decoder:
         as it should be, which the model then explains."""
         try:
             name, shape, index = _PLAIN_ARRAY(data)
-            expected = tuple(shape)
+            expected = tuple(shape) if type(shape) in _SHAPES else None
             # Not np.ndarray(shape, dtype, buffer): its base would be what is behind the buffer,
             # and the lease on a region of shared memory would end while the array lives.
             array = np.frombuffer(self._buffers[index], arrays.BY_NAME[name]).reshape(expected)
         except (LookupError, TypeError, ValueError):
             return None
-        if array.shape != expected or len(data) != entries or index < 0 or type(shape) is dict:
+        if array.shape != expected or len(data) != entries or index < 0:
             return None
         return array if _INT.issuperset(map(type, (index, *shape))) else None
 
@@ -545,9 +545,7 @@ _CODEC_KEYS = frozenset({"$soma", "codec", "distribution", "data", "buffers"})
 
 _PLAIN_ARRAY = itemgetter("dtype", "shape", "buffer")
 _INT = frozenset({int})
-_IN_TORCH_TOO = frozenset(
-    {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
-)
+_SHAPES = frozenset({list, tuple})
 
 
 def _invalid(message: str) -> ProtocolError:

@@ -9,6 +9,7 @@ buffers. A header that is not written in this way is read like any other.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -42,12 +43,13 @@ def header_with(before: bytes, message_id: int) -> bytes:
 
 
 class _Array(NamedTuple):
-    """A field that is an array as it lies in a buffer."""
+    """A field that is an array as it lies in a buffer, or a torch tensor over one."""
 
     name: str
     buffer: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    is_torch: bool
 
 
 class _Known(NamedTuple, Generic[T]):
@@ -68,6 +70,7 @@ class RecurringHeaders(Generic[T]):
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Known[T] | None] = {}
+        self._never: set[bytes] = set()
 
     def recognise(self, header: bytes, buffers: Sequence[Any]) -> tuple[T, Fields] | None:
         """What a header is, and its fields with arrays over the buffers; None if it is not known.
@@ -82,9 +85,11 @@ class RecurringHeaders(Generic[T]):
         fields = constants.copy()
         try:
             fields["id"] = message_id = int(after[:-1])
-            for name, buffer, dtype, shape in in_buffers:
+            for name, buffer, dtype, shape, is_torch in in_buffers:
                 array = np.frombuffer(buffers[buffer], dtype)
-                fields[name] = array if array.shape == shape else array.reshape(shape)
+                if array.shape != shape:
+                    array = array.reshape(shape)
+                fields[name] = sys.modules["torch"].from_numpy(array) if is_torch else array
         except (IndexError, ValueError):  # it lies; whoever reads it field by field says how
             return None
         if after != b"%d}" % message_id:  # "+7", " 7" and "07" are numbers to int, not to JSON
@@ -94,19 +99,23 @@ class RecurringHeaders(Generic[T]):
         return what, fields
 
     def recurs(self, header: bytes) -> bool:
-        """Whether a header like this one came before; from now on one has."""
+        """Whether a header like this one came before, and may be learned."""
         before, _, after = header.rpartition(_ID)
         if not before or len(header) > _LONGEST or not after[:-1].isdigit():
             return False
         if before in self._known:
-            return True
+            return before not in self._never
         if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._never.discard(oldest)
         self._known[before] = None
         return False
 
     def learn(self, header: bytes, wire: Fields, fields: Fields, what: T) -> None:
         """Note what a header says that was read and validated, if all of it recurs.
+
+        Whether it does is said by its text: it is not tried again.
 
         Args:
             header: Its text; ``recurs`` said yes.
@@ -114,12 +123,14 @@ class RecurringHeaders(Generic[T]):
             fields: Its fields as they were read, those with a default included.
             what: What it is.
         """
+        before = header.rpartition(_ID)[0]
+        self._never.add(before)
         constants: Fields = {}
         lists, in_buffers = [], []
         for name, value in fields.items():
             came = wire.get(name)
             array = _array(name, came)
-            if array is not None and (value is came or type(value) is np.ndarray):
+            if array is not None and (value is came or _is_array(value)):
                 in_buffers.append(array)
             elif _is_constant(value, came, absent=name not in wire):
                 constants[name] = value
@@ -128,7 +139,7 @@ class RecurringHeaders(Generic[T]):
                 lists.append(name)
             elif name != "id":
                 return
-        before = header.rpartition(_ID)[0]
+        self._never.remove(before)
         self._known[before] = _Known(what, constants, tuple(lists), tuple(in_buffers))
 
 
@@ -137,16 +148,28 @@ def _is_constant(value: Any, came: Any, *, absent: bool) -> bool:
     return kind in _CONSTANT and (absent or (kind is type(came) and value == came))
 
 
+def _is_array(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return type(value) is np.ndarray or (torch is not None and type(value) is torch.Tensor)
+
+
 def _array(name: str, wire: Any) -> _Array | None:
     """How to lay out a field that came as our encoder writes a plain array; None if it did not."""
     if type(wire) is not dict or wire.keys() != _TENSOR_KEYS or wire["type"] != "Tensor":
         return None
     data = wire["data"]
-    if type(data) is not dict or data.keys() != _PLAIN_KEYS:
+    if type(data) is not dict or data.keys() - {"container"} != _PLAIN_KEYS:
         return None
     index, dtype, shape = data["buffer"], arrays.BY_NAME.get(str(data["dtype"])), data["shape"]
     if dtype is None or type(index) is not int or index < 0 or type(shape) is not list:
         return None
+    is_torch = "container" in data
+    if is_torch and not (
+        data["container"] == "torch"
+        and data["dtype"] in arrays.IN_TORCH_TOO
+        and "torch" in sys.modules
+    ):
+        return None
     if not all(type(length) is int and length >= 0 for length in shape):
         return None
-    return _Array(name, index, dtype, tuple(shape))
+    return _Array(name, index, dtype, tuple(shape), is_torch)

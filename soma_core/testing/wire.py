@@ -40,7 +40,10 @@ class Wire:
 
     def receive(self, timeout: float | None = None) -> Message:
         """The next message as it came."""
-        return self.channel.receive(self._patience if timeout is None else timeout)
+        message = self.channel.receive(self._patience if timeout is None else timeout)
+        kind = type(message.header)
+        assert kind is bytes, f"a message's header is bytes, and the channel gave a {kind.__name__}"
+        return message
 
     def fields(self) -> dict[str, Any]:
         """The fields of the next message; a result as a Python object."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Iterable
@@ -214,3 +215,16 @@ def test_the_transports_of_this_distribution_are_installed() -> None:
     assert by_name["inline"].distribution == "soma-core"
     assert installed_transports().load("inline").name == "inline"
     assert installed_filters().group == "soma.filters"
+
+
+def test_what_is_installed_while_a_program_runs_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "late" not in Catalog("soma.filters", "filter").names()
+    info = tmp_path / "acme_late-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-late\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[soma.filters]\nlate = acme_late:Late\n")
+    importlib.invalidate_caches()
+    assert "late" in Catalog("soma.filters", "filter").names()

@@ -6,6 +6,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,8 @@ def read(parser: CommandParser, header: bytes, buffers: list[Any], pickles: Pick
 
 
 def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and same(one.numpy(), other.numpy())
     if isinstance(one, np.ndarray):
         return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other)
     return type(one) is type(other) and bool(one == other)
@@ -45,7 +48,8 @@ names = st.text(min_size=1, max_size=8)
 plain = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
 lengths = st.lists(st.integers(0, 4), max_size=3)
 dtypes = st.sampled_from(["float64", "float32", "int16", "bool", "uint8"])
-inputs = plain | st.builds(lambda shape, dtype: np.ones(shape, dtype), lengths, dtypes)
+arrays = st.builds(lambda shape, dtype: np.ones(shape, dtype), lengths, dtypes)
+inputs = plain | arrays | arrays.map(torch.from_numpy)
 commands = st.one_of(
     st.fixed_dictionaries({"cmd": st.just("FORWARD"), "node_id": names, "data": inputs}),
     st.fixed_dictionaries(
@@ -95,6 +99,29 @@ def test_what_recurs_is_not_validated_again(warm, monkeypatch):
     assert command.id == 4
     assert np.array_equal(command.data, FORWARD["data"])
     assert command.data.flags.writeable
+
+
+def test_a_tensor_that_recurs_is_not_validated_again(monkeypatch):
+    parser = CommandParser()
+    fields = {"cmd": "FORWARD", "node_id": "a", "data": torch.ones(2, 3)}
+    for message_id in (1, 2, 3):
+        read(parser, *message(fields, message_id), PICKLES)
+    monkeypatch.setattr(parser, "parse", lambda *_: pytest.fail("it was parsed"))
+    data = read(parser, *message(fields, 4), PICKLES).data
+    assert torch.equal(data, torch.ones(2, 3))
+
+
+def test_what_cannot_recur_is_looked_at_twice_and_no_more(monkeypatch):
+    learned = []
+    learn = RecurringHeaders.learn
+    monkeypatch.setattr(
+        RecurringHeaders, "learn", lambda *args: learned.append(args[1]) or learn(*args)
+    )
+    parser = CommandParser()
+    fields = {"cmd": "FORWARD", "node_id": "a", "data": {"x": np.ones(3)}}
+    for message_id in range(1, 8):
+        read(parser, *message(fields, message_id), PICKLES)
+    assert len(learned) == 1
 
 
 def test_no_two_commands_share_an_object():

@@ -1,0 +1,80 @@
+"""Replies that no worker of ours sends are told as such, however often they come."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+import numpy as np
+import pytest
+
+from soma_core.conversation import Conversation
+from soma_core.errors import ChannelClosed, RemoteError
+from soma_core.inline import InlineTransport
+from soma_core.protocol.arrays import plain_array
+from soma_core.protocol.pickles import Pickles
+from soma_core.transport import Channel, Message
+
+ARRAY = plain_array(0, "float64", (2,))
+
+
+class Answers(Channel):
+    """A worker that answers each command with the same messages, but for the id."""
+
+    closed = False
+
+    def __init__(self, *replies):
+        self._replies = replies
+        self._waiting = deque()
+
+    def send(self, message, timeout=None):
+        command = json.loads(message.header)
+        for fields in self._replies:
+            header = json.dumps({**fields, "id": command["id"]}, separators=(",", ":")).encode()
+            self._waiting.append(Message(header, [bytearray(np.arange(2.0).tobytes())]))
+
+    def receive(self, timeout=None):
+        if not self._waiting:
+            raise ChannelClosed("it says nothing more")
+        return self._waiting.popleft()
+
+    def close(self):
+        self.closed = True
+
+
+def ask_often(*replies, **options):
+    """What the last of several calls returns; all must end alike."""
+    conversation = Conversation(InlineTransport({}), Answers(*replies), Pickles())
+    for _ in range(5):
+        reply = conversation.ask("FORWARD", lambda _: {"node_id": "a"}, timeout=5.0, **options)
+    return reply
+
+
+def test_a_result_that_recurs_is_an_array_of_its_own():
+    conversation = Conversation(
+        InlineTransport({}), Answers({"ok": True, "result": ARRAY}), Pickles()
+    )
+    results = [
+        conversation.ask("FORWARD", lambda _: {}, timeout=5.0).data("result") for _ in range(5)
+    ]
+    for result in results:
+        assert result.tolist() == [0.0, 1.0]
+        result[:] = 7.0
+
+
+def test_an_error_whose_text_is_an_array_is_an_error():
+    conversation = Conversation(
+        InlineTransport({}),
+        Answers({"ok": False, "error": ARRAY, "code": "filter_failed"}),
+        Pickles(),
+    )
+    for _ in range(5):
+        with pytest.raises(RemoteError):
+            conversation.ask("FORWARD", lambda _: {}, timeout=5.0)
+
+
+def test_a_report_that_is_an_array_reaches_the_callback_each_time():
+    seen = []
+    event = {"event": "progress", "cmd": "FORWARD", "data": ARRAY}
+    ask_often(event, {"ok": True, "result": 1}, progress=seen.append)
+    assert [report.tolist() for report in seen] == [[0.0, 1.0]] * 5
