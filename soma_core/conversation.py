@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from soma_core.calls import Call, Reply
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -27,79 +28,16 @@ from soma_core.protocol.recurring import RecurringHeaders, header_with
 from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, ExitStatus, Message, Transport
 
-__all__ = ["Build", "Conversation", "Prepared", "Progress", "Reply"]
+__all__ = ["Conversation"]
 
-Progress = Callable[[dict[str, Any]], None]
-Build = Callable[[FrameEncoder], dict[str, Any]]
 Explain = Callable[[SomaError, int], None]
 
 _RESULT = frozenset({"ok", "result", "id"})  # the replies whose headers recur
 _SIGKILL = int(getattr(signal, "SIGKILL", 9))
-_LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _REPEAT = 0.2  # seconds between interrupts
 _GRACE = 2.0  # seconds that an interrupted command may take to end, before the worker is ended
 _LAST_BYTES = 0.2  # seconds in which a worker is seen to be dead that sent half a message
 _DEATH = 1.0  # seconds to wait for the exit status of a worker whose channel closed
-
-
-class Reply:
-    """A successful reply: its fields, and the decoder for the user data in them."""
-
-    def __init__(self, fields: dict[str, Any], decoder: Decoder) -> None:
-        self.fields = fields
-        self.decoder = decoder
-
-    def required(self, name: str) -> Any:
-        """A field that every such reply has.
-
-        Raises:
-            ProtocolError: ``malformed``: it is not there.
-        """
-        try:
-            return self.fields[name]
-        except KeyError:
-            text = f"the worker's reply has no field {name!r}; is it a soma worker?"
-            raise ProtocolError(ErrorCode.MALFORMED, text) from None
-
-    def data(self, name: str) -> Any:
-        """A field of user data as a Python object; None if it is absent."""
-        return self.decoder.decode(self.fields.get(name))
-
-    def state(self, name: str) -> Any:
-        """A field that holds a state."""
-        return self.decoder.state(self.fields.get(name))
-
-    def states(self, name: str) -> dict[str, Any]:
-        """A field that holds states by node id."""
-        wire = self.fields.get(name) or {}
-        return {node_id: self.decoder.state(state) for node_id, state in wire.items()}
-
-    def binary(self, name: str) -> bytes:
-        """A field that holds bytes."""
-        return bytes(self.decoder.binary(self.required(name)))
-
-    def binaries(self, name: str) -> dict[str, bytes]:
-        """A field that holds bytes by node id."""
-        wire = self.fields.get(name) or {}
-        return {node_id: bytes(self.decoder.binary(data)) for node_id, data in wire.items()}
-
-
-class Prepared:
-    """A build of fields whose text was written before.
-
-    Args:
-        text: The text before the id.
-        buffers: The buffers that it refers to.
-        build: Gives the fields, for a command that has more of them.
-    """
-
-    __slots__ = ("buffers", "build", "text")
-
-    def __init__(self, text: bytes, buffers: list[Any], build: Build) -> None:
-        self.text, self.buffers, self.build = text, buffers, build
-
-    def __call__(self, encoder: FrameEncoder) -> dict[str, Any]:
-        return self.build(encoder)
 
 
 class Conversation:
@@ -128,7 +66,7 @@ class Conversation:
         self._explain = explain or _no_explanation
         self._turn = threading.Lock()
         self._flight = threading.Lock()
-        self._in_flight: _Call | None = None
+        self._in_flight: Call | None = None
         self._interrupted = False
         self._owner = os.getpid()
         self._last_id = 0
@@ -146,25 +84,8 @@ class Conversation:
         call = self._in_flight
         return None if call is None else (call.cmd, call.node_id, call.started)
 
-    def ask(
-        self,
-        cmd: str,
-        build: Build,
-        *,
-        timeout: float | None,
-        node_id: str | None = None,
-        progress: Progress | None = None,
-        stall_timeout: float | None = None,
-    ) -> Reply:
+    def ask(self, call: Call) -> Reply:
         """Send a command and wait for its reply.
-
-        Args:
-            cmd: The verb.
-            build: Makes the fields of the command with the encoder that it is given.
-            timeout: Seconds for everything, waiting for other calls included; None for ever.
-            node_id: The node that it is about, for messages.
-            progress: Receives the command's progress events.
-            stall_timeout: Seconds that it may take without a progress event.
 
         Raises:
             DeadlineExceeded: It did not end in time.
@@ -173,26 +94,25 @@ class Conversation:
             RemoteError: The worker refused the command, or the filter failed.
             ProtocolError: The data cannot be sent.
         """
-        call = _Call(cmd, node_id, timeout, progress, stall_timeout)
         if not self._turn.acquire(blocking=False):
             self._wait_for_turn(call)
         try:
             if self.closed or self.ended is not None or os.getpid() != self._owner:
                 self._check_usable()
-            reply = self._exchange(call, self._message(call, build))
+            reply = self._exchange(call, self._message(call))
         except SomaError as error:
             self._explain(error, call.message_id)
             raise
         finally:
             self._turn.release()
         fields = reply.fields
-        if fields.get("ok") is True:
-            if "meta" in fields:
-                self.told = {**self.told, **fields["meta"]}
-            return reply
-        raise self._failure(call, fields)
+        if fields.get("ok") is not True:
+            raise self._failure(call, fields)
+        if "meta" in fields:
+            self.told = {**self.told, **fields["meta"]}
+        return reply
 
-    def _failure(self, call: _Call, fields: dict[str, Any]) -> SomaError:
+    def _failure(self, call: Call, fields: dict[str, Any]) -> SomaError:
         refused = fields.get("code") == ErrorCode.INCOMPATIBLE
         failure = (
             IncompatibleWorker(fields.get("error")) if refused else RemoteError.from_reply(fields)
@@ -212,7 +132,7 @@ class Conversation:
         self.closed = True
         self._channel.close()
 
-    def _wait_for_turn(self, call: _Call) -> None:
+    def _wait_for_turn(self, call: Call) -> None:
         self._check_usable()
         left = call.left()
         patience = -1 if left is None else min(left, threading.TIMEOUT_MAX)
@@ -238,25 +158,22 @@ class Conversation:
         if self.ended is not None:
             raise WorkerDied(str(self.ended), sent=False, **self.ended.facts)
 
-    def _message(self, call: _Call, build: Build) -> Message:
+    def _message(self, call: Call) -> Message:
         call.message_id = self._last_id = self._last_id + 1
-        wants_events = call.progress is not None or call.stall_timeout is not None
-        if type(build) is Prepared and not wants_events:
-            return Message(header_with(build.text, call.message_id), build.buffers)
+        if call.text is not None:
+            return Message(header_with(call.text, call.message_id), call.buffers)
         encoder = FrameEncoder(pickles=self._pickles)
-        fields = {"cmd": call.cmd, **build(encoder)}
-        if wants_events:
-            fields["events"] = True
+        fields = call.fields(encoder)
         fields["id"] = call.message_id  # at the end, where recurring headers have it
         return Message(write_json(fields), encoder.buffers)
 
-    def _exchange(self, call: _Call, message: Message) -> Reply:
+    def _exchange(self, call: Call, message: Message) -> Reply:
         """Send a command and receive its reply; whatever happens, no reply is left behind."""
         self._interrupted = False
         self._in_flight = call
         try:
             try:
-                self._channel.send(message, call.left())
+                self._channel.send(message, None if call.deadline is None else call.left())
             except TimeoutError:
                 if not call.over():
                     raise
@@ -275,7 +192,7 @@ class Conversation:
             with self._flight:
                 self._in_flight = None
 
-    def _receive(self, call: _Call) -> Reply:
+    def _receive(self, call: Call) -> Reply:
         while True:
             try:
                 message = self._channel.receive(call.next_wait())
@@ -287,7 +204,13 @@ class Conversation:
                     raise ChannelClosed(str(error), sent=True) from None  # it died in mid-reply
                 call.settled = not self._channel.closed  # it came, and this host cannot take it
                 raise
-            fields, decoder = self._read(message)
+            header, buffers, _ = message
+            recognised = self._recurring.recognise(header, buffers)
+            if recognised is not None and recognised[1]["id"] == call.message_id:
+                call.settled = True
+                return Reply(recognised[1], self._decoded)
+            fields = self._read(message)
+            decoder = Decoder(buffers, pickles=self._pickles)
             if "event" not in fields:
                 replied_to = fields.get("id", call.message_id)
                 if replied_to == call.message_id:
@@ -297,24 +220,20 @@ class Conversation:
                     call.settled = True
                     raise self._mixed_up(call, fields)
             elif fields.get("id", call.message_id) == call.message_id:
-                call.started_or_progressed = time.monotonic()
+                call.progressed = time.monotonic()
                 if call.progress is not None:
                     call.progress(decoder.decode(fields.get("data") or {}))
             if call.over():  # messages without end are no reason to wait without end
                 raise self._expire(call)
 
-    def _read(self, message: Message) -> tuple[dict[str, Any], Decoder]:
-        """The fields of a message, and what decodes those that are not decoded already."""
-        header, buffers, _ = message
-        recognised = self._recurring.recognise(header, buffers)
-        if recognised is not None:
-            return recognised[1], self._decoded
+    def _read(self, message: Message) -> dict[str, Any]:
+        """The fields of a message that is not recognised; if it recurs, the next one is."""
         fields = _fields(message)
-        if fields.keys() <= _RESULT and self._recurring.recurs(header):
-            self._recurring.learn(header, fields, fields, None)
-        return fields, Decoder(buffers, pickles=self._pickles)
+        if fields.keys() <= _RESULT and self._recurring.recurs(message.header):
+            self._recurring.learn(message.header, fields, fields, None)
+        return fields
 
-    def _look_around(self, call: _Call) -> None:
+    def _look_around(self, call: Call) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?
 
         Raises:
@@ -330,7 +249,7 @@ class Conversation:
         elif call.last_look:
             raise ChannelClosed("the worker's process ended") from None
 
-    def _mixed_up(self, call: _Call, fields: dict[str, Any]) -> ProtocolError:
+    def _mixed_up(self, call: Call, fields: dict[str, Any]) -> ProtocolError:
         self._channel.close()
         return ProtocolError(
             ErrorCode.MALFORMED,
@@ -338,7 +257,7 @@ class Conversation:
             "mixed up messages, and the channel was closed",
         )
 
-    def _expire(self, call: _Call) -> DeadlineExceeded:
+    def _expire(self, call: Call) -> DeadlineExceeded:
         """The deadline has passed: make the worker give up, or end it."""
         survived = self._give_up(call)
         outcome = (
@@ -348,7 +267,7 @@ class Conversation:
         )
         return DeadlineExceeded(f"{call} {call.excess()}; {outcome}", worker_survived=survived)
 
-    def _give_up(self, call: _Call) -> bool:
+    def _give_up(self, call: Call) -> bool:
         """Interrupt the command until its reply comes, else stop the worker; True if it came."""
         call.settled = True
         try:
@@ -360,7 +279,7 @@ class Conversation:
             self._end(call)
         return survived
 
-    def _wait_for_end(self, call: _Call) -> bool:
+    def _wait_for_end(self, call: Call) -> bool:
         end = time.monotonic() + _GRACE
         while time.monotonic() < end and not self._channel.closed:
             self._transport.interrupt()
@@ -374,7 +293,7 @@ class Conversation:
                 break
         return False
 
-    def _end(self, call: _Call) -> None:
+    def _end(self, call: Call) -> None:
         self._channel.close()
         if self._transport.stop(0.0) is None:
             self._fate = "given up"  # it serves others too, or nobody knows what became of it
@@ -393,7 +312,7 @@ class Conversation:
             status = self._transport.poll()
         return status
 
-    def _death(self, call: _Call, error: ChannelClosed) -> TransportError:
+    def _death(self, call: Call, error: ChannelClosed) -> TransportError:
         """What to raise when the channel closed under a call."""
         if self.closed:
             return ChannelClosed(f"the worker was closed while {call} ran")
@@ -418,63 +337,6 @@ class Conversation:
         return self.ended
 
 
-class _Call:
-    """One command under way."""
-
-    message_id = 0
-    sent = True
-    settled = False
-    last_look = False
-
-    def __init__(
-        self,
-        cmd: str,
-        node_id: str | None,
-        timeout: float | None,
-        progress: Progress | None,
-        stall_timeout: float | None,
-    ) -> None:
-        self.cmd = cmd
-        self.node_id = node_id
-        self.timeout = timeout
-        self.progress = progress
-        self.stall_timeout = stall_timeout
-        self.started = self.started_or_progressed = time.monotonic()
-        self._deadline = None if timeout is None else self.started + timeout
-
-    def __str__(self) -> str:
-        return self.cmd if self.node_id is None else f"{self.cmd} of node {self.node_id!r}"
-
-    def left(self) -> float | None:
-        """Seconds until the deadline; None if there is none."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def over(self) -> bool:
-        """Whether its time has passed, or it has made no progress for too long."""
-        now = time.monotonic()
-        return (self._deadline is not None and now >= self._deadline) or self._stalled(now)
-
-    def _stalled(self, now: float) -> bool:
-        limit = self.stall_timeout
-        return limit is not None and now >= self.started_or_progressed + limit
-
-    def excess(self) -> str:
-        """Which of its limits it exceeded."""
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return f"did not end within {round(self.timeout or 0.0, 3):g} s"
-        return f"made no progress for {self.stall_timeout:g} s"
-
-    def next_wait(self) -> float:
-        """Seconds to wait for a message before looking whether the worker still runs."""
-        if self._deadline is None and self.stall_timeout is None:
-            return _LIVENESS
-        wait = _LIVENESS if self._deadline is None else min(self.left() or 0.0, _LIVENESS)
-        if self.stall_timeout is None:
-            return wait
-        stalls = self.started_or_progressed + self.stall_timeout - time.monotonic()
-        return min(wait, max(0.0, stalls))
-
-
 def _no_explanation(error: SomaError, message_id: int) -> None:
     """Nothing is recorded, so there is nothing to add."""
 
@@ -486,6 +348,6 @@ def _fields(message: Message) -> dict[str, Any]:
     raise ProtocolError(ErrorCode.MALFORMED, "the worker sent something that is not a reply")
 
 
-def _is_late(replied_to: Any, call: _Call) -> bool:
+def _is_late(replied_to: Any, call: Call) -> bool:
     """Whether a reply is to an earlier command, whose own reply this host could not take."""
     return type(replied_to) is int and 0 < replied_to < call.message_id

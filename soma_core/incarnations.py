@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
-from soma_core.conversation import Conversation, Progress, Reply
+from soma_core.calls import Call, Reply
+from soma_core.conversation import Conversation
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -20,7 +19,6 @@ from soma_core.errors import (
 )
 from soma_core.ledger import Ledger
 from soma_core.plugins import installed_plugins
-from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.recording import Recorder
@@ -30,8 +28,6 @@ __all__ = ["Incarnations", "Restarts"]
 
 _REPEATABLE = frozenset({"FORWARD", "COMPOSITE_FORWARD"})
 _STOP_GRACE = 0.5
-
-Build = Callable[[FrameEncoder], dict[str, Any]]
 
 
 class Restarts:
@@ -112,56 +108,28 @@ class Incarnations:
         self.conversation, self.hello = self._begin(start_timeout)
         self._tell_start()
 
-    def ask(
-        self,
-        cmd: str,
-        build: Build,
-        *,
-        timeout: float | None,
-        node_id: str | None = None,
-        node_ids: Iterable[str] = (),
-        progress: Progress | None = None,
-        stall_timeout: float | None = None,
-    ) -> Reply:
+    def ask(self, call: Call) -> Reply:
         """Send a command to the engine of now, starting another one first if that has died.
 
-        Args:
-            cmd, build, timeout, node_id, progress, stall_timeout: As for
-                :meth:`Conversation.ask <soma_core.conversation.Conversation.ask>`.
-            node_ids: The nodes whose newest states it uses.
-
         Raises:
-            StateLost: One of these states died with an engine.
+            StateLost: A state that it uses died with an engine.
             StartFailed: The other engine did not come up.
             WorkerDied: The engine died during the command, or too many have in a row.
         """
-        if self._ledger is None:
-            return self.conversation.ask(
-                cmd,
-                build,
-                timeout=timeout,
-                node_id=node_id,
-                progress=progress,
-                stall_timeout=stall_timeout,
-            )
-        deadline = None if timeout is None else time.monotonic() + timeout
-        repeats = self._retries if cmd in _REPEATABLE else int(cmd == "PING")
+        ledger = self._ledger
+        if ledger is None:
+            return self.conversation.ask(call)
+        repeats = self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
         while True:
-            conversation = self._living(cmd, deadline)
-            self._ledger.check(node_ids)
+            conversation = self._living(call)
+            ledger.check(call.node_ids)
             try:
-                reply = conversation.ask(
-                    cmd,
-                    build,
-                    timeout=_left(deadline),
-                    node_id=node_id,
-                    progress=progress,
-                    stall_timeout=stall_timeout,
-                )
+                reply = conversation.ask(call)
             except WorkerDied as death:
                 if death.sent and repeats == 0:
                     raise
                 repeats -= death.sent
+                call = call.again()
             else:
                 self._budget.succeeded()
                 return reply
@@ -171,42 +139,42 @@ class Incarnations:
         self._closed.set()
         self.conversation.close()
 
-    def _living(self, cmd: str, deadline: float | None) -> Conversation:
+    def _living(self, call: Call) -> Conversation:
         """The conversation with an engine that lives, as far as is known."""
         while self.conversation.ended is not None and not self._closed.is_set():
             dead = self.conversation
-            left = _left(deadline)
+            left = call.left()
             if not self._restarting.acquire(timeout=-1 if left is None else left):
-                raise _late(cmd)
+                raise _late(call.cmd)
             try:
                 death = dead.ended
                 if self.conversation is dead and death and dead.belongs_to_this_process:
-                    self._restart(death, cmd, deadline)
+                    self._restart(death, call)
             finally:
                 self._restarting.release()
             if not dead.belongs_to_this_process:
                 break  # using it raises
         return self.conversation
 
-    def _restart(self, death: WorkerDied, cmd: str, deadline: float | None) -> None:
+    def _restart(self, death: WorkerDied, call: Call) -> None:
         if self._unrecoverable is not None:
             raise self._unrecoverable
         delay = self._budget.spend(death)
-        left = _left(deadline)
+        left = call.left()
         if left is not None and left <= delay:
-            raise _late(cmd)
+            raise _late(call.cmd)
         self._closed.wait(delay)
         self._tell_exit(self._transport.stop(0.0))
         assert self._ledger is not None
         self._ledger.worker_ended()
         started = time.monotonic()
-        left = _left(deadline)
+        left = call.left()
         patience = [limit for limit in (self._start_timeout, left) if limit is not None]
         limit = started + min(patience) if patience else None
         conversation, hello = self._begin(_left(limit))
         try:
-            for cmd_, build, node_id in self._ledger.restore():
-                conversation.ask(cmd_, build, timeout=_left(limit), node_id=node_id)
+            for cmd, build, node_id in self._ledger.restore():
+                conversation.ask(Call(cmd, build, _left(limit), node_id))
             if self._closed.is_set():
                 raise ChannelClosed("the worker was closed while it was being restarted")
         except BaseException as error:
@@ -245,7 +213,7 @@ class Incarnations:
             "codecs": self._pickles.codecs.names(),
         }
         try:
-            reply = conversation.ask("HELLO", lambda _: fields, timeout=timeout)
+            reply = conversation.ask(Call("HELLO", lambda _: fields, timeout))
             hello = WorkerHello.read(reply.fields, pickles=self._pickles.allowed)
         except IncompatibleWorker:
             raise

@@ -63,6 +63,9 @@ class SharedMemory:
         side: A connected Unix socket beside the channel; owned by this object.
         initiate: Whether this end makes the first offer: the host's does.
         largest: The largest region to accept, in bytes.
+
+    Attributes:
+        to_say: What the other end must be told by entries of the next frame.
     """
 
     def __init__(
@@ -71,8 +74,8 @@ class SharedMemory:
         side.setblocking(False)
         close_in_forked_child(side)
         self._side = side
-        self._to_say: list[Entry] = []
-        self._lent = _Lender(side, self._to_say)
+        self.to_say: list[Entry] = []
+        self._lent = _Lender(side, self.to_say)
         self._borrowed = _Borrower(side, largest)
         self._usable = False
         if initiate:
@@ -84,14 +87,12 @@ class SharedMemory:
             if entry.kind == EntryKind.SHARED:
                 self._lent.take_back(entry)
             elif entry.kind != EntryKind.INLINE:
-                self._to_say.append(entry)
+                self.to_say.append(entry)
 
-    def pending(self) -> list[Entry]:
-        """Entries that the next frame must carry."""
-        if not self._to_say:
-            return []
-        said = self._to_say.copy()
-        self._to_say.clear()
+    def say(self) -> list[Entry]:
+        """Take the entries that the next frame must carry."""
+        said = self.to_say.copy()
+        self.to_say.clear()
         return said
 
     def lend(self, buffer: Any) -> Entry | None:
@@ -126,7 +127,7 @@ class SharedMemory:
     def _make_offer(self) -> None:
         offer = self._lent.offer()
         if offer is not None:
-            self._to_say.append(offer)
+            self.to_say.append(offer)
 
     def _consider(self, offer: Entry) -> None:
         """Look for the proof of an offer; with it, offer in return, or accept."""
@@ -134,7 +135,7 @@ class SharedMemory:
             return
         if self._lent.offered:
             self._usable = True
-            self._to_say.append(Entry(EntryKind.ACCEPT, 0, 0, 0))
+            self.to_say.append(Entry(EntryKind.ACCEPT, 0, 0, 0))
         else:
             self._make_offer()
 

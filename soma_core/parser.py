@@ -56,6 +56,8 @@ class MessageParser:
             entry lends, or None if it is no buffer.
 
     Attributes:
+        pending: What was fed and is not used yet.
+        ended: Whether nothing more is fed.
         target: Where bytes may be read to directly, instead of being fed; empty if nowhere.
         finished: Whether no further message can come.
     """
@@ -65,8 +67,8 @@ class MessageParser:
         self._longest = min(limits.header, limits.body)
         self._take = take
         self._between_messages = True
-        self._pending = bytearray()
-        self._ended = False
+        self.pending = bytearray()
+        self.ended = False
         self.target = memoryview(b"")
         self._steps = self._stream()
         self.finished = False
@@ -77,16 +79,16 @@ class MessageParser:
         Raises:
             ProtocolError: As :meth:`next_message`.
         """
-        if self._between_messages and not self._pending:
+        if self._between_messages and not self.pending:
             frame = frames.read_whole(data, self._longest)
             if frame is not None:
                 header, inline, entries, end = frame
                 if end < len(data):
-                    self._pending += data[end:]
+                    self.pending += data[end:]
                 if entries:
                     return self._message(header, entries, inline)
                 return Message(header, inline)
-        self._pending += data
+        self.pending += data
         return self.next_message()
 
     def filled(self, count: int) -> None:
@@ -95,7 +97,7 @@ class MessageParser:
 
     def end(self) -> None:
         """Note that the stream has ended."""
-        self._ended = True
+        self.ended = True
 
     def next_message(self) -> Message | None:
         """The next message, or None if more bytes are needed.
@@ -104,13 +106,13 @@ class MessageParser:
             ProtocolError: ``malformed`` or ``too_large``. Call again to go on after it.
         """
         if self._between_messages:
-            if not self._pending and not self._ended:
+            if not self.pending and not self.ended:
                 return None
-            with memoryview(self._pending) as view:
+            with memoryview(self.pending) as view:
                 frame = frames.read_whole(view, self._longest)
             if frame is not None:
                 header, inline, entries, end = frame
-                del self._pending[:end]
+                del self.pending[:end]
                 return self._message(header, entries, inline)
         outcome = next(self._steps)
         if isinstance(outcome, ProtocolError):
@@ -132,8 +134,8 @@ class MessageParser:
 
     def _has(self, count: int) -> _Question:
         """Whether so many bytes are here, or will be before the stream ends."""
-        while len(self._pending) < count:
-            if self._ended:
+        while len(self.pending) < count:
+            if self.ended:
                 return False
             yield None
         return True
@@ -142,35 +144,35 @@ class MessageParser:
         for length in range(1, len(frames.MAGIC) + 1):
             if not (yield from self._has(length)):
                 return False
-            if not self._pending.startswith(frames.MAGIC[:length]):
+            if not self.pending.startswith(frames.MAGIC[:length]):
                 return False
         return True
 
     def _line(self) -> _Steps:
         scanned = 0
-        while (end := self._pending.find(b"\n", scanned)) < 0 and not self._ended:
-            scanned = len(self._pending)
+        while (end := self.pending.find(b"\n", scanned)) < 0 and not self.ended:
+            scanned = len(self.pending)
             if scanned > self._limits.line:
                 break
             yield None
-        if end < 0 and self._ended:
-            end = len(self._pending)
+        if end < 0 and self.ended:
+            end = len(self.pending)
         if end < 0 or end > self._limits.line:
             yield self._line_too_long()
             yield from self._skip_line()
             return
-        text = bytes(self._pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
-        del self._pending[: end + 1]
+        text = bytes(self.pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
+        del self.pending[: end + 1]
         if text:
             yield Message(text, (), Dialect.LINE)
 
     def _skip_line(self) -> _Steps:
-        while (end := self._pending.find(b"\n")) < 0:
-            self._pending.clear()
-            if self._ended:
+        while (end := self.pending.find(b"\n")) < 0:
+            self.pending.clear()
+            if self.ended:
                 return
             yield None
-        del self._pending[: end + 1]
+        del self.pending[: end + 1]
 
     def _line_too_long(self) -> ProtocolError:
         return ProtocolError(
@@ -184,7 +186,7 @@ class MessageParser:
             yield from self._cut_off()
             return
         try:
-            preamble = frames.read_preamble(self._pending)
+            preamble = frames.read_preamble(self.pending)
         except ProtocolError as error:
             yield from self._lost(error)
             return
@@ -201,12 +203,12 @@ class MessageParser:
             yield from self._cut_off()
             return
         try:
-            entries = frames.read_table(preamble, self._pending[table:start])
+            entries = frames.read_table(preamble, self.pending[table:start])
         except ProtocolError as error:
             yield from self._skip_frame(preamble, error)
             return
-        header = bytes(self._pending[frames.PREAMBLE_SIZE : table])
-        del self._pending[:start]
+        header = bytes(self.pending[frames.PREAMBLE_SIZE : table])
+        del self.pending[:start]
         inline: list[memoryview] = []
         for entry in entries:
             if entry.kind == _INLINE:
@@ -246,12 +248,12 @@ class MessageParser:
 
     def _fill(self, buffer: memoryview) -> _Question:
         """Move pending bytes into a buffer, and let the rest be read into it directly."""
-        here = min(len(self._pending), buffer.nbytes)
-        buffer[:here] = self._pending[:here]
-        del self._pending[:here]
+        here = min(len(self.pending), buffer.nbytes)
+        buffer[:here] = self.pending[:here]
+        del self.pending[:here]
         self.target = buffer[here:]
         while self.target:
-            if self._ended:
+            if self.ended:
                 self.target = memoryview(b"")
                 return False
             yield None
@@ -273,21 +275,21 @@ class MessageParser:
         yield from self._skip(frames.PREAMBLE_SIZE + preamble.body_size)
 
     def _skip(self, left: int) -> _Steps:
-        while left > len(self._pending):
-            left -= len(self._pending)
-            self._pending.clear()
-            if self._ended:
+        while left > len(self.pending):
+            left -= len(self.pending)
+            self.pending.clear()
+            if self.ended:
                 return
             yield None
-        del self._pending[:left]
+        del self.pending[:left]
 
     def _cut_off(self) -> _Steps:
         yield from self._lost(_malformed("the stream ended in the middle of a frame"))
 
     def _lost(self, problem: ProtocolError) -> _Steps:
         """Where the next message starts is unknown: nothing more can be read."""
-        self._pending.clear()
-        self._ended = True
+        self.pending.clear()
+        self.ended = True
         yield problem
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 from soma_core.errors import ChannelClosed
 from soma_core.forks import close_in_forked_child
@@ -201,11 +202,35 @@ class StreamChannel(Channel):
         if self._closed:
             raise ChannelClosed("the channel is closed")
         deadline = None if timeout is None else monotonic() + timeout
-        write = self._stream.write
-        started = False
+        header, buffers, dialect = message
+        memory = self._memory
+        if dialect is _LINE:
+            self._write((header + b"\n",), deadline)
+            return
+        if len(buffers) == 1 and (memory is None or not memory.to_say):
+            view = memoryview(buffers[0])
+            if view.nbytes < THRESHOLD:
+                self._write((frames.write_single(header, view),), deadline)
+                return
         entries: list[Entry] = []
         try:
-            for part in self._parts(message, entries):
+            self._write(self._parts(header, buffers, entries), deadline)
+        except BaseException:
+            if memory is not None and not self._closed:
+                memory.take_back(entries)
+            raise
+
+    def _write(self, parts: Sequence[bytes | memoryview], deadline: float | None) -> None:
+        """Write the parts of one message; the channel is closed if it ends half way.
+
+        Raises:
+            TimeoutError: Nothing could be written in time.
+            ChannelClosed: The other end closed the channel.
+        """
+        write = self._stream.write
+        started = False
+        try:
+            for part in parts:
                 sent = write(part, deadline)
                 started = True
                 while sent < len(part):
@@ -213,31 +238,24 @@ class StreamChannel(Channel):
         except BaseException as error:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
-            elif self._memory is not None:
-                self._memory.take_back(entries)
             if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text, sent=started) from None
             raise
 
-    def _parts(self, message: Message, entries: list[Entry]) -> Sequence[bytes | memoryview]:
-        """What to write: one piece for a small message, large buffers apart.
+    def _parts(
+        self, header: bytes, buffers: Sequence[Any], entries: list[Entry]
+    ) -> Sequence[bytes | memoryview]:
+        """A frame: one piece with its small buffers, large ones apart or in shared memory.
 
         Args:
-            message: The message.
-            entries: Receives the entries of the frame's buffer table.
+            header: Its header.
+            buffers: Its buffers.
+            entries: Receives the entries of its table.
         """
-        header, buffers, dialect = message
-        if dialect is _LINE:
-            return [header + b"\n"]
         memory = self._memory
         if memory is not None:
-            entries += memory.pending()
-        if len(buffers) == 1 and not entries:
-            (buffer,) = buffers
-            view = memoryview(buffer)
-            if view.nbytes < THRESHOLD:
-                return (frames.write_single(header, view),)
+            entries += memory.say()
         inline: list[memoryview] = []
         inline_size = 0
         for buffer in buffers:
@@ -250,14 +268,14 @@ class StreamChannel(Channel):
                 inline.append(view)
             entries.append(entry)
         if inline_size < _JOIN_BELOW:
-            return [frames.write_frame(header, entries, inline)]
-        whole = [view.cast("B") for view in inline if view.nbytes]
-        return [frames.write_frame(header, entries), *whole]
+            return (frames.write_frame(header, entries, inline),)
+        whole = (view.cast("B") for view in inline if view.nbytes)
+        return (frames.write_frame(header, entries), *whole)
 
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else monotonic() + timeout
         parser = self._parser
-        message = parser.next_message()
+        message = parser.next_message() if parser.pending or parser.ended else None
         while message is None:
             if parser.finished:
                 raise ChannelClosed("the other end closed the channel")

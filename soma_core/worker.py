@@ -8,31 +8,28 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-import numpy as np
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from soma_core.acceptance import FilterLike, adapt, check_filter, distributions
+from soma_core.calls import Build, Call, Progress, Reply
 from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
-from soma_core.conversation import Build, Prepared, Progress, Reply
 from soma_core.discovery import installed_transports
 from soma_core.edges import Station, check_edges
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
+from soma_core.known_commands import write_forward
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins, known_codecs
-from soma_core.protocol.arrays import name_and_view, plain_array
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import COMMANDS, StateFormat
 from soma_core.protocol.complaints import describe
 from soma_core.protocol.parsing import verb_of
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import text_before_id
 from soma_core.protocol.text import write_json
 from soma_core.recording import Recorder, Recording
 from soma_core.results import (
@@ -393,18 +390,14 @@ class Worker:
             timeout: Seconds.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields = {"node_id": node_id, "data": encoder.encode(x)}
-            if state is not None:
-                fields["state"] = encoder.encode(state)
-            return fields
-
-        prepared = _prepared(node_id, x, build) if state is None else build
+        seconds = self._timeout if timeout is DEFAULT else timeout
         uses = (node_id,) if state is None else ()
-        reply = self._ask(
-            "FORWARD", prepared, timeout, node_id=node_id, node_ids=uses, progress=progress
-        )
-        return reply.data("result")
+        call = Call("FORWARD", None, seconds, node_id, uses, progress, self._stall_timeout)
+        if state is None:
+            write_forward(call, node_id, x)
+        if call.text is None:
+            call.build = _forward(node_id, x, state)
+        return self._perform(call).data("result")
 
     def composite_forward(
         self,
@@ -901,7 +894,7 @@ class Worker:
         if not conversation.belongs_to_this_process:
             return
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
-            conversation.ask("SHUTDOWN", lambda _: {}, timeout=_CLOSE_GRACE)
+            conversation.ask(Call("SHUTDOWN", None, _CLOSE_GRACE))
         self._incarnations.close()
         self._tell_exit(self._transport.shutdown(_CLOSE_GRACE))
         self._end_recording()
@@ -917,51 +910,43 @@ class Worker:
     def _ask(
         self,
         cmd: str,
-        build: Callable[[FrameEncoder], dict[str, Any]],
+        build: Build,
         timeout: Timeout,
         *,
         node_id: str | None = None,
         node_ids: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Reply:
-        """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         seconds = self._timeout if timeout is DEFAULT else timeout
+        limit = self._stall_timeout
+        return self._perform(Call(cmd, build, seconds, node_id, node_ids, progress, limit))
+
+    def _perform(self, call: Call) -> Reply:
+        """Send a command; again if it came to nothing because the worker lacks a module of ours."""
         while True:
             by_value = self._pickles.by_value
             try:
-                return self._incarnations.ask(
-                    cmd,
-                    build,
-                    timeout=seconds,
-                    node_id=node_id,
-                    node_ids=node_ids,
-                    progress=progress,
-                    stall_timeout=self._stall_timeout,
-                )
+                return self._incarnations.ask(call)
             except RemoteError as error:
                 module = _missing_module(error)
                 if module is None or module in by_value:
                     self._keep_recording()
                     raise
                 self._pickles.by_value |= {module}
+                call = call.again()
             except SomaError:
                 self._keep_recording()
                 raise
 
 
-def _prepared(node_id: str, x: Any, build: Build) -> Build:
-    """The build of a FORWARD, of text written before if the input is a plain array."""
-    plain = name_and_view(x) if type(x) is np.ndarray and type(node_id) is str else None
-    if plain is None:
-        return build
-    name, view = plain
-    return Prepared(_forward_text(node_id, name, x.shape), [view], build)
+def _forward(node_id: str, x: Any, state: Any) -> Build:
+    def build(encoder: FrameEncoder) -> dict[str, Any]:
+        fields = {"node_id": node_id, "data": encoder.encode(x)}
+        if state is not None:
+            fields["state"] = encoder.encode(state)
+        return fields
 
-
-@lru_cache(maxsize=256)
-def _forward_text(node_id: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    data = plain_array(0, dtype, shape)
-    return text_before_id({"cmd": "FORWARD", "node_id": node_id, "data": data})
+    return build
 
 
 def _missing_module(error: RemoteError) -> ModuleType | None:

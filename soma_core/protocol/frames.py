@@ -26,6 +26,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -118,10 +119,15 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
 
 def write_single(header: bytes, buffer: memoryview) -> bytes:
     """A whole frame with one inline buffer: what most calls send."""
-    size, header_size = buffer.nbytes, len(header)
+    preamble, table = _around(len(header), buffer.nbytes)
+    return b"".join((preamble, header, table, buffer))
+
+
+@lru_cache(maxsize=256)
+def _around(header_size: int, size: int) -> tuple[bytes, bytes]:
+    """The preamble and the table of a frame with one inline buffer: a loop's are the same."""
     fields = _FIELDS.pack(_START, header_size, 1, header_size + ENTRY_SIZE + size)
-    checksum, table = _CHECKSUM.pack(crc32(fields)), _ENTRY.pack(_INLINE, 0, 0, size)
-    return b"".join((fields, checksum, header, table, buffer))
+    return fields + _CHECKSUM.pack(crc32(fields)), _ENTRY.pack(_INLINE, 0, 0, size)
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
@@ -154,21 +160,14 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
         data: What was received.
         longest: The largest body that is read in this way.
     """
-    size = len(data)
-    if size < PREAMBLE_SIZE:
+    layout = _layout(bytes(data[:PREAMBLE_SIZE]))
+    if layout is None:
         return None
-    start, header_size, count, body_size, checksum = _PREAMBLE.unpack_from(data)
-    end = PREAMBLE_SIZE + body_size
-    if start != _START or end > size or body_size > longest:
-        return None
-    if crc32(data[:_CHECKED_SIZE]) != checksum:
-        return None
-    table = PREAMBLE_SIZE + header_size
-    position = table + count * ENTRY_SIZE
-    if position > end:
+    table, position, end, single = layout
+    if end > len(data) or end > longest + PREAMBLE_SIZE:
         return None
     header = bytes(data[PREAMBLE_SIZE:table])
-    if data[table:position] == _ENTRY.pack(_INLINE, 0, 0, end - position):  # what most calls send
+    if data[table:position] == single:  # what most calls send
         return header, [bytearray(data[position:end])], (), end
     inline = []
     entries = list(_ENTRY.iter_unpack(data[table:position]))
@@ -180,7 +179,25 @@ def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
             return None
     if position != end:
         return None
-    return header, inline, () if len(inline) == count else entries, end
+    return header, inline, () if len(inline) == len(entries) else entries, end
+
+
+@lru_cache(maxsize=256)
+def _layout(preamble: bytes) -> tuple[int, int, int, bytes] | None:
+    """Where the table, the buffers and the end of a frame are, and its table if that has a single
+    inline entry; None if the preamble is not sound. The frames of a loop have the same preamble.
+    """
+    if len(preamble) < PREAMBLE_SIZE:
+        return None
+    start, header_size, count, body_size, checksum = _PREAMBLE.unpack(preamble)
+    if start != _START or crc32(preamble[:_CHECKED_SIZE]) != checksum:
+        return None
+    table = PREAMBLE_SIZE + header_size
+    position = table + count * ENTRY_SIZE
+    end = PREAMBLE_SIZE + body_size
+    if position > end:
+        return None
+    return table, position, end, _ENTRY.pack(_INLINE, 0, 0, end - position)
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:

@@ -8,6 +8,7 @@ from collections import deque
 import numpy as np
 import pytest
 
+from soma_core.calls import Call
 from soma_core.conversation import Conversation
 from soma_core.errors import ChannelClosed, RemoteError
 from soma_core.inline import InlineTransport
@@ -46,7 +47,7 @@ def ask_often(*replies, **options):
     """What the last of several calls returns; all must end alike."""
     conversation = Conversation(InlineTransport({}), Answers(*replies), Pickles())
     for _ in range(5):
-        reply = conversation.ask("FORWARD", lambda _: {"node_id": "a"}, timeout=5.0, **options)
+        reply = conversation.ask(Call("FORWARD", lambda _: {"node_id": "a"}, 5.0, **options))
     return reply
 
 
@@ -54,9 +55,7 @@ def test_a_result_that_recurs_is_an_array_of_its_own():
     conversation = Conversation(
         InlineTransport({}), Answers({"ok": True, "result": ARRAY}), Pickles()
     )
-    results = [
-        conversation.ask("FORWARD", lambda _: {}, timeout=5.0).data("result") for _ in range(5)
-    ]
+    results = [conversation.ask(Call("FORWARD", None, 5.0)).data("result") for _ in range(5)]
     for result in results:
         assert result.tolist() == [0.0, 1.0]
         result[:] = 7.0
@@ -70,7 +69,7 @@ def test_an_error_whose_text_is_an_array_is_an_error():
     )
     for _ in range(5):
         with pytest.raises(RemoteError):
-            conversation.ask("FORWARD", lambda _: {}, timeout=5.0)
+            conversation.ask(Call("FORWARD", None, 5.0))
 
 
 def test_a_report_that_is_an_array_reaches_the_callback_each_time():
