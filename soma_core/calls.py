@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from numpy import ndarray
+
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol.codec import Decoder, FrameEncoder
 
@@ -149,7 +151,8 @@ class Reply:
 
     def data(self, name: str) -> Any:
         """A field of user data as a Python object; None if it is absent."""
-        return self.decoder.decode(self.fields.get(name))
+        wire = self.fields.get(name)
+        return wire if type(wire) is ndarray else self.decoder.decode(wire)
 
     def state(self, name: str) -> Any:
         """A field that holds a state."""

@@ -161,7 +161,7 @@ class Conversation:
     def _message(self, call: Call) -> Message:
         call.message_id = self._last_id = self._last_id + 1
         if call.text is not None:
-            return Message(header_with(call.text, call.message_id), call.buffers)
+            return Message(b"%b%d}" % (call.text, call.message_id), call.buffers)
         encoder = FrameEncoder(pickles=self._pickles)
         fields = call.fields(encoder)
         fields["id"] = call.message_id  # at the end, where recurring headers have it

@@ -74,7 +74,8 @@ class MessageParser:
         self.finished = False
 
     def feed(self, data: memoryview) -> Message | None:
-        """Take bytes that were read; the next message, or None if more bytes are needed.
+        """Take bytes that were read, none at the end of the stream; the next message, or None if
+        more bytes are needed.
 
         Raises:
             ProtocolError: As :meth:`next_message`.
@@ -89,15 +90,16 @@ class MessageParser:
                     return self._message(header, entries, inline)
                 return Message(header, inline)
         self.pending += data
+        if not data:
+            self.ended = True
         return self.next_message()
 
-    def filled(self, count: int) -> None:
-        """Note that so many bytes were read into the target."""
+    def filled(self, count: int) -> Message | None:
+        """Like :meth:`feed`, for bytes that were read into the target."""
         self.target = self.target[count:]
-
-    def end(self) -> None:
-        """Note that the stream has ended."""
-        self.ended = True
+        if not count:
+            self.ended = True
+        return self.next_message()
 
     def next_message(self) -> Message | None:
         """The next message, or None if more bytes are needed.

@@ -151,16 +151,13 @@ class Responder:
     def _forward(self, fields: dict[str, Any], dialect: Dialect) -> Message:
         """Execute a FORWARD as most are: of a header known already, with nothing but data, and
         with nobody who takes part in it. Then no model of it needs to be made."""
-        result = self._interrupts.run(self._run_node, fields)
+        result = self._interrupts.run(self.engine.run_node, fields)
         message_id = fields["id"]
         if dialect is _FRAME:
             message = _recurring(result, message_id)
             if message is not None:
                 return message
         return self._encode(ForwardReply.of(result=result), message_id, dialect)
-
-    def _run_node(self, fields: dict[str, Any]) -> Any:
-        return self.engine.run_node(fields["node_id"], fields["data"])
 
     def _reply(
         self, command: Command, dialect: Dialect, send_event: Callable[[Message], None]

@@ -279,29 +279,21 @@ class StreamChannel(Channel):
         while message is None:
             if parser.finished:
                 raise ChannelClosed("the other end closed the channel")
+            if self._closed:
+                raise ChannelClosed("the channel is closed")
             target = parser.target
-            count = self._read(target or self._scratch, deadline)
-            if count and not target:
-                message = parser.feed(self._scratch[:count])
-                continue
-            if count:
-                parser.filled(count)
+            try:
+                count = self._stream.read_into(target or self._scratch, deadline)
+            except TimeoutError:
+                raise
+            except ConnectionError:
+                count = 0
+            except (OSError, ValueError) as error:
+                raise ChannelClosed(f"the channel is closed ({error})") from None
+            if self._closed:
+                raise ChannelClosed("the channel was closed while it waited")
+            if target:
+                message = parser.filled(count)
             else:
-                parser.end()
-            message = parser.next_message()
+                message = parser.feed(self._scratch[:count])
         return message
-
-    def _read(self, view: memoryview, deadline: float | None) -> int:
-        if self._closed:
-            raise ChannelClosed("the channel is closed")
-        try:
-            count = self._stream.read_into(view, deadline)
-        except TimeoutError:
-            raise
-        except ConnectionError:
-            return 0
-        except (OSError, ValueError) as error:
-            raise ChannelClosed(f"the channel is closed ({error})") from None
-        if self._closed:
-            raise ChannelClosed("the channel was closed while it waited")
-        return count

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -201,21 +201,24 @@ class Engine:
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
         if "state" not in command.__pydantic_fields_set__:
-            return r.ForwardReply.of(result=self.run_node(command.node_id, command.data))
+            return r.ForwardReply.of(result=self.run_node(command.__dict__))
         node = self.nodes.get(command.node_id)
         with tensors.no_gradients((node,)):
             return r.ForwardReply.of(result=node.forward(command.data, command.state, {}))
 
-    def run_node(self, node_id: str, data: Any) -> Any:
-        """What FORWARD comes down to: run one node on what it learned last, without any plugin.
+    def run_node(self, fields: Mapping[str, Any]) -> Any:
+        """What a plain FORWARD comes down to: run a node on what it learned last, with no plugin.
+
+        Args:
+            fields: The ``node_id`` and the ``data`` of the command.
 
         Raises:
             FilterFailed: The user's code raised.
             ProtocolError: There is no such node, or the data does not fit its schema.
         """
-        node = self.nodes.get(node_id)
+        node = self.nodes.get(fields["node_id"])
         with tensors.no_gradients((node,)):
-            return node.forward(data, node.state, {})
+            return node.forward(fields["data"], node.state, {})
 
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
         """Run a chain."""

@@ -149,12 +149,12 @@ def _outcomes(given: Input) -> Iterator[Message | ProtocolError]:
             count = min(len(parser.target), len(left)) or len(left)
             if parser.target:
                 parser.target[:count] = left[:count]
-                parser.filled(count)
+                yield from _step(lambda count=count: parser.filled(count))  # type: ignore[misc]
             else:
                 yield from _step(lambda piece=left[:count]: parser.feed(piece))  # type: ignore[misc]
             left = left[count:]
             yield from _drained(parser)
-    parser.end()
+    yield from _step(lambda: parser.feed(memoryview(b"")))
     yield from _drained(parser)
     if not parser.finished:
         raise Failure("the parser does not end with its stream")
