@@ -99,7 +99,12 @@ class Conversation:
         try:
             if self.closed or self.ended is not None or os.getpid() != self._owner:
                 self._check_usable()
-            reply = self._exchange(call, self._message(call))
+            self._last_id = call.message_id = self._last_id + 1
+            if call.text is None:
+                message = self._message(call)
+            else:
+                message = Message(b"%b%d}" % (call.text, call.message_id), call.buffers)
+            reply = self._exchange(call, message)
         except SomaError as error:
             self._explain(error, call.message_id)
             raise
@@ -159,9 +164,6 @@ class Conversation:
             raise WorkerDied(str(self.ended), sent=False, **self.ended.facts)
 
     def _message(self, call: Call) -> Message:
-        call.message_id = self._last_id = self._last_id + 1
-        if call.text is not None:
-            return Message(b"%b%d}" % (call.text, call.message_id), call.buffers)
         encoder = FrameEncoder(pickles=self._pickles)
         fields = call.fields(encoder)
         fields["id"] = call.message_id  # at the end, where recurring headers have it

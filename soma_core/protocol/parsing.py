@@ -90,10 +90,7 @@ class CommandParser:
         self.models = {verb_of(model): model for model in models}
         self.adapter = _adapter(tuple(models))
         self._recurring: RecurringHeaders[Form] = RecurringHeaders()
-
-    def recognise(self, header: bytes, buffers: Sequence[Any]) -> tuple[Form, Fields] | None:
-        """What a message is whose like was validated before, and its fields; None if none was."""
-        return self._recurring.recognise(header, buffers)
+        self.recognise = self._recurring.recognise
 
     def read(
         self,
