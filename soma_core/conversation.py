@@ -24,7 +24,7 @@ from soma_core.errors import (
 from soma_core.memory_pressure import MemoryPressure
 from soma_core.protocol.codec import Decoder, FrameEncoder
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import RecurringHeaders, header_with
+from soma_core.protocol.recurring import RecurringHeaders
 from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, ExitStatus, Message, Transport
 

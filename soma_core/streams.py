@@ -292,8 +292,5 @@ class StreamChannel(Channel):
                 raise ChannelClosed(f"the channel is closed ({error})") from None
             if self._closed:
                 raise ChannelClosed("the channel was closed while it waited")
-            if target:
-                message = parser.filled(count)
-            else:
-                message = parser.feed(self._scratch[:count])
+            message = parser.filled(count) if target else parser.feed(self._scratch[:count])
         return message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -217,6 +218,8 @@ class Engine:
             ProtocolError: There is no such node, or the data does not fit its schema.
         """
         node = self.nodes.get(fields["node_id"])
+        if "torch" not in sys.modules:  # as no_gradients would find, at a tenth of the cost
+            return node.forward(fields["data"], node.state, {})
         with tensors.no_gradients((node,)):
             return node.forward(fields["data"], node.state, {})
 
