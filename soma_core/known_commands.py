@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,9 @@ from soma_core.calls import Call
 from soma_core.protocol.arrays import name_and_view, plain_array
 from soma_core.protocol.recurring import text_before_id
 
-__all__ = ["write_forward"]
+__all__ = ["write_composite_fit", "write_forward"]
+
+_Kind = tuple[str, tuple[int, ...]]  # the wire's name of the elements, and the shape
 
 
 def write_forward(call: Call, node_id: str, x: Any) -> None:
@@ -24,10 +27,46 @@ def write_forward(call: Call, node_id: str, x: Any) -> None:
             call.buffers = (view,)
 
 
+def write_composite_fit(
+    call: Call, node_ids: Sequence[str], x: Any, y: Any, return_states: bool
+) -> None:
+    """Give a COMPOSITE_FIT its text, if its data and targets are such arrays.
+
+    The order of its fields is that in which they are built elsewhere, so that a worker knows
+    either by the other.
+    """
+    if type(x) is not ndarray or type(y) is not ndarray or type(return_states) is not bool:
+        return
+    data, target = name_and_view(x), name_and_view(y)
+    chain = tuple(node_ids)
+    if data is None or target is None or set(map(type, chain)) != _TEXT:
+        return
+    kinds = (data[0], x.shape), (target[0], y.shape)
+    call.text = _composite_fit_text(chain, *kinds, return_states, call.wants_events)
+    call.buffers = (data[1], target[1])
+
+
+_TEXT = {str}
+
+
 @lru_cache(maxsize=256)
 def _forward_text(node_id: str, dtype: str, shape: tuple[int, ...], events: bool) -> bytes:
-    data = plain_array(0, dtype, shape)
-    fields: dict[str, Any] = {"cmd": "FORWARD", "node_id": node_id, "data": data}
-    if events:
-        fields["events"] = True
-    return text_before_id(fields)
+    return _text(events, cmd="FORWARD", node_id=node_id, data=plain_array(0, dtype, shape))
+
+
+@lru_cache(maxsize=256)
+def _composite_fit_text(
+    node_ids: tuple[str, ...], data: _Kind, y: _Kind, return_states: bool, events: bool
+) -> bytes:
+    return _text(
+        events,
+        cmd="COMPOSITE_FIT",
+        node_ids=node_ids,
+        data=plain_array(0, *data),
+        y=plain_array(1, *y),
+        return_states=return_states,
+    )
+
+
+def _text(events: bool, **fields: Any) -> bytes:
+    return text_before_id({**fields, "events": True} if events else fields)

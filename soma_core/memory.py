@@ -24,8 +24,7 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,10 +146,7 @@ class _Region:
     slot: int
     generation: int
     memory: mmap.mmap
-
-    @property
-    def size(self) -> int:
-        return len(self.memory)
+    size: int
 
 
 class _Lender:
@@ -206,10 +202,12 @@ class _Lender:
 
     def _find(self, size: int) -> _Region | None:
         """The smallest free region that fits, unless it would be mostly empty."""
-        largest = max(_ROUND, size * _WASTE)
-        fitting = (region for region in self._regions if size <= region.size <= largest)
-        free = (region for region in fitting if self._is_free(region))
-        return min(free, key=lambda region: region.size, default=None)
+        found: _Region | None = None
+        most = max(_ROUND, size * _WASTE) + 1
+        for region in self._regions:
+            if size <= region.size < most and self._is_free(region):
+                found, most = region, region.size
+        return found
 
     def _make(self, size: int) -> _Region | None:
         self._retire_idle(size)
@@ -223,7 +221,7 @@ class _Lender:
         except (OSError, ValueError):  # no memory, no descriptors, or the other end is behind
             return None
         self._free_slots.pop()
-        region = _Region(slot, self._generation, memory)
+        region = _Region(slot, self._generation, memory, rounded)
         self._regions.append(region)
         return region
 
@@ -395,10 +393,10 @@ class _GiveBack:
 class _Lease(np.ndarray[Any, Any]):
     """The base of every array over a region: when it dies, no array over the region is left."""
 
-    give_back: Callable[[], None]
+    give_back: _GiveBack | None = None  # numpy's own temporary views have no lease to give back
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # numpy's own temporary views have no lease to give back
+        if self.give_back is not None:
             self.give_back()
 
 

@@ -18,7 +18,7 @@ from soma_core.forks import close_in_forked_child
 from soma_core.memory import THRESHOLD, SharedMemory
 from soma_core.parser import MessageParser, StreamLimits
 from soma_core.protocol import frames
-from soma_core.protocol.frames import Entry
+from soma_core.protocol.frames import Entry, write_single
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = [
@@ -204,32 +204,19 @@ class StreamChannel(Channel):
         deadline = None if timeout is None else monotonic() + timeout
         header, buffers, dialect = message
         memory = self._memory
-        if dialect is _LINE:
-            self._write((header + b"\n",), deadline)
-            return
-        if len(buffers) == 1 and (memory is None or not memory.to_say):
-            view = memoryview(buffers[0])
-            if view.nbytes < THRESHOLD:
-                self._write((frames.write_single(header, view),), deadline)
-                return
-        entries: list[Entry] = []
-        try:
-            self._write(self._parts(header, buffers, entries), deadline)
-        except BaseException:
-            if memory is not None and not self._closed:
-                memory.take_back(entries)
-            raise
-
-    def _write(self, parts: Sequence[bytes | memoryview], deadline: float | None) -> None:
-        """Write the parts of one message; the channel is closed if it ends half way.
-
-        Raises:
-            TimeoutError: Nothing could be written in time.
-            ChannelClosed: The other end closed the channel.
-        """
         write = self._stream.write
+        entries: list[Entry] = []
         started = False
+        parts: Sequence[bytes | memoryview]
         try:
+            view = memoryview(buffers[0]) if len(buffers) == 1 else None
+            nothing_to_say = memory is None or not memory.to_say
+            if view is not None and view.nbytes < THRESHOLD and nothing_to_say:
+                parts = (write_single(header, view),)
+            elif dialect is _LINE:
+                parts = (header + b"\n",)
+            else:
+                parts = self._parts(header, buffers, entries)
             for part in parts:
                 sent = write(part, deadline)
                 started = True
@@ -238,6 +225,8 @@ class StreamChannel(Channel):
         except BaseException as error:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
+            elif memory is not None:
+                memory.take_back(entries)
             if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text, sent=started) from None

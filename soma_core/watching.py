@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 __all__ = ["Report", "Watch", "count_rows", "each_of", "watched"]
@@ -13,11 +13,10 @@ Watch = Callable[[Report], None] | bool | None
 """``True`` shows the reports on stderr, a function is called with each, else nobody is told."""
 
 
-@contextmanager
 def watched(
     watch: Watch, titles: Iterable[str], x: Any
-) -> Iterator[Callable[[Report], None] | None]:
-    """Within the block, whoever is to be told of a command's reports: a function, or None.
+) -> AbstractContextManager[Callable[[Report], None] | None]:
+    """Within the context, whoever is to be told of a command's reports: a function, or None.
 
     Args:
         watch: Who that is.
@@ -27,18 +26,16 @@ def watched(
     Raises:
         TypeError: ``watch`` is something else.
     """
+    if watch is None or watch is False:
+        return nullcontext()
     if watch is True:
         from soma_core.fit_progress import FitProgress  # what draws is imported where it is used
 
         title = " → ".join(map(str, titles))
-        with FitProgress.on_stderr(title, count_rows(x)) as shown:
-            yield shown
-    elif watch is None or watch is False:
-        yield None
-    elif callable(watch):
-        yield watch
-    else:
-        raise TypeError(f"progress is True, False, or a function of a report; got {watch!r}")
+        return FitProgress.on_stderr(title, count_rows(x))
+    if callable(watch):
+        return nullcontext(watch)
+    raise TypeError(f"progress is True, False, or a function of a report; got {watch!r}")
 
 
 def each_of(*listeners: Callable[[Report], None]) -> Callable[[Report], None]:

@@ -22,7 +22,7 @@ from soma_core.edges import Station, check_edges
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
-from soma_core.known_commands import write_forward
+from soma_core.known_commands import write_composite_fit, write_forward
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.plugins import installed_plugins, known_codecs
 from soma_core.protocol.codec import FrameEncoder
@@ -500,7 +500,10 @@ class Worker:
             return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
 
         with watched(progress, node_ids, x) as told:
-            reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=told)
+            call = self._call("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=told)
+            if optimizer is None:
+                write_composite_fit(call, node_ids, x, y, return_states)
+            reply = self._perform(call)
         result = CompositeFitResult(
             result=reply.data("result"),
             states=reply.binaries("states"),
@@ -917,9 +920,20 @@ class Worker:
         node_ids: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Reply:
+        call = self._call(cmd, build, timeout, node_id, node_ids, progress)
+        return self._perform(call)
+
+    def _call(
+        self,
+        cmd: str,
+        build: Build | None,
+        timeout: Timeout,
+        node_id: str | None = None,
+        node_ids: Iterable[str] = (),
+        progress: Progress | None = None,
+    ) -> Call:
         seconds = self._timeout if timeout is DEFAULT else timeout
-        limit = self._stall_timeout
-        return self._perform(Call(cmd, build, seconds, node_id, node_ids, progress, limit))
+        return Call(cmd, build, seconds, node_id, node_ids, progress, self._stall_timeout)
 
     def _perform(self, call: Call) -> Reply:
         """Send a command; again if it came to nothing because the worker lacks a module of ours."""

@@ -113,8 +113,8 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
         table.append(_ENTRY.pack(*entry))
         if entry[0] == _INLINE:
             body_size += entry[3]
-    fields = _FIELDS.pack(_START, len(header), len(entries), body_size)
-    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, *table, *inline))
+    preamble = _preamble(len(header), len(entries), body_size)
+    return b"".join((preamble, header, *table, *inline))
 
 
 def write_single(header: bytes, buffer: memoryview) -> bytes:
@@ -125,9 +125,16 @@ def write_single(header: bytes, buffer: memoryview) -> bytes:
 
 @lru_cache(maxsize=256)
 def _around(header_size: int, size: int) -> tuple[bytes, bytes]:
-    """The preamble and the table of a frame with one inline buffer: a loop's are the same."""
-    fields = _FIELDS.pack(_START, header_size, 1, header_size + ENTRY_SIZE + size)
-    return fields + _CHECKSUM.pack(crc32(fields)), _ENTRY.pack(_INLINE, 0, 0, size)
+    """The preamble and the table of a frame with one inline buffer."""
+    preamble = _preamble(header_size, 1, header_size + ENTRY_SIZE + size)
+    return preamble, _ENTRY.pack(_INLINE, 0, 0, size)
+
+
+@lru_cache(maxsize=256)
+def _preamble(header_size: int, entry_count: int, body_size: int) -> bytes:
+    """A preamble; the frames of a loop have the same."""
+    fields = _FIELDS.pack(_START, header_size, entry_count, body_size)
+    return fields + _CHECKSUM.pack(crc32(fields))
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
