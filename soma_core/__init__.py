@@ -14,6 +14,7 @@ if sys.platform == "win32":
     )
 
 if TYPE_CHECKING:
+    from soma_core.connecting import connect
     from soma_core.data_parallel import DataParallel, average_states
     from soma_core.errors import (
         ChannelClosed,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from soma_core.hookspecs import hookimpl
     from soma_core.pool import WorkerPool
     from soma_core.recording import Recording
+    from soma_core.remote_filter import RemoteFilter
     from soma_core.results import (
         BatchedFitResult,
         CompositeFitResult,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     )
     from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
     from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
-    from soma_core.worker import RemoteFilter, Worker, connect
+    from soma_core.worker import Worker
 
 __all__ = [
     "BatchedFitResult",
@@ -162,7 +164,9 @@ _MODULES = {
         "Pong",
         "WorkerStatus",
     ),
-    "soma_core.worker": ("RemoteFilter", "Worker", "connect"),
+    "soma_core.connecting": ("connect",),
+    "soma_core.remote_filter": ("RemoteFilter",),
+    "soma_core.worker": ("Worker",),
     "soma_core.data_parallel": ("DataParallel", "average_states"),
     "soma_core.pool": ("WorkerPool",),
     "soma_core.recording": ("Recording",),

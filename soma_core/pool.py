@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from soma_core.acceptance import FilterLike
+from soma_core.connecting import PicklePolicy, transport_maker
 from soma_core.discovery import installed_transports
 from soma_core.errors import ChannelClosed, TransportError
 from soma_core.filters import FilterMeta
@@ -27,7 +28,7 @@ from soma_core.results import NodeState, WorkerStatus
 from soma_core.threads import available_cores
 from soma_core.transport import ProcessOptions
 from soma_core.watching import Watch
-from soma_core.worker import DEFAULT, PicklePolicy, Timeout, Worker, transport_maker
+from soma_core.worker import DEFAULT, Timeout, Worker
 
 __all__ = ["WorkerPool"]
 

@@ -1,37 +1,34 @@
-"""Worker: the host's handle on one engine, and ``connect``, which starts one."""
+"""Worker: the host's handle on one engine."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, PrivateAttr, ValidationError
-
-from soma_core.acceptance import FilterLike, adapt, check_filter, distributions
+from soma_core.acceptance import FilterLike, adapt, check_filter
 from soma_core.calls import Build, Call, Progress, Reply
 from soma_core.checkpoint import Saved, read_checkpoint, write_checkpoint
-from soma_core.discovery import installed_transports
 from soma_core.edges import Station, check_edges
-from soma_core.errors import ErrorCode, RemoteError, SomaError
-from soma_core.filters import Filter, FilterKind, FilterMeta, StreamMode
+from soma_core.errors import RemoteError, SomaError
+from soma_core.filters import FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
 from soma_core.known_commands import write_composite_fit, write_forward
 from soma_core.ledger import FilterSource, Ledger
+from soma_core.missing_modules import missing_module
 from soma_core.plugins import installed_plugins, known_codecs
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.commands import COMMANDS, StateFormat
-from soma_core.protocol.complaints import describe
 from soma_core.protocol.parsing import verb_of
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.text import write_json
-from soma_core.recording import Recorder, Recording
+from soma_core.recording import Recorder
+from soma_core.remote_filter import RemoteFilter
 from soma_core.results import (
     BatchedFitResult,
     CompositeFitResult,
@@ -44,9 +41,8 @@ from soma_core.transport import ExitStatus, Transport
 from soma_core.usage import process_usage
 from soma_core.watching import Watch, watched
 
-__all__ = ["RemoteFilter", "Worker", "connect", "transport_maker"]
+__all__ = ["DEFAULT", "Timeout", "Worker", "check_recovery"]
 
-PicklePolicy = Literal["same-user", "never"]
 T = TypeVar("T")
 
 _CLOSE_GRACE = 2.0
@@ -64,127 +60,18 @@ DEFAULT: Final = _Default.TIMEOUT
 Timeout = float | None | Literal[_Default.TIMEOUT]
 
 
-def connect(
-    transport: str = "stdio",
-    *,
-    filters: Mapping[str, FilterLike] | None = None,
-    timeout: float | None = None,
-    start_timeout: float | None = 60.0,
-    stall_timeout: float | None = None,
-    restart: Literal["never", "on-crash"] = "never",
-    retries: int = 0,
-    pickle: PicklePolicy = "same-user",
-    record: str | os.PathLike[str] | Recording | None = None,
-    **options: Any,
-) -> Worker:
-    """Start or reach a worker, and load filters into it.
-
-    Args:
-        transport: The name of an installed transport (``soma transports`` lists them).
-        filters: What to load, by node id: a :class:`~soma_core.Filter`, any object with ``fit``
-            and ``forward``, or a registered filter as ``(name, config)``.
-        timeout: Seconds that each call may take, unless it names its own; None for ever.
-        start_timeout: Seconds in which the worker must answer its first message.
-        stall_timeout: Seconds that a call may take without reporting progress; None for ever.
-            Of use where filters report it: ``soma_core.progress``, and BATCHED_FIT by itself.
-        restart: What to do when the worker dies: ``"never"`` leaves that to the caller,
-            ``"on-crash"`` starts another one for the next call, with the same filters and the
-            newest states that the host holds (:doc:`reliability`).
-        retries: How often a ``forward`` or ``composite_forward`` is repeated after the worker
-            died under it; 0 is never. Needs ``restart="on-crash"``.
-        pickle: ``"never"`` lets only typed values and registered filters travel.
-        record: The file to which every command and reply is written, for ``soma replay``; a
-            :class:`~soma_core.Recording` says more, such as to write only when something fails.
-        options: The options of the transport.
+def check_recovery(restart: str, retries: int) -> None:
+    """Make sure that these arguments of a worker go together.
 
     Raises:
-        PluginError: The transport is not installed, ambiguous or broken.
-        TypeError: The transport has no such option, or an object is not a filter.
-        ValueError: An option or argument is not valid, or ``record`` cannot be written.
-        StartFailed: The worker did not come up.
-        IncompatibleWorker: Its versions do not fit this host's.
-        RemoteError: A filter could not be loaded; the worker is stopped again.
+        ValueError: They do not.
     """
-    _check_recovery(restart, retries)
-    started = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
-    recorder = None if record is None else Recorder(record, transport, started.options)
-    try:
-        worker = Worker(
-            started,
-            timeout=timeout,
-            start_timeout=start_timeout,
-            stall_timeout=stall_timeout,
-            restart=restart,
-            retries=retries,
-            recorder=recorder,
-        )
-    except BaseException:
-        if recorder is not None:
-            recorder.close()
-        raise
-    try:
-        if filters:
-            worker.load(filters, timeout=start_timeout)
-    except BaseException:
-        worker.close()
-        raise
-    return worker
-
-
-def _check_recovery(restart: str, retries: int) -> None:
     if restart not in ("never", "on-crash"):
         raise ValueError(f"restart is 'never' or 'on-crash', got {restart!r}")
     if type(retries) is not int or retries < 0:
         raise ValueError(f"retries is a whole number from 0 on, got {retries!r}")
     if retries and restart == "never":
         raise ValueError("retries needs restart='on-crash': a dead worker answers no second time")
-
-
-def transport_maker(
-    name: str,
-    options: dict[str, Any],
-    *,
-    filters: Mapping[str, FilterLike] | None = None,
-    apart: bool = False,
-) -> Callable[[], Transport]:
-    """Check the options of a transport; each call of what is returned makes one to start.
-
-    Args:
-        name: The name of an installed transport.
-        options: Its options.
-        filters: What will be loaded: says where to run it, to a transport that chooses that.
-        apart: Whether each must reach an engine of its own.
-
-    Raises:
-        PluginError, TypeError, ValueError: As for :func:`connect`.
-    """
-    transport_class = installed_transports().load(name)
-    checked = _options(name, transport_class, options).placed(distributions(filters or {}))
-    if apart and checked.shared:
-        raise ValueError(
-            f"the transport {name!r} would share one worker with these options (a session); "
-            "leave that out to get several"
-        )
-
-    def make() -> Transport:
-        installed_plugins().notify("soma_worker_starting", transport=name, options=checked)
-        return transport_class(checked)
-
-    return make
-
-
-def _options(name: str, transport_class: type[Transport], options: dict[str, Any]) -> Any:
-    known = transport_class.Options.model_fields
-    unknown = sorted(options.keys() - known.keys())
-    if unknown:
-        raise TypeError(
-            f"the transport {name!r} has no option {', '.join(unknown)}; its options: "
-            f"{', '.join(known)}; {installed_transports().origin(name)}"
-        )
-    try:
-        return transport_class.Options(**options)
-    except ValidationError as error:
-        raise ValueError(f"the transport {name!r}: {describe(error)}") from None
 
 
 class Worker:
@@ -220,7 +107,7 @@ class Worker:
         retries: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
-        _check_recovery(restart, retries)
+        check_recovery(restart, retries)
         self._transport = transport
         self._recorder = recorder
         self._timeout = timeout
@@ -942,7 +829,7 @@ class Worker:
             try:
                 return self._incarnations.ask(call)
             except RemoteError as error:
-                module = _missing_module(error)
+                module = missing_module(error)
                 if module is None or module in by_value:
                     self._keep_recording()
                     raise
@@ -961,59 +848,3 @@ def _forward(node_id: str, x: Any, state: Any) -> Build:
         return fields
 
     return build
-
-
-def _missing_module(error: RemoteError) -> ModuleType | None:
-    """The module of ours that the worker lacks, if that is why the command came to nothing."""
-    unread = error.code in (ErrorCode.LOAD_FAILED, ErrorCode.INVALID_COMMAND)
-    if unread and error.remote_type in ("ModuleNotFoundError", "AttributeError", "ImportError"):
-        return _named_module(str(error))
-    return None
-
-
-def _named_module(text: str) -> ModuleType | None:
-    """The module of this process that an unpickling error names: the outermost package of it."""
-    for quoted in text.split("'")[1::2]:
-        module = sys.modules.get(quoted.partition(".")[0])
-        known = sys.stdlib_module_names | {"soma_core"}  # a worker has these, of its own version
-        if module is not None and module.__name__ not in known:
-            return module
-    return None
-
-
-class RemoteFilter(Filter):
-    """A node of a worker as a Filter: its ``fit`` and ``forward`` run there.
-
-    Attributes:
-        node_id: The node.
-    """
-
-    model_config = ConfigDict(defer_build=True)
-
-    node_id: str
-    _worker: Worker = PrivateAttr()
-    _meta: FilterMeta = PrivateAttr()
-
-    @classmethod
-    def of(cls, worker: Worker, node_id: str, meta: FilterMeta) -> RemoteFilter:
-        """The filter for a node of a worker."""
-        remote = cls(node_id=node_id)
-        remote._worker, remote._meta = worker, meta
-        return remote
-
-    def fit(self, x: Any, y: Any = None) -> Any:
-        """Fit the node, and return the state that it learned."""
-        return self._worker.fit(self.node_id, x, y)
-
-    def forward(self, x: Any, state: Any = None) -> Any:
-        """Run the node with a state; None means what it learned last."""
-        return self._worker.forward(self.node_id, x, state)
-
-    def meta(self) -> FilterMeta:
-        """What the worker said of the filter when it was loaded."""
-        return self._meta
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the filter learns."""
-        return self._meta.kind is FilterKind.TRAINABLE

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from soma_core.connecting import connect
 from soma_core.filters import Filter, FilterKind, FilterMeta
 from soma_core.fingerprint import fingerprint
 from soma_core.protocol.codec import Decoder, Encoder, FrameEncoder, LineEncoder
@@ -20,7 +21,7 @@ from soma_core.protocol.text import read_json, write_json
 from soma_core.testing.clauses import FILTER_CLAUSES, Clause, covers
 from soma_core.testing.filters import HashOf
 from soma_core.testing.suite import ConformanceSuite
-from soma_core.worker import Worker, connect
+from soma_core.worker import Worker
 
 __all__ = ["FilterConformance"]
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
+from soma_core.connecting import transport_maker
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -33,7 +34,7 @@ from soma_core.testing.suite import ConformanceSuite, within
 from soma_core.testing.trials import GRACE, inject
 from soma_core.testing.wire import Wire
 from soma_core.transport import Dialect, Message, Transport, TransportOptions
-from soma_core.worker import Worker, transport_maker
+from soma_core.worker import Worker
 
 __all__ = ["TransportConformance"]
 
