@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from soma_core.cli.console import listing, note, print_json, table
+from soma_core.cli.options import options_of
 from soma_core.discovery import (
     PLUGINS,
     Catalog,
@@ -30,9 +31,18 @@ Pattern = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
-def transports(pattern: Pattern = None, as_json: AsJson = False) -> None:
-    """List the installed transports, without importing them."""
-    _list(installed_transports(), pattern, as_json)
+def transports(
+    pattern: Pattern = None,
+    options: Annotated[
+        bool, typer.Option("--options", help="Import them, and list their options.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the installed transports, without importing them unless their options are asked for."""
+    if options:
+        _list_options(installed_transports(), pattern, as_json)
+    else:
+        _list(installed_transports(), pattern, as_json)
 
 
 def filters(pattern: Pattern = None, as_json: AsJson = False) -> None:
@@ -62,6 +72,22 @@ def _list(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
     rows = table("name", "distribution", "version", "target")
     for info in found:
         rows.add_row(_name(info), info.distribution, info.version, Text(info.target, "dim"))
+    listing().print(rows)
+
+
+def _list_options(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
+    found = [info.name for info in _matching(catalog.list(), pattern)]
+    known = {name: options_of(catalog.load(name).Options) for name in found}
+    if as_json:
+        print_json({name: [option._asdict() for option in known[name]] for name in found})
+        return
+    if not found:
+        note(_nothing(catalog, pattern))
+        return
+    rows = table("transport", "option", "type", "default", "meaning")
+    for name in found:
+        for option in known[name]:
+            rows.add_row(Text(name, "cyan"), *map(Text, option))
     listing().print(rows)
 
 

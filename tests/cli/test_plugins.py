@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from soma_core.discovery import installed_transports
+
 
 def test_transports_are_listed_with_where_they_come_from(soma):
     result = soma("transports")
@@ -21,6 +23,33 @@ def test_a_listing_can_be_had_as_json(soma):
         "version": "0.1.0",
         "conflict": [],
     }
+
+
+def test_the_options_of_a_transport_are_listed_with_type_default_and_meaning(soma):
+    told = soma("transports", "stdio", "--options", "--json")
+    options = {option["name"]: option for option in json.loads(told.stdout)["stdio"]}
+    assert set(options) == set(installed_transports().load("stdio").Options.model_fields)
+    assert options["cwd"] == {
+        "name": "cwd",
+        "type": "str | Path | None",
+        "default": "None",
+        "meaning": "The worker's working directory.",
+    }
+    assert options["pickle"]["type"] == "'same-user' | 'never'"
+    assert options["threads"]["meaning"].startswith("How many threads each numerical library")
+
+
+def test_every_option_of_our_transports_says_what_it_means(soma):
+    told = json.loads(soma("transports", "--options", "--json").stdout)
+    unsaid = [option for options in told.values() for option in options if not option["meaning"]]
+    assert {"stdio", "socket", "inline"} <= told.keys()
+    assert unsaid == []
+
+
+def test_the_listing_of_options_has_a_line_for_each(soma):
+    lines = soma("transports", "socket", "--options").stdout.splitlines()
+    assert lines[0].split() == ["transport", "option", "type", "default", "meaning"]
+    assert {line.split()[1] for line in lines[1:]} >= {"path", "session", "threads", "pickle"}
 
 
 def test_filters_are_narrowed_by_part_of_a_name_in_any_case(soma, install):

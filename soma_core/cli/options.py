@@ -1,0 +1,85 @@
+"""Options: what those of a transport are called, accept and mean, as its class says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+__all__ = ["Option", "options_of"]
+
+_ENTRY = re.compile(r" {4}(\w+): (.*)")
+_CONTINUED = " " * 8
+
+
+class Option(NamedTuple):
+    """One option: its name, its type, its default and its meaning, for people."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def options_of(model: type[BaseModel]) -> list[Option]:
+    """The options that a model has, those of its bases last.
+
+    Their meaning is the description of the field, or else what the ``Attributes`` section of a
+    docstring says, of the class or of a base of it.
+    """
+    said: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        said |= dict(_attributes(inspect.cleandoc(base.__dict__.get("__doc__") or "")))
+    own = inspect.get_annotations(model)
+    names = sorted(model.model_fields, key=lambda name: name not in own)
+    return [_option(name, model.model_fields[name], said.get(name, "")) for name in names]
+
+
+def _option(name: str, field: FieldInfo, said: str) -> Option:
+    meaning = (field.description or said).replace("``", "")
+    return Option(name, _type_text(field.annotation), _default(field), meaning)
+
+
+def _type_text(annotation: Any) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_text(parts[0])
+    if origin is Literal:
+        return " | ".join(map(repr, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_text, parts))
+    if annotation is NoneType:
+        return "None"
+    name = getattr(annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(_type_text, parts))}]" if parts else name
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default_factory is not None:
+        return "computed"
+    return repr(field.default)
+
+
+def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
+    """The entries of the section ``Attributes`` of a docstring, each on one line."""
+    _, _, section = docstring.partition("Attributes:\n")
+    name = ""
+    words: list[str] = []
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break  # the next section
+        if entry := _ENTRY.match(line):
+            if name:
+                yield name, " ".join(words)
+            name, words = entry[1], [entry[2]]
+        elif line.startswith(_CONTINUED):
+            words.append(line.strip())
+    if name:
+        yield name, " ".join(words)
