@@ -24,8 +24,8 @@ class Call:
 
     Args:
         cmd: The verb.
-        build: Makes the fields of the command with the encoder that it is given; None if there
-            are none, or if its text is known.
+        build: Makes the fields of the command with the encoder that it is given; not called if
+            the text of the command is known, and None if it has no fields.
         timeout: Seconds for everything, waiting for other calls included; None for ever.
         node_id: The node that it is about, for messages.
         node_ids: The nodes whose newest states it uses.
@@ -39,7 +39,7 @@ class Call:
         message_id: Its id on the wire.
         sent: Whether the worker may have received it.
         settled: Whether its reply came, or nobody waits for that any more.
-        progressed: When its last progress event came.
+        progressed: When it was sent, or its last progress event came.
         last_look: Whether the worker was seen to be gone, and is waited for one last time.
     """
 
@@ -109,7 +109,7 @@ class Call:
 
     def _stalled(self, now: float) -> bool:
         limit = self.stall_timeout
-        return limit is not None and now >= max(self.started, self.progressed) + limit
+        return limit is not None and now >= self.progressed + limit
 
     def excess(self) -> str:
         """Which of its limits it exceeded."""
@@ -124,7 +124,7 @@ class Call:
         wait = _LIVENESS if self.deadline is None else min(self.left() or 0.0, _LIVENESS)
         if self.stall_timeout is None:
             return wait
-        stalls = max(self.started, self.progressed) + self.stall_timeout - time.monotonic()
+        stalls = self.progressed + self.stall_timeout - time.monotonic()
         return min(wait, max(0.0, stalls))
 
 

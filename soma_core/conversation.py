@@ -24,7 +24,7 @@ from soma_core.errors import (
 from soma_core.memory_pressure import MemoryPressure
 from soma_core.protocol.codec import Decoder, FrameEncoder
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import RecurringHeaders
+from soma_core.protocol.recurring import WITH_ID, RecurringHeaders
 from soma_core.protocol.text import read_json, write_json
 from soma_core.transport import Channel, ExitStatus, Message, Transport
 
@@ -103,7 +103,7 @@ class Conversation:
             if call.text is None:
                 message = self._message(call)
             else:
-                message = Message(b"%b%d}" % (call.text, call.message_id), call.buffers)
+                message = Message(WITH_ID % (call.text, call.message_id), call.buffers)
             reply = self._exchange(call, message)
         except SomaError as error:
             self._explain(error, call.message_id)
@@ -173,6 +173,8 @@ class Conversation:
         """Send a command and receive its reply; whatever happens, no reply is left behind."""
         self._interrupted = False
         self._in_flight = call
+        if call.stall_timeout is not None:  # neither queueing nor a restart is a stall
+            call.progressed = time.monotonic()
         try:
             try:
                 self._channel.send(message, None if call.deadline is None else call.left())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import partial
 
 from soma_core.calls import Call, Reply
 from soma_core.conversation import Conversation
@@ -76,10 +75,6 @@ class Incarnations:
         retries: How often a FORWARD is repeated after the engine died under it.
 
     Attributes:
-        ask: Sends a call to the engine of now, starting another one first if that has died, and
-            returns its reply. Raises as :meth:`Conversation.ask
-            <soma_core.conversation.Conversation.ask>`, and StateLost, if a state that the call
-            uses died with an engine, or StartFailed, if the other engine did not come up.
         conversation: With the engine of now.
         hello: What that engine said of itself.
         restarts: How many engines there were before it.
@@ -111,10 +106,21 @@ class Incarnations:
         self._unrecoverable: RemoteError | None = None
         self.restarts = 0
         self.conversation, self.hello = self._begin(start_timeout)
-        self.ask = self.conversation.ask if ledger is None else partial(self._ask, ledger)
         self._tell_start()
 
-    def _ask(self, ledger: Ledger, call: Call) -> Reply:
+    def ask(self, call: Call) -> Reply:
+        """Send a command to the engine of now, starting another one first if that has died.
+
+        Raises:
+            StateLost: A state that it uses died with an engine.
+            StartFailed: The other engine did not come up.
+            WorkerDied: The engine died during the command, or too many have in a row.
+        """
+        if self._ledger is None:
+            return self.conversation.ask(call)
+        return self._ask_or_restart(self._ledger, call)
+
+    def _ask_or_restart(self, ledger: Ledger, call: Call) -> Reply:
         repeats = self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
         while True:
             conversation = self._living(call)

@@ -64,7 +64,7 @@ class SharedMemory:
         largest: The largest region to accept, in bytes.
 
     Attributes:
-        to_say: What the other end must be told by entries of the next frame.
+        announcements: The entries that the next frame must carry.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class SharedMemory:
         side.setblocking(False)
         close_in_forked_child(side)
         self._side = side
-        self.to_say: list[Entry] = []
-        self._lent = _Lender(side, self.to_say)
+        self.announcements: list[Entry] = []
+        self._lent = _Lender(side, self.announcements)
         self._borrowed = _Borrower(side, largest)
         self._usable = False
         if initiate:
@@ -86,13 +86,13 @@ class SharedMemory:
             if entry.kind == EntryKind.SHARED:
                 self._lent.take_back(entry)
             elif entry.kind != EntryKind.INLINE:
-                self.to_say.append(entry)
+                self.announcements.append(entry)
 
-    def say(self) -> list[Entry]:
+    def announce(self) -> list[Entry]:
         """Take the entries that the next frame must carry."""
-        said = self.to_say.copy()
-        self.to_say.clear()
-        return said
+        entries = self.announcements.copy()
+        self.announcements.clear()
+        return entries
 
     def lend(self, buffer: Any) -> Entry | None:
         """Copy a buffer into a region; None if it must go inline."""
@@ -126,7 +126,7 @@ class SharedMemory:
     def _make_offer(self) -> None:
         offer = self._lent.offer()
         if offer is not None:
-            self.to_say.append(offer)
+            self.announcements.append(offer)
 
     def _consider(self, offer: Entry) -> None:
         """Look for the proof of an offer; with it, offer in return, or accept."""
@@ -134,7 +134,7 @@ class SharedMemory:
             return
         if self._lent.offered:
             self._usable = True
-            self.to_say.append(Entry(EntryKind.ACCEPT, 0, 0, 0))
+            self.announcements.append(Entry(EntryKind.ACCEPT, 0, 0, 0))
         else:
             self._make_offer()
 
@@ -154,13 +154,13 @@ class _Lender:
 
     Args:
         side: Where descriptors are sent.
-        to_say: Receives the entries of regions that were closed, and that the other end still
+        announcements: Receives the entries of regions that were closed, which the other end still
             maps.
     """
 
-    def __init__(self, side: socket.socket, to_say: list[Entry]) -> None:
+    def __init__(self, side: socket.socket, announcements: list[Entry]) -> None:
         self._side = side
-        self._to_say = to_say
+        self._announcements = announcements
         self._table: mmap.mmap | None = None
         self._regions: list[_Region] = []
         self._free_slots = list(range(_SLOTS - 1, -1, -1))
@@ -188,8 +188,8 @@ class _Lender:
         region = self._find(size) or self._make(size)
         if region is None or self._table is None:
             return None
-        self._table[_TOKEN_SIZE + region.slot] = _LENT
         np.copyto(np.frombuffer(region.memory, np.uint8, size), np.frombuffer(view, np.uint8))
+        self._table[_TOKEN_SIZE + region.slot] = _LENT
         return Entry(EntryKind.SHARED, region.slot, region.generation, size)
 
     def take_back(self, entry: Entry) -> None:
@@ -237,7 +237,7 @@ class _Lender:
             surplus -= 1
             self._regions.remove(region)
             self._free_slots.append(region.slot)
-            self._to_say.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
+            self._announcements.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
 
     def _share(self, slot: int, generation: int, size: int) -> mmap.mmap:
         """Make a memory file, map it, and send its descriptor.

@@ -166,6 +166,7 @@ class MessageParser:
         text = bytes(self.pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
         del self.pending[: end + 1]
         if text:
+            self._between_messages = True
             yield Message(text, (), Dialect.LINE)
 
     def _skip_line(self) -> _Steps:
@@ -222,6 +223,7 @@ class MessageParser:
                 if not (yield from self._fill(inline[-1])):
                     yield from self._cut_off()
                     return
+        self._between_messages = True
         try:
             yield self._message(header, entries, inline)
         except ProtocolError as error:

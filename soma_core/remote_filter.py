@@ -8,7 +8,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from soma_core.filters import Filter, FilterKind, FilterMeta
 
-__all__ = ["RemoteFilter"]
+__all__ = ["RemoteFilter", "Runner"]
 
 
 class Runner(Protocol):

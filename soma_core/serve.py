@@ -24,7 +24,7 @@ from soma_core.protocol.fields import encode_fields
 from soma_core.protocol.frames import FrameError
 from soma_core.protocol.parsing import CommandParser, Envelope, verb_of
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import header_with, text_before_id
+from soma_core.protocol.recurring import WITH_ID, text_before_id
 from soma_core.protocol.replies import (
     CompositeFitReply,
     CompositeForwardReply,
@@ -66,7 +66,9 @@ def serve(
             except ProtocolError as error:
                 channel.send(responder.refuse(error))
             else:
-                channel.send(responder.respond(message, channel.send))
+                reply = responder.respond(message, channel.send)
+                del message  # the memory that it lent is free before the host sends the next one
+                channel.send(reply)
     except ChannelClosed:
         pass  # the host is gone, or has said all that it had to say
     finally:
@@ -294,7 +296,7 @@ def _recurring(result: Any, message_id: int) -> Message | None:
     if plain is None:
         return None
     name, view = plain
-    return Message(header_with(_result_text(name, result.shape), message_id), [view])
+    return Message(WITH_ID % (_result_text(name, result.shape), message_id), [view])
 
 
 @lru_cache(maxsize=256)

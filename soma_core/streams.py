@@ -210,11 +210,11 @@ class StreamChannel(Channel):
         parts: Sequence[bytes | memoryview]
         try:
             view = memoryview(buffers[0]) if len(buffers) == 1 else None
-            nothing_to_say = memory is None or not memory.to_say
-            if view is not None and view.nbytes < THRESHOLD and nothing_to_say:
-                parts = (write_single(header, view),)
-            elif dialect is _LINE:
+            silent = memory is None or not memory.announcements
+            if dialect is _LINE:
                 parts = (header + b"\n",)
+            elif view is not None and view.nbytes < THRESHOLD and silent:
+                parts = (write_single(header, view),)
             else:
                 parts = self._parts(header, buffers, entries)
             for part in parts:
@@ -244,7 +244,7 @@ class StreamChannel(Channel):
         """
         memory = self._memory
         if memory is not None:
-            entries += memory.say()
+            entries += memory.announce()
         inline: list[memoryview] = []
         inline_size = 0
         for buffer in buffers:

@@ -18,7 +18,7 @@ from soma_core.edges import Station, check_edges
 from soma_core.errors import RemoteError, SomaError
 from soma_core.filters import FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
-from soma_core.known_commands import write_composite_fit, write_forward
+from soma_core.known_texts import write_composite_fit, write_forward
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.missing_modules import missing_module
 from soma_core.plugins import installed_plugins, known_codecs
@@ -276,7 +276,6 @@ class Worker:
             progress: Called with what the filter, or a plugin around it, reports.
             timeout: Seconds.
         """
-
         seconds = self._timeout if timeout is DEFAULT else timeout
         uses = (node_id,) if state is None else ()
         call = Call("FORWARD", None, seconds, node_id, uses, progress, self._stall_timeout)

@@ -18,10 +18,14 @@ import numpy as np
 from soma_core.protocol import arrays
 from soma_core.protocol.text import write_json
 
-__all__ = ["Fields", "RecurringHeaders", "header_with", "text_before_id"]
+__all__ = ["WITH_ID", "Fields", "RecurringHeaders", "text_before_id"]
 
 Fields = dict[str, Any]
 T = TypeVar("T")
+
+WITH_ID = b"%b%d}"
+"""``WITH_ID % (before, message_id)`` is the header of which :func:`text_before_id` gave the
+beginning."""
 
 _ID = b',"id":'
 _MOST_KNOWN = 256
@@ -35,11 +39,6 @@ _PLAIN_KEYS = frozenset({"buffer", "dtype", "shape"})
 def text_before_id(fields: Fields) -> bytes:
     """The text of a header with these fields, none of which is the id, up to the id."""
     return write_json(fields)[:-1] + _ID
-
-
-def header_with(before: bytes, message_id: int) -> bytes:
-    """The header of which :func:`text_before_id` gave the beginning."""
-    return b"%b%d}" % (before, message_id)
 
 
 class _Array(NamedTuple):

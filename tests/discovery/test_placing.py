@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core import acceptance, worker
+from soma_core import acceptance, connecting
 from soma_core.acceptance import distributions
 from soma_core.inline import InlineTransport
 from soma_core.transport import TransportOptions
@@ -51,7 +51,7 @@ class PlacingTransport(InlineTransport):
 def transports(monkeypatch):
     found = {"placing": PlacingTransport, "inline": InlineTransport}
     catalog = type("Catalog", (), {"load": lambda self, name: found[name]})()
-    monkeypatch.setattr(worker, "installed_transports", lambda: catalog)
+    monkeypatch.setattr(connecting, "installed_transports", lambda: catalog)
     monkeypatch.setattr(acceptance, "installed_filters", Registered)
 
 
@@ -66,11 +66,11 @@ def test_what_cannot_be_asked_here_says_nothing(transports):
 
 
 def test_a_transport_that_chooses_is_told_before_it_starts(transports):
-    make = worker.transport_maker("placing", {}, filters={"a": OnGpu()})
+    make = connecting.transport_maker("placing", {}, filters={"a": OnGpu()})
     assert make().options.tags == ("gpu",)
 
 
 def test_no_other_transport_has_the_filters_asked(transports, monkeypatch):
     monkeypatch.setattr(OnGpu, "meta", lambda self: pytest.fail("it was asked"))
-    make = worker.transport_maker("inline", {}, filters={"a": OnGpu()})
+    make = connecting.transport_maker("inline", {}, filters={"a": OnGpu()})
     assert make().options == TransportOptions()

@@ -12,7 +12,7 @@ import torch
 
 from soma_core import DataType, FilterMeta, Fixed, Schema
 from soma_core.protocol.codec import FrameEncoder
-from soma_core.protocol.recurring import header_with, text_before_id
+from soma_core.protocol.recurring import WITH_ID, text_before_id
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
 
@@ -78,7 +78,7 @@ def responder() -> Responder:
 
 
 def answer(to: Responder, fields, message_id, buffers=(), dialect=Dialect.FRAME):
-    header = header_with(text_before_id(fields), message_id)
+    header = WITH_ID % (text_before_id(fields), message_id)
     copies = [bytearray(buffer) for buffer in buffers]
     reply = to.respond(Message(header, copies, dialect), lambda event: None)
     told: dict[str, Any] = json.loads(reply.header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -437,3 +438,16 @@ def test_status_of_a_worker_behind_a_launcher_is_of_the_worker() -> None:
         status = worker.status()
         assert status.pid == worker.ping().pid
         assert status.memory_bytes > 1_000_000
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_worker_that_is_dropped_ends_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        worker = soma.connect("stdio", filters={"mean": f.Mean()}, restart="on-crash")
+        pid = worker.ping().pid
+        del worker
+        wait_until_gone(pid)
+    finally:
+        gc.enable()

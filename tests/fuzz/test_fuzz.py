@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from soma_core.parser import MessageParser
 from soma_core.protocol import codec
 from soma_core.protocol.recurring import RecurringHeaders
 
+from . import target
 from .found import load, save
 from .inputs import Input, Inputs
 from .target import Failure, run
@@ -100,6 +102,17 @@ def test_the_command_fuzzes_for_a_time_and_runs_a_file_again(tmp_path: Path) -> 
         assert tells in done.stdout
 
 
+@pytest.fixture
+def built_anew() -> Iterator[None]:
+    """What the target builds once is built in this test alone: it keeps what is patched here."""
+    for built in (target._responder, target._parser):
+        built.cache_clear()
+    yield
+    for built in (target._responder, target._parser):
+        built.cache_clear()
+
+
+@pytest.mark.usefixtures("built_anew")
 def test_a_header_that_is_taken_for_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     recognise = RecurringHeaders.recognise
 
@@ -110,6 +123,7 @@ def test_a_header_that_is_taken_for_another_is_found(monkeypatch: pytest.MonkeyP
     assert "came back as 7" in finds(5)
 
 
+@pytest.mark.usefixtures("built_anew")
 def test_a_header_that_is_recognised_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     recognise = RecurringHeaders.recognise
 

@@ -65,16 +65,20 @@ def deliver(parser: MessageParser, piece: bytes) -> Iterable[Outcome]:
         count = min(len(target), len(left)) if target else len(left)
         if target:
             target[:count] = left[:count]
-            parser.filled(count)
+            yield from noted(lambda count=count: parser.filled(count))
         else:
-            yield from fed(parser, left[:count])
+            yield from noted(lambda piece=left[:count]: parser.feed(piece))
         left = left[count:]
         yield from drain(parser)
 
 
-def fed(parser: MessageParser, data: memoryview) -> Iterable[Outcome]:
-    outcome = outcome_of(lambda: parser.feed(data))
+def noted(step: Callable[[], Message | None]) -> Iterable[Outcome]:
+    outcome = outcome_of(step)
     return [] if outcome is None else [outcome]
+
+
+def end(parser: MessageParser) -> Iterable[Outcome]:
+    return noted(lambda: parser.feed(memoryview(b"")))
 
 
 def parse(pieces: Iterable[bytes], limits: StreamLimits | None = None) -> list[Outcome]:
@@ -82,8 +86,7 @@ def parse(pieces: Iterable[bytes], limits: StreamLimits | None = None) -> list[O
     outcomes = list(drain(parser))
     for piece in pieces:
         outcomes += deliver(parser, piece)
-    parser.end()
-    outcomes += drain(parser)
+    outcomes += [*end(parser), *drain(parser)]
     assert parser.finished
     return outcomes
 
@@ -214,8 +217,7 @@ def test_a_line_over_the_limit_that_never_ends_is_an_error_once_and_is_not_kept(
     for _ in range(50):
         outcomes += deliver(parser, b"x" * 90)
     assert outcomes == [TOO_LARGE]
-    parser.end()
-    assert list(drain(parser)) == []
+    assert [*end(parser), *drain(parser)] == []
     assert parser.finished
 
 
@@ -242,7 +244,7 @@ def test_a_frame_that_claims_more_than_there_is_memory_for_is_too_large() -> Non
     size = 1 << 61
     stream = preamble(2, 1, 2 + 24 + size) + b"{}" + entry(size)
     parser = MessageParser(StreamLimits(body=1 << 62))
-    assert list(fed(parser, memoryview(stream))) == [TOO_LARGE]
+    assert list(noted(lambda: parser.feed(memoryview(stream)))) == [TOO_LARGE]
 
 
 @pytest.mark.parametrize(
@@ -270,10 +272,25 @@ def test_a_stream_that_ends_within_a_frame_is_malformed(cuts: list[int], length:
 @pytest.mark.parametrize("late", [b"{}\n", written(b"{}"), written(b"{}", b"abc")], ids=repr)
 def test_nothing_comes_after_the_end(late: bytes) -> None:
     parser = MessageParser(StreamLimits())
-    parser.end()
-    assert parser.next_message() is None
+    assert [*end(parser)] == []
     assert parser.finished
     assert parser.feed(memoryview(late)) is None
+
+
+@pytest.mark.parametrize("first", [written(b"{}", b"abc"), b"{}\n"], ids=["frame", "line"])
+def test_a_message_that_came_in_pieces_does_not_slow_down_those_after_it(
+    first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser, whole, at_once = MessageParser(StreamLimits()), written(b"{}", b"abc"), []
+    read_whole = frames.read_whole
+    monkeypatch.setattr(
+        frames, "read_whole", lambda *given: at_once.append(1) or read_whole(*given)
+    )
+    assert len([*deliver(parser, first[:4]), *deliver(parser, first[4:])]) == 1
+    at_once.clear()
+    for _ in range(3):
+        assert parser.feed(memoryview(whole)) is not None
+    assert len(at_once) == 3
 
 
 def test_buffers_are_read_into_directly() -> None:
@@ -282,8 +299,7 @@ def test_buffers_are_read_into_directly() -> None:
     assert parser.feed(memoryview(stream[:-60])) is None
     assert len(parser.target) == 60
     parser.target[:60] = b"y" * 60
-    parser.filled(60)
-    message = parser.next_message()
+    message = parser.filled(60)
     assert message is not None
     assert bytes(message.buffers[0]) == b"x" * 40 + b"y" * 60
     assert not parser.target

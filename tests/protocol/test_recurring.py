@@ -15,7 +15,7 @@ from soma_core.protocol import recurring
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import RecurringHeaders, header_with, text_before_id
+from soma_core.protocol.recurring import WITH_ID, RecurringHeaders, text_before_id
 
 PICKLES = Pickles()
 
@@ -27,7 +27,7 @@ def message(fields: dict[str, Any], message_id: Any = 1) -> tuple[bytes, list[An
         name: encoder.encode(value) if name in ("data", "y", "state") else value
         for name, value in fields.items()
     }
-    header = header_with(text_before_id(wire), message_id)
+    header = WITH_ID % (text_before_id(wire), message_id)
     return header, [bytearray(buffer) for buffer in encoder.buffers]
 
 
@@ -166,7 +166,7 @@ def test_a_text_that_came_in_a_buffer_is_read_from_each_buffer():
     before = text_before_id({"cmd": "FORWARD", "node_id": "a", "data": data})
     for number in range(1, 6):
         buffers = [bytearray(cloudpickle.dumps(f"text {number}"))]
-        assert read(parser, header_with(before, number), buffers, PICKLES).data == f"text {number}"
+        assert read(parser, WITH_ID % (before, number), buffers, PICKLES).data == f"text {number}"
 
 
 def test_pickles_are_refused_however_often_they_come():
@@ -176,7 +176,7 @@ def test_pickles_are_refused_however_often_they_come():
     before = text_before_id({"cmd": "FORWARD", "node_id": "a", "data": data})
     for number in range(1, 5):
         with pytest.raises(ProtocolError) as caught:
-            read(parser, header_with(before, number), [bytearray(cloudpickle.dumps(1))], never)
+            read(parser, WITH_ID % (before, number), [bytearray(cloudpickle.dumps(1))], never)
         assert caught.value.code is ErrorCode.PICKLE_REFUSED
 
 
@@ -195,16 +195,16 @@ def test_only_so_many_headers_are_kept(monkeypatch):
     headers: RecurringHeaders[None] = RecurringHeaders()
     for number in range(10):
         fields = {"n": number}
-        header = header_with(text_before_id(fields), 1)
+        header = WITH_ID % (text_before_id(fields), 1)
         assert not headers.recurs(header)
         assert headers.recurs(header)
         headers.learn(header, json.loads(header), json.loads(header), None)
         assert headers.recognise(header, ()) == (None, {"n": number, "id": 1})
-    assert headers.recognise(header_with(text_before_id({"n": 0}), 1), ()) is None
+    assert headers.recognise(WITH_ID % (text_before_id({"n": 0}), 1), ()) is None
 
 
 def test_a_long_header_is_not_kept():
     headers: RecurringHeaders[None] = RecurringHeaders()
-    header = header_with(text_before_id({"text": "x" * 2000}), 1)
+    header = WITH_ID % (text_before_id({"text": "x" * 2000}), 1)
     assert not headers.recurs(header)
     assert not headers.recurs(header)

@@ -77,3 +77,25 @@ def test_a_report_that_is_an_array_reaches_the_callback_each_time():
     event = {"event": "progress", "cmd": "FORWARD", "data": ARRAY}
     ask_often(event, {"ok": True, "result": 1}, progress=seen.append)
     assert [report.tolist() for report in seen] == [[0.0, 1.0]] * 5
+
+
+class LateAnswers(Answers):
+    """A worker whose answers are there at the second look."""
+
+    looked = False
+
+    def receive(self, timeout=None):
+        if not self.looked:
+            self.looked = True
+            raise TimeoutError
+        return super().receive(timeout)
+
+
+@pytest.mark.parametrize("made", ["for the queue", "just now"])
+def test_only_what_comes_after_sending_counts_as_a_stall(made):
+    channel = LateAnswers({"ok": True, "result": 1})
+    conversation = Conversation(InlineTransport({}), channel, Pickles())
+    call = Call("FORWARD", None, stall_timeout=30.0)
+    if made == "for the queue":
+        call.started -= 3600.0  # it waited for other calls, or for a restart
+    assert conversation.ask(call).data("result") == 1

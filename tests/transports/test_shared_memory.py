@@ -133,9 +133,9 @@ def agreed():
     """The worker's half, and the host's side socket to lie over."""
     sides = socket.socketpair()
     host, worker = (SharedMemory(side, initiate=side is sides[0]) for side in sides)
-    for entry in host.say():
+    for entry in host.announce():
         worker.take(entry)
-    for entry in worker.say():
+    for entry in worker.announce():
         host.take(entry)
     yield worker, sides[0]
     host.close()
@@ -187,7 +187,7 @@ def test_an_offer_without_its_proof_shares_nothing():
     sides = socket.socketpair()
     worker = SharedMemory(sides[1], initiate=False)
     worker.take(Entry(EntryKind.OFFER, 0, 1, 2))  # nothing came over the side socket
-    assert worker.say() == []
+    assert worker.announce() == []
     assert worker.lend(bytes(THRESHOLD)) is None
     with pytest.raises(ProtocolError, match="not agreed on"):
         lend(worker, 10)

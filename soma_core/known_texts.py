@@ -1,4 +1,4 @@
-"""Known commands: what a loop sends is the same text but for its id, and written once."""
+"""Known texts: what a loop sends is the same text but for its id, and written once."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def write_composite_fit(
     if type(x) is not ndarray or type(y) is not ndarray or type(return_states) is not bool:
         return
     data, target = name_and_view(x), name_and_view(y)
+    if data is None or target is None:
+        return
     chain = tuple(node_ids)
-    if data is None or target is None or set(map(type, chain)) != _TEXT:
+    if set(map(type, chain)) != _TEXT:
         return
     kinds = (data[0], x.shape), (target[0], y.shape)
     call.text = _composite_fit_text(chain, *kinds, return_states, call.wants_events)
