@@ -13,11 +13,14 @@ import tempfile
 import numpy as np
 import pytest
 
+import soma_core as soma
 from soma_core.errors import ProtocolError
 from soma_core.memory import THRESHOLD, SharedMemory
 from soma_core.protocol.frames import Entry, EntryKind
 from soma_core.streams import SocketStream, StreamChannel
 from soma_core.transport import Message
+
+from ..support import filters as f
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's")
 
@@ -71,6 +74,14 @@ def test_a_region_is_used_again_only_when_the_last_array_over_it_is_gone(ends):
     for value in range(20):
         assert (passed(host, worker, np.full(THRESHOLD, float(value))) == value).all()
     assert regions() == before + 2, "free regions were not used again"
+
+
+def test_what_a_call_lent_is_given_back_before_its_reply_comes():
+    x, before = np.ones(1 << 17), regions()
+    with soma.connect("stdio", filters={"scale": f.Scale()}) as worker:
+        for _ in range(4):
+            worker.forward("scale", x)
+        assert regions() - before == 4  # a table and a region each way
 
 
 def test_an_array_outlives_its_channel(ends):
