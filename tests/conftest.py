@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 
+import soma_core as soma
 from soma_core import conversation
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
@@ -56,3 +60,30 @@ def shared_socket_daemon() -> SocketDaemon:
     preload = "--preload=" + ("torch" if find_spec("torch") else "numpy")
     with short_directory() as directory, socket_daemon(directory / "soma.sock", preload) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def options(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
+    """The options that each transport needs here."""
+
+    def of(transport: str) -> dict[str, Any]:
+        if transport == "socket":
+            return {"path": request.getfixturevalue("shared_socket_daemon").path}
+        return {}
+
+    return of
+
+
+@pytest.fixture
+def connect(options) -> Iterator[Callable[..., soma.Worker]]:
+    """Like ``soma.connect``; the workers are closed at the end of the test.
+
+    Those over a socket belong to the shared daemon, if the test names no other.
+    """
+    with ExitStack() as workers:
+
+        def start(transport: str, **arguments: Any) -> soma.Worker:
+            needed = {} if "path" in arguments else options(transport)
+            return workers.enter_context(soma.connect(transport, **needed, **arguments))
+
+        yield start

@@ -16,27 +16,8 @@ import pytest
 
 import soma_core as soma
 
-from ..support import descriptors, is_running, wait_until, wait_until_gone
+from ..support import both, descriptors, is_running, wait_until, wait_until_gone
 from ..support import filters as f
-
-both = pytest.mark.parametrize("transport", ["stdio", "socket"])
-
-
-@pytest.fixture
-def connect(request):
-    """Like ``soma.connect``; the workers are closed at the end of the test."""
-    workers = []
-
-    def start(transport: str, **arguments) -> soma.Worker:
-        if transport == "socket":
-            arguments["path"] = request.getfixturevalue("shared_socket_daemon").path
-        workers.append(soma.connect(transport, **arguments))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-
 
 # The host dies
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,27 +16,16 @@ import pytest
 import soma_core as soma
 from soma_core.incarnations import Restarts
 
+from ..support import PROCESSES, wait_until, wait_until_gone
 from ..support import filters as f
-from ..support import wait_until, wait_until_gone
 
 KILL = ("kill", int(signal.SIGKILL))
 
 
-@pytest.fixture(params=["stdio", "socket"])
-def connect(request):
+@pytest.fixture(params=PROCESSES)
+def connect(request, connect):
     """Like ``soma.connect`` with restarts, over each transport with processes."""
-    workers = []
-
-    def start(**arguments):
-        options = {"restart": "on-crash", "timeout": 60.0}
-        if request.param == "socket":
-            options["path"] = request.getfixturevalue("shared_socket_daemon").path
-        workers.append(soma.connect(request.param, **{**options, **arguments}))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
+    return partial(connect, request.param, restart="on-crash", timeout=60.0)
 
 
 @pytest.fixture

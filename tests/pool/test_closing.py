@@ -11,9 +11,8 @@ import pytest
 
 import soma_core as soma
 
-from ..support import descriptors, run_python, wait_until, wait_until_gone
+from ..support import both, descriptors, run_python, wait_until, wait_until_gone
 from ..support import filters as f
-from .conftest import both
 
 
 @both

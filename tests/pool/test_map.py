@@ -9,8 +9,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import run_python, wait_until
-from .conftest import both
+from ..support import both, run_python, wait_until
 
 orders = pytest.mark.parametrize("ordered", [True, False])
 
