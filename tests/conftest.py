@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,15 @@ from .support import SocketDaemon, filters, short_directory, socket_daemon
 def pytest_configure() -> None:
     """Whoever runs the tests in the background has them start with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is here to stay need not be gone through when garbage is collected.
+
+    Many tests collect, to see what is released: among all tests and torch that takes long.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
