@@ -64,10 +64,11 @@ def long_grace(monkeypatch):
 def shared_socket_daemon() -> SocketDaemon:
     """One socket daemon for all tests that leave it as it was.
 
-    It forks its workers from a template, which is several times faster. Those that are started
-    afresh have tests of their own (``tests/transports/test_socket_daemon.py``).
+    It forks its workers from a template, which is several times faster: torch is there, and what
+    torch imports for its first optimizer. Those that are started afresh have tests of their own
+    (``tests/transports/test_socket_daemon.py``).
     """
-    preload = "--preload=" + ("torch" if find_spec("torch") else "numpy")
+    preload = "--preload=" + ("torch,torch._dynamo" if find_spec("torch") else "numpy")
     with short_directory() as directory, socket_daemon(directory / "soma.sock", preload) as daemon:
         yield daemon
 

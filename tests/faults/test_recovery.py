@@ -21,6 +21,9 @@ from ..support import filters as f
 
 KILL = ("kill", int(signal.SIGKILL))
 
+# Where torch is used: the shared daemon has imported it.
+over_a_socket = pytest.mark.parametrize("connect", ["socket"], indirect=True)
+
 
 @pytest.fixture(params=PROCESSES)
 def connect(request, connect):
@@ -138,6 +141,7 @@ def test_large_arrays_in_states_are_put_back_though_their_memory_was_reused(conn
     np.testing.assert_equal(worker.forward("learns", 1.0), np.arange(100_000.0) + 1.0)
 
 
+@over_a_socket
 def test_weights_that_a_joint_step_returned_are_put_back(connect) -> None:
     pytest.importorskip("torch")
     worker = connect(filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
@@ -151,6 +155,7 @@ def test_weights_that_a_joint_step_returned_are_put_back(connect) -> None:
         worker.composite_forward(["net"], [[1.0, 2.0]])
 
 
+@over_a_socket
 def test_applied_gradients_are_lost_unless_the_state_was_fetched_after_them(connect) -> None:
     torch = pytest.importorskip("torch")
     worker = connect(filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
