@@ -12,6 +12,8 @@ INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
+# One for all: what each package imports (numpy, pydantic, the core) is then checked once.
+export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
 .PHONY: demo test lint types units coverage ray figures wheel schemas reference docs clean
 
@@ -64,11 +66,13 @@ docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
+# It would compile on one core. Some packages hold code for other Pythons, which does not compile.
 $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
 		--editable '.[torch,plot,test,docs]' $(addprefix --editable ,$(PLUGINS))
+	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 $(RAY_VENV)/.ready: $(INPUTS)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 
+import soma_core as soma
 from soma_core import conversation
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
@@ -17,6 +22,15 @@ from .support import SocketDaemon, filters, short_directory, socket_daemon
 def pytest_configure() -> None:
     """Whoever runs the tests in the background has them start with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is here to stay need not be gone through when garbage is collected.
+
+    Many tests collect, to see what is released: among all tests and torch that takes long.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,9 +64,37 @@ def long_grace(monkeypatch):
 def shared_socket_daemon() -> SocketDaemon:
     """One socket daemon for all tests that leave it as it was.
 
-    It forks its workers from a template, which is several times faster. Those that are started
-    afresh have tests of their own (``tests/transports/test_socket_daemon.py``).
+    It forks its workers from a template, which is several times faster: torch is there, and what
+    torch imports for its first optimizer. Those that are started afresh have tests of their own
+    (``tests/transports/test_socket_daemon.py``).
     """
-    preload = "--preload=" + ("torch" if find_spec("torch") else "numpy")
+    preload = "--preload=" + ("torch,torch._dynamo" if find_spec("torch") else "numpy")
     with short_directory() as directory, socket_daemon(directory / "soma.sock", preload) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def options(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
+    """The options that each transport needs here."""
+
+    def of(transport: str) -> dict[str, Any]:
+        if transport == "socket":
+            return {"path": request.getfixturevalue("shared_socket_daemon").path}
+        return {}
+
+    return of
+
+
+@pytest.fixture
+def connect(options) -> Iterator[Callable[..., soma.Worker]]:
+    """Like ``soma.connect``; the workers are closed at the end of the test.
+
+    Those over a socket belong to the shared daemon, if the test names no other.
+    """
+    with ExitStack() as workers:
+
+        def start(transport: str, **arguments: Any) -> soma.Worker:
+            needed = {} if "path" in arguments else options(transport)
+            return workers.enter_context(soma.connect(transport, **needed, **arguments))
+
+        yield start

@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 from soma_core.cli.app import app
 from soma_core.discovery import installed_filters, installed_transports
 
+from ..support import installing
+
 Soma = Callable[..., Result]
 Install = Callable[..., None]
 
@@ -33,13 +35,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(str(site))
 
     def add(distribution: str, group: str, **targets: str) -> None:
-        folder = site / f"{distribution}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-        )
-        lines = [f"[{group}]", *(f"{name} = {target}" for name, target in targets.items())]
-        (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        installing.install(site, distribution, {group: targets})
         _forget()
 
     yield add

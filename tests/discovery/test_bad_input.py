@@ -11,6 +11,8 @@ import soma_core as soma
 from soma_core.discovery import PLUGINS, Catalog, FilterCatalog, TransportCatalog
 from soma_core.plugins import PluginSet
 
+from ..support.installing import install
+
 MODULES = {
     "fine": """
 import soma_core as soma
@@ -29,44 +31,37 @@ def soma_adapt(obj): return ("acme.Fine", {"obj": obj})
     "things": "class Nothing: pass\nnumber = 3",
 }
 TARGETS = {
-    "soma.transports": [
-        "pigeon = {0}_fine:Fine",
-        "raises = {0}_raises:Thing",
-        "gone = {0}_gone:Thing",
-        "old = {0}_old:Thing",
-        "nothing = {0}_things:Nothing",
-    ],
-    "soma.filters": [
-        "acme.Same = {0}_fine:Same",
-        "acme.Old = {0}_old:Thing",
-        "acme.Nothing = {0}_things:Nothing",
-        "acme.Number = {0}_things:number",
-    ],
-    "soma.plugins": [f"{name} = {{0}}_{name}" for name in MODULES],
+    "soma.transports": {
+        "pigeon": "{0}_fine:Fine",
+        "raises": "{0}_raises:Thing",
+        "gone": "{0}_gone:Thing",
+        "old": "{0}_old:Thing",
+        "nothing": "{0}_things:Nothing",
+    },
+    "soma.filters": {
+        "acme.Same": "{0}_fine:Same",
+        "acme.Old": "{0}_old:Thing",
+        "acme.Nothing": "{0}_things:Nothing",
+        "acme.Number": "{0}_things:number",
+    },
+    "soma.plugins": {name: f"{{0}}_{name}" for name in MODULES},
 }
 
 
-def install(site: Path, distribution: str, targets: dict[str, list[str]]) -> None:
-    """A distribution as an installer leaves it; its modules have its name before theirs."""
-    info = site / f"{distribution}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: acme-{distribution}\nVersion: 1.0\n"
-    )
-    lines = [
-        line.format(distribution)
-        for group, named in targets.items()
-        for line in (f"[{group}]", *named)
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    for name, text in MODULES.items():
-        (site / f"{distribution}_{name}.py").write_text(text)
+def install_all(site: Path, prefix: str) -> None:
+    """A distribution with all of them; its modules have a prefix before their names."""
+    entry_points = {
+        group: {name: target.format(prefix) for name, target in targets.items()}
+        for group, targets in TARGETS.items()
+    }
+    modules = {f"{prefix}_{name}": code for name, code in MODULES.items()}
+    install(site, f"acme-{prefix}", entry_points, modules)
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
-    install(tmp_path, "bad", TARGETS)
+    install_all(tmp_path, "bad")
     return tmp_path
 
 
@@ -121,7 +116,7 @@ def test_a_plugin_that_does_not_fit_says_why_and_whose_it_is_and_the_others_work
     [("soma.transports", "pigeon"), ("soma.filters", "acme.Same"), ("soma.plugins", "fine")],
 )
 def test_two_with_one_name_are_both_named_and_one_must_go(site, group, name):
-    install(site, "worse", TARGETS)
+    install_all(site, "worse")
     with pytest.raises(soma.PluginConflict) as caught:
         catalog(group).load(name)
     for text in (repr(name), "acme-bad (bad_fine", "acme-worse (worse_fine", "uninstall one"):

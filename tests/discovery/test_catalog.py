@@ -15,6 +15,8 @@ import pytest
 import soma_core as soma
 from soma_core.discovery import Catalog, FilterCatalog, installed_filters, installed_transports
 
+from ..support.installing import install
+
 
 class FakeDistribution(Distribution):
     def __init__(self, name: str, version: str) -> None:
@@ -222,9 +224,6 @@ def test_what_is_installed_while_a_program_runs_is_found(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "late" not in Catalog("soma.filters", "filter").names()
-    info = tmp_path / "acme_late-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-late\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[soma.filters]\nlate = acme_late:Late\n")
+    install(tmp_path, "acme-late", {"soma.filters": {"late": "acme_late:Late"}})
     importlib.invalidate_caches()
     assert "late" in Catalog("soma.filters", "filter").names()

@@ -7,7 +7,6 @@ import logging
 import os
 import types
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,7 @@ from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
 from soma_core.protocol.pickles import Pickles
 
 from ..support import run_python
-
-ROOT = Path(__file__).resolve().parents[2]
+from ..support.installing import install, python_path
 
 
 class Signal:
@@ -367,15 +365,12 @@ print("done")
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
     """Where the plugin is installed, as an installer leaves it."""
-    (tmp_path / "acme.py").write_text(PLUGIN)
-    (tmp_path / "acme_filters.py").write_text(FILTER)
-    info = tmp_path / "acme-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[soma.plugins]\nacme = acme\n[soma.filters]\nacme.Warmer = acme_filters:Warmer\n"
-    )
-    return {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    entry_points = {
+        "soma.plugins": {"acme": "acme"},
+        "soma.filters": {"acme.Warmer": "acme_filters:Warmer"},
+    }
+    install(tmp_path, "acme", entry_points, {"acme": PLUGIN, "acme_filters": FILTER})
+    return {**os.environ, "PYTHONPATH": python_path(tmp_path)}
 
 
 def test_both_directions_work_where_both_sides_have_the_codec(environment, tmp_path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import types
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -18,8 +17,7 @@ from soma_core.protocol import replies
 from soma_core.verbs import Command, CommandSpec, Data
 
 from ..support import run_python
-
-ROOT = Path(__file__).resolve().parents[2]
+from ..support.installing import install, python_path
 
 
 class Evaluate(Command):
@@ -197,12 +195,8 @@ with soma.connect(sys.argv[1], filters={"double": Double()}, **env) as worker:
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
     """Where the plugin is installed, as an installer leaves it."""
-    (tmp_path / "acme.py").write_text(PLUGIN)
-    info = tmp_path / "acme-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[soma.plugins]\nacme = acme\n")
-    return {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    install(tmp_path, "acme", {"soma.plugins": {"acme": "acme"}}, {"acme": PLUGIN})
+    return {**os.environ, "PYTHONPATH": python_path(tmp_path)}
 
 
 @pytest.mark.parametrize("transport", ["inline", "stdio"])

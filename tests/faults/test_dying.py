@@ -16,27 +16,8 @@ import pytest
 
 import soma_core as soma
 
-from ..support import descriptors, is_running, wait_until, wait_until_gone
+from ..support import both, descriptors, is_running, wait_until, wait_until_gone
 from ..support import filters as f
-
-both = pytest.mark.parametrize("transport", ["stdio", "socket"])
-
-
-@pytest.fixture
-def connect(request):
-    """Like ``soma.connect``; the workers are closed at the end of the test."""
-    workers = []
-
-    def start(transport: str, **arguments) -> soma.Worker:
-        if transport == "socket":
-            arguments["path"] = request.getfixturevalue("shared_socket_daemon").path
-        workers.append(soma.connect(transport, **arguments))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-
 
 # The host dies
 
@@ -286,8 +267,8 @@ def resources() -> tuple[int, int]:
 @both
 def test_many_workers_leave_no_descriptors_and_no_processes(connect, transport):
     def use(number: int) -> soma.Worker:
-        worker = connect(transport, filters={"echo": f.Echo()} if number % 5 == 0 else None)
-        if number % 5 == 0:
+        worker = connect(transport, filters={"echo": f.Echo()} if number % 3 == 0 else None)
+        if number % 3 == 0:
             worker.forward("echo", bytes(200_000))
         pids.append(worker.ping().pid)
         worker.close()
@@ -296,10 +277,10 @@ def test_many_workers_leave_no_descriptors_and_no_processes(connect, transport):
     pids: list[int] = []
     use(0)  # opens what is opened once and kept
     before = resources()
-    kept = [use(number) for number in range(15)]
+    kept = [use(number) for number in range(5)]
     wait_until_gone(*pids)
     wait_until(lambda: resources() <= before, 20.0, f"{before} became {resources()}")
-    assert len(kept) == 15
+    assert len(kept) == 5
 
 
 @both
@@ -317,7 +298,7 @@ def test_workers_that_died_leave_no_descriptors(connect):
     warm = connect("stdio", filters={"process": f.Process()})
     warm.close()
     before = resources()
-    for _ in range(5):
+    for _ in range(2):
         worker = connect("stdio", filters={"process": f.Process()})
         with pytest.raises(soma.WorkerDied):
             worker.forward("process", ("kill", signal.SIGKILL))

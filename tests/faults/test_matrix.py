@@ -16,10 +16,9 @@ import pytest
 import soma_core as soma
 from soma_core.testing import CallEnd, Fault, Holdings, Mark, Moment, inject
 
-from ..support import SocketDaemon, short_directory, socket_daemon, wait_until
+from ..support import PROCESSES, SocketDaemon, short_directory, socket_daemon, wait_until
 from ..support import filters as f
 
-TRANSPORTS = ["stdio", "socket"]
 CODES = {
     Moment.IMPORT: soma.ErrorCode.LOAD_FAILED,
     Moment.LOAD: soma.ErrorCode.LOAD_FAILED,
@@ -30,12 +29,12 @@ CODES = {
 
 
 def everything() -> list[tuple[str, Fault, Moment]]:
-    return list(product(TRANSPORTS, Fault, Moment))
+    return list(product(PROCESSES, Fault, Moment))
 
 
 def sample() -> list[tuple[str, Fault, Moment]]:
     """Each fault over each transport once, the moments taking turns."""
-    pairs = list(product(TRANSPORTS, Fault))
+    pairs = list(product(PROCESSES, Fault))
     moments = list(Moment)
     return [(*pair, moments[index % len(moments)]) for index, pair in enumerate(pairs)]
 
@@ -102,7 +101,7 @@ def test_a_fault_ends_its_call_as_declared_and_harms_nothing_else(
 
 def test_the_sample_has_every_fault_over_every_transport_and_every_moment() -> None:
     chosen = sample()
-    assert {(transport, fault) for transport, fault, _ in chosen} == set(product(TRANSPORTS, Fault))
+    assert {(transport, fault) for transport, fault, _ in chosen} == set(product(PROCESSES, Fault))
     assert {(transport, moment) for transport, _, moment in chosen} == set(
-        product(TRANSPORTS, Moment)
+        product(PROCESSES, Moment)
     )

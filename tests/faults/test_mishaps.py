@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,27 +20,21 @@ from soma_core.process import WorkerProcess
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
 
+from ..support import (
+    PROCESSES,
+    is_running,
+    run_python,
+    short_directory,
+    socket_daemon,
+    wait_until,
+)
 from ..support import filters as f
-from ..support import is_running, run_python, short_directory, socket_daemon, wait_until
-
-PROCESSES = ["stdio", "socket"]
 
 
 @pytest.fixture(params=PROCESSES)
-def connect(request):
+def connect(request, connect):
     """Like ``soma.connect`` over each transport with processes."""
-    workers = []
-
-    def start(**arguments):
-        options = {}
-        if request.param == "socket":
-            options["path"] = request.getfixturevalue("shared_socket_daemon").path
-        workers.append(soma.connect(request.param, **options, **arguments))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
+    return partial(connect, request.param)
 
 
 class Unsendable:

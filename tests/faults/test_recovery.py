@@ -9,6 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,27 +17,19 @@ import pytest
 import soma_core as soma
 from soma_core.incarnations import Restarts
 
+from ..support import PROCESSES, wait_until, wait_until_gone
 from ..support import filters as f
-from ..support import wait_until, wait_until_gone
 
 KILL = ("kill", int(signal.SIGKILL))
 
+# Where torch is used: the shared daemon has imported it.
+over_a_socket = pytest.mark.parametrize("connect", ["socket"], indirect=True)
 
-@pytest.fixture(params=["stdio", "socket"])
-def connect(request):
+
+@pytest.fixture(params=PROCESSES)
+def connect(request, connect):
     """Like ``soma.connect`` with restarts, over each transport with processes."""
-    workers = []
-
-    def start(**arguments):
-        options = {"restart": "on-crash", "timeout": 60.0}
-        if request.param == "socket":
-            options["path"] = request.getfixturevalue("shared_socket_daemon").path
-        workers.append(soma.connect(request.param, **{**options, **arguments}))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
+    return partial(connect, request.param, restart="on-crash", timeout=60.0)
 
 
 @pytest.fixture
@@ -149,6 +142,7 @@ def test_large_arrays_in_states_are_put_back_though_their_memory_was_reused(conn
     np.testing.assert_equal(worker.forward("learns", 1.0), np.arange(100_000.0) + 1.0)
 
 
+@over_a_socket
 def test_weights_that_a_joint_step_returned_are_put_back(connect) -> None:
     pytest.importorskip("torch")
     worker = connect(filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
@@ -162,6 +156,7 @@ def test_weights_that_a_joint_step_returned_are_put_back(connect) -> None:
         worker.composite_forward(["net"], [[1.0, 2.0]])
 
 
+@over_a_socket
 def test_applied_gradients_are_lost_unless_the_state_was_fetched_after_them(connect) -> None:
     torch = pytest.importorskip("torch")
     worker = connect(filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})

@@ -12,8 +12,6 @@ import soma_core as soma
 
 from ..support import filters as f
 
-both = pytest.mark.parametrize("transport", ["stdio", "socket"])
-
 
 def hold(x: Any, state: Any) -> Any:
     """Say that the call runs, by a file of its own, and go on once another file exists."""
@@ -65,18 +63,6 @@ def _filters() -> dict[str, Any]:
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path)
-
-
-@pytest.fixture
-def options(request) -> Callable[[str], dict[str, Any]]:
-    """The options that each transport needs here."""
-
-    def of(transport: str) -> dict[str, Any]:
-        if transport == "socket":
-            return {"path": request.getfixturevalue("shared_socket_daemon").path}
-        return {}
-
-    return of
 
 
 @pytest.fixture

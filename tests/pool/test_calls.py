@@ -11,9 +11,8 @@ import pytest
 
 import soma_core as soma
 
+from ..support import both, wait_until
 from ..support import filters as f
-from ..support import wait_until
-from .conftest import both
 
 
 @both

@@ -14,9 +14,8 @@ import pytest
 import soma_core as soma
 from soma_core import conversation
 
+from ..support import both, run_python, wait_until, wait_until_gone
 from ..support import filters as f
-from ..support import run_python, wait_until, wait_until_gone
-from .conftest import both
 
 
 def pids(pool: soma.WorkerPool) -> set[int]:

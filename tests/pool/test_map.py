@@ -9,8 +9,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import run_python, wait_until
-from .conftest import both
+from ..support import both, run_python, wait_until
 
 orders = pytest.mark.parametrize("ordered", [True, False])
 
@@ -154,8 +153,12 @@ ordered = sys.argv[1] == "True"
 with soma.WorkerPool("stdio", 2, filters={"sleep": Sleep()}) as pool:
     pids = sorted(status.pid for status in pool.status())
 
+    def waits():  # a signal that comes just before the main thread waits would not wake it
+        with open(f"/proc/self/task/{os.getpid()}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "S"
+
     def press():
-        while sum(name.startswith("running") for name in os.listdir()) < 2:
+        while sum(name.startswith("running") for name in os.listdir()) < 2 or not waits():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -10,9 +10,8 @@ import pytest
 
 import soma_core as soma
 
+from ..support import both, wait_until
 from ..support import filters as f
-from ..support import wait_until
-from .conftest import both
 
 
 def meet(x, state):

@@ -11,8 +11,8 @@ import pytest
 import soma_core as soma
 from soma_core.threads import available_cores, thread_limits
 
+from ..support import both
 from ..support import filters as f
-from .conftest import both
 
 
 def counted(x: Any, state: Any) -> list[int]:

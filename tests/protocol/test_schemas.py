@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -238,13 +239,17 @@ def test_models_and_schema_refuse_a_bad_value(value):
     assert (_takes(VALUE, value), _schema_takes("values", value)) == (False, False)
 
 
+_validator = cache(lambda part: Draft202012Validator(SCHEMAS[part]()))
+_parser = cache(CommandParser)
+
+
 def _schema_takes(part: str, message: object) -> bool:
-    return Draft202012Validator(SCHEMAS[part]()).is_valid(message)
+    return _validator(part).is_valid(message)
 
 
 def _model_takes_command(message: object) -> bool:
     try:
-        CommandParser().parse(json.dumps(message).encode(), None)
+        _parser().parse(json.dumps(message).encode(), None)
     except ProtocolError:
         return False
     return True

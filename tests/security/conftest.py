@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ..support import run_python, short_directory, socket_daemon
+from ..support.installing import install, python_path
 
 WATCHED = Path(__file__).parent / "watched"
-ROOT = Path(__file__).resolve().parents[2]
 FILTERS = ("Echo", "Linear", "Odd", "Version")
 
 
@@ -21,11 +21,8 @@ FILTERS = ("Echo", "Linear", "Odd", "Version")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that registers the filters of ``watched_filters``, if it is on the path."""
     site = tmp_path_factory.mktemp("site")
-    folder = site / "watched_filters-0.1.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: watched-filters\nVersion: 0.1\n")
-    lines = [f"watched.{name} = watched_filters:{name}" for name in FILTERS]
-    (folder / "entry_points.txt").write_text("\n".join(["[soma.filters]", *lines]) + "\n")
+    targets = {f"watched.{name}": f"watched_filters:{name}" for name in FILTERS}
+    install(site, "watched-filters", {"soma.filters": targets})
     return site
 
 
@@ -38,7 +35,7 @@ class Watched:
 
     def __init__(self, notes: Path, site: Path) -> None:
         self._notes = notes
-        path = os.pathsep.join(map(str, (WATCHED, site, ROOT)))
+        path = python_path(WATCHED, site)
         self.environment = {**os.environ, "SOMA_WATCHED": str(notes), "PYTHONPATH": path}
 
     def _lines(self, kind: str) -> list[str]:

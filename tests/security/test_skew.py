@@ -17,7 +17,8 @@ import soma_core as soma
 from soma_core.protocol import versions
 from soma_core.protocol.versions import Side, skew
 
-from .conftest import ROOT, WATCHED
+from ..support.installing import python_path
+from .conftest import WATCHED
 from .hostile import hostile_worker
 
 HERE = Side.here()
@@ -118,7 +119,7 @@ def test_a_worker_that_compares_nothing_is_refused_by_the_host(what: str) -> Non
 def test_without_pickles_registered_filters_work_across_versions(
     what: str, registered: Path
 ) -> None:
-    path = os.pathsep.join(map(str, (WATCHED, registered, ROOT)))
+    path = python_path(WATCHED, registered)
     options = {**faked_worker(what), "env": {"PYTHONPATH": path, "SOMA_WATCHED": os.devnull}}
     filters = {"echo": ("watched.Echo", {})}
     with soma.connect("stdio", pickle="never", filters=filters, **options) as worker:
@@ -200,7 +201,7 @@ def other(registered: Any) -> dict[str, Any]:
     python = other_python()
     if python is None:
         pytest.skip("no other Python with soma's dependencies; SOMA_OTHER_PYTHON may name one")
-    path = os.pathsep.join(map(str, (WATCHED, registered, ROOT)))
+    path = python_path(WATCHED, registered)
     return {"python": python, "env": {"PYTHONPATH": path, "SOMA_WATCHED": os.devnull}}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import soma_core as soma
 
-from .conftest import ROOT
+from ..support import ROOT
 
 
 class Tells:

@@ -14,11 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from soma_core.errors import StartFailed
 from soma_transport_socket import address
 
 __all__ = [
+    "PROCESSES",
+    "ROOT",
+    "TRANSPORTS",
     "SocketDaemon",
+    "both",
     "descriptors",
     "is_running",
     "run_python",
@@ -27,6 +33,11 @@ __all__ = [
     "wait_until",
     "wait_until_gone",
 ]
+
+ROOT = Path(__file__).resolve().parents[2]
+TRANSPORTS = ["inline", "stdio", "socket"]
+PROCESSES = ["stdio", "socket"]
+both = pytest.mark.parametrize("transport", PROCESSES)
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "") -> Any:

@@ -9,14 +9,13 @@ import pytest
 
 import soma_core as soma
 
+from ..support import TRANSPORTS
 
-@pytest.fixture(scope="session", params=["inline", "stdio", "socket"])
-def warm(request) -> Iterator[soma.Worker]:
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def warm(request, options) -> Iterator[soma.Worker]:
     """One worker of each transport for all tests."""
-    options = {}
-    if request.param == "socket":
-        options["path"] = request.getfixturevalue("shared_socket_daemon").path
-    with soma.connect(request.param, **options) as connected:
+    with soma.connect(request.param, **options(request.param)) as connected:
         yield connected
 
 

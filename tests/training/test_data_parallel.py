@@ -120,36 +120,29 @@ def test_nodes_that_were_fitted_before_are_used_and_not_fitted_again(
 @pytest.mark.parametrize("when", ["die now", "die at the step"])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_that_dies_in_a_step_fails_it_whole_and_is_brought_back_by_the_next(
-    data: Any, when: str, victim: int, shared_socket_daemon: Any
+    connect: Any, data: Any, when: str, victim: int
 ) -> None:
-    options = {"stdio": {}, "socket": {"path": shared_socket_daemon.path}}
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(
-                soma.connect(name, filters={"net": Fragile()}, restart="on-crash", **more)
-            )
-            for name, more in options.items()
-        ]
-        parallel = soma.DataParallel(workers, ["net"])
+    workers = [connect("socket", filters={"net": Fragile()}, restart="on-crash") for _ in range(2)]
+    parallel = soma.DataParallel(workers, ["net"])
+    parallel.step(*data)
+    survivor = workers[1 - victim]
+    before = parameters(survivor, "net")
+    state = workers[victim].get_state("net", full=True)
+    if when == "die now":
+        workers[victim].set_state("net", _with(state, when))
+    else:
+        with pytest.raises(soma.RemoteError):  # the step of the optimizer is spoilt from here
+            workers[victim].forward("net", "no data", state=when)
+    if (when, victim) == ("die at the step", 0):  # the last to apply: the others have
         parallel.step(*data)
-        survivor = workers[1 - victim]
-        before = parameters(survivor, "net")
-        state = workers[victim].get_state("net", full=True)
-        if when == "die now":
-            workers[victim].set_state("net", _with(state, when))
-        else:
-            with pytest.raises(soma.RemoteError):  # the step of the optimizer is spoilt from here
-                workers[victim].forward("net", "no data", state=when)
-        if (when, victim) == ("die at the step", 0):  # the last to apply: the others have
-            parallel.step(*data)
-            assert not same(parameters(survivor, "net"), before)
-        else:
-            with pytest.raises(soma.WorkerDied):
-                parallel.step(*data)
-            assert same(parameters(survivor, "net"), before)
-        parallel.step(*data)
-        assert same(*(parameters(worker, "net") for worker in workers))
         assert not same(parameters(survivor, "net"), before)
+    else:
+        with pytest.raises(soma.WorkerDied):
+            parallel.step(*data)
+        assert same(parameters(survivor, "net"), before)
+    parallel.step(*data)
+    assert same(*(parameters(worker, "net") for worker in workers))
+    assert not same(parameters(survivor, "net"), before)
 
 
 def _with(state: soma.NodeState, fit_state: Any) -> soma.NodeState:

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import soma_core as soma
 
+from ..support import TRANSPORTS
 from ..support import filters as f
-
-TRANSPORTS = ["inline", "stdio", "socket"]
-PROCESSES = ["stdio", "socket"]
-
-
-@pytest.fixture(scope="session")
-def options(request) -> Callable[[str], dict[str, Any]]:
-    """The options that each transport needs here."""
-
-    def of(transport: str) -> dict[str, Any]:
-        if transport == "socket":
-            return {"path": request.getfixturevalue("shared_socket_daemon").path}
-        return {}
-
-    return of
-
-
-@pytest.fixture
-def connect(options) -> Callable[..., soma.Worker]:
-    """Like ``soma.connect``; the workers are closed at the end of the test."""
-    workers = []
-
-    def start(transport: str, **arguments: Any) -> soma.Worker:
-        workers.append(soma.connect(transport, **options(transport), **arguments))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
 
 
 def _filters() -> dict[str, Any]:

@@ -10,11 +10,8 @@ import pytest
 import soma_core as soma
 from soma_core import conversation
 
+from ..support import PROCESSES, both, is_running, wait_until, wait_until_gone
 from ..support import filters as f
-from ..support import is_running, wait_until, wait_until_gone
-from .conftest import PROCESSES
-
-both = pytest.mark.parametrize("transport", PROCESSES)
 
 
 @pytest.fixture

@@ -13,17 +13,15 @@ import pytest
 
 import soma_core as soma
 
-from ..support import filters as f
 from ..support import (
+    both,
     is_running,
     short_directory,
     socket_daemon,
     wait_until,
     wait_until_gone,
 )
-from .conftest import PROCESSES
-
-both = pytest.mark.parametrize("transport", PROCESSES)
+from ..support import filters as f
 
 HARMLESS: dict[str, Any] = {
     "print": lambda x, s: print("noise", flush=True),  # noqa: T201

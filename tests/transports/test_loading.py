@@ -11,9 +11,8 @@ import pytest
 import soma_core as soma
 from soma_core import ErrorCode, ProtocolError, RemoteError
 
+from ..support import TRANSPORTS, run_python
 from ..support import filters as f
-from ..support import run_python
-from .conftest import TRANSPORTS
 
 CONNECT = """
 import sys

@@ -70,17 +70,9 @@ def fresh():
 
 
 @pytest.fixture
-def connect():
+def connect(connect):
     """Like ``soma.connect`` to a daemon; the workers are closed at the end of the test."""
-    workers = []
-
-    def start(daemon, **arguments) -> soma.Worker:
-        workers.append(soma.connect("socket", path=daemon.path, **arguments))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
+    return lambda daemon, **arguments: connect("socket", path=daemon.path, **arguments)
 
 
 def ask(worker: soma.Worker, forward) -> object:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,21 +40,16 @@ def name(request) -> str:
 
 
 @pytest.fixture
-def connect(daemon, name):
-    """Joins the session of the test; the session is ended after it."""
-    workers = []
-
-    def start(**arguments) -> soma.Worker:
-        workers.append(
-            soma.connect("socket", **{"path": daemon.path, "session": name, **arguments})
-        )
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
+def _sessions_end(daemon):
+    yield
     for session in SocketTransport.sessions(daemon.path):
         SocketTransport.stop_session(session.name, daemon.path)
+
+
+@pytest.fixture
+def connect(_sessions_end, connect, daemon, name):
+    """Joins the session of the test; it is ended once the workers are closed."""
+    return partial(connect, "socket", path=daemon.path, session=name)
 
 
 def running(daemon) -> list[str]:

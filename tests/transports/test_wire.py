@@ -23,9 +23,8 @@ from soma_core.protocol.frames import Entry, EntryKind
 from soma_core.serve import serve
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
 
+from ..support import PROCESSES, wait_until_gone
 from ..support import filters as f
-from ..support import wait_until_gone
-from .conftest import PROCESSES
 
 PING = b'{"cmd":"PING"}\n'
 

@@ -16,9 +16,8 @@ import soma_core as soma
 from soma_core import ErrorCode, FilterKind, RemoteError
 from soma_core.acceptance import check_filter
 
+from ..support import PROCESSES, TRANSPORTS, wait_until
 from ..support import filters as f
-from ..support import wait_until
-from .conftest import PROCESSES, TRANSPORTS
 
 ROWS = np.array([1.0, 2.0, 6.0])
 

@@ -68,29 +68,34 @@ def test_data_parallel_training_equals_training_in_one_process(start):
         assert np.allclose(worker.forward("line", x), expected)
 
 
-def test_progress_arrives_while_the_command_runs(start):
+def test_progress_arrives_while_the_command_runs(start, tmp_path):
+    """The filter goes on once the host has seen each report: both nodes are on this machine."""
+
     class Reports:
+        def __init__(self, seen):
+            self.seen = seen
+
         def fit(self, x, y=None):
+            import os
+            import time
+
             from soma_core import progress
 
             for number in range(3):
                 progress.report(number=number, size=np.full(200_000, number, "u1"))
-                self.wait()
+                while not os.path.exists(f"{self.seen}/{number}"):
+                    time.sleep(0.01)
             return "done"
-
-        def wait(self):
-            import time
-
-            time.sleep(0.5)
 
         def forward(self, x, state):
             return x
 
-    worker = start({"reports": Reports()}, resources=FAR)
+    worker = start({"reports": Reports(str(tmp_path))}, resources=FAR)
     during = []
 
     def note(data):
         during.append((data["number"], data["size"].sum(), worker.status().command))
+        (tmp_path / str(data["number"])).touch()
 
     assert worker.fit("reports", 0, progress=note) == "done"
     assert during == [(number, number * 200_000, "FIT") for number in range(3)]
