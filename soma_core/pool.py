@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +32,9 @@ from soma_core.worker import DEFAULT, Timeout, Worker
 
 __all__ = ["WorkerPool"]
 
+# A Ctrl-C that comes just before a wait begins is noted, and does not end the wait: it ends the
+# next one.
+_SLICE = 0.2  # seconds
 _CLOSING = 4.5  # seconds that close() waits for the lanes; the workers are ended before that
 
 
@@ -388,6 +391,7 @@ class WorkerPool:
     def _wait(self, call: Call) -> Any:
         future = self._put(call)
         with self._given_up_early([future]):
+            _wait_for_end(future)
             return future.result()
 
     def _put(self, call: Call) -> Future[Any]:
@@ -418,7 +422,7 @@ class _Ordered:
 
     def next(self) -> Future[Any]:
         """Wait for the first one to end, and take it out."""
-        wait_for([self.futures[0]])
+        _wait_for_end(self.futures[0])
         return self.futures.popleft()
 
 
@@ -435,9 +439,16 @@ class _AsCompleted:
 
     def next(self) -> Future[Any]:
         """Wait for one to end, and take it out."""
-        future = self._done.get()
-        self.futures.discard(future)
-        return future
+        while True:
+            with suppress(queue.Empty):
+                future = self._done.get(timeout=_SLICE)
+                self.futures.discard(future)
+                return future
+
+
+def _wait_for_end(future: Future[Any]) -> None:
+    while not wait_for([future], timeout=_SLICE).done:
+        continue
 
 
 def _budget(transport: str, n: int) -> dict[str, int]:
