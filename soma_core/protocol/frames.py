@@ -196,12 +196,13 @@ def _layout(preamble: bytes) -> tuple[int, int, int, bytes] | None:
     """
     if len(preamble) < PREAMBLE_SIZE:
         return None
-    start, header_size, count, body_size, checksum = _PREAMBLE.unpack(preamble)
-    if start != _START or crc32(preamble[:_CHECKED_SIZE]) != checksum:
+    try:
+        declared = read_preamble(preamble)
+    except FrameError:
         return None
-    table = PREAMBLE_SIZE + header_size
-    position = table + count * ENTRY_SIZE
-    end = PREAMBLE_SIZE + body_size
+    table = PREAMBLE_SIZE + declared.header_size
+    position = table + declared.table_size
+    end = PREAMBLE_SIZE + declared.body_size
     if position > end:
         return None
     return table, position, end, _ENTRY.pack(_INLINE, 0, 0, end - position)

@@ -84,6 +84,10 @@ class CommandParser:
 
     Args:
         models: The command models; each has a literal field ``cmd``.
+
+    Attributes:
+        recognise: What a message is whose like was validated before, and its fields; None if none
+            was. Called with the header and the buffers.
     """
 
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
