@@ -32,7 +32,7 @@ __all__ = ["Conversation"]
 
 Explain = Callable[[SomaError, int], None]
 
-_RESULT = frozenset({"ok", "result", "id"})  # the replies whose headers recur
+_RESULT = frozenset({"ok", "result", "states", "loss", "id"})  # the replies whose headers recur
 _SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _REPEAT = 0.2  # seconds between interrupts
 _GRACE = 2.0  # seconds that an interrupted command may take to end, before the worker is ended

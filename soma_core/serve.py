@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal
-
-from numpy import ndarray
 
 from soma_core import progress
 from soma_core.discovery import installed_filters
@@ -17,14 +14,12 @@ from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.interrupts import Interrupts, NoInterrupts
 from soma_core.parser import StreamLimits
 from soma_core.plugins import installed_plugins, known_codecs, known_commands
-from soma_core.protocol.arrays import name_and_view, plain_array
 from soma_core.protocol.codec import MAX_NESTING, Encoder, FrameEncoder, LineEncoder
 from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.fields import encode_fields
 from soma_core.protocol.frames import FrameError
 from soma_core.protocol.parsing import CommandParser, Envelope, verb_of
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import WITH_ID, text_before_id
 from soma_core.protocol.replies import (
     CompositeFitReply,
     CompositeForwardReply,
@@ -35,6 +30,7 @@ from soma_core.protocol.replies import (
     Reply,
 )
 from soma_core.protocol.text import read_json, write_json
+from soma_core.recurring_replies import composite_fit_reply, forward_reply
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = ["Responder", "serve"]
@@ -156,7 +152,7 @@ class Responder:
         result = self._interrupts.run(self.engine.run_node, fields)
         message_id = fields["id"]
         if dialect is _FRAME:
-            message = _recurring(result, message_id)
+            message = forward_reply(result, message_id)
             if message is not None:
                 return message
         return self._encode(ForwardReply.of(result=result), message_id, dialect)
@@ -177,6 +173,10 @@ class Responder:
         return self.engine.execute(command)
 
     def _encode(self, reply: Reply, message_id: str | int | None, dialect: Dialect) -> Message:
+        if dialect is _FRAME and type(reply) is CompositeFitReply and _has_trained_alone(reply):
+            message = composite_fit_reply(reply.result, reply.loss, message_id)
+            if message is not None:
+                return message
         as_lists = type(reply) in _WITH_TENSORS_AS_LISTS
         encoder = _encoder(dialect, self._pickles, tensors_as_lists=as_lists)
         fields = _encoded(reply, encoder)
@@ -213,6 +213,14 @@ class Responder:
         reply = ErrorReply(**{name: field for name, field in fields.items() if field is not None})
         encoder = LineEncoder()
         return _message(encode_fields(reply, encoder), encoder, dialect)
+
+
+_TRAINED_ALONE = frozenset({"ok", "result", "states", "loss"})
+
+
+def _has_trained_alone(reply: CompositeFitReply) -> bool:
+    """Whether it brings a result and a loss, and nothing that was learned."""
+    return not reply.states and reply.__pydantic_fields_set__ == _TRAINED_ALONE
 
 
 _WITH_TENSORS_AS_LISTS = frozenset({CompositeForwardReply, CompositeFitReply})
@@ -288,20 +296,6 @@ def _envelope(message: Message) -> Envelope:
 
 def _message(fields: dict[str, Any], encoder: Encoder, dialect: Dialect) -> Message:
     return Message(write_json(fields), getattr(encoder, "buffers", ()), dialect)
-
-
-def _recurring(result: Any, message_id: int) -> Message | None:
-    """The reply to FORWARD, from text written before; None if the result is no plain array."""
-    plain = name_and_view(result) if type(result) is ndarray else None
-    if plain is None:
-        return None
-    name, view = plain
-    return Message(WITH_ID % (_result_text(name, result.shape), message_id), [view])
-
-
-@lru_cache(maxsize=256)
-def _result_text(dtype: str, shape: tuple[int, ...]) -> bytes:
-    return text_before_id({"ok": True, "result": plain_array(0, dtype, shape)})
 
 
 class _EventSender:

@@ -10,6 +10,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -18,7 +19,7 @@ from soma_core.forks import close_in_forked_child
 from soma_core.memory import THRESHOLD, SharedMemory
 from soma_core.parser import MessageParser, StreamLimits
 from soma_core.protocol import frames
-from soma_core.protocol.frames import Entry, write_single
+from soma_core.protocol.frames import Entry, write_inline
 from soma_core.transport import Channel, Dialect, Message
 
 __all__ = [
@@ -35,6 +36,7 @@ _LINE = Dialect.LINE
 _INLINE = int(frames.EntryKind.INLINE)
 _CHUNK = 1 << 16
 _JOIN_BELOW = 1 << 16
+_size_of = attrgetter("nbytes")
 
 
 class ByteStream(ABC):
@@ -214,7 +216,7 @@ class StreamChannel(Channel):
             if dialect is _LINE:
                 parts = (header + b"\n",)
             elif view is not None and view.nbytes < THRESHOLD and silent:
-                parts = (write_single(header, view),)
+                parts = (write_inline(header, (view,), (view.nbytes,)),)
             else:
                 parts = self._parts(header, buffers, entries)
             for part in parts:
@@ -245,11 +247,13 @@ class StreamChannel(Channel):
         memory = self._memory
         if memory is not None:
             entries += memory.announce()
+        views = [memoryview(buffer) for buffer in buffers]
+        sizes = tuple(map(_size_of, views))
+        if not entries and sum(sizes) < THRESHOLD:
+            return (write_inline(header, views, sizes),)
         inline: list[memoryview] = []
         inline_size = 0
-        for buffer in buffers:
-            view = memoryview(buffer)
-            size = view.nbytes
+        for view, size in zip(views, sizes, strict=True):
             entry = memory.lend(view) if memory is not None and size >= THRESHOLD else None
             if entry is None:
                 entry = Entry(_INLINE, 0, 0, size)

@@ -18,7 +18,6 @@ from soma_core.edges import Station, check_edges
 from soma_core.errors import RemoteError, SomaError
 from soma_core.filters import FilterMeta, StreamMode
 from soma_core.incarnations import Incarnations
-from soma_core.known_texts import write_composite_fit, write_forward
 from soma_core.ledger import FilterSource, Ledger
 from soma_core.missing_modules import missing_module
 from soma_core.plugins import installed_plugins, known_codecs
@@ -28,6 +27,7 @@ from soma_core.protocol.parsing import verb_of
 from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.text import write_json
 from soma_core.recording import Recorder
+from soma_core.recurring_commands import write_composite_fit, write_forward
 from soma_core.remote_filter import RemoteFilter
 from soma_core.results import (
     BatchedFitResult,

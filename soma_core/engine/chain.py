@@ -35,13 +35,18 @@ class Chain:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
-        self.differentiable = any(node.differentiable for node in nodes)
-        apart = [place for place, node in enumerate(nodes) if node.fitted_apart]
-        self._last_fitted_apart = max(apart, default=-1)
+        self.differentiable = False
+        self._last_fitted_apart = -1
+        declared = False
+        for place, node in enumerate(nodes):
+            self.differentiable |= node.differentiable
+            declared |= node.meta.input_schema is not None
+            if node.fitted_apart:
+                self._last_fitted_apart = place
         self._lengths: dict[str, int] = {}
         self._parameters: dict[str, list[torch.nn.Parameter]] = {}
         self._like: torch.nn.Parameter | None = None
-        if any(node.meta.input_schema is not None for node in nodes):
+        if declared:
             self._check_edges()
 
     def parameters(self, node: Node) -> list[torch.nn.Parameter]:
@@ -84,9 +89,15 @@ class Chain:
 
     def _to_tensors(self, x: Any) -> Any:
         if self._like is None:
-            listed = (parameter for node in self.nodes for parameter in self.parameters(node))
-            self._like = next(filter(tensors.is_floating, listed), None)
+            self._like = self._first_floating()
         return tensors.to_input(x, self._like)
+
+    def _first_floating(self) -> torch.nn.Parameter | None:
+        for node in self.nodes:
+            for parameter in self.parameters(node):
+                if tensors.is_floating(parameter):
+                    return parameter
+        return None
 
     def run(
         self,

@@ -124,14 +124,14 @@ def _field_part(part: Any) -> Any:
 
 
 def name_and_view(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
-    """The wire's name and the bytes of an array that travels as it lies in memory; None if it
-    does not."""
+    """The wire's name and the bytes of an array whose elements travel as they lie in memory; None
+    if they do not. Where they lie apart, the bytes are a copy."""
     dtype = array.dtype
     name = _NAMES.get(dtype.char)
     if name is None or not dtype.isnative:
         return None
     view = array.data
-    return (name, view) if view.c_contiguous else None
+    return name, view if view.c_contiguous else np.ascontiguousarray(array).data
 
 
 def plain_array(index: int, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -251,7 +251,8 @@ def tensor_name_and_view(tensor: torch.Tensor) -> tuple[str, memoryview] | None:
 def _shared_with_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:
     """The tensor's memory; None where numpy has no such elements, or they are elsewhere."""
     try:
-        array: np.ndarray[Any, Any] = tensor.detach().numpy()
+        plain = tensor.detach() if tensor.requires_grad else tensor
+        array: np.ndarray[Any, Any] = plain.numpy()
     except (TypeError, RuntimeError):
         return None
     return array

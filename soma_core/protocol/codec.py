@@ -25,7 +25,15 @@ from soma_core.protocol.complaints import describe
 from soma_core.protocol.pickles import Pickles
 from soma_core.values import EncodedBytes, TensorData
 
-__all__ = ["MAX_NESTING", "Decoder", "FrameEncoder", "LineEncoder", "from_value", "to_value"]
+__all__ = [
+    "MAX_NESTING",
+    "Decoder",
+    "FrameEncoder",
+    "LineEncoder",
+    "from_value",
+    "is_plain_torch_tensor",
+    "to_value",
+]
 
 MAX_NESTING = 200
 """How deep lists and dicts of a message may nest; what the JSON parser accepts too."""
@@ -81,7 +89,7 @@ class Encoder:
             return getattr(self, method)(obj, depth)
         if isinstance(obj, np.generic):
             return self._scalar(obj)
-        if _is_plain_torch_tensor(obj):
+        if is_plain_torch_tensor(obj):
             return self._torch(obj)
         codec = self._pickles.codecs.of(obj)
         if codec is not None and self._pickles.codecs.shares(codec):
@@ -205,7 +213,8 @@ _METHODS = {
 }
 
 
-def _is_plain_torch_tensor(obj: Any) -> bool:
+def is_plain_torch_tensor(obj: Any) -> bool:
+    """Whether it is a torch tensor whose elements lie in memory one by one; never imports torch."""
     torch = sys.modules.get("torch")
     if torch is None or type(obj) is not torch.Tensor:
         return False

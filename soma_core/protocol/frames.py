@@ -45,7 +45,7 @@ __all__ = [
     "read_table",
     "read_whole",
     "write_frame",
-    "write_single",
+    "write_inline",
 ]
 
 MAGIC = b"\x93SOMA"
@@ -117,17 +117,17 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
     return b"".join((preamble, header, *table, *inline))
 
 
-def write_single(header: bytes, buffer: memoryview) -> bytes:
-    """A whole frame with one inline buffer: what most calls send."""
-    preamble, table = _around(len(header), buffer.nbytes)
-    return b"".join((preamble, header, table, buffer))
+def write_inline(header: bytes, buffers: Sequence[memoryview], sizes: tuple[int, ...]) -> bytes:
+    """A whole frame whose buffers are all inline, and of these sizes: what most calls send."""
+    preamble, table = _around(len(header), sizes)
+    return b"".join((preamble, header, table, *buffers))
 
 
 @lru_cache(maxsize=256)
-def _around(header_size: int, size: int) -> tuple[bytes, bytes]:
-    """The preamble and the table of a frame with one inline buffer."""
-    preamble = _preamble(header_size, 1, header_size + ENTRY_SIZE + size)
-    return preamble, _ENTRY.pack(_INLINE, 0, 0, size)
+def _around(header_size: int, sizes: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """The preamble and the table of a frame with inline buffers alone."""
+    table = b"".join(_ENTRY.pack(_INLINE, 0, 0, size) for size in sizes)
+    return _preamble(header_size, len(sizes), header_size + len(table) + sum(sizes)), table
 
 
 @lru_cache(maxsize=256)

@@ -4,11 +4,13 @@ A program calls in a loop, and header after header is the same text but for its 
 differs is in the buffers. Our own messages have the id at the end. JSON is read from left to
 right, so what stands before a last ``,"id":`` means the same whichever number follows: the fields
 of a header that was seen before need neither parsing nor validation, only arrays over the new
-buffers. A header that is not written in this way is read like any other.
+buffers. The same holds for a loss that stands right before the id, which no step of training
+repeats. A header that is not written in this way is read like any other.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -18,7 +20,14 @@ import numpy as np
 from soma_core.protocol import arrays
 from soma_core.protocol.text import write_json
 
-__all__ = ["WITH_ID", "Fields", "RecurringHeaders", "text_before_id"]
+__all__ = [
+    "WITH_ID",
+    "WITH_LOSS_AND_ID",
+    "Fields",
+    "RecurringHeaders",
+    "text_before_id",
+    "text_before_loss",
+]
 
 Fields = dict[str, Any]
 T = TypeVar("T")
@@ -26,8 +35,12 @@ T = TypeVar("T")
 WITH_ID = b"%b%d}"
 """``WITH_ID % (before, message_id)`` is the header of which :func:`text_before_id` gave the
 beginning."""
+WITH_LOSS_AND_ID = b'%b%b,"id":%d}'
+"""Likewise for :func:`text_before_loss`, with the text of the loss in the middle."""
 
 _ID = b',"id":'
+_LOSS = b',"loss":'
+_FLOAT = re.compile(rb"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:e[+-]?[0-9]+)?")
 _MOST_KNOWN = 256
 _LONGEST = 1024  # bytes; a longer header holds data, and data does not recur
 _CONSTANT = frozenset({str, int, float, bool, type(None)})
@@ -39,6 +52,21 @@ _PLAIN_KEYS = frozenset({"buffer", "dtype", "shape"})
 def text_before_id(fields: Fields) -> bytes:
     """The text of a header with these fields, none of which is the id, up to the id."""
     return write_json(fields)[:-1] + _ID
+
+
+def text_before_loss(fields: Fields) -> bytes:
+    """The text of a header with these fields, none of which is the loss or the id, up to the
+    loss."""
+    return write_json(fields)[:-1] + _LOSS
+
+
+_Key = bytes | tuple[bytes]
+"""What stands before the id; before the loss, in a tuple, where a loss stands before the id."""
+
+
+def _key(before_id: bytes) -> _Key:
+    before_loss, _, loss = before_id.rpartition(_LOSS)
+    return (before_loss,) if before_loss and _FLOAT.fullmatch(loss) else before_id
 
 
 class _Array(NamedTuple):
@@ -56,7 +84,7 @@ class _Known(NamedTuple, Generic[T]):
 
     what: T
     constants: Fields
-    lists: tuple[str, ...]
+    containers: tuple[str, ...]
     arrays: tuple[_Array, ...]
 
 
@@ -68,8 +96,8 @@ class RecurringHeaders(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Known[T] | None] = {}
-        self._never: set[bytes] = set()
+        self._known: dict[_Key, _Known[T] | None] = {}
+        self._never: set[_Key] = set()
 
     def recognise(self, header: bytes, buffers: Sequence[Any]) -> tuple[T, Fields] | None:
         """What a header is, and its fields with arrays over the buffers; None if it is not known.
@@ -78,10 +106,16 @@ class RecurringHeaders(Generic[T]):
         """
         before, _, after = header.rpartition(_ID)
         known = self._known.get(before)
+        loss = None
         if known is None:
-            return None
-        what, constants, lists, in_buffers = known
+            before, _, loss = before.rpartition(_LOSS)
+            known = self._known.get((before,))
+            if known is None or _FLOAT.fullmatch(loss) is None:
+                return None
+        what, constants, containers, in_buffers = known
         fields = constants.copy()
+        if loss is not None:
+            fields["loss"] = float(loss)
         try:
             fields["id"] = message_id = int(after[:-1])
             for name, buffer, dtype, shape, is_torch in in_buffers:
@@ -93,7 +127,7 @@ class RecurringHeaders(Generic[T]):
             return None
         if after != b"%d}" % message_id:  # "+7", " 7" and "07" are numbers to int, not to JSON
             return None
-        for name in lists:
+        for name in containers:
             fields[name] = fields[name].copy()
         return what, fields
 
@@ -102,13 +136,14 @@ class RecurringHeaders(Generic[T]):
         before, _, after = header.rpartition(_ID)
         if not before or len(header) > _LONGEST or not after[:-1].isdigit():
             return False
-        if before in self._known:
-            return before not in self._never
+        key = _key(before)
+        if key in self._known:
+            return key not in self._never
         if len(self._known) >= _MOST_KNOWN:
             oldest = next(iter(self._known))
             del self._known[oldest]
             self._never.discard(oldest)
-        self._known[before] = None
+        self._known[key] = None
         return False
 
     def learn(self, header: bytes, wire: Fields, fields: Fields, what: T) -> None:
@@ -122,24 +157,34 @@ class RecurringHeaders(Generic[T]):
             fields: Its fields as they were read, those with a default included.
             what: What it is.
         """
-        before = header.rpartition(_ID)[0]
-        self._never.add(before)
+        key = _key(header.rpartition(_ID)[0])
+        self._never.add(key)
+        apart = {"id", "loss"} if type(key) is tuple else {"id"}
         constants: Fields = {}
-        lists, in_buffers = [], []
+        containers, in_buffers = [], []
         for name, value in fields.items():
             came = wire.get(name)
             array = _array(name, came)
+            if name in apart:
+                continue
             if array is not None and (value is came or _is_array(value)):
                 in_buffers.append(array)
             elif _is_constant(value, came, absent=name not in wire):
                 constants[name] = value
-            elif type(value) is list and set(map(type, value)) <= _TEXT and value == came:
+            elif _is_container(value) and value == came:
                 constants[name] = value
-                lists.append(name)
-            elif name != "id":
+                containers.append(name)
+            else:
                 return
-        self._never.remove(before)
-        self._known[before] = _Known(what, constants, tuple(lists), tuple(in_buffers))
+        self._never.remove(key)
+        self._known[key] = _Known(what, constants, tuple(containers), tuple(in_buffers))
+
+
+def _is_container(value: Any) -> bool:
+    """Whether it is a list of texts, or an empty dict: a message has a copy of its own."""
+    if type(value) is dict:
+        return not value
+    return type(value) is list and set(map(type, value)) <= _TEXT
 
 
 def _is_constant(value: Any, came: Any, *, absent: bool) -> bool:

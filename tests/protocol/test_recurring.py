@@ -1,6 +1,7 @@
 """Headers that recur: known by their text, and read as if they had come for the first time."""
 
 import json
+import math
 from typing import Any
 
 import cloudpickle
@@ -15,7 +16,14 @@ from soma_core.protocol import recurring
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import WITH_ID, RecurringHeaders, text_before_id
+from soma_core.protocol.recurring import (
+    WITH_ID,
+    WITH_LOSS_AND_ID,
+    RecurringHeaders,
+    text_before_id,
+    text_before_loss,
+)
+from soma_core.protocol.text import read_json, write_json
 
 PICKLES = Pickles()
 
@@ -208,3 +216,68 @@ def test_a_long_header_is_not_kept():
     header = WITH_ID % (text_before_id({"text": "x" * 2000}), 1)
     assert not headers.recurs(header)
     assert not headers.recurs(header)
+
+
+TRAINED = text_before_loss({"ok": True, "result": None, "states": {}})
+
+
+def knows(loss: str) -> RecurringHeaders[None]:
+    """What has learned the reply of a training step with such a loss."""
+    headers: RecurringHeaders[None] = RecurringHeaders()
+    header = WITH_LOSS_AND_ID % (TRAINED, loss.encode(), 1)
+    headers.recurs(header)
+    if headers.recurs(header):
+        fields = read_json(header)
+        headers.learn(header, fields, fields, None)
+    return headers
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(finite, finite, st.integers(-(10**20), 10**20))
+def test_a_loss_that_differs_is_read_as_if_its_header_were_new(first, loss, message_id):
+    header = WITH_LOSS_AND_ID % (TRAINED, write_json(loss), message_id)
+    recognised = knows(write_json(first).decode()).recognise(header, [])
+    if recognised is not None:
+        fields = recognised[1]
+        assert fields == read_json(header)
+        assert math.copysign(1.0, fields["loss"]) == math.copysign(1.0, loss)
+        assert type(fields["loss"]) is float
+
+
+def test_a_loss_that_differs_is_no_new_header():
+    headers = knows("0.5")
+    for loss in ("0.25", "-0.0", "1.5e-7", "1.5e+300", "12345.678"):
+        recognised = headers.recognise(WITH_LOSS_AND_ID % (TRAINED, loss.encode(), 7), [])
+        assert recognised is not None
+        assert recognised[1]["loss"] == float(loss)
+        assert recognised[1]["id"] == 7
+
+
+NO_FRACTIONS = (
+    *("", "5", "1e5", "+0.5", ".5", "5.", "00.5", "0.5.5", " 0.5", "0_0.5", "0x1.8p1"),
+    *("NaN", "Infinity", "null", '"0.5"', "\u0660.\u0665"),
+    *("0.5}", "0.5,", '0.5,"loss":', '0.5,"id":7'),
+)
+
+
+@pytest.mark.parametrize("spelling", NO_FRACTIONS)
+def test_a_loss_after_a_known_header_is_a_fraction_in_json_or_left_to_the_parser(spelling):
+    header = WITH_LOSS_AND_ID % (TRAINED, spelling.encode(), 7)
+    assert knows("0.5").recognise(header, []) is None
+
+
+@pytest.mark.parametrize("header", [b'{"ok":true,"loss":0.5', b',"loss":0.5,"id":7}', b"0.5"])
+def test_what_only_ends_like_a_known_header_is_not_known(header):
+    assert knows("0.5").recognise(header, []) is None
+
+
+def test_no_two_replies_share_an_empty_dict():
+    headers = knows("0.5")
+    header = WITH_LOSS_AND_ID % (TRAINED, b"0.5", 7)
+    one, other = headers.recognise(header, []), headers.recognise(header, [])
+    assert one is not None
+    assert other is not None
+    one[1]["states"]["node"] = b"state"
+    assert other[1]["states"] == {}

@@ -1,4 +1,4 @@
-"""Known texts: what a loop sends is the same text but for its id, and written once."""
+"""Recurring commands: what a loop sends is the same text but for its id, and written once."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soma_core.calls import Call
-from soma_core.known_texts import write_composite_fit, write_forward
 from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.recurring import WITH_ID
 from soma_core.protocol.text import write_json
+from soma_core.recurring_commands import write_composite_fit, write_forward
 
 
 class SubArray(np.ndarray):
@@ -93,7 +93,9 @@ def test_a_composite_fit_is_the_same(
     check(call)
 
 
-@pytest.mark.parametrize("x", [np.zeros((2, 3), "f4"), np.zeros(()), read_only()], ids=repr)
+@pytest.mark.parametrize(
+    "x", [np.zeros((2, 3), "f4"), np.zeros(()), read_only(), np.zeros(10)[::2]], ids=repr
+)
 def test_the_texts_of_plain_arrays_are_known(x: np.ndarray) -> None:
     forward, fit = Call("FORWARD", None), Call("COMPOSITE_FIT", None)
     write_forward(forward, "a", x)
@@ -104,7 +106,7 @@ def test_the_texts_of_plain_arrays_are_known(x: np.ndarray) -> None:
 
 def test_ids_that_can_be_gone_through_once_are_left_to_whoever_builds_the_command() -> None:
     call, node_ids = Call("COMPOSITE_FIT", None), iter(["a"])
-    write_composite_fit(call, node_ids, np.zeros(10)[::2], np.zeros(5), False)  # type: ignore[arg-type]
+    write_composite_fit(call, node_ids, np.zeros(5, ">f8"), np.zeros(5), False)  # type: ignore[arg-type]
     assert call.text is None
     assert list(node_ids) == ["a"]
 
