@@ -42,6 +42,7 @@ _DATA_NESTING = MAX_NESTING - 20  # leaves room for the message and the tags aro
 _TAGS = frozenset({"Tensor", "Text", "Json", "Bytes", "Object"})
 _TAG_KEYS = frozenset({"type", "data"})
 _MOST_EMPTY_LISTS = 100_000
+_PACKED_FROM = 256  # floats in a list from which on reading their text costs more than a buffer
 _PICKLE_KEY = "__pickle_b64__"
 _EMPTY_STATES: tuple[dict[str, Any], ...] = (
     {"type": "Empty"},
@@ -314,7 +315,9 @@ class FrameEncoder(Encoder):
         return obj
 
     def _floats(self, obj: list[float]) -> Any:
-        return obj
+        if len(obj) < _PACKED_FROM:
+            return obj
+        return {"$soma": "floats", "buffer": self._put_aside(np.array(obj, "<f8").data)}
 
     def _scalar(self, obj: np.generic) -> Any:
         if obj.dtype.hasobject:
@@ -499,6 +502,13 @@ class Decoder:
             raise ValueError("value is one of nan, inf and -inf")
         return float(wire["value"])
 
+    def _special_floats(self, wire: dict[str, Any]) -> list[float]:
+        index = wire["buffer"]
+        if type(index) is not int:
+            raise ValueError("buffer is the index of a buffer")
+        floats: list[float] = np.frombuffer(self._buffer(index), "<f8").tolist()
+        return floats
+
     def _special_int(self, wire: dict[str, Any]) -> int:
         return int(wire["value"], 16)
 
@@ -543,6 +553,7 @@ _TAGGED: dict[str, Callable[[Decoder, Any], Any]] = {
 
 _SPECIAL: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
     "float": Decoder._special_float,
+    "floats": Decoder._special_floats,
     "int": Decoder._special_int,
     "dict": Decoder._special_dict,
     "tuple": Decoder._special_tuple,

@@ -288,6 +288,7 @@ def _user_data_definitions() -> dict[str, JsonSchema]:
             "description": "What JSON has no form for, and no Value either.",
             "oneOf": [
                 _special("float", "A float that is not finite.", value=_NOT_FINITE),
+                _special("floats", "A long list of floats; in frames alone.", buffer=_INDEX),
                 _special("int", "An integer of very many digits.", value=_HEXADECIMAL),
                 _special("dict", "A dict that looks like a tag.", items=_PAIRS),
                 _special("tuple", "A tuple; in frames alone.", items={"type": "array"}),
@@ -309,6 +310,7 @@ def _special(tag: str, description: str, **content: JsonSchema) -> JsonSchema:
 
 
 _NOT_FINITE: JsonSchema = {"enum": ["nan", "inf", "-inf"]}
+_INDEX: JsonSchema = {"type": "integer", "minimum": 0}
 _HEXADECIMAL: JsonSchema = {"type": "string", "pattern": "^-?0x[0-9a-f]+$"}
 _PAIRS: JsonSchema = {
     "type": "array",

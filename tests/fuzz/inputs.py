@@ -186,6 +186,7 @@ class Inputs:
             {"$soma": "int", "value": chance.choice(["0xff", "-0x1", "x", 1, "0x" + "f" * 5000])},
             {"$soma": "dict", "items": chance.choice([[["a", inside]], [[1, 2]], [["a"]], 1])},
             {"$soma": "tuple", "items": chance.choice([[inside], "ab", None, {"a": 1}])},
+            {"$soma": "floats", "buffer": chance.choice([0, 1, -1, True, None, inside])},
             {"$soma": "scalar", "array": chance.choice([{"type": "Tensor", "data": tensor}, 1])},
             {"$soma": inside},
         ]

@@ -107,6 +107,39 @@ def test_a_line_spells_a_float_that_json_lacks_as_a_tag(line: Any) -> None:
     assert {item["$soma"] for item in json.loads(text)} == {"float"}
 
 
+UNUSUAL = [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7e308]
+
+
+@pytest.mark.parametrize("length", [255, 256, 257, 7_000])
+def test_long_lists_of_floats_arrive_wherever_they_stand(
+    wire: Any, identical: Any, length: int
+) -> None:
+    floats = [*UNUSUAL, *map(float, range(length - len(UNUSUAL)))]
+    for obj in (floats, [floats, floats], {"a": floats, "b": [1, floats]}, [*floats, 1]):
+        assert identical(wire(obj), obj)
+
+
+def test_long_lists_of_floats_are_packed_in_frames_and_readable_in_lines(
+    frame: Any, line: Any
+) -> None:
+    floats = [float(number) for number in range(256)]
+    assert [list(map(len, frame.write(obj)[1])) for obj in (floats, floats[1:])] == [[2048], []]
+    assert json.loads(line.write(floats)[0]) == floats
+
+
+def test_a_packed_list_keeps_the_payload_of_each_nan(frame: Any) -> None:
+    (payload,) = struct.unpack("<d", b"\x07\0\0\0\0\0\xf8\x7f")
+    arrived = frame([payload] * 256)
+    assert struct.pack("<256d", *arrived) == struct.pack("<256d", *[payload] * 256)
+
+
+@pytest.mark.parametrize("size", [2047, 1])
+def test_a_packed_list_of_other_than_whole_floats_is_refused(frame: Any, size: int) -> None:
+    with pytest.raises(ProtocolError, match=r"\$soma") as caught:
+        frame.read(b'{"$soma":"floats","buffer":0}', [bytearray(size)])
+    assert caught.value.code is ErrorCode.INVALID_COMMAND
+
+
 @pytest.mark.parametrize(
     "number",
     [
