@@ -9,7 +9,7 @@ from typing import Any
 from numpy import ndarray
 
 from soma_core.calls import Call
-from soma_core.protocol.arrays import name_and_view, plain_array
+from soma_core.protocol.arrays import name_and_bytes, plain_array
 from soma_core.protocol.recurring import text_before_id
 
 __all__ = ["write_composite_fit", "write_forward"]
@@ -20,7 +20,7 @@ _Kind = tuple[str, tuple[int, ...]]  # the wire's name of the elements, and the 
 def write_forward(call: Call, node_id: str, x: Any) -> None:
     """Give a FORWARD its text, if its input is an array that travels as it lies in memory."""
     if type(x) is ndarray and type(node_id) is str:
-        plain = name_and_view(x)
+        plain = name_and_bytes(x)
         if plain is not None:
             name, view = plain
             call.text = _forward_text(node_id, name, x.shape, call.wants_events)
@@ -37,7 +37,8 @@ def write_composite_fit(
     """
     if type(x) is not ndarray or type(y) is not ndarray or type(return_states) is not bool:
         return
-    data, target = name_and_view(x), name_and_view(y)
+    target = name_and_bytes(y)
+    data = None if target is None else name_and_bytes(x)
     if data is None or target is None:
         return
     chain = tuple(node_ids)

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy import ndarray
 
-from soma_core.protocol.arrays import name_and_view, plain_array, tensor_name_and_view
+from soma_core.protocol.arrays import name_and_bytes, plain_array, tensor_name_and_bytes
 from soma_core.protocol.codec import is_plain_torch_tensor
 from soma_core.protocol.recurring import (
     WITH_ID,
@@ -23,7 +23,7 @@ __all__ = ["composite_fit_reply", "forward_reply"]
 
 def forward_reply(result: Any, message_id: int) -> Message | None:
     """The reply to a FORWARD; None if its result is no array that travels as it lies in memory."""
-    plain = name_and_view(result) if type(result) is ndarray else None
+    plain = name_and_bytes(result) if type(result) is ndarray else None
     if plain is None:
         return None
     name, view = plain
@@ -40,7 +40,7 @@ def composite_fit_reply(result: Any, loss: Any, message_id: Any) -> Message | No
     travels as it lies in memory, there is no loss, or the command has no number."""
     if type(loss) is not float or type(message_id) is not int:
         return None
-    plain = tensor_name_and_view(result) if is_plain_torch_tensor(result) else None
+    plain = tensor_name_and_bytes(result) if is_plain_torch_tensor(result) else None
     if plain is None:
         return None
     name, view = plain

@@ -22,11 +22,11 @@ __all__ = [
     "array_to_bytes",
     "dtype_from_wire",
     "dtype_to_wire",
-    "name_and_view",
+    "name_and_bytes",
     "plain_array",
     "tensor_from_bytes",
     "tensor_from_values",
-    "tensor_name_and_view",
+    "tensor_name_and_bytes",
     "tensor_to_bytes",
     "torch_dtype_name",
 ]
@@ -34,7 +34,7 @@ __all__ = [
 _VIEWABLE = "?bBhHiIlLqQefd" if sys.byteorder == "little" else ""
 _NAMES = {char: np.dtype(char).name for char in _VIEWABLE}
 BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}
-"""The element types that :func:`name_and_view` names."""
+"""The element types that :func:`name_and_bytes` names."""
 
 IN_TORCH_TOO = frozenset(
     {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
@@ -123,7 +123,7 @@ def _field_part(part: Any) -> Any:
     return _tuples(part) if nested else tuple(part)
 
 
-def name_and_view(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
+def name_and_bytes(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
     """The wire's name and the bytes of an array whose elements travel as they lie in memory; None
     if they do not. Where they lie apart, the bytes are a copy."""
     dtype = array.dtype
@@ -135,7 +135,7 @@ def name_and_view(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
 
 
 def plain_array(index: int, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """The wire form of an array of which :func:`name_and_view` gave the name and the bytes.
+    """The wire form of an array of which :func:`name_and_bytes` gave the name and the bytes.
 
     Args:
         index: Which buffer has its bytes.
@@ -242,10 +242,10 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def tensor_name_and_view(tensor: torch.Tensor) -> tuple[str, memoryview] | None:
-    """As :func:`name_and_view`, of a tensor whose memory and element type numpy has too."""
+def tensor_name_and_bytes(tensor: torch.Tensor) -> tuple[str, memoryview] | None:
+    """As :func:`name_and_bytes`, of a tensor whose memory and element type numpy has too."""
     array = _shared_with_numpy(tensor)
-    return name_and_view(array) if array is not None and array.size else None
+    return name_and_bytes(array) if array is not None and array.size else None
 
 
 def _shared_with_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:

@@ -306,7 +306,12 @@ class FrameEncoder(Encoder):
         return len(self.buffers) - 1
 
     def _tuple(self, obj: tuple[Any, ...], depth: int) -> Any:
-        return {"$soma": "tuple", "items": self._list(list(obj), self._deeper(depth))}
+        return {"$soma": "tuple", "items": super()._list(list(obj), self._deeper(depth))}
+
+    def _list(self, obj: list[Any], depth: int) -> Any:
+        if len(obj) >= _PACKED_FROM and set(map(type, obj)) == {float}:
+            return {"$soma": "floats", "buffer": self._put_aside(np.array(obj, "<f8").data)}
+        return super()._list(obj, depth)
 
     def _bytes(self, obj: bytes, depth: int = 0) -> Any:
         return self.binary(obj)
@@ -315,9 +320,7 @@ class FrameEncoder(Encoder):
         return obj
 
     def _floats(self, obj: list[float]) -> Any:
-        if len(obj) < _PACKED_FROM:
-            return obj
-        return {"$soma": "floats", "buffer": self._put_aside(np.array(obj, "<f8").data)}
+        return obj
 
     def _scalar(self, obj: np.generic) -> Any:
         if obj.dtype.hasobject:
@@ -325,7 +328,7 @@ class FrameEncoder(Encoder):
         return {"$soma": "scalar", "array": self._array(np.asarray(obj))}
 
     def _array(self, obj: np.ndarray[Any, Any]) -> Any:
-        plain = arrays.name_and_view(obj)
+        plain = arrays.name_and_bytes(obj)
         if plain is None:
             return super()._array(obj)
         name, view = plain
@@ -337,7 +340,7 @@ class FrameEncoder(Encoder):
         return {"buffer": self._put_aside(arrays.array_to_bytes(obj))}
 
     def _torch(self, obj: Any) -> Any:
-        name, data = arrays.tensor_name_and_view(obj) or (
+        name, data = arrays.tensor_name_and_bytes(obj) or (
             arrays.torch_dtype_name(obj),
             arrays.tensor_to_bytes(obj),
         )

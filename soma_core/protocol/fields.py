@@ -69,6 +69,11 @@ def _encode_binary(encoder: Encoder, content: Any) -> Any:
     return encoder.binary(content)
 
 
+def _encode_numbers(encoder: Encoder, numbers: list[float]) -> list[Any]:
+    """An array, however long it is: who reads it need not know how lists are packed."""
+    return [encoder.encode(number) for number in numbers]
+
+
 def _encode_each(encode: Callable[[Encoder, Any], Any]) -> Carried:
     def encode_mapping(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
         return {key: encode(encoder, item) for key, item in content.items()}
@@ -134,7 +139,7 @@ Number = Annotated[
 Numbers = Annotated[
     Any,
     _reader(Decoder.decode),
-    Carried(Encoder.encode),
+    Carried(_encode_numbers),
     WithJsonSchema({"type": "array", "items": _NUMBER_SCHEMA}),
 ]
 

@@ -43,6 +43,7 @@ _LOSS = b',"loss":'
 _FLOAT = re.compile(rb"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:e[+-]?[0-9]+)?")
 _MOST_KNOWN = 256
 _LONGEST = 1024  # bytes; a longer header holds data, and data does not recur
+_LONGEST_KNOWN = _LONGEST + 64  # its like may have a longer id and a longer loss
 _CONSTANT = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
 _TENSOR_KEYS = frozenset({"type", "data"})
@@ -60,13 +61,25 @@ def text_before_loss(fields: Fields) -> bytes:
     return write_json(fields)[:-1] + _LOSS
 
 
-_Key = bytes | tuple[bytes]
-"""What stands before the id; before the loss, in a tuple, where a loss stands before the id."""
+class _BeforeLoss(NamedTuple):
+    """What stands before the loss, in a header whose loss stands right before the id."""
+
+    text: bytes
+
+
+_Key = bytes | _BeforeLoss
+"""What is the same in all headers of a kind: what stands before the id, or before the loss."""
+
+
+def _part_at_loss(before_id: bytes) -> tuple[_BeforeLoss, bytes] | None:
+    """What stands before the loss, and the loss; None if no fraction stands before the id."""
+    before, _, loss = before_id.rpartition(_LOSS)
+    return (_BeforeLoss(before), loss) if before and _FLOAT.fullmatch(loss) else None
 
 
 def _key(before_id: bytes) -> _Key:
-    before_loss, _, loss = before_id.rpartition(_LOSS)
-    return (before_loss,) if before_loss and _FLOAT.fullmatch(loss) else before_id
+    parts = _part_at_loss(before_id)
+    return before_id if parts is None else parts[0]
 
 
 class _Array(NamedTuple):
@@ -104,13 +117,18 @@ class RecurringHeaders(Generic[T]):
 
         The fields are the caller's: no other message has an object of them.
         """
+        if len(header) > _LONGEST_KNOWN:
+            return None
         before, _, after = header.rpartition(_ID)
         known = self._known.get(before)
         loss = None
         if known is None:
-            before, _, loss = before.rpartition(_LOSS)
-            known = self._known.get((before,))
-            if known is None or _FLOAT.fullmatch(loss) is None:
+            parts = _part_at_loss(before)
+            if parts is None:
+                return None
+            key, loss = parts
+            known = self._known.get(key)
+            if known is None:
                 return None
         what, constants, containers, in_buffers = known
         fields = constants.copy()
@@ -159,7 +177,7 @@ class RecurringHeaders(Generic[T]):
         """
         key = _key(header.rpartition(_ID)[0])
         self._never.add(key)
-        apart = {"id", "loss"} if type(key) is tuple else {"id"}
+        apart = {"id", "loss"} if isinstance(key, _BeforeLoss) else {"id"}
         constants: Fields = {}
         containers, in_buffers = [], []
         for name, value in fields.items():
@@ -172,7 +190,7 @@ class RecurringHeaders(Generic[T]):
             elif _is_constant(value, came, absent=name not in wire):
                 constants[name] = value
             elif _is_container(value) and value == came:
-                constants[name] = value
+                constants[name] = value.copy()  # this message has the value itself
                 containers.append(name)
             else:
                 return

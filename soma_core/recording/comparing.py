@@ -127,6 +127,9 @@ def _places(content: Any, path: str) -> Iterator[tuple[int, _Place]]:
             for index in (data.get("buffer"), *(several if isinstance(several, list) else ())):
                 if isinstance(index, int):
                     yield index, _Place(path, str(content["type"]), data)
+        packed = content.get("buffer") if content.get("$soma") == "floats" else None
+        if isinstance(packed, int):
+            yield packed, _Place(path, "floats", {"dtype": "float64"})
         for key, item in content.items():
             yield from _places(item, f"{path}.{key}" if path else key)
 

@@ -115,8 +115,16 @@ def test_long_lists_of_floats_arrive_wherever_they_stand(
     wire: Any, identical: Any, length: int
 ) -> None:
     floats = [*UNUSUAL, *map(float, range(length - len(UNUSUAL)))]
-    for obj in (floats, [floats, floats], {"a": floats, "b": [1, floats]}, [*floats, 1]):
+    lookalike = {"type": "Text", "data": floats}
+    for obj in (floats, [floats, floats], {"a": floats, "b": [1, floats]}, [*floats, 1], lookalike):
         assert identical(wire(obj), obj)
+
+
+@pytest.mark.parametrize("length", [255, 256, 7_000])
+def test_long_tuples_of_floats_arrive_in_frames(frame: Any, identical: Any, length: int) -> None:
+    floats = tuple(map(float, range(length)))
+    for obj in (floats, (floats, [floats], list(floats)), {"a": floats}):
+        assert identical(frame(obj), obj)
 
 
 def test_long_lists_of_floats_are_packed_in_frames_and_readable_in_lines(

@@ -273,6 +273,21 @@ def test_what_only_ends_like_a_known_header_is_not_known(header):
     assert knows("0.5").recognise(header, []) is None
 
 
+@pytest.mark.parametrize("data", [{}, ["x"]], ids=repr)
+def test_what_a_filter_does_to_its_input_does_not_show_in_the_next_one(data):
+    parser = CommandParser()
+    fields = {"cmd": "FORWARD", "node_id": "a", "data": data}
+    for message_id in range(1, 7):
+        came = read(parser, *message(fields, message_id), PICKLES).data
+        assert came == data
+        came.update(touched=1) if isinstance(came, dict) else came.append("touched")
+
+
+def test_a_header_that_is_much_longer_than_a_known_one_is_left_to_the_parser():
+    digits = "1" * 5000 + ".0"
+    assert knows("0.5").recognise(WITH_LOSS_AND_ID % (TRAINED, digits.encode(), 7), []) is None
+
+
 def test_no_two_replies_share_an_empty_dict():
     headers = knows("0.5")
     header = WITH_LOSS_AND_ID % (TRAINED, b"0.5", 7)

@@ -321,6 +321,13 @@ def test_arrays_that_differ_say_in_how_many_values_and_by_how_much(old, new, how
     assert told == (f"result (Tensor): {how}", True)
 
 
+def test_long_lists_that_differ_say_in_how_many_values_and_by_how_much():
+    header = b'{"result":[1,{"$soma":"floats","buffer":0}]}'
+    sides = (np.array(side).tobytes() for side in ([1.0, 2.0, 3.0], [1.0, 2.0, 3.5]))
+    told = difference(*(reply(header, side) for side in sides))
+    assert told == ("result[1] (floats): 1 of 3 values differ, by at most 0.5", True)
+
+
 def test_arrays_of_no_numbers_differ_in_their_bytes():
     header = TENSOR % b"V1"
     assert difference(reply(header, b"abc"), reply(header, b"abd")).text.endswith("other bytes")

@@ -146,3 +146,11 @@ def test_one_optimizer_over_the_chain_whose_moments_live_on_between_commands(
         home.step(x[:35], y[:35])
         home.step(x[35:], y[35:])
     assert_equal_to_the_last_bit(worker, home)
+
+
+def test_each_of_many_epochs_has_its_loss(worker: Any, data: Any) -> None:
+    x, y = data[0][:4], data[1][:4]
+    worker.load({"net": ("torch.MLP", {"sizes": [5, 1], "seed": 0})})
+    told = worker.batched_fit(["net"], x, y, batch_size=4, epochs=300)
+    assert [type(loss) for loss in told.losses] == [float] * 300
+    assert told.losses[-1] < told.losses[0]

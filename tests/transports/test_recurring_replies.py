@@ -13,6 +13,8 @@ from soma_filters_torch.filters import MLP
 
 import soma_core as soma
 from soma_core.protocol.codec import FrameEncoder
+from soma_core.protocol.fields import encode_fields
+from soma_core.protocol.replies import CompositeFitReply, ForwardReply, Reply
 from soma_core.protocol.text import write_json
 from soma_core.recurring_replies import composite_fit_reply, forward_reply
 from soma_core.transport import Message
@@ -41,9 +43,9 @@ LOSSES = st.floats() | st.sampled_from([None, 1, True])
 IDS = st.integers(-5, 10**20) | st.sampled_from(["7", None, True])
 
 
-def as_written_anew(fields: dict[str, Any], message_id: Any) -> tuple[bytes, list[bytes]]:
+def as_written_anew(reply: Reply, message_id: Any) -> tuple[bytes, list[bytes]]:
     encoder = FrameEncoder()
-    wire = {**fields, "result": encoder.encode(fields["result"]), "id": message_id}
+    wire = {**encode_fields(reply, encoder), "id": message_id}
     return write_json(wire), [bytes(memoryview(buffer)) for buffer in encoder.buffers]
 
 
@@ -55,15 +57,15 @@ def content(message: Message) -> tuple[bytes, list[bytes]]:
 def test_the_reply_to_a_training_step_is_the_same(result: Any, loss: Any, message_id: Any) -> None:
     reply = composite_fit_reply(result, loss, message_id)
     if reply is not None:
-        fields = {"ok": True, "result": result, "states": {}, "loss": loss}
-        assert content(reply) == as_written_anew(fields, message_id)
+        anew = CompositeFitReply.of(result=result, loss=loss, states={})
+        assert content(reply) == as_written_anew(anew, message_id)
 
 
 @given(st.sampled_from([np.zeros((3, 4)).T, np.zeros(10)[::2], np.zeros(()), np.arange(3)]))
 def test_the_reply_to_a_forward_is_the_same(result: np.ndarray) -> None:
     reply = forward_reply(result, 7)
     assert reply is not None
-    assert content(reply) == as_written_anew({"ok": True, "result": result}, 7)
+    assert content(reply) == as_written_anew(ForwardReply.of(result=result), 7)
 
 
 def test_the_text_around_a_plain_tensor_is_known() -> None:

@@ -16,6 +16,7 @@ import pytest
 import soma_core as soma
 from soma_core.errors import ProtocolError
 from soma_core.memory import THRESHOLD, SharedMemory
+from soma_core.protocol import frames
 from soma_core.protocol.frames import Entry, EntryKind
 from soma_core.streams import SocketStream, StreamChannel
 from soma_core.transport import Message
@@ -48,6 +49,17 @@ def passed(sender, receiver, data):
     sender.send(Message(b"{}", [data.data]))
     (buffer,) = receiver.receive(5).buffers
     return np.frombuffer(buffer, data.dtype)
+
+
+def test_frames_of_many_buffers_leave_nothing_behind(ends):
+    sender, receiver, _ = ends
+    kept = frames._around.cache_info().currsize
+    for count in (9, 100, 1_000):
+        sender.send(Message(b"{}", [bytes([number % 256]) for number in range(count)]))
+        assert [buffer[0] for buffer in receiver.receive(5).buffers] == [
+            number % 256 for number in range(count)
+        ]
+    assert frames._around.cache_info().currsize == kept
 
 
 @pytest.mark.parametrize("direction", [1, -1])
