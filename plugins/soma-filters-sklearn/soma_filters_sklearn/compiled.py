@@ -119,7 +119,9 @@ def _flat(nested: Any) -> list[Any]:
 
 
 def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """Where a class is found; scikit-learn before 1.9 compiled some losses under a short name."""
+    home = "sklearn._loss._loss" if kind.__module__ == "_loss" else kind.__module__
+    return f"{home}.{kind.__qualname__}"
 
 
 def _class_in(path: str, allowed: frozenset[str]) -> Any:
@@ -226,9 +228,10 @@ def _make_neighbors(parts: dict[str, Any]) -> Any:
 
 def _take_made(value: Any) -> dict[str, Any] | None:
     """The arguments of a class; None if it does not say that these are all that it needs."""
-    maker, arguments = value.__reduce__()[:2]
+    maker, arguments, *state = value.__reduce__()
     if maker is not type(value):  # what Cython writes by itself ends in the attributes
-        if arguments[-1] != ():
+        attributes = state[0] if state else arguments[-1]
+        if attributes != ():
             return None
         arguments = ()
     return {"class": _path(type(value)), "arguments": arguments}
