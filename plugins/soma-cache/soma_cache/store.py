@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import warnings
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -114,6 +115,7 @@ class Store:
                 eviction_policy="least-recently-used",
                 size_limit=self._settings.size,
             )
+            weakref.finalize(self, self._opened.close)
         return self._opened
 
     def _remove(self, key: bytes) -> None:
