@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,9 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
             ``pickle_refused``.
     """
     if format == "torch":
-        return pickles.dump_weights(_state_dict(node, format))
+        weights = _state_dict(node, format)
+        _imported(node, "torch", format)
+        return pickles.dump_weights(weights)
     if format == "safetensors":
         return _save_safetensors(node, _state_dict(node, format))
     if format == "value":
@@ -130,24 +133,24 @@ def _restore(current: Any, before: dict[str, Any]) -> None:
 
 
 def _load_torch(node: Node, data: bytes) -> Any:
+    _imported(node, "torch", "torch")
     try:
         return _TYPED_ONLY.load_weights(data)
     except ValueError as error:
         raise _invalid(node, str(error)) from None
 
 
-def _safetensors(node: Node) -> Any:
+def _imported(node: Node, module: str, format: StateFormat) -> Any:
     try:
-        import safetensors.torch
+        return importlib.import_module(module)
     except ImportError as error:
         raise _invalid(
-            node, f"the format safetensors needs soma-core[torch] in the worker ({error})"
+            node, f"the format {format} needs soma-core[torch] in the worker ({error})"
         ) from None
-    return safetensors.torch
 
 
 def _save_safetensors(node: Node, weights: Any) -> bytes:
-    module = _safetensors(node)
+    module = _imported(node, "safetensors.torch", "safetensors")
     try:
         data: bytes = module.save({k: value.contiguous().clone() for k, value in weights.items()})
     except Exception as error:
@@ -156,7 +159,7 @@ def _save_safetensors(node: Node, weights: Any) -> bytes:
 
 
 def _load_safetensors(node: Node, data: bytes) -> Any:
-    module = _safetensors(node)
+    module = _imported(node, "safetensors.torch", "safetensors")
     try:
         return module.load(bytes(data))
     except Exception as error:

@@ -220,6 +220,31 @@ def test_a_format_that_the_object_has_not_is_refused_naming_those_it_has(
     assert caught.value.code == "invalid_state"
 
 
+class Weights(Counter):
+    """Keeps its weights like a module, and is none."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weights = state["weights"]
+
+
+@pytest.mark.parametrize(
+    ("format", "missing"), [("torch", "torch"), ("safetensors", "safetensors.torch")]
+)
+def test_a_format_whose_library_is_missing_is_refused_naming_what_to_install(
+    host: Any, refused: Any, monkeypatch: pytest.MonkeyPatch, format: str, missing: str
+) -> None:
+    host.load(a=Weights())
+    monkeypatch.setitem(sys.modules, missing, None)
+    asked = (("GET_STATE", {}), ("SET_STATE", {"state_b64": binary(b"any")}))
+    for command, fields in asked:
+        with pytest.raises(refused, match=r"needs soma-core\[torch\]") as caught:
+            host.ask(command, node_id="a", format=format, **fields)
+        assert caught.value.code == "invalid_state"
+
+
 @pytest.mark.parametrize("format", ["torch", "safetensors", "cloudpickle", None])
 @pytest.mark.parametrize(
     "data", [b"", b"junk", b"PK\x03\x04", b"\x80\x05.", b"\x10" + bytes(7) + b"{"]
