@@ -63,16 +63,18 @@ def plot(outcome: Outcome, path: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure, axes = pyplot.subplots(figsize=(9, 5))
+    colours = iter(matplotlib.colormaps["tab20"].colors)
     for name, series in outcome.series.items():
         sizes = sorted(series)
         ratios = [series[size].median / max(outcome.floors[size], outcome.ping) for size in sizes]
         ours = name.startswith("soma")
-        axes.plot(sizes, ratios, marker="o", label=name, linewidth=2.5 if ours else 1.2)
+        width = 2.5 if ours else 1.2
+        axes.plot(sizes, ratios, marker="o", label=name, linewidth=width, color=next(colours))
     axes.axhline(1.0, color="grey", linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="bytes each way", ylabel="times the floor")
     axes.set_title("Round trip over what the machine allows (lower is better)")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     return True
