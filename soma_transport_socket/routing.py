@@ -37,7 +37,7 @@ _LONGEST_LINE = 1 << 20
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class Request(_Model):
@@ -112,7 +112,7 @@ class Answer(_Model):
     code: int | None = None
     signal: int | None = None
     stderr: str = ""
-    sessions: list[SessionEntry] = Field(default_factory=list)
+    sessions: list[SessionEntry] = []
 
     def to_bytes(self) -> bytes:
         """As it is sent."""

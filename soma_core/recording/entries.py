@@ -110,7 +110,7 @@ class _EntryLine(BaseModel):
     command: int | None = None
     time: float = 0.0
     dialect: Dialect = Dialect.FRAME
-    buffers: list[str | LeftOut] = Field(default_factory=list)
+    buffers: list[str | LeftOut] = []
     message: Any = None
     message_b64: str | None = None
 
