@@ -64,13 +64,12 @@ def plot(outcome: Outcome, path: Path) -> bool:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 5))
-    colours = iter(matplotlib.colormaps["tab20"].colors)
+    axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
     for name, series in outcome.series.items():
         sizes = sorted(series)
         ratios = [series[size].median / max(outcome.floors[size], outcome.ping) for size in sizes]
         ours = name.startswith("soma")
-        width = 2.5 if ours else 1.2
-        axes.plot(sizes, ratios, marker="o", label=name, linewidth=width, color=next(colours))
+        axes.plot(sizes, ratios, marker="o", label=name, linewidth=2.5 if ours else 1.2)
     axes.axhline(1.0, color="grey", linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="bytes each way", ylabel="times the floor")
     axes.set_title("Round trip over what the machine allows (lower is better)")

@@ -32,7 +32,7 @@ __all__ = ["Conversation"]
 
 Explain = Callable[[SomaError, int], None]
 
-_RECURRING = frozenset({"ok", "result", "states", "loss", "id"})  # the fields of replies in a loop
+_RECURRING_FIELDS = frozenset({"ok", "result", "states", "loss", "id"})
 _SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _REPEAT = 0.2  # seconds between interrupts
 _GRACE = 2.0  # seconds that an interrupted command may take to end, before the worker is ended
@@ -233,7 +233,7 @@ class Conversation:
     def _read(self, message: Message) -> dict[str, Any]:
         """The fields of a message that is not recognised; if it recurs, the next one is."""
         fields = _fields(message)
-        if fields.keys() <= _RECURRING and self._recurring.recurs(message.header):
+        if fields.keys() <= _RECURRING_FIELDS and self._recurring.recurs(message.header):
             self._recurring.learn(message.header, fields, fields, None)
         return fields
 

@@ -18,7 +18,7 @@ _Kind = tuple[str, tuple[int, ...]]  # the wire's name of the elements, and the 
 
 
 def write_forward(call: Call, node_id: str, x: Any) -> None:
-    """Give a FORWARD its text, if its input is an array that travels as it lies in memory."""
+    """Give a FORWARD its text, if the elements of its input travel as they lie in memory."""
     if type(x) is ndarray and type(node_id) is str:
         plain = name_and_bytes(x)
         if plain is not None:

@@ -22,7 +22,7 @@ __all__ = ["composite_fit_reply", "forward_reply"]
 
 
 def forward_reply(result: Any, message_id: int) -> Message | None:
-    """The reply to a FORWARD; None if its result is no array that travels as it lies in memory."""
+    """The reply to a FORWARD; None if the elements of its result do not travel as they lie."""
     plain = name_and_bytes(result) if type(result) is ndarray else None
     if plain is None:
         return None
@@ -36,8 +36,8 @@ def _result_text(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def composite_fit_reply(result: Any, loss: Any, message_id: Any) -> Message | None:
-    """The reply to a COMPOSITE_FIT without states; None if its result is no torch tensor that
-    travels as it lies in memory, there is no loss, or the command has no number."""
+    """The reply to a COMPOSITE_FIT without states; None if its result is no torch tensor of
+    elements that numpy has too, there is no loss, or the command has no number."""
     if type(loss) is not float or type(message_id) is not int:
         return None
     plain = tensor_name_and_bytes(result) if is_plain_torch_tensor(result) else None

@@ -36,7 +36,7 @@ _LINE = Dialect.LINE
 _INLINE = int(frames.EntryKind.INLINE)
 _CHUNK = 1 << 16
 _JOIN_BELOW = 1 << 16
-_FEW = 8  # buffers; frames with more are not worth remembering what stands around them
+_FEW_BUFFERS = 8  # what stands around so many in a frame is remembered, and no more than that
 _size_of = attrgetter("nbytes")
 
 
@@ -250,7 +250,7 @@ class StreamChannel(Channel):
             entries += memory.announce()
         views = [memoryview(buffer) for buffer in buffers]
         sizes = tuple(map(_size_of, views))
-        if not entries and len(sizes) <= _FEW and sum(sizes) < THRESHOLD:
+        if not entries and len(sizes) <= _FEW_BUFFERS and sum(sizes) < THRESHOLD:
             return (write_inline(header, views, sizes),)
         inline: list[memoryview] = []
         inline_size = 0

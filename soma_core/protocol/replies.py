@@ -111,7 +111,7 @@ class HelloReply(Reply):
     """Differs between any two engines."""
     commands: list[str]
     features: list[str]
-    # Not default_factory=list, whose signature pydantic would parse: 4 ms of each start.
+    # Not default_factory=list, whose signature pydantic would parse at each start.
     codecs: list[str] = []
     """The codecs of plugins that the worker has: types that travel as typed values."""
     limits: Limits

@@ -97,11 +97,6 @@ class Store:
             warnings.simplefilter("always")
             return len(self._cache().check(fix=True))
 
-    def close(self) -> None:
-        """Let go of the index."""
-        if self._opened is not None:
-            self._opened.close()
-
     def _cache(self) -> diskcache.Cache:
         """The index, opened when first needed: a worker that keeps nothing has none."""
         if self._opened is None:

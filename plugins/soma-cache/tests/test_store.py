@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diskcache
 import numpy as np
 import pytest
 from soma_cache import plugin_for
@@ -37,7 +38,6 @@ def filled(directory: Path) -> Path:
     """A cache of one entry; the entry's file."""
     full = store(directory)
     assert full.put(KEY, RESULT) is None
-    full.close()
     (file,) = directory.rglob("*.val")
     return file
 
@@ -54,6 +54,19 @@ def test_what_was_put_is_found_by_another_process_and_is_writable(directory) -> 
     assert store(directory).get(bytes(32)) is MISSING
     assert pickle.PROTO not in file.read_bytes()[:2]
     assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_store_that_is_dropped_lets_go_of_its_index(directory, monkeypatch) -> None:
+    closed = []
+    close = diskcache.Cache.close
+    monkeypatch.setattr(
+        diskcache.Cache, "close", lambda cache: closed.append(cache.directory) or close(cache)
+    )
+    full = store(directory)
+    assert full.put(KEY, RESULT) is None
+    closed.clear()  # diskcache closes and opens again while it sets itself up
+    del full
+    assert closed == [str(directory)]
 
 
 def test_an_entry_that_was_changed_anywhere_is_a_miss_and_is_removed(directory, caplog) -> None:
