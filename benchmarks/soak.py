@@ -20,7 +20,7 @@ import numpy as np
 
 import soma_core as soma
 from soma_core.benchmarking.contestants import daemon
-from soma_core.memory import THRESHOLD
+from soma_core.channel.shared_memory import THRESHOLD
 
 TRANSPORTS = ("stdio", "socket")
 SAMPLES = 200

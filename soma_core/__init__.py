@@ -14,8 +14,19 @@ if sys.platform == "win32":
     )
 
 if TYPE_CHECKING:
-    from soma_core.connecting import connect
-    from soma_core.data_parallel import DataParallel, average_states
+    from soma_core.client.connect import connect
+    from soma_core.client.data_parallel import DataParallel, average_states
+    from soma_core.client.pool.pool import WorkerPool
+    from soma_core.client.recording import Recording
+    from soma_core.client.remote_filter import RemoteFilter
+    from soma_core.client.results import (
+        BatchedFitResult,
+        CompositeFitResult,
+        NodeState,
+        Pong,
+        WorkerStatus,
+    )
+    from soma_core.client.worker import Worker
     from soma_core.errors import (
         ChannelClosed,
         DeadlineExceeded,
@@ -34,7 +45,7 @@ if TYPE_CHECKING:
         TransportError,
         WorkerDied,
     )
-    from soma_core.filters import (
+    from soma_core.models.filters import (
         Distribution,
         Filter,
         FilterKind,
@@ -44,20 +55,9 @@ if TYPE_CHECKING:
         Tag,
         WorkerId,
     )
-    from soma_core.hookspecs import hookimpl
-    from soma_core.pool import WorkerPool
-    from soma_core.recording import Recording
-    from soma_core.remote_filter import RemoteFilter
-    from soma_core.results import (
-        BatchedFitResult,
-        CompositeFitResult,
-        NodeState,
-        Pong,
-        WorkerStatus,
-    )
-    from soma_core.schema import DataType, Dimension, Dynamic, Fixed, Schema
-    from soma_core.values import Bytes, Empty, Json, Object, Tensor, Text, Value
-    from soma_core.worker import Worker
+    from soma_core.models.schema import DataType, Dimension, Dynamic, Fixed, Schema
+    from soma_core.models.values import Bytes, Empty, Json, Object, Tensor, Text, Value
+    from soma_core.plugins.hookspecs import hookimpl
 
 __all__ = [
     "BatchedFitResult",
@@ -130,7 +130,7 @@ _MODULES = {
         "TransportError",
         "WorkerDied",
     ),
-    "soma_core.filters": (
+    "soma_core.models.filters": (
         "Distribution",
         "Filter",
         "FilterKind",
@@ -140,15 +140,15 @@ _MODULES = {
         "Tag",
         "WorkerId",
     ),
-    "soma_core.hookspecs": ("hookimpl",),
-    "soma_core.schema": (
+    "soma_core.plugins.hookspecs": ("hookimpl",),
+    "soma_core.models.schema": (
         "DataType",
         "Dimension",
         "Dynamic",
         "Fixed",
         "Schema",
     ),
-    "soma_core.values": (
+    "soma_core.models.values": (
         "Bytes",
         "Empty",
         "Json",
@@ -157,19 +157,19 @@ _MODULES = {
         "Text",
         "Value",
     ),
-    "soma_core.results": (
+    "soma_core.client.results": (
         "BatchedFitResult",
         "CompositeFitResult",
         "NodeState",
         "Pong",
         "WorkerStatus",
     ),
-    "soma_core.connecting": ("connect",),
-    "soma_core.remote_filter": ("RemoteFilter",),
-    "soma_core.worker": ("Worker",),
-    "soma_core.data_parallel": ("DataParallel", "average_states"),
-    "soma_core.pool": ("WorkerPool",),
-    "soma_core.recording": ("Recording",),
+    "soma_core.client.connect": ("connect",),
+    "soma_core.client.remote_filter": ("RemoteFilter",),
+    "soma_core.client.worker": ("Worker",),
+    "soma_core.client.data_parallel": ("DataParallel", "average_states"),
+    "soma_core.client.pool.pool": ("WorkerPool",),
+    "soma_core.client.recording": ("Recording",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

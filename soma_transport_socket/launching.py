@@ -14,8 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from soma_core.errors import StartFailed
-from soma_core.process import WorkerProcess
-from soma_core.threads import thread_limits
+from soma_core.transport import WorkerProcess, thread_limits
 from soma_transport_socket.orders import Order
 
 __all__ = ["TemplateProcess", "adopt_orphans", "forget_orphans", "start_afresh"]

@@ -19,11 +19,9 @@ from collections.abc import Callable
 from types import FrameType
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
-from soma_core.forks import close_in_forked_child
-from soma_core.interrupts import Interrupts
-from soma_core.serve import Responder
+from soma_core.serve import Interrupts, Responder
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel
-from soma_core.transport import Message
+from soma_core.transport import Message, close_in_forked_child
 from soma_transport_socket import control
 from soma_transport_socket.board import Board
 from soma_transport_socket.peers import PicklePolicy

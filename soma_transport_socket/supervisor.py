@@ -25,8 +25,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from soma_core.errors import SomaError, StartFailed
-from soma_core.process import WorkerProcess
-from soma_core.transport import ExitStatus
+from soma_core.transport import ExitStatus, WorkerProcess
 from soma_transport_socket import address, control
 from soma_transport_socket.board import Board
 from soma_transport_socket.handing import receive

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-# Those of soma_core.threads, by the kind of library; set before anything else is imported.
+# Those of soma_core.channel.threads, by the kind of library; set before anything else is imported.
 _OPENMP = ("OMP_NUM_THREADS",)
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", *_OPENMP)
 _OTHERS = ("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -55,7 +55,7 @@ class _Threads:
 
     def limit(self, threads: int) -> None:
         """Give a forked worker as many threads as its client wants."""
-        from soma_core.threads import thread_limits
+        from soma_core.transport import thread_limits
 
         os.environ.update(thread_limits(threads))
         self._set(blas=threads, openmp=threads)
@@ -207,7 +207,7 @@ class Template:
     def _become_a_worker(self, lifeline: int, stderr: int, orders: int) -> "NoReturn":
         import traceback
 
-        from soma_core.process import hold_lifeline
+        from soma_core.serve import hold_lifeline
 
         try:
             os.setsid()
@@ -242,7 +242,7 @@ def main() -> None:
     threads = _Threads()
     import signal
 
-    from soma_core.process import hold_lifeline, inherited_side
+    from soma_core.serve import hold_lifeline, inherited_side
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker listens to it once it serves
     lifeline = hold_lifeline()

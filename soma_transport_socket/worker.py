@@ -27,7 +27,7 @@ def work(order: "Order", descriptors: "Sequence[int]") -> None:
         descriptors: What came with it, owned by this process: the connection, and the side
             socket if there is one; of a session the control socket and the board.
     """
-    from soma_core.process import exit_now
+    from soma_core.serve import exit_now
 
     if sys.stderr is not None:
         faulthandler.enable()  # the stack of a crash in native code goes there
@@ -82,7 +82,7 @@ def _serve_session(order: "Order", control: int, board: int) -> None:
 def main() -> None:
     """Start afresh; the arguments are the order and the descriptors that were inherited."""
     shield()
-    from soma_core.process import hold_lifeline
+    from soma_core.serve import hold_lifeline
 
     hold_lifeline()
     from soma_transport_socket.orders import Order

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from soma_core.process import WorkerProcess
+from soma_core.transport import WorkerProcess
 from soma_transport_socket import control
 from soma_transport_socket.board import Board
 from soma_transport_socket.peers import PicklePolicy

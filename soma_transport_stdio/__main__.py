@@ -56,7 +56,7 @@ def main() -> None:
         faulthandler.enable()  # the stack of a crash in native code goes there
     arguments = _arguments()
     os.environ.update(arguments.env)  # libraries read it once
-    from soma_core.process import exit_now, hold_lifeline, inherited_side
+    from soma_core.serve import exit_now, hold_lifeline, inherited_side
 
     hold_lifeline()
     side = inherited_side()

@@ -11,10 +11,16 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from soma_core.process import WorkerProcess
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
-from soma_core.threads import thread_limits
-from soma_core.transport import Channel, ExitStatus, ProcessOptions, Transport, TransportOptions
+from soma_core.transport import (
+    Channel,
+    ExitStatus,
+    ProcessOptions,
+    Transport,
+    TransportOptions,
+    WorkerProcess,
+    thread_limits,
+)
 
 __all__ = ["StdioOptions", "StdioTransport"]
 

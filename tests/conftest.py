@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 
 import soma_core as soma
-from soma_core import conversation
+from soma_core.client import connection as conversation
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
 

@@ -109,9 +109,9 @@ HEAVY = [
     [
         "import soma_core",
         "import soma_core; soma_core.connect",
-        "import soma_core.serve, soma_core.inline, soma_core.streams, soma_core.worker",
-        "import soma_core.discovery as d; d.installed_filters().list()",
-        "import soma_core.discovery as d; d.installed_transports().list()",
+        "import soma_core.serve, soma_core.engine.inline, soma_core.client.worker",
+        "import soma_core.plugins.catalog as d; d.installed_filters().list()",
+        "import soma_core.plugins.catalog as d; d.installed_transports().list()",
         "import soma_transport_stdio, soma_transport_socket",
     ],
 )
@@ -131,7 +131,7 @@ def test_importing_the_package_costs_less_than_its_dependencies() -> None:
 
 def test_the_core_imports_no_transport_package() -> None:
     code = (
-        "import sys, soma_core, soma_core.serve, soma_core.inline; "
+        "import sys, soma_core, soma_core.serve, soma_core.engine.inline; "
         "print([name for name in sys.modules if name.startswith('soma_transport')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

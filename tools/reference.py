@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from soma_core.protocol.schemas import SCHEMAS
+from soma_core.protocol.json_schema import SCHEMAS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "protocol.md"
 _INTRODUCTION = """\

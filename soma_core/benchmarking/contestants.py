@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from soma_core.benchmarking.work import STATE, Work, compute
-from soma_core.connecting import connect
-from soma_core.discovery import installed_transports
+from soma_core.channel.contract import Transport
+from soma_core.client.connect import connect
 from soma_core.errors import SomaError
-from soma_core.transport import Transport
+from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["BASELINE", "Call", "Contestant", "Unavailable", "builtin", "daemon"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from soma_core.filters import Filter
+from soma_core.models.filters import Filter
 
 __all__ = ["STATE", "Work", "check", "compute"]
 

@@ -6,8 +6,8 @@ from math import isfinite
 
 from rich.text import Text
 
-from soma_core.standing import Standing, spell_loss
-from soma_core.watching import Report
+from soma_core.client.progress.report import Standing, spell_loss
+from soma_core.client.progress.watch import Report
 
 __all__ = ["Curve", "text_plot"]
 

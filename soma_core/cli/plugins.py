@@ -13,15 +13,15 @@ from rich.text import Text
 
 from soma_core.cli.console import listing, note, print_json, table
 from soma_core.cli.options import options_of
-from soma_core.discovery import (
+from soma_core.errors import PluginError
+from soma_core.plugins.catalog import (
     PLUGINS,
     Catalog,
     PluginInfo,
     installed_filters,
     installed_transports,
 )
-from soma_core.errors import PluginError
-from soma_core.plugins import PluginSet
+from soma_core.plugins.manager import PluginSet
 
 __all__ = ["PluginReport", "filters", "inspect_plugins", "plugins", "transports"]
 

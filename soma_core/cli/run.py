@@ -16,12 +16,12 @@ from soma_core.cli.curve import Curve
 from soma_core.cli.files import read_array, write_array
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
-from soma_core.connecting import connect
-from soma_core.edges import EdgeMismatch, Station, check_edges
+from soma_core.client.connect import connect
+from soma_core.client.progress.display import FitProgress
+from soma_core.client.progress.watch import Report, count_rows, each_of
+from soma_core.client.worker import Worker
 from soma_core.errors import SomaError
-from soma_core.fit_progress import FitProgress
-from soma_core.watching import Report, count_rows, each_of
-from soma_core.worker import Worker
+from soma_core.models.chains import EdgeMismatch, Station, check_edges
 
 __all__ = ["run", "run_pipeline"]
 

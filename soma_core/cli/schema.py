@@ -54,14 +54,14 @@ def schema(
 
 def _document(part: Part) -> dict[str, Any]:
     """The schema of one part, with the commands that installed plugins add."""
-    from soma_core.plugins import known_commands
-    from soma_core.protocol.schemas import SCHEMAS, command_schema
+    from soma_core.plugins.manager import known_commands
+    from soma_core.protocol.json_schema import SCHEMAS, command_schema
 
     return command_schema(known_commands()) if part is Part.COMMANDS else SCHEMAS[part]()
 
 
 def _write_vectors(directory: Path) -> list[Path]:
-    from soma_core.recording.vectors import write_vectors
+    from soma_core.replay.vectors import write_vectors
 
     try:
         return write_vectors(directory)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from soma_core.cli.console import CommandFailed
-from soma_core.discovery import installed_transports
+from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["serve"]
 

@@ -9,9 +9,9 @@ import typer
 from rich.filesize import decimal
 from rich.text import Text
 
+from soma_core.channel.contract import SessionInfo
 from soma_core.cli.console import CommandFailed, listing, note, print_json, table
-from soma_core.discovery import installed_transports
-from soma_core.transport import SessionInfo
+from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["app"]
 

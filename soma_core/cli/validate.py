@@ -14,15 +14,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from soma_core.cli.console import CommandFailed, note
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.plugins import known_codecs, known_commands
-from soma_core.protocol.codec import Decoder
-from soma_core.protocol.complaints import describe
+from soma_core.models.complaints import describe
+from soma_core.models.values import TensorData
+from soma_core.plugins.manager import known_codecs, known_commands
 from soma_core.protocol.fields import carried_fields
 from soma_core.protocol.parsing import CommandParser
-from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
-from soma_core.protocol.text import read_json
-from soma_core.values import TensorData
+from soma_core.wire.codec import Decoder
+from soma_core.wire.json_text import read_json
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["check_command", "check_reply", "validate"]
 

@@ -6,15 +6,15 @@ from typing import Any, Protocol
 
 from soma_core.engine.nodes import FilterFailed, Node
 from soma_core.errors import ErrorCode, PluginNotFound, ProtocolError
-from soma_core.filters import Filter
+from soma_core.models.filters import Filter
 from soma_core.protocol.commands import FilterSpec
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["FilterRegistry", "load_node"]
 
 
 class FilterRegistry(Protocol):
-    """Where registered filters come from; ``soma_core.discovery`` has the real one."""
+    """Where registered filters come from; ``soma_core.plugins.catalog`` has the real one."""
 
     def names(self) -> list[str]:
         """The registered names, from metadata alone."""

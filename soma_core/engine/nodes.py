@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.filters import Filter, FilterKind, FilterMeta
-from soma_core.protocol.complaints import describe
-from soma_core.schema import Schema, SchemaMismatch
+from soma_core.models.complaints import describe
+from soma_core.models.filters import Filter, FilterKind, FilterMeta
+from soma_core.models.schema import Schema, SchemaMismatch
 
 __all__ = ["FilterFailed", "Misfit", "Node", "NodeTable"]
 

@@ -1,6 +1,6 @@
 """Fields of a message that carry the user's data, and how each kind crosses the wire.
 
-Validation reads them with the :class:`~soma_core.protocol.codec.Decoder` given as pydantic's
+Validation reads them with the :class:`~soma_core.wire.codec.Decoder` given as pydantic's
 context, so that a validated command holds Python objects. Without a context they stay in wire
 form, which is what validating a message without running it needs.
 """
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, PlainValidator, ValidationInfo, WithJsonSchema
 
 from soma_core.errors import ProtocolError
-from soma_core.protocol.codec import Decoder, Encoder
+from soma_core.wire.codec import Decoder, Encoder
 
 __all__ = [
     "Binaries",

@@ -10,13 +10,13 @@ from typing import Annotated, Any, NamedTuple, Union
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder
+from soma_core.models.complaints import describe
 from soma_core.protocol.commands import COMMANDS, Command, Forward
-from soma_core.protocol.complaints import describe
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import Fields, RecurringHeaders
-from soma_core.protocol.text import read_json
 from soma_core.protocol.validated import validated
+from soma_core.wire.codec import Decoder
+from soma_core.wire.json_text import read_json
+from soma_core.wire.pickles import Pickles
+from soma_core.wire.recurring import Fields, RecurringHeaders
 
 __all__ = ["CommandParser", "Envelope", "verb_of"]
 

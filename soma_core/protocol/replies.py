@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from soma_core.errors import ErrorCode
-from soma_core.filters import FilterMeta
+from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import MessageId, StateFormat
 from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
 from soma_core.protocol.validated import validated

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from soma_core.errors import ErrorCode, IncompatibleWorker, ProtocolError
+from soma_core.models.complaints import describe
 from soma_core.protocol.commands import ClientInfo
-from soma_core.protocol.complaints import describe
 
 __all__ = [
     "PROTOCOL_VERSION",

@@ -9,9 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from soma_core.protocol import frames
 from soma_core.testing.mutations import Mutant, preparation
-from soma_core.transport import Dialect
+from soma_core.wire import frames
+from soma_core.wire.message import Dialect
 
 __all__ = ["Barrage"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum, StrEnum
 from typing import Any
 
-from soma_core.filters import FilterKind, FilterMeta
+from soma_core.models.filters import FilterKind, FilterMeta
 
 __all__ = ["CallEnd", "Fault", "Faulty", "Moment"]
 

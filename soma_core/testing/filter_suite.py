@@ -12,16 +12,16 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from soma_core.connecting import connect
-from soma_core.filters import Filter, FilterKind, FilterMeta
-from soma_core.fingerprint import fingerprint
-from soma_core.protocol.codec import Decoder, Encoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import read_json, write_json
+from soma_core.client.connect import connect
+from soma_core.client.worker import Worker
+from soma_core.models.filters import Filter, FilterKind, FilterMeta
+from soma_core.models.fingerprint import fingerprint
 from soma_core.testing.clauses import FILTER_CLAUSES, Clause, covers
 from soma_core.testing.filters import HashOf
 from soma_core.testing.suite import ConformanceSuite
-from soma_core.worker import Worker
+from soma_core.wire.codec import Decoder, Encoder, FrameEncoder, LineEncoder
+from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["FilterConformance"]
 

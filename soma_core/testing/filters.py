@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from soma_core import progress
-from soma_core.filters import Filter
+from soma_core.models.filters import Filter
 
 __all__ = ["Deeds", "Echo", "HashOf", "Mean"]
 

@@ -21,12 +21,12 @@ from zlib import crc32
 import cloudpickle
 import numpy as np
 
-from soma_core.protocol import frames
-from soma_core.protocol.codec import FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import write_json
 from soma_core.testing.filters import Echo
-from soma_core.transport import Dialect
+from soma_core.wire import frames
+from soma_core.wire.codec import FrameEncoder, LineEncoder
+from soma_core.wire.json_text import write_json
+from soma_core.wire.message import Dialect
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["Mutant", "Mutator", "preparation"]
 

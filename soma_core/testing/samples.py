@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from soma_core.memory import THRESHOLD
+from soma_core.channel.shared_memory import THRESHOLD
 
 __all__ = ["SIZES", "VALUES", "difference"]
 

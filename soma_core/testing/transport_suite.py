@@ -15,7 +15,9 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from soma_core.connecting import transport_maker
+from soma_core.channel.contract import Transport, TransportOptions
+from soma_core.client.connect import transport_maker
+from soma_core.client.worker import Worker
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -33,8 +35,7 @@ from soma_core.testing.samples import SIZES, VALUES, difference
 from soma_core.testing.suite import ConformanceSuite, within
 from soma_core.testing.trials import GRACE, inject
 from soma_core.testing.wire import Wire
-from soma_core.transport import Dialect, Message, Transport, TransportOptions
-from soma_core.worker import Worker
+from soma_core.wire.message import Dialect, Message
 
 __all__ = ["TransportConformance"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from soma_core.client.worker import Worker
 from soma_core.errors import DeadlineExceeded, RemoteError, SomaError, WorkerDied
 from soma_core.testing.faults import CallEnd, Fault, Faulty, Moment
-from soma_core.worker import Worker
 
 __all__ = ["GRACE", "Trial", "attempt", "deadline_of", "inject"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import read_json, write_json
-from soma_core.transport import Channel, Dialect, Message
+from soma_core.channel.contract import Channel
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.message import Dialect, Message
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["Wire"]
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from soma_core.cli.app import app
-from soma_core.discovery import installed_filters, installed_transports
+from soma_core.plugins.catalog import installed_filters, installed_transports
 
 from ..support import installing
 

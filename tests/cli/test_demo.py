@@ -13,7 +13,7 @@ from rich.console import Console
 from soma_core.cli.demo import command
 from soma_core.cli.demo.digits import Digits, load_digits
 from soma_core.cli.demo.display import show_readings
-from soma_core.discovery import FilterCatalog
+from soma_core.plugins.catalog import FilterCatalog
 
 
 @pytest.fixture(scope="module")

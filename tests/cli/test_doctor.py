@@ -25,7 +25,7 @@ from soma_core.cli.doctor.facts import (
 )
 from soma_core.cli.doctor.findings import Finding, Level, examine
 from soma_core.cli.plugins import PluginReport
-from soma_core.discovery import PluginInfo
+from soma_core.plugins.catalog import PluginInfo
 
 STDIO = PluginInfo("stdio", "soma_transport_stdio:StdioTransport", "soma-core", "0.1.0")
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from soma_core.discovery import installed_transports
+from soma_core.plugins.catalog import installed_transports
 
 
 def test_transports_are_listed_with_where_they_come_from(soma):

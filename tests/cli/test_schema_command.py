@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from soma_core.protocol.schemas import SCHEMAS
+from soma_core.protocol.json_schema import SCHEMAS
 
 
 @pytest.mark.parametrize("part", list(SCHEMAS))

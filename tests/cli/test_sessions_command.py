@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from soma_core.connecting import connect
+from soma_core.client.connect import connect
 
 from ..support import short_directory, socket_daemon
 

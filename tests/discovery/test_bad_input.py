@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 import soma_core as soma
-from soma_core.discovery import PLUGINS, Catalog, FilterCatalog, TransportCatalog
-from soma_core.plugins import PluginSet
+from soma_core.plugins.catalog import PLUGINS, Catalog, FilterCatalog, TransportCatalog
+from soma_core.plugins.manager import PluginSet
 
 from ..support.installing import install
 
 MODULES = {
     "fine": """
 import soma_core as soma
-from soma_core.inline import InlineTransport as Fine
+from soma_core.engine.inline import InlineTransport as Fine
 class Same(soma.Filter):
     def forward(self, x, state): return x
 @soma.hookimpl

@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core.discovery import Catalog, FilterCatalog, installed_filters, installed_transports
+from soma_core.plugins.catalog import (
+    Catalog,
+    FilterCatalog,
+    installed_filters,
+    installed_transports,
+)
 
 from ..support.installing import install
 

@@ -15,10 +15,10 @@ import pytest
 import soma_core as soma
 from soma_core.codecs import Codec, Encoded, Unencodable
 from soma_core.errors import ErrorCode, PluginConflict, PluginLoadFailed, ProtocolError
-from soma_core.plugins import PluginSet
-from soma_core.protocol.added_types import Codecs
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
+from soma_core.plugins.manager import PluginSet
+from soma_core.wire.added_types import Codecs
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.pickles import Pickles
 
 from ..support import run_python
 from ..support.installing import install, python_path

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import pytest
 
 import soma_core as soma
-from soma_core.discovery import installed_filters
 from soma_core.engine import Engine, EngineInfo, FilterFailed
 from soma_core.errors import PluginConflict, PluginLoadFailed
-from soma_core.plugins import PluginSet
+from soma_core.plugins.catalog import installed_filters
+from soma_core.plugins.manager import PluginSet
 from soma_core.protocol import replies
 from soma_core.verbs import Command, CommandSpec, Data
 
@@ -154,7 +154,7 @@ def soma_register_commands():
 
 HOST = """
 import sys, numpy as np, soma_core as soma
-from soma_core.plugins import installed_plugins
+from soma_core.plugins.manager import installed_plugins
 
 assert bool(installed_plugins().commands) == (sys.argv[1] == "inline")
 

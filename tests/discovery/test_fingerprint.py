@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import soma_core as soma
-from soma_core.fingerprint import fingerprint
+from soma_core.models.fingerprint import fingerprint
 
 
 class Scale(soma.Filter):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core import hookspecs
 from soma_core.codecs import Codec
-from soma_core.plugins import installed_plugins
+from soma_core.plugins import hookspecs
+from soma_core.plugins.manager import installed_plugins
 from soma_core.verbs import CommandSpec
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "hooks.md").read_text()

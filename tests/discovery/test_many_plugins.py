@@ -55,7 +55,7 @@ def observe(site: Path, code: str) -> dict[str, list[Any]]:
 
 
 LISTING = """
-from soma_core.discovery import installed_filters, installed_transports
+from soma_core.plugins.catalog import installed_filters, installed_transports
 filters, transports = installed_filters().list(), installed_transports().list()
 assert sum(info.name.startswith("acme") for info in filters) == 50, filters
 assert sum(info.name.startswith("acme") for info in transports) == 50, transports

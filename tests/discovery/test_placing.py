@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core import acceptance, connecting
-from soma_core.acceptance import distributions
-from soma_core.inline import InlineTransport
+from soma_core.client import connect as connecting
+from soma_core.client import loadable as acceptance
+from soma_core.client.loadable import distributions
+from soma_core.engine.inline import InlineTransport
 from soma_core.transport import TransportOptions
 
 GPU = soma.Remote(soma.Tag("gpu"))

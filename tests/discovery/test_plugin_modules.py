@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core.discovery import installed_filters
 from soma_core.engine import Engine, EngineInfo
 from soma_core.errors import PluginError, PluginLoadFailed
-from soma_core.plugins import PluginSet, installed_plugins
+from soma_core.plugins.catalog import installed_filters
+from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
 
 

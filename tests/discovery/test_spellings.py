@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 import soma_core as soma
-from soma_core.filters import Distribution, FilterMeta
+from soma_core.models.filters import Distribution, FilterMeta
 
 DISTRIBUTION: TypeAdapter[Any] = TypeAdapter(Distribution)
 

@@ -10,11 +10,11 @@ import cloudpickle
 import pytest
 from pydantic_core import to_json
 
-from soma_core.protocol.codec import Decoder, FrameEncoder
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import read_json
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
+from soma_core.wire.codec import Decoder, FrameEncoder
+from soma_core.wire.json_text import read_json
+from soma_core.wire.pickles import Pickles
 
 _DATA = {"data", "y", "state", "fit_state"}
 _EACH = {"states"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import PrivateAttr
 
 import soma_core as soma
-from soma_core.engine.batches import Batches, join_rows
+from soma_core.engine.training.batches import Batches, join_rows
 
 COUNTS = [0, 1, 31, 32, 33, 1023]
 

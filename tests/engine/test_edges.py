@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.edges import Station, check_edges
-from soma_core.schema import SchemaMismatch
+from soma_core.models.chains import Station, check_edges
+from soma_core.models.schema import SchemaMismatch
 
 CHAINS = ("COMPOSITE_FORWARD", "COMPOSITE_FIT", "BATCHED_FIT")
 

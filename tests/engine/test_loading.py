@@ -10,8 +10,8 @@ import pytest
 from pydantic import PrivateAttr
 
 import soma_core as soma
-from soma_core.discovery import FilterCatalog
-from soma_core.filters import FilterMeta
+from soma_core.models.filters import FilterMeta
+from soma_core.plugins.catalog import FilterCatalog
 
 
 class Plain:

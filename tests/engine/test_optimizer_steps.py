@@ -113,7 +113,7 @@ def test_without_the_insides_of_this_torch_optimizers_are_asked_themselves(
 ) -> None:
     from torch.optim import optimizer
 
-    from soma_core.engine import tensors
+    from soma_core.engine.training import tensors
 
     net, expected = Net(), Net()
     tensors._torch_optim.cache_clear()

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from soma_core import DataType, FilterMeta, Fixed, Schema
-from soma_core.protocol.codec import FrameEncoder
-from soma_core.protocol.recurring import WITH_ID, text_before_id
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
+from soma_core.wire.codec import FrameEncoder
+from soma_core.wire.recurring import WITH_ID, text_before_id
 
 from ..support import filters as f
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import soma_core as soma
-from soma_core.schema import SchemaMismatch
+from soma_core.models.schema import SchemaMismatch
 
 ROWS = soma.Schema(dtype="Float32", shape=(soma.Dynamic("batch"), soma.Fixed(3)))
 

@@ -492,7 +492,7 @@ class A:
         return x
 engine = Responder().engine
 engine.nodes.add([Node("a", A())])
-from soma_core.engine import states
+from soma_core.engine.training import states
 from soma_core.errors import ProtocolError
 for call in (states.get_gradients, lambda node: states.apply_gradients(node, b"")):
     try:

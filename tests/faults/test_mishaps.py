@@ -16,7 +16,7 @@ import pytest
 
 import soma_core as soma
 from soma_core import progress
-from soma_core.process import WorkerProcess
+from soma_core.channel.process import WorkerProcess
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
 
@@ -217,7 +217,7 @@ def test_events_keep_to_the_policy_on_pickles():
             return x
 
     from soma_core.engine.nodes import Node
-    from soma_core.protocol.pickles import Pickles
+    from soma_core.wire.pickles import Pickles
 
     responder = Responder(pickles=Pickles(allowed=False))
     responder.engine.nodes.add([Node("tells", Tells())])
@@ -354,7 +354,7 @@ def test_progress_does_not_prolong_the_timeout(connect) -> None:
 
 HALF_A_REPLY = """
 import os, struct, sys, zlib
-from soma_core.protocol import frames
+from soma_core.wire import frames
 os.read(0, 65536)
 whole = frames.write_frame(b"{}" * 100, [])
 os.write(1, whole[:100])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.incarnations import Restarts
+from soma_core.client.restarts import Restarts
 
 from ..support import PROCESSES, wait_until, wait_until_gone
 from ..support import filters as f

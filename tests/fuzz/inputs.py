@@ -12,9 +12,9 @@ from zlib import crc32
 
 import numpy as np
 
-from soma_core.protocol.codec import Encoder, FrameEncoder, LineEncoder
-from soma_core.recording.entries import Direction, Entry, read_line
+from soma_core.client.recording.entries import Direction, Entry, read_line
 from soma_core.transport import Dialect, Message
+from soma_core.wire.codec import Encoder, FrameEncoder, LineEncoder
 
 __all__ = ["Input", "Inputs"]
 

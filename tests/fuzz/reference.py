@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from zlib import crc32
 
 from soma_core.errors import ErrorCode
-from soma_core.parser import StreamLimits
 from soma_core.transport import Dialect
+from soma_core.wire.parser import StreamLimits
 
 __all__ = ["Found", "read"]
 

@@ -14,16 +14,16 @@ from itertools import pairwise
 from types import FrameType
 from typing import Any, TypeVar
 
+from soma_core.engine.interrupts import NoInterrupts
 from soma_core.engine.nodes import Node, NodeTable
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.interrupts import NoInterrupts
-from soma_core.parser import MessageParser, StreamLimits
-from soma_core.protocol import frames
-from soma_core.protocol.codec import Decoder
 from soma_core.protocol.parsing import CommandParser
-from soma_core.protocol.pickles import Pickles
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
+from soma_core.wire import frames
+from soma_core.wire.codec import Decoder
+from soma_core.wire.parser import MessageParser, StreamLimits
+from soma_core.wire.pickles import Pickles
 
 from .inputs import Input
 from .reference import Found, read

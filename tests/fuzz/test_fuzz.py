@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soma_core.parser import MessageParser
-from soma_core.protocol import codec
-from soma_core.protocol.recurring import RecurringHeaders
+from soma_core.wire import codec
+from soma_core.wire.parser import MessageParser
+from soma_core.wire.recurring import RecurringHeaders
 
 from . import target
 from .found import load, save

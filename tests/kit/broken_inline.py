@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
+from soma_core.engine.inline import InlineTransport
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
-from soma_core.inline import InlineTransport
 from soma_core.testing import Capability, TransportConformance
 from soma_core.transport import Channel, Dialect, Message, TransportOptions
 

@@ -243,8 +243,8 @@ class LeavesTheEngine(Broken):
     change = """
 main = daemon.main
 def linger():
-    import soma_core.process, time
-    soma_core.process.exit_now = lambda: time.sleep(600)
+    import soma_core.channel.process, time
+    soma_core.channel.process.exit_now = lambda: time.sleep(600)
     main()
 daemon.main = linger
 """

@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from soma_core.protocol import frames
 from soma_core.testing import Barrage, Mutant, Mutator
 from soma_core.transport import Dialect
+from soma_core.wire import frames
 
 REFUSAL = b'{"ok":false,"code":"malformed"}'
 FRAME = frames.write_frame(REFUSAL, [])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core import conversation
+from soma_core.client import connection as conversation
 
 from ..support import both, run_python, wait_until, wait_until_gone
 from ..support import filters as f

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core.threads import available_cores, thread_limits
+from soma_core.channel.threads import available_cores, thread_limits
 
 from ..support import both
 from ..support import filters as f

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import settings
 from pydantic_core import to_json
 
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import read_json
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.json_text import read_json
+from soma_core.wire.pickles import Pickles
 
 settings.register_profile("soma", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.register_profile("hunt", deadline=None, database=None, max_examples=5000)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder
 from soma_core.protocol.commands import COMMANDS
 from soma_core.protocol.parsing import CommandParser, Envelope
-from soma_core.protocol.text import read_json
+from soma_core.wire.codec import Decoder
+from soma_core.wire.json_text import read_json
 
 PARSER = CommandParser()
 CLIENT = {"name": "test", "soma": "1", "python": "3.11.1", "cloudpickle": "3.1"}

@@ -8,8 +8,8 @@ import zlib
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol import frames
-from soma_core.protocol.frames import MAGIC, PREAMBLE_SIZE, Entry, EntryKind, Preamble
+from soma_core.wire import frames
+from soma_core.wire.frames import MAGIC, PREAMBLE_SIZE, Entry, EntryKind, Preamble
 
 
 def inline(size: int) -> Entry:

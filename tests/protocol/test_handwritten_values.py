@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder, from_value
+from soma_core.wire.codec import Decoder, from_value
 
 
 def tensor(**data: Any) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_a_tensor_whose_payload_does_not_fit_its_shape_is_refused(wrong: Any) ->
 ENDLESS = """
 import resource
 from soma_core.errors import ProtocolError
-from soma_core.protocol.codec import Decoder
+from soma_core.wire.codec import Decoder
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 try:
     Decoder().decode({"type": "Tensor", "data": {"shape": [10**10, 0], "values": []}})

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.parser import MessageParser, StreamLimits
-from soma_core.protocol import frames
 from soma_core.transport import Dialect, Message
+from soma_core.wire import frames
+from soma_core.wire.parser import MessageParser, StreamLimits
 
 Outcome = tuple[Any, ...]
 

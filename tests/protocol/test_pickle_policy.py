@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder, from_value, to_value
-from soma_core.protocol.pickles import Pickles, by_value
+from soma_core.wire.codec import Decoder, from_value, to_value
+from soma_core.wire.pickles import Pickles, by_value
 
 NEVER = Pickles(allowed=False)
 
@@ -66,7 +66,7 @@ def test_the_same_pickle_does_run_where_pickles_are_allowed() -> None:
 AUDITED = """
 import base64, json, pickle, sys
 from soma_core.serve import Responder
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.pickles import Pickles
 from soma_core.transport import Dialect, Message
 
 class Evil:

@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import MAX_NESTING, Decoder
-from soma_core.protocol.text import read_json
+from soma_core.wire.codec import MAX_NESTING, Decoder
+from soma_core.wire.json_text import read_json
 
 ANY_TEXT = st.text(alphabet=st.characters())  # lone surrogates too
 FLOATS = st.floats()

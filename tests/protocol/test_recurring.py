@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol import recurring
-from soma_core.protocol.codec import FrameEncoder
 from soma_core.protocol.parsing import CommandParser
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.recurring import (
+from soma_core.wire import recurring
+from soma_core.wire.codec import FrameEncoder
+from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.pickles import Pickles
+from soma_core.wire.recurring import (
     WITH_ID,
     WITH_LOSS_AND_ID,
     RecurringHeaders,
     text_before_id,
     text_before_loss,
 )
-from soma_core.protocol.text import read_json, write_json
 
 PICKLES = Pickles()
 

@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from soma_core.cli.schema import FILES
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.values import VALUE
 from soma_core.protocol.commands import COMMANDS
+from soma_core.protocol.json_schema import SCHEMAS
 from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
-from soma_core.protocol.schemas import SCHEMAS
-from soma_core.values import VALUE
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 ERROR = {"ok": False, "error": "no", "code": "internal"}

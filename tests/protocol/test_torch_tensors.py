@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder, LineEncoder
+from soma_core.wire.codec import Decoder, LineEncoder
 
 torch = pytest.importorskip("torch")
 

@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from soma_core.protocol.codec import from_value, to_value
-from soma_core.values import VALUE, Bytes, Empty, Json, Object, Tensor, TensorData, Text, Value
+from soma_core.models.values import (
+    VALUE,
+    Bytes,
+    Empty,
+    Json,
+    Object,
+    Tensor,
+    TensorData,
+    Text,
+    Value,
+)
+from soma_core.wire.codec import from_value, to_value
 
 TEXT = st.text()
 JSON = st.recursive(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from soma_core.recording.entries import Entry
-from soma_core.recording.reading import read_recording
+from soma_core.client.recording.entries import Entry
+from soma_core.replay.reading import read_recording
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soma_core import ProtocolError
-from soma_core.protocol.text import write_json
-from soma_core.recording.entries import (
+from soma_core.client.recording.entries import (
     Direction,
     Entry,
     LeftOut,
@@ -22,6 +21,7 @@ from soma_core.recording.entries import (
     write_section,
 )
 from soma_core.transport import Dialect, Message
+from soma_core.wire.json_text import write_json
 
 
 def entry(header: bytes, buffers=(), dialect=Dialect.FRAME, direction=Direction.REPLY) -> Entry:

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.recording.entries import Direction, LeftOut, Section
-from soma_core.recording.reading import read_exchanges, read_recording
+from soma_core.client.recording.entries import Direction, LeftOut, Section
+from soma_core.replay.reading import read_exchanges, read_recording
 
 from ..support import filters as f
 from ..support import wait_until

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import soma_core as soma
-from soma_core.inline import InlineTransport
-from soma_core.recording import Recorder
-from soma_core.recording.comparing import difference
-from soma_core.recording.entries import LeftOut, Section
-from soma_core.recording.replaying import Outcome, Verdict, replay
+from soma_core.client.recording import Recorder
+from soma_core.client.recording.entries import LeftOut, Section
+from soma_core.engine.inline import InlineTransport
+from soma_core.replay.comparing import difference
+from soma_core.replay.replaying import Outcome, Verdict, replay
 from soma_core.transport import Message, TransportOptions
 from soma_transport_stdio.client import StdioOptions, StdioTransport
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from soma_core.inline import InlineTransport
+from soma_core.engine.inline import InlineTransport
 from soma_core.protocol.commands import COMMANDS
-from soma_core.protocol.schemas import SCHEMAS
-from soma_core.recording.reading import read_exchanges
-from soma_core.recording.replaying import Verdict, replay
-from soma_core.recording.vectors import write_vectors
+from soma_core.protocol.json_schema import SCHEMAS
+from soma_core.replay.reading import read_exchanges
+from soma_core.replay.replaying import Verdict, replay
+from soma_core.replay.vectors import write_vectors
 from soma_core.transport import Dialect, TransportOptions
 from soma_transport_stdio.client import StdioOptions, StdioTransport
 

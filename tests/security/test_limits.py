@@ -12,11 +12,11 @@ import pytest
 
 import soma_core as soma
 from soma_core import ErrorCode
-from soma_core.memory import SharedMemory
-from soma_core.protocol import frames
-from soma_core.protocol.codec import MAX_NESTING, Decoder
+from soma_core.channel.shared_memory import SharedMemory
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import Message
+from soma_core.wire import frames
+from soma_core.wire.codec import MAX_NESTING, Decoder
 
 from .hostile import hostile_worker
 

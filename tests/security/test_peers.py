@@ -27,7 +27,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become anot
 BECOME = f"""
 with soma.connect("inline", pickle="never", filters={{"echo": ("watched.Echo", {{}})}}) as worker:
     worker.forward("echo", 1)  # imports what a user without access to it could not
-import soma_transport_socket.client, soma_core.memory, traceback
+import soma_transport_socket.client, soma_core.channel.shared_memory, traceback
 os.setgroups([]); os.setgid({STRANGER}); os.setuid({STRANGER})
 """
 

@@ -15,10 +15,10 @@ import pytest
 
 import soma_core as soma
 from soma_core import ErrorCode
-from soma_core.protocol.codec import FrameEncoder
-from soma_core.protocol.pickles import Pickles
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
+from soma_core.wire.codec import FrameEncoder
+from soma_core.wire.pickles import Pickles
 
 from .hostile import hostile_worker
 
@@ -138,7 +138,7 @@ def test_a_worker_reads_no_pickle_in_any_place(
 @pytest.fixture
 def loaded(ask: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """The same engine with a registered filter under the id ``a``."""
-    from soma_core.discovery import installed_filters
+    from soma_core.plugins.catalog import installed_filters
 
     monkeypatch.setattr(installed_filters(), "create", lambda name, config: Counts())
     assert ask(cmd="LOAD", filters=[{"id": "a", "filter": "counts"}])["ok"] is True
@@ -171,7 +171,7 @@ def test_load_takes_no_pickled_object(ask: Any, evil: Any, trace: Path) -> None:
 def test_the_configuration_of_a_filter_is_plain_data(
     ask: Any, evil: Any, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from soma_core.discovery import installed_filters
+    from soma_core.plugins.catalog import installed_filters
 
     received: list[Any] = []
 

@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 
 import soma_core as soma
-from soma_core import fit_progress, progress
-from soma_core.fit_progress import FitProgress
-from soma_core.standing import Standing
-from soma_core.watching import count_rows
+from soma_core import progress
+from soma_core.client.progress import display as fit_progress
+from soma_core.client.progress.display import FitProgress
+from soma_core.client.progress.report import Standing
+from soma_core.client.progress.watch import count_rows
 
 
 def shown(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import soma_core as soma
-from soma_core import conversation
+from soma_core.client import connection as conversation
 
 from ..support import PROCESSES, both, is_running, wait_until, wait_until_gone
 from ..support import filters as f

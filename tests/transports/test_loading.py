@@ -309,7 +309,7 @@ def test_an_interpreter_without_soma_says_what_is_missing():
 
 
 def test_a_worker_that_does_not_answer_fails_within_the_start_timeout(monkeypatch):
-    from soma_core import conversation
+    from soma_core.client import connection as conversation
 
     monkeypatch.setattr(conversation, "_GRACE", 0.3)
     with pytest.raises(soma.StartFailed, match=r"did not end within [01](\.\d+)? s"):

@@ -8,13 +8,13 @@ from collections import deque
 import numpy as np
 import pytest
 
-from soma_core.calls import Call
-from soma_core.conversation import Conversation
+from soma_core.client.calls import Call
+from soma_core.client.connection import Conversation
+from soma_core.engine.inline import InlineTransport
 from soma_core.errors import ChannelClosed, RemoteError
-from soma_core.inline import InlineTransport
-from soma_core.protocol.arrays import plain_array
-from soma_core.protocol.pickles import Pickles
 from soma_core.transport import Channel, Message
+from soma_core.wire.arrays import plain_array
+from soma_core.wire.pickles import Pickles
 
 ARRAY = plain_array(0, "float64", (2,))
 

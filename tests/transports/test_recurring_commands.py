@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soma_core.calls import Call
-from soma_core.protocol.codec import FrameEncoder
-from soma_core.protocol.recurring import WITH_ID
-from soma_core.protocol.text import write_json
-from soma_core.recurring_commands import write_composite_fit, write_forward
+from soma_core.client.calls import Call
+from soma_core.client.recurring_commands import write_composite_fit, write_forward
+from soma_core.wire.codec import FrameEncoder
+from soma_core.wire.json_text import write_json
+from soma_core.wire.recurring import WITH_ID
 
 
 class SubArray(np.ndarray):

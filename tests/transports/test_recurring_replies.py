@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from soma_filters_torch.filters import MLP
 
 import soma_core as soma
-from soma_core.protocol.codec import FrameEncoder
+from soma_core.engine.recurring_replies import composite_fit_reply, forward_reply
 from soma_core.protocol.fields import encode_fields
 from soma_core.protocol.replies import CompositeFitReply, ForwardReply, Reply
-from soma_core.protocol.text import write_json
-from soma_core.recurring_replies import composite_fit_reply, forward_reply
 from soma_core.transport import Message
+from soma_core.wire.codec import FrameEncoder
+from soma_core.wire.json_text import write_json
 
 COMPLEX = torch.zeros(3, dtype=torch.complex64)
 TYPES = st.sampled_from(

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import soma_core as soma
+from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.errors import ProtocolError
-from soma_core.memory import THRESHOLD, SharedMemory
-from soma_core.protocol import frames
-from soma_core.protocol.frames import Entry, EntryKind
 from soma_core.streams import SocketStream, StreamChannel
 from soma_core.transport import Message
+from soma_core.wire import frames
+from soma_core.wire.frames import Entry, EntryKind
 
 from ..support import filters as f
 

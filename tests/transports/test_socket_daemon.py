@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core import conversation
+from soma_core.client import connection as conversation
 from soma_transport_socket import address
 
 from ..support import (

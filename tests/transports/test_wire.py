@@ -18,10 +18,10 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from soma_core.protocol import frames
-from soma_core.protocol.frames import Entry, EntryKind
 from soma_core.serve import serve
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
+from soma_core.wire import frames
+from soma_core.wire.frames import Entry, EntryKind
 
 from ..support import PROCESSES, wait_until_gone
 from ..support import filters as f

@@ -14,7 +14,7 @@ import torch
 
 import soma_core as soma
 from soma_core import ErrorCode, FilterKind, RemoteError
-from soma_core.acceptance import check_filter
+from soma_core.client.loadable import check_filter
 
 from ..support import PROCESSES, TRANSPORTS, wait_until
 from ..support import filters as f

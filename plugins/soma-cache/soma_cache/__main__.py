@@ -10,7 +10,7 @@ import typer
 
 from soma_cache.settings import settings_from
 from soma_cache.store import Store
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.pickles import Pickles
 
 
 def main() -> None:

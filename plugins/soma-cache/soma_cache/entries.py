@@ -14,8 +14,8 @@ from xxhash import xxh3_128
 
 from soma_cache.keys import KEY_SIZE
 from soma_core.errors import ProtocolError
-from soma_core.protocol.codec import Decoder, FrameEncoder
-from soma_core.protocol.frames import (
+from soma_core.wire.codec import Decoder, FrameEncoder
+from soma_core.wire.frames import (
     PREAMBLE_SIZE,
     Entry,
     EntryKind,
@@ -23,8 +23,8 @@ from soma_core.protocol.frames import (
     read_table,
     write_frame,
 )
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import read_json, write_json
+from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["Damaged", "encode", "read", "size_of"]
 

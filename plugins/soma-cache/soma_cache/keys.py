@@ -20,10 +20,10 @@ from soma_cache.code import code_digest
 from soma_core import Filter
 from soma_core.engine.nodes import FilterFailed, Node
 from soma_core.errors import ProtocolError
-from soma_core.filters import FilterKind
-from soma_core.protocol.codec import FrameEncoder
-from soma_core.protocol.pickles import Pickles
-from soma_core.protocol.text import write_json
+from soma_core.models.filters import FilterKind
+from soma_core.wire.codec import FrameEncoder
+from soma_core.wire.json_text import write_json
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["KEY_SIZE", "Keys", "Uncacheable", "environment_digest"]
 

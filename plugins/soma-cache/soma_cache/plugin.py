@@ -11,10 +11,10 @@ from soma_cache.store import MISSING, Store
 from soma_core import hookimpl, progress
 from soma_core.engine.nodes import Node
 from soma_core.errors import ProtocolError
-from soma_core.plugins import known_codecs
+from soma_core.plugins.manager import known_codecs
 from soma_core.protocol.commands import CompositeForward, Forward
-from soma_core.protocol.pickles import Pickles
 from soma_core.protocol.replies import CompositeForwardReply, ForwardReply, Reply
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["Caching"]
 

@@ -21,7 +21,7 @@ import diskcache
 from soma_cache.entries import Damaged, encode, read, size_of
 from soma_cache.settings import Settings
 from soma_core.errors import ProtocolError
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.pickles import Pickles
 
 __all__ = ["MISSING", "Store"]
 

@@ -11,7 +11,7 @@ from soma_cache.plugin import Caching
 from soma_cache.settings import Settings
 
 import soma_core as soma
-from soma_core.plugins import installed_plugins
+from soma_core.plugins.manager import installed_plugins
 
 Connect = Callable[..., soma.Worker]
 

@@ -11,9 +11,9 @@ import pytest
 from soma_cache.keys import KEY_SIZE, Keys
 
 import soma_core as soma
-from soma_core.filters import FilterKind
-from soma_core.protocol.pickles import Pickles
+from soma_core.models.filters import FilterKind
 from soma_core.testing.samples import VALUES, difference
+from soma_core.wire.pickles import Pickles
 
 from .filters import RUNS, Counted, Learning, Pairs, Returning, Saying
 

@@ -23,7 +23,7 @@ from soma_cache.plugin import Caching
 from soma_cache.settings import Settings, settings_from
 from soma_cache.store import MISSING, Store
 
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.pickles import Pickles
 
 TYPED = Pickles(allowed=False)
 KEY = bytes(range(32))
@@ -189,7 +189,7 @@ from pathlib import Path
 import numpy as np
 from soma_cache.settings import Settings
 from soma_cache.store import MISSING, Store
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.pickles import Pickles
 
 store = Store(Settings(Path(sys.argv[1]), 4 << 20), Pickles(allowed=False))
 order = random.Random(int(sys.argv[2]))

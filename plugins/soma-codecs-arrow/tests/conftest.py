@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from soma_codecs_arrow import soma_register_codecs
 
-from soma_core.protocol.added_types import Codecs
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.added_types import Codecs
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.pickles import Pickles
 
 Travel = Callable[[Any], Any]
 TYPED_ONLY = Pickles(allowed=False, codecs=Codecs(soma_register_codecs()))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
 
 ROWS = 5
 DAYS = pd.date_range("2024-01-01", periods=ROWS, freq="D")

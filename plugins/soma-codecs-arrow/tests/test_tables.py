@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from soma_core.errors import ProtocolError
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
 
 LONG = np.arange(4096)
 SCHEMA = pa.schema(

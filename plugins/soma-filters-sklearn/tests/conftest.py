@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.pickles import Pickles
 
 
 class Data:

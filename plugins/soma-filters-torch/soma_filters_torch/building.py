@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from soma_core.fingerprint import fingerprint
+from soma_core.models.fingerprint import fingerprint
 from soma_filters_torch.spelling import unknown
 
 __all__ = ["activation_class", "build_module", "content_hash"]

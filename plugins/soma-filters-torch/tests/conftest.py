@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from soma_core.protocol.codec import Decoder, FrameEncoder, LineEncoder
-from soma_core.protocol.pickles import Pickles
+from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.pickles import Pickles
 
 TYPED_ONLY = Pickles(allowed=False)
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from soma_core.forks import close_in_forked_child
+from soma_core.transport import close_in_forked_child
 from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.engine import Whereabouts
 from soma_transport_ray.slate import SlateReader, Turn

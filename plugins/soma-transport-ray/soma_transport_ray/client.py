@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from soma_core.errors import StartFailed
-from soma_core.threads import thread_limits
-from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions
+from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions, thread_limits
 from soma_transport_ray import cluster as clusters
 from soma_transport_ray.attendant import Attendant, Present, Remote
 from soma_transport_ray.channel import RayChannel

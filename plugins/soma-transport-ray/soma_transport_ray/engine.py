@@ -7,8 +7,7 @@ import signal
 from typing import Literal, NamedTuple
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.interrupts import Interrupts
-from soma_core.serve import Responder
+from soma_core.serve import Interrupts, Responder
 from soma_core.transport import Message
 from soma_transport_ray.memory import Owner
 from soma_transport_ray.messages import LAYOUT, Parcel, pack, unpack

@@ -9,7 +9,7 @@ import pytest
 from soma_transport_ray import RayOptions, RayTransport
 
 import soma_core as soma
-from soma_core.worker import Worker
+from soma_core.client.worker import Worker
 
 STORE = 200 << 20  # bytes of each node's object store
 QUIET = {"log_to_driver": False, "configure_logging": False}

@@ -8,7 +8,7 @@ import pytest
 from soma_transport_ray import RayOptions, RayTransport
 
 import soma_core as soma
-from soma_core.worker import Worker
+from soma_core.client.worker import Worker
 
 
 def test_a_start_without_ray_says_what_to_install(monkeypatch):

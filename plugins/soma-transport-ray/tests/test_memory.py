@@ -43,7 +43,7 @@ class Keep:
 def worker(request, ray):
     from soma_transport_ray import RayOptions, RayTransport
 
-    from soma_core.worker import Worker
+    from soma_core.client.worker import Worker
 
     with Worker(RayTransport(RayOptions(resources=request.param)), timeout=30.0) as worker:
         worker.load({"look": Look(), "keep": Keep()})

@@ -51,7 +51,7 @@ def test_a_worker_of_a_dead_node_is_restarted_on_another(cluster, doomed, start)
 
 HOST = """
 import sys
-from soma_core.worker import Worker
+from soma_core.client.worker import Worker
 from soma_transport_ray import RayOptions, RayTransport
 
 worker = Worker(RayTransport(RayOptions(address=sys.argv[1])))

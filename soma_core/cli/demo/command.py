@@ -25,7 +25,7 @@ from soma_core.cli.demo.display import (
 )
 from soma_core.cli.demo.training import ONE_THREAD, Place, Trial, kill_half_way, run_trial
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
-from soma_core.discovery import installed_filters
+from soma_core.plugins.catalog import installed_filters
 
 __all__ = ["demo"]
 

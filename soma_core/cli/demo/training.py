@@ -15,11 +15,11 @@ from rich.console import Console
 
 from soma_core.cli.curve import Curve
 from soma_core.cli.demo.digits import Digits
-from soma_core.connecting import connect
+from soma_core.client.connect import connect
+from soma_core.client.progress.display import FitProgress
+from soma_core.client.progress.watch import Report, each_of
+from soma_core.client.worker import Worker
 from soma_core.errors import WorkerDied
-from soma_core.fit_progress import FitProgress
-from soma_core.watching import Report, each_of
-from soma_core.worker import Worker
 
 __all__ = ["ONE_THREAD", "Place", "Trial", "kill_half_way", "run_trial"]
 

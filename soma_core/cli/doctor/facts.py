@@ -20,12 +20,12 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from soma_core.channel.threads import available_cores
 from soma_core.cli.plugins import PluginReport, inspect_plugins
-from soma_core.connecting import connect
-from soma_core.discovery import installed_transports
+from soma_core.client.connect import connect
 from soma_core.errors import SomaError, StartFailed
+from soma_core.plugins.catalog import installed_transports
 from soma_core.protocol.versions import PROTOCOL_VERSION, soma_version
-from soma_core.threads import available_cores
 
 __all__ = [
     "SHARED_DIRECTORY",

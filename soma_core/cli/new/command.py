@@ -11,7 +11,7 @@ import typer
 from soma_core.cli.console import CommandFailed, note
 from soma_core.cli.new.names import Names, filter_names, transport_names
 from soma_core.cli.new.writing import FILTER, TRANSPORT, write
-from soma_core.discovery import Catalog, installed_filters, installed_transports
+from soma_core.plugins.catalog import Catalog, installed_filters, installed_transports
 
 __all__ = ["app"]
 

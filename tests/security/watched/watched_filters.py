@@ -4,7 +4,7 @@ import os
 import sys
 
 from soma_core import Filter, FilterMeta, progress
-from soma_core.filters import FilterKind
+from soma_core.models.filters import FilterKind
 
 
 class Echo(Filter):

@@ -1,0 +1,1 @@
+"""How whole messages get from one process to another."""

@@ -1,0 +1,277 @@
+"""The contract of a transport: Channel, Transport, and what they say of each other.
+
+A transport carries bytes. Commands, replies, handshakes, deadlines, retries and states are the
+business of ``soma_core``; a transport never looks inside a message.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from soma_core.models.filters import Distribution
+from soma_core.wire.message import Message
+
+__all__ = [
+    "Channel",
+    "ExitStatus",
+    "Listener",
+    "ProcessOptions",
+    "SessionInfo",
+    "Transport",
+    "TransportOptions",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a worker ended.
+
+    Attributes:
+        code: The exit status; None if a signal ended it, or if it is not known.
+        signal: The number of the signal that ended it, or None.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+
+    @classmethod
+    def from_returncode(cls, returncode: int) -> ExitStatus:
+        """From the ``returncode`` of :mod:`subprocess`, negative for a signal."""
+        return cls(signal=-returncode) if returncode < 0 else cls(code=returncode)
+
+    @property
+    def signal_name(self) -> str | None:
+        """The signal by name: ``"SIGKILL"``."""
+        if self.signal is None:
+            return None
+        try:
+            return signals.Signals(self.signal).name
+        except ValueError:  # a real-time signal has no name in Python
+            return f"signal {self.signal}"
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"was killed by {self.signal_name}"
+        return (
+            "ended, exit status unknown" if self.code is None else f"exited with status {self.code}"
+        )
+
+
+class SessionInfo(NamedTuple):
+    """A worker that clients share by a name: what ``soma sessions`` lists.
+
+    A transport that has such workers defines static methods ``sessions(path) -> list`` of these
+    and ``stop_session(name, path)``; a path of None is its default.
+
+    Attributes:
+        name: What clients call it.
+        pid: Its process.
+        clients: How many are connected.
+        command: The command that runs, or None.
+        node_id: The node that it runs on, or None.
+        seconds: How long it has been running.
+        memory: Bytes that it has in memory.
+    """
+
+    name: str
+    pid: int
+    clients: int
+    command: str | None
+    node_id: str | None
+    seconds: float
+    memory: int
+
+
+class Channel(ABC):
+    """Carries whole messages both ways, in order, between one host and one engine.
+
+    Both ends use the same class. One thread sends and receives at a time; ``close`` may be
+    called from any thread and wakes one that waits.
+    """
+
+    @abstractmethod
+    def send(self, message: Message, timeout: float | None = None) -> None:
+        """Send one message. Called by a Worker for each command and by ``serve`` for each reply.
+
+        Args:
+            message: What to send; its buffers are not kept after the return.
+            timeout: Seconds that it may take; None waits for ever.
+
+        Raises:
+            TimeoutError: Not all of it could be written in time. If any was, the channel is
+                closed, since what follows could not be told from the rest of the message.
+            ChannelClosed: The channel is closed, by either end. Its ``sent`` is True if the
+                other end may have received some of the message: then it is not sent again.
+        """
+
+    @abstractmethod
+    def receive(self, timeout: float | None = None) -> Message:
+        """Wait for one message. Called by a Worker for each reply and by ``serve`` in its loop.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever. After a timeout the channel is as
+                usable as before, and what had arrived of a message is not lost.
+
+        Raises:
+            TimeoutError: No whole message came in time.
+            ChannelClosed: The channel is closed, by either end, and everything that came
+                before the end was received.
+            ProtocolError: ``malformed`` or ``too_large``: what came is not a message. It has
+                been skipped; if the start of the next could not be found, the channel is closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it; the other end receives what was sent, then ChannelClosed. Never raises.
+
+        Called by ``Worker.close`` from any thread, by a Transport's ``stop``, and by ``serve``
+        at its end. A second call does nothing.
+        """
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+
+
+class TransportOptions(BaseModel):
+    """Base of a transport's options: what a user gives to ``soma.connect(name, …)``.
+
+    Attributes:
+        pickle: ``"never"`` where the engine must refuse pickles; whatever serves the engine
+            hands it on to ``serve``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    pickle: Literal["same-user", "never"] = "same-user"
+
+    @property
+    def shared(self) -> bool:
+        """Whether every start with these options may reach one and the same engine."""
+        return False
+
+    def placed(self, distributions: Iterable[Distribution]) -> Self:
+        """These options, so that the filters to be loaded run where their metas say.
+
+        Called by ``soma.connect`` and WorkerPool before a start, with the distribution of each
+        filter. The default heeds none: the engine runs where the transport always runs it.
+
+        Raises:
+            ValueError: They contradict each other, or these options.
+        """
+        return self
+
+
+class ProcessOptions(TransportOptions):
+    """Base of the options of a transport that has the worker's process started for it.
+
+    Attributes:
+        threads: How many threads each numerical library of the worker may start (BLAS, OpenMP,
+            numexpr, numba). The libraries read it when they are imported, so it belongs into
+            the environment that the process starts with. None leaves the worker alone.
+    """
+
+    threads: int | None = Field(default=None, ge=1)
+
+
+class Transport(ABC):
+    """How a host gets a channel to an engine: the life of one worker, apart from the channel.
+
+    A subclass sets ``name`` and ``Options``, and is found through the entry-point group
+    ``soma.transports``. ``soma_core`` calls ``start`` once for each incarnation of the worker.
+
+    Args:
+        options: The validated options.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[TransportOptions]] = TransportOptions
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def start(self, timeout: float | None = None) -> Channel:
+        """Start or reach an engine. Called by ``soma.connect``, and again after a ``stop``.
+
+        Args:
+            timeout: Seconds that it may take; None waits for ever.
+
+        Raises:
+            StartFailed: It did not come up; the message says why and what to do.
+        """
+
+    @abstractmethod
+    def poll(self) -> ExitStatus | None:
+        """Whether the engine's process has ended, and how; None while it runs.
+
+        Called several times a second while a Worker waits for a reply, and when a channel
+        closes. Must return quickly and never raises.
+        """
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Ask the engine to give up the command that runs, as Ctrl-C would. Never raises.
+
+        Called by ``Worker.interrupt`` and at a deadline, repeatedly, from any thread. A
+        transport that cannot do it does nothing: the Worker then stops the engine.
+        """
+
+    @abstractmethod
+    def stop(self, grace: float) -> ExitStatus | None:
+        """End the engine and free what ``start`` took, whatever state it is in. Never raises.
+
+        Called by ``Worker.close`` after the channel is closed, at a deadline that an interrupt
+        did not meet, and after a start whose HELLO failed; a ``start`` that raises frees what it
+        took by itself. A second call does nothing.
+
+        Args:
+            grace: Seconds in which the engine may end by itself before it is made to.
+
+        Returns:
+            How it ended, if that is known.
+        """
+
+    def diagnostics(self) -> str:
+        """What a person should read when the worker died: the tail of its stderr. Never raises.
+
+        Called when a WorkerDied or StartFailed is built.
+        """
+        return ""
+
+    def runs_here(self, pid: int) -> bool:
+        """Whether the process of this id, which the engine said is its own, is on this machine.
+
+        Called by ``Worker.status`` before it looks at what the process uses. The default is no.
+        """
+        return False
+
+    def shutdown(self, grace: float) -> ExitStatus | None:
+        """End the engine even if it is shared with other clients. Never raises.
+
+        Called by ``Worker.shutdown``. The default is ``stop``.
+        """
+        return self.stop(grace)
+
+
+class Listener(ABC):
+    """Where a daemon waits for clients. Called by the daemon that a transport ships."""
+
+    @abstractmethod
+    def accept(self) -> Channel:
+        """Wait for the next client.
+
+        Raises:
+            ChannelClosed: The listener is closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening and remove what others would find; a second call does nothing."""

@@ -1,0 +1,350 @@
+"""Worker processes: starting one that dies with its parent, watching it, and ending it.
+
+Both sides are here: :class:`WorkerProcess` for the parent, and :func:`hold_lifeline` for the
+child. The lifeline is a socket on which nothing is ever sent. The child has the kernel send
+SIGKILL to its process group when the other end closes, which happens when the parent is gone,
+whatever it died of, and even while the child is deep in C code. (``PR_SET_PDEATHSIG`` would
+fire when the *thread* that started the child ends.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO, Self
+
+from soma_core.channel.contract import ExitStatus
+from soma_core.channel.forks import close_in_forked_child
+from soma_core.errors import StartFailed
+
+__all__ = ["WorkerProcess", "exit_now", "hold_lifeline", "inherited_side"]
+
+LIFELINE_VARIABLE = "SOMA_LIFELINE"
+SIDE_VARIABLE = "SOMA_SIDE"
+_TAIL_LINES = 50
+_LONGEST_LINE = 2000
+_GENTLE = 0.5  # seconds to end after SIGTERM, before SIGKILL
+_LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's stderr
+_log = logging.getLogger("soma.worker")
+
+
+class WorkerProcess:
+    """A worker process of ours, in a session of its own.
+
+    Args:
+        command: The program and its arguments.
+        wire: The descriptor that becomes its stdin and stdout; None leaves it without.
+        side: A socket that it inherits, for shared memory; it finds it by
+            :func:`inherited_side`.
+        pass_fds: Descriptors that it inherits under their own numbers.
+        env: Variables to add to this process's environment.
+        cwd: Its working directory; None keeps this process's.
+
+    Raises:
+        StartFailed: The program cannot be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        wire: int | None = None,
+        side: socket.socket | None = None,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        handed = {LIFELINE_VARIABLE: theirs} | ({SIDE_VARIABLE: side} if side else {})
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL if wire is None else wire,
+                    stdout=subprocess.DEVNULL if wire is None else wire,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[*(end.fileno() for end in handed.values()), *pass_fds],
+                    env=_environment(env or {}, handed),
+                    cwd=cwd,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                ours.close()
+                raise StartFailed(f"cannot start {' '.join(command)}: {error}") from error
+        assert process.stderr is not None
+        self._hold(process, process.stderr, ours)
+
+    @classmethod
+    def adopted(cls, pid: int, lifeline: socket.socket, stderr: IO[bytes]) -> Self:
+        """Hold a process that another one forked, and whose parent this process is by now.
+
+        Args:
+            pid: The process; it has :func:`hold_lifeline` of the other end.
+            lifeline: Our end of its lifeline, owned from here on.
+            stderr: Where to read its stderr, owned from here on.
+        """
+        held = cls.__new__(cls)
+        held._hold(_AdoptedChild(pid), stderr, lifeline)
+        return held
+
+    def _hold(
+        self,
+        process: subprocess.Popen[bytes] | _AdoptedChild,
+        stderr: IO[bytes],
+        lifeline: socket.socket,
+    ) -> None:
+        close_in_forked_child(lifeline)
+        self._process = process
+        self._lifeline = lifeline
+        self._lock = threading.Lock()
+        self._taken = False
+        self._stderr = _StderrTail(stderr, process.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def started(self, pid: int) -> bool:
+        """Whether that is its process, or one that it started (it may be a launcher)."""
+        import psutil
+
+        if pid == self.pid:
+            return True
+        try:
+            return any(child.pid == pid for child in psutil.Process(self.pid).children(True))
+        except psutil.Error:
+            return False
+
+    def poll(self) -> ExitStatus | None:
+        """How it ended, or None while it runs. What it left in its process group is killed."""
+        with self._lock:
+            return self._reap()
+
+    def wait(self, timeout: float) -> ExitStatus | None:
+        """Wait until it has ended; None if it has not in so many seconds."""
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None and (left := deadline - time.monotonic()) > 0:
+            _wait_for_exit(self.pid, left)
+        return status
+
+    def interrupt(self) -> None:
+        """Send SIGINT, as Ctrl-C would."""
+        self._signal(signal.SIGINT)
+
+    def stop(self, grace: float) -> ExitStatus | None:
+        """End it: by itself within the grace, else by SIGTERM, else by SIGKILL.
+
+        Args:
+            grace: Seconds for it to end by itself; its input should be at its end by now.
+        """
+        status = self.wait(grace)
+        for number, patience in ((signal.SIGTERM, _GENTLE), (signal.SIGKILL, 5.0)):
+            if status is not None:
+                break
+            self.signal_group(number)
+            status = self.wait(patience)
+        self.release()
+        self._stderr.finish(_LAST_WORDS)
+        return status
+
+    def release(self) -> None:
+        """Let go of its lifeline, which ends it if it still runs."""
+        self._lifeline.close()
+
+    def stderr_tail(self, patience: float = _LAST_WORDS) -> str:
+        """The last lines that it wrote to stderr.
+
+        Args:
+            patience: Seconds to wait for the end of it, if the process has ended.
+        """
+        if self.poll() is not None:
+            self._stderr.finish(patience)
+        return self._stderr.text()
+
+    def _signal(self, number: int) -> None:
+        with self._lock:
+            if self._reap() is None:
+                os.kill(self.pid, number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to it and to the children that stayed in its process group."""
+        with self._lock:
+            if self._reap() is None:
+                _kill_group(self.pid, number)
+
+    def _reap(self) -> ExitStatus | None:
+        if self._taken:
+            return ExitStatus()
+        if self._process.returncode is None:
+            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            try:
+                ended = os.waitid(os.P_PID, self.pid, flags)
+            except ChildProcessError:  # somebody else in this program waited for our child
+                self._process.poll()
+                self._taken = True
+                return ExitStatus()
+            if ended is None:
+                return None
+            # Before it is reaped its number cannot be another's, nor can that of its group.
+            _kill_group(self.pid, signal.SIGKILL)
+            self._process.wait()
+            assert self._process.returncode is not None
+        return ExitStatus.from_returncode(self._process.returncode)
+
+
+class _AdoptedChild:
+    """A child of this process that it did not start: what Popen is for one that it did."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self) -> int:
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+def _kill_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass  # nobody is left in it
+    except PermissionError:  # macOS answers so for a group of zombies
+        if sys.platform != "darwin":
+            raise
+
+
+def _wait_for_exit(pid: int, timeout: float) -> None:
+    """Sleep until a child ends, or the time is over."""
+    if not hasattr(os, "pidfd_open"):
+        time.sleep(min(timeout, 0.02))
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # out of descriptors, or a kernel that is too old
+        time.sleep(min(timeout, 0.02))
+        return
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        poller.poll(timeout * 1000)
+    finally:
+        os.close(descriptor)
+
+
+class _StderrTail:
+    """Reads a worker's stderr on a thread: keeps the last lines, and logs each."""
+
+    def __init__(self, pipe: IO[bytes], pid: int) -> None:
+        self._pipe = pipe
+        self._pid = pid
+        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._thread = threading.Thread(target=self._drain, name=f"soma-stderr-{pid}", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        with self._pipe:
+            while raw := self._pipe.readline(_LONGEST_LINE):
+                line = raw.decode("utf-8", "replace").rstrip("\n")
+                self._lines.append(line)
+                _log.info("[worker %d] %s", self._pid, line)
+
+    def finish(self, patience: float) -> None:
+        """Wait for what a dead worker wrote last; a grandchild may hold the pipe open."""
+        self._thread.join(patience)
+
+    def text(self) -> str:
+        return "\n".join(self._lines)
+
+
+def _environment(added: Mapping[str, str], handed: Mapping[str, socket.socket]) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != SIDE_VARIABLE}
+    merged = {**kept, **added, **{name: _identify(end) for name, end in handed.items()}}
+    if "PYTHONPATH" in merged:  # an empty entry would be the current directory, in spite of -P
+        entries = merged["PYTHONPATH"].split(os.pathsep)
+        merged["PYTHONPATH"] = os.pathsep.join(filter(None, entries))
+    return merged
+
+
+def _identify(end: socket.socket) -> str:
+    """Names a descriptor so that the child can tell that it really received this one."""
+    return f"{end.fileno()}:{os.fstat(end.fileno()).st_ino}"
+
+
+def hold_lifeline(handed: int | None = None) -> int | None:
+    """Die with the parent that holds this process as a :class:`WorkerProcess`.
+
+    Called by a daemon at its start. Does nothing where nobody handed it a lifeline (a shell, a
+    remote launcher) or where the kernel has none (macOS): then the end of input ends it.
+
+    Args:
+        handed: The lifeline; None looks for the one that the parent handed down at the start.
+
+    Returns:
+        The lifeline, if there is one; it stays open as long as this process runs.
+    """
+    fd = _inherited(LIFELINE_VARIABLE) if handed is None else handed
+    if fd is None or not sys.platform.startswith("linux"):
+        return fd
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    if poller.poll(0):  # the parent died before the kernel was told
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    return fd
+
+
+def inherited_side() -> socket.socket | None:
+    """The socket that the parent handed down as ``side``, if it did."""
+    fd = _inherited(SIDE_VARIABLE)
+    return None if fd is None else socket.socket(fileno=fd)
+
+
+def _inherited(variable: str) -> int | None:
+    """The socket that an environment variable names, if this process really inherited it."""
+    descriptor, _, inode = os.environ.pop(variable, "").partition(":")
+    if not descriptor.isdecimal():
+        return None
+    fd = int(descriptor)
+    try:
+        status = os.fstat(fd)
+    except (OSError, OverflowError):
+        return None
+    if not stat.S_ISSOCK(status.st_mode) or str(status.st_ino) != inode:
+        return None
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def exit_now(status: int = 0) -> None:
+    """End this process with its exit handlers run, but without waiting for threads of filters."""
+    import atexit
+
+    multiprocessing = sys.modules.get("multiprocessing")
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.terminate()  # its own exit handler would wait for them
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError, OSError):  # a filter closed or removed it
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,291 @@
+"""StreamChannel: both dialects of the protocol over any byte stream."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from operator import attrgetter
+from time import monotonic
+from typing import Any
+
+from soma_core.channel.contract import Channel
+from soma_core.channel.forks import close_in_forked_child
+from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
+from soma_core.errors import ChannelClosed
+from soma_core.wire import frames
+from soma_core.wire.frames import Entry, write_inline
+from soma_core.wire.message import Dialect, Message
+from soma_core.wire.parser import MessageParser, StreamLimits
+
+__all__ = [
+    "ByteStream",
+    "PipeStream",
+    "SharedMemory",
+    "SocketStream",
+    "StreamChannel",
+    "StreamLimits",
+    "open_stream",
+]
+
+_LINE = Dialect.LINE
+_INLINE = int(frames.EntryKind.INLINE)
+_CHUNK = 1 << 16
+_JOIN_BELOW = 1 << 16
+_FEW_BUFFERS = 8  # what stands around so many in a frame is remembered, and no more than that
+_size_of = attrgetter("nbytes")
+
+
+class ByteStream(ABC):
+    """Bytes in and out: what StreamChannel needs of a socket or a pair of pipes.
+
+    A deadline is a time of :func:`time.monotonic`, or None to wait for ever.
+    """
+
+    @abstractmethod
+    def read_into(self, view: memoryview, deadline: float | None) -> int:
+        """Read at least one byte, at most what fits; 0 at the end of the stream.
+
+        Raises:
+            TimeoutError: Nothing came in time.
+            OSError: The stream failed, or was closed.
+        """
+
+    @abstractmethod
+    def write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        """Write at least one byte and return how many.
+
+        Raises:
+            TimeoutError: Nothing could be written in time.
+            OSError: The stream failed, or was closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it and wake a thread that reads or writes; a second call does nothing."""
+
+
+class SocketStream(ByteStream):
+    """A connected stream socket, which it owns.
+
+    The socket blocks in the kernel in slices, since a plain call costs less than polling first.
+    """
+
+    _SLICE = 0.2
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(None)
+        slice_of_time = _timeval(self._SLICE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_of_time)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, slice_of_time)
+        self._socket = connection
+        self._receive, self._send = connection.recv_into, connection.send
+        close_in_forked_child(connection)
+
+    def read_into(self, view: memoryview, deadline: float | None) -> int:
+        while True:
+            if deadline is not None and deadline - monotonic() < self._SLICE:
+                _wait(self._socket.fileno(), select.POLLIN, deadline)
+            try:
+                return self._receive(view)
+            except BlockingIOError:  # a slice is over
+                continue
+
+    def write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        while True:
+            if deadline is not None and deadline - monotonic() < self._SLICE:
+                _wait(self._socket.fileno(), select.POLLOUT, deadline)
+            try:
+                return self._send(data)
+            except BlockingIOError:  # a slice is over
+                continue
+
+    def close(self) -> None:
+        with suppress(OSError):  # the other end was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def _timeval(seconds: float) -> bytes:
+    whole = int(seconds)
+    return struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
+
+
+class PipeStream(ByteStream):
+    """A pair of file descriptors, one to read and one to write, which it owns."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd, self._write_fd = read_fd, write_fd
+        self._closed = False
+        for fd in (read_fd, write_fd):
+            os.set_blocking(fd, True)  # whoever started us may have left them otherwise
+
+    def read_into(self, view: memoryview, deadline: float | None) -> int:
+        _wait(self._read_fd, select.POLLIN, deadline)
+        return os.readv(self._read_fd, [view])
+
+    def write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        _wait(self._write_fd, select.POLLOUT, deadline)
+        return os.write(self._write_fd, data if deadline is None else data[: select.PIPE_BUF])
+
+    def close(self) -> None:
+        """Close it. Only the thread that reads may: nothing wakes a reader of a pipe."""
+        if not self._closed:
+            self._closed = True
+            for fd in {self._read_fd, self._write_fd}:
+                os.close(fd)
+
+
+def open_stream(read_fd: int, write_fd: int) -> ByteStream:
+    """The stream over two descriptors, which it owns: one socket under both, or anything else."""
+    if not (_is_socket(read_fd) and os.path.sameopenfile(read_fd, write_fd)):
+        return PipeStream(read_fd, write_fd)
+    os.close(write_fd)
+    return SocketStream(socket.socket(fileno=read_fd))
+
+
+def _is_socket(fd: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _wait(fd: int, event: int, deadline: float | None) -> None:
+    """Wait until a descriptor is ready.
+
+    Raises:
+        TimeoutError: It was not in time.
+    """
+    if deadline is None:
+        return
+    poller = select.poll()
+    poller.register(fd, event)
+    if not poller.poll(max(0.0, deadline - monotonic()) * 1000):
+        raise TimeoutError
+
+
+class StreamChannel(Channel):
+    """Messages over a byte stream, in both dialects.
+
+    Args:
+        stream: The bytes in and out; the channel owns it.
+        limits: The largest messages that it accepts.
+        memory: Shared memory for large buffers; the channel owns it.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        limits: StreamLimits | None = None,
+        memory: SharedMemory | None = None,
+    ) -> None:
+        self._stream = stream
+        self._memory = memory
+        limits = limits or StreamLimits()
+        self._parser = (
+            MessageParser(limits) if memory is None else MessageParser(limits, memory.take)
+        )
+        self._scratch = memoryview(bytearray(_CHUNK))
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._stream.close()
+            if self._memory is not None:
+                self._memory.close()
+
+    def send(self, message: Message, timeout: float | None = None) -> None:
+        if self._closed:
+            raise ChannelClosed("the channel is closed")
+        deadline = None if timeout is None else monotonic() + timeout
+        header, buffers, dialect = message
+        memory = self._memory
+        write = self._stream.write
+        entries: list[Entry] = []
+        started = False
+        parts: Sequence[bytes | memoryview]
+        try:
+            view = memoryview(buffers[0]) if len(buffers) == 1 else None
+            silent = memory is None or not memory.announcements
+            if dialect is _LINE:
+                parts = (header + b"\n",)
+            elif view is not None and view.nbytes < THRESHOLD and silent:
+                parts = (write_inline(header, (view,), (view.nbytes,)),)
+            else:
+                parts = self._parts(header, buffers, entries)
+            for part in parts:
+                sent = write(part, deadline)
+                started = True
+                while sent < len(part):
+                    sent += write(memoryview(part)[sent:], deadline)
+        except BaseException as error:
+            if started:  # the other end could not tell the rest of this message from the next
+                self.close()
+            elif memory is not None:
+                memory.take_back(entries)
+            if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
+                text = f"the other end closed the channel ({error})"
+                raise ChannelClosed(text, sent=started) from None
+            raise
+
+    def _parts(
+        self, header: bytes, buffers: Sequence[Any], entries: list[Entry]
+    ) -> Sequence[bytes | memoryview]:
+        """A frame: one piece with its small buffers, large ones apart or in shared memory.
+
+        Args:
+            header: Its header.
+            buffers: Its buffers.
+            entries: Receives the entries of its table.
+        """
+        memory = self._memory
+        if memory is not None:
+            entries += memory.announce()
+        views = [memoryview(buffer) for buffer in buffers]
+        sizes = tuple(map(_size_of, views))
+        if not entries and len(sizes) <= _FEW_BUFFERS and sum(sizes) < THRESHOLD:
+            return (write_inline(header, views, sizes),)
+        inline: list[memoryview] = []
+        inline_size = 0
+        for view, size in zip(views, sizes, strict=True):
+            entry = memory.lend(view) if memory is not None and size >= THRESHOLD else None
+            if entry is None:
+                entry = Entry(_INLINE, 0, 0, size)
+                inline_size += size
+                inline.append(view)
+            entries.append(entry)
+        if inline_size < _JOIN_BELOW:
+            return (frames.write_frame(header, entries, inline),)
+        whole = (view.cast("B") for view in inline if view.nbytes)
+        return (frames.write_frame(header, entries), *whole)
+
+    def receive(self, timeout: float | None = None) -> Message:
+        deadline = None if timeout is None else monotonic() + timeout
+        parser = self._parser
+        message = parser.next_message() if parser.pending or parser.ended else None
+        while message is None:
+            if parser.finished:
+                raise ChannelClosed("the other end closed the channel")
+            if self._closed:
+                raise ChannelClosed("the channel is closed")
+            target = parser.target
+            try:
+                count = self._stream.read_into(target or self._scratch, deadline)
+            except TimeoutError:
+                raise
+            except ConnectionError:
+                count = 0
+            except (OSError, ValueError) as error:
+                raise ChannelClosed(f"the channel is closed ({error})") from None
+            if self._closed:
+                raise ChannelClosed("the channel was closed while it waited")
+            message = parser.filled(count) if target else parser.feed(self._scratch[:count])
+        return message

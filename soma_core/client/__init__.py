@@ -1,0 +1,1 @@
+"""The host's side: workers, their restarts, and pools of them."""

@@ -1,0 +1,135 @@
+"""connect: starts or reaches a worker by the name of a transport, and loads filters into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from soma_core.channel.contract import Transport
+from soma_core.client.loadable import FilterLike, distributions
+from soma_core.client.recording import Recorder, Recording
+from soma_core.client.worker import Worker, check_recovery
+from soma_core.models.complaints import describe
+from soma_core.plugins.catalog import installed_transports
+from soma_core.plugins.manager import installed_plugins
+
+__all__ = ["PicklePolicy", "connect", "transport_maker"]
+
+PicklePolicy = Literal["same-user", "never"]
+
+
+def connect(
+    transport: str = "stdio",
+    *,
+    filters: Mapping[str, FilterLike] | None = None,
+    timeout: float | None = None,
+    start_timeout: float | None = 60.0,
+    stall_timeout: float | None = None,
+    restart: Literal["never", "on-crash"] = "never",
+    retries: int = 0,
+    pickle: PicklePolicy = "same-user",
+    record: str | os.PathLike[str] | Recording | None = None,
+    **options: Any,
+) -> Worker:
+    """Start or reach a worker, and load filters into it.
+
+    Args:
+        transport: The name of an installed transport (``soma transports`` lists them).
+        filters: What to load, by node id: a :class:`~soma_core.Filter`, any object with ``fit``
+            and ``forward``, or a registered filter as ``(name, config)``.
+        timeout: Seconds that each call may take, unless it names its own; None for ever.
+        start_timeout: Seconds in which the worker must answer its first message.
+        stall_timeout: Seconds that a call may take without reporting progress; None for ever.
+            Of use where filters report it: ``soma_core.progress``, and BATCHED_FIT by itself.
+        restart: What to do when the worker dies: ``"never"`` leaves that to the caller,
+            ``"on-crash"`` starts another one for the next call, with the same filters and the
+            newest states that the host holds (:doc:`reliability`).
+        retries: How often a ``forward`` or ``composite_forward`` is repeated after the worker
+            died under it; 0 is never. Needs ``restart="on-crash"``.
+        pickle: ``"never"`` lets only typed values and registered filters travel.
+        record: The file to which every command and reply is written, for ``soma replay``; a
+            :class:`~soma_core.Recording` says more, such as to write only when something fails.
+        options: The options of the transport.
+
+    Raises:
+        PluginError: The transport is not installed, ambiguous or broken.
+        TypeError: The transport has no such option, or an object is not a filter.
+        ValueError: An option or argument is not valid, or ``record`` cannot be written.
+        StartFailed: The worker did not come up.
+        IncompatibleWorker: Its versions do not fit this host's.
+        RemoteError: A filter could not be loaded; the worker is stopped again.
+    """
+    check_recovery(restart, retries)
+    started = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
+    recorder = None if record is None else Recorder(record, transport, started.options)
+    try:
+        worker = Worker(
+            started,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            stall_timeout=stall_timeout,
+            restart=restart,
+            retries=retries,
+            recorder=recorder,
+        )
+    except BaseException:
+        if recorder is not None:
+            recorder.close()
+        raise
+    try:
+        if filters:
+            worker.load(filters, timeout=start_timeout)
+    except BaseException:
+        worker.close()
+        raise
+    return worker
+
+
+def transport_maker(
+    name: str,
+    options: dict[str, Any],
+    *,
+    filters: Mapping[str, FilterLike] | None = None,
+    apart: bool = False,
+) -> Callable[[], Transport]:
+    """Check the options of a transport; each call of what is returned makes one to start.
+
+    Args:
+        name: The name of an installed transport.
+        options: Its options.
+        filters: What will be loaded: says where to run it, to a transport that chooses that.
+        apart: Whether each must reach an engine of its own.
+
+    Raises:
+        PluginError, TypeError, ValueError: As for :func:`connect`.
+    """
+    transport_class = installed_transports().load(name)
+    checked = _options(name, transport_class, options).placed(distributions(filters or {}))
+    if apart and checked.shared:
+        raise ValueError(
+            f"the transport {name!r} would share one worker with these options (a session); "
+            "leave that out to get several"
+        )
+
+    def make() -> Transport:
+        installed_plugins().notify("soma_worker_starting", transport=name, options=checked)
+        return transport_class(checked)
+
+    return make
+
+
+def _options(name: str, transport_class: type[Transport], options: dict[str, Any]) -> Any:
+    known = transport_class.Options.model_fields
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise TypeError(
+            f"the transport {name!r} has no option {', '.join(unknown)}; its options: "
+            f"{', '.join(known)}; {installed_transports().origin(name)}"
+        )
+    try:
+        return transport_class.Options(**options)
+    except ValidationError as error:
+        raise ValueError(f"the transport {name!r}: {describe(error)}") from None

@@ -1,0 +1,126 @@
+"""What may be loaded as a filter, and what to do with an object that may not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from soma_core.models.filters import Distribution
+from soma_core.plugins.catalog import installed_filters
+from soma_core.plugins.manager import installed_plugins
+
+__all__ = ["FilterLike", "adapt", "check_filter", "distributions"]
+
+FilterLike = Any
+"""A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
+
+
+def adapt(obj: FilterLike) -> FilterLike:
+    """Let plugins wrap an object that is not a filter by itself."""
+    if isinstance(obj, str | tuple | type) or _is_filter(obj):
+        return obj
+    adapted = installed_plugins().hook.soma_adapt(obj=obj)
+    return obj if adapted is None else adapted
+
+
+def distributions(filters: Mapping[str, FilterLike]) -> Iterator[Distribution]:
+    """Where each filter may run, as far as this process can tell before it is loaded.
+
+    Registered filters are imported here for this; those that only the worker has say nothing.
+    """
+    for filter_like in filters.values():
+        try:
+            yield _instance(adapt(filter_like)).meta().distribution
+        except Exception:  # noqa: S112 - LOAD tells what is wrong with it
+            continue
+
+
+def _instance(filter_like: FilterLike) -> Any:
+    if not isinstance(filter_like, str | tuple):
+        return filter_like
+    name, config = (filter_like, {}) if isinstance(filter_like, str) else filter_like
+    return installed_filters().load(name)(**config)
+
+
+def check_filter(node_id: str, filter_like: FilterLike) -> None:
+    """Refuse what cannot be loaded before it travels.
+
+    Raises:
+        TypeError: It is not a filter; the message says what to do.
+    """
+    if isinstance(filter_like, str):
+        return
+    if isinstance(filter_like, tuple):
+        if len(filter_like) == 2 and isinstance(filter_like[0], str):
+            _check_config(node_id, filter_like[1])
+            return
+        raise TypeError(f"filter {node_id!r}: a registered filter is (name, config)")
+    if isinstance(filter_like, type):
+        name = filter_like.__name__
+        raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
+    if not _is_filter(filter_like):
+        raise TypeError(f"filter {node_id!r}: {_advice(filter_like)}")
+
+
+def _check_config(node_id: str, config: Any) -> None:
+    """Refuse a configuration that JSON cannot hold: it would arrive as something else."""
+    if not isinstance(config, Mapping):
+        raise TypeError(f"filter {node_id!r}: config is a dict, got {type(config).__name__}")
+    for name, value in config.items():
+        foreign = _not_json(value)
+        if not isinstance(name, str) or foreign is not None:
+            kind = type(name if foreign is None else foreign).__name__
+            raise TypeError(
+                f"filter {node_id!r}: config is plain JSON data, and {name!r} holds a {kind}"
+            )
+
+
+def _not_json(value: Any) -> Any | None:
+    """The first thing in a value that JSON cannot hold; None if there is none."""
+    if isinstance(value, str | int | float | None):
+        return None
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            return value
+        return _first_not_json(value.values())
+    if isinstance(value, list | tuple):
+        return _first_not_json(value)
+    return value
+
+
+def _first_not_json(values: Iterable[Any]) -> Any | None:
+    found = (_not_json(value) for value in values)
+    return next((value for value in found if value is not None), None)
+
+
+def _is_filter(obj: Any) -> bool:
+    forward = getattr(obj, "forward", None)
+    if not callable(forward):
+        return False
+    return callable(getattr(obj, "fit", None)) or _takes_state(forward)
+
+
+def _takes_state(forward: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(forward).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _advice(obj: Any) -> str:
+    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    bases = {base.__module__.partition(".")[0] for base in type(obj).__mro__}
+    if "torch" in bases:
+        return (
+            f"{kind} is a module without fit(x, y) and forward(x, state); install "
+            f'soma-filters-torch and pass ("torch.Module", {{"module": "{kind}"}}), or give it '
+            "these methods"
+        )
+    if "sklearn" in bases:
+        return (
+            f"{kind} is an estimator without forward(x, state); install soma-filters-sklearn and "
+            f'pass ("sklearn.{type(obj).__name__}", {{…}})'
+        )
+    return f"{kind} has no fit(x, y) and forward(x, state); subclass soma_core.Filter, or add them"

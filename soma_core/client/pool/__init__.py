@@ -1,0 +1,1 @@
+"""Several workers with the same filters, behind one queue."""

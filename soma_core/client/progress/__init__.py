@@ -1,0 +1,1 @@
+"""Progress of training, as a host shows it and watches it."""

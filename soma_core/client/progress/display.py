@@ -1,0 +1,151 @@
+"""The screen's view of a fit: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from soma_core.client.progress.report import Standing, spell_loss
+
+__all__ = ["FitProgress"]
+
+_LINES = 5  # about so many plain lines for one fit
+_BETWEEN_UPDATES = 0.05  # seconds: more often than the eye can tell would only cost time
+_TEXTS = 70  # columns of a bar's line that are not the bar or the title
+
+
+class FitProgress:
+    """Shows what a filter reports while it is fitted. Call it with each report.
+
+    Args:
+        console: Where to show it.
+        title: What is being fitted.
+        rows: How many rows an epoch has, for the rate; None shows none.
+    """
+
+    def __init__(self, console: Console, title: str, rows: int | None = None) -> None:
+        self._title = title
+        self._rows = rows
+        self._started = time.perf_counter()
+        view = _Bar if console.is_terminal else _Lines
+        self._view: _Bar | _Lines = view(console, title)
+
+    @classmethod
+    def on_stderr(cls, title: str, rows: int | None = None) -> Self:
+        """One that leaves stdout to the program."""
+        return cls(Console(stderr=True), title, rows)
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        self._view.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._view.stop()
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """Show one report; what it does not hold is not shown."""
+        standing = Standing.of(report)
+        if standing is not None and self._view.is_due(standing):
+            self._view.show(standing, self._texts(standing))
+
+    def _texts(self, standing: Standing) -> dict[str, Any]:
+        several, loss = standing.batches > 1, standing.epoch_loss
+        return {
+            "epoch": "epoch " + _fraction(standing.epoch, standing.epochs),
+            "batch": "batch " + _fraction(standing.batch, standing.batches) if several else "",
+            "loss": "" if loss is None else f"loss {spell_loss(loss)}",
+            "rate": self._rate(standing),
+        }
+
+    def _rate(self, standing: Standing) -> str:
+        seconds = time.perf_counter() - self._started
+        if self._rows is None or seconds <= 0:
+            return ""
+        return f"{standing.done * self._rows / standing.batches / seconds:,.0f} rows/s"
+
+
+def _fraction(number: int, total: int) -> str:
+    return f"{number:>{len(str(total))}}/{total}"
+
+
+class _Lines:
+    """A few lines for a fit, for a file or a log."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title = console, title
+        self._told = 0
+
+    def start(self) -> None:
+        """There is nothing to tell yet."""
+
+    def stop(self) -> None:
+        """Each line is complete by itself."""
+
+    def is_due(self, standing: Standing) -> bool:
+        share = standing.done * _LINES // standing.total
+        if share < self._told:  # another filter of a chain begins
+            self._told = 0
+        due = share > self._told
+        self._told = share % _LINES
+        return due
+
+    def show(self, standing: Standing, texts: dict[str, Any]) -> None:
+        text = "  ".join(part for part in texts.values() if part)
+        line = f"{self._title}: {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Bar:
+    """A line that changes in place."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._next_update = 0.0
+        self._done = 0
+        self._bar = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=max(6, min(28, console.width - _TEXTS - len(title)))),
+            TextColumn("{task.fields[epoch]}"),
+            TextColumn("{task.fields[batch]}"),
+            TextColumn("[magenta]{task.fields[loss]}"),
+            TextColumn("[cyan]{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            console=console,
+            # What the program writes meanwhile stays above the bar, or where it was sent to.
+            redirect_stdout=_is_terminal(sys.stdout),
+            redirect_stderr=_is_terminal(sys.stderr),
+        )
+        empty: dict[str, Any] = {"epoch": "", "batch": "", "loss": "", "rate": ""}
+        self._task = self._bar.add_task(escape(title), total=None, **empty)
+
+    def start(self) -> None:
+        self._bar.start()
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+    def is_due(self, standing: Standing) -> bool:
+        return standing.done == standing.total or time.perf_counter() >= self._next_update
+
+    def show(self, standing: Standing, texts: dict[str, Any]) -> None:
+        self._next_update = time.perf_counter() + _BETWEEN_UPDATES
+        if standing.done < self._done:  # another filter of a chain begins
+            self._bar.reset(self._task)
+        self._done = standing.done
+        self._bar.update(self._task, completed=standing.done, total=standing.total, **texts)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()

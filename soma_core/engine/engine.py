@@ -1,0 +1,351 @@
+"""Engine: one method for each command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from soma_core.engine.loading import FilterRegistry, load_node
+from soma_core.engine.nodes import FilterFailed, Node, NodeTable
+from soma_core.engine.training import states, tensors
+from soma_core.engine.training.batches import Batches
+from soma_core.engine.training.chain import Chain
+from soma_core.engine.training.fitting import fit_batches, fit_once
+from soma_core.engine.training.joint import compute_gradients
+from soma_core.engine.training.optimizers import Optimizers
+from soma_core.engine.training.resuming import get_training, set_training
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.plugins.commands import CommandSpec
+from soma_core.plugins.manager import PluginSet
+from soma_core.protocol import commands as c
+from soma_core.protocol import replies as r
+from soma_core.protocol.versions import (
+    PROTOCOL_VERSION,
+    Side,
+    cloudpickle_version,
+    skew,
+    soma_version,
+)
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["Engine", "EngineInfo"]
+
+
+class EngineInfo(BaseModel):
+    """What HELLO answers beyond what the engine knows by itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    commands: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    limits: r.Limits
+
+
+class Engine:
+    """Executes commands against its nodes, one at a time.
+
+    Args:
+        registry: Where registered filters come from.
+        info: What HELLO answers.
+        pickles: Whether pickles are made and read.
+        plugins: Who takes part in executing commands, or observes it.
+
+    Attributes:
+        nodes: The loaded nodes.
+        incarnation: Differs between any two engines.
+    """
+
+    def __init__(
+        self,
+        registry: FilterRegistry,
+        info: EngineInfo,
+        pickles: Pickles | None = None,
+        plugins: PluginSet | None = None,
+    ) -> None:
+        self._registry = registry
+        self._info = info
+        self._pickles = pickles or Pickles()
+        used = plugins is not None and plugins.take_part_in_execution()
+        self._plugins = plugins if used else None
+        self._answer: r.Reply | None = None
+        self.nodes = NodeTable()
+        self._optimizers = Optimizers()
+        self.incarnation = uuid.uuid4().hex
+        self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {
+            c.Hello: self.hello,
+            c.Load: self.load,
+            c.Unload: self.unload,
+            c.ListNodes: self.list_nodes,
+            c.Fit: self.fit,
+            c.Forward: self.forward,
+            c.CompositeForward: self.composite_forward,
+            c.CompositeFit: self.composite_fit,
+            c.BatchedFit: self.batched_fit,
+            c.GetState: self.get_state,
+            c.SetState: self.set_state,
+            c.GetGradients: self.get_gradients,
+            c.ApplyGradients: self.apply_gradients,
+            c.Ping: self.ping,
+            c.Shutdown: self.shutdown,
+        }
+
+        for spec in plugins.commands if plugins is not None else ():
+            self._methods[spec.model] = partial(self._handle, spec)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether plugins take part in executing commands, or observe it."""
+        return self._plugins is not None
+
+    def execute(self, command: c.Command) -> r.Reply:
+        """Execute one command and return its reply, user data as Python objects.
+
+        Raises:
+            FilterFailed: The user's code raised.
+            ProtocolError: The command cannot be done; the code says why.
+            KeyboardInterrupt: It was interrupted.
+        """
+        if self._plugins is None:
+            return self._methods[type(command)](command)
+        return self._run_with(self._plugins, command)
+
+    def run(self, command: c.Command) -> r.Reply:
+        """Execute one command without any plugin; what ``soma_execute`` comes down to."""
+        answer, self._answer = self._answer, None
+        return self._methods[type(command)](command) if answer is None else answer
+
+    def answer(self, reply: r.Reply) -> None:
+        """Reply with this instead of executing the command: for a wrapper, before it yields.
+
+        Plugins that the wrapper is around still take part, and may refuse the command.
+        """
+        self._answer = reply
+
+    def _run_with(self, plugins: PluginSet, command: c.Command) -> r.Reply:
+        started = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            reply: r.Reply = plugins.hook.soma_execute(command=command, context=self)
+            if isinstance(reply, r.LoadReply):
+                for node_id, meta in reply.filters.items():
+                    plugins.notify("soma_filter_loaded", node_id=node_id, meta=meta)
+            return reply
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self._answer = None
+            seconds = time.perf_counter() - started
+            plugins.notify("soma_command_finished", command=command, seconds=seconds, error=error)
+
+    def _handle(self, spec: CommandSpec, command: c.Command) -> r.Reply:
+        """Execute a command that a plugin added; its reply is that of FORWARD."""
+        try:
+            return r.ForwardReply.of(result=spec.handler(command, self))
+        except (FilterFailed, ProtocolError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise FilterFailed(getattr(command, "node_id", None), error) from error
+
+    def hello(self, command: c.Hello) -> r.HelloReply:
+        """Compare versions, and say what this engine can do."""
+        host = Side.of(command.protocol, command.client)
+        mismatch = skew(host, Side.here(), pickles=self._pickles.allowed)
+        if mismatch:
+            raise ProtocolError(ErrorCode.INCOMPATIBLE, mismatch)
+        codecs = self._pickles.codecs
+        if command.codecs is not None:
+            codecs.limit_to(command.codecs)
+        return r.HelloReply.of(
+            protocol=PROTOCOL_VERSION,
+            versions=_versions(),
+            pid=os.getpid(),
+            incarnation=self.incarnation,
+            commands=list(self._info.commands),
+            features=list(self._info.features),
+            codecs=codecs.names(),
+            limits=self._info.limits,
+            pickle="same-user" if self._pickles.allowed else "never",
+        )
+
+    def load(self, command: c.Load) -> r.LoadReply:
+        """Load all filters of the command, or none."""
+        loaded = [load_node(spec, self._registry, self._pickles) for spec in command.filters]
+        self.nodes.add(loaded)
+        self._optimizers.forget(node.node_id for node in loaded)
+        return r.LoadReply.of(filters={node.node_id: node.meta for node in loaded})
+
+    def unload(self, command: c.Unload) -> r.UnloadReply:
+        """Forget nodes."""
+        self.nodes.remove(command.node_ids)
+        self._optimizers.forget(command.node_ids)
+        return r.UnloadReply.of(node_ids=command.node_ids)
+
+    def list_nodes(self, command: c.ListNodes) -> r.ListReply:
+        """List loaded nodes and registered filters."""
+        loaded = {node.node_id: node.meta for node in self.nodes}
+        return r.ListReply.of(nodes=loaded, filters=self._registry.names())
+
+    def fit(self, command: c.Fit) -> r.FitReply:
+        """Fit one node."""
+        state = self.nodes.get(command.node_id).fit(command.data, command.y, {})
+        return r.FitReply.of(result=state) if command.return_state else r.FitReply.of()
+
+    def forward(self, command: c.Forward) -> r.ForwardReply:
+        """Run one node."""
+        if "state" not in command.__pydantic_fields_set__:
+            return r.ForwardReply.of(result=self.run_node(command.__dict__))
+        node = self.nodes.get(command.node_id)
+        with tensors.no_gradients((node,)):
+            return r.ForwardReply.of(result=node.forward(command.data, command.state, {}))
+
+    def run_node(self, fields: Mapping[str, Any]) -> Any:
+        """What a plain FORWARD comes down to: run a node on what it learned last, with no plugin.
+
+        Args:
+            fields: The ``node_id`` and the ``data`` of the command.
+
+        Raises:
+            FilterFailed: The user's code raised.
+            ProtocolError: There is no such node, or the data does not fit its schema.
+        """
+        node = self.nodes.get(fields["node_id"])
+        if "torch" not in sys.modules:  # as no_gradients would find, at a tenth of the cost
+            return node.forward(fields["data"], node.state, {})
+        with tensors.no_gradients((node,)):
+            return node.forward(fields["data"], node.state, {})
+
+    def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
+        """Run a chain."""
+        chain = self._chain(command.node_ids)
+        with tensors.no_gradients(chain.nodes):
+            out = chain.run(command.data, command.states or {}, evolve=command.evolve)
+        return r.CompositeForwardReply.of(result=tensors.detached(out))
+
+    def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
+        """Fit a chain, and train its differentiable nodes together."""
+        chain = self._chain(command.node_ids)
+        if not command.step:
+            return self._gradients(chain, command)
+        optimizer = self._optimizer(chain, command)
+        out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
+        reply = r.CompositeFitReply.of(result=out, loss=loss, states={})
+        if command.return_states:
+            reply.states = {
+                node.node_id: states.get_state(node, "torch", self._pickles)
+                for node in chain.nodes
+                if callable(getattr(node.obj, "state_dict", None))
+            }
+            reply.fit_states = fit_states
+        return reply
+
+    def _gradients(self, chain: Chain, command: c.CompositeFit) -> r.CompositeFitReply:
+        if command.y is None or not chain.differentiable or command.optimizer is not None:
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                "step: gradients alone need y and a differentiable node, and no optimizer",
+            )
+        undo = [states.keep_buffers(node) for node in chain.nodes]
+        try:
+            _, loss = compute_gradients(chain, command.data, command.y)
+            trained = [node for node in chain.nodes if node.trainable]
+            batch = {node.node_id: states.get_batch(node) for node in trained}
+        finally:
+            for put_back in undo:
+                put_back()
+        found = {node_id: data for node_id, data in batch.items() if data is not None}
+        return r.CompositeFitReply.of(loss=loss, states={}, gradients=found)
+
+    def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:
+        """Fit a chain batch by batch."""
+        chain = self._chain(command.node_ids)
+        outcome = fit_batches(
+            chain,
+            Batches(command.data, command.y, command.batch_size),
+            epochs=command.epochs,
+            shuffle=command.shuffle,
+            seed=command.seed,
+            collect_all=command.collect == "all",
+            optimizer=self._optimizer(chain, command),
+        )
+        returned = outcome.states if command.return_states else {}
+        return r.BatchedFitReply.of(result=outcome.result, states=returned, losses=outcome.losses)
+
+    def get_state(self, command: c.GetState) -> r.GetStateReply:
+        """Fetch what a node's object holds, and what it learned."""
+        node = self.nodes.get(command.node_id)
+        format = command.format or states.default_format(node, self._pickles)
+        data = states.get_state(node, format, self._pickles)
+        reply = r.GetStateReply.of(state_b64=data, format=format, fit_state=node.state)
+        if command.full:
+            reply.training_b64 = get_training(node, self._optimizers)
+        return reply
+
+    def set_state(self, command: c.SetState) -> r.SetStateReply:
+        """Put back what GET_STATE returned."""
+        node = self.nodes.get(command.node_id)
+        resumes = "training_b64" in command.model_fields_set
+        undo = states.snapshot(node) if resumes else None
+        if "state_b64" in command.model_fields_set:
+            format = command.format or states.default_format(node, self._pickles)
+            states.set_state(node, command.state_b64, format, self._pickles)
+        if undo is not None:
+            try:
+                set_training(node, command.training_b64, self._optimizers)
+            except BaseException:
+                undo()
+                raise
+        if "fit_state" in command.model_fields_set:
+            node.state = command.fit_state
+        return r.SetStateReply.of()
+
+    def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
+        """Fetch the gradients of a node's parameters."""
+        node = self.nodes.get(command.node_id)
+        return r.GetGradientsReply.of(gradients_b64=states.get_gradients(node))
+
+    def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
+        """Set the gradients of a node's parameters, and step its optimizer."""
+        node = self.nodes.get(command.node_id)
+        spec = command.optimizer
+        optimizer = None if spec is None else self._optimizers.over([node], spec)
+        updated = states.apply_gradients(node, command.gradients_b64, optimizer)
+        return r.ApplyGradientsReply.of(updated=updated)
+
+    def ping(self, command: c.Ping) -> r.PingReply:
+        """Say which process this is."""
+        return r.PingReply.of(pid=os.getpid(), incarnation=self.incarnation)
+
+    def shutdown(self, command: c.Shutdown) -> r.ShutdownReply:
+        """Acknowledge; whoever serves the engine ends after this reply."""
+        return r.ShutdownReply.of()
+
+    def _chain(self, node_ids: Sequence[str]) -> Chain:
+        nodes: list[Node] = self.nodes.chain(node_ids)
+        return Chain(nodes)
+
+    def _optimizer(self, chain: Chain, command: c.CompositeFit | c.BatchedFit) -> Any:
+        if command.optimizer is None:
+            return None
+        if command.y is None or not chain.differentiable:
+            lacking = "y is missing" if command.y is None else "no node is differentiable"
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND, f"optimizer: there is nothing to step: {lacking}"
+            )
+        return self._optimizers.over(chain.nodes, command.optimizer)
+
+
+def _versions() -> r.Versions:
+    return r.Versions(
+        soma=soma_version(),
+        python=platform.python_version(),
+        cloudpickle=cloudpickle_version(),
+    )

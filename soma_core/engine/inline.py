@@ -1,0 +1,119 @@
+"""The inline transport: the engine in the caller's own process, where ``breakpoint()`` works."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, ClassVar
+
+from soma_core.channel.contract import Channel, ExitStatus, Transport, TransportOptions
+from soma_core.engine.serving import Responder
+from soma_core.errors import ChannelClosed
+from soma_core.plugins.manager import known_codecs
+from soma_core.wire.message import Message
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["InlineTransport"]
+
+
+class InlineTransport(Transport):
+    """Runs filters in the host's process, with the same messages as any other transport.
+
+    Made for debugging and for tests: there is no isolation, and a deadline cannot end a command
+    that runs.
+    """
+
+    name: ClassVar[str] = "inline"
+
+    def __init__(self, options: TransportOptions) -> None:
+        super().__init__(options)
+        self._channel: _InlineChannel | None = None
+
+    def start(self, timeout: float | None = None) -> Channel:
+        pickles = Pickles(allowed=self.options.pickle != "never", codecs=known_codecs())
+        self._channel = _InlineChannel(pickles)
+        return self._channel
+
+    def poll(self) -> ExitStatus | None:
+        ended = self._channel is not None and self._channel.closed
+        return ExitStatus(code=0) if ended else None
+
+    def interrupt(self) -> None:
+        """Does nothing: the command runs on the thread that would have to interrupt it."""
+
+    def runs_here(self, pid: int) -> bool:
+        return True
+
+    def stop(self, grace: float) -> ExitStatus | None:
+        if self._channel is not None:
+            self._channel.close()
+        return ExitStatus(code=0)
+
+
+class _InlineChannel(Channel):
+    """Both ends at once: ``send`` executes the command, ``receive`` returns what it replied."""
+
+    def __init__(self, pickles: Pickles) -> None:
+        self._responder = Responder(pickles=pickles)
+        self._replies: deque[Message] = deque()
+        self._closed = False
+
+    def send(self, message: Message, timeout: float | None = None) -> None:
+        if self._closed or self._responder.finished:
+            raise ChannelClosed("the channel is closed")
+        with _ctrl_c_goes_on():
+            self._keep(self._responder.respond(_copied(message), self._keep))
+
+    def _keep(self, reply: Message) -> None:
+        self._replies.append(_copied(reply))
+
+    def receive(self, timeout: float | None = None) -> Message:
+        if self._replies:
+            return self._replies.popleft()
+        if self._closed or self._responder.finished:
+            raise ChannelClosed("the channel is closed")
+        raise TimeoutError("no command was sent, so no reply can come")
+
+    def close(self) -> None:
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+
+@contextmanager
+def _ctrl_c_goes_on() -> Iterator[None]:
+    """Let Ctrl-C end the command and then reach the caller, as over any other transport.
+
+    A KeyboardInterrupt that the filter raises itself is an error reply like any other.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not on_main_thread:
+        yield
+        return
+    pressed = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _copied(message: Message) -> Message:
+    """With buffers of its own, so that neither side sees what the other does to an array."""
+    buffers: list[Any] = [bytearray(buffer) for buffer in message.buffers]
+    return Message(message.header, buffers, message.dialect)

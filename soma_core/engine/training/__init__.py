@@ -1,0 +1,1 @@
+"""How a chain of nodes is fitted: alone, jointly, batch by batch."""

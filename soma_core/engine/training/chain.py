@@ -1,0 +1,183 @@
+"""Chain: nodes run one after the other, plain values and tensors each where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from soma_core.engine.nodes import Misfit, Node
+from soma_core.engine.training import tensors
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.chains import EdgeMismatch, Station, check_edges, describe_edge
+from soma_core.models.filters import StreamMode
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Chain", "Fit"]
+
+Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
+"""Fits one node: ``fit(node, x, y, lengths)``, and returns its state."""
+
+
+class Chain:
+    """Some nodes in order, for the time of one command.
+
+    In a chain with a differentiable node, lists become tensors at its start, and arrays where
+    they enter a differentiable node; a chain without one sees the values as they were sent.
+
+    Args:
+        nodes: The nodes, at least one.
+
+    Raises:
+        ProtocolError: ``schema_mismatch``: neighbours declare what cannot fit together.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = nodes
+        self.differentiable = False
+        self._last_fitted_apart = -1
+        declared = False
+        for place, node in enumerate(nodes):
+            self.differentiable |= node.differentiable
+            declared |= node.meta.input_schema is not None
+            if node.fitted_apart:
+                self._last_fitted_apart = place
+        self._lengths: dict[str, int] = {}
+        self._parameters: dict[str, list[torch.nn.Parameter]] = {}
+        self._like: torch.nn.Parameter | None = None
+        if declared:
+            self._check_edges()
+
+    def parameters(self, node: Node) -> list[torch.nn.Parameter]:
+        """A node's parameters, looked up once in a command, or once after each ``fit``.
+
+        Training asks for them in every batch, and a module lists them slowly.
+        """
+        found = self._parameters.get(node.node_id)
+        if not found:
+            found = self._parameters[node.node_id] = tensors.parameters(node)
+        return found
+
+    def next_call(self) -> None:
+        """Let named axes have other lengths from here on, as in the next batch."""
+        self._lengths = {}
+
+    def enter(self, x: Any) -> Any:
+        """What the first node is given for the data that was sent."""
+        return self._to_tensors(x) if self.differentiable and isinstance(x, list) else x
+
+    def step(self, place: int, x: Any, state: Any) -> Any:
+        """Run the node at a place of the chain."""
+        node = self.nodes[place]
+        if node.differentiable:
+            x = self._to_tensors(x)
+        try:
+            return node.forward(x, state, self._lengths)
+        except Misfit as misfit:
+            raise self._on_its_edge(misfit, place) from None
+
+    def fit(self, place: int, x: Any, y: Any, fit: Fit) -> Any:
+        """Fit the node at a place of the chain, and return its state."""
+        node = self.nodes[place]
+        self._parameters.pop(node.node_id, None)  # fit may build them anew
+        self._like = None
+        try:
+            return fit(node, x, y, self._lengths)
+        except Misfit as misfit:
+            raise self._on_its_edge(misfit, place) from None
+
+    def _to_tensors(self, x: Any) -> Any:
+        if self._like is None:
+            self._like = self._first_floating()
+        return tensors.to_input(x, self._like)
+
+    def _first_floating(self) -> torch.nn.Parameter | None:
+        for node in self.nodes:
+            for parameter in self.parameters(node):
+                if tensors.is_floating(parameter):
+                    return parameter
+        return None
+
+    def run(
+        self,
+        x: Any,
+        states: Mapping[str, Any],
+        watch: Callable[[Node, Any, Any], None] | None = None,
+        *,
+        evolve: bool = False,
+    ) -> Any:
+        """Run all nodes.
+
+        Args:
+            x: The data.
+            states: States by node id; a node without one uses what it learned last.
+            watch: Called after each node with its input and its output.
+            evolve: Whether Evolving nodes learn from their input before they run.
+        """
+        x = self.enter(x)
+        for place, node in enumerate(self.nodes):
+            if evolve and node.trainable and node.meta.stream_mode is StreamMode.EVOLVING:
+                self.fit(place, x, None, _go_on)
+            out = self.step(place, x, states.get(node.node_id, node.state))
+            if watch is not None:
+                watch(node, x, out)
+            x = out
+        return x
+
+    def fit_each(self, x: Any, y: Any, fit: Fit) -> tuple[dict[str, Any], Any]:
+        """Fit the nodes that are fitted apart, forwarding to the next as far as one needs it.
+
+        Args:
+            x: The data, given to ``fit`` as it was sent.
+            y: The targets, or None.
+            fit: Fits one node.
+
+        Returns:
+            The states by node id, and the output of the last node; None if a training step will
+            compute it again.
+        """
+        joint = self.differentiable and y is not None
+        states: dict[str, Any] = {}
+        if joint and self._last_fitted_apart < 0:
+            return states, None
+        given = x
+        for index, node in enumerate(self.nodes):
+            if node.fitted_apart:
+                states[node.node_id] = self.fit(index, x, y, fit)
+            if joint and index >= self._last_fitted_apart:
+                return states, None
+            with tensors.no_gradients(self.nodes):
+                x = self.step(index, x, states.get(node.node_id, node.state))
+        if len({node.node_id for node in self.nodes}) < len(self.nodes):
+            with tensors.no_gradients(self.nodes):  # one that comes twice was fitted once more
+                x = self.run(given, states)
+        return states, x
+
+    def _check_edges(self) -> None:
+        try:
+            check_edges(map(_station, self.nodes))
+        except EdgeMismatch as error:
+            raise ProtocolError(
+                ErrorCode.SCHEMA_MISMATCH,
+                str(error),
+                node_id=error.node_id,
+                remote_type="SchemaMismatch",
+            ) from None
+
+    def _on_its_edge(self, misfit: Misfit, place: int) -> Misfit:
+        """The same error, with the neighbour that the value came from or was meant for."""
+        start = place - 1 if misfit.side == "input" else place
+        if start < 0 or start + 1 == len(self.nodes):
+            return misfit  # an end of the chain: there is no neighbour
+        edge = describe_edge(*map(_station, self.nodes[start : start + 2]))
+        node_id = self.nodes[place].node_id
+        return Misfit(f"{misfit}; it is on {edge}", node_id=node_id, side=misfit.side)
+
+
+def _station(node: Node) -> Station:
+    return Station(node.node_id, node.meta, node.differentiable)
+
+
+def _go_on(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+    return node.partial_fit(x, y, node.state, lengths)

@@ -1,0 +1,163 @@
+"""The joint training step: one forward, one loss, one backward through a whole chain."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from soma_core.engine.nodes import Node
+from soma_core.engine.training import tensors
+from soma_core.engine.training.chain import Chain
+from soma_core.errors import ErrorCode, ProtocolError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["compute_gradients", "train_step"]
+
+_NOTHING = nullcontext()
+
+
+def train_step(
+    chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None
+) -> tuple[Any, float]:
+    """Train the differentiable nodes of a chain on one batch.
+
+    Gradients are cleared first. Trainable nodes that own an ``optimizer`` step it and clear them
+    again; the others keep them, for GET_GRADIENTS. An optimizer of the whole chain takes the place
+    of those that nodes own.
+
+    Args:
+        chain: At least one of its nodes is differentiable.
+        x: The data, as it was sent.
+        y: The targets; lists and floating arrays take the output's type.
+        optimizer: Steps the whole chain; None leaves it to the nodes' own.
+
+    Returns:
+        The output before the step, and the loss.
+
+    Raises:
+        FilterFailed: The user's code raised, or backward did.
+        ProtocolError: ``filter_failed``: the output is not a tensor, its shape is not the
+            target's, or gradients cannot reach a node that has parameters.
+    """
+    out, loss = compute_gradients(chain, x, y)
+    if optimizer is not None:
+        chain.nodes[-1].call(_use_up, optimizer)
+    for node in chain.nodes:
+        own = getattr(node.obj, "optimizer", None)
+        if optimizer is None and own is not None and node.trainable:
+            node.call(_use_up, own)
+        if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
+            node.state = {}
+    return out, loss
+
+
+def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
+    """Leave in the parameters of a chain the gradients of one batch, and nothing else changed.
+
+    Arguments, result and errors are those of :func:`train_step`.
+    """
+    import torch
+
+    for node in chain.nodes:
+        for parameter in chain.parameters(node):
+            parameter.grad = None
+    flow = _Flow(chain, torch.Tensor)
+    with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
+        out, aux = _split(chain.run(x, {}, flow.watch))
+        last = chain.nodes[-1]
+        if not isinstance(out, torch.Tensor):
+            raise _failed(
+                last, f"the chain returned a {type(out).__name__}; training needs a tensor"
+            )
+        loss = _loss(last, out, tensors.to_target(y, out), aux)
+    flow.check(loss)
+    if loss.requires_grad:
+        last.call(loss.backward)
+    return out.detach(), float(loss.item())
+
+
+def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A filter may return ``(out, aux)``; the loss receives what stands beside the output."""
+    if isinstance(result, tuple) and len(result) == 2:
+        return result[0], (result[1],)
+    return result, ()
+
+
+def _loss(last: Node, out: torch.Tensor, y: Any, aux: tuple[Any, ...]) -> torch.Tensor:
+    if callable(compute_loss := getattr(last.obj, "compute_loss", None)):
+        loss = last.call(compute_loss, out, y, *aux)
+    elif callable(loss_fn := getattr(last.obj, "loss_fn", None)):
+        loss = last.call(loss_fn, out, y)
+    else:
+        loss = _mean_squared_error(last, out, y)
+    if not tensors.is_tensor(loss) or loss.numel() != 1:
+        raise _failed(last, "the loss is not a tensor of one number")
+    return loss  # type: ignore[no-any-return]
+
+
+def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
+    import torch
+
+    if not tensors.is_tensor(y) or y.shape != out.shape:
+        came = list(y.shape) if tensors.is_tensor(y) else type(y).__name__
+        raise _failed(
+            last,
+            f"the output has shape {list(out.shape)} and the target {came}; the mean squared error "
+            "needs equal shapes (or define compute_loss(out, y) on the last filter)",
+        )
+    return torch.nn.functional.mse_loss(out, y)
+
+
+def _use_up(optimizer: torch.optim.Optimizer) -> None:
+    tensors.step(optimizer)
+    tensors.clear_gradients(optimizer)
+
+
+class _Flow:
+    """Follows gradients through a chain, to name the node that stops them."""
+
+    def __init__(self, chain: Chain, tensor_type: type[torch.Tensor]) -> None:
+        self._chain = chain
+        self._tensor_type = tensor_type
+        self._with_gradients: list[Node] = []
+
+    def watch(self, node: Node, x: Any, out: Any) -> None:
+        """Note what came of a node's input.
+
+        Raises:
+            ProtocolError: ``filter_failed``: the node cuts parameters before it off.
+        """
+        if self._with_gradients and not self._flows_in(out):
+            names = ", ".join(repr(before.node_id) for before in self._with_gradients)
+            raise _failed(
+                node,
+                f"node {node.node_id!r} stops the gradients: its output does not depend on its "
+                f"input for autograd, so that {names} cannot be trained",
+            )
+        for parameter in self._chain.parameters(node):
+            if parameter.requires_grad:
+                self._with_gradients.append(node)
+                return
+
+    def _flows_in(self, out: Any) -> bool:
+        out, _ = _split(out)
+        return isinstance(out, self._tensor_type) and out.requires_grad
+
+    def check(self, loss: torch.Tensor) -> None:
+        """Make sure that the loss can train what has parameters.
+
+        Raises:
+            ProtocolError: ``filter_failed``.
+        """
+        if self._with_gradients and not loss.requires_grad:
+            raise _failed(
+                self._chain.nodes[-1], "the loss does not depend on any parameter of the chain"
+            )
+
+
+def _failed(node: Node, message: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.FILTER_FAILED, message, node_id=node.node_id, remote_type="ValueError"
+    )

@@ -1,0 +1,170 @@
+"""What training needs beyond parameters to go on as if it had never stopped, as bytes.
+
+Optimizers, schedulers and random numbers are plain data and tensors: in torch's format where the
+worker uses torch, read by its reader of weights, else as typed values. No pickle is ever run.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from soma_core.engine.nodes import Node
+from soma_core.engine.training.optimizers import Optimizers
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.wire.codec import Decoder, LineEncoder
+from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["get_training", "set_training"]
+
+_TYPED_ONLY = Pickles(allowed=False)
+_FIELDS = {"optimizer", "schedulers", "named", "own", "random"}
+
+
+def get_training(node: Node, optimizers: Optimizers) -> bytes:
+    """The optimizer and schedulers of a node, and the random numbers of this process.
+
+    Schedulers are the attribute ``scheduler`` or the list ``schedulers`` of the object. An object
+    that keeps more (random numbers of its own) has ``training_state()``, which returns plain data
+    and tensors, and ``load_training_state(state)``.
+
+    Raises:
+        ProtocolError: ``invalid_state``: it is more than plain data and tensors.
+        FilterFailed: The user's code raised.
+    """
+    own = getattr(node.obj, "training_state", None)
+    optimizer = getattr(node.obj, "optimizer", None)
+    content = {
+        "optimizer": None if optimizer is None else node.call(optimizer.state_dict),
+        "schedulers": [node.call(scheduler.state_dict) for scheduler in _schedulers(node)],
+        "named": optimizers.saved(node.node_id),
+        "own": node.call(own) if callable(own) else None,
+        "random": _random_numbers(),
+    }
+    try:
+        plain = _plain(content)
+        if "torch" in sys.modules:
+            return _TYPED_ONLY.dump_weights(plain)
+        return write_json(LineEncoder(pickles=_TYPED_ONLY).encode(plain))
+    except ProtocolError as error:
+        raise _invalid(node, f"its training state is more than plain data: {error}") from None
+
+
+def set_training(node: Node, data: bytes, optimizers: Optimizers) -> None:
+    """Put back what :func:`get_training` returned.
+
+    Raises:
+        ProtocolError: ``invalid_state``: it does not fit the node, which is left as it was.
+    """
+    content = _read(node, data)
+    before = get_training(node, optimizers)
+    try:
+        _put(node, content, optimizers)
+    except Exception as error:  # torch's readers and the filter's own may raise anything
+        _put(node, _read(node, before), optimizers)
+        raise _invalid(node, f"the training state does not fit: {error}") from None
+
+
+def _put(node: Node, content: Mapping[str, Any], optimizers: Optimizers) -> None:
+    optimizer = getattr(node.obj, "optimizer", None)
+    schedulers = list(_schedulers(node))
+    _require(optimizer is None, content["optimizer"] is None, "an optimizer")
+    _require(len(schedulers), len(content["schedulers"]), "schedulers")
+    if optimizer is not None:
+        optimizer.load_state_dict(content["optimizer"])
+    for scheduler, state in zip(schedulers, content["schedulers"], strict=True):
+        scheduler.load_state_dict(_like(scheduler, state))
+    load = getattr(node.obj, "load_training_state", None)
+    if callable(load) and content["own"] is not None:
+        load(content["own"])
+    optimizers.put(node.node_id, content["named"])
+    _put_random_numbers(content["random"])
+
+
+def _require(here: object, came: object, what: str) -> None:
+    if here != came:
+        raise ValueError(f"the node and the state do not have the same: {what}")
+
+
+def _schedulers(node: Node) -> Iterator[Any]:
+    one, several = getattr(node.obj, "scheduler", None), getattr(node.obj, "schedulers", None)
+    for scheduler in [one, *(several if isinstance(several, list | tuple) else ())]:
+        if callable(getattr(scheduler, "load_state_dict", None)):
+            yield scheduler
+
+
+def _like(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's state with counters where the scheduler has counters."""
+    return {
+        key: Counter(item) if isinstance(getattr(scheduler, key, None), Counter) else item
+        for key, item in state.items()
+    }
+
+
+def _random_numbers() -> dict[str, Any]:
+    name, key, position, has_gauss, cached = np.random.get_state(legacy=True)
+    content: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (name, key.tolist(), position, has_gauss, cached),  # type: ignore[union-attr]
+        "torch": None,
+        "cuda": [],
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        content["torch"] = torch.get_rng_state().tolist()
+        content["cuda"] = [state.tolist() for state in _cuda_states(torch)]
+    return content
+
+
+def _cuda_states(torch: Any) -> list[Any]:
+    started: Callable[[], bool] = torch.cuda.is_initialized
+    return list(torch.cuda.get_rng_state_all()) if started() else []
+
+
+def _put_random_numbers(content: Mapping[str, Any]) -> None:
+    version, internal, gauss = content["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, key, position, has_gauss, cached = content["numpy"]
+    np.random.set_state((name, np.array(key, np.uint32), position, has_gauss, cached))
+    if content["torch"] is None:
+        return
+    import torch
+
+    torch.set_rng_state(torch.tensor(content["torch"], dtype=torch.uint8))
+    if content["cuda"] and torch.cuda.device_count() == len(content["cuda"]):
+        states = [torch.tensor(state, dtype=torch.uint8) for state in content["cuda"]]
+        torch.cuda.set_rng_state_all(states)
+
+
+def _plain(value: Any) -> Any:
+    """Plain data of the builtin types: numpy's numbers and subclasses of dict among it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else list(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _read(node: Node, data: bytes) -> dict[str, Any]:
+    try:
+        if bytes(data[:1]) == b"{":
+            content = Decoder(pickles=_TYPED_ONLY).decode(read_json(bytes(data)))
+        else:
+            content = _TYPED_ONLY.load_weights(data)
+    except (ProtocolError, ValueError) as error:
+        raise _invalid(node, f"the training state cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.keys() != _FIELDS:
+        raise _invalid(node, f"a training state has the fields {sorted(_FIELDS)}")
+    return content
+
+
+def _invalid(node: Node, message: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
+    )

@@ -1,0 +1,349 @@
+"""GET_STATE, SET_STATE and the gradients: what a node's object holds, as bytes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from soma_core.engine.nodes import Node
+from soma_core.engine.training import tensors
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.complaints import describe
+from soma_core.protocol.commands import StateFormat
+from soma_core.wire.codec import Decoder, LineEncoder
+from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.pickles import Pickles
+
+__all__ = [
+    "apply_gradients",
+    "default_format",
+    "get_batch",
+    "get_gradients",
+    "get_state",
+    "keep_buffers",
+    "set_state",
+    "snapshot",
+]
+
+_TYPED_ONLY = Pickles(allowed=False)
+
+
+def default_format(node: Node, pickles: Pickles) -> StateFormat:
+    """The format of a node's state where a command names none."""
+    if callable(getattr(node.obj, "state_dict", None)):
+        return "torch"
+    return "cloudpickle" if pickles.allowed else "value"
+
+
+def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
+    """What the object of a node holds.
+
+    Raises:
+        ProtocolError: ``invalid_state``: the object has no state of that format;
+            ``pickle_refused``.
+    """
+    if format == "torch":
+        weights = _state_dict(node, format)
+        _imported(node, "torch", format)
+        return pickles.dump_weights(weights)
+    if format == "safetensors":
+        return _save_safetensors(node, _state_dict(node, format))
+    if format == "value":
+        return _save_fields(node, pickles.typed_only())
+    return _pickled(node, pickles)
+
+
+def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) -> None:
+    """Put back what :func:`get_state` returned.
+
+    Raises:
+        ProtocolError: ``invalid_state``: it does not fit the object, which is left as it was;
+            ``pickle_refused``.
+    """
+    if format == "cloudpickle":
+        node.obj = _unpickled(node, data, pickles)
+    elif format == "value":
+        _load_fields(node, data, pickles.typed_only())
+    else:
+        read = _load_torch if format == "torch" else _load_safetensors
+        _load_state_dict(node, read(node, data))
+
+
+def snapshot(node: Node) -> Callable[[], None]:
+    """What a node's object holds now; calling it puts that back."""
+    obj, fields = node.obj, dict(getattr(node.obj, "__dict__", {}))
+    weights = _copied_weights(obj) if callable(getattr(obj, "load_state_dict", None)) else None
+
+    def undo() -> None:
+        node.obj = obj
+        if weights is not None:
+            _restore(obj.state_dict(), weights)
+        else:
+            vars(obj).update(fields)
+
+    return undo
+
+
+def _copied_weights(obj: Any) -> dict[str, Any]:
+    return {
+        key: value.clone() for key, value in obj.state_dict().items() if tensors.is_tensor(value)
+    }
+
+
+def _invalid(node: Node, message: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
+    )
+
+
+def _state_dict(node: Node, format: str) -> Any:
+    state_dict = getattr(node.obj, "state_dict", None)
+    if not callable(state_dict):
+        raise _invalid(
+            node,
+            f"a {type(node.obj).__name__} has no state_dict, which the format {format} needs; "
+            "use the format cloudpickle or value",
+        )
+    return node.call(state_dict)
+
+
+def _load_state_dict(node: Node, weights: Any) -> None:
+    load = getattr(node.obj, "load_state_dict", None)
+    if not callable(load):
+        raise _invalid(node, f"a {type(node.obj).__name__} has no load_state_dict")
+    before = _copied_weights(node.obj)
+    try:
+        load(weights)
+    except Exception as error:
+        _restore(node.obj.state_dict(), before)
+        raise _invalid(node, f"the state does not fit: {error}") from None
+
+
+def _restore(current: Any, before: dict[str, Any]) -> None:
+    """Undo a half-done load: torch copies what fits before it complains."""
+    import torch
+
+    with torch.no_grad():
+        for key, value in before.items():
+            if key in current and current[key].shape == value.shape:
+                current[key].copy_(value)
+
+
+def _load_torch(node: Node, data: bytes) -> Any:
+    _imported(node, "torch", "torch")
+    try:
+        return _TYPED_ONLY.load_weights(data)
+    except ValueError as error:
+        raise _invalid(node, str(error)) from None
+
+
+def _imported(node: Node, module: str, format: StateFormat) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _invalid(
+            node, f"the format {format} needs soma-core[torch] in the worker ({error})"
+        ) from None
+
+
+def _save_safetensors(node: Node, weights: Any) -> bytes:
+    module = _imported(node, "safetensors.torch", "safetensors")
+    try:
+        data: bytes = module.save({k: value.contiguous().clone() for k, value in weights.items()})
+    except Exception as error:
+        raise _invalid(node, f"its state_dict is more than tensors by name: {error}") from None
+    return data
+
+
+def _load_safetensors(node: Node, data: bytes) -> Any:
+    module = _imported(node, "safetensors.torch", "safetensors")
+    try:
+        return module.load(bytes(data))
+    except Exception as error:
+        raise _invalid(node, f"the bytes are not in the safetensors format: {error}") from None
+
+
+def _pickled(node: Node, pickles: Pickles) -> bytes:
+    """The object as a pickle; what its ``__getstate__`` raises is the filter's failure."""
+    try:
+        data: bytes = node.call(pickles.dump, node.obj)
+    except ProtocolError as error:
+        if error.code is ErrorCode.PICKLE_REFUSED:
+            raise
+        raise ProtocolError(
+            ErrorCode.FILTER_FAILED,
+            f"node {node.node_id!r}: its state cannot be sent: {error}",
+            node_id=node.node_id,
+            remote_type=error.remote_type,
+        ) from error.__cause__
+    return data
+
+
+def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
+    try:
+        obj = pickles.load(data)
+    except ProtocolError as error:
+        if error.code is ErrorCode.PICKLE_REFUSED:
+            raise
+        raise _invalid(node, str(error)) from None
+    if not callable(getattr(obj, "forward", None)):
+        raise _invalid(node, f"the state holds a {type(obj).__name__}, which is not a filter")
+    return obj
+
+
+def _fields(obj: Any) -> dict[str, Any]:
+    if isinstance(obj, BaseModel):
+        return {name: getattr(obj, name) for name in type(obj).model_fields}
+    return dict(vars(obj))
+
+
+def _save_fields(node: Node, typed: Pickles) -> bytes:
+    try:
+        return write_json(LineEncoder(pickles=typed).encode(_fields(node.obj)))
+    except (ProtocolError, TypeError) as error:
+        raise _invalid(node, f"it cannot be expressed as typed values: {error}") from None
+
+
+def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
+    try:
+        fields = Decoder(pickles=typed).decode(read_json(bytes(data)))
+    except ProtocolError as error:
+        raise _invalid(node, f"the bytes are not a typed value: {error}") from None
+    if not isinstance(fields, dict):
+        raise _invalid(node, f"a typed state is an object of fields, got {type(fields).__name__}")
+    if isinstance(node.obj, BaseModel):
+        node.obj = _revalidated(node, fields)
+        return
+    methods = sorted(name for name in fields if callable(getattr(type(node.obj), name, None)))
+    if methods:
+        raise _invalid(node, f"a state cannot replace methods of the filter: {', '.join(methods)}")
+    vars(node.obj).update(fields)
+
+
+def _revalidated(node: Node, fields: dict[str, Any]) -> Any:
+    try:
+        return type(node.obj).model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(node, f"the state does not fit: {describe(error)}") from None
+
+
+def get_gradients(node: Node) -> bytes:
+    """The gradients that a node's parameters hold, by name, in torch's format.
+
+    Raises:
+        ProtocolError: ``no_gradients``: there are none.
+    """
+    found = {
+        name: _without_surroundings(parameter.grad)
+        for name, parameter in tensors.named_parameters(node)
+        if parameter.grad is not None
+    }
+    if not found:
+        raise ProtocolError(
+            ErrorCode.NO_GRADIENTS,
+            f"node {node.node_id!r} holds no gradients: run COMPOSITE_FIT with y first, and note "
+            "that a filter with an optimizer uses its gradients up in that step",
+            node_id=node.node_id,
+        )
+    return _TYPED_ONLY.dump_weights(found)
+
+
+def keep_buffers(node: Node) -> Callable[[], None]:
+    """What a node's buffers hold now; calling it puts that back."""
+    before = {name: buffer.clone() for name, buffer in tensors.named_buffers(node).items()}
+    return lambda: _put_buffers(node, before)
+
+
+def get_batch(node: Node) -> bytes | None:
+    """What one batch came to for a node, for :func:`apply_gradients` in every replica of it.
+
+    By name, in torch's format: the gradient of each parameter that wants one, None where the
+    batch gave it none, and what training made of each buffer. None if there is nothing of it.
+    """
+    found = {
+        name: None if parameter.grad is None else _without_surroundings(parameter.grad)
+        for name, parameter in tensors.named_parameters(node)
+        if parameter.requires_grad
+    }
+    found |= tensors.named_buffers(node)
+    return _TYPED_ONLY.dump_weights(found) if found else None
+
+
+def _put_buffers(node: Node, values: dict[str, Any]) -> None:
+    import torch
+
+    current = tensors.named_buffers(node)
+    with torch.no_grad():
+        for name in current.keys() & values.keys():
+            current[name].copy_(values[name])
+
+
+def _without_surroundings(tensor: Any) -> Any:
+    """The tensor; a copy if it is a part of something larger, which would be written with it."""
+    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone()
+
+
+def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]:
+    """Set the gradients of a node's parameters, all or none, and step its optimizer.
+
+    Args:
+        node: The node.
+        data: The gradients by parameter name, in torch's format; None for a parameter that has
+            none. Values by the name of a buffer are the buffer's from then on.
+        optimizer: Steps the node, and uses the gradients up, instead of the node's own.
+
+    Returns:
+        The names of what received a gradient or a value.
+
+    Raises:
+        ProtocolError: ``invalid_state``: the names or shapes are not those of the parameters.
+    """
+    parameters = dict(tensors.named_parameters(node))
+    if not parameters:
+        raise _invalid(node, f"a {type(node.obj).__name__} has no parameters to apply gradients to")
+    gradients = _load_torch(node, data)
+    _check_gradients(node, parameters, gradients)
+    for name in parameters.keys() & gradients.keys():
+        parameter, gradient = parameters[name], gradients[name]
+        wanted = {"device": parameter.device, "dtype": parameter.dtype}
+        parameter.grad = None if gradient is None else gradient.to(**wanted)
+    stepped = getattr(node.obj, "optimizer", None) if optimizer is None else optimizer
+    if stepped is not None:
+        node.call(stepped.step)
+        if node.trained_jointly:  # what it learned is in its parameters now
+            node.state = {}
+    if optimizer is not None:
+        node.call(optimizer.zero_grad)
+    _put_buffers(node, gradients)
+    return [name for name, value in gradients.items() if value is not None]
+
+
+def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> None:
+    if not isinstance(gradients, dict) or not all(isinstance(name, str) for name in gradients):
+        raise _invalid(node, "gradients are a dict of tensors by parameter name")
+    if all(gradient is None for gradient in gradients.values()):
+        raise _invalid(node, "the gradients are empty")
+    known = {**parameters, **tensors.named_buffers(node)}
+    wanted = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    unknown, missing = gradients.keys() - known.keys(), wanted - gradients.keys()
+    if unknown or missing:
+        raise _invalid(
+            node,
+            f"the gradients do not fit the parameters: unknown {sorted(unknown)}, "
+            f"missing {sorted(missing)}; its parameters are {sorted(parameters)}",
+        )
+    for name, gradient in gradients.items():
+        if gradient is None and name in parameters:
+            continue
+        if not tensors.is_tensor(gradient) or gradient.shape != known[name].shape:
+            raise _invalid(
+                node,
+                f"the gradient of {name} has shape {list(getattr(gradient, 'shape', []))}; "
+                f"the parameter has {list(known[name].shape)}",
+            )
+        if gradient.is_complex() and not known[name].is_complex():
+            raise _invalid(node, f"the gradient of {name} is complex; the parameter is real")

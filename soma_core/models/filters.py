@@ -1,0 +1,188 @@
+"""Filter: the unit of work, with its metadata and the hash of its configuration."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from soma_core.models.fingerprint import fingerprint
+from soma_core.models.schema import Schema
+from soma_core.models.tagged import named as _named
+
+__all__ = [
+    "Distribution",
+    "Filter",
+    "FilterKind",
+    "FilterMeta",
+    "Remote",
+    "StreamMode",
+    "Tag",
+    "WorkerId",
+]
+
+
+class FilterKind(StrEnum):
+    """Whether a filter learns: ``Opaque`` where soma cannot know."""
+
+    STATELESS = "Stateless"
+    TRAINABLE = "Trainable"
+    OPAQUE = "Opaque"
+
+
+class StreamMode(StrEnum):
+    """How a filter treats data that comes in chunks.
+
+    ``FixedState`` treats each chunk alike, ``Evolving`` carries its state from chunk to chunk,
+    ``Barrier`` needs all the data at once.
+    """
+
+    FIXED_STATE = "FixedState"
+    EVOLVING = "Evolving"
+    BARRIER = "Barrier"
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Tag(_Spec):
+    """Any worker that carries this tag: ``Tag("gpu")``."""
+
+    Tag: str
+
+    def __init__(self, *value: str, **fields: Any) -> None:
+        super().__init__(**_named("Tag", value, fields))
+
+
+class WorkerId(_Spec):
+    """The one worker of this id: ``WorkerId("w1")``."""
+
+    WorkerId: str
+
+    def __init__(self, *value: str, **fields: Any) -> None:
+        super().__init__(**_named("WorkerId", value, fields))
+
+
+class Remote(_Spec):
+    """Run on a worker elsewhere: ``Remote(Tag("gpu"))``."""
+
+    Remote: Tag | WorkerId
+
+    def __init__(self, *value: Tag | WorkerId, **fields: Any) -> None:
+        super().__init__(**_named("Remote", value, fields))
+
+
+Distribution = Literal["Local", "Any"] | Remote
+"""Where a filter may run: on this machine, anywhere, or on a worker that is named."""
+
+
+class FilterMeta(_Spec):
+    """What the host may know about a filter without running it.
+
+    Attributes:
+        name: What the filter is called in listings and messages.
+        kind: Whether it learns.
+        cacheable: Whether equal input and state give a result that may be kept.
+        differentiable: Whether gradients flow through it in a composite.
+        deterministic: Whether equal input and state give an equal result.
+        stream_mode: How it treats data that comes in chunks.
+        distribution: Where it may run.
+        input_schema: What ``forward`` takes; None if it is not declared.
+        output_schema: What ``forward`` returns; None if it is not declared.
+    """
+
+    name: str
+    kind: FilterKind = FilterKind.STATELESS
+    cacheable: bool = True
+    differentiable: bool = False
+    deterministic: bool = True
+    stream_mode: StreamMode = StreamMode.FIXED_STATE
+    distribution: Distribution = "Local"
+    input_schema: Schema | None = None
+    output_schema: Schema | None = None
+
+    def replace(self, **changes: Any) -> FilterMeta:
+        """A copy with some attributes changed, validated like a new one."""
+        return FilterMeta(**{**dict(self), **changes})
+
+
+class Filter(BaseModel):
+    """A unit of work. Its pydantic fields are its configuration.
+
+    Subclasses define ``forward``, and ``fit`` if they learn::
+
+        class Scale(soma.Filter):
+            factor: float = 2.0
+
+            def forward(self, x, state):
+                return x * self.factor
+
+    A filter keeps what it learns in the state that ``fit`` returns, so that one object can
+    serve many states, and a state can be sent, stored and restored apart from the object.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        """Learn from data. Called by FIT, COMPOSITE_FIT and BATCHED_FIT.
+
+        Args:
+            x: The training data, as the host sent it.
+            y: The targets, or None.
+
+        Returns:
+            The state that ``forward`` is given later. The default learns nothing: ``{}``.
+        """
+        return {}
+
+    def forward(self, x: Any, state: Any) -> Any:
+        """Compute the output for an input. Called by FORWARD and the composite commands.
+
+        Args:
+            x: The input, as the host sent it or as the previous node returned it.
+            state: What ``fit`` returned, or what the host sent; ``{}`` if there is none.
+
+        Raises:
+            NotImplementedError: The subclass does not define it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x, state)")
+
+    def on_load(self) -> None:
+        """Get ready to run. Called once in the worker, when the filter is loaded into it.
+
+        What it raises is why the LOAD failed: the place to look for a device, a file or a
+        library. The default does nothing.
+        """
+
+    def on_epoch_end(self, loss: float) -> None:
+        """Take note of a finished pass over the data.
+
+        BATCHED_FIT calls it after each epoch in which the joint step trained this filter with
+        an optimizer of its own: the place to step a schedule. The default does nothing.
+
+        Args:
+            loss: The mean loss of the epoch.
+        """
+
+    def meta(self) -> FilterMeta:
+        """Describe this filter. Called once, when it is loaded.
+
+        The default is named after the class, and ``Trainable`` if the class defines ``fit``;
+        change it with ``super().meta().replace(differentiable=True)``.
+        """
+        learns = type(self).fit is not Filter.fit
+        kind = FilterKind.TRAINABLE if learns else FilterKind.STATELESS
+        return FilterMeta(name=type(self).__name__, kind=kind)
+
+    def config_hash(self) -> str:
+        """A SHA-256 of the class's identity and the configuration, as 64 hexadecimal digits.
+
+        Equal filters have equal hashes, in every process and every run.
+
+        Raises:
+            TypeError: A field holds an object whose content soma cannot hash.
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return fingerprint([type(self), fields])

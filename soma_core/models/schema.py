@@ -1,0 +1,198 @@
+"""Schema: what the values on an edge between filters look like, and the check that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from soma_core.models.tagged import named as _named
+
+__all__ = ["DataType", "Dimension", "Dynamic", "Fixed", "Schema", "SchemaMismatch"]
+
+
+class DataType(StrEnum):
+    """The element types that a schema can ask for; ``Json`` accepts every value."""
+
+    FLOAT64 = "Float64"
+    FLOAT32 = "Float32"
+    INT64 = "Int64"
+    BOOL = "Bool"
+    UTF8 = "Utf8"
+    BYTES = "Bytes"
+    JSON = "Json"
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Fixed(_Spec):
+    """An axis of exactly this length: ``Fixed(64)``, spelled ``{"Fixed": 64}``."""
+
+    Fixed: Annotated[int, Field(ge=0)]
+
+    def __init__(self, *value: int, **fields: Any) -> None:
+        super().__init__(**_named("Fixed", value, fields))
+
+    def __str__(self) -> str:
+        return str(self.Fixed)
+
+
+class Dynamic(_Spec):
+    """An axis of any length; axes of one name have one length within a call.
+
+    ``Dynamic("batch")``, spelled ``{"Dynamic": "batch"}``.
+    """
+
+    Dynamic: str
+
+    def __init__(self, *value: str, **fields: Any) -> None:
+        super().__init__(**_named("Dynamic", value, fields))
+
+    def __str__(self) -> str:
+        return self.Dynamic
+
+
+Dimension = Fixed | Dynamic
+
+
+class SchemaMismatch(ValueError):
+    """A value does not have the declared element type or shape."""
+
+
+class Schema(_Spec):
+    """The element type and shape that a filter declares for its input or output.
+
+    Attributes:
+        dtype: The element type. An array must have exactly this type; the numbers of a plain
+            list need only fit it, since JSON knows one kind of number.
+        shape: One :class:`Fixed` or :class:`Dynamic` per axis; None where it is unknown.
+    """
+
+    dtype: DataType
+    shape: tuple[Dimension, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.dtype.value + _spell_shape(self.shape)
+
+    def check(self, value: object, lengths: dict[str, int] | None = None) -> None:
+        """Compare a value with this schema.
+
+        Args:
+            value: An array, a torch tensor, a plain (nested) list, a number, text or bytes.
+            lengths: The lengths that named axes already have in this call; new ones are added.
+
+        Raises:
+            SchemaMismatch: The value differs; the message says what was expected and came.
+        """
+        if self.dtype is DataType.JSON and self.shape is None:
+            return
+        found = _describe(value)
+        if not self._accepts_dtype(found) or not self._accepts_shape(found, lengths):
+            known = ", ".join(f"{name}={size}" for name, size in (lengths or {}).items())
+            where = f" (with {known})" if known else ""
+            raise SchemaMismatch(f"expected {self}{where}, got {found}")
+
+    def _accepts_dtype(self, found: _Found) -> bool:
+        return self.dtype is DataType.JSON or self.dtype.value in found.fits
+
+    def _accepts_shape(self, found: _Found, lengths: dict[str, int] | None) -> bool:
+        if self.shape is None:
+            return True
+        if found.shape is None or len(found.shape) != len(self.shape):
+            return False
+        bound = {} if lengths is None else lengths
+        for axis, size in zip(self.shape, found.shape, strict=True):
+            wanted = axis.Fixed if isinstance(axis, Fixed) else bound.setdefault(axis.Dynamic, size)
+            if wanted != size:
+                return False
+        return True
+
+
+class _Found(NamedTuple):
+    """What a value turned out to be: a name for messages, the dtypes it fits, its shape."""
+
+    name: str
+    fits: frozenset[str]
+    shape: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        return self.name + _spell_shape(self.shape)
+
+
+def _spell_shape(shape: tuple[Any, ...] | None) -> str:
+    return "" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
+
+
+_ARRAY_DTYPES = {"float64": "Float64", "float32": "Float32", "int64": "Int64", "bool": "Bool"}
+_SCALARS: dict[type, tuple[str, frozenset[str]]] = {
+    float: ("Float64", frozenset({"Float64", "Float32"})),
+    int: ("Int64", frozenset({"Int64", "Float64", "Float32"})),
+    bool: ("Bool", frozenset({"Bool"})),
+    str: ("Utf8", frozenset({"Utf8"})),
+    bytes: ("Bytes", frozenset({"Bytes"})),
+}
+
+
+def _describe(value: object) -> _Found:
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is not None and shape is not None:
+        return _describe_array(str(dtype).removeprefix("torch."), tuple(shape))
+    if isinstance(value, list | tuple):
+        return _describe_list(value)
+    if type(value) in _SCALARS:
+        name, fits = _SCALARS[type(value)]
+        return _Found(name, fits, ())
+    return _Found(type(value).__name__, frozenset(), None)
+
+
+def _describe_array(dtype: str, shape: tuple[int, ...]) -> _Found:
+    if dtype.startswith(("<U", "str")):
+        return _Found("Utf8", frozenset({"Utf8"}), shape)
+    if dtype.startswith(("|S", "bytes")):
+        return _Found("Bytes", frozenset({"Bytes"}), shape)
+    name = _ARRAY_DTYPES.get(dtype)
+    return _Found(name or dtype, frozenset({name} if name else ()), shape)
+
+
+def _describe_list(value: list[Any] | tuple[Any, ...]) -> _Found:
+    shape = _list_shape(value)
+    if shape is None:
+        return _Found("a ragged list", frozenset(), None)
+    kinds = {type(item) for item in _leaves(value)}
+    if not kinds:
+        return _Found("an empty list", frozenset(DataType), shape)
+    if not kinds <= _SCALARS.keys():
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        return _Found(f"a list of {names}", frozenset(), shape)
+    fits = frozenset.intersection(*(_SCALARS[kind][1] for kind in kinds))
+    if kinds <= {int, float} and all(map(_is_whole, _leaves(value))):
+        fits |= {"Int64"}  # JSON, and a Tensor without dtype, know one kind of number
+    name = " and ".join(sorted(_SCALARS[kind][0] for kind in kinds))
+    return _Found(name, fits, shape)
+
+
+def _list_shape(value: object) -> tuple[int, ...] | None:
+    """The shape of nested lists, or None if they are ragged."""
+    if not isinstance(value, list | tuple):
+        return ()
+    shapes = {_list_shape(item) for item in value}
+    if len(shapes) > 1 or None in shapes:
+        return None
+    inner = shapes.pop() if shapes else ()
+    return (len(value), *(inner or ()))
+
+
+def _is_whole(number: Any) -> bool:
+    return float(number).is_integer()
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value

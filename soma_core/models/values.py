@@ -1,0 +1,121 @@
+"""Value: the six kinds of data that cross the wire, in the JSON form of the protocol.
+
+These models describe and validate the form that JSON hosts write and read. Between a Python
+host and a filter the same data travels as ordinary Python objects: ``soma_core.wire.codec``
+turns one into the other.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+__all__ = ["VALUE", "Bytes", "Empty", "Json", "Object", "Tensor", "TensorData", "Text", "Value"]
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+
+class TensorData(_Model):
+    """The content of a :class:`Tensor`.
+
+    Attributes:
+        shape: The length of each axis; empty for a single number.
+        dtype: The element type. Without it the tensor is a plain list of numbers and arrives
+            as nested lists. With it the tensor is an array: numpy's name for the type
+            (``"float32"``), its ``dtype.str`` (``"<U5"``), or a list of fields for structured
+            types.
+        container: ``"torch"`` if the array is to arrive as a torch tensor.
+        values: The elements in C order; ``null`` stands for NaN.
+        b64: The elements as base64 of little-endian bytes in C order; needs ``dtype``.
+        buffer: The index of the frame buffer that holds those bytes; needs ``dtype``.
+    """
+
+    shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(strict=False)
+    dtype: str | list[Any] | None = None
+    container: Literal["torch"] | None = None
+    values: list[Any] | None = Field(
+        default=None,
+        json_schema_extra={"items": {"type": ["number", "boolean", "null"]}},
+    )
+    b64: str | None = None
+    buffer: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_payload(self) -> Self:
+        payloads = [name for name in ("values", "b64", "buffer") if getattr(self, name) is not None]
+        if len(payloads) != 1:
+            found = " and ".join(payloads) or "none of them"
+            raise ValueError(f"a Tensor has exactly one of values, b64 and buffer; found {found}")
+        if self.dtype is None and payloads != ["values"]:
+            raise ValueError(f"a Tensor with {payloads[0]} needs a dtype")
+        return self
+
+
+class Tensor(_Model):
+    """Numbers of one type on a regular grid."""
+
+    type: Literal["Tensor"] = "Tensor"
+    data: TensorData
+
+
+class Text(_Model):
+    """A string."""
+
+    type: Literal["Text"] = "Text"
+    data: str
+
+
+class Json(_Model):
+    """Any JSON value; tagged values inside it are decoded too."""
+
+    type: Literal["Json"] = "Json"
+    data: Any
+
+
+class EncodedBytes(_Model):
+    """Bytes in a denser form than a list of numbers: exactly one of ``b64`` and ``buffer``."""
+
+    b64: str | None = None
+    buffer: Annotated[int, Field(ge=0)] | None = None
+    buffers: list[Annotated[int, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_payload(self) -> Self:
+        if (self.b64 is None) == (self.buffer is None):
+            raise ValueError("exactly one of b64 and buffer is needed")
+        return self
+
+
+class Bytes(_Model):
+    """A byte string: a list of numbers from 0 to 255, or base64, or a frame buffer."""
+
+    type: Literal["Bytes"] = "Bytes"
+    data: list[Byte] | EncodedBytes
+
+
+class Object(_Model):
+    """A pickled Python object: its bytes as in :class:`Bytes`.
+
+    Attributes:
+        data: The pickle; ``buffers`` lists the frame buffers that it keeps out of band.
+    """
+
+    type: Literal["Object"] = "Object"
+    data: list[Byte] | EncodedBytes
+
+
+class Empty(_Model):
+    """Nothing: ``{}`` where a state is expected, ``None`` elsewhere."""
+
+    type: Literal["Empty"] = "Empty"
+
+
+Value = Annotated[Tensor | Text | Json | Bytes | Object | Empty, Field(discriminator="type")]
+
+VALUE: TypeAdapter[Tensor | Text | Json | Bytes | Object | Empty] = TypeAdapter(
+    Value, config=ConfigDict(defer_build=True)
+)
+"""Validates and dumps a :data:`Value`: ``VALUE.validate_python({"type": "Text", "data": "a"})``."""

@@ -1,0 +1,81 @@
+"""Verbs that plugins add to the protocol: what a command looks like, and what executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from soma_core.errors import PluginConflict, PluginLoadFailed
+from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.protocol.fields import Data
+from soma_core.protocol.parsing import verb_of
+
+__all__ = ["Command", "CommandSpec", "Data", "check_commands"]
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A verb of a plugin, as ``soma_register_commands`` returns it.
+
+    Attributes:
+        model: What the command looks like: a subclass of :class:`Command` with a field
+            ``cmd: Literal["EVALUATE"]``. Fields of the type :data:`Data` carry user data.
+        handler: Called in the worker with the validated command and the
+            :class:`~soma_core.engine.Engine`; what it returns is the reply's ``result``.
+    """
+
+    model: type[Command]
+    handler: Callable[[Any, Any], Any]
+
+    @property
+    def verb(self) -> str:
+        """The ``cmd`` of the model."""
+        return verb_of(self.model)
+
+
+def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> list[CommandSpec]:
+    """Check what a plugin's ``soma_register_commands`` returned.
+
+    Args:
+        plugin: The name of the plugin.
+        returned: What it returned.
+        taken: The verbs of other plugins.
+
+    Raises:
+        PluginLoadFailed: It is no list of CommandSpecs, or a model is no command.
+        PluginConflict: A verb or the name of a model belongs to soma or to another plugin.
+    """
+    if not (
+        isinstance(returned, list | tuple) and all(isinstance(s, CommandSpec) for s in returned)
+    ):
+        raise PluginLoadFailed(
+            f"the plugin {plugin!r}: soma_register_commands returns a list of CommandSpec, "
+            f"got {returned!r:.200}"
+        )
+    models = [*COMMANDS, *(spec.model for spec in taken)]
+    for spec in returned:
+        verb = _checked_verb(plugin, spec)
+        for model in models:
+            if verb == verb_of(model) or spec.model.__name__ == model.__name__:
+                raise PluginConflict(
+                    f"the plugin {plugin!r} adds the command {verb} with the model "
+                    f"{spec.model.__name__}, and {model.__module__}.{model.__name__} is the "
+                    f"command {verb_of(model)}; choose another verb and another class name"
+                )
+        models.append(spec.model)
+    return list(returned)
+
+
+def _checked_verb(plugin: str, spec: CommandSpec) -> str:
+    try:
+        verb = spec.verb if issubclass(spec.model, Command) else None
+    except (AttributeError, KeyError, IndexError, TypeError):
+        verb = None
+    if not isinstance(verb, str) or not verb.isupper() or not callable(spec.handler):
+        raise PluginLoadFailed(
+            f"the plugin {plugin!r}: a CommandSpec has a handler, and a model that is a subclass "
+            'of soma_core.verbs.Command with a field cmd: Literal["SOME_VERB"] in capitals; '
+            f"got {spec}"
+        )
+    return verb

@@ -1,0 +1,121 @@
+"""The hooks of the project ``soma``: what a plugin module in the group ``soma.plugins`` may define.
+
+A plugin marks its functions with ``soma_core.hookimpl``::
+
+    import soma_core as soma
+
+    SOMA_API_VERSION = 1
+
+
+    @soma.hookimpl(wrapper=True)
+    def soma_execute(command, context):
+        started = time.perf_counter()
+        reply = yield
+        print(command.cmd, time.perf_counter() - started)
+        return reply
+
+``soma_execute`` and ``soma_adapt`` take part in the work: what they raise propagates. What
+``soma_register_commands`` and ``soma_register_codecs`` raise keeps their plugin from taking part.
+The others observe: what they raise is logged and stops nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from soma_core.channel.contract import ExitStatus
+    from soma_core.models.filters import FilterMeta
+
+__all__ = ["API_VERSION", "hookimpl", "hookspec"]
+
+API_VERSION = 1
+"""What a plugin may state as ``SOMA_API_VERSION``; it grows when a hook changes its meaning."""
+
+hookspec = pluggy.HookspecMarker("soma")
+hookimpl = pluggy.HookimplMarker("soma")
+
+
+@hookspec(firstresult=True)
+def soma_execute(command: Any, context: Any) -> Any:
+    """Execute a command in the worker and return its reply; None leaves it to the next.
+
+    With ``wrapper=True`` it is middleware, for caching, policy or tracing: the outermost is the
+    one registered last. A wrapper yields once; one that knows the reply already says so before,
+    with ``context.answer(reply)``, and the command is not executed. What a wrapper has to tell
+    of a command goes into ``reply.meta``. Called in the worker's process, on its main thread.
+
+    Args:
+        command: The validated command; user data in it is Python objects.
+        context: The :class:`~soma_core.engine.Engine`; ``context.nodes.get(node_id)`` is a node.
+    """
+
+
+@hookspec(firstresult=True)
+def soma_adapt(obj: Any) -> Any:
+    """Wrap an object that is not a filter, such as a raw module; None if it is not yours.
+
+    Called in the host's process for each object in ``filters=`` without fit and forward.
+
+    Returns:
+        A :class:`~soma_core.Filter`, or ``(registered name, config)``.
+    """
+
+
+@hookspec
+def soma_register_commands() -> Any:
+    """Add commands to the protocol: verbs of your own, each with a model and a handler.
+
+    Called once in every process that uses plugins, when the plugin is registered: the worker
+    executes the verbs and lists them in HELLO, ``soma validate`` and ``soma schema`` know them,
+    and a host sends them with ``worker.call("EVALUATE", {...})``.
+
+    Returns:
+        A list of :class:`~soma_core.plugins.commands.CommandSpec`.
+    """
+
+
+@hookspec
+def soma_register_codecs() -> Any:
+    """Add types to those that travel as typed values, between processes and without a pickle.
+
+    Called once in every process that uses plugins, when the plugin is registered. A host and a
+    worker name their codecs in HELLO; an object of such a type travels by its codec where both
+    have it, and as a pickle, or not at all, where one lacks it.
+
+    Returns:
+        A list of :class:`~soma_core.plugins.codecs.Codec`.
+    """
+
+
+@hookspec
+def soma_filter_loaded(node_id: str, meta: FilterMeta) -> None:
+    """A filter was loaded. Called in the worker's process, once for each node of a LOAD."""
+
+
+@hookspec
+def soma_command_finished(command: Any, seconds: float, error: BaseException | None) -> None:
+    """A command was executed. Called in the worker's process, before the reply is sent.
+
+    Args:
+        command: The validated command.
+        seconds: How long it took.
+        error: What it raised, or None.
+    """
+
+
+@hookspec
+def soma_worker_starting(transport: str, options: Any) -> None:
+    """A worker is about to be started. Called in the host's process by ``soma.connect``."""
+
+
+@hookspec
+def soma_worker_started(transport: str, pid: int, incarnation: str) -> None:
+    """A worker answered HELLO. Called in the host's process."""
+
+
+@hookspec
+def soma_worker_exited(transport: str, pid: int, status: ExitStatus | None) -> None:
+    """A worker was closed, or found dead. Called in the host's process, once for each worker."""

@@ -1,0 +1,180 @@
+"""Plugin modules: loaded one by one, so that a broken one is told of and stops nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pluggy
+
+from soma_core.errors import PluginError, PluginLoadFailed
+from soma_core.plugins import hookspecs
+from soma_core.plugins.catalog import PLUGINS, Catalog
+from soma_core.plugins.codecs import Codec, check_codecs
+from soma_core.plugins.commands import CommandSpec, check_commands
+from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.wire.added_types import Codecs
+
+__all__ = ["PluginSet", "installed_plugins", "known_codecs", "known_commands"]
+
+_HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
+_log = logging.getLogger("soma.plugins")
+
+
+class PluginSet:
+    """The plugin modules that take part in this process, and those that could not.
+
+    Args:
+        catalog: Where they are found.
+        environment: ``SOMA_DISABLE_PLUGIN_AUTOLOAD`` (any text) loads none of them, and
+            ``SOMA_PLUGINS=a,b`` loads those, in this order, whatever else is installed.
+            ``SOMA_STRICT_PLUGINS`` (any text) raises what is wrong with the first broken one.
+
+    Attributes:
+        failures: Why a plugin does not take part, by name.
+        commands: The verbs that plugins add.
+        codecs: The types that plugins add.
+
+    Raises:
+        PluginError: Under ``SOMA_STRICT_PLUGINS``: a plugin is broken.
+    """
+
+    def __init__(self, catalog: Catalog, environment: Mapping[str, str]) -> None:
+        self._catalog = catalog
+        self._manager = pluggy.PluginManager("soma")
+        self._manager.add_hookspecs(hookspecs)
+        self._manager.register(_Innermost(), "soma_core")
+        self.failures: dict[str, PluginError] = {}
+        self.commands: list[CommandSpec] = []
+        self.codecs: list[Codec] = []
+        for name in _wanted(catalog, environment):
+            try:
+                self.load(name)
+            except PluginError as error:
+                if environment.get("SOMA_STRICT_PLUGINS"):
+                    raise
+                self.failures[name] = error
+                _log.warning("%s", error)
+
+    @property
+    def hook(self) -> Any:
+        """Calls hooks: ``plugins.hook.soma_adapt(obj=obj)``."""
+        return self._manager.hook
+
+    def load(self, name: str) -> None:
+        """Let an installed plugin take part.
+
+        Raises:
+            PluginError: It cannot be loaded, or does not fit; the message names its distribution.
+        """
+        plugin = self._catalog.load(name)
+        try:
+            self.register(name, plugin)
+        except PluginError as error:
+            told = f"{error}; {self._catalog.origin(name)}: mend it, or uninstall that"
+            raise type(error)(told) from error
+
+    def register(self, name: str, plugin: Any) -> None:
+        """Let a plugin take part.
+
+        Raises:
+            PluginLoadFailed: It implements a hook that does not exist, or with other arguments,
+                or its ``soma_register_commands`` or ``soma_register_codecs`` failed.
+            PluginConflict: It adds a command or a codec that exists.
+        """
+        try:
+            self._manager.register(plugin, name)
+            self._check_spelling(plugin)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            raise PluginLoadFailed(
+                f"the plugin {name!r} does not fit soma's hooks: {error}"
+            ) from error
+
+        try:
+            commands = self._returned(name, "soma_register_commands")
+            codecs = self._returned(name, "soma_register_codecs")
+            checked = check_commands(name, commands, self.commands)
+            self.codecs += check_codecs(name, codecs, self.codecs)
+        except BaseException:
+            self._manager.unregister(name=name)
+            raise
+        self.commands += checked
+
+    def _check_spelling(self, plugin: Any) -> None:
+        """Refuse a function that is marked as a hook and has the name of none."""
+        unknown = [
+            caller.name
+            for caller in self._manager.get_hookcallers(plugin) or ()
+            if not caller.has_spec()
+            and not all(hook.optionalhook for hook in caller.get_hookimpls())
+        ]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], _HOOKS, n=1, cutoff=0.75)
+            meant = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(_HOOKS)}"
+            raise ValueError(f"there is no hook {unknown[0]}; {meant}")
+
+    def _returned(self, name: str, hook_name: str) -> Any:
+        """What one plugin's implementation of a hook without arguments returns; else nothing."""
+        for implementation in getattr(self.hook, hook_name).get_hookimpls():
+            if implementation.plugin_name == name:
+                try:
+                    return implementation.function()
+                except Exception as error:
+                    raise PluginLoadFailed(
+                        f"the plugin {name!r} failed in {hook_name}: {error}"
+                    ) from error
+        return []
+
+    def take_part_in_execution(self) -> bool:
+        """Whether a plugin implements a hook of the worker's; if not, commands take no detour."""
+        return any(
+            implementation.plugin_name != "soma_core"
+            for hook_name in ("soma_execute", "soma_filter_loaded", "soma_command_finished")
+            for implementation in getattr(self.hook, hook_name).get_hookimpls()
+        )
+
+    def notify(self, hook_name: str, **arguments: Any) -> None:
+        """Call the observers of a hook, each apart: what one raises is logged."""
+        for implementation in reversed(getattr(self.hook, hook_name).get_hookimpls()):
+            wanted = {name: arguments[name] for name in implementation.argnames}
+            try:
+                implementation.function(**wanted)
+            except Exception:
+                _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
+
+
+class _Innermost:
+    """What ``soma_execute`` comes down to when every plugin has had its say: the engine."""
+
+    @hookspecs.hookimpl(trylast=True)
+    def soma_execute(self, command: Any, context: Any) -> Any:
+        return context.run(command)
+
+
+def _wanted(catalog: Catalog, environment: Mapping[str, str]) -> list[str]:
+    named = [name.strip() for name in environment.get("SOMA_PLUGINS", "").split(",")]
+    if any(named):
+        return [name for name in named if name]
+    return [] if environment.get("SOMA_DISABLE_PLUGIN_AUTOLOAD") else catalog.names()
+
+
+@cache
+def installed_plugins() -> PluginSet:
+    """The plugin modules that are installed beside this soma."""
+    return PluginSet(Catalog(PLUGINS, "plugin"), os.environ)
+
+
+def known_commands() -> list[type[Command]]:
+    """The models of all commands: those of the protocol, then those that plugins added."""
+    return [*COMMANDS, *(spec.model for spec in installed_plugins().commands)]
+
+
+def known_codecs() -> Codecs:
+    """The codecs of this process, for one connection."""
+    return Codecs(installed_plugins().codecs)

@@ -1,0 +1,353 @@
+"""JSON Schema 2020-12 of commands, replies and values, generated from their models.
+
+Each document stands alone: what the others define and it needs is among its own ``$defs``. A
+union is a ``oneOf`` whose branches differ in a required constant, so that any validator can tell
+them apart. What a schema cannot say is left to the worker: that ids are distinct within LOAD,
+that the shape and the payload of a Tensor agree, and that 1.0 is not an integer.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+
+from soma_core.models.values import (
+    Bytes,
+    Empty,
+    EncodedBytes,
+    Json,
+    Object,
+    Tensor,
+    TensorData,
+    Text,
+)
+from soma_core.protocol import commands, replies
+from soma_core.protocol.commands import COMMANDS, Command, FilterSpec, SetState
+from soma_core.protocol.replies import REPLIES, ErrorReply, Event
+from soma_core.protocol.versions import PROTOCOL_VERSION
+
+__all__ = ["SCHEMAS", "command_schema", "reply_schema", "value_schema"]
+
+JsonSchema = dict[str, Any]
+T = TypeVar("T")
+
+_VALUES: tuple[type[BaseModel], ...] = (Tensor, Text, Json, Bytes, Object, Empty)
+_USER_DATA = "value.schema.json"  # what the models refer to where they carry user data
+_RESOLVABLE = "https://soma.invalid/value"  # pydantic leaves absolute references alone
+
+
+def command_schema(models: Sequence[type[Command]] = COMMANDS) -> JsonSchema:
+    """The schema of one message to a worker.
+
+    Args:
+        models: The commands that there are.
+    """
+    return _document(
+        "command",
+        "One command: what a host sends, as one line of JSON.",
+        {"oneOf": _references(model.__name__ for model in models)},
+        models,
+    )
+
+
+def reply_schema() -> JsonSchema:
+    """The schema of one message from a worker: a reply, or an event before it.
+
+    A reply does not repeat its command, so a successful one is any of those that there are.
+    """
+    branches = ["SuccessReply", ErrorReply.__name__, Event.__name__]
+    schema = _document(
+        "reply",
+        "One message of a worker: the reply to a command, or an event before it.",
+        {"oneOf": _references(branches)},
+        (*REPLIES, ErrorReply, Event),
+    )
+    schema["$defs"]["SuccessReply"] = {
+        "description": "The reply to a command that succeeded; which one, the host knows.",
+        "type": "object",
+        "properties": {"ok": {"const": True}},
+        "required": ["ok"],
+        "anyOf": _references(model.__name__ for model in REPLIES),
+    }
+    return _sorted_definitions(schema)
+
+
+def value_schema() -> JsonSchema:
+    """The schema of one tagged value."""
+    return _document(
+        "value",
+        "One value, in the tagged form of JSON hosts.",
+        {"oneOf": _references(model.__name__ for model in _VALUES)},
+        (),
+    )
+
+
+SCHEMAS: dict[str, Callable[[], JsonSchema]] = {
+    "commands": command_schema,
+    "replies": reply_schema,
+    "values": value_schema,
+}
+"""How to make each document, by what it describes."""
+
+
+def _document(
+    name: str, description: str, body: JsonSchema, models: Iterable[type[BaseModel]]
+) -> JsonSchema:
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:soma:protocol:{PROTOCOL_VERSION}:{name}",
+        "title": name.capitalize(),
+        "description": description,
+        **body,
+        "$defs": _definitions((*models, *_VALUES)) | _user_data_definitions(),
+    }
+    return _sorted_definitions(document)
+
+
+def _sorted_definitions(document: JsonSchema) -> JsonSchema:
+    definitions = document.pop("$defs")
+    return document | {"$defs": {name: definitions[name] for name in sorted(definitions)}}
+
+
+def _references(names: Iterable[str]) -> list[JsonSchema]:
+    return [{"$ref": f"#/$defs/{name}"} for name in names]
+
+
+def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, JsonSchema]:
+    """The definitions of models and of all that they refer to, by class name."""
+    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "validation") for model in models
+    ]
+    _, schema = models_json_schema(inputs, schema_generator=_Generator)
+    definitions: dict[str, JsonSchema] = {
+        name: _require_constants(
+            _describe_properties(_simplified(_with_attribute_docstrings(name, definition)))
+        )
+        for name, definition in schema["$defs"].items()
+    }
+    for model, rule in _RULES.items():
+        if model.__name__ in definitions:
+            definitions[model.__name__].update(rule)
+    return definitions
+
+
+class _Generator(GenerateJsonSchema):
+    """Leaves out the titles that repeat field names, and makes references to user data pass."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def generate_inner(self, schema: Any) -> JsonSchema:
+        return _map_objects(super().generate_inner(schema), _make_resolvable)
+
+
+def _make_resolvable(node: JsonSchema) -> JsonSchema:
+    return node | {"$ref": _RESOLVABLE} if node.get("$ref") == _USER_DATA else node
+
+
+def _map_objects(node: T, change: Callable[[JsonSchema], JsonSchema]) -> T:
+    """Rebuild a schema with each object in it changed, the innermost first."""
+    if isinstance(node, dict):
+        return change({key: _map_objects(item, change) for key, item in node.items()})  # type: ignore[return-value]
+    if isinstance(node, list):
+        return [_map_objects(item, change) for item in node]  # type: ignore[return-value]
+    return node
+
+
+def _simplified(definition: JsonSchema) -> JsonSchema:
+    return _map_objects(definition, _simplify)
+
+
+def _simplify(node: JsonSchema) -> JsonSchema:
+    if node.get("default", ...) is None:
+        del node["default"]  # an omitted state is not a null one, and elsewhere it says nothing
+    if isinstance(node.get("description"), str):
+        node["description"] = _plain(node["description"])
+    alternatives = node.get("anyOf", [])
+    if {"$ref": _RESOLVABLE} not in alternatives:
+        return node
+    name = "Data" if True in alternatives else "Binary"
+    reference = {"$ref": f"#/$defs/{name}"}
+    if node["description"] == _USER_DATA_DEFINITIONS[name]["description"]:
+        return reference
+    return reference | {"description": node["description"]}
+
+
+def _plain(docstring: str) -> str:
+    """A docstring without the markup of Sphinx."""
+    return re.sub(r":\w+:(`\w+`)", r"\1", docstring).replace("``", "`")
+
+
+def _with_attribute_docstrings(name: str, definition: JsonSchema) -> JsonSchema:
+    """Give properties the docstrings that follow the attributes of a message model.
+
+    pydantic would read them from the source whenever the models are imported; here they are
+    read when somebody wants a schema.
+    """
+    model = getattr(commands, name, None) or getattr(replies, name, None)
+    if model is None:
+        return definition
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base.__module__ in (commands.__name__, replies.__name__):
+            for attribute, text in _attribute_docstrings(base):
+                if attribute in definition.get("properties", {}):
+                    definition["properties"][attribute]["description"] = text
+    return definition
+
+
+def _attribute_docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)
+    for attribute, after in pairwise(definition.body):
+        if not (isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name)):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            yield attribute.target.id, inspect.cleandoc(str(after.value.value))
+
+
+def _describe_properties(definition: JsonSchema) -> JsonSchema:
+    """Move what a docstring says of attributes to the properties of that name."""
+    text, _, attributes = definition.get("description", "").partition("\n\nAttributes:\n")
+    if not attributes:
+        return definition
+    definition["description"] = text
+    for entry in re.split(r"\n(?=\w+: )", inspect.cleandoc(attributes)):
+        name, _, description = entry.partition(": ")
+        if name in definition["properties"]:
+            definition["properties"][name]["description"] = " ".join(description.split())
+    return definition
+
+
+def _require_constants(definition: JsonSchema) -> JsonSchema:
+    """Make the constants required that the models fill in but a message must have."""
+    properties = definition.get("properties", {})
+    constants = [name for name, field in properties.items() if "const" in field]
+    for name in constants:
+        properties[name].pop("default", None)
+    required = dict.fromkeys([*constants, *definition.get("required", ())])
+    return definition | ({"required": list(required)} if required else {})
+
+
+def _exactly_one(**shapes: JsonSchema) -> JsonSchema:
+    """A rule: exactly one of these properties is there; null stands for absent.
+
+    Args:
+        shapes: For each property, what else holds when it is the one.
+    """
+
+    def absent(name: str) -> JsonSchema:
+        return {other: {"type": "null"} for other in shapes if other != name}
+
+    return {
+        "oneOf": [
+            {
+                "required": [name, *shape.get("required", ())],
+                "properties": {
+                    name: {"not": {"type": "null"}},
+                    **absent(name),
+                    **shape.get("properties", {}),
+                },
+            }
+            for name, shape in shapes.items()
+        ]
+    }
+
+
+_WITH_DTYPE: JsonSchema = {
+    "required": ["dtype"],
+    "properties": {"dtype": {"type": ["string", "array"]}},
+}
+
+_RULES: dict[type[BaseModel], JsonSchema] = {
+    FilterSpec: _exactly_one(
+        pickle_b64={"properties": {"config": {"maxProperties": 0}}}, filter={}
+    ),
+    SetState: {"anyOf": [{"required": ["state_b64"]}, {"required": ["fit_state"]}]},
+    TensorData: _exactly_one(values={}, b64=_WITH_DTYPE, buffer=_WITH_DTYPE),
+    EncodedBytes: _exactly_one(b64={}, buffer={}),
+}
+"""What the models check between fields, said once more for those who have only the schema."""
+
+_USER_DATA_DEFINITIONS: dict[str, JsonSchema] = {
+    "Data": {
+        "description": "Any JSON value, or a tagged value, or lists and objects that hold some.",
+        "anyOf": [*_references(["Value", "SpecialValue"]), True],
+    },
+    "Binary": {
+        "description": "Bytes: base64, or a Bytes value.",
+        "anyOf": [{"type": "string", "contentEncoding": "base64"}, *_references(["Bytes"])],
+    },
+}
+
+
+def _user_data_definitions() -> dict[str, JsonSchema]:
+    return _USER_DATA_DEFINITIONS | {
+        "Value": {
+            "description": "One value in tagged form.",
+            "oneOf": _references(model.__name__ for model in _VALUES),
+        },
+        "SpecialValue": {
+            "description": "What JSON has no form for, and no Value either.",
+            "oneOf": [
+                _special("float", "A float that is not finite.", value=_NOT_FINITE),
+                _special("floats", "A long list of floats; in frames alone.", buffer=_INDEX),
+                _special("int", "An integer of very many digits.", value=_HEXADECIMAL),
+                _special("dict", "A dict that looks like a tag.", items=_PAIRS),
+                _special("tuple", "A tuple; in frames alone.", items={"type": "array"}),
+                _special("scalar", "A numpy scalar; in frames alone.", array=_TENSOR),
+                _CODEC,
+                _PICKLE,
+            ],
+        },
+    }
+
+
+def _special(tag: str, description: str, **content: JsonSchema) -> JsonSchema:
+    return {
+        "description": description,
+        "type": "object",
+        "properties": {"$soma": {"const": tag}, **content},
+        "required": ["$soma", *content],
+    }
+
+
+_NOT_FINITE: JsonSchema = {"enum": ["nan", "inf", "-inf"]}
+_INDEX: JsonSchema = {"type": "integer", "minimum": 0}
+_HEXADECIMAL: JsonSchema = {"type": "string", "pattern": "^-?0x[0-9a-f]+$"}
+_PAIRS: JsonSchema = {
+    "type": "array",
+    "items": {
+        "type": "array",
+        "prefixItems": [{"type": "string"}, {"$ref": "#/$defs/Data"}],
+        "items": False,
+        "minItems": 2,
+    },
+}
+_TENSOR: JsonSchema = {"$ref": "#/$defs/Tensor"}
+_CODEC: JsonSchema = {
+    "description": "A value of a type that a plugin adds; what is in it, its codec says.",
+    "type": "object",
+    "properties": {
+        "$soma": {"const": "codec"},
+        "codec": {"description": "The name of the codec; HELLO lists them.", "type": "string"},
+        "distribution": {"description": "What to install for it.", "type": "string"},
+        "data": {"$ref": "#/$defs/Data"},
+        "buffers": {"type": "array", "items": {"$ref": "#/$defs/Binary"}},
+    },
+    "required": ["$soma", "codec"],
+    "additionalProperties": False,
+}
+_PICKLE: JsonSchema = {
+    "description": "A pickled Python object, as the lines dialect writes it.",
+    "type": "object",
+    "properties": {"__pickle_b64__": {"type": "string", "contentEncoding": "base64"}},
+    "required": ["__pickle_b64__"],
+    "additionalProperties": False,
+}

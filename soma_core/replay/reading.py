@@ -1,0 +1,111 @@
+"""Reading a recording: its exchanges one after the other; nothing in it is unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from soma_core.client.recording.entries import (
+    Direction,
+    Entry,
+    Section,
+    header_fields,
+    node_ids,
+    read_line,
+)
+from soma_core.errors import ErrorCode, ProtocolError
+
+__all__ = ["Exchange", "read_exchanges", "read_recording"]
+
+
+@dataclass
+class Exchange:
+    """A command and what came of it.
+
+    Attributes:
+        section: Where it belongs.
+        number: Which section of the file that is, from 1.
+        command: The command.
+        skipped: How many entries before it are not in the file: a ring had forgotten them.
+        reply: Its reply, if one came.
+        failure: What the host was told instead, or beside it.
+    """
+
+    section: Section
+    number: int
+    command: Entry
+    skipped: int = 0
+    reply: Entry | None = None
+    failure: Entry | None = None
+
+    @property
+    def cmd(self) -> str:
+        """The verb."""
+        return str(header_fields(self.command.message.header).get("cmd", "?"))
+
+    @property
+    def node_ids(self) -> list[str]:
+        """The nodes that it is about."""
+        return node_ids(header_fields(self.command.message.header))
+
+
+def read_recording(path: Path) -> Iterator[Section | Entry]:
+    """Read the lines of a recording. A last line that was not finished is passed over.
+
+    Raises:
+        ProtocolError: ``malformed``: it is not a recording; the message names the line.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(_finished_lines(file), 1):
+            try:
+                item = read_line(line)
+            except ProtocolError as error:
+                raise ProtocolError(error.code, f"{path}, line {number}: {error}") from None
+            if number == 1 and not isinstance(item, Section):
+                raise ProtocolError(
+                    ErrorCode.MALFORMED,
+                    f"{path} is not a recording: its first line has no soma_recording",
+                )
+            yield item
+
+
+def _finished_lines(file: BinaryIO) -> Iterator[bytes]:
+    for line in file:
+        if line.endswith(b"\n"):
+            yield line
+
+
+def read_exchanges(path: Path) -> Iterator[Exchange]:
+    """Read the commands of a recording in order, each with what came of it.
+
+    Raises:
+        ProtocolError: ``malformed``: it is not a recording; the message names the line.
+        OSError: It cannot be read.
+    """
+    section: Section | None = None
+    number = last = 0
+    exchange: Exchange | None = None
+    for item in read_recording(path):
+        if isinstance(item, Section) or item.direction is Direction.COMMAND:
+            if exchange is not None:
+                yield exchange
+            exchange = None
+        if isinstance(item, Section):
+            section, number = item, number + 1
+        elif section is not None and item.direction is Direction.COMMAND:
+            exchange = Exchange(section, number, item, item.n - last - 1)
+        elif exchange is not None and item.command == exchange.command.n:
+            _attach(exchange, item)
+        last = item.n if isinstance(item, Entry) else last
+    if exchange is not None:
+        yield exchange
+
+
+def _attach(exchange: Exchange, entry: Entry) -> None:
+    if entry.direction is Direction.REPLY:
+        exchange.reply = entry
+    elif entry.direction is Direction.FAILURE:
+        exchange.failure = entry

@@ -1,0 +1,247 @@
+"""Replaying: the commands of a recording again, byte for byte, over any transport."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from soma_core.channel.contract import Channel, Transport
+from soma_core.client.recording.entries import LeftOut, Section, header_fields
+from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
+from soma_core.replay.comparing import difference
+from soma_core.replay.reading import Exchange, read_exchanges
+from soma_core.wire.message import Message
+
+__all__ = ["Outcome", "Verdict", "replay"]
+
+_LOOK = 0.25  # seconds between looks at whether the worker still runs
+_GRACE = 2.0
+_CHANGES_NOTHING = frozenset(
+    {"FORWARD", "COMPOSITE_FORWARD", "GET_STATE", "GET_GRADIENTS", "LIST", "PING"}
+)
+
+
+class Verdict(StrEnum):
+    """What came of a command when it was run again."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    FAILED = "failed"
+    """No reply came, though one is recorded."""
+    NOT_RUN = "not run"
+    NOT_COMPARED = "not compared"
+    """No reply is recorded, since the host ended first; or pickles differ, which are not read."""
+
+
+class Outcome(NamedTuple):
+    """One command of a replay.
+
+    Attributes:
+        n: Its entry.
+        cmd: The verb.
+        node_ids: The nodes that it is about.
+        verdict: What came of it.
+        detail: How it differs, or why it did not run; empty if there is nothing to say.
+        skipped: How many entries before it are not in the file: a ring had forgotten them.
+    """
+
+    n: int
+    cmd: str
+    node_ids: list[str]
+    verdict: Verdict
+    detail: str = ""
+    skipped: int = 0
+
+
+def replay(
+    path: Path,
+    new_transport: Callable[[Section], Transport],
+    *,
+    only: int | None = None,
+    start_timeout: float | None = 60.0,
+    timeout: float | None = None,
+) -> Iterator[Outcome]:
+    """Run the commands of a recording again and compare the replies.
+
+    **This runs the pickles in the recording in the worker**: replay only what you trust.
+
+    Args:
+        path: The recording.
+        new_transport: Makes a transport that was not started, for each section that is run.
+        only: The entry of one command. The commands before it in its section that change what
+            the worker holds run first: all but FORWARD, COMPOSITE_FORWARD, GET_STATE,
+            GET_GRADIENTS, LIST and PING.
+        start_timeout: Seconds in which a worker must come up.
+        timeout: Seconds that each command may take; None waits for ever.
+
+    Raises:
+        ProtocolError: It is not a recording, or has no such command.
+        OSError: It cannot be read.
+        StartFailed: A worker did not come up.
+    """
+    chosen = read_exchanges(path) if only is None else _needed(path, only)
+    stage = _Stage(new_transport, start_timeout, timeout)
+    try:
+        last = 0
+        for exchange in chosen:
+            if exchange.number != last:
+                stage.clear()
+                last = exchange.number
+            verdict, detail = stage.run(exchange)
+            n, skipped = exchange.command.n, exchange.skipped
+            yield Outcome(n, exchange.cmd, exchange.node_ids, verdict, detail, skipped)
+    finally:
+        stage.clear()
+
+
+def _needed(path: Path, only: int) -> Iterator[Exchange]:
+    """The command of an entry, after those that it builds on.
+
+    Raises:
+        ProtocolError: There is no such command.
+    """
+    number = _section_of(path, only)
+    for exchange in read_exchanges(path):
+        n = exchange.command.n
+        if exchange.number == number and (n == only or _prepares(exchange, only)):
+            yield exchange
+        if n == only:
+            return
+
+
+def _prepares(exchange: Exchange, only: int) -> bool:
+    return exchange.command.n < only and exchange.cmd not in _CHANGES_NOTHING
+
+
+def _section_of(path: Path, only: int) -> int:
+    last = 0
+    for exchange in read_exchanges(path):
+        last = exchange.command.n
+        if last == only:
+            return exchange.number
+    raise ProtocolError(
+        ErrorCode.MALFORMED,
+        f"{path} has no command at entry {only}; its last command is entry {last}",
+    )
+
+
+class _Gone(Exception):
+    """No reply will come; says why."""
+
+
+class _Stage:
+    """The worker that the commands of one section run in."""
+
+    def __init__(
+        self,
+        new_transport: Callable[[Section], Transport],
+        start_timeout: float | None,
+        timeout: float | None,
+    ) -> None:
+        self._new_transport = new_transport
+        self._start_timeout = start_timeout
+        self._timeout = timeout
+        self._transport: Transport | None = None
+        self._channel: Channel | None = None
+        self._gone = ""
+
+    def clear(self) -> None:
+        """End the worker, if there is one; the next command starts another."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._transport is not None:
+            self._transport.stop(_GRACE)
+        self._transport, self._channel, self._gone = None, None, ""
+
+    def run(self, exchange: Exchange) -> tuple[Verdict, str]:
+        """Run a command and judge what comes back."""
+        if self._gone:
+            return Verdict.NOT_RUN, f"the worker is gone: {self._gone}"
+        missing = [b for b in exchange.command.message.buffers if isinstance(b, LeftOut)]
+        if missing:
+            size = sum(buffer.size for buffer in missing)
+            return Verdict.NOT_RUN, f"{size:,} bytes of the command were left out of the recording"
+        transport, channel = self._started(exchange.section)
+        try:
+            reply = self._ask(transport, channel, exchange.command.message)
+        except _Gone as gone:
+            self._gone = str(gone)
+            return _without_reply(exchange, self._gone)
+        return _with_reply(exchange, reply)
+
+    def _started(self, section: Section) -> tuple[Transport, Channel]:
+        if self._transport is None or self._channel is None:
+            self._transport = self._new_transport(section)
+            self._channel = self._transport.start(self._start_timeout)
+        return self._transport, self._channel
+
+    def _ask(self, transport: Transport, channel: Channel, command: Message) -> Message:
+        """Send a command and wait for its reply.
+
+        Raises:
+            _Gone: None will come.
+        """
+        end = None if self._timeout is None else time.monotonic() + self._timeout
+        try:
+            channel.send(_writable(command), self._timeout)
+            while True:
+                ended = transport.poll()
+                with suppress(TimeoutError):
+                    reply = channel.receive(_LOOK)
+                    if "event" not in header_fields(reply.header):
+                        return reply
+                    continue
+                if ended is not None:
+                    raise _Gone(f"the worker {ended}")
+                if end is not None and time.monotonic() >= end:
+                    raise TimeoutError
+        except TimeoutError:
+            raise _Gone(f"no reply within {self._timeout:g} s") from None
+        except (ChannelClosed, ProtocolError) as error:
+            raise _Gone(_why(transport, error)) from None
+
+
+def _writable(message: Message) -> Message:
+    buffers = [bytearray(buffer) for buffer in message.buffers]
+    return Message(message.header, buffers, message.dialect)
+
+
+def _why(transport: Transport, error: Exception) -> str:
+    end = time.monotonic() + 1.0
+    while (status := transport.poll()) is None and time.monotonic() < end:
+        time.sleep(0.01)
+    return f"the worker {status}" if status is not None else str(error)
+
+
+def _told(exchange: Exchange) -> str:
+    """What the host was told in place of a reply; empty if nothing is recorded."""
+    if exchange.failure is None:
+        return ""
+    told = header_fields(exchange.failure.message.header)
+    return f"{told.get('type')}: {str(told.get('error')).partition(';')[0]}"
+
+
+def _without_reply(exchange: Exchange, why: str) -> tuple[Verdict, str]:
+    if exchange.reply is not None:
+        return Verdict.FAILED, why
+    told = _told(exchange)
+    if not told:
+        return Verdict.NOT_COMPARED, f"no reply is recorded; now {why}"
+    return (Verdict.SAME, why) if why in told else (Verdict.DIFFERENT, f"{told}; now {why}")
+
+
+def _with_reply(exchange: Exchange, reply: Message) -> tuple[Verdict, str]:
+    if exchange.reply is not None:
+        found = difference(exchange.reply.message, reply)
+        if found is None:
+            return Verdict.SAME, ""
+        return Verdict.DIFFERENT if found.certain else Verdict.NOT_COMPARED, found.text
+    told = _told(exchange)
+    now = "a reply came" if header_fields(reply.header).get("ok") is True else "an error came"
+    if told:
+        return Verdict.DIFFERENT, f"{told}; now {now}"
+    return Verdict.NOT_COMPARED, f"no reply is recorded; now {now}"

@@ -1,0 +1,228 @@
+"""Pickling and unpickling: the one place where either happens, or is refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import platform
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from types import ModuleType
+from typing import Any
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.wire.added_types import Codecs
+
+__all__ = ["Pickles", "by_value"]
+
+
+class Pickles:
+    """Whether pickles may be made and read on a connection, and how.
+
+    Args:
+        allowed: False refuses both: then only typed values travel.
+        codecs: What plugins made typed values, which therefore needs no pickle.
+
+    Attributes:
+        allowed: Whether they may. What was refused once is never allowed again.
+        codecs: As given.
+        by_value: Modules whose functions and classes travel whole, since the other side lacks
+            these modules.
+    """
+
+    def __init__(self, *, allowed: bool = True, codecs: Codecs | None = None) -> None:
+        self._allowed = allowed
+        self.codecs = codecs or Codecs()
+        self.by_value: frozenset[ModuleType] = frozenset()
+
+    @property
+    def allowed(self) -> bool:
+        return self._allowed
+
+    def refuse(self) -> None:
+        """Make and read none from now on."""
+        self._allowed = False
+
+    def typed_only(self) -> Pickles:
+        """The same with pickles refused, for what is typed values by definition."""
+        return Pickles(allowed=False, codecs=self.codecs)
+
+    def dump(
+        self, obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
+    ) -> bytes:
+        """Pickle an object; classes and functions of ``__main__``, and lambdas, by value.
+
+        Args:
+            obj: The object.
+            buffer_callback: Receives large buffers (arrays) instead of the pickle.
+
+        Raises:
+            ProtocolError: ``pickle_refused``, or ``invalid_command`` if it does not pickle.
+        """
+        name = f"{type(obj).__module__}.{type(obj).__qualname__}"
+        if not self._allowed:
+            raise ProtocolError(
+                ErrorCode.PICKLE_REFUSED,
+                f"a {name} can only travel as a pickle, which this connection refuses; "
+                f"{self._instead(obj)}",
+            )
+        import cloudpickle
+
+        try:
+            with by_value(self.by_value):
+                data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffer_callback)
+        except Exception as error:
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                f"a {name} cannot be sent to another process: {error}; send plain data, arrays, "
+                "or an object that pickles",
+                remote_type=type(error).__name__,
+            ) from error
+        return data
+
+    def _instead(self, obj: object) -> str:
+        """What to do where an object may not travel as a pickle."""
+        codec = self.codecs.of(obj)
+        if codec is not None:
+            return (
+                f"the other side lacks the codec {codec.name!r} that carries it otherwise: pip "
+                f"install {codec.distribution} there"
+            )
+        return (
+            "use plain data, bytes, numpy arrays or torch tensors, and filters by registered name"
+        )
+
+    def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:
+        """Unpickle bytes of a peer that is trusted with running code here.
+
+        Raises:
+            ProtocolError: ``pickle_refused``, or ``invalid_command`` if it raised; the message
+                says what to do where a module or attribute is missing here.
+        """
+        if not self._allowed:
+            raise ProtocolError(
+                ErrorCode.PICKLE_REFUSED,
+                "a pickled object came, and this connection refuses pickles; send plain data, "
+                "bytes, arrays, or filters by their registered name",
+            )
+        import cloudpickle
+
+        try:
+            return cloudpickle.loads(data, buffers=buffers)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a pickle may raise SystemExit as well
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                f"unpickling failed: {type(error).__name__}: {error}{_remedy(error)}",
+                remote_type=type(error).__name__,
+            ) from error
+
+    def dump_weights(self, content: Any) -> bytes:
+        """Tensors, and plain data about them, in torch's format.
+
+        That format is a pickle too, so where pickles are refused it is written only if
+        :meth:`load_weights` can read it back.
+
+        Raises:
+            ProtocolError: ``pickle_refused``: it holds something else.
+        """
+        import torch
+
+        foreign = None if self._allowed else next(_not_weights(content), None)
+        if foreign is not None:
+            raise ProtocolError(
+                ErrorCode.PICKLE_REFUSED,
+                f"the weights hold a {type(foreign).__module__}.{type(foreign).__qualname__}, "
+                "which can only travel as a pickle; this connection takes tensors, numbers and "
+                "texts in lists and dicts",
+            )
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
+
+    def load_weights(self, data: Any) -> Any:
+        """Read torch's format, with torch's own reader of weights, which calls no code in it.
+
+        Raises:
+            ValueError: It is not weights in that format.
+        """
+        import torch
+
+        try:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"the bytes are not weights in torch's format: {error}") from None
+
+
+def _not_weights(content: Any) -> Iterator[object]:
+    """What in it torch's reader of weights would refuse."""
+    import torch
+
+    kind = type(content)
+    weights = (torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device)
+    if kind in (list, tuple, dict, OrderedDict):
+        for item in chain(content, content.values()) if isinstance(content, dict) else content:
+            yield from _not_weights(item)
+    elif kind not in _PLAIN and kind not in weights:
+        yield content
+
+
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+class _ByValue:
+    """Counts who wants a module pickled by value: cloudpickle's own register is process-wide."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: Counter[str] = Counter()
+
+    def add(self, module: ModuleType) -> None:
+        import cloudpickle
+
+        with self._lock:
+            if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(module)
+                self._wanted[module.__name__] += 1
+            elif self._wanted[module.__name__]:
+                self._wanted[module.__name__] += 1
+
+    def remove(self, module: ModuleType) -> None:
+        import cloudpickle
+
+        with self._lock:
+            if self._wanted[module.__name__] == 1:
+                cloudpickle.unregister_pickle_by_value(module)
+            if self._wanted[module.__name__]:
+                self._wanted[module.__name__] -= 1
+
+
+_by_value = _ByValue()
+
+
+@contextmanager
+def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
+    """Within the block, pickle what these modules define by value instead of by name."""
+    with ExitStack() as undo:
+        for module in modules:
+            _by_value.add(module)
+            undo.callback(_by_value.remove, module)
+        yield
+
+
+def _remedy(error: BaseException) -> str:
+    import cloudpickle
+
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f". This process cannot import {error.name!r}: install it there, or have the sender "
+            "call cloudpickle.register_pickle_by_value() with that module"
+        )
+    return (
+        f" (here: Python {platform.python_version()}, cloudpickle {cloudpickle.__version__}; the "
+        "sender must have the same Python minor version and cloudpickle major version)"
+    )
