@@ -20,7 +20,6 @@ from soma_core.wire.message import Message
 __all__ = [
     "Channel",
     "ExitStatus",
-    "Listener",
     "ProcessOptions",
     "SessionInfo",
     "Transport",
@@ -259,19 +258,3 @@ class Transport(ABC):
         Called by ``Worker.shutdown``. The default is ``stop``.
         """
         return self.stop(grace)
-
-
-class Listener(ABC):
-    """Where a daemon waits for clients. Called by the daemon that a transport ships."""
-
-    @abstractmethod
-    def accept(self) -> Channel:
-        """Wait for the next client.
-
-        Raises:
-            ChannelClosed: The listener is closed.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Stop listening and remove what others would find; a second call does nothing."""
