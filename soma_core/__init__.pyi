@@ -1,0 +1,53 @@
+"""The public names of soma: where each is defined, for type checkers and for the lazy import."""
+
+__version__: str
+
+from .client.connect import connect as connect
+from .client.data_parallel import DataParallel as DataParallel
+from .client.data_parallel import average_states as average_states
+from .client.pool.pool import WorkerPool as WorkerPool
+from .client.recording import Recording as Recording
+from .client.remote_filter import RemoteFilter as RemoteFilter
+from .client.results import BatchedFitResult as BatchedFitResult
+from .client.results import CompositeFitResult as CompositeFitResult
+from .client.results import NodeState as NodeState
+from .client.results import Pong as Pong
+from .client.results import WorkerStatus as WorkerStatus
+from .client.worker import Worker as Worker
+from .errors import ChannelClosed as ChannelClosed
+from .errors import DeadlineExceeded as DeadlineExceeded
+from .errors import ErrorCode as ErrorCode
+from .errors import IncompatibleWorker as IncompatibleWorker
+from .errors import PluginApiMismatch as PluginApiMismatch
+from .errors import PluginConflict as PluginConflict
+from .errors import PluginError as PluginError
+from .errors import PluginLoadFailed as PluginLoadFailed
+from .errors import PluginNotFound as PluginNotFound
+from .errors import ProtocolError as ProtocolError
+from .errors import RemoteError as RemoteError
+from .errors import SomaError as SomaError
+from .errors import StartFailed as StartFailed
+from .errors import StateLost as StateLost
+from .errors import TransportError as TransportError
+from .errors import WorkerDied as WorkerDied
+from .models.filters import Distribution as Distribution
+from .models.filters import Filter as Filter
+from .models.filters import FilterKind as FilterKind
+from .models.filters import FilterMeta as FilterMeta
+from .models.filters import Remote as Remote
+from .models.filters import StreamMode as StreamMode
+from .models.filters import Tag as Tag
+from .models.filters import WorkerId as WorkerId
+from .models.schema import DataType as DataType
+from .models.schema import Dimension as Dimension
+from .models.schema import Dynamic as Dynamic
+from .models.schema import Fixed as Fixed
+from .models.schema import Schema as Schema
+from .models.values import Bytes as Bytes
+from .models.values import Empty as Empty
+from .models.values import Json as Json
+from .models.values import Object as Object
+from .models.values import Tensor as Tensor
+from .models.values import Text as Text
+from .models.values import Value as Value
+from .plugins.hookspecs import hookimpl as hookimpl

@@ -1,0 +1,24 @@
+"""The public names of the conformance kit: where each is defined."""
+
+from .barrage import Barrage as Barrage
+from .clauses import Capability as Capability
+from .clauses import Clause as Clause
+from .faults import CallEnd as CallEnd
+from .faults import Fault as Fault
+from .faults import Faulty as Faulty
+from .faults import Moment as Moment
+from .filter_suite import FilterConformance as FilterConformance
+from .filters import Deeds as Deeds
+from .filters import Echo as Echo
+from .filters import Mean as Mean
+from .leftovers import Holdings as Holdings
+from .leftovers import Mark as Mark
+from .mutations import Mutant as Mutant
+from .mutations import Mutator as Mutator
+from .mutations import preparation as preparation
+from .transport_suite import TransportConformance as TransportConformance
+from .trials import GRACE as GRACE
+from .trials import Trial as Trial
+from .trials import attempt as attempt
+from .trials import deadline_of as deadline_of
+from .trials import inject as inject
