@@ -11,13 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError, StateLost, TransportError
-from soma_core.wire.pickles import Pickles
+from soma_core.wire.weights import dump_weights, load_weights
 
 __all__ = ["DataParallel", "average_states"]
 
 T = TypeVar("T")
 
-_WEIGHTS = Pickles(allowed=False)
 _AT_ONCE = 1 << 15  # elements that are averaged while they are in the processor's cache
 
 
@@ -210,7 +209,7 @@ def average_states(states: Sequence[bytes], weights: Sequence[float] | None = No
 
 
 def _averaged(parts: Sequence[tuple[bytes, float]]) -> bytes:
-    loaded = [(_WEIGHTS.load_weights(data), share) for data, share in parts]
+    loaded = [(load_weights(data), share) for data, share in parts]
     shapes = [{key: getattr(item, "shape", None) for key, item in one.items()} for one, _ in loaded]
     for number, other in enumerate(shapes):
         if other != shapes[0]:
@@ -218,7 +217,7 @@ def _averaged(parts: Sequence[tuple[bytes, float]]) -> bytes:
     averaged = {
         key: _mean(key, [(one[key], share) for one, share in loaded]) for key in loaded[0][0]
     }
-    return _WEIGHTS.dump_weights(averaged)
+    return dump_weights(averaged)
 
 
 def _averaged_batch(parts: Sequence[tuple[bytes, float]]) -> bytes | None:
@@ -226,14 +225,14 @@ def _averaged_batch(parts: Sequence[tuple[bytes, float]]) -> bytes | None:
 
     A parameter that a shard has no gradient for gets none from its rows.
     """
-    loaded = [(_WEIGHTS.load_weights(data), share) for data, share in parts]
+    loaded = [(load_weights(data), share) for data, share in parts]
     averaged = {}
     for name in loaded[0][0]:
         given = [(one[name], share) for one, share in loaded if one[name] is not None]
         averaged[name] = _mean(name, given) if given else None
     if all(value is None for value in averaged.values()):
         return None
-    return _WEIGHTS.dump_weights(averaged)
+    return dump_weights(averaged)
 
 
 def _mean(name: str, parts: Sequence[tuple[Any, float]]) -> Any:

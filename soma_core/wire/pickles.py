@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import platform
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from types import ModuleType
 from typing import Any
 
@@ -120,58 +118,6 @@ class Pickles:
                 f"unpickling failed: {type(error).__name__}: {error}{_remedy(error)}",
                 remote_type=type(error).__name__,
             ) from error
-
-    def dump_weights(self, content: Any) -> bytes:
-        """Tensors, and plain data about them, in torch's format.
-
-        That format is a pickle too, so where pickles are refused it is written only if
-        :meth:`load_weights` can read it back.
-
-        Raises:
-            ProtocolError: ``pickle_refused``: it holds something else.
-        """
-        import torch
-
-        foreign = None if self._allowed else next(_not_weights(content), None)
-        if foreign is not None:
-            raise ProtocolError(
-                ErrorCode.PICKLE_REFUSED,
-                f"the weights hold a {type(foreign).__module__}.{type(foreign).__qualname__}, "
-                "which can only travel as a pickle; this connection takes tensors, numbers and "
-                "texts in lists and dicts",
-            )
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        return buffer.getvalue()
-
-    def load_weights(self, data: Any) -> Any:
-        """Read torch's format, with torch's own reader of weights, which calls no code in it.
-
-        Raises:
-            ValueError: It is not weights in that format.
-        """
-        import torch
-
-        try:
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"the bytes are not weights in torch's format: {error}") from None
-
-
-def _not_weights(content: Any) -> Iterator[object]:
-    """What in it torch's reader of weights would refuse."""
-    import torch
-
-    kind = type(content)
-    weights = (torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device)
-    if kind in (list, tuple, dict, OrderedDict):
-        for item in chain(content, content.values()) if isinstance(content, dict) else content:
-            yield from _not_weights(item)
-    elif kind not in _PLAIN and kind not in weights:
-        yield content
-
-
-_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class _ByValue:

@@ -20,6 +20,7 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.codec import Decoder, LineEncoder
 from soma_core.wire.json_text import read_json, write_json
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.weights import dump_weights, load_weights
 
 __all__ = ["get_training", "set_training"]
 
@@ -50,7 +51,7 @@ def get_training(node: Node, optimizers: Optimizers) -> bytes:
     try:
         plain = _plain(content)
         if "torch" in sys.modules:
-            return _TYPED_ONLY.dump_weights(plain)
+            return dump_weights(plain)
         return write_json(LineEncoder(pickles=_TYPED_ONLY).encode(plain))
     except ProtocolError as error:
         raise _invalid(node, f"its training state is more than plain data: {error}") from None
@@ -156,7 +157,7 @@ def _read(node: Node, data: bytes) -> dict[str, Any]:
         if bytes(data[:1]) == b"{":
             content = Decoder(pickles=_TYPED_ONLY).decode(read_json(bytes(data)))
         else:
-            content = _TYPED_ONLY.load_weights(data)
+            content = load_weights(data)
     except (ProtocolError, ValueError) as error:
         raise _invalid(node, f"the training state cannot be read: {error}") from None
     if not isinstance(content, dict) or content.keys() != _FIELDS:

@@ -16,6 +16,7 @@ from soma_core.protocol.commands import StateFormat
 from soma_core.wire.codec import Decoder, LineEncoder
 from soma_core.wire.json_text import read_json, write_json
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.weights import dump_weights, load_weights
 
 __all__ = [
     "apply_gradients",
@@ -27,8 +28,6 @@ __all__ = [
     "set_state",
     "snapshot",
 ]
-
-_TYPED_ONLY = Pickles(allowed=False)
 
 
 def default_format(node: Node, pickles: Pickles) -> StateFormat:
@@ -48,7 +47,7 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
     if format == "torch":
         weights = _state_dict(node, format)
         _imported(node, "torch", format)
-        return pickles.dump_weights(weights)
+        return dump_weights(weights, foreign=pickles.allowed)
     if format == "safetensors":
         return _save_safetensors(node, _state_dict(node, format))
     if format == "value":
@@ -135,7 +134,7 @@ def _restore(current: Any, before: dict[str, Any]) -> None:
 def _load_torch(node: Node, data: bytes) -> Any:
     _imported(node, "torch", "torch")
     try:
-        return _TYPED_ONLY.load_weights(data)
+        return load_weights(data)
     except ValueError as error:
         raise _invalid(node, str(error)) from None
 
@@ -248,7 +247,7 @@ def get_gradients(node: Node) -> bytes:
             "that a filter with an optimizer uses its gradients up in that step",
             node_id=node.node_id,
         )
-    return _TYPED_ONLY.dump_weights(found)
+    return dump_weights(found)
 
 
 def keep_buffers(node: Node) -> Callable[[], None]:
@@ -269,7 +268,7 @@ def get_batch(node: Node) -> bytes | None:
         if parameter.requires_grad
     }
     found |= tensors.named_buffers(node)
-    return _TYPED_ONLY.dump_weights(found) if found else None
+    return dump_weights(found) if found else None
 
 
 def _put_buffers(node: Node, values: dict[str, Any]) -> None:
