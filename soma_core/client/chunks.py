@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
-import numpy as np
+from soma_core.models import rows
 
 __all__ = ["stream"]
 
@@ -54,49 +54,24 @@ def _from_barrier(segment: Sequence[str], flow: Iterator[Any], run: Run) -> Iter
     gathered = list(flow)
     if not gathered:
         return
-    sizes = [_rows(chunk) for chunk in gathered]
-    out = run([barrier], _joined(gathered))
+    sizes = [rows.count(chunk) for chunk in gathered]
+    out = run([barrier], rows.concatenate(gathered))
     del gathered
     for piece in _cut(out, sizes):
         yield run(behind, piece) if behind else piece
 
 
-def _rows(value: Any) -> int:
-    if isinstance(value, dict):
-        return max(map(_rows, value.values()), default=0)
-    return len(value) if hasattr(value, "__len__") and getattr(value, "shape", True) else 0
-
-
-def _cut(out: Any, sizes: Sequence[int]) -> Iterator[Any]:
-    if isinstance(out, dict | str | bytes) or not 0 < _rows(out) == sum(sizes):
+def _cut(out: Any, sizes: Sequence[int | None]) -> Iterator[Any]:
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or not 0 < sum(known) == _rows_of(out):
         yield out
         return
-    start = 0
-    for size in sizes:
-        rows = slice(start, start + size)
-        yield out.iloc[rows] if hasattr(out, "iloc") else out[rows]
-        start += size
+    for end, size in zip(accumulate(known), known, strict=True):
+        yield rows.take(out, slice(end - size, end))
 
 
-def _joined(chunks: list[Any]) -> Any:
-    first = chunks[0]
-    if len(chunks) == 1:
-        return first
-    if isinstance(first, dict):
-        return {key: _joined([chunk[key] for chunk in chunks]) for key in first}
-    if isinstance(first, list):
-        return [row for chunk in chunks for row in chunk]
-    if isinstance(first, np.ndarray):
-        return np.concatenate(chunks)
-    if hasattr(first, "iloc"):
-        import pandas
-
-        return pandas.concat(chunks)
-    if type(first).__module__.partition(".")[0] == "torch":
-        import torch
-
-        return torch.cat(chunks)
-    raise ValueError(
-        f"chunks of type {type(first).__name__} cannot be put together for a node that needs all "
-        "the data at once; expected arrays, tensors, lists, data frames, or dicts of these"
-    )
+def _rows_of(out: Any) -> int | None:
+    try:
+        return rows.count(out)
+    except ValueError:  # its columns differ, so that it cannot be cut
+        return None

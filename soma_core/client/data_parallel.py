@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError, StateLost, TransportError
+from soma_core.models import rows
 from soma_core.wire.weights import dump_weights, load_weights
 
 __all__ = ["DataParallel", "average_states"]
@@ -102,17 +102,17 @@ class DataParallel:
             found = self._together(
                 lambda worker, shard: self._gradients(worker, *shard), list(enumerate(shards))
             )
-            rows = sum(shard.rows for shard in found)
+            total = sum(shard.rows for shard in found)
             averaged = {
-                node_id: _averaged_batch([(s.gradients[node_id], s.rows / rows) for s in found])
+                node_id: _averaged_batch([(s.gradients[node_id], s.rows / total) for s in found])
                 for node_id in found[0].gradients
             }
             self._apply({node_id: data for node_id, data in averaged.items() if data is not None})
-            return sum(shard.loss * shard.rows for shard in found) / rows
+            return sum(shard.loss * shard.rows for shard in found) / total
 
-    def _gradients(self, worker: Worker, x: Any, y: Any, rows: int) -> _Shard:
+    def _gradients(self, worker: Worker, x: Any, y: Any, size: int) -> _Shard:
         loss, gradients = worker.compute_gradients(self._node_ids, x, y, timeout=self._timeout)
-        return _Shard(rows, loss, gradients)
+        return _Shard(size, loss, gradients)
 
     def _apply(self, gradients: Mapping[str, bytes]) -> None:
         """Apply in all replicas but one, then in that one: until then it can undo the step."""
@@ -261,32 +261,12 @@ def _mean(name: str, parts: Sequence[tuple[Any, float]]) -> Any:
 
 
 def _shards(x: Any, y: Any, count: int) -> list[tuple[Any, Any, int]]:
-    rows = _rows("x", x)
-    if rows != _rows("y", y):
-        raise ValueError(f"x has {rows} rows and y {_rows('y', y)}; a step needs equally many")
-    if rows == 0:
-        raise ValueError("a step needs at least one row")
-    used = min(count, rows)
-    cuts = [rows * number // used for number in range(used + 1)]
-    return [
-        (_cut(x, start, end), _cut(y, start, end), end - start)
-        for start, end in itertools.pairwise(cuts)
-    ]
-
-
-def _rows(name: str, value: Any) -> int:
-    if isinstance(value, dict):
-        counts = {_rows(f"{name}[{key!r}]", item) for key, item in value.items()}
-        if len(counts) != 1:
-            raise ValueError(f"the columns of {name} have {sorted(counts)} rows")
-        return counts.pop()
-    try:
-        return len(value)
-    except TypeError:
-        raise ValueError(f"{name} has no rows: it is a {type(value).__name__}") from None
-
-
-def _cut(value: Any, start: int, end: int) -> Any:
-    if isinstance(value, dict):
-        return {key: _cut(item, start, end) for key, item in value.items()}
-    return value.iloc[start:end] if hasattr(value, "iloc") else value[start:end]
+    for name, value in (("x", x), ("y", y)):
+        if not rows.count(value, name):
+            raise ValueError(
+                f"a step needs rows of x and y; {name} is a {type(value).__name__} without any"
+            )
+    total = rows.common_count({"x": x, "y": y}) or 0
+    used = min(count, total)
+    cuts = [slice(total * n // used, total * (n + 1) // used) for n in range(used)]
+    return [(rows.take(x, cut), rows.take(y, cut), cut.stop - cut.start) for cut in cuts]

@@ -274,10 +274,10 @@ def test_a_batch_that_fails_in_one_worker_changes_nothing(mixed: Any, data: Any)
 @pytest.mark.parametrize(
     ("x", "y", "complaint"),
     [
-        (np.zeros((3, 5)), np.zeros((2, 1)), "x has 3 rows and y 2"),
-        ([], [], "at least one row"),
-        ({"a": [1], "b": [1, 2]}, [1], r"columns of x have \[1, 2\] rows"),
-        (3, [1], "x has no rows: it is a int"),
+        (np.zeros((3, 5)), np.zeros((2, 1)), "equally many rows; x has 3, y has 2"),
+        ([], [], "x is a list without any"),
+        ({"a": [1], "b": [1, 2]}, [1], r"equally many rows; x\['a'\] has 1, x\['b'\] has 2"),
+        (3, [1], "x is a int without any"),
     ],
 )
 def test_what_cannot_be_cut_into_rows_is_refused(

@@ -115,5 +115,5 @@ def test_closing_a_stream_early_closes_its_source_and_frees_the_worker(worker: A
 
 def test_chunks_that_cannot_be_gathered_are_named(inline: Any) -> None:
     inline.load({"backwards": Backwards()})
-    with pytest.raises(ValueError, match="chunks of type int cannot be put together"):
+    with pytest.raises(ValueError, match="parts of type int cannot be put together"):
         list(inline.stream(["backwards"], [1, 2]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
+
+from soma_core.models import rows
 
 __all__ = ["Report", "Watch", "count_rows", "each_of", "watched"]
 
@@ -51,9 +53,7 @@ def each_of(*listeners: Callable[[Report], None]) -> Callable[[Report], None]:
 
 
 def count_rows(x: Any) -> int | None:
-    """The number of rows of some data, or of the first of its columns; None if it has none."""
-    first: Any = next(iter(x.values()), None) if isinstance(x, dict) else x
-    try:
-        return None if isinstance(first, str | bytes) else len(first)
-    except TypeError:
-        return None
+    """The number of rows of some data, for the rate; None if it has none, or not one number."""
+    with suppress(ValueError):
+        return rows.count(x)
+    return None

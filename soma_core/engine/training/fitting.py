@@ -10,10 +10,11 @@ import numpy as np
 from soma_core import progress
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
-from soma_core.engine.training.batches import Batches, Rows, join_rows
+from soma_core.engine.training.batches import Batches, join_outputs, size_of
 from soma_core.engine.training.chain import Chain, Fit
 from soma_core.engine.training.joint import train_step
 from soma_core.models.filters import StreamMode
+from soma_core.models.rows import Selection
 
 if TYPE_CHECKING:
     import torch
@@ -94,14 +95,14 @@ def fit_batches(
     _fit_barriers(chain, batches, fit)
     for epoch in range(1, epochs + 1):
         mean = _MeanLoss()
-        outputs: list[tuple[Rows, Any]] = []
-        for number, (rows, x, y) in enumerate(batches.epoch(order), start=1):
+        outputs: list[tuple[Selection, Any]] = []
+        for number, (chosen, x, y) in enumerate(batches.epoch(order), start=1):
             chain.next_call()
             outcome.result, outcome.states, loss = _fit_and_train(chain, x, y, fit, optimizer)
             if loss is not None:
-                mean.add(loss, max(1, _length(rows)))
+                mean.add(loss, max(1, size_of(chosen)))
             if collect_all and epoch == epochs:
-                outputs.append((rows, outcome.result))
+                outputs.append((chosen, outcome.result))
             if told:
                 progress.report(
                     epoch=epoch,
@@ -116,7 +117,7 @@ def fit_batches(
             if optimizer is None:
                 _end_epoch(chain, mean.value)
     if collect_all:
-        outcome.result = join_rows(outputs)
+        outcome.result = join_outputs(outputs)
     outcome.states = {
         node.node_id: outcome.states.get(node.node_id, node.state) for node in chain.nodes
     }
@@ -205,13 +206,9 @@ def _is_barrier(node: Node) -> bool:
 def _passed_on(chain: Chain, place: int, level: Batches) -> Any:
     """What the node at a place makes of all the data, batch by batch."""
     node = chain.nodes[place]
-    parts: list[tuple[Rows, Any]] = []
-    for rows, x, _ in level.epoch():
+    parts: list[tuple[Selection, Any]] = []
+    for chosen, x, _ in level.epoch():
         chain.next_call()
         with tensors.no_gradients(chain.nodes):
-            parts.append((rows, chain.step(place, x, node.state)))
-    return join_rows(parts, f"a Barrier after node {node.node_id!r}")
-
-
-def _length(rows: Rows) -> int:
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+            parts.append((chosen, chain.step(place, x, node.state)))
+    return join_outputs(parts, f"a Barrier after node {node.node_id!r}")

@@ -1,0 +1,159 @@
+"""Rows: how many some data has, a selection of them, and parts put together again.
+
+Lists, tuples, arrays, tensors, data frames and tables have rows along their first axis. A dict
+holds columns: its rows are those of its values, dicts among them. Anything else (a number, a text,
+an array without axes) has no rows, and belongs to every row. No library is imported for this but
+numpy: a tensor or a frame brings its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Selection", "common_count", "concatenate", "count", "take"]
+
+Selection = slice | np.ndarray[Any, Any]
+"""Which rows: a slice of them, or their numbers in any order."""
+
+
+def count(value: Any, name: str = "data") -> int | None:
+    """The number of rows; None for what has no rows.
+
+    Args:
+        value: Any data.
+        name: What the data is called in the error.
+
+    Raises:
+        ValueError: Columns of a dict differ in their number of rows.
+    """
+    return common_count({name: value})
+
+
+def common_count(named: Mapping[str, Any]) -> int | None:
+    """The number of rows that several data have in common; None if none of them has rows.
+
+    Args:
+        named: The data by the names that the error gives them; what has no rows fits any number.
+
+    Raises:
+        ValueError: They, or the columns of one of them, differ in their number of rows.
+    """
+    lengths = {key: size for name, value in named.items() for key, size in _lengths(name, value)}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        raise ValueError(f"{' and '.join(named)} must have equally many rows; {listed}")
+    return next(iter(lengths.values()), None)
+
+
+def take(value: Any, selection: Selection) -> Any:
+    """The selected rows, in a value of the same kind; what has no rows is returned as it is.
+
+    A slice of an array or a tensor is a view. Rows by number are copies.
+    """
+    if type(value) is np.ndarray and value.ndim:  # the usual case: asked for in every batch
+        return value[selection]
+    if isinstance(value, dict):
+        return {key: take(item, selection) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        if isinstance(selection, slice):
+            return value[selection]
+        kind = list if isinstance(value, list) else tuple
+        return kind(value[row] for row in selection)
+    if not _has_rows(value):
+        return value
+    if hasattr(value, "iloc"):  # a data frame: its brackets select columns
+        return value.iloc[selection]
+    if _kind(value) == "pyarrow" and not isinstance(selection, slice):
+        return value.take(selection)
+    return value[selection]
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Put parts together, one after the other; one part alone is returned as it is.
+
+    Args:
+        parts: At least one, all of one kind: arrays, tensors, lists, tuples, data frames, tables,
+            sparse matrices, or dicts of these. A column without rows must be equal in all.
+
+    Raises:
+        ValueError: They cannot be put together.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    kinds = {_kind(part) for part in parts}
+    join = _JOINS.get(kinds.pop()) if len(kinds) == 1 else None
+    if join is None:
+        came = ", ".join(sorted({type(part).__name__ for part in parts}))
+        raise ValueError(
+            f"parts of type {came} cannot be put together; expected arrays, tensors, lists, data "
+            "frames, or dicts of these, all of one kind"
+        )
+    try:
+        return join(parts)
+    except Exception as error:  # each library raises its own
+        raise ValueError(f"parts cannot be put together: {error}") from error
+
+
+def _lengths(name: str, value: Any) -> Iterator[tuple[str, int]]:
+    """The number of rows of each thing that has some, by its name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _lengths(f"{name}[{key!r}]", item)
+    elif isinstance(value, list | tuple):
+        yield name, len(value)
+    elif _has_rows(value):
+        yield name, int(value.shape[0])
+
+
+def _has_rows(value: Any) -> bool:
+    return bool(getattr(value, "shape", ())) and hasattr(value, "__getitem__")
+
+
+def _kind(value: Any) -> str:
+    """What says how values of this type are put together: a builtin type, or a library."""
+    for base in type(value).__mro__:
+        module = base.__module__.partition(".")[0]
+        name = base.__name__ if module == "builtins" else module
+        if name in _JOINS:
+            return name
+    return ""
+
+
+def _join_columns(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
+    names = [list(part) for part in parts]
+    if any(set(other) != set(names[0]) for other in names):
+        raise ValueError(f"they have different columns: {names}")
+    return {key: _join_column(key, [part[key] for part in parts]) for key in names[0]}
+
+
+def _join_column(key: object, parts: Sequence[Any]) -> Any:
+    if count(parts[0]) is not None:
+        return concatenate(parts)
+    if any(part is not parts[0] and part != parts[0] for part in parts):
+        raise ValueError(f"{key!r} has no rows and is not the same in all: {parts}")
+    return parts[0]
+
+
+def _join_arrays(parts: Sequence[Any]) -> Any:
+    masked = any(isinstance(part, np.ma.MaskedArray) for part in parts)
+    return (np.ma.concatenate if masked else np.concatenate)(parts)
+
+
+def _join_sparse(parts: Sequence[Any]) -> Any:
+    return sys.modules["scipy.sparse"].vstack(parts, format=parts[0].format)
+
+
+_JOINS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "dict": _join_columns,
+    "list": lambda parts: [row for part in parts for row in part],
+    "tuple": lambda parts: tuple(row for part in parts for row in part),
+    "numpy": _join_arrays,
+    "torch": lambda parts: sys.modules["torch"].cat(parts),
+    "pandas": lambda parts: sys.modules["pandas"].concat(parts),
+    "pyarrow": lambda parts: sys.modules["pyarrow"].concat_tables(parts),
+    "scipy": _join_sparse,
+}
