@@ -40,7 +40,7 @@ from pydantic import (
 )
 
 from soma_core.cli.console import CommandFailed
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 
 __all__ = [
     "Batched",

@@ -15,7 +15,7 @@ from rich.text import Text
 from soma_core.channel.contract import Transport
 from soma_core.cli.console import CommandFailed, console, note, table
 from soma_core.client.recording.entries import Section
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.plugins.catalog import installed_transports
 from soma_core.replay.replaying import Outcome, Verdict
 from soma_core.replay.replaying import replay as run_again

@@ -21,7 +21,7 @@ from soma_core.client.progress.display import FitProgress
 from soma_core.client.progress.watch import Report, count_rows, each_of
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError
-from soma_core.models.chains import EdgeMismatch, Station, check_edges
+from soma_core.models.chains import ChainMismatch, ChainNode, check_chain
 
 __all__ = ["run", "run_pipeline"]
 
@@ -60,7 +60,7 @@ def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> tuple[Any,
     applied = read_array(pipeline.data.apply, base) if pipeline.data.apply else x
     with _connect(pipeline) as worker:
         chain = pipeline.node_ids
-        _check_edges(worker, chain)
+        _check_chain(worker, chain)
         _say(console, f"loaded {', '.join(chain)} over {pipeline.transport.name}")
         fits = _Fits(console)
         for step in pipeline.fit:
@@ -105,11 +105,11 @@ def _connect(pipeline: Pipeline) -> Worker:
         raise CommandFailed(f"transport.options: {error}") from error
 
 
-def _check_edges(worker: Worker, chain: list[str]) -> None:
+def _check_chain(worker: Worker, chain: list[str]) -> None:
     """Refuse a chain whose filters cannot fit together before any of them learns."""
     try:
-        check_edges(Station.of(node_id, worker.filter(node_id).meta()) for node_id in chain)
-    except EdgeMismatch as error:
+        check_chain(ChainNode.of(node_id, worker.filter(node_id).meta()) for node_id in chain)
+    except ChainMismatch as error:
         raise CommandFailed(str(error)) from None
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from soma_core.cli.console import CommandFailed, note
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.models.values import TensorData
 from soma_core.plugins.manager import known_codecs, known_commands
 from soma_core.protocol.fields import carried_fields

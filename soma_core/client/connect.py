@@ -9,10 +9,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
-from soma_core.client.loadable import FilterLike, distributions
+from soma_core.client.loadable import Loadable, distributions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.worker import Worker, check_recovery
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.plugins.catalog import installed_transports
 from soma_core.plugins.manager import installed_plugins
 
@@ -24,7 +24,7 @@ PicklePolicy = Literal["same-user", "never"]
 def connect(
     transport: str = "stdio",
     *,
-    filters: Mapping[str, FilterLike] | None = None,
+    filters: Mapping[str, Loadable] | None = None,
     timeout: float | None = None,
     start_timeout: float | None = 60.0,
     stall_timeout: float | None = None,
@@ -92,7 +92,7 @@ def transport_maker(
     name: str,
     options: dict[str, Any],
     *,
-    filters: Mapping[str, FilterLike] | None = None,
+    filters: Mapping[str, Loadable] | None = None,
     apart: bool = False,
 ) -> Callable[[], Transport]:
     """Check the options of a transport; each call of what is returned makes one to start.

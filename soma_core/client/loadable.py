@@ -10,13 +10,13 @@ from soma_core.models.filters import Distribution
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import installed_plugins
 
-__all__ = ["FilterLike", "adapt", "check_filter", "distributions"]
+__all__ = ["Loadable", "adapt", "check_filter", "distributions"]
 
-FilterLike = Any
+Loadable = Any
 """A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
 
 
-def adapt(obj: FilterLike) -> FilterLike:
+def adapt(obj: Loadable) -> Loadable:
     """Let plugins wrap an object that is not a filter by itself."""
     if isinstance(obj, str | tuple | type) or _is_filter(obj):
         return obj
@@ -24,43 +24,43 @@ def adapt(obj: FilterLike) -> FilterLike:
     return obj if adapted is None else adapted
 
 
-def distributions(filters: Mapping[str, FilterLike]) -> Iterator[Distribution]:
+def distributions(filters: Mapping[str, Loadable]) -> Iterator[Distribution]:
     """Where each filter may run, as far as this process can tell before it is loaded.
 
     Registered filters are imported here for this; those that only the worker has say nothing.
     """
-    for filter_like in filters.values():
+    for loadable in filters.values():
         try:
-            yield _instance(adapt(filter_like)).meta().distribution
+            yield _instance(adapt(loadable)).meta().distribution
         except Exception:  # noqa: S112 - LOAD tells what is wrong with it
             continue
 
 
-def _instance(filter_like: FilterLike) -> Any:
-    if not isinstance(filter_like, str | tuple):
-        return filter_like
-    name, config = (filter_like, {}) if isinstance(filter_like, str) else filter_like
+def _instance(loadable: Loadable) -> Any:
+    if not isinstance(loadable, str | tuple):
+        return loadable
+    name, config = (loadable, {}) if isinstance(loadable, str) else loadable
     return installed_filters().load(name)(**config)
 
 
-def check_filter(node_id: str, filter_like: FilterLike) -> None:
+def check_filter(node_id: str, loadable: Loadable) -> None:
     """Refuse what cannot be loaded before it travels.
 
     Raises:
         TypeError: It is not a filter; the message says what to do.
     """
-    if isinstance(filter_like, str):
+    if isinstance(loadable, str):
         return
-    if isinstance(filter_like, tuple):
-        if len(filter_like) == 2 and isinstance(filter_like[0], str):
-            _check_config(node_id, filter_like[1])
+    if isinstance(loadable, tuple):
+        if len(loadable) == 2 and isinstance(loadable[0], str):
+            _check_config(node_id, loadable[1])
             return
         raise TypeError(f"filter {node_id!r}: a registered filter is (name, config)")
-    if isinstance(filter_like, type):
-        name = filter_like.__name__
+    if isinstance(loadable, type):
+        name = loadable.__name__
         raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
-    if not _is_filter(filter_like):
-        raise TypeError(f"filter {node_id!r}: {_advice(filter_like)}")
+    if not _is_filter(loadable):
+        raise TypeError(f"filter {node_id!r}: {_advice(loadable)}")
 
 
 def _check_config(node_id: str, config: Any) -> None:

@@ -15,7 +15,7 @@ from soma_core.channel.contract import ExitStatus, Transport
 from soma_core.client.calls import Build, Call, Progress, Reply
 from soma_core.client.checkpoint import Saved, read_checkpoint, write_checkpoint
 from soma_core.client.chunks import stream
-from soma_core.client.loadable import FilterLike, adapt, check_filter
+from soma_core.client.loadable import Loadable, adapt, check_filter
 from soma_core.client.missing_modules import missing_module
 from soma_core.client.progress.watch import Watch, watched
 from soma_core.client.recording import Recorder
@@ -32,7 +32,7 @@ from soma_core.client.results import (
 )
 from soma_core.client.usage import process_usage
 from soma_core.errors import RemoteError, SomaError
-from soma_core.models.chains import Station, check_edges
+from soma_core.models.chains import ChainNode, check_chain
 from soma_core.models.filters import FilterMeta, StreamMode
 from soma_core.plugins.manager import installed_plugins, known_codecs
 from soma_core.protocol.commands import COMMANDS, StateFormat
@@ -151,7 +151,7 @@ class Worker:
 
     def load(
         self,
-        filters: Mapping[str, FilterLike],
+        filters: Mapping[str, Loadable],
         *,
         trainable: bool | Mapping[str, bool] = True,
         timeout: Timeout = DEFAULT,
@@ -194,7 +194,7 @@ class Worker:
         return metas
 
     def _source(
-        self, node_id: str, filter_like: FilterLike, trainable: bool | Mapping[str, bool]
+        self, node_id: str, filter_like: Loadable, trainable: bool | Mapping[str, bool]
     ) -> FilterSource:
         flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
         if isinstance(filter_like, str):
@@ -335,7 +335,7 @@ class Worker:
             ValueError: Neighbours declare what cannot fit together; the message names the edge.
         """
         metas = {key: self._metas.get(key, FilterMeta(name=key)) for key in node_ids}
-        check_edges(Station.of(node_id, metas[node_id]) for node_id in node_ids)
+        check_chain(ChainNode.of(node_id, metas[node_id]) for node_id in node_ids)
         modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
         evolving = {key for key, mode in modes.items() if mode is StreamMode.EVOLVING}
         barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.complaints import describe
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.schema import Schema, SchemaMismatch
+from soma_core.models.validation_errors import describe
 
 __all__ = ["FilterFailed", "Misfit", "Node", "NodeTable"]
 

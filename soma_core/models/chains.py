@@ -1,4 +1,4 @@
-"""Edges: what a filter of a chain declares to give, against what the next declares to take."""
+"""Chains: whether what a filter declares to return fits what the next one declares to take."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from soma_core.models.filters import FilterMeta
 from soma_core.models.schema import DataType, Dimension, Fixed, Schema, SchemaMismatch
 
-__all__ = ["EdgeMismatch", "Station", "check_edges", "describe_edge"]
+__all__ = ["ChainMismatch", "ChainNode", "check_chain", "describe_edge"]
 
 _FLOATING = {DataType.FLOAT32, DataType.FLOAT64}
 
 
-class Station(NamedTuple):
+class ChainNode(NamedTuple):
     """A node of a chain: its id, its meta, and whether floats are converted to its own type."""
 
     node_id: str
@@ -22,16 +22,16 @@ class Station(NamedTuple):
     converts: bool
 
     @classmethod
-    def of(cls, node_id: str, meta: FilterMeta) -> Station:
-        """A node as its meta describes it: differentiable ones are given tensors of one type."""
+    def of(cls, node_id: str, meta: FilterMeta) -> ChainNode:
+        """A node as its meta describes it: differentiable ones get tensors of one type."""
         return cls(node_id, meta, meta.differentiable)
 
 
-class EdgeMismatch(SchemaMismatch):
-    """Two neighbours declare what cannot fit together.
+class ChainMismatch(SchemaMismatch):
+    """Two neighbours in a chain declare schemas that no value can meet.
 
     Attributes:
-        node_id: The node that cannot take what the one before it gives.
+        node_id: The node that cannot take what the one before it returns.
     """
 
     def __init__(self, message: str, node_id: str) -> None:
@@ -39,7 +39,7 @@ class EdgeMismatch(SchemaMismatch):
         self.node_id = node_id
 
 
-def check_edges(chain: Iterable[Station]) -> None:
+def check_chain(chain: Iterable[ChainNode]) -> None:
     """Compare what neighbours in a chain declare; what is not declared is not compared.
 
     Element types must be equal, but that ``Json`` fits everything and that floats fit each other
@@ -47,7 +47,7 @@ def check_edges(chain: Iterable[Station]) -> None:
     the chain, as within a call.
 
     Raises:
-        EdgeMismatch: No value could pass from a node to the next as both declare.
+        ChainMismatch: No value could pass from a node to the next as both declare.
     """
     axes = _Axes()
     for before, after in pairwise(chain):
@@ -55,19 +55,20 @@ def check_edges(chain: Iterable[Station]) -> None:
         if given is None or taken is None:
             continue
         if not _types_fit(given, taken, after.converts) or not axes.unite(given, taken):
-            raise EdgeMismatch(
-                f"{describe_edge(before, after)}, which cannot both hold{axes.known()}",
+            raise ChainMismatch(
+                f"{describe_edge(before, after)}; no value fits both{axes.known()}",
                 after.node_id,
             )
 
 
-def describe_edge(before: Station, after: Station) -> str:
+def describe_edge(before: ChainNode, after: ChainNode) -> str:
     """An edge and the schemas at its two ends."""
     given, taken = before.meta.output_schema, after.meta.input_schema
+    returns = f"returns {given}" if given else "declares no output"
+    takes = f"takes {taken}" if taken else "declares no input"
     return (
-        f"the edge {before.node_id!r} -> {after.node_id!r}: {before.node_id!r} gives "
-        f"{given or 'what it does not declare'} and {after.node_id!r} takes "
-        f"{taken or 'what it does not declare'}"
+        f"the edge {before.node_id!r} -> {after.node_id!r}: {before.node_id!r} {returns} and "
+        f"{after.node_id!r} {takes}"
     )
 
 

@@ -6,10 +6,11 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
 
 from soma_core.models.fingerprint import fingerprint
+from soma_core.models.frozen import NO_EXTRA, Frozen
 from soma_core.models.schema import Schema
-from soma_core.models.tagged import named as _named
 
 __all__ = [
     "Distribution",
@@ -43,42 +44,32 @@ class StreamMode(StrEnum):
     BARRIER = "Barrier"
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-class Tag(_Spec):
+@dataclass(frozen=True, config=NO_EXTRA)
+class Tag:
     """Any worker that carries this tag: ``Tag("gpu")``."""
 
     Tag: str
 
-    def __init__(self, *value: str, **fields: Any) -> None:
-        super().__init__(**_named("Tag", value, fields))
 
-
-class WorkerId(_Spec):
+@dataclass(frozen=True, config=NO_EXTRA)
+class WorkerId:
     """The one worker of this id: ``WorkerId("w1")``."""
 
     WorkerId: str
 
-    def __init__(self, *value: str, **fields: Any) -> None:
-        super().__init__(**_named("WorkerId", value, fields))
 
-
-class Remote(_Spec):
+@dataclass(frozen=True, config=NO_EXTRA)
+class Remote:
     """Run on a worker elsewhere: ``Remote(Tag("gpu"))``."""
 
     Remote: Tag | WorkerId
-
-    def __init__(self, *value: Tag | WorkerId, **fields: Any) -> None:
-        super().__init__(**_named("Remote", value, fields))
 
 
 Distribution = Literal["Local", "Any"] | Remote
 """Where a filter may run: on this machine, anywhere, or on a worker that is named."""
 
 
-class FilterMeta(_Spec):
+class FilterMeta(Frozen):
     """What the host may know about a filter without running it.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Schema: what the values on an edge between filters look like, and the check that they do."""
+"""Schema: the element type and shape of what goes into or out of a filter, and the check."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from soma_core.models.tagged import named as _named
+from soma_core.models.frozen import NO_EXTRA, Frozen
 
 __all__ = ["DataType", "Dimension", "Dynamic", "Fixed", "Schema", "SchemaMismatch"]
 
@@ -25,32 +26,24 @@ class DataType(StrEnum):
     JSON = "Json"
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-class Fixed(_Spec):
-    """An axis of exactly this length: ``Fixed(64)``, spelled ``{"Fixed": 64}``."""
+@dataclass(frozen=True, config=NO_EXTRA)
+class Fixed:
+    """An axis of exactly this length: ``Fixed(64)``, in JSON ``{"Fixed": 64}``."""
 
     Fixed: Annotated[int, Field(ge=0)]
-
-    def __init__(self, *value: int, **fields: Any) -> None:
-        super().__init__(**_named("Fixed", value, fields))
 
     def __str__(self) -> str:
         return str(self.Fixed)
 
 
-class Dynamic(_Spec):
+@dataclass(frozen=True, config=NO_EXTRA)
+class Dynamic:
     """An axis of any length; axes of one name have one length within a call.
 
-    ``Dynamic("batch")``, spelled ``{"Dynamic": "batch"}``.
+    ``Dynamic("batch")``, in JSON ``{"Dynamic": "batch"}``.
     """
 
     Dynamic: str
-
-    def __init__(self, *value: str, **fields: Any) -> None:
-        super().__init__(**_named("Dynamic", value, fields))
 
     def __str__(self) -> str:
         return self.Dynamic
@@ -63,7 +56,7 @@ class SchemaMismatch(ValueError):
     """A value does not have the declared element type or shape."""
 
 
-class Schema(_Spec):
+class Schema(Frozen):
     """The element type and shape that a filter declares for its input or output.
 
     Attributes:
@@ -76,7 +69,7 @@ class Schema(_Spec):
     shape: tuple[Dimension, ...] | None = None
 
     def __str__(self) -> str:
-        return self.dtype.value + _spell_shape(self.shape)
+        return self.dtype.value + _shape_text(self.shape)
 
     def check(self, value: object, lengths: dict[str, int] | None = None) -> None:
         """Compare a value with this schema.
@@ -120,10 +113,10 @@ class _Found(NamedTuple):
     shape: tuple[int, ...] | None
 
     def __str__(self) -> str:
-        return self.name + _spell_shape(self.shape)
+        return self.name + _shape_text(self.shape)
 
 
-def _spell_shape(shape: tuple[Any, ...] | None) -> str:
+def _shape_text(shape: tuple[Any, ...] | None) -> str:
     return "" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
 
 

@@ -247,7 +247,7 @@ class FilterCatalog(Catalog):
             PluginError: It is not installed, ambiguous or broken.
             ValueError: The configuration is not valid; the message names the fields.
         """
-        from soma_core.models.complaints import describe
+        from soma_core.models.validation_errors import describe
 
         filter_class = self.load(name)
         try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, Union
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, Command, Forward
 from soma_core.protocol.validated import validated
 from soma_core.wire.codec import Decoder

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from soma_core.errors import ErrorCode, IncompatibleWorker, ProtocolError
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import ClientInfo
 
 __all__ = [

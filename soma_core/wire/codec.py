@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.models.values import EncodedBytes, TensorData
 from soma_core.wire import arrays
 from soma_core.wire.added_types import Codec, Encoded, Unencodable

@@ -109,7 +109,7 @@ def test_filters_that_cannot_follow_each_other_are_refused_before_any_of_them_le
     )
     result = soma("run", _pipeline(place, '[fit]\nmode = "fit"\n', filters=filters))
     assert result.exit_code == 1
-    assert "the edge 'a' -> 'b': 'a' gives Float64 and 'b' takes Int64" in result.stderr
+    assert "the edge 'a' -> 'b': 'a' returns Float64 and 'b' takes Int64" in result.stderr
     assert "loaded" not in result.stderr
 
 

@@ -208,9 +208,9 @@ def test_a_filter_that_learns_nothing_has_an_empty_state_and_needs_a_forward() -
 @pytest.mark.parametrize("choice", [soma.Tag, soma.WorkerId, soma.Fixed, soma.Dynamic, soma.Remote])
 def test_a_choice_takes_exactly_one_value(choice: Any) -> None:
     name = choice.__name__
-    with pytest.raises(TypeError, match=f"{name} takes exactly one value"):
+    with pytest.raises(ValidationError, match="Unexpected positional argument"):
         choice("a", "b")
-    with pytest.raises(TypeError, match="exactly one"):
+    with pytest.raises(ValidationError, match="multiple"):
         choice("a", **{name: "b"})
     with pytest.raises(ValidationError):
         choice()

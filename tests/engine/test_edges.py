@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.models.chains import Station, check_edges
+from soma_core.models.chains import ChainNode, check_chain
 from soma_core.models.schema import SchemaMismatch
 
 CHAINS = ("COMPOSITE_FORWARD", "COMPOSITE_FIT", "BATCHED_FIT")
@@ -55,13 +55,13 @@ class Tripwire(Declared):
         raise AssertionError("user code ran")
 
 
-def station(node_id: str, takes: Any = None, gives: Any = None, converts: bool = False) -> Station:
+def node(node_id: str, takes: Any = None, gives: Any = None, converts: bool = False) -> ChainNode:
     meta = soma.FilterMeta(name=node_id, input_schema=takes, output_schema=gives)
-    return Station(node_id, meta, converts)
+    return ChainNode(node_id, meta, converts)
 
 
-def edge(gives: Any, takes: Any, *, converts: bool = False) -> list[Station]:
-    return [station("a", gives=gives), station("b", takes=takes, converts=converts)]
+def edge(gives: Any, takes: Any, *, converts: bool = False) -> list[ChainNode]:
+    return [node("a", gives=gives), node("b", takes=takes, converts=converts)]
 
 
 @pytest.mark.parametrize("cmd", CHAINS)
@@ -77,15 +77,15 @@ def test_neighbours_that_cannot_fit_are_refused_before_any_of_them_runs(
     assert (caught.value.code, caught.value.node_id) == ("schema_mismatch", "b")
     assert caught.value.type == "SchemaMismatch"
     assert str(caught.value) == (
-        "the edge 'a' -> 'b': 'a' gives Float64[batch, 8] and 'b' takes Float64[batch, 16], "
-        "which cannot both hold"
+        "the edge 'a' -> 'b': 'a' returns Float64[batch, 8] and 'b' takes Float64[batch, 16]; "
+        "no value fits both"
     )
 
 
 def test_a_node_that_is_loaded_again_is_compared_anew(host: Any, refused: Any) -> None:
     host.load(a=Declared(gives=schema("Int64", "n")), b=Declared(takes=schema("Float64", "n")))
     command = {"node_ids": ["a", "b"], "data": np.zeros(2)}
-    with pytest.raises(refused, match="'a' gives"):
+    with pytest.raises(refused, match="'a' returns"):
         host.ask("COMPOSITE_FORWARD", **command)
     host.load(a=Declared(gives=schema("Float64", "n")))
     assert host.ask("COMPOSITE_FORWARD", **command)["ok"]
@@ -104,7 +104,11 @@ FITTING = [
     edge(schema("Float64", "n"), schema("Float32", "n"), converts=True),
     edge(None, schema("Float32", "n")),
     edge(schema("Float32", "n"), None),
-    [station("a", gives=schema("Bool", "n")), station("b"), station("c", takes=schema("Int64"))],
+    [
+        node("a", gives=schema("Bool", "n")),
+        node("b"),
+        node("c", takes=schema("Int64")),
+    ],
 ]
 CLASHING = [
     (edge(schema("Float64", "n"), schema("Float32", "n")), "Float64[n] and 'b' takes Float32[n]"),
@@ -120,40 +124,40 @@ CLASHING = [
 
 
 @pytest.mark.parametrize("chain", FITTING)
-def test_declarations_that_some_value_meets_fit(chain: list[Station]) -> None:
-    check_edges(chain)
+def test_declarations_that_some_value_meets_fit(chain: list[ChainNode]) -> None:
+    check_chain(chain)
 
 
 @pytest.mark.parametrize(("chain", "told"), CLASHING)
-def test_declarations_that_differ_are_told_with_both(chain: list[Station], told: str) -> None:
+def test_declarations_that_differ_are_told_with_both(chain: list[ChainNode], told: str) -> None:
     with pytest.raises(SchemaMismatch) as caught:
-        check_edges(chain)
-    assert str(caught.value).startswith("the edge 'a' -> 'b': 'a' gives ")
+        check_chain(chain)
+    assert str(caught.value).startswith("the edge 'a' -> 'b': 'a' returns ")
     assert told in str(caught.value)
 
 
 def test_a_name_stands_for_one_length_all_along_the_chain() -> None:
     chain = [
-        station("a", gives=schema("Float32", "n", "width")),
-        station("b", takes=schema("Float32", "rows", 8), gives=schema("Float32", "rows", 4)),
-        station("c", takes=schema("Float32", "n", "other"), gives=schema("Float32", "n", "other")),
-        station("d", takes=schema("Float32", "n", "width")),
+        node("a", gives=schema("Float32", "n", "width")),
+        node("b", takes=schema("Float32", "rows", 8), gives=schema("Float32", "rows", 4)),
+        node("c", takes=schema("Float32", "n", "other"), gives=schema("Float32", "n", "other")),
+        node("d", takes=schema("Float32", "n", "width")),
     ]
-    check_edges(chain[:3])
+    check_chain(chain[:3])
     with pytest.raises(SchemaMismatch, match=r"'c' -> 'd'.*\(with width=8, other=4\)") as caught:
-        check_edges(chain)
+        check_chain(chain)
     assert caught.value.node_id == "d"
 
 
 def test_names_that_were_found_to_be_one_stay_one() -> None:
     chain = [
-        station("a", gives=schema("Float32", "x")),
-        station("b", takes=schema("Float32", "y"), gives=schema("Float32", "y")),
-        station("c", takes=schema("Float32", 5), gives=schema("Float32", 6)),
-        station("d", takes=schema("Float32", "x")),
+        node("a", gives=schema("Float32", "x")),
+        node("b", takes=schema("Float32", "y"), gives=schema("Float32", "y")),
+        node("c", takes=schema("Float32", 5), gives=schema("Float32", 6)),
+        node("d", takes=schema("Float32", "x")),
     ]
     with pytest.raises(SchemaMismatch, match=r"'c' -> 'd'.*x=5"):
-        check_edges(chain)
+        check_chain(chain)
 
 
 @pytest.mark.parametrize("cmd", CHAINS)
@@ -166,7 +170,7 @@ def test_a_value_on_an_edge_is_told_with_both_schemas(host: Any, refused: Any, c
     assert (caught.value.code, caught.value.node_id) == ("schema_mismatch", "b")
     assert str(caught.value) == (
         "the input of node 'b' does not match its schema: expected Float32[n, 3], got "
-        "Float64[2, 4]; it is on the edge 'a' -> 'b': 'a' gives what it does not declare and 'b' "
+        "Float64[2, 4]; it is on the edge 'a' -> 'b': 'a' declares no output and 'b' "
         "takes Float32[n, 3]"
     )
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
-from soma_core.client.loadable import FilterLike
+from soma_core.client.loadable import Loadable
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.lanes import Call, CallQueue, Lane, WorkerFactory
 from soma_core.client.progress.watch import Watch
@@ -73,7 +73,7 @@ class WorkerPool:
         transport: str = "stdio",
         n: int | None = None,
         *,
-        filters: Mapping[str, FilterLike] | None = None,
+        filters: Mapping[str, Loadable] | None = None,
         timeout: float | None = None,
         start_timeout: float | None = 60.0,
         pickle: PicklePolicy = "same-user",
@@ -325,7 +325,7 @@ class WorkerPool:
 
     def load(
         self,
-        filters: Mapping[str, FilterLike],
+        filters: Mapping[str, Loadable],
         *,
         trainable: bool | Mapping[str, bool] = True,
         timeout: Timeout = DEFAULT,

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.wire.json_text import read_json, write_json
 from soma_core.wire.message import Dialect, Message
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from soma_core.engine.nodes import Misfit, Node
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.chains import EdgeMismatch, Station, check_edges, describe_edge
+from soma_core.models.chains import ChainMismatch, ChainNode, check_chain, describe_edge
 from soma_core.models.filters import StreamMode
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Chain:
         self._parameters: dict[str, list[torch.nn.Parameter]] = {}
         self._like: torch.nn.Parameter | None = None
         if declared:
-            self._check_edges()
+            self._check_declared()
 
     def parameters(self, node: Node) -> list[torch.nn.Parameter]:
         """A node's parameters, looked up once in a command, or once after each ``fit``.
@@ -154,10 +154,10 @@ class Chain:
                 x = self.run(given, states)
         return states, x
 
-    def _check_edges(self) -> None:
+    def _check_declared(self) -> None:
         try:
-            check_edges(map(_station, self.nodes))
-        except EdgeMismatch as error:
+            check_chain(map(_chain_node, self.nodes))
+        except ChainMismatch as error:
             raise ProtocolError(
                 ErrorCode.SCHEMA_MISMATCH,
                 str(error),
@@ -170,13 +170,13 @@ class Chain:
         start = place - 1 if misfit.side == "input" else place
         if start < 0 or start + 1 == len(self.nodes):
             return misfit  # an end of the chain: there is no neighbour
-        edge = describe_edge(*map(_station, self.nodes[start : start + 2]))
+        edge = describe_edge(*map(_chain_node, self.nodes[start : start + 2]))
         node_id = self.nodes[place].node_id
         return Misfit(f"{misfit}; it is on {edge}", node_id=node_id, side=misfit.side)
 
 
-def _station(node: Node) -> Station:
-    return Station(node.node_id, node.meta, node.differentiable)
+def _chain_node(node: Node) -> ChainNode:
+    return ChainNode(node.node_id, node.meta, node.differentiable)
 
 
 def _go_on(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.models.complaints import describe
+from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import StateFormat
 from soma_core.wire.codec import Decoder, LineEncoder
 from soma_core.wire.json_text import read_json, write_json

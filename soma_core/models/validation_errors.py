@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a message, said in one line for the person who wrote it."""
+"""Validation errors of pydantic as one line, for the person who wrote the message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _line(problem: Mapping[str, Any], skip: int) -> str:
     prefix = f"{field}: " if field else ""
     if problem["type"] == "missing":
         return f"{prefix}this field is required"
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{prefix}there is no such field"
     if problem["type"] in ("value_error", "json_invalid"):
         return prefix + reason
