@@ -272,7 +272,7 @@ class TransportCatalog(Catalog):
         if isinstance(loaded, type) and issubclass(loaded, Transport):
             return loaded
         raise PluginLoadFailed(
-            f"the transport {name!r} is not a subclass of soma_core.channel.contract.Transport: "
+            f"the transport {name!r} is not a subclass of soma_core.transport.Transport: "
             f"its entry point leads to {loaded!r}; {self.origin(name)}"
         )
 
