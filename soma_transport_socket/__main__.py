@@ -1,5 +1,6 @@
 """The daemon: ``python -m soma_transport_socket`` serves a Unix socket until SIGTERM."""
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -15,6 +16,9 @@ def run(arguments: list[str]) -> int:
     from soma_transport_socket.supervisor import Limits, Supervisor
 
     options = _parser().parse_args(arguments)
+
+    if options.allow_module:  # workers inherit it
+        os.environ["SOMA_ALLOW_MODULES"] = ",".join(options.allow_module)
 
     def announce() -> None:
         sys.stderr.write(f"soma serve socket: listening at {options.path}\n")
@@ -66,6 +70,15 @@ def _parser() -> "ArgumentParser":
         action="append",
         default=[],
         help="another user to serve, always without pickles; may be given several times",
+    )
+    add(
+        "--allow-module",
+        metavar="MODULES",
+        action="extend",
+        type=_names,
+        default=[],
+        help="modules that the configuration of a filter may name and have imported, also where a "
+        "client may send no pickles",
     )
     add(
         "--preload",

@@ -31,10 +31,12 @@ class StdioOptions(ProcessOptions):
     Attributes:
         python: The interpreter of the worker; it needs soma-core installed.
         command: A whole command instead, for launchers; ``--pickle=…`` is added to it, and
-            ``--env=NAME=VALUE`` for what ``threads`` sets:
+            ``--env=NAME=VALUE`` for what ``threads`` and ``allow_modules`` set:
             ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
         env: Variables to add to the worker's environment; they go before ``threads``.
         cwd: The worker's working directory.
+        allow_modules: With ``pickle="never"``, modules that a filter's configuration may name and
+            have imported, beside those that the filter always allows.
         limits: The largest messages that the host accepts.
     """
 
@@ -42,6 +44,7 @@ class StdioOptions(ProcessOptions):
     command: Sequence[str] | None = Field(default=None, min_length=1)
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: str | Path | None = None
+    allow_modules: Sequence[str] = ()
     limits: StreamLimits = Field(default_factory=StreamLimits)
 
 
@@ -74,7 +77,7 @@ class StdioTransport(Transport):
                     self._command(),
                     wire=theirs.fileno(),
                     side=their_side,
-                    env={**thread_limits(self.options.threads), **self.options.env},
+                    env={**self._variables(), **self.options.env},
                     cwd=self.options.cwd,
                 )
             except BaseException:
@@ -87,8 +90,16 @@ class StdioTransport(Transport):
         launcher = [str(self.options.python), "-P", "-m", "soma_transport_stdio"]
         if self.options.command is None:
             return [*launcher, pickle]
-        limits = thread_limits(self.options.threads).items()  # ssh hands no environment on
-        return [*self.options.command, pickle, *(f"--env={name}={value}" for name, value in limits)]
+        variables = self._variables().items()  # ssh hands no environment on
+        handed = (f"--env={name}={value}" for name, value in variables)
+        return [*self.options.command, pickle, *handed]
+
+    def _variables(self) -> dict[str, str]:
+        allowed = ",".join(self.options.allow_modules)
+        return {
+            **thread_limits(self.options.threads),
+            **({"SOMA_ALLOW_MODULES": allowed} if allowed else {}),
+        }
 
     def poll(self) -> ExitStatus | None:
         return None if self._process is None else self._process.poll()

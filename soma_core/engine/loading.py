@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from soma_core.engine.nodes import FilterFailed, Node
 from soma_core.errors import ErrorCode, PluginNotFound, ProtocolError
 from soma_core.models.filters import Filter
+from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["FilterRegistry", "load_node"]
+__all__ = ["FilterRegistry", "configuring", "load_node"]
 
 
 class FilterRegistry(Protocol):
@@ -36,14 +39,27 @@ def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> N
     Raises:
         ProtocolError: ``load_failed``, ``unknown_filter`` or ``pickle_refused``, naming the node.
     """
-    if spec.filter is None:
-        obj = _from_pickle(spec, pickles)
-    else:
-        obj = _from_registry(spec.id, spec.filter, spec.config, registry)
-    node = Node(spec.id, obj, trainable=spec.trainable)
-    if isinstance(obj, Filter):
-        _get_ready(node)
-    return node
+    with configuring(pickles):
+        if spec.filter is None:
+            obj = _from_pickle(spec, pickles)
+        else:
+            obj = _from_registry(spec.id, spec.filter, spec.config, registry)
+        node = Node(spec.id, obj, trainable=spec.trainable)
+        if isinstance(obj, Filter):
+            _get_ready(node)
+        return node
+
+
+def configuring(pickles: Pickles) -> AbstractContextManager[None]:
+    """Where a filter takes a configuration from the host, which may name modules to import.
+
+    Without pickles only those that the filter itself knows, and those that the operator of this
+    process lists in ``SOMA_ALLOW_MODULES=a,b``.
+    """
+    if pickles.allowed:
+        return nullcontext()
+    listed = (name.strip() for name in os.environ.get("SOMA_ALLOW_MODULES", "").split(","))
+    return limit_imports(name for name in listed if name)
 
 
 def _get_ready(node: Node) -> None:

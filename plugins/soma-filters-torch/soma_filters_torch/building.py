@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from soma_core.models.fingerprint import fingerprint
+from soma_core.models.imports import check_import
 from soma_filters_torch.spelling import unknown
 
-__all__ = ["activation_class", "build_module", "content_hash"]
+__all__ = ["activation_class", "build_module", "check_modules", "content_hash"]
 
 _OF_MODULES = frozenset({"module", "args", "kwargs"})
+_HOMES = ("torch.nn",)
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PARAMETERS_AGAIN = frozenset({"_flat_weights", "_flat_weight_refs"})  # of recurrent layers
@@ -71,6 +73,31 @@ def module_class(path: str) -> type[nn.Module]:
     return found
 
 
+def check_modules(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse paths, here and among the arguments, that lead into modules not to be imported.
+
+    Raises:
+        ValueError: One does; see :func:`~soma_core.models.imports.check_import`.
+    """
+    for named in _paths(path, args, kwargs):
+        check_import(named.rpartition(".")[0], own=_HOMES)
+
+
+def _paths(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:
+    """The paths that :func:`build_module` would import for the same arguments."""
+    yield path
+    for argument in (*args, *kwargs.values()):
+        yield from _paths_within(argument)
+
+
+def _paths_within(argument: Any) -> Iterator[str]:
+    if _is_module(argument):
+        yield from _paths(**_spelled(argument))
+    elif isinstance(argument, list | dict):
+        for item in argument.values() if isinstance(argument, dict) else argument:
+            yield from _paths_within(item)
+
+
 def build_module(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> nn.Module:
     """An instance of the class at an import path.
 
@@ -99,13 +126,35 @@ def _built(argument: Any) -> Any:
     """An argument with the modules in it built."""
     if isinstance(argument, list):
         return [_built(item) for item in argument]
-    if not isinstance(argument, dict):
-        return argument
-    if isinstance(argument.get("module"), str) and argument.keys() <= _OF_MODULES:
-        return build_module(
-            argument["module"], argument.get("args", ()), argument.get("kwargs", {})
+    if _is_module(argument):
+        return build_module(**_spelled(argument))
+    if isinstance(argument, dict):
+        return {key: _built(item) for key, item in argument.items()}
+    return argument
+
+
+def _is_module(argument: Any) -> bool:
+    """Whether an argument stands for a module that is to be built."""
+    return (
+        isinstance(argument, dict)
+        and isinstance(argument.get("module"), str)
+        and argument.keys() <= _OF_MODULES
+    )
+
+
+def _spelled(argument: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :func:`build_module` for such an argument.
+
+    Raises:
+        ValueError: Its arguments are no list and no object.
+    """
+    args, kwargs = argument.get("args", []), argument.get("kwargs", {})
+    if not (isinstance(args, list) and isinstance(kwargs, dict)):
+        raise ValueError(
+            f"the module {argument['module']!r} has args, a list, and kwargs, an object; got "
+            f"{type(args).__name__} and {type(kwargs).__name__}"
         )
-    return {key: _built(item) for key, item in argument.items()}
+    return {"path": argument["module"], "args": args, "kwargs": kwargs}
 
 
 def content_hash(module: nn.Module) -> str:

@@ -22,7 +22,12 @@ from torch import nn
 
 from soma_core import Filter, FilterKind, FilterMeta
 from soma_core.models.optimizers import optimizer_class
-from soma_filters_torch.building import activation_class, build_module, content_hash
+from soma_filters_torch.building import (
+    activation_class,
+    build_module,
+    check_modules,
+    content_hash,
+)
 from soma_filters_torch.learner import Learner, Randomness
 from soma_filters_torch.losses import check_loss, compute_loss
 from soma_filters_torch.placing import AutocastType, ParameterType, Placement, check_device_name
@@ -370,7 +375,9 @@ class TorchModule(TorchFilter):
 
     Attributes:
         module: The path of the class, such as ``"torch.nn.Linear"``, or a module itself. That
-            is where each ``fit`` starts, and stays as it is: a copy of it is trained.
+            is where each ``fit`` starts, and stays as it is: a copy of it is trained. For a host
+            that may send no pickles, paths lead into ``torch.nn`` and into what the operator of
+            the worker allowed.
         args: The positional arguments of the class. In them, and in ``kwargs``, modules are
             written as ``{"module": path, "args": […], "kwargs": {…}}``.
         kwargs: Its keyword arguments.
@@ -405,7 +412,9 @@ class TorchModule(TorchFilter):
 
     @model_validator(mode="after")
     def _check_arguments(self) -> Self:
-        if isinstance(self.module, nn.Module) and (self.args or self.kwargs):
+        if isinstance(self.module, str):
+            check_modules(self.module, self.args, self.kwargs)
+        elif self.args or self.kwargs:
             raise ValueError(
                 "args and kwargs are for the path of a class; module is an object that exists"
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from soma_core.engine.loading import configuring
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
@@ -65,7 +66,8 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
     if format == "cloudpickle":
         node.obj = _unpickled(node, data, pickles)
     elif format == "value":
-        _load_fields(node, data, pickles.typed_only())
+        with configuring(pickles):
+            _load_fields(node, data, pickles.typed_only())
     else:
         read = _load_torch if format == "torch" else _load_safetensors
         _load_state_dict(node, read(node, data))

@@ -1,0 +1,64 @@
+"""Modules that a configuration names: which of them may be imported, since importing runs code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["check_import", "limit_imports"]
+
+_limit: ContextVar[tuple[str, ...] | None] = ContextVar("modules_to_import", default=None)
+
+
+@contextmanager
+def limit_imports(allowed: Iterable[str]) -> Iterator[None]:
+    """Within the block, :func:`check_import` lets only some modules through.
+
+    The engine makes and configures filters in such a block where it refuses pickles: the host
+    then may run no code of its choice, and a configuration is its choice.
+
+    Args:
+        allowed: Modules that the operator of the worker allowed, each with all below it.
+    """
+    token = _limit.set(tuple(allowed))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def check_import(module: str, *, own: Iterable[str]) -> None:
+    """Refuse to import a module of this name, unless it is known to be harmless.
+
+    A filter whose configuration names modules, classes or functions calls this while it validates
+    that configuration, for every name in it, before anything is imported::
+
+        @field_validator("estimator")
+        @classmethod
+        def _check_path(cls, path: str) -> str:
+            check_import(path.rpartition(".")[0], own=["sklearn"])
+            return path
+
+    Later is too late to be refused: the engine limits imports while a configuration is taken
+    (LOAD, SET_STATE), not while the filter runs. Where the host may send pickles, everything may
+    be imported, and this does nothing.
+
+    Args:
+        module: The whole name of the module: ``"torch.nn"``.
+        own: Modules that this filter always allows, each with all below it.
+
+    Raises:
+        ValueError: It is neither among these nor among those that the operator allowed.
+    """
+    limit = _limit.get()
+    if limit is None:
+        return
+    allowed = [*own, *limit]
+    if not any(module == name or module.startswith(f"{name}.") for name in allowed):
+        raise ValueError(
+            f"the module {module!r} is not imported for a host that may send no pickles; allowed: "
+            f"{', '.join(allowed)}. Whoever runs the worker may allow more: "
+            "allow_modules=[…] of soma.connect, --allow-module of soma serve, or "
+            "SOMA_ALLOW_MODULES in its environment"
+        )
