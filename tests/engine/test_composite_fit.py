@@ -420,6 +420,17 @@ def test_an_optimizer_that_clears_gradients_in_its_own_way_is_asked_to(host: Any
     assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
 
 
+def test_a_parameter_that_is_exchanged_between_two_commands_is_trained(host: Any) -> None:
+    net = Head(3, 1)
+    host.put(net=net)
+    host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, y=Y)
+    net.linear.weight = torch.nn.Parameter(torch.zeros(1, 3))
+    net.linear.weight.grad = torch.full((1, 3), 1e9)
+    net.optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, y=Y)
+    assert 0 < net.linear.weight.abs().max() < 10
+
+
 def test_frozen_parameters_are_left_alone_and_do_not_stop_the_rest(host: Any) -> None:
     frozen, net = Net(3, 3, lr=None), Head(3, 1)
     host.put(frozen=frozen, net=net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from soma_core.engine.nodes import Node
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["compute_gradients", "train_step"]
-
-_NOTHING = nullcontext()
 
 
 def train_step(
@@ -43,11 +40,11 @@ def train_step(
     """
     out, loss = compute_gradients(chain, x, y)
     if optimizer is not None:
-        chain.nodes[-1].call(_use_up, optimizer)
+        chain.nodes[-1].call(_step, optimizer)
     for node in chain.nodes:
         own = getattr(node.obj, "optimizer", None)
         if optimizer is None and own is not None and node.trainable:
-            node.call(_use_up, own)
+            node.call(_step, own)
         if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
             node.state = {}
     return out, loss
@@ -63,8 +60,8 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     for node in chain.nodes:
         for parameter in chain.parameters(node):
             parameter.grad = None
-    flow = _Flow(chain, torch.Tensor)
-    with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
+    flow = _Flow(chain)
+    with torch.enable_grad():
         out, aux = _split(chain.run(x, {}, flow.watch))
         last = chain.nodes[-1]
         if not isinstance(out, torch.Tensor):
@@ -110,17 +107,16 @@ def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
     return torch.nn.functional.mse_loss(out, y)
 
 
-def _use_up(optimizer: torch.optim.Optimizer) -> None:
-    tensors.step(optimizer)
-    tensors.clear_gradients(optimizer)
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 class _Flow:
     """Follows gradients through a chain, to name the node that stops them."""
 
-    def __init__(self, chain: Chain, tensor_type: type[torch.Tensor]) -> None:
+    def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._tensor_type = tensor_type
         self._with_gradients: list[Node] = []
 
     def watch(self, node: Node, x: Any, out: Any) -> None:
@@ -143,7 +139,7 @@ class _Flow:
 
     def _flows_in(self, out: Any) -> bool:
         out, _ = _split(out)
-        return isinstance(out, self._tensor_type) and out.requires_grad
+        return tensors.is_tensor(out) and bool(out.requires_grad)
 
     def check(self, loss: torch.Tensor) -> None:
         """Make sure that the loss can train what has parameters.

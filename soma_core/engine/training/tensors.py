@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from types import CodeType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "clear_gradients",
     "detached",
     "is_floating",
     "is_tensor",
@@ -26,7 +23,6 @@ __all__ = [
     "named_parameters",
     "no_gradients",
     "parameters",
-    "step",
     "to_input",
     "to_target",
 ]
@@ -64,72 +60,6 @@ def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
 def parameters(node: Node) -> list[torch.nn.Parameter]:
     """A node's parameters, those that only its optimizer knows included."""
     return [parameter for _, parameter in labelled_parameters(node)]
-
-
-def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """What ``zero_grad`` of torch's optimizers does, without their record for the profiler.
-
-    That record costs as much as a small layer. An optimizer with a ``zero_grad`` of its own is
-    asked to do it.
-    """
-    method = optimizer.zero_grad
-    if getattr(method, "__func__", None) is not _torch_optim().clear:
-        method()
-        return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
-
-
-def step(optimizer: torch.optim.Optimizer) -> None:
-    """What ``step`` of an optimizer does, without torch's record for the profiler.
-
-    That wrapper costs as much as two small layers. Where it has hooks to call or a profiler
-    to tell, or where ``step`` is any other, as a scheduler makes it, that one is called.
-    """
-    method: Any = getattr(type(optimizer), "step", None)
-    known = _torch_optim()
-    if (
-        known.wrapper is None
-        or getattr(method, "__code__", None) is not known.wrapper
-        or "step" in optimizer.__dict__
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or known.pre_hooks
-        or known.post_hooks
-        or known.profiler_runs()
-    ):
-        optimizer.step()
-    else:
-        method.__wrapped__(optimizer)
-
-
-class _TorchOptim(NamedTuple):
-    """What is torch's own in an optimizer, and what its wrapper around ``step`` looks after."""
-
-    clear: Any
-    wrapper: CodeType | None = None
-    pre_hooks: Mapping[int, Any] = {}
-    post_hooks: Mapping[int, Any] = {}
-    profiler_runs: Callable[[], bool] = bool
-
-
-@cache
-def _torch_optim() -> _TorchOptim:
-    import torch
-    from torch.optim import optimizer as home
-
-    clear: Any = torch.optim.Optimizer.zero_grad
-    try:
-        return _TorchOptim(
-            clear,
-            torch.optim.Optimizer.profile_hook_step(clear).__code__,
-            home._global_optimizer_pre_hooks,
-            home._global_optimizer_post_hooks,
-            torch.autograd._profiler_enabled,  # type: ignore[attr-defined]
-        )
-    except AttributeError:  # a torch with other insides: each optimizer is asked
-        return _TorchOptim(clear)
 
 
 def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
