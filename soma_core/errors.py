@@ -22,9 +22,15 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
+
+from pydantic import ValidationError
+
+from soma_core.raised import Raised, sources_agree, traceback_from
 
 __all__ = [
     "ChannelClosed",
@@ -67,7 +73,20 @@ class ErrorCode(StrEnum):
 
 
 class SomaError(Exception):
-    """The base of every error that soma raises on purpose."""
+    """The base of every error that soma raises on purpose. All of them pickle and copy."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    kind: type[SomaError], args: tuple[object, ...], attributes: dict[str, Any]
+) -> SomaError:
+    """An error as it was, without its constructor, which may want more than ``args``."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class PluginError(SomaError):
@@ -205,9 +224,14 @@ class StateLost(SomaError):
 class RemoteError(SomaError):
     """The worker answered a command with an error reply.
 
-    Where the remote exception was of a built-in type, the instance raised is also of that
-    type, so ``except ValueError`` catches a filter's ``ValueError``. Build one with
-    :meth:`from_reply`. The remote traceback is attached as a note, which Python prints.
+    The instance raised is also of the built-in types that the exception in the worker was of, so
+    ``except ValueError`` catches a filter's ``LinAlgError``; a group of exceptions is one here
+    too. Build one with :meth:`from_reply`. Python prints it with the lines of the worker's
+    traceback and with its causes; where their sources are not on this machine, the traceback is
+    a note instead.
+
+    ``args``, and attributes such as ``errno``, are those of the exception where they are plain
+    data; else ``args`` is the message alone.
 
     Attributes:
         code: The reply's :class:`ErrorCode`.
@@ -228,63 +252,151 @@ class RemoteError(SomaError):
         remote_traceback: str = "",
     ) -> None:
         Exception.__init__(self, message)
+        self._text = message
+        self._raised: dict[str, Any] | None = None
         self.code = code
         self.remote_type = remote_type
         self.node_id = node_id
         self.command = command
         self.remote_traceback = remote_traceback
-        if remote_traceback:
-            self.add_note("The traceback in the worker:\n" + remote_traceback.rstrip())
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+        return self._text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteError.from_reply, (self._as_reply(),)
-
-    def _as_reply(self) -> dict[str, Any]:
-        return {
-            "error": str(self),
+        reply = {
+            "error": self._text,
             "code": str(self.code),
             "type": self.remote_type,
             "node_id": self.node_id,
             "cmd": self.command,
             "traceback": self.remote_traceback,
+            "exception": self._raised,
         }
+        return _from_reply_with_notes, (reply, getattr(self, "__notes__", []))
 
     @staticmethod
     def from_reply(reply: dict[str, Any]) -> RemoteError:
         """Build the exception that an error reply (``"ok": false``) stands for.
 
-        A field that is not a text counts as absent.
+        A field that is not of its type counts as absent.
         """
         texts = {key: value for key, value in reply.items() if isinstance(value, str)}
-        remote_type = texts.get("type")
-        text = texts.get("error") or remote_type or "the worker gave no reason"
-        return _class_for(remote_type)(
-            text,
-            code=_known_code(texts.get("code")),
+        remote_type, code = texts.get("type"), texts.get("code")
+        raised = _raised(reply.get("exception")) or Raised(bases=[remote_type or ""])
+        error = _rebuilt(
+            raised,
+            texts.get("error") or remote_type or "the worker gave no reason",
+            code=ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL,
             remote_type=remote_type,
             node_id=texts.get("node_id"),
             command=texts.get("cmd"),
             remote_traceback=texts.get("traceback") or "",
         )
+        if error.remote_traceback and error.__traceback__ is None:
+            error.add_note("The traceback in the worker:\n" + error.remote_traceback.rstrip())
+        return error
 
 
-def _known_code(code: Any) -> ErrorCode:
-    return ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
+class _RemoteGroup(RemoteError, ExceptionGroup[Exception]):
+    """A group of exceptions in the worker; ``except*`` splits it like any other."""
+
+    def derive(self, excs: Sequence[Any], /) -> Any:
+        return _new_group(type(self), self.message, excs, str(self), self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        names = ("code", "remote_type", "node_id", "command", "remote_traceback")
+        return {name: getattr(self, name) for name in names}
+
+
+def _from_reply_with_notes(reply: dict[str, Any], notes: list[str]) -> RemoteError:
+    error = RemoteError.from_reply(reply)
+    if notes:
+        error.__notes__ = list(notes)
+    return error
+
+
+def _raised(content: Any) -> Raised | None:
+    """What a reply says of the exception; None where that is nothing or makes no sense."""
+    try:
+        return Raised.model_validate(content)
+    except ValidationError:
+        return None
+
+
+def _rebuilt(raised: Raised, text: str, **facts: Any) -> RemoteError:
+    """The exception of a description, with those that it leads to."""
+    remote_type = facts["remote_type"]
+    members = [_member(told, facts) for told in raised.exceptions]
+    kind = _class_for(remote_type, tuple(raised.bases), grouped=bool(members))
+    if members:
+        title = (raised.args or [text])[0]
+        error: RemoteError = _new_group(kind, str(title), members, text, facts)
+    else:
+        error = kind(text, **facts)
+        if raised.args is not None:
+            error.args = tuple(raised.args)
+    _add_attributes(error, raised.attributes)
+    for note in raised.notes:
+        error.add_note(note)
+    if raised.stack and sources_agree(raised.stack):
+        error.__traceback__ = traceback_from(raised.stack)
+    if raised.context is not None:
+        error.__context__ = _member(raised.context, facts)
+    if raised.cause is not None:
+        error.__cause__ = _member(raised.cause, facts)
+    error._raised = raised.model_dump(exclude_defaults=True)
+    return error
+
+
+def _member(told: Raised, facts: dict[str, Any]) -> RemoteError:
+    """An exception that another one leads to: of the same command."""
+    text = told.error or told.type or "an exception without a text"
+    return _rebuilt(told, text, **{**facts, "remote_type": told.type, "remote_traceback": ""})
+
+
+def _new_group(
+    kind: type[Any], title: str, members: Sequence[Exception], text: str, facts: dict[str, Any]
+) -> Any:
+    group: Any = ExceptionGroup.__new__(kind, title, members)
+    RemoteError.__init__(group, text, **facts)
+    group.args = (title, list(members))
+    return group
+
+
+def _add_attributes(error: RemoteError, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        if name not in vars(error) and not name.startswith("_") and not hasattr(RemoteError, name):
+            with suppress(AttributeError, TypeError, ValueError):  # not what its class wants there
+                setattr(error, name, value)
 
 
 @lru_cache(maxsize=256)
-def _class_for(remote_type: str | None) -> type[RemoteError]:
-    """The RemoteError class that is also of the named built-in exception type."""
-    builtin = getattr(builtins, remote_type, None) if remote_type else None
-    if not (isinstance(builtin, type) and issubclass(builtin, Exception)):
-        return RemoteError
-    name = f"RemoteError[{remote_type}]"
-    try:
-        combined = type(name, (RemoteError, builtin), {"__module__": __name__})
-        combined("probe")
-    except TypeError:  # an exception group cannot be built from a text alone
-        return RemoteError
-    return combined
+def _class_for(
+    remote_type: str | None, bases: tuple[str, ...], *, grouped: bool
+) -> type[RemoteError]:
+    """The RemoteError class that is also of built-in classes.
+
+    Args:
+        remote_type: The name of the exception's own class.
+        bases: Names of built-in classes, the nearest first; any other name is passed over.
+        grouped: Whether it holds other exceptions.
+    """
+    root = _RemoteGroup if grouped else RemoteError
+    kinds: list[type] = []
+    for name in bases:
+        kind: Any = getattr(builtins, name, None)
+        if _can_be_base(kind) and not any(issubclass(nearer, kind) for nearer in (root, *kinds)):
+            kinds.append(kind)
+    name = f"RemoteError[{remote_type}]" if remote_type else "RemoteError"
+    for chosen in (kinds, kinds[:1]):
+        with suppress(TypeError):  # classes that no object can be of at once
+            return type(name, (root, *chosen), {"__module__": __name__})
+    return root
+
+
+def _can_be_base(kind: object) -> bool:
+    """Whether an error may be of that class, and means no end of an iteration by it."""
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return False
+    return not issubclass(kind, (BaseExceptionGroup, StopIteration, StopAsyncIteration))

@@ -1,0 +1,125 @@
+"""What travels of an exception besides its text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from soma_core.raised.stack import StackEntry, entries_of
+
+__all__ = ["Raised"]
+
+_LONGEST_CHAIN = 20  # exceptions that are told of causes of causes, and of a group
+_LARGEST = 4096  # characters of a text that is told as an argument or attribute
+_WIDEST = 100  # items of a list or dict that is told as one
+_DEEPEST = 3
+
+
+class Raised(BaseModel):
+    """An exception, as far as another process can make use of it."""
+
+    model_config = ConfigDict(defer_build=True, protected_namespaces=())
+
+    type: str | None = None
+    """The name of its class."""
+    error: str = ""
+    """Its text."""
+    bases: list[str] = []
+    """The built-in classes that it is an instance of, the nearest first."""
+    args: list[Any] | None = None
+    """Its arguments; null if they are not plain data."""
+    attributes: dict[str, Any] = {}
+    """Those of its attributes that are plain data, such as ``errno``."""
+    notes: list[str] = []
+    stack: list[StackEntry] = []
+    """Its traceback, the outermost entry first."""
+    cause: Raised | None = None
+    context: Raised | None = None
+    """What was being handled when it was raised, unless that was suppressed."""
+    exceptions: list[Raised] = []
+    """The exceptions of a group."""
+
+    @classmethod
+    def of(cls, error: BaseException, *, leave_out: str = "") -> Raised:
+        """Describe an exception.
+
+        Args:
+            error: The exception.
+            leave_out: The folder of a package; its entries are left out where a traceback
+                begins with them.
+        """
+        return _Describing(leave_out).describe(error)
+
+
+class _Describing:
+    """Describes an exception and those that it leads to, each once and not without end."""
+
+    def __init__(self, leave_out: str) -> None:
+        self._leave_out = leave_out
+        self._seen: set[int] = set()
+
+    def describe(self, error: BaseException) -> Raised:
+        self._seen.add(id(error))
+        members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+        args = [error.message] if isinstance(error, BaseExceptionGroup) else list(error.args)
+        return Raised(
+            type=type(error).__name__,
+            error=_text(error),
+            bases=[kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"],
+            args=args if _is_plain(args) else None,
+            attributes=dict(_plain_attributes(error)),
+            notes=[note for note in getattr(error, "__notes__", ()) if isinstance(note, str)],
+            stack=entries_of(error.__traceback__, leave_out=self._leave_out),
+            cause=self._further(error.__cause__),
+            context=None if error.__suppress_context__ else self._further(error.__context__),
+            exceptions=[told for member in members if (told := self._further(member))],
+        )
+
+    def _further(self, error: BaseException | None) -> Raised | None:
+        if error is None or id(error) in self._seen or len(self._seen) >= _LONGEST_CHAIN:
+            return None
+        return self.describe(error)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the exception is of the user's class, whose __str__ may fail
+        return ""
+
+
+def _plain_attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
+    """Its own attributes, and those that its built-in class keeps apart, such as ``errno``."""
+    kept_apart = {
+        name: getattr(error, name, None)
+        for kind in type(error).__mro__
+        if kind.__module__ == "builtins" and kind not in _WITHOUT_ATTRIBUTES
+        for name, member in vars(kind).items()
+        if type(member).__name__ in ("member_descriptor", "getset_descriptor")
+    }
+    for name, value in {**kept_apart, **vars(error)}.items():
+        if not name.startswith("_") and value is not None and _is_plain(value):
+            yield name, value
+
+
+_WITHOUT_ATTRIBUTES = frozenset({BaseException, object, BaseExceptionGroup})
+
+
+def _is_plain(value: Any, depth: int = _DEEPEST) -> bool:
+    """Whether every language's JSON holds it, and holds it exactly."""
+    kind = type(value)
+    if kind is int:
+        return bool(-(2**63) <= value < 2**63)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is str:
+        return len(value) <= _LARGEST
+    if kind is list and depth:
+        return len(value) <= _WIDEST and all(_is_plain(item, depth - 1) for item in value)
+    if kind is dict and depth:
+        named = all(type(key) is str for key in value)
+        return named and _is_plain(list(value.values()), depth)
+    return value is None or kind is bool

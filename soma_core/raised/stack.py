@@ -1,0 +1,139 @@
+"""Tracebacks: taken apart in one process, put together in another."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from types import CodeType, FunctionType, TracebackType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["StackEntry", "entries_of", "sources_agree", "traceback_from"]
+
+_OUTERMOST = _INNERMOST = 50  # entries that are kept of a stack that is deeper
+_LONGEST_SOURCE = 500
+_STOPPED = "<stopped>"  # a name that no code can hold, nor Python suggest
+
+
+class StackEntry(BaseModel):
+    """One entry of a traceback."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    file: str
+    line: int
+    """The line that ran."""
+    name: str
+    """The function."""
+    first_line: int = 1
+    """The line where the function begins."""
+    end_line: int | None = None
+    """The last line of the expression that ran, where that is known."""
+    column: int | None = None
+    """Where the expression begins in its line, in bytes of UTF-8."""
+    end_column: int | None = None
+    source: str = ""
+    """The text of the line, without the blanks around it; empty where it is not known."""
+
+
+def entries_of(trace: TracebackType | None, *, leave_out: str = "") -> list[StackEntry]:
+    """The entries of a traceback, the outermost first; of a very deep one those at both ends.
+
+    Args:
+        trace: The traceback.
+        leave_out: The folder of a package whose entries are left out where they come first, so
+            that the traceback begins with the code that the package called.
+    """
+    entries = [_entry(step, line) for step, line in _walk(trace)]
+    called = [n for n, entry in enumerate(entries) if not entry.file.startswith(leave_out)]
+    if leave_out and called:
+        entries = entries[called[0] :]
+    if len(entries) > _OUTERMOST + _INNERMOST:
+        entries = entries[:_OUTERMOST] + entries[-_INNERMOST:]
+    return entries
+
+
+def _walk(trace: TracebackType | None) -> Iterator[tuple[TracebackType, int]]:
+    while trace is not None:
+        line: int | None = trace.tb_lineno  # None in spite of its type, for code without lines
+        yield trace, line or trace.tb_frame.f_code.co_firstlineno
+        trace = trace.tb_next
+
+
+def _entry(step: TracebackType, line: int) -> StackEntry:
+    code = step.tb_frame.f_code
+    place = next(islice(code.co_positions(), step.tb_lasti // 2, None), (None,) * 4)
+    _, end_line, column, end_column = place
+    text = linecache.getline(code.co_filename, line, step.tb_frame.f_globals).strip()
+    return StackEntry(
+        file=code.co_filename,
+        line=line,
+        name=code.co_name,
+        first_line=code.co_firstlineno,
+        end_line=end_line,
+        column=column,
+        end_column=end_column,
+        source=text[:_LONGEST_SOURCE],
+    )
+
+
+def sources_agree(entries: Iterable[StackEntry]) -> bool:
+    """Whether this process finds the same source lines as the one where the entries were made."""
+    return all(_source(entry) == entry.source for entry in entries)
+
+
+def _source(entry: StackEntry) -> str:
+    return linecache.getline(entry.file, entry.line).strip()[:_LONGEST_SOURCE]
+
+
+def traceback_from(entries: Sequence[StackEntry]) -> TracebackType | None:
+    """A traceback that Python prints as it would have printed the one that was taken apart.
+
+    Its frames are empty: no code of these files runs here, and no variables came.
+    """
+    trace: TracebackType | None = None
+    for entry in reversed(entries):
+        stopped = _stopped_at(entry)
+        trace = TracebackType(trace, stopped.tb_frame, stopped.tb_lasti, stopped.tb_lineno)
+    return trace
+
+
+class _Stopped(Exception):
+    """Raised to get the frame that raised it."""
+
+
+def _stopped_at(entry: StackEntry) -> TracebackType:
+    """A traceback of one frame, which stopped at that place."""
+    code = _code(entry)
+    try:
+        FunctionType(code, {"__name__": "", _STOPPED: _Stopped})()
+    except _Stopped as stopped:
+        return [step for step, _ in _walk(stopped.__traceback__)][-1]
+    raise AssertionError("the code raises whatever happens")
+
+
+@lru_cache(maxsize=256)
+def _code(entry: StackEntry) -> CodeType:
+    """The code of a function that raises at the place of an entry."""
+    known = entry.column is not None and entry.end_column is not None
+    place: dict[str, Any] = {
+        "lineno": entry.line,
+        "end_lineno": max(entry.end_line or 0, entry.line),
+        "col_offset": entry.column if known else -1,  # what a compiler calls unknown
+        "end_col_offset": entry.end_column if known else -1,
+    }
+    stop = ast.Raise(ast.Name(_STOPPED, ast.Load(), **place), **place)
+    nothing = ast.arguments([], [], None, [], [], None, [])
+    start: dict[str, Any] = {"lineno": entry.first_line, "end_lineno": entry.first_line}
+    function = ast.FunctionDef("function", nothing, [stop], [], **start)
+    if sys.version_info >= (3, 12):
+        function.type_params = []
+    module = ast.fix_missing_locations(ast.Module([function], []))
+    compiled = compile(module, entry.file, "exec")
+    code: CodeType = next(found for found in compiled.co_consts if isinstance(found, CodeType))
+    return code.replace(co_name=entry.name, co_qualname=entry.name)

@@ -1,0 +1,238 @@
+"""Errors pickle, copy, and stand for the exception of the worker as closely as Python allows."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import json
+import pickle
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import soma_core as soma
+from soma_core.errors import SomaError
+from soma_core.raised import Raised
+
+WAYS: dict[str, Callable[[BaseException], BaseException]] = {
+    "pickled": lambda error: pickle.loads(pickle.dumps(error)),
+    "copied": copy.copy,
+    "copied deeply": copy.deepcopy,
+}
+
+ERRORS = [
+    soma.PluginNotFound("none"),
+    soma.ProtocolError(soma.ErrorCode.TOO_LARGE, "big", node_id="n", remote_type="ValueError"),
+    soma.StartFailed("did not come up"),
+    soma.ChannelClosed("closed", sent=True),
+    soma.WorkerDied("died", exit_code=3, signal="SIGKILL", stderr="last words", command="FIT"),
+    soma.DeadlineExceeded("late", worker_survived=True),
+    soma.IncompatibleWorker("3.11 and 3.12"),
+    soma.StateLost("lost"),
+    soma.RemoteError.from_reply({"error": "no", "type": "Odd", "node_id": "n"}),
+]
+
+
+def raised(function: Callable[[], object]) -> BaseException:
+    try:
+        function()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def told(error: BaseException) -> soma.RemoteError:
+    """The error as a host is told of it, by a reply of JSON."""
+    reply = {
+        "ok": False,
+        "error": str(error),
+        "code": "filter_failed",
+        "type": type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+        "exception": Raised.of(error).model_dump(exclude_defaults=True),
+    }
+    return soma.RemoteError.from_reply(json.loads(json.dumps(reply)))
+
+
+def facts(error: BaseException) -> object:
+    known = {name: value for name, value in vars(error).items() if not isinstance(value, list)}
+    return type(error), str(error), error.args, known
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_every_error_of_soma_pickles_and_copies(error: SomaError, way: str) -> None:
+    error.add_note("while testing")
+    again = WAYS[way](error)
+    assert facts(again) == facts(error)
+    assert again.__notes__ == error.__notes__
+
+
+def local_error() -> type[Exception]:
+    class Unfitted(ValueError, AttributeError):
+        pass
+
+    return Unfitted
+
+
+def test_an_error_is_an_instance_of_every_builtin_that_the_remote_one_is_of() -> None:
+    error = told(local_error()("not fitted"))
+    assert isinstance(error, ValueError)
+    assert isinstance(error, AttributeError)
+    assert type(error).__name__ == "RemoteError[Unfitted]"
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda: json.loads("{"), ValueError),
+        (lambda: np.linalg.inv(np.zeros((2, 2))), ValueError),
+        (lambda: b"\xff".decode(), UnicodeDecodeError),
+        (lambda: {}["x"], LookupError),
+        (lambda: Path("/nowhere/at/all").read_text(), FileNotFoundError),
+        (lambda: compile("a = = 3", "cell", "exec"), SyntaxError),
+        (lambda: __import__("no_such_module_at_all"), ImportError),
+    ],
+)
+def test_an_except_clause_catches_what_it_would_catch_here(
+    function: Callable[[], object], kind: type[Exception]
+) -> None:
+    here = raised(function)
+    there = told(here)
+    assert isinstance(here, kind)
+    assert isinstance(there, kind)
+    assert isinstance(there, soma.RemoteError)
+    assert str(there) == str(here)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["StopIteration", "StopAsyncIteration", "GeneratorExit", "KeyboardInterrupt", "SystemExit"],
+)
+def test_an_error_never_ends_an_iteration_or_the_program(name: str) -> None:
+    error = told(getattr(builtins, name)("no more"))
+    assert isinstance(error, soma.RemoteError)
+    assert not isinstance(error, getattr(builtins, name))
+
+
+def test_plain_attributes_and_arguments_are_kept() -> None:
+    missing = told(raised(lambda: Path("/nowhere/at/all").read_text()))
+    assert (missing.errno, missing.filename) == (2, "/nowhere/at/all")  # type: ignore[attr-defined]
+    assert missing.args == (2, "No such file or directory")
+    unread = told(raised(lambda: json.loads("[1, x]")))
+    assert (unread.pos, unread.lineno, unread.colno) == (4, 1, 5)  # type: ignore[attr-defined]
+    assert told(KeyError("x")).args == ("x",)
+    module = told(raised(lambda: __import__("no_such_module_at_all")))
+    assert module.name == "no_such_module_at_all"  # type: ignore[attr-defined]
+
+
+def test_arguments_that_are_not_plain_data_leave_the_message() -> None:
+    assert told(ValueError({1, 2})).args == ("{1, 2}",)
+
+
+def test_an_attribute_of_the_exception_replaces_none_of_the_errors_own() -> None:
+    error = ValueError("no")
+    error.code = 404  # type: ignore[attr-defined]
+    error.node_id = "other"  # type: ignore[attr-defined]
+    error.status = 500  # type: ignore[attr-defined]
+    there = told(error)
+    assert there.code is soma.ErrorCode.FILTER_FAILED
+    assert there.node_id is None
+    assert there.status == 500  # type: ignore[attr-defined]
+
+
+def failing() -> None:
+    try:
+        {}["key"]
+    except KeyError as error:
+        wrapped = RuntimeError("could not look it up")
+        wrapped.add_note("the table is empty")
+        raise wrapped from error
+
+
+def without_first_frames(text: str) -> list[str]:
+    """The lines of a printed traceback, less the names of the classes."""
+    return [
+        line.replace("soma_core.errors.RemoteError[", "").replace("]:", ":")
+        for line in text.splitlines()
+    ]
+
+
+@pytest.mark.parametrize("way", ["as it is", *WAYS])
+def test_python_prints_it_as_it_would_print_the_exception_itself(way: str) -> None:
+    here = raised(failing)
+    there = told(here)
+    there = there if way == "as it is" else WAYS[way](there)  # type: ignore[assignment]
+    printed = "".join(traceback.format_exception(there))
+    assert without_first_frames(printed) == "".join(traceback.format_exception(here)).splitlines()
+    assert '{}["key"]' in printed
+    assert isinstance(there.__cause__, KeyError)
+    assert there.__notes__ == ["the table is empty"]
+
+
+def test_the_traceback_is_a_note_where_this_machine_has_other_sources() -> None:
+    there = raised(failing)
+    description = Raised.of(there).model_dump(exclude_defaults=True)
+    description["stack"][0]["source"] = "something else"
+    error = soma.RemoteError.from_reply(
+        {"error": "no", "type": "RuntimeError", "traceback": "its\nlines", "exception": description}
+    )
+    assert error.__traceback__ is None
+    assert "The traceback in the worker:\nits\nlines" in error.__notes__
+
+
+def test_a_group_is_a_group_and_except_star_splits_it() -> None:
+    inner = ExceptionGroup("inner", [OSError(13, "denied")])
+    there = told(ExceptionGroup("several", [ValueError("a"), TypeError("b"), inner]))
+    caught: dict[str, object] = {}
+    for way in WAYS.values():
+        try:
+            raise way(there)
+        except* ValueError as values:
+            caught["values"] = [str(error) for error in values.exceptions]
+            caught["kind"] = isinstance(values, soma.RemoteError)
+        except* OSError as files:
+            caught["errno"] = files.exceptions[0].exceptions[0].errno  # type: ignore[attr-defined]
+        except* TypeError as types:
+            caught["types"] = len(types.exceptions)
+        assert caught == {"values": ["a"], "kind": True, "errno": 13, "types": 1}
+
+
+def test_a_recursion_without_end_is_told_in_short() -> None:
+    def again(n: int) -> int:
+        return again(n + 1)
+
+    description = Raised.of(raised(lambda: again(0)))
+    assert len(description.stack) == 100
+    assert isinstance(told(raised(lambda: again(0))), RecursionError)
+
+
+def test_a_chain_that_leads_back_to_itself_ends() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    there = told(first)
+    assert str(there.__cause__) == "second"
+    assert there.__cause__ is not None
+    assert there.__cause__.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "content", [None, 3, [], {"bases": 3}, {"stack": [{}]}, {"cause": "x"}, {"args": 3}]
+)
+def test_a_reply_that_describes_the_exception_badly_is_an_error_all_the_same(
+    content: object,
+) -> None:
+    error = soma.RemoteError.from_reply(
+        {"error": "no", "type": "ValueError", "code": "filter_failed", "exception": content}
+    )
+    assert isinstance(error, ValueError)
+    assert (str(error), error.code) == ("no", soma.ErrorCode.FILTER_FAILED)
+
+
+@pytest.mark.parametrize("name", ["exit", "print", "__import__", "object", "list", "BaseException"])
+def test_the_name_of_anything_else_is_no_base(name: str) -> None:
+    reply = {"error": "no", "type": name, "exception": {"bases": [name]}}
+    assert type(soma.RemoteError.from_reply(reply)).__mro__[1:3] == (soma.RemoteError, SomaError)
