@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from soma_core.benchmarking import BASELINE, Call, Contestant, Unavailable, builtin
+from soma_core.benchmarking import BASELINE, Contestant, TimedCall, Unavailable, builtin
 from soma_core.benchmarking.work import STATE, compute
 
 SEED = Path(__file__).resolve().parents[1].parent / "shared" / "seed" / "daemon.py"
@@ -39,7 +39,7 @@ def _answer_shared(connection: Any, name: str, size: int) -> None:
 
 
 @contextmanager
-def shared_memory_loop() -> Iterator[Call]:
+def shared_memory_loop() -> Iterator[TimedCall]:
     """A hand-written loop: one block of shared memory, lengths over a pipe, results copied out."""
     size = 256 << 20
     context = multiprocessing.get_context("fork")
@@ -68,7 +68,7 @@ def _compute_with_state(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def process_pool() -> Iterator[Call]:
+def process_pool() -> Iterator[TimedCall]:
     """concurrent.futures.ProcessPoolExecutor with one worker."""
     from concurrent.futures import ProcessPoolExecutor
 
@@ -77,7 +77,7 @@ def process_pool() -> Iterator[Call]:
 
 
 @contextmanager
-def loky() -> Iterator[Call]:
+def loky() -> Iterator[TimedCall]:
     """loky's reusable executor with one worker."""
     try:
         from loky import ProcessPoolExecutor
@@ -105,7 +105,7 @@ def ray_cluster() -> Iterator[Any]:
 
 
 @contextmanager
-def ray_actor(ray: Any) -> Iterator[Call]:
+def ray_actor(ray: Any) -> Iterator[TimedCall]:
     """A Ray actor; large arrays cross in its object store, and come back without a copy."""
 
     @ray.remote
@@ -141,7 +141,7 @@ def _receive_zeromq(socket: Any) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def zeromq() -> Iterator[Call]:
+def zeromq() -> Iterator[TimedCall]:
     """pyzmq with pickles whose buffers travel out of band."""
     try:
         import zmq
@@ -180,7 +180,7 @@ class ListWork:
 
 
 @contextmanager
-def original() -> Iterator[Call]:
+def original() -> Iterator[TimedCall]:
     """The original's daemon, with JSON both ways."""
     if not SEED.exists():
         raise Unavailable(f"{SEED} is not here")
@@ -229,7 +229,7 @@ def contestants() -> dict[str, Contestant]:
     }
 
 
-_PEERS: dict[str, Callable[[], AbstractContextManager[Call]]] = {
+_PEERS: dict[str, Callable[[], AbstractContextManager[TimedCall]]] = {
     "SharedMemory loop": shared_memory_loop,
     "ProcessPoolExecutor": process_pool,
     "loky": loky,

@@ -11,19 +11,19 @@ import sys
 
 from benchmarks.peers import ray_actor, ray_cluster
 from soma_core import benchmarking
-from soma_core.benchmarking import Contestant, Outcome, builtin, size_name, time_name
+from soma_core.benchmarking import Contestant, Measurements, builtin, size_name, time_name
 
 PLAIN, SOMA = "plain Ray actor", "soma ray"
 SIZES = [80, 8 << 10, 1 << 20, 64 << 20]
 PROMISED = {80: 1.15, 64 << 20: 1.15}
 
 
-def table(outcome: Outcome) -> str:
+def table(measured: Measurements) -> str:
     """The medians at each size, and their ratio."""
     rows = [["", PLAIN, SOMA, "ratio"], ["---"] * 4]
-    for size in outcome.floors:
-        medians = [time_name(outcome.series[name][size].median) for name in (PLAIN, SOMA)]
-        rows.append([size_name(size), *medians, f"{outcome.ratio(SOMA, size, PLAIN):.2f}"])
+    for size in measured.floors:
+        medians = [time_name(measured.series[name][size].median) for name in (PLAIN, SOMA)]
+        rows.append([size_name(size), *medians, f"{measured.ratio(SOMA, size, PLAIN):.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -38,12 +38,12 @@ def main() -> int:
         print("soma-transport-ray is not installed here; `make ray` sets up an environment")
         return 2
     contestants = {PLAIN: Contestant(ray_actor, ray_cluster), SOMA: soma}
-    outcome = benchmarking.run(contestants, options.sizes, options.rounds, pinned=False)
-    if outcome.absent:
-        print(outcome.absent)
+    measured = benchmarking.run(contestants, options.sizes, options.rounds, pinned=False)
+    if measured.absent:
+        print(measured.absent)
         return 2
-    print(table(outcome))
-    prices = {size: outcome.ratio(SOMA, size, PLAIN) or 0.0 for size in options.sizes}
+    print(table(measured))
+    prices = {size: measured.ratio(SOMA, size, PLAIN) or 0.0 for size in options.sizes}
     return int(any(prices[size] > most for size, most in PROMISED.items() if size in prices))
 
 

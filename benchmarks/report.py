@@ -7,54 +7,56 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from soma_core.benchmarking import BASELINE, Outcome, as_json, size_name, time_name
+from soma_core.benchmarking import BASELINE, Measurements, as_json, size_name, time_name
 
 
-def markdown(outcome: Outcome) -> str:
+def markdown(measured: Measurements) -> str:
     """The medians, each with its ratio to multiprocessing.Pipe in the same run, and the p99."""
-    where = "host and worker on one CPU" if outcome.pinned else f"{os.cpu_count()} CPUs"
-    floors = " | ".join(map(time_name, outcome.floors.values()))
+    where = "host and worker on one CPU" if measured.pinned else f"{os.cpu_count()} CPUs"
+    floors = " | ".join(map(time_name, measured.floors.values()))
     lines = [
         f"**{where}** (median of a round trip, in brackets times `{BASELINE}`)",
         "",
-        *_table(outcome, _median, [time_name(start) for start in outcome.starts.values()], "start"),
+        *_table(
+            measured, _median, [time_name(start) for start in measured.starts.values()], "start"
+        ),
         f"| *floor: two copies and the computation* | {floors} | |",
-        f"\nA byte there and back over AF_UNIX: {time_name(outcome.ping)}.\n",
+        f"\nA byte there and back over AF_UNIX: {time_name(measured.ping)}.\n",
         f"**{where}**, 99th percentile",
         "",
-        *_table(outcome, _p99),
+        *_table(measured, _p99),
     ]
-    lines += [f"\n{name} took no part: {why}." for name, why in outcome.absent.items()]
+    lines += [f"\n{name} took no part: {why}." for name, why in measured.absent.items()]
     return "\n".join(lines) + "\n"
 
 
 def _table(
-    outcome: Outcome,
-    cell: Callable[[Outcome, str, int], str],
+    measured: Measurements,
+    cell: Callable[[Measurements, str, int], str],
     last: Sequence[str] = (),
     heading: str = "",
 ) -> list[str]:
     """A row for each contestant and a column for each size, and perhaps one more."""
-    sizes = list(outcome.floors)
+    sizes = list(measured.floors)
     headings = [*map(size_name, sizes), *([heading] if last else [])]
     rows = [["", *headings], ["---"] * (len(headings) + 1)]
-    for number, (name, series) in enumerate(outcome.series.items()):
-        cells = [cell(outcome, name, size) if size in series else "-" for size in sizes]
+    for number, (name, series) in enumerate(measured.series.items()):
+        cells = [cell(measured, name, size) if size in series else "-" for size in sizes]
         rows.append([name, *cells, *last[number : number + 1]])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _median(outcome: Outcome, name: str, size: int) -> str:
-    ratio = outcome.ratio(name, size, BASELINE)
+def _median(measured: Measurements, name: str, size: int) -> str:
+    ratio = measured.ratio(name, size, BASELINE)
     told = "" if ratio is None else f" ({ratio:.3g})"
-    return time_name(outcome.series[name][size].median) + told
+    return time_name(measured.series[name][size].median) + told
 
 
-def _p99(outcome: Outcome, name: str, size: int) -> str:
-    return time_name(outcome.series[name][size].p99)
+def _p99(measured: Measurements, name: str, size: int) -> str:
+    return time_name(measured.series[name][size].p99)
 
 
-def plot(outcome: Outcome, path: Path) -> bool:
+def plot(measured: Measurements, path: Path) -> bool:
     """Draw the ratio to the floor over the size; False where matplotlib is not installed."""
     try:
         import matplotlib
@@ -65,9 +67,9 @@ def plot(outcome: Outcome, path: Path) -> bool:
 
     figure, axes = pyplot.subplots(figsize=(9, 5))
     axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
-    for name, series in outcome.series.items():
+    for name, series in measured.series.items():
         sizes = sorted(series)
-        ratios = [series[size].median / max(outcome.floors[size], outcome.ping) for size in sizes]
+        ratios = [series[size].median / max(measured.floors[size], measured.ping) for size in sizes]
         ours = name.startswith("soma")
         axes.plot(sizes, ratios, marker="o", label=name, linewidth=2.5 if ours else 1.2)
     axes.axhline(1.0, color="grey", linestyle=":")
@@ -79,9 +81,9 @@ def plot(outcome: Outcome, path: Path) -> bool:
     return True
 
 
-def write(outcomes: list[Outcome], directory: Path) -> None:
+def write(runs: list[Measurements], directory: Path) -> None:
     """Write results.md, results.json and, where possible, results.png."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.md").write_text("\n".join(map(markdown, outcomes)))
-    (directory / "results.json").write_text(json.dumps(as_json(outcomes), indent=1) + "\n")
-    plot(outcomes[-1], directory / "results.png")
+    (directory / "results.md").write_text("\n".join(map(markdown, runs)))
+    (directory / "results.json").write_text(json.dumps(as_json(runs), indent=1) + "\n")
+    plot(runs[-1], directory / "results.png")

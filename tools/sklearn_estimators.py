@@ -21,8 +21,8 @@ _INTRODUCTION = """\
 Written by `make reference` from scikit-learn {version}, whose `all_estimators()` lists {listed}.
 {fit} of them are filters, each registered as `sklearn.` and its name.
 `plugins/soma-filters-sklearn/tests/test_every_estimator.py` compares each with scikit-learn in the
-same process: every output, after its state travelled without pickle where the table says so, in
-batches, and with weights. [scikit-learn](../scikit-learn.md) says how they are used.
+same process: every output, after its state travelled without pickle where the table has *plain*, in
+batches, and with weights. [scikit-learn](../scikit-learn.md) explains their use.
 
 - **answers**: the methods that `output` may name, first the one of `"auto"`. Some depend on the
   estimator's parameters, or on the estimator inside. *Anew* are those that can only answer for the

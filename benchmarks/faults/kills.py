@@ -18,7 +18,7 @@ import psutil
 import soma_core as soma
 from benchmarks.faults.sites import TRANSPORTS, Site, site
 from benchmarks.table import Row, none_of, percentiles
-from soma_core.testing import Echo, Mark
+from soma_core.testing import Echo, ProcessMark
 
 _JOBS = 2
 _CALLERS = 2  # threads that share one worker
@@ -107,7 +107,7 @@ def _call(
 
 
 def _kill_at_start(found: Found, chance: random.Random) -> None:
-    mark, over = Mark(), threading.Event()
+    mark, over = ProcessMark(), threading.Event()
 
     def kill() -> None:
         time.sleep(chance.uniform(0.0, _LONGEST_START))

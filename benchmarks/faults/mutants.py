@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.faults.sites import TRANSPORTS, open_socket, open_stdio, site
 from benchmarks.table import Row
-from soma_core.testing import Barrage, Mutator
+from soma_core.testing import FuzzRun, Mutator
 from soma_core.transport import Dialect
 
 _SLICE = 20_000  # mutants for each engine
@@ -59,12 +59,12 @@ def _bombard(
     connect: Callable[[], socket.socket] = (
         partial(open_stdio, children) if transport == "stdio" else partial(open_socket, path)
     )
-    mutator, barrage = Mutator(seed), Barrage(connect)
+    mutator, fuzz_run = Mutator(seed), FuzzRun(connect)
     closing = max(1, count // _CLOSING)
-    barrage.send(mutator.mutants(dialect, count - closing))
-    barrage.close()
+    fuzz_run.send(mutator.mutants(dialect, count - closing))
+    fuzz_run.close()
     for _ in range(closing):
-        barrage.send_closing(mutator.closing(dialect))
+        fuzz_run.send_closing(mutator.closing(dialect))
     statuses = [child.wait(30.0) for child in children]
     ended = [f"a daemon ended with status {status}" for status in statuses if status]
-    return barrage.sent, closing, barrage.complaints + ended
+    return fuzz_run.sent, closing, fuzz_run.failures + ended

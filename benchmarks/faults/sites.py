@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 import soma_core as soma
-from soma_core.testing import Holdings, Mark
+from soma_core.testing import OpenResources, ProcessMark
 
 TRANSPORTS = ("stdio", "socket")
 _START = 30.0
@@ -27,7 +27,7 @@ class Site:
     """A socket daemon and whatever is started beside it, all marked."""
 
     def __init__(self, directory: Path) -> None:
-        self.mark = Mark()
+        self.mark = ProcessMark()
         self.environment = {**os.environ, **self.mark.environment}
         self.path = directory / "soma.sock"
         self._directory = directory
@@ -48,7 +48,7 @@ class Site:
         for transport in TRANSPORTS:  # opens what is opened once and kept
             self.connect(transport).close()
         self._left_alone({self.daemon.pid}, 10.0)
-        self._before = Holdings.of()
+        self._before = OpenResources.of()
         self._daemon_before = psutil.Process(self.daemon.pid).num_fds()
 
     def connect(self, transport: str, **arguments: Any) -> soma.Worker:

@@ -3,15 +3,15 @@
 ``soma bench`` shows it to a user; ``benchmarks/`` in the repository adds the peers.
 """
 
-from soma_core.benchmarking.contestants import BASELINE, Call, Contestant, Unavailable, builtin
+from soma_core.benchmarking.contestants import BASELINE, Contestant, TimedCall, Unavailable, builtin
 from soma_core.benchmarking.measure import pinnable, run
-from soma_core.benchmarking.outcome import Outcome, as_json, size_name, time_name
+from soma_core.benchmarking.measurements import Measurements, as_json, size_name, time_name
 
 __all__ = [
     "BASELINE",
-    "Call",
     "Contestant",
-    "Outcome",
+    "Measurements",
+    "TimedCall",
     "Unavailable",
     "as_json",
     "builtin",

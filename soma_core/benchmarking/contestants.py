@@ -26,10 +26,10 @@ from soma_core.client.connect import connect
 from soma_core.errors import SomaError
 from soma_core.plugins.catalog import installed_transports
 
-__all__ = ["BASELINE", "Call", "Contestant", "Unavailable", "builtin", "daemon"]
+__all__ = ["BASELINE", "Contestant", "TimedCall", "Unavailable", "builtin", "daemon"]
 
 BASELINE = "multiprocessing.Pipe"
-Call = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+TimedCall = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 _DAEMON_START = 30.0  # seconds
 _POLL = 0.02
@@ -50,7 +50,7 @@ class Contestant:
             raise :class:`Unavailable`.
     """
 
-    start: Callable[[Any], AbstractContextManager[Call]]
+    start: Callable[[Any], AbstractContextManager[TimedCall]]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -69,7 +69,7 @@ def _soma(name: str) -> Contestant:
 
 
 @contextmanager
-def _worker(name: str, options: dict[str, Any]) -> Iterator[Call]:
+def _worker(name: str, options: dict[str, Any]) -> Iterator[TimedCall]:
     try:
         worker = connect(name, filters={"work": Work()}, **options)
     except (SomaError, TypeError, ValueError) as error:  # it needs options that we do not know
@@ -122,7 +122,7 @@ def _answer_pipe(connection: Any) -> None:
 
 
 @contextmanager
-def _pipe(_: None) -> Iterator[Call]:
+def _pipe(_: None) -> Iterator[TimedCall]:
     """A forked process at the other end: the least that the standard library needs."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()

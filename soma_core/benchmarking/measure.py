@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from soma_core.benchmarking.contestants import Call, Contestant, Unavailable
-from soma_core.benchmarking.outcome import Outcome, Series
+from soma_core.benchmarking.contestants import Contestant, TimedCall, Unavailable
+from soma_core.benchmarking.measurements import Measurements, Series
 from soma_core.benchmarking.work import STATE, check, compute
 
 __all__ = ["pinnable", "run"]
@@ -29,21 +29,21 @@ def pinnable() -> bool:
 
 def run(
     contestants: Mapping[str, Contestant], sizes: Iterable[int], rounds: int, *, pinned: bool
-) -> Outcome:
+) -> Measurements:
     """Measure contestants at sizes in bytes, which are multiples of 8.
 
     Raises:
         AssertionError: A contestant returned a wrong result.
     """
-    outcome = Outcome(pinned)
+    measured = Measurements(pinned)
     with ExitStack() as running:
         if pinned:
             running.enter_context(_one_cpu())
-        outcome.ping = _ping()
-        calls = _start(contestants, outcome, running)
+        measured.ping = _ping()
+        calls = _start(contestants, measured, running)
         for size in sizes:
-            _measure_size(calls, size, rounds, outcome)
-    return outcome
+            _measure_size(calls, size, rounds, measured)
+    return measured
 
 
 @contextmanager
@@ -58,42 +58,44 @@ def _one_cpu() -> Iterator[None]:
 
 
 def _start(
-    contestants: Mapping[str, Contestant], outcome: Outcome, running: ExitStack
-) -> dict[str, Call]:
-    calls: dict[str, Call] = {}
+    contestants: Mapping[str, Contestant], measured: Measurements, running: ExitStack
+) -> dict[str, TimedCall]:
+    calls: dict[str, TimedCall] = {}
     for name, contestant in contestants.items():
         try:
             around = running.enter_context(contestant.around())
             started = time.perf_counter()
             call = running.enter_context(contestant.start(around))
         except Unavailable as reason:
-            outcome.absent[name] = str(reason)
+            measured.absent[name] = str(reason)
             continue
         x = np.random.rand(10)
         y = call(x)
-        outcome.starts[name] = time.perf_counter() - started
+        measured.starts[name] = time.perf_counter() - started
         check(x, y)
-        outcome.series[name] = {}
+        measured.series[name] = {}
         calls[name] = call
     return calls
 
 
-def _measure_size(calls: dict[str, Call], size: int, rounds: int, outcome: Outcome) -> None:
+def _measure_size(
+    calls: dict[str, TimedCall], size: int, rounds: int, measured: Measurements
+) -> None:
     x = np.random.rand(size // 8)
-    outcome.floors[size] = _floor(x)
+    measured.floors[size] = _floor(x)
     racing = {}
     for name, call in calls.items():
-        before = [series.median for series in outcome.series[name].values()]
+        before = [series.median for series in measured.series[name].values()]
         if not before or max(before) < _SLOW:
             racing[name] = call
-            outcome.series[name][size] = Series()
+            measured.series[name][size] = Series()
             check(x, call(x))
     for _ in range(rounds):
         for name, call in racing.items():
-            outcome.series[name][size].times += _round(call, x)
+            measured.series[name][size].times += _round(call, x)
 
 
-def _round(call: Call, x: np.ndarray[Any, Any]) -> list[float]:
+def _round(call: TimedCall, x: np.ndarray[Any, Any]) -> list[float]:
     times: list[float] = []
     while sum(times) < _SECONDS_PER_ROUND and len(times) < _MOST_CALLS:
         x[:: max(1, len(x) // 100)] = np.random.rand()  # fresh input, cheaply

@@ -1,4 +1,4 @@
-"""App: the ``soma`` command with its subcommands, and what becomes of an error."""
+"""App: the ``soma`` command with its subcommands, and how it reports an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from soma_core.cli import (
     sessions,
     validate,
 )
-from soma_core.cli.console import complain
+from soma_core.cli.console import print_error
 from soma_core.errors import SomaError
 from soma_core.protocol.versions import soma_version
 
@@ -34,7 +34,7 @@ class _OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except SomaError as error:
-            complain(error)
+            print_error(error)
             raise typer.Exit(1) from None
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from soma_core.cli.console import CommandFailed, console, note, print_json, table
 
 if TYPE_CHECKING:
-    from soma_core.benchmarking import Outcome
+    from soma_core.benchmarking import Measurements
 
 __all__ = ["bench"]
 
@@ -38,30 +38,30 @@ def bench(
     if pinned and not benchmarking.pinnable():
         raise CommandFailed("--pinned: this system does not let a program choose its CPU")
     sizes = sorted(set(size or _SIZES))
-    outcome = benchmarking.run(benchmarking.builtin(), sizes, rounds, pinned=pinned)
+    measured = benchmarking.run(benchmarking.builtin(), sizes, rounds, pinned=pinned)
     if json:
-        print_json(benchmarking.as_json([outcome]))
+        print_json(benchmarking.as_json([measured]))
     else:
-        _show(outcome)
+        _show(measured)
 
 
-def _show(outcome: Outcome) -> None:
+def _show(measured: Measurements) -> None:
     from soma_core.benchmarking import BASELINE, size_name, time_name
 
-    rows = table("", *map(size_name, outcome.floors), "first result")
-    for name, series in outcome.series.items():
+    rows = table("", *map(size_name, measured.floors), "first result")
+    for name, series in measured.series.items():
         cells = []
         for size, figures in series.items():
-            ratio = outcome.ratio(name, size, BASELINE)
-            told = f" ({ratio:.3g})" if ratio is not None and name != BASELINE else ""
-            cells.append(f"{time_name(figures.median)}{told}\np99 {time_name(figures.p99)}")
-        cells += ["-"] * (len(outcome.floors) - len(cells))
-        rows.add_row(Text(name), *cells, time_name(outcome.starts[name]))
-    rows.add_row("floor", *map(time_name, outcome.floors.values()), "")
+            ratio = measured.ratio(name, size, BASELINE)
+            in_brackets = f" ({ratio:.3g})" if ratio is not None and name != BASELINE else ""
+            cells.append(f"{time_name(figures.median)}{in_brackets}\np99 {time_name(figures.p99)}")
+        cells += ["-"] * (len(measured.floors) - len(cells))
+        rows.add_row(Text(name), *cells, time_name(measured.starts[name]))
+    rows.add_row("floor", *map(time_name, measured.floors.values()), "")
     console().print(rows)
-    for name, reason in outcome.absent.items():
+    for name, reason in measured.absent.items():
         note(f"{name} took no part: {reason}")
     note(
         f"medians of a round trip, in brackets times {BASELINE}; floor: two copies and "
-        f"the computation; a byte there and back takes {time_name(outcome.ping)}"
+        f"the computation; a byte there and back takes {time_name(measured.ping)}"
     )

@@ -12,13 +12,13 @@ from rich.text import Text
 
 from soma_core.errors import SomaError
 
-__all__ = ["CommandFailed", "complain", "console", "listing", "note", "print_json"]
+__all__ = ["CommandFailed", "console", "listing", "note", "print_error", "print_json"]
 
-_UNLIMITED = 10_000  # columns: what a program reads is not wrapped
+_UNLIMITED = 10_000  # columns: lines for a program are not wrapped
 
 
 class CommandFailed(SomaError):
-    """A command cannot do what was asked; the message says why and what to do."""
+    """A command cannot do what was asked; the message explains why and what to do."""
 
 
 def console() -> Console:
@@ -41,14 +41,14 @@ def table(*columns: str) -> Table:
     return made
 
 
-def complain(message: object) -> None:
-    """One line of trouble in red on stderr."""
+def print_error(message: object) -> None:
+    """Print an error in red on stderr, on one line."""
     text = Text.assemble(("error: ", "bold red"), (" ".join(str(message).split()), "red"))
     Console(stderr=True).print(text, soft_wrap=True)
 
 
 def note(message: str) -> None:
-    """One line on stderr, beside what the command writes to stdout."""
+    """Print one line on stderr; stdout is for the output of the command."""
     Console(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
 
 

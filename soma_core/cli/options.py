@@ -1,4 +1,4 @@
-"""Options: what those of a transport are called, accept and mean, as its class says."""
+"""Options: name, type, default and meaning of each option of a transport, read from its class."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ __all__ = [
     "Composite",
     "DataFile",
     "Each",
+    "FilterSection",
     "FitStep",
-    "Node",
     "Pipeline",
     "read_pipeline",
 ]
@@ -83,7 +83,7 @@ class TransportSection(_Section):
     timeout: Annotated[float, Field(gt=0, strict=False)] | None = None
 
 
-class Node(_Section):
+class FilterSection(_Section):
     """One filter of the chain.
 
     Attributes:
@@ -217,7 +217,7 @@ class Pipeline(_Section):
     """
 
     transport: TransportSection = Field(default_factory=TransportSection)
-    filters: Annotated[list[Node], Field(min_length=1)]
+    filters: Annotated[list[FilterSection], Field(min_length=1)]
     data: DataSection
     fit: Annotated[list[FitStep], BeforeValidator(_as_steps)] = Field(default_factory=list)
     output: OutputSection

@@ -51,7 +51,7 @@ def filters(pattern: Pattern = None, as_json: AsJson = False) -> None:
 
 
 def plugins(pattern: Pattern = None, as_json: AsJson = False) -> None:
-    """Import every plugin and tell how it went; exit with 1 if any is broken."""
+    """Import every plugin and report which work; exit with 1 if any is broken."""
     reports = inspect_plugins(pattern)
     if as_json:
         print_json([report.as_row() for report in reports])
@@ -140,14 +140,14 @@ class PluginReport(NamedTuple):
 
 
 def inspect_plugins(pattern: str | None = None) -> list[PluginReport]:
-    """Import the plugins whose names match a pattern, or all, and tell how it went."""
+    """Import the plugins whose names match a pattern, or all, and report which work."""
     catalogs = [installed_transports(), installed_filters(), Catalog(PLUGINS, "plugin")]
     return [report for catalog in catalogs for report in _inspect(catalog, pattern)]
 
 
 def _inspect(catalog: Catalog, pattern: str | None) -> list[PluginReport]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a plugin deprecates is not our user's to hear
+        warnings.simplefilter("ignore")  # our user can do nothing about a plugin's deprecations
         return [_report(catalog, info) for info in _matching(catalog.list(), pattern)]
 
 
@@ -161,7 +161,7 @@ def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
         alone.load(info.name)
     except PluginError as error:
         return PluginReport(catalog.group, info, str(error))
-    commands = tuple(spec.verb for spec in alone.commands)
+    commands = tuple(spec.cmd for spec in alone.commands)
     codecs = tuple(codec.name for codec in alone.codecs)
     return PluginReport(catalog.group, info, None, commands, codecs)
 

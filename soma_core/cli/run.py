@@ -96,7 +96,9 @@ def _connect(pipeline: Pipeline) -> Worker:
     section = pipeline.transport
     reserved = {"transport", "filters", "timeout"} & section.options.keys()
     if reserved:
-        raise CommandFailed(f"transport.options: {', '.join(sorted(reserved))} is no option")
+        raise CommandFailed(
+            f"transport.options: {', '.join(sorted(reserved))} is not an option of a transport"
+        )
     try:
         return connect(section.name, filters=filters, timeout=section.timeout, **section.options)
     except SomaError:
@@ -106,7 +108,7 @@ def _connect(pipeline: Pipeline) -> Worker:
 
 
 def _check_chain(worker: Worker, chain: list[str]) -> None:
-    """Refuse a chain whose filters cannot fit together before any of them learns."""
+    """Refuse a chain of filters whose schemas cannot fit, before any of them is fitted."""
     try:
         check_chain(ChainNode.of(node_id, worker.filter(node_id).meta()) for node_id in chain)
     except ChainMismatch as error:
@@ -123,10 +125,10 @@ def _fit(
     if isinstance(step, Each):
         _fit_each(worker, nodes, x, y, fits)
         return
-    with fits.watching(" → ".join(nodes), x) as told:
+    with fits.watching(" → ".join(nodes), x) as on_report:
         if isinstance(step, Composite):
-            fitted = worker.composite_fit(nodes, x, y, return_states=False, progress=told)
-            told({"epoch": 1, "epochs": 1, "loss": fitted.loss})
+            fitted = worker.composite_fit(nodes, x, y, return_states=False, progress=on_report)
+            on_report({"epoch": 1, "epochs": 1, "loss": fitted.loss})
             return
         worker.batched_fit(
             nodes,
@@ -137,7 +139,7 @@ def _fit(
             shuffle=step.shuffle,
             seed=step.seed,
             return_states=False,
-            progress=told,
+            progress=on_report,
         )
 
 
@@ -145,5 +147,5 @@ def _fit_each(worker: Worker, nodes: list[str], x: Any, y: Any, fits: _Fits) -> 
     for position, node_id in enumerate(nodes):
         if position:
             x = worker.forward(nodes[position - 1], x)
-        with fits.watching(node_id, x) as told:
-            worker.fit(node_id, x, y, return_state=False, progress=told)
+        with fits.watching(node_id, x) as on_report:
+            worker.fit(node_id, x, y, return_state=False, progress=on_report)

@@ -16,10 +16,10 @@ def serve(
     transport: Annotated[str, typer.Argument(help="Its name; 'soma transports' lists them.")],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help="What its daemon takes: 'soma serve socket --help' tells."),
+        typer.Argument(help="Arguments of its daemon: see 'soma serve socket --help'."),
     ] = None,
 ) -> None:
-    """Serve workers to hosts that come over a transport."""
+    """Run the daemon of a transport, which serves workers to hosts."""
     transport_class = installed_transports().load(transport)
     daemon = getattr(transport_class, "serve", None)
     if not callable(daemon):

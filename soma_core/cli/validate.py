@@ -123,12 +123,12 @@ def _check_user_data(message: BaseModel) -> None:
             _reader(model, name)(wire)
         except (ProtocolError, ValidationError) as error:
             reason = describe(error) if isinstance(error, ValidationError) else error
-            verb = getattr(message, "cmd", type(message).__name__)
-            raise _invalid(f"{verb}: {path}{name}: {reason}") from None
+            what = getattr(message, "cmd", type(message).__name__)
+            raise _invalid(f"{what}: {path}{name}: {reason}") from None
 
 
 def _user_data(message: BaseModel, path: str) -> Iterator[tuple[str, type[BaseModel], str, Any]]:
-    """Each field that carries user data: where it is, whose it is, its name and content."""
+    """Each field that carries user data: its place, its model, its name and its content."""
     model = type(message)
     for name in sorted(message.model_fields_set):
         content = getattr(message, name)
@@ -142,13 +142,13 @@ def _user_data(message: BaseModel, path: str) -> Iterator[tuple[str, type[BaseMo
 
 @cache
 def _reader(model: type[BaseModel], name: str) -> Callable[[Any], Any]:
-    """What reads one field's content, as a worker would."""
+    """A function that reads the content of one field, as a worker would."""
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[(Any, *model.model_fields[name].metadata)])
     return lambda wire: adapter.validate_python(wire, context=_checker())
 
 
 class _UnreadPickles(Pickles):
-    """Takes any pickle for good, and reads none."""
+    """Accepts any pickle, and reads none."""
 
     def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:
         return None

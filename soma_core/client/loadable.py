@@ -1,4 +1,4 @@
-"""What may be loaded as a filter, and what to do with an object that may not."""
+"""Loadable: the objects that can be loaded as a filter, and advice about those that cannot."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def adapt(obj: Loadable) -> Loadable:
 
 
 def distributions(filters: Mapping[str, Loadable]) -> Iterator[Distribution]:
-    """Where each filter may run, as far as this process can tell before it is loaded.
+    """Where each filter may run, as far as this process knows before it is loaded.
 
-    Registered filters are imported here for this; those that only the worker has say nothing.
+    Registered filters are imported here for this; those that only the worker has are skipped.
     """
     for loadable in filters.values():
         try:
             yield _instance(adapt(loadable)).meta().distribution
-        except Exception:  # noqa: S112 - LOAD tells what is wrong with it
+        except Exception:  # noqa: S112 - LOAD reports what is wrong with it
             continue
 
 
@@ -44,7 +44,7 @@ def _instance(loadable: Loadable) -> Any:
 
 
 def check_filter(node_id: str, loadable: Loadable) -> None:
-    """Refuse what cannot be loaded before it travels.
+    """Refuse what cannot be loaded before it is sent.
 
     Raises:
         TypeError: It is not a filter; the message says what to do.

@@ -1,4 +1,4 @@
-"""Missing modules: which module of this process a worker lacks, as its error tells."""
+"""Missing modules: which module of this process a worker lacks, found in its error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["missing_module"]
 
 
 def missing_module(error: RemoteError) -> ModuleType | None:
-    """The module of ours that the worker lacks, if that is why the command came to nothing."""
+    """The module of this process that the worker lacks, if the command failed because of that."""
     unread = error.code in (ErrorCode.LOAD_FAILED, ErrorCode.INVALID_COMMAND)
     if unread and error.remote_type in ("ModuleNotFoundError", "AttributeError", "ImportError"):
         return _named_module(str(error))

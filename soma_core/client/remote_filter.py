@@ -50,7 +50,7 @@ class RemoteFilter(Filter):
         return self._worker.forward(self.node_id, x, state)
 
     def meta(self) -> FilterMeta:
-        """What the worker said of the filter when it was loaded."""
+        """The meta that the worker returned when the filter was loaded."""
         return self._meta
 
     @property

@@ -20,7 +20,7 @@ class Pong(NamedTuple):
 
 
 class WorkerStatus(NamedTuple):
-    """What is known of a worker without asking it.
+    """What the host knows of a worker without a command.
 
     Attributes:
         alive: Whether it can be used.
@@ -33,7 +33,7 @@ class WorkerStatus(NamedTuple):
         cpu_seconds: The processor time that its process has used; None where it is not on this
             machine, or is gone.
         memory_bytes: The memory that its process holds (resident set); None likewise.
-        plugins: What plugins of the worker said last, by plugin, such as the hits of a cache.
+        plugins: What plugins of the worker reported last, by plugin, such as the hits of a cache.
     """
 
     alive: bool

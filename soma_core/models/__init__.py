@@ -1,1 +1,1 @@
-"""What is said of filters, and of the data between them."""
+"""Models of filters and of the data between them."""

@@ -143,8 +143,8 @@ class Filter(BaseModel):
     def on_load(self) -> None:
         """Get ready to run. Called once in the worker, when the filter is loaded into it.
 
-        What it raises is why the LOAD failed: the place to look for a device, a file or a
-        library. The default does nothing.
+        If it raises, the LOAD fails with that error: the place to look for a device, a file
+        or a library. The default does nothing.
         """
 
     def on_epoch_end(self, loss: float) -> None:

@@ -1,4 +1,4 @@
-"""Verbs that plugins add to the protocol: what a command looks like, and what executes it."""
+"""Commands that plugins add to the protocol: a model and a handler for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Command", "CommandSpec", "Data", "check_commands"]
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A verb of a plugin, as ``soma_register_commands`` returns it.
+    """A command of a plugin, as ``soma_register_commands`` returns it.
 
     Attributes:
         model: What the command looks like: a subclass of :class:`Command` with a field
@@ -29,7 +29,7 @@ class CommandSpec:
     handler: Callable[[Any, Any], Any]
 
     @property
-    def verb(self) -> str:
+    def cmd(self) -> str:
         """The ``cmd`` of the model."""
         return verb_of(self.model)
 
@@ -40,11 +40,11 @@ def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> 
     Args:
         plugin: The name of the plugin.
         returned: What it returned.
-        taken: The verbs of other plugins.
+        taken: The commands of other plugins.
 
     Raises:
         PluginLoadFailed: It is no list of CommandSpecs, or a model is no command.
-        PluginConflict: A verb or the name of a model belongs to soma or to another plugin.
+        PluginConflict: Soma or another plugin has a model of that ``cmd`` or class name.
     """
     if not (
         isinstance(returned, list | tuple) and all(isinstance(s, CommandSpec) for s in returned)
@@ -55,27 +55,27 @@ def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> 
         )
     models = [*COMMANDS, *(spec.model for spec in taken)]
     for spec in returned:
-        verb = _checked_verb(plugin, spec)
+        cmd = _checked_cmd(plugin, spec)
         for model in models:
-            if verb == verb_of(model) or spec.model.__name__ == model.__name__:
+            if cmd == verb_of(model) or spec.model.__name__ == model.__name__:
                 raise PluginConflict(
-                    f"the plugin {plugin!r} adds the command {verb} with the model "
+                    f"the plugin {plugin!r} adds the command {cmd} with the model "
                     f"{spec.model.__name__}, and {model.__module__}.{model.__name__} is the "
-                    f"command {verb_of(model)}; choose another verb and another class name"
+                    f"command {verb_of(model)}; choose another cmd and another class name"
                 )
         models.append(spec.model)
     return list(returned)
 
 
-def _checked_verb(plugin: str, spec: CommandSpec) -> str:
+def _checked_cmd(plugin: str, spec: CommandSpec) -> str:
     try:
-        verb = spec.verb if issubclass(spec.model, Command) else None
+        cmd = spec.cmd if issubclass(spec.model, Command) else None
     except (AttributeError, KeyError, IndexError, TypeError):
-        verb = None
-    if not isinstance(verb, str) or not verb.isupper() or not callable(spec.handler):
+        cmd = None
+    if not isinstance(cmd, str) or not cmd.isupper() or not callable(spec.handler):
         raise PluginLoadFailed(
             f"the plugin {plugin!r}: a CommandSpec has a handler, and a model that is a subclass "
-            'of soma_core.verbs.Command with a field cmd: Literal["SOME_VERB"] in capitals; '
+            'of soma_core.verbs.Command with a field cmd: Literal["SOME_COMMAND"] in capitals; '
             f"got {spec}"
         )
-    return verb
+    return cmd

@@ -43,9 +43,10 @@ def soma_execute(command: Any, context: Any) -> Any:
     """Execute a command in the worker and return its reply; None leaves it to the next.
 
     With ``wrapper=True`` it is middleware, for caching, policy or tracing: the outermost is the
-    one registered last. A wrapper yields once; one that knows the reply already says so before,
-    with ``context.answer(reply)``, and the command is not executed. What a wrapper has to tell
-    of a command goes into ``reply.meta``. Called in the worker's process, on its main thread.
+    one registered last. A wrapper yields once; one that knows the reply already calls
+    ``context.answer(reply)`` before that, and the command is not executed. Facts about a command
+    that the host should see go into ``reply.meta``. Called in the worker's process, on its main
+    thread.
 
     Args:
         command: The validated command; user data in it is Python objects.
@@ -66,10 +67,10 @@ def soma_adapt(obj: Any) -> Any:
 
 @hookspec
 def soma_register_commands() -> Any:
-    """Add commands to the protocol: verbs of your own, each with a model and a handler.
+    """Add commands to the protocol, each with a model and a handler.
 
     Called once in every process that uses plugins, when the plugin is registered: the worker
-    executes the verbs and lists them in HELLO, ``soma validate`` and ``soma schema`` know them,
+    executes them and lists them in HELLO, ``soma validate`` and ``soma schema`` know them,
     and a host sends them with ``worker.call("EVALUATE", {...})``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Plugin modules: loaded one by one, so that a broken one is told of and stops nothing else."""
+"""Plugin modules, loaded one by one: a broken one is reported and does not stop the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PluginSet:
 
     Attributes:
         failures: Why a plugin does not take part, by name.
-        commands: The verbs that plugins add.
+        commands: The commands that plugins add.
         codecs: The types that plugins add.
 
     Raises:
@@ -75,8 +75,10 @@ class PluginSet:
         try:
             self.register(name, plugin)
         except PluginError as error:
-            told = f"{error}; {self._catalog.origin(name)}: mend it, or uninstall that"
-            raise type(error)(told) from error
+            origin = self._catalog.origin(name)
+            raise type(error)(
+                f"{error}; {origin}: fix it, or uninstall that distribution"
+            ) from error
 
     def register(self, name: str, plugin: Any) -> None:
         """Let a plugin take part.
@@ -150,7 +152,7 @@ class PluginSet:
 
 
 class _Innermost:
-    """What ``soma_execute`` comes down to when every plugin has had its say: the engine."""
+    """The last implementation of ``soma_execute``, after those of all plugins: the engine."""
 
     @hookspecs.hookimpl(trylast=True)
     def soma_execute(self, command: Any, context: Any) -> Any:

@@ -28,7 +28,7 @@ def __getattr__(name: str) -> object:
 
 
 def _rewrite_assertions() -> None:
-    """Let the assertions of the suites say what they compared, as those of test modules do."""
+    """Let pytest rewrite the assertions of the suites, so that failures show what they compared."""
     if find_spec("pytest") is None:
         raise ModuleNotFoundError("the conformance suites need pytest: pip install pytest")
     import_module("pytest").register_assert_rewrite(*_ASSERTING)

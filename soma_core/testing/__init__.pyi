@@ -1,6 +1,5 @@
 """The public names of the conformance kit: where each is defined."""
 
-from .barrage import Barrage as Barrage
 from .clauses import Capability as Capability
 from .clauses import Clause as Clause
 from .faults import CallEnd as CallEnd
@@ -8,11 +7,12 @@ from .faults import Fault as Fault
 from .faults import Faulty as Faulty
 from .faults import Moment as Moment
 from .filter_suite import FilterConformance as FilterConformance
-from .filters import Deeds as Deeds
+from .filters import Actions as Actions
 from .filters import Echo as Echo
 from .filters import Mean as Mean
-from .leftovers import Holdings as Holdings
-from .leftovers import Mark as Mark
+from .fuzzing import FuzzRun as FuzzRun
+from .leftovers import OpenResources as OpenResources
+from .leftovers import ProcessMark as ProcessMark
 from .mutations import Mutant as Mutant
 from .mutations import Mutator as Mutator
 from .mutations import preparation as preparation

@@ -21,14 +21,14 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 class Capability(Enum):
-    """What a transport may do without, if it says so in ``lacks``; the value says what it is."""
+    """What a transport may lack if its suite lists it in ``lacks``; the value describes it."""
 
     LINES = "messages of the line dialect are carried"
     ISOLATION = "the engine runs in a process of its own, so that send returns before it is done"
     LOCAL = "the engine's process is on the host's machine"
     INTERRUPTS = "interrupt() ends the command that runs, and the engine lives on"
     KILL = "stop() ends an engine that ignores signals"
-    EXIT_STATUS = "poll() and stop() say with which status or signal the engine ended"
+    EXIT_STATUS = "poll() and stop() return the status or signal with which the engine ended"
     DIAGNOSTICS = "diagnostics() returns what the engine wrote to its stderr"
 
 
@@ -57,7 +57,7 @@ TRANSPORT_CLAUSES: Mapping[str, Clause] = _clauses(
     ("contract.options", "Options forbid what they do not know, and have pickle."),
     ("contract.before-start", "Nothing but start() needs a started engine, and none raises."),
     ("contract.poll", "poll() is None while the engine runs, and a status after stop()."),
-    ("contract.lacks", "What the suite says that the transport lacks, it really lacks."),
+    ("contract.lacks", "What the suite lists in lacks, the transport really lacks."),
     ("order.commands", "Commands that were sent one after the other are answered in this order."),
     ("order.events", "The events of a command come before its reply, none after it."),
     ("boundaries.buffers", "A buffer of any size arrives whole, around every limit."),
@@ -71,12 +71,12 @@ TRANSPORT_CLAUSES: Mapping[str, Clause] = _clauses(
     ("dialects.lines", "A line is answered by a line, also between frames.", _C.LINES),
     ("timeouts.receive", "receive() with a timeout raises TimeoutError when it is over."),
     ("timeouts.reuse", "A reply that comes after a timeout is received later.", _C.ISOLATION),
-    ("timeouts.deadline", "A call ends by its deadline; whether the engine survived is told.",
+    ("timeouts.deadline", "A call ends by its deadline; its error has worker_survived.",
      _C.ISOLATION),
     ("interrupts.survive", "An interrupted command is an error reply; the engine goes on.",
      _C.ISOLATION, _C.INTERRUPTS),
     ("close.idempotent", "close() and stop() may be called again, and do nothing then."),
-    ("close.closed", "A closed channel says so, and neither sends nor receives."),
+    ("close.closed", "A closed channel reports closed, and neither sends nor receives."),
     ("close.other-thread", "close() from another thread ends a receive() with ChannelClosed.",
      _C.ISOLATION),
     ("close.ends-engine", "The engine's process is gone after stop().", _C.ISOLATION, _C.LOCAL),
@@ -84,9 +84,9 @@ TRANSPORT_CLAUSES: Mapping[str, Clause] = _clauses(
      _C.ISOLATION, _C.LOCAL, _C.KILL),
     ("close.shutdown", "SHUTDOWN is answered, and then the channel ends."),
     ("close.start-again", "start() after stop() reaches another engine."),
-    ("death.during-call", "An engine that dies under a call is told of within seconds.",
+    ("death.during-call", "An engine that dies during a call is reported within seconds.",
      _C.ISOLATION),
-    ("death.idle", "An engine that died between calls is told of by the next.",
+    ("death.idle", "An engine that died between calls is reported by the next call.",
      _C.ISOLATION, _C.LOCAL),
     ("death.mid-request", "An engine that dies while a message is sent closes the channel.",
      _C.ISOLATION, _C.LOCAL),
@@ -108,7 +108,7 @@ TRANSPORT_CLAUSES: Mapping[str, Clause] = _clauses(
 """What every transport must do."""
 
 FILTER_CLAUSES: Mapping[str, Clause] = _clauses(
-    ("meta.valid", "meta() returns a FilterMeta, the same one each time, and says if it learns."),
+    ("meta.valid", "meta() returns a FilterMeta, the same one each time, with the right kind."),
     ("meta.schemas", "Inputs and outputs keep to the schemas that meta() declares."),
     ("config.round-trip", "The configuration makes an equal filter, also by way of JSON."),
     ("config.strict", "A field that does not exist is refused."),
@@ -118,7 +118,7 @@ FILTER_CLAUSES: Mapping[str, Clause] = _clauses(
     ("forward.input-kept", "forward() does not change its input."),
     ("forward.state-kept", "forward() does not change the state."),
     ("forward.pure", "forward() leaves nothing on the filter that changes a later result."),
-    ("forward.deterministic", "Equal input and state give equal results, if meta() says so."),
+    ("forward.deterministic", "Equal input and state give equal results, if meta() states it."),
     ("fit.input-kept", "fit() does not change its input or its targets."),
     ("fit.state-returned", "What fit() learned is in the state, and not on the filter."),
     ("state.round-trip", "A state that travelled gives the results of the one that stayed."),
@@ -129,7 +129,7 @@ FILTER_CLAUSES: Mapping[str, Clause] = _clauses(
 
 
 def covers(clause_id: str) -> Callable[[Test], Test]:
-    """Mark the test of a suite that covers a clause."""
+    """ProcessMark the test of a suite that covers a clause."""
 
     def mark(test: Test) -> Test:
         test.clause_id = clause_id  # type: ignore[attr-defined]

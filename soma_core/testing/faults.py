@@ -89,7 +89,7 @@ class Fault(Enum):
 
     def happen(self) -> None:
         """Do it, here and now, to this process."""
-        _DEEDS[self]()
+        _ACTIONS[self]()
 
 
 class Faulty:
@@ -260,7 +260,7 @@ def _change_directory() -> None:
     os.rmdir(directory)
 
 
-_DEEDS: dict[Fault, Callable[[], None]] = {
+_ACTIONS: dict[Fault, Callable[[], None]] = {
     Fault.RAISE: _raise,
     Fault.SYS_EXIT: _sys_exit,
     Fault.OS_EXIT: _os_exit,

@@ -157,7 +157,7 @@ class FilterConformance(ConformanceSuite):
     def test_equal_input_and_state_give_equal_results(self) -> None:
         _, state = self.fitted()
         if not self.build().meta().deterministic:
-            pytest.skip("forward.deterministic: meta() says that it is not")
+            pytest.skip("forward.deterministic: meta() states that it is not")
         assert not self._is_random(state)
 
     @covers("fit.input-kept")

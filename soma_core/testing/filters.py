@@ -16,7 +16,7 @@ import numpy as np
 from soma_core import progress
 from soma_core.models.filters import Filter
 
-__all__ = ["Deeds", "Echo", "HashOf", "Mean"]
+__all__ = ["Actions", "Echo", "HashOf", "Mean"]
 
 _STDOUT = 1
 
@@ -53,7 +53,7 @@ class HashOf(Filter):
         return x.config_hash()
 
 
-class Deeds(Filter):
+class Actions(Filter):
     """Does to its process what its input names: ``["sleep", 3.0]``."""
 
     def forward(self, x: Any, state: Any) -> Any:

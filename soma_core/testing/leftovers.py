@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import psutil
 
-__all__ = ["Holdings", "Mark"]
+__all__ = ["OpenResources", "ProcessMark"]
 
 _VARIABLE = "SOMA_TESTING_MARK"
 _PAUSE = 0.02
 
 
-class Mark:
+class ProcessMark:
     """Marks processes through their environment, which children inherit wherever they go.
 
     Attributes:
@@ -62,7 +62,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Holdings:
+class OpenResources:
     """What a process holds of the kernel's.
 
     Attributes:
@@ -74,7 +74,7 @@ class Holdings:
     memory_files: int
 
     @classmethod
-    def of(cls, pid: int | None = None) -> Holdings:
+    def of(cls, pid: int | None = None) -> OpenResources:
         """Of a process; None is this one, whose garbage is collected first."""
         if pid is None:
             gc.collect()
@@ -83,13 +83,13 @@ class Holdings:
         files = sum(1 for region in maps if "memfd:soma" in region.path)
         return cls(process.num_fds(), files)
 
-    def exceeds(self, before: Holdings) -> bool:
+    def exceeds(self, before: OpenResources) -> bool:
         """Whether there is more of anything than before."""
         return self.descriptors > before.descriptors or self.memory_files > before.memory_files
 
-    def wait_until_released(self, timeout: float) -> Holdings:
+    def wait_until_released(self, timeout: float) -> OpenResources:
         """Wait until this process holds no more than this, and return what it holds."""
         deadline = time.monotonic() + timeout
-        while (now := Holdings.of()).exceeds(self) and time.monotonic() < deadline:
+        while (now := OpenResources.of()).exceeds(self) and time.monotonic() < deadline:
             time.sleep(_PAUSE)
         return now

@@ -65,7 +65,7 @@ class Mutant:
         data: The bytes to send.
         dialect: The dialect in which it must be answered.
         closes: Whether the stream is over after its one reply, which is also why its sender
-            must say then that nothing more comes.
+            must then close its side.
     """
 
     data: bytes
@@ -198,10 +198,10 @@ class Mutator:
         if not places:
             return text
         container, key = self._random.choice(places)
-        deed = self._random.randrange(4)
-        if deed == 0:
+        choice = self._random.randrange(4)
+        if choice == 0:
             del container[key]
-        elif deed == 1 and isinstance(container, dict):
+        elif choice == 1 and isinstance(container, dict):
             container[self._random.choice(("cmd", "id", "data", "extra", "$soma", "type", ""))] = (
                 self._random.choice(_VALUES)
             )

@@ -41,8 +41,8 @@ class ConformanceSuite:
         ]
         if replaced:
             raise TypeError(
-                f"{cls.__name__} replaces {', '.join(replaced)}, which cover clauses; say in lacks "
-                "what the implementation does without"
+                f"{cls.__name__} replaces {', '.join(replaced)}, which cover clauses; use lacks "
+                "for what is missing"
             )
 
     @pytest.fixture(autouse=True)

@@ -29,8 +29,8 @@ from soma_core.errors import (
 )
 from soma_core.testing.clauses import TRANSPORT_CLAUSES, Capability, Clause, covers
 from soma_core.testing.faults import Fault, Moment
-from soma_core.testing.filters import Deeds, Echo, Mean
-from soma_core.testing.leftovers import Holdings
+from soma_core.testing.filters import Actions, Echo, Mean
+from soma_core.testing.leftovers import OpenResources
 from soma_core.testing.samples import SIZES, VALUES, difference
 from soma_core.testing.suite import ConformanceSuite, within
 from soma_core.testing.trials import GRACE, inject
@@ -40,7 +40,7 @@ from soma_core.wire.message import Dialect, Message
 __all__ = ["TransportConformance"]
 
 _START = 60.0  # seconds that a start may take, which is mostly imports
-_TOLD = 0.15  # the part of the patience in which a death is told of
+_REPORTED = 0.15  # the part of the patience in which a death is reported
 _MIB = 1 << 20
 _MORE_THAN_ANY_BUFFER = 48 * _MIB
 _FAULTS = [  # of those that no other clause covers, what a filter may do anywhere
@@ -76,7 +76,7 @@ class _Warm:
         if self._worker is None or not _answers(self._worker, self._patience):
             self.close_worker()
             self._worker = Worker(self._make(), timeout=self._patience)
-            self._worker.load({"echo": Echo(), "deeds": Deeds()})
+            self._worker.load({"echo": Echo(), "actions": Actions()})
         return self._worker
 
     def wire(self) -> Wire:
@@ -84,12 +84,12 @@ class _Warm:
             self.close_wire()
             self._wired = self._make()
             self._wire = Wire(self._wired.start(_START), self._patience)
-            self._wire.load(echo=Echo(), deeds=Deeds(), mean=Mean())
+            self._wire.load(echo=Echo(), actions=Actions(), mean=Mean())
         return self._wire
 
     def close_worker(self) -> None:
         if self._worker is not None:
-            with suppress(Exception):  # a clause of its own says whether it raises
+            with suppress(Exception):  # a clause of its own checks whether it raises
                 self._worker.close()
             self._worker = None
 
@@ -108,7 +108,7 @@ def _answers(worker: Worker, timeout: float) -> bool:
 
 
 def _end(transport: Transport) -> None:
-    with suppress(Exception):  # a clause of its own says whether it raises
+    with suppress(Exception):  # a clause of its own checks whether it raises
         transport.stop(0.0)
 
 
@@ -171,12 +171,12 @@ class TransportConformance(ConformanceSuite):
 
     @pytest.fixture
     def worker(self, _warm: _Warm) -> Worker:
-        """A worker with the nodes ``echo`` and ``deeds`` that other tests use as well."""
+        """A worker with the nodes ``echo`` and ``actions`` that other tests use as well."""
         return _warm.worker()
 
     @pytest.fixture
     def wire(self, _warm: _Warm) -> Wire:
-        """A wire with the nodes ``echo``, ``deeds`` and ``mean`` that other tests use as well."""
+        """A wire with the nodes ``echo``, ``actions`` and ``mean`` that other tests use as well."""
         return _warm.wire()
 
     @pytest.fixture
@@ -190,16 +190,16 @@ class TransportConformance(ConformanceSuite):
     def own_wire(self, fresh: Transport) -> Wire:
         """A wire of this test's own, over ``fresh``."""
         wire = Wire(fresh.start(_START), self.patience)
-        wire.load(echo=Echo(), deeds=Deeds())
+        wire.load(echo=Echo(), actions=Actions())
         return wire
 
     @pytest.fixture
     def own_worker(self, fresh: Transport) -> Iterator[Worker]:
         """A worker of this test's own, over ``fresh``."""
         worker = Worker(fresh, timeout=self.patience)
-        worker.load({"echo": Echo(), "deeds": Deeds()})
+        worker.load({"echo": Echo(), "actions": Actions()})
         yield worker
-        with suppress(Exception):  # a clause of its own says whether it raises
+        with suppress(Exception):  # a clause of its own checks whether it raises
             worker.close()
 
     # The contract
@@ -222,7 +222,7 @@ class TransportConformance(ConformanceSuite):
         fresh.stop(0.0)
 
     @covers("contract.poll")
-    def test_poll_says_whether_the_engine_runs(self, fresh: Transport, own_wire: Wire) -> None:
+    def test_poll_returns_whether_the_engine_runs(self, fresh: Transport, own_wire: Wire) -> None:
         assert fresh.poll() is None
         assert own_wire.in_step()
         assert fresh.poll() is None
@@ -230,7 +230,7 @@ class TransportConformance(ConformanceSuite):
         assert self._soon(lambda: fresh.poll() is not None), "poll() is None after stop()"
 
     @covers("contract.lacks")
-    def test_what_it_is_said_to_lack_it_lacks(
+    def test_what_lacks_lists_is_really_lacking(
         self, make: Callable[[], Transport], worker: Worker
     ) -> None:
         for capability in self.lacks:
@@ -259,7 +259,7 @@ class TransportConformance(ConformanceSuite):
 
     @covers("order.events")
     def test_the_events_of_a_command_come_before_its_reply(self, wire: Wire) -> None:
-        wire.send("FORWARD", node_id="deeds", data=["report", 3], events=True, id="e")
+        wire.send("FORWARD", node_id="actions", data=["report", 3], events=True, id="e")
         messages = [wire.fields() for _ in range(4)]
         assert [message.get("event") for message in messages] == ["progress"] * 3 + [None]
         assert [message["data"]["number"] for message in messages[:3]] == [0, 1, 2]
@@ -319,8 +319,8 @@ class TransportConformance(ConformanceSuite):
             for buffer in message.buffers:
                 view = memoryview(buffer)
                 assert not view.readonly, f"a buffer of {view.nbytes} bytes"
-        deed = wire.ask("FORWARD", node_id="deeds", data=["overwrite", _pattern(_MIB)])
-        assert deed.get("result") is True, deed
+        reply = wire.ask("FORWARD", node_id="actions", data=["overwrite", _pattern(_MIB)])
+        assert reply.get("result") is True, reply
 
     @covers("buffers.apart")
     def test_neither_side_sees_what_the_other_does_to_its_memory(self, wire: Wire) -> None:
@@ -330,7 +330,7 @@ class TransportConformance(ConformanceSuite):
             data[...] = 0
             assert np.array_equal(wire.fields()["result"], _pattern(size)), "kept after send()"
             data = _pattern(size)
-            wire.ask("FORWARD", node_id="deeds", data=["overwrite", data])
+            wire.ask("FORWARD", node_id="actions", data=["overwrite", data])
             assert np.array_equal(data, _pattern(size)), "the filter wrote into the host's array"
 
     # Dialects
@@ -362,7 +362,7 @@ class TransportConformance(ConformanceSuite):
 
     @covers("timeouts.reuse")
     def test_a_reply_that_comes_after_a_timeout_is_received_later(self, wire: Wire) -> None:
-        wire.send("FORWARD", node_id="deeds", data=["sleep", 1.0], id="late")
+        wire.send("FORWARD", node_id="actions", data=["sleep", 1.0], id="late")
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 wire.receive(0.05)
@@ -374,7 +374,7 @@ class TransportConformance(ConformanceSuite):
     def test_a_call_ends_by_its_deadline(self, worker: Worker) -> None:
         begun = time.monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
-            worker.forward("deeds", ["sleep", 8.0], timeout=0.3)
+            worker.forward("actions", ["sleep", 8.0], timeout=0.3)
         assert time.monotonic() - begun < 0.3 + GRACE + 1.0
         if caught.value.worker_survived:
             assert worker.forward("echo", 1) == 1
@@ -395,7 +395,7 @@ class TransportConformance(ConformanceSuite):
         thread.start()
         try:
             with pytest.raises(RemoteError) as caught:
-                worker.forward("deeds", ["sleep", 15.0])
+                worker.forward("actions", ["sleep", 15.0])
         finally:
             stop.set()
             thread.join()
@@ -425,7 +425,7 @@ class TransportConformance(ConformanceSuite):
 
     @covers("close.other-thread")
     def test_closing_from_another_thread_ends_a_receive(self, own_wire: Wire) -> None:
-        own_wire.send("FORWARD", node_id="deeds", data=["sleep", 3.0])
+        own_wire.send("FORWARD", node_id="actions", data=["sleep", 3.0])
         closer = threading.Timer(0.2, own_wire.channel.close)
         closer.start()
         try:
@@ -448,8 +448,8 @@ class TransportConformance(ConformanceSuite):
         self, fresh: Transport, own_wire: Wire
     ) -> None:
         pid = own_wire.ask("PING")["pid"]
-        deed = ["ignore_signals_and_sleep", 30.0]
-        own_wire.send("FORWARD", node_id="deeds", data=deed, events=True)
+        action = ["ignore_signals_and_sleep", 30.0]
+        own_wire.send("FORWARD", node_id="actions", data=action, events=True)
         assert own_wire.fields().get("event") == "progress"  # it ignores them by now
         own_wire.channel.close()
         within(self._prompt, lambda: fresh.stop(0.2), "stop(0.2)")
@@ -475,17 +475,17 @@ class TransportConformance(ConformanceSuite):
     # Deaths
 
     @covers("death.during-call")
-    def test_a_death_under_a_call_is_told(self, own_worker: Worker) -> None:
+    def test_a_death_during_a_call_is_reported(self, own_worker: Worker) -> None:
         begun = time.monotonic()
         with pytest.raises(WorkerDied) as caught:
-            own_worker.forward("deeds", ["die", int(signal.SIGKILL)])
-        assert time.monotonic() - begun < self.patience * _TOLD
-        assert (caught.value.command, caught.value.node_id) == ("FORWARD", "deeds")
+            own_worker.forward("actions", ["die", int(signal.SIGKILL)])
+        assert time.monotonic() - begun < self.patience * _REPORTED
+        assert (caught.value.command, caught.value.node_id) == ("FORWARD", "actions")
         with pytest.raises(WorkerDied):
             own_worker.ping(timeout=self._prompt)
 
     @covers("death.idle")
-    def test_a_death_between_calls_is_told_by_the_next(self, own_worker: Worker) -> None:
+    def test_a_death_between_calls_is_reported_by_the_next(self, own_worker: Worker) -> None:
         pid = own_worker.ping().pid
         os.kill(pid, signal.SIGKILL)
         assert self._soon(lambda: not _runs(pid)), "it was killed, and still runs"
@@ -495,7 +495,7 @@ class TransportConformance(ConformanceSuite):
     @covers("death.mid-request")
     def test_a_death_while_a_message_is_sent_closes_the_channel(self, own_wire: Wire) -> None:
         pid = own_wire.ask("PING")["pid"]
-        own_wire.send("FORWARD", node_id="deeds", data=["sleep", 30.0])
+        own_wire.send("FORWARD", node_id="actions", data=["sleep", 30.0])
         killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
         killer.start()
 
@@ -510,7 +510,7 @@ class TransportConformance(ConformanceSuite):
     @covers("death.mid-reply")
     def test_a_reply_that_was_cut_off_is_never_received(self, own_wire: Wire) -> None:
         pid = own_wire.ask("PING")["pid"]
-        own_wire.send("FORWARD", node_id="deeds", data=["die_later", 1.0, _MORE_THAN_ANY_BUFFER])
+        own_wire.send("FORWARD", node_id="actions", data=["die_later", 1.0, _MORE_THAN_ANY_BUFFER])
         assert self._soon(lambda: not _runs(pid), after=1.0), "it was killed, and still runs"
 
         def result() -> Any:
@@ -529,25 +529,25 @@ class TransportConformance(ConformanceSuite):
     @covers("death.status")
     def test_the_signal_that_ended_the_engine_is_named(self, own_worker: Worker) -> None:
         with pytest.raises(WorkerDied, match="SIGKILL") as caught:
-            own_worker.forward("deeds", ["die", int(signal.SIGKILL)])
+            own_worker.forward("actions", ["die", int(signal.SIGKILL)])
         assert (caught.value.signal, caught.value.exit_code) == ("SIGKILL", None)
 
     @covers("death.stderr")
     def test_the_last_words_of_the_engine_are_shown(self, own_worker: Worker) -> None:
         with pytest.raises(WorkerDied, match="my last words"):
-            own_worker.forward("deeds", ["die", int(signal.SIGKILL), "my last words\n"])
+            own_worker.forward("actions", ["die", int(signal.SIGKILL), "my last words\n"])
 
     # Hygiene
 
     @covers("hygiene.stdout")
     def test_what_a_filter_prints_cannot_get_among_the_replies(self, worker: Worker) -> None:
         for text in ("hello\n", '{"ok":true}\n', "no end of line", "x" * 10_000):
-            assert worker.forward("deeds", ["print", text]) == "printed"
+            assert worker.forward("actions", ["print", text]) == "printed"
         assert worker.forward("echo", 1) == 1
 
     @covers("hygiene.stdin")
     def test_a_filter_that_reads_stdin_cannot_take_a_command(self, own_wire: Wire) -> None:
-        own_wire.send("FORWARD", node_id="deeds", data=["read_stdin"], id="reads")
+        own_wire.send("FORWARD", node_id="actions", data=["read_stdin"], id="reads")
         with suppress(TimeoutError):  # it reads by now, and takes what comes
             own_wire.receive(0.4)
         own_wire.send("PING", id="next")
@@ -558,13 +558,13 @@ class TransportConformance(ConformanceSuite):
     @covers("hygiene.exit")
     def test_sys_exit_in_a_filter_is_an_error_reply(self, worker: Worker) -> None:
         with pytest.raises(RemoteError) as caught:
-            worker.forward("deeds", ["exit"])
+            worker.forward("actions", ["exit"])
         assert caught.value.code is ErrorCode.FILTER_FAILED
         assert worker.forward("echo", 1) == 1
 
     @covers("hygiene.cwd")
     def test_a_directory_that_is_gone_does_no_harm(self, own_worker: Worker) -> None:
-        assert own_worker.forward("deeds", ["lose_directory"]) == "lost"
+        assert own_worker.forward("actions", ["lose_directory"]) == "lost"
         assert own_worker.forward("echo", 1) == 1
         own_worker.load({"mean": Mean()})
 
@@ -620,7 +620,7 @@ class TransportConformance(ConformanceSuite):
     @covers("leaks.descriptors")
     def test_closed_workers_leave_no_descriptor(self, make: Callable[[], Transport]) -> None:
         self._use_and_close(make)  # what is opened once stays
-        before = Holdings.of()
+        before = OpenResources.of()
         for _ in range(2):
             self._use_and_close(make)
         after = before.wait_until_released(self._prompt)
@@ -668,7 +668,7 @@ def _children() -> list[int]:
     return [child.pid for child in psutil.Process().children(recursive=True) if _runs(child.pid)]
 
 
-# Whether a transport has what it is said to lack. KILL and LOCAL cannot be told from outside.
+# Whether a transport has what ``lacks`` lists. KILL and LOCAL cannot be seen from outside.
 
 
 def _carries_lines(transport: Transport, patience: float) -> bool:
@@ -686,9 +686,9 @@ def _isolates(transport: Transport, patience: float) -> bool:
 
 def _interrupts(transport: Transport, patience: float) -> bool:
     with Worker(transport, timeout=patience) as worker:
-        worker.load({"deeds": Deeds()})
+        worker.load({"actions": Actions()})
         try:
-            worker.forward("deeds", ["sleep", 4.0], timeout=0.2)
+            worker.forward("actions", ["sleep", 4.0], timeout=0.2)
         except DeadlineExceeded as error:
             return error.worker_survived
     return False
@@ -696,20 +696,20 @@ def _interrupts(transport: Transport, patience: float) -> bool:
 
 def _death(transport: Transport, patience: float) -> WorkerDied | None:
     with Worker(transport, timeout=patience) as worker:
-        worker.load({"deeds": Deeds()})
+        worker.load({"actions": Actions()})
         try:
-            worker.forward("deeds", ["die", int(signal.SIGKILL), "words"])
+            worker.forward("actions", ["die", int(signal.SIGKILL), "words"])
         except WorkerDied as error:
             return error
     return None
 
 
-def _tells_status(transport: Transport, patience: float) -> bool:
+def _returns_status(transport: Transport, patience: float) -> bool:
     death = _death(transport, patience)
     return death is not None and death.signal == "SIGKILL"
 
 
-def _tells_stderr(transport: Transport, patience: float) -> bool:
+def _returns_stderr(transport: Transport, patience: float) -> bool:
     death = _death(transport, patience)
     return death is not None and "words" in death.stderr
 
@@ -718,6 +718,6 @@ _PROBES: dict[Capability, Callable[[Transport, float], bool]] = {
     Capability.LINES: _carries_lines,
     Capability.ISOLATION: _isolates,
     Capability.INTERRUPTS: _interrupts,
-    Capability.EXIT_STATUS: _tells_status,
-    Capability.DIAGNOSTICS: _tells_stderr,
+    Capability.EXIT_STATUS: _returns_status,
+    Capability.DIAGNOSTICS: _returns_stderr,
 }

@@ -51,8 +51,8 @@ class Trial:
         return self.end in (CallEnd.RESULT, CallEnd.REMOTE_ERROR)
 
     def __str__(self) -> str:
-        said = f": {self.error!r}" if self.error is not None else ""
-        return f"{self.end} after {self.seconds:.2f} s of {self.timeout:g} s{said}"
+        reason = f": {self.error!r}" if self.error is not None else ""
+        return f"{self.end} after {self.seconds:.2f} s of {self.timeout:g} s{reason}"
 
 
 def deadline_of(fault: Fault) -> float:

@@ -15,9 +15,9 @@ from soma_core.cli.doctor.facts import (
     BlasLibrary,
     Facts,
     Interpreter,
-    Outcome,
     Requirement,
     RoundTrip,
+    TripOutcome,
     processor_quota,
     requirements,
     time_transport,
@@ -45,7 +45,7 @@ HEALTHY = Facts(
     cores=4,
     quota=None,
     blas=(BlasLibrary("openblas", 4),),
-    round_trips=(RoundTrip("stdio", Outcome.TIMED, 0.4, 0.0001),),
+    round_trips=(RoundTrip("stdio", TripOutcome.TIMED, 0.4, 0.0001),),
 )
 
 
@@ -161,35 +161,35 @@ def test_nothing_is_wrong_with_what_is_healthy():
         ("cores", {"quota": 1.5}, Level.OK, "4 cores, of which a control group grants", ""),
         (
             "stdio",
-            {"round_trips": (RoundTrip("stdio", Outcome.TIMED, 0.4, 0.02),)},
+            {"round_trips": (RoundTrip("stdio", TripOutcome.TIMED, 0.4, 0.02),)},
             Level.ADVICE,
             "round trip 20000 us",
             "other load",
         ),
         (
             "stdio",
-            {"round_trips": (RoundTrip("stdio", Outcome.DID_NOT_START, reason="it fell"),)},
+            {"round_trips": (RoundTrip("stdio", TripOutcome.DID_NOT_START, reason="it fell"),)},
             Level.WRONG,
             "it fell",
             "soma plugins stdio",
         ),
         (
             "socket",
-            {"round_trips": (RoundTrip("socket", Outcome.DID_NOT_START, reason="no daemon"),)},
+            {"round_trips": (RoundTrip("socket", TripOutcome.DID_NOT_START, reason="no daemon"),)},
             Level.ADVICE,
             "no daemon",
             "soma serve socket",
         ),
         (
             "tcp",
-            {"round_trips": (RoundTrip("tcp", Outcome.NEEDS_OPTIONS, reason="port: missing"),)},
+            {"round_trips": (RoundTrip("tcp", TripOutcome.NEEDS_OPTIONS, reason="port: missing"),)},
             Level.OK,
             "port: missing",
             "soma.connect('tcp'",
         ),
         (
             "tcp",
-            {"round_trips": (RoundTrip("tcp", Outcome.FAILED, reason="KeyError: 1"),)},
+            {"round_trips": (RoundTrip("tcp", TripOutcome.FAILED, reason="KeyError: 1"),)},
             Level.WRONG,
             "KeyError: 1",
             "soma plugins tcp",
@@ -245,16 +245,16 @@ def test_sealed_memory_that_is_forbidden_is_told_with_the_reason(monkeypatch):
 
 def test_a_transport_is_timed_in_use():
     trip = time_transport("stdio")
-    assert trip.outcome is Outcome.TIMED
+    assert trip.outcome is TripOutcome.TIMED
     assert trip.start > trip.ping > 0
 
 
 def test_a_transport_without_what_it_needs_is_not_tried(install, tmp_path):
     (tmp_path / "site" / "acme_port.py").write_text(TRANSPORT)
     install("acme", "soma.transports", port="acme_port:Port", bad="acme_port:Bad")
-    assert time_transport("port").outcome is Outcome.NEEDS_OPTIONS
+    assert time_transport("port").outcome is TripOutcome.NEEDS_OPTIONS
     assert "port" in time_transport("port").reason
-    assert time_transport("bad") == RoundTrip("bad", Outcome.FAILED, reason="KeyError: 'gone'")
+    assert time_transport("bad") == RoundTrip("bad", TripOutcome.FAILED, reason="KeyError: 'gone'")
 
 
 TRANSPORT = """

@@ -46,7 +46,7 @@ def test_a_transport_gives_its_names_to_all_that_belongs_to_it():
     ],
 )
 def test_what_is_no_name_for_a_filter_is_answered_with_one_that_is(name, suggestion):
-    with pytest.raises(CommandFailed, match=r"is no name for a filter: expected") as caught:
+    with pytest.raises(CommandFailed, match=r"is not a valid filter name: expected") as caught:
         filter_names(name)
     assert repr(name) in str(caught.value)
     assert repr(suggestion) in str(caught.value)
@@ -57,7 +57,7 @@ def test_what_is_no_name_for_a_filter_is_answered_with_one_that_is(name, suggest
     [("Tcp_2", "tcp-2"), ("two--hyphens", "two-hyphens"), ("2fast", "pigeon"), ("a/b", "a-b")],
 )
 def test_what_is_no_name_for_a_transport_is_answered_with_one_that_is(name, suggestion):
-    with pytest.raises(CommandFailed, match=r"is no name for a transport: expected") as caught:
+    with pytest.raises(CommandFailed, match=r"is not a valid transport name: expected") as caught:
         transport_names(name)
     assert repr(name) in str(caught.value)
     assert repr(suggestion) in str(caught.value)

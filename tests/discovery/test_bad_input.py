@@ -97,8 +97,8 @@ def test_what_cannot_be_used_says_why_and_whose_it_is(site, group, name, error, 
         ("old", soma.PluginApiMismatch, ["version 7", "install a version"]),
         ("misspelt", soma.PluginLoadFailed, ["no hook soma_adopt; did you mean soma_adapt?"]),
         ("odd", soma.PluginLoadFailed, ["no hook soma_sing; the hooks are soma_execute, soma_ad"]),
-        ("arguments", soma.PluginLoadFailed, ["thing", "mend it, or uninstall that"]),
-        ("verbs", soma.PluginLoadFailed, ["a list of CommandSpec, got 3", "mend it"]),
+        ("arguments", soma.PluginLoadFailed, ["thing", "fix it, or uninstall that"]),
+        ("verbs", soma.PluginLoadFailed, ["a list of CommandSpec, got 3", "fix it"]),
     ],
 )
 def test_a_plugin_that_does_not_fit_says_why_and_whose_it_is_and_the_others_work(

@@ -109,7 +109,7 @@ def test_what_a_handler_raises_is_a_failure_of_its_node() -> None:
         ([CommandSpec(Command, evaluate)], PluginLoadFailed, "cmd: Literal"),
         ([CommandSpec(Evaluate, "no")], PluginLoadFailed, "has a handler"),
         ([CommandSpec(Ping, evaluate)], PluginConflict, "commands.Ping is the command PING"),
-        ([CommandSpec(Forward2, evaluate)], PluginConflict, "choose another verb"),
+        ([CommandSpec(Forward2, evaluate)], PluginConflict, "choose another cmd"),
         ([GOOD, GOOD], PluginConflict, "EVALUATE"),
         (RuntimeError("no luck"), PluginLoadFailed, "no luck"),
     ],

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import soma_core as soma
-from soma_core.testing import CallEnd, Fault, Holdings, Mark, Moment, inject
+from soma_core.testing import CallEnd, Fault, Moment, OpenResources, ProcessMark, inject
 
 from ..support import PROCESSES, SocketDaemon, short_directory, socket_daemon, wait_until
 from ..support import filters as f
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Site:
     """A daemon and workers whose processes are found wherever they go."""
 
-    def __init__(self, daemon: SocketDaemon, mark: Mark) -> None:
+    def __init__(self, daemon: SocketDaemon, mark: ProcessMark) -> None:
         self.daemon, self.mark = daemon, mark
 
     def connect(self, transport: str) -> soma.Worker:
@@ -59,7 +59,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    mark = Mark()
+    mark = ProcessMark()
     environment = {**os.environ, **mark.environment}
     with short_directory() as directory:
         with socket_daemon(directory / "soma.sock", env=environment) as daemon:
@@ -72,7 +72,7 @@ def test_a_fault_ends_its_call_as_declared_and_harms_nothing_else(
     site: Site, transport: str, fault: Fault, moment: Moment
 ) -> None:
     descriptors = psutil.Process(site.daemon.pid).num_fds()
-    before = Holdings.of()
+    before = OpenResources.of()
     worker = site.connect(transport)
     try:
         trial = inject(worker, fault, moment)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from soma_core.testing import Barrage, Mutator
+from soma_core.testing import FuzzRun, Mutator
 from soma_core.transport import Dialect
 
 Connect = Callable[[], socket.socket]
@@ -43,21 +43,21 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
 def test_every_mutated_message_gets_one_reply_and_the_next_message_works(
     connect: Connect, dialect: Dialect
 ) -> None:
-    barrage = Barrage(connect)
-    barrage.send(Mutator(20_26).mutants(dialect, 1500))
-    barrage.close()
-    assert barrage.complaints == []
-    assert barrage.sent == 1500
+    fuzz_run = FuzzRun(connect)
+    fuzz_run.send(Mutator(20_26).mutants(dialect, 1500))
+    fuzz_run.close()
+    assert fuzz_run.failures == []
+    assert fuzz_run.sent == 1500
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_a_message_that_ends_the_stream_gets_one_reply_and_the_next_connection_works(
     connect: Connect, dialect: Dialect
 ) -> None:
-    mutator, barrage = Mutator(20_27), Barrage(connect)
+    mutator, fuzz_run = Mutator(20_27), FuzzRun(connect)
     for _ in range(4):
-        barrage.send_closing(mutator.closing(dialect))
-    barrage.send(mutator.mutants(dialect, 1))
-    barrage.close()
-    assert barrage.complaints == []
-    assert barrage.sent == 5
+        fuzz_run.send_closing(mutator.closing(dialect))
+    fuzz_run.send(mutator.mutants(dialect, 1))
+    fuzz_run.close()
+    assert fuzz_run.failures == []
+    assert fuzz_run.sent == 5

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.testing import CallEnd, Fault, Faulty, Holdings, Mark, Moment, attempt, trials
+from soma_core.testing import (
+    CallEnd,
+    Fault,
+    Faulty,
+    Moment,
+    OpenResources,
+    ProcessMark,
+    attempt,
+    trials,
+)
 
 from ..support import wait_until
 
@@ -91,7 +100,7 @@ def test_no_fault_may_end_in_nothing():
 
 
 def test_a_mark_finds_a_process_whose_parent_is_gone():
-    mark = Mark()
+    mark = ProcessMark()
     script = (
         "import os, time\n"
         "if os.fork() == 0:\n"
@@ -113,7 +122,7 @@ def test_a_mark_finds_a_process_whose_parent_is_gone():
 
 
 def test_a_descriptor_that_stays_open_is_noticed():
-    before = Holdings.of()
+    before = OpenResources.of()
     assert not before.wait_until_released(0.0).exceeds(before)
     reading, writing = os.pipe()
     assert before.wait_until_released(0.0).exceeds(before)
@@ -123,7 +132,7 @@ def test_a_descriptor_that_stays_open_is_noticed():
 
 def test_a_memory_file_that_stays_mapped_is_noticed():
     with soma.connect("stdio", filters={"echo": Faulty(Fault.RAISE, Moment.FIT)}) as worker:
-        before = Holdings.of()
+        before = OpenResources.of()
         kept = worker.forward("echo", np.ones(1 << 17))
-        assert Holdings.of().memory_files > before.memory_files
+        assert OpenResources.of().memory_files > before.memory_files
         assert kept.all()

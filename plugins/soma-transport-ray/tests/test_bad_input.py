@@ -63,7 +63,7 @@ HOST = """
 import json, os, signal, sys, threading
 import ray
 import soma_core as soma
-from soma_core.testing import Deeds, Echo
+from soma_core.testing import Actions, Echo
 from soma_transport_ray import cluster
 
 arguments = json.loads(sys.argv[1])
@@ -142,11 +142,11 @@ def test_a_worker_whose_program_left_ray_closes_and_does_not_start_another_clust
 
 def test_ctrl_c_ends_the_command_and_spares_the_worker(cluster):
     during = """
-        worker.load({"deeds": Deeds()})
+        worker.load({"actions": Actions()})
         pid = worker.ping().pid
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
-            worker.forward("deeds", ["sleep", 60.0])
+            worker.forward("actions", ["sleep", 60.0])
         except KeyboardInterrupt:
             print(json.dumps(["interrupted", worker.ping().pid == pid]))
 """

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 import soma_core as soma
-from soma_core.testing import Deeds, Mean
+from soma_core.testing import Actions, Mean
 
 from .conftest import STORE
 
@@ -26,9 +26,9 @@ def doomed(cluster, ray):
 def test_the_death_of_a_node_ends_the_call_that_runs_there(cluster, doomed, start):
     from concurrent.futures import ThreadPoolExecutor
 
-    worker = start({"deeds": Deeds()}, resources={"doomed": 0.001})
+    worker = start({"actions": Actions()}, resources={"doomed": 0.001})
     with ThreadPoolExecutor() as threads:
-        call = threads.submit(worker.forward, "deeds", ["sleep", 60.0], timeout=40.0)
+        call = threads.submit(worker.forward, "actions", ["sleep", 60.0], timeout=40.0)
         while worker.status().command is None:
             pass
         cluster.remove_node(doomed, allow_graceful=False)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.testing import Deeds, Mean
+from soma_core.testing import Actions, Mean
 
 from .conftest import FAR, HERE
 
 
 @pytest.mark.parametrize("resources", [HERE, FAR], ids=["here", "far"])
 def test_a_restarted_worker_has_its_filters_and_states(start, resources):
-    worker = start({"mean": Mean(), "deeds": Deeds()}, restart="on-crash", resources=resources)
+    worker = start({"mean": Mean(), "actions": Actions()}, restart="on-crash", resources=resources)
     worker.fit("mean", [1.0, 3.0])
     with pytest.raises(soma.WorkerDied):
-        worker.forward("deeds", ["die", int(signal.SIGKILL)])
+        worker.forward("actions", ["die", int(signal.SIGKILL)])
     assert list(worker.forward("mean", [2.0, 4.0])) == [0.0, 2.0]
 
 
@@ -34,11 +34,11 @@ def test_a_death_between_calls_costs_no_call_where_it_can_be_seen(start):
 
 
 def test_a_pool_goes_on_when_one_of_its_workers_dies(ray):
-    filters = {"mean": Mean(), "deeds": Deeds()}
+    filters = {"mean": Mean(), "actions": Actions()}
     with soma.WorkerPool("ray", 2, filters=filters, num_cpus=0.5) as pool:
         before = {status.pid for status in pool.status()}
         with pytest.raises(soma.WorkerDied):
-            pool.submit("deeds", ["die", int(signal.SIGKILL)]).result()
+            pool.submit("actions", ["die", int(signal.SIGKILL)]).result()
         assert list(pool.map("mean", [np.full(3, number) for number in range(20)]))[7].sum() == 21
     assert len(before) == 2
 

@@ -10,12 +10,12 @@ import pytest
 import soma_core as soma
 from soma_core import progress
 from soma_core.errors import ErrorCode
-from soma_core.testing import Deeds, Echo
+from soma_core.testing import Actions, Echo
 
 from .conftest import FAR
 
 
-class Slow(Deeds):
+class Slow(Actions):
     """Says that it has begun to learn, and then sleeps for as many seconds as it is told."""
 
     def fit(self, x, y=None):

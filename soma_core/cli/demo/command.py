@@ -1,4 +1,4 @@
-"""Command: ``soma demo``, the whole story from start to end."""
+"""The command ``soma demo``, from the first worker to the last table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from soma_core.cli.console import CommandFailed, complain, console
+from soma_core.cli.console import CommandFailed, console, print_error
 from soma_core.cli.demo.daemon import socket_daemon
 from soma_core.cli.demo.digits import Digits, load_digits
 from soma_core.cli.demo.display import (
     show_curves,
     show_death,
     show_readings,
+    show_runs,
     show_section,
-    show_trials,
     show_where_imported,
 )
-from soma_core.cli.demo.training import ONE_THREAD, Place, Trial, kill_half_way, run_trial
+from soma_core.cli.demo.training import ONE_THREAD, Place, TrainingRun, kill_half_way, run_training
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.plugins.catalog import installed_filters
 
@@ -64,24 +64,24 @@ def demo(
         f"{len(digits.y_test)} to test on."
     )
     with _places(transport) as places:
-        trials = []
+        runs = []
         for place in places:
             show_section(screen, f"A worker over {place.transport}")
             if kill and place is places[-1] and transport is not Choice.INLINE:
                 _lose_a_worker(place, digits, epochs, screen)
-            trials.append(run_trial(place, digits, epochs, screen))
+            runs.append(run_training(place, digits, epochs, screen))
     show_section(screen, "How they learned")
-    show_curves(screen, trials)
+    show_curves(screen, runs)
     if curve is not None:
-        draw_curves([trial.curve for trial in trials], curve)
+        draw_curves([run.curve for run in runs], curve)
         screen.print(f"The picture is in {curve}.", soft_wrap=True)
     show_section(screen, "What they made of it")
-    show_readings(screen, digits, trials[0].predicted)
+    show_readings(screen, digits, runs[0].predicted)
     screen.print()
-    show_trials(screen, trials, digits)
+    show_runs(screen, runs, digits)
     screen.print()
     show_where_imported(screen)
-    _judge(trials, digits)
+    _judge(runs, digits)
 
 
 def _require_plugins() -> None:
@@ -90,9 +90,9 @@ def _require_plugins() -> None:
     if find_spec("torch") is None and "soma-filters-torch" not in missing:
         missing.append("torch")
     if missing:
-        complain(
-            f"the demo needs what is not installed: run: pip install {' '.join(missing)} (the "
-            "plugins lie under plugins/ in a checkout of soma)"
+        print_error(
+            f"the demo needs more packages; run: pip install {' '.join(missing)} (in a checkout of "
+            "soma the plugins are under plugins/)"
         )
         raise typer.Exit(2)
 
@@ -113,26 +113,26 @@ def _lose_a_worker(place: Place, digits: Digits, epochs: int, screen: Console) -
     screen.print("  This one is killed half way (SIGKILL):")
     death = kill_half_way(place, digits, epochs, screen)
     if death is None:
-        raise CommandFailed("a worker was killed and the host was not told")
+        raise CommandFailed("a worker was killed and the call in the host did not fail")
     show_death(screen, death)
     screen.print("  Nothing else is harmed. A new worker starts over:")
 
 
-def _judge(trials: list[Trial], digits: Digits) -> None:
+def _judge(runs: list[TrainingRun], digits: Digits) -> None:
     """Fail where the demo did not show what it promises.
 
     Raises:
         CommandFailed: A network learned too little, or transports differ in their predictions.
     """
-    first = trials[0]
-    for trial in trials:
-        accuracy = digits.accuracy(trial.predicted)
+    first = runs[0]
+    for run in runs:
+        accuracy = digits.accuracy(run.predicted)
         if accuracy < _GOOD:
             raise CommandFailed(
-                f"the worker over {trial.transport} reads {accuracy:.2%} of the test images, and "
+                f"the worker over {run.transport} reads {accuracy:.2%} of the test images, and "
                 f"{_GOOD:.0%} is the least to expect; give it more --epochs"
             )
-        if not np.array_equal(trial.predicted, first.predicted):
+        if not np.array_equal(run.predicted, first.predicted):
             raise CommandFailed(
-                f"workers over {first.transport} and {trial.transport} predict different digits"
+                f"workers over {first.transport} and {run.transport} predict different digits"
             )

@@ -26,7 +26,7 @@ def socket_daemon(env: Mapping[str, str]) -> Iterator[Path]:
         env: Variables to add to its environment, which its workers inherit.
 
     Raises:
-        CommandFailed: It did not come up.
+        CommandFailed: It did not start.
     """
     with tempfile.TemporaryDirectory(prefix="soma-demo-") as directory:
         path = Path(directory) / "soma.sock"
@@ -48,8 +48,8 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes]) -> None:
     assert process.stderr is not None
     first = process.stderr.readline()
     if b"listening" not in first:
-        said = (first + process.stderr.read()).decode(errors="replace").strip()
-        raise CommandFailed(f"the socket daemon did not come up: {said or 'it said nothing'}")
+        printed = (first + process.stderr.read()).decode(errors="replace").strip()
+        raise CommandFailed(f"the socket daemon did not start: {printed or 'it printed nothing'}")
     # What its workers write is not for this demo, but it must not fill the pipe either.
     threading.Thread(target=process.stderr.read, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Display: what the demo shows of digits, trials and deaths."""
+"""Display: what the demo shows of digits, runs and deaths."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rich.text import Text
 
 from soma_core.cli.curve import text_plot
 from soma_core.cli.demo.digits import SIDE, Digits
-from soma_core.cli.demo.training import Trial
+from soma_core.cli.demo.training import TrainingRun
 from soma_core.errors import WorkerDied
 
 __all__ = [
     "show_curves",
     "show_death",
     "show_readings",
+    "show_runs",
     "show_section",
-    "show_trials",
     "show_where_imported",
 ]
 
@@ -40,40 +40,40 @@ def show_section(console: Console, title: str) -> None:
     console.print(Text(title, "bold cyan"))
 
 
-def show_trials(console: Console, trials: list[Trial], digits: Digits) -> None:
+def show_runs(console: Console, runs: list[TrainingRun], digits: Digits) -> None:
     """A row for each transport."""
     table = Table(title_justify="left", header_style="bold")
     table.add_column("transport", style="cyan")
     for column in ("pid", "start-up", "calls/s", "accuracy"):
         table.add_column(column, justify="right")
     table.add_column("predictions")
-    for trial in trials:
+    for run in runs:
         table.add_row(
-            trial.transport,
-            str(trial.pid),
-            f"{trial.start_up:.2f} s",
-            f"{trial.calls:,.0f}",
-            f"{digits.accuracy(trial.predicted):.2%}",
-            _comparison(trial, trials[0]),
+            run.transport,
+            str(run.pid),
+            f"{run.start_up:.2f} s",
+            f"{run.calls:,.0f}",
+            f"{digits.accuracy(run.predicted):.2%}",
+            _comparison(run, runs[0]),
         )
     console.print(table)
 
 
-def _comparison(trial: Trial, first: Trial) -> str:
-    if trial is first:
-        return f"of {len(trial.output)} images"
-    if np.array_equal(trial.output, first.output):
+def _comparison(run: TrainingRun, first: TrainingRun) -> str:
+    if run is first:
+        return f"of {len(run.output)} images"
+    if np.array_equal(run.output, first.output):
         return "identical, bit for bit"
-    differing = int((trial.predicted != first.predicted).sum())
+    differing = int((run.predicted != first.predicted).sum())
     return f"{differing} digits differ from {first.transport}"
 
 
-def show_curves(console: Console, trials: list[Trial]) -> None:
+def show_curves(console: Console, runs: list[TrainingRun]) -> None:
     """The loss of each epoch over the first transport, and whether the others had the same."""
-    first, *others = (trial.curve for trial in trials)
+    first, *others = (run.curve for run in runs)
     console.print(text_plot(first))
     if others and all(curve.epochs == first.epochs for curve in others):
-        names = " and ".join(trial.transport for trial in trials[1:])
+        names = " and ".join(run.transport for run in runs[1:])
         console.print(f"Over {names} every epoch had the same loss, to the last bit.")
 
 
@@ -129,12 +129,12 @@ def _mistakes(shown: Array, read: Array, total: int) -> Text:
         for (was, taken), count in pairs[:_MOST_MISTAKES]
     )
     more = ", …" if len(pairs) > _MOST_MISTAKES else ""
-    verb = "was" if len(shown) == 1 else "were"
-    return Text(f"{len(shown)} of {total} test images {verb} misread: {listed}{more}")
+    were = "was" if len(shown) == 1 else "were"
+    return Text(f"{len(shown)} of {total} test images {were} misread: {listed}{more}")
 
 
 def show_death(console: Console, death: WorkerDied) -> None:
-    """What the host was told of a worker that died."""
+    """The error that the host got when a worker died."""
     console.print(Text(f"  WorkerDied: {death}", "red"))
 
 

@@ -21,7 +21,7 @@ from soma_core.client.progress.watch import Report, each_of
 from soma_core.client.worker import Worker
 from soma_core.errors import WorkerDied
 
-__all__ = ["ONE_THREAD", "Place", "Trial", "kill_half_way", "run_trial"]
+__all__ = ["ONE_THREAD", "Place", "TrainingRun", "kill_half_way", "run_training"]
 
 _HIDDEN = 256
 _MEASURING = 0.5  # seconds
@@ -62,7 +62,7 @@ def _filters(epochs: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrainingRun:
     """How it went over one transport.
 
     Attributes:
@@ -88,7 +88,7 @@ class Trial:
         return read
 
 
-def run_trial(place: Place, digits: Digits, epochs: int, console: Console) -> Trial:
+def run_training(place: Place, digits: Digits, epochs: int, console: Console) -> TrainingRun:
     """Start a worker, train it, test it, measure it, and end it.
 
     Raises:
@@ -100,7 +100,7 @@ def run_trial(place: Place, digits: Digits, epochs: int, console: Console) -> Tr
         curve = Curve(f"MLP over {place.transport}")
         _train(worker, digits, console, curve.title, curve)
         output = worker.forward("mlp", worker.forward("scale", digits.x_test))
-        return Trial(
+        return TrainingRun(
             transport=place.transport,
             pid=worker.ping().pid,
             start_up=loaded - started,
@@ -114,7 +114,7 @@ def kill_half_way(place: Place, digits: Digits, epochs: int, console: Console) -
     """Train a new worker, and kill it when half of its epochs are done.
 
     Returns:
-        What the host was told, or None if it was told nothing.
+        The error that the host got, or None if it got none.
     """
     with place.connect(epochs) as worker:
         pid = worker.ping().pid
@@ -146,8 +146,8 @@ def _train(
     worker.fit("scale", digits.x_train, return_state=False)
     scaled = worker.forward("scale", digits.x_train)
     with FitProgress(console, title, len(scaled)) as shown:
-        told = each_of(shown, watch)
-        worker.fit("mlp", scaled, digits.y_train, return_state=False, progress=told)
+        on_report = each_of(shown, watch)
+        worker.fit("mlp", scaled, digits.y_train, return_state=False, progress=on_report)
 
 
 def _calls_per_second(worker: Worker, row: Array) -> float:

@@ -1,4 +1,4 @@
-"""doctor: ``soma doctor``, what is wrong with this installation and what to do about it."""
+"""doctor: ``soma doctor``, problems of this installation, each with a remedy."""
 
 from soma_core.cli.doctor.command import doctor
 

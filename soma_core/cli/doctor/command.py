@@ -1,4 +1,4 @@
-"""The command: examine, tell, and exit with 1 if something is wrong."""
+"""The command: check the installation, print the findings, exit with 1 if something is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLES = {Level.OK: "green", Level.ADVICE: "yellow", Level.WRONG: "red"}
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Examine this installation, and say what to do about what is not well.
+    """Check this installation, and print what to do about each problem.
 
     Imports every plugin and starts a worker over each transport. Exits with 1 if something is
     wrong; advice alone is no failure.
@@ -42,14 +42,14 @@ def _shown(findings: list[Finding]) -> Table:
     area = ""
     for finding in findings:
         style = _STYLES[finding.level]
-        told = Text(finding.found)
+        shown = Text(finding.found)
         if finding.remedy:
-            told.append(f"\n-> {finding.remedy}", style)
+            shown.append(f"\n-> {finding.remedy}", style)
         rows.add_row(
             Text("" if finding.area == area else finding.area, "bold"),
             Text(finding.subject, "cyan"),
             Text(finding.level.value, style),
-            told,
+            shown,
         )
         area = finding.area
     return rows
@@ -59,5 +59,5 @@ def _summary(findings: list[Finding]) -> str:
     wrong = sum(finding.level is Level.WRONG for finding in findings)
     advice = sum(finding.level is Level.ADVICE for finding in findings)
     if not wrong and not advice:
-        return "everything is well"
+        return "everything is fine"
     return f"{wrong or 'nothing'} wrong, {advice or 'no'} advice"

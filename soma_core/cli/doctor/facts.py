@@ -32,9 +32,9 @@ __all__ = [
     "BlasLibrary",
     "Facts",
     "Interpreter",
-    "Outcome",
     "Requirement",
     "RoundTrip",
+    "TripOutcome",
     "gather",
     "processor_quota",
     "requirements",
@@ -81,7 +81,7 @@ class BlasLibrary(NamedTuple):
     threads: int
 
 
-class Outcome(Enum):
+class TripOutcome(Enum):
     """How an attempt to use a transport ended."""
 
     TIMED = "timed"
@@ -102,7 +102,7 @@ class RoundTrip(NamedTuple):
     """
 
     transport: str
-    outcome: Outcome
+    outcome: TripOutcome
     start: float = 0.0
     ping: float = 0.0
     reason: str = ""
@@ -123,7 +123,7 @@ class Facts:
         address_space: The soft limit on address space in bytes; None if there is none.
         shared_directory: Bytes free in ``/dev/shm``; None if there is no such directory.
         cores: How many cores this process may use.
-        quota: How many cores' worth of time a control group grants; None if it does not limit it.
+        quota: The processor time that a control group grants, in cores; None if it has no limit.
         blas: The numerical libraries that numpy loaded.
         round_trips: An attempt over each transport that can be loaded.
     """
@@ -239,7 +239,7 @@ def _free(directory: str) -> int | None:
 
 
 def processor_quota(path: Path) -> float | None:
-    """How many cores' worth of time the control group of a ``cpu.max`` file grants.
+    """The processor time that the control group of a ``cpu.max`` file grants, in cores.
 
     Args:
         path: The file: ``max 100000`` or ``150000 100000``, in microseconds.
@@ -280,20 +280,20 @@ def time_transport(name: str, timeout: float = 30.0) -> RoundTrip:
     began = time.perf_counter()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a plugin deprecates is not our user's to hear
+            warnings.simplefilter("ignore")  # our user can do nothing about a plugin's deprecations
             with connect(name, start_timeout=timeout, timeout=timeout) as worker:
                 worker.ping()
                 start = time.perf_counter() - began
                 pings = [_seconds(worker.ping) for _ in range(_PINGS)]
     except StartFailed as error:
-        return RoundTrip(name, Outcome.DID_NOT_START, reason=str(error))
+        return RoundTrip(name, TripOutcome.DID_NOT_START, reason=str(error))
     except SomaError as error:
-        return RoundTrip(name, Outcome.FAILED, reason=str(error))
+        return RoundTrip(name, TripOutcome.FAILED, reason=str(error))
     except (TypeError, ValueError) as error:
-        return RoundTrip(name, Outcome.NEEDS_OPTIONS, reason=str(error))
+        return RoundTrip(name, TripOutcome.NEEDS_OPTIONS, reason=str(error))
     except Exception as error:  # a transport that is not ours may raise anything
-        return RoundTrip(name, Outcome.FAILED, reason=f"{type(error).__name__}: {error}")
-    return RoundTrip(name, Outcome.TIMED, start, statistics.median(pings))
+        return RoundTrip(name, TripOutcome.FAILED, reason=f"{type(error).__name__}: {error}")
+    return RoundTrip(name, TripOutcome.TIMED, start, statistics.median(pings))
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""Findings: what the facts mean, and for each that is not well what to do about it."""
+"""Findings: what the facts mean, and for each problem what to do about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.filesize import decimal
 
-from soma_core.cli.doctor.facts import SHARED_DIRECTORY, Facts, Outcome, Requirement, RoundTrip
+from soma_core.cli.doctor.facts import SHARED_DIRECTORY, Facts, Requirement, RoundTrip, TripOutcome
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -21,7 +21,7 @@ _DEFAULT_TRANSPORT = "stdio"
 
 
 class Level(StrEnum):
-    """How much a finding matters: nothing to do, worth a look, or broken."""
+    """How serious a finding is: no problem, advice, or broken."""
 
     OK = "ok"
     ADVICE = "advice"
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """Judge the facts, in the order in which a person would mend them."""
+    """Judge the facts, in the order in which a person would fix them."""
     parts = (_interpreter, _versions, _plugins, _memory, _limits, _threads, _transports)
     return [finding for part in parts for finding in part(facts)]
 
@@ -148,7 +148,7 @@ def _limits(facts: Facts) -> Iterator[Finding]:
         facts.open_files,
         _FEW_FILES,
         str,
-        "ulimit -n 4096: a worker takes some ten descriptors, a lent array one more",
+        "ulimit -n 4096: a worker needs about ten descriptors, each large array in use one more",
     )
     yield _at_least(
         "address space",
@@ -203,17 +203,19 @@ def _transports(facts: Facts) -> Iterator[Finding]:
 
 def _round_trip(trip: RoundTrip) -> Finding:
     area, name = "transports", trip.transport
-    if trip.outcome is Outcome.TIMED:
+    if trip.outcome is TripOutcome.TIMED:
         found = f"starts in {trip.start * 1e3:.0f} ms, round trip {trip.ping * 1e6:.0f} us"
         if trip.ping < _SLOW_PING:
             return Finding(area, name, Level.OK, found)
         remedy = "usual are some 100 us: look for other load on the machine (top)"
         return Finding(area, name, Level.ADVICE, found, remedy)
-    if trip.outcome is Outcome.NEEDS_OPTIONS:
+    if trip.outcome is TripOutcome.NEEDS_OPTIONS:
         remedy = f"not tried; soma.connect({name!r}, ...) needs them"
         return Finding(area, name, Level.OK, trip.reason, remedy)
-    if trip.outcome is Outcome.DID_NOT_START and name != _DEFAULT_TRANSPORT:
+    if trip.outcome is TripOutcome.DID_NOT_START and name != _DEFAULT_TRANSPORT:
         remedy = f"if you use it, start its daemon first: soma serve {name}"
         return Finding(area, name, Level.ADVICE, trip.reason, remedy)
-    remedy = f"soma plugins {name} tells where it comes from; reinstall that, or report it"
+    remedy = (
+        f"soma plugins {name} shows its distribution; reinstall that, or report the problem there"
+    )
     return Finding(area, name, Level.WRONG, trip.reason, remedy)

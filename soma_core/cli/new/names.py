@@ -40,7 +40,7 @@ def filter_names(name: str) -> Names:
     match = _matched_filter(name)
     if match is None:
         raise CommandFailed(
-            f"{name!r} is no name for a filter: expected OWNER.Class of at most {_LONGEST} "
+            f"{name!r} is not a valid filter name: expected OWNER.Class of at most {_LONGEST} "
             f"characters, such as {_suggested_filter(name)!r}: the owner in small letters, digits "
             "and single hyphens, the class in letters and digits with a capital first"
         )
@@ -58,7 +58,7 @@ def transport_names(name: str) -> Names:
     """
     if not _TRANSPORT.fullmatch(name) or len(name) > _LONGEST:
         raise CommandFailed(
-            f"{name!r} is no name for a transport: expected at most {_LONGEST} small letters, "
+            f"{name!r} is not a valid transport name: expected at most {_LONGEST} small letters, "
             f"digits and single hyphens, a letter first, such as {_suggested_transport(name)!r}"
         )
     distribution = f"soma-transport-{name}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Outcome", "Series", "as_json", "size_name", "time_name"]
+__all__ = ["Measurements", "Series", "as_json", "size_name", "time_name"]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Series:
 
 
 @dataclass
-class Outcome:
+class Measurements:
     """All that one run measured.
 
     Attributes:
@@ -71,26 +71,26 @@ def time_name(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def as_json(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+def as_json(runs: Iterable[Measurements]) -> dict[str, Any]:
     """Everything, for another program."""
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
-        "runs": [_run_as_json(outcome) for outcome in outcomes],
+        "runs": [_run_as_json(measured) for measured in runs],
     }
 
 
-def _run_as_json(outcome: Outcome) -> dict[str, Any]:
+def _run_as_json(measured: Measurements) -> dict[str, Any]:
     return {
-        "pinned": outcome.pinned,
-        "ping_s": outcome.ping,
-        "absent": outcome.absent,
-        "start_s": outcome.starts,
-        "floor_s": outcome.floors,
+        "pinned": measured.pinned,
+        "ping_s": measured.ping,
+        "absent": measured.absent,
+        "start_s": measured.starts,
+        "floor_s": measured.floors,
         "contestants": {
             name: {
                 size: {"median_s": s.median, "p99_s": s.p99, "calls": len(s.times)}
                 for size, s in series.items()
             }
-            for name, series in outcome.series.items()
+            for name, series in measured.series.items()
         },
     }

@@ -1,4 +1,4 @@
-"""A barrage: mutants sent over a connection, and whether each got its one reply."""
+"""FuzzRun: sends mutants over a connection, and checks that each gets its one reply."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soma_core.testing.mutations import Mutant, preparation
 from soma_core.wire import frames
 from soma_core.wire.message import Dialect
 
-__all__ = ["Barrage"]
+__all__ = ["FuzzRun"]
 
 _BATCH_BYTES = 1 << 15  # what surely fits into the buffers of a socket
 _PATIENCE = 60.0
@@ -25,7 +25,7 @@ class _Wrong(Exception):
 
 
 @dataclass
-class Barrage:
+class FuzzRun:
     """Sends mutants, each followed by a PING whose reply shows that the stream is in step.
 
     Args:
@@ -33,12 +33,12 @@ class Barrage:
 
     Attributes:
         sent: Mutants that were sent.
-        complaints: What went wrong, with the bytes that did it; empty if all is well.
+        failures: What went wrong, with the bytes that did it; empty if all is well.
     """
 
     connect: Callable[[], socket.socket]
     sent: int = 0
-    complaints: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     _stream: _Stream | None = None
 
     def send(self, mutants: Iterable[Mutant]) -> None:
@@ -56,7 +56,7 @@ class Barrage:
                 _check(stream.reply(), mutant)
                 stream.expect_end()
             except (OSError, _Wrong, ValueError) as error:
-                self._complain(mutant, error)
+                self._record(mutant, error)
 
     def close(self) -> None:
         """Close the connection."""
@@ -83,11 +83,11 @@ class Barrage:
                 if pong.get("id") != f"ping {number}":
                     raise _Wrong(f"instead of the next reply came {str(pong)[:_SHOWN]}")
         except (OSError, _Wrong, ValueError) as error:
-            self._complain(current, error)
+            self._record(current, error)
             self.close()
 
-    def _complain(self, mutant: Mutant, error: Exception) -> None:
-        self.complaints.append(f"{type(error).__name__}: {error}; after {mutant.data[:_SHOWN]!r}")
+    def _record(self, mutant: Mutant, error: Exception) -> None:
+        self.failures.append(f"{type(error).__name__}: {error}; after {mutant.data[:_SHOWN]!r}")
 
 
 def _batches(mutants: Iterable[Mutant]) -> Iterator[list[Mutant]]:

@@ -1,4 +1,4 @@
-"""The barrage notices a daemon that answers too little, too much, or in the wrong dialect."""
+"""A fuzz run notices a daemon that answers too little, too much, or in the wrong dialect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from soma_core.testing import Barrage, Mutant, Mutator
+from soma_core.testing import FuzzRun, Mutant, Mutator
 from soma_core.transport import Dialect
 from soma_core.wire import frames
 
@@ -38,19 +38,19 @@ def daemon(answer: Callable[[bytes], bytes]) -> Callable[[], socket.socket]:
     return connect
 
 
-def complaints(answer: Callable[[bytes], bytes]) -> list[str]:
-    barrage = Barrage(daemon(answer))
-    barrage.send(MUTANTS)
-    barrage.close()
-    return barrage.complaints
+def failures(answer: Callable[[bytes], bytes]) -> list[str]:
+    fuzz_run = FuzzRun(daemon(answer))
+    fuzz_run.send(MUTANTS)
+    fuzz_run.close()
+    return fuzz_run.failures
 
 
 def test_a_daemon_that_answers_each_message_once_gets_no_complaint() -> None:
-    assert complaints(lambda line: REFUSAL + b"\n") == []
+    assert failures(lambda line: REFUSAL + b"\n") == []
 
 
 @pytest.mark.parametrize(
-    ("reply", "complaint"),
+    ("reply", "failure"),
     [
         (b"", "there was no reply at all"),
         (2 * (REFUSAL + b"\n"), "instead of the next reply"),
@@ -60,24 +60,24 @@ def test_a_daemon_that_answers_each_message_once_gets_no_complaint() -> None:
         (b"what\n", "Expecting value"),
     ],
 )
-def test_a_daemon_that_answers_one_message_wrongly_gets_one_complaint(reply, complaint) -> None:
-    (told,) = complaints(lambda line: reply if line == b"x2\n" else REFUSAL + b"\n")
-    assert complaint in told
-    assert "x2" in told
+def test_a_daemon_that_answers_one_message_wrongly_gets_one_complaint(reply, failure) -> None:
+    (failure,) = failures(lambda line: reply if line == b"x2\n" else REFUSAL + b"\n")
+    assert failure in failure
+    assert "x2" in failure
 
 
 @pytest.mark.parametrize(
-    ("reply", "complaint"),
+    ("reply", "failure"),
     [
         (b"", "ended without the reply"),
         (REFUSAL + b"\nmore", "something comes after"),
         (FRAME, "the reply is a frame"),
     ],
 )
-def test_a_wrong_end_of_a_stream_gets_a_complaint(reply, complaint) -> None:
-    barrage = Barrage(daemon(lambda line: reply))
-    barrage.send_closing(Mutant(b"cut off", Dialect.LINE, closes=True))
-    assert complaint in barrage.complaints[0]
+def test_a_wrong_end_of_a_stream_gets_a_complaint(reply, failure) -> None:
+    fuzz_run = FuzzRun(daemon(lambda line: reply))
+    fuzz_run.send_closing(Mutant(b"cut off", Dialect.LINE, closes=True))
+    assert failure in fuzz_run.failures[0]
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
