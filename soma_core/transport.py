@@ -8,6 +8,7 @@ from soma_core.channel.contract import (
     Transport,
     TransportOptions,
 )
+from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.process import WorkerProcess
 from soma_core.channel.threads import thread_limits
@@ -16,6 +17,7 @@ from soma_core.wire.message import Dialect, Message
 
 __all__ = [
     "Channel",
+    "Deadline",
     "Dialect",
     "Distribution",
     "ExitStatus",

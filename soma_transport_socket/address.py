@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import stat
 import struct
@@ -16,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from soma_core.errors import StartFailed
+from soma_core.transport import Deadline
 
-__all__ = ["bind", "connect", "default_path", "peer_uid"]
+__all__ = ["bind", "connect", "default_path", "hung_up", "peer_uid"]
 
 _LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
 _PROBE = 2.0  # seconds for a daemon to accept, or to refuse
@@ -163,12 +165,12 @@ def connect(path: Path, timeout: float | None, owner: int | None = None) -> sock
 
 def _connect(connection: socket.socket, address: str, timeout: float | None) -> None:
     """Connect; a daemon whose queue of clients is full is waited for."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline.after(timeout)
     while True:
         try:
             return connection.connect(address)
         except BlockingIOError:  # with a timeout the kernel does not wait in our place
-            if deadline is None or time.monotonic() >= deadline:
+            if timeout is None or deadline.over():
                 raise TimeoutError("the daemon's queue of clients stayed full") from None
         time.sleep(_FULL)
 
@@ -188,6 +190,13 @@ def _short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
         os.close(directory)
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """Whether the other end is closed; what it sent before may still wait to be read."""
+    poller = select.poll()
+    poller.register(connection, 0)
+    return bool(poller.poll(0))
 
 
 def peer_uid(connection: socket.socket) -> int:

@@ -2,68 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from soma_core.errors import StartFailed
-from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
+from soma_core.streams import SharedMemory, SocketStream, StreamChannel
 from soma_core.transport import (
     Channel,
+    Deadline,
     ExitStatus,
-    ProcessOptions,
     SessionInfo,
     Transport,
     TransportOptions,
 )
 from soma_transport_socket import address
-from soma_transport_socket.routing import Answer, Request, SessionName, ask, ask_once
+from soma_transport_socket.ask import ask, ask_once
+from soma_transport_socket.messages import Answer, Request
+from soma_transport_socket.options import SocketOptions
 
 __all__ = ["SocketOptions", "SocketTransport"]
 
 _PATIENCE = 2.0  # seconds that a daemon may take to appear
 _POLL = 0.02
 _ASIDE = 0.2  # seconds for a question beside the channel
-_END = 5.0  # seconds for a session to end that was told to
+_END = 5.0  # seconds for a session to end that is stopped
 _GENTLE = 0.5  # seconds for a worker to end after SIGTERM
 _FORCE = 1.0  # and after SIGKILL
-
-
-class SocketOptions(ProcessOptions):
-    """Options of the socket transport.
-
-    Attributes:
-        path: Where the daemon listens; the default is the user's own.
-        owner: The user whose daemon it is, by uid; None is one's own. Another user's daemon
-            must let one in, and needs ``pickle="never"``.
-        session: The name of a worker that is shared with whoever names it too, and that lives
-            on without clients; None for a worker of one's own. Letters, digits, ``.``, ``_``
-            and ``-``, at most 64.
-        limits: The largest messages that the host accepts.
-    """
-
-    path: Path = Field(default_factory=address.default_path)
-    owner: int | None = Field(default=None, ge=0)
-    session: SessionName | None = None
-    limits: StreamLimits = Field(default_factory=StreamLimits)
-
-    @model_validator(mode="after")
-    def _no_pickles_of_others(self) -> Self:
-        if self.owner not in (None, os.getuid()) and self.pickle != "never":
-            raise ValueError(
-                f"the daemon of another user ({self.owner}) could run code here by a pickle; "
-                "connect with pickle='never'"
-            )
-        return self
-
-    @property
-    def shared(self) -> bool:
-        return self.session is not None
 
 
 class SocketTransport(Transport):
@@ -83,7 +52,7 @@ class SocketTransport(Transport):
     @staticmethod
     def serve(arguments: list[str]) -> int:
         """Run the daemon: what ``soma serve socket`` does. Returns the exit status."""
-        from soma_transport_socket.__main__ import run
+        from soma_transport_socket.daemon.__main__ import run
 
         return run(arguments)
 
@@ -112,8 +81,8 @@ class SocketTransport(Transport):
         except ValidationError:
             raise StartFailed(f"{name!r} is not what a session may be called") from None
         answer = _consult(path, request)
-        deadline = time.monotonic() + _END
-        while not answer.ended and time.monotonic() < deadline:
+        deadline = Deadline.after(_END)
+        while not answer.ended and not deadline.over():
             time.sleep(_POLL)
             answer = _consult(path, Request(op="status", worker=answer.worker))
 
@@ -131,31 +100,28 @@ class SocketTransport(Transport):
         return self._channel
 
     def _ask_for_worker(self, connection: socket.socket, side: socket.socket) -> Answer:
+        request = Request(
+            op="connect",
+            session=self.options.session,
+            pickle=self.options.pickle,
+            threads=self.options.threads,
+        )
         try:
-            answer = ask(connection, self._wanted(), side)
+            answer = ask(connection, request, side)
         except OSError as error:
             raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
         if not answer.ok:
             raise StartFailed(f"the daemon at {self.options.path} refused: {answer.error}")
         return answer
 
-    def _wanted(self) -> Request:
-        return Request(
-            op="connect",
-            session=self.options.session,
-            pickle=self.options.pickle,
-            threads=self.options.threads,
-        )
-
     def _connect(self, timeout: float | None) -> socket.socket:
         path = self.options.path
-        patience = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
-        deadline = time.monotonic() + patience
+        appears = Deadline.after(timeout).within(_PATIENCE)
         while True:
             try:
                 return address.connect(path, timeout, self.options.owner)
             except (FileNotFoundError, ConnectionRefusedError) as error:
-                if time.monotonic() >= deadline:
+                if appears.over():
                     raise StartFailed(
                         f"no daemon listens at {path} ({error.strerror}); start one with: "
                         f"soma serve socket --path {path}"
@@ -194,8 +160,8 @@ class SocketTransport(Transport):
         return status
 
     def _wait(self, seconds: float) -> ExitStatus | None:
-        deadline = time.monotonic() + seconds
-        while (status := self.poll()) is None and time.monotonic() < deadline:
+        deadline = Deadline.after(seconds)
+        while (status := self.poll()) is None and not deadline.over():
             time.sleep(_POLL)
         return status
 

@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import IO, Self
 
 from soma_core.channel.contract import ExitStatus
+from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.errors import StartFailed
 
@@ -135,8 +136,8 @@ class WorkerProcess:
 
     def wait(self, timeout: float) -> ExitStatus | None:
         """Wait until it has ended; None if it has not in so many seconds."""
-        deadline = time.monotonic() + timeout
-        while (status := self.poll()) is None and (left := deadline - time.monotonic()) > 0:
+        deadline = Deadline.after(timeout)
+        while (status := self.poll()) is None and (left := deadline.left()):
             _wait_for_exit(self.pid, left)
         return status
 

@@ -16,7 +16,7 @@ import pytest
 import soma_core as soma
 from soma_core.errors import StartFailed
 from soma_transport_socket import address
-from soma_transport_socket.peers import Peers
+from soma_transport_socket.daemon.peers import Peers
 
 from ..support import run_python, short_directory, socket_daemon
 from .conftest import Watched

@@ -11,7 +11,8 @@ import pytest
 
 from soma_core.errors import StartFailed
 from soma_transport_socket import address
-from soma_transport_socket.routing import Request, ask_once
+from soma_transport_socket.ask import ask_once
+from soma_transport_socket.messages import Request
 
 from ..support import short_directory
 

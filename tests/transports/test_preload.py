@@ -1,4 +1,4 @@
-"""A daemon with a template: its workers are forked warm, and are as good as fresh ones."""
+"""A daemon with a zygote: its workers are forked warm, and are as good as fresh ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def own(environment):
 
 @pytest.fixture(scope="module")
 def fresh():
-    """A daemon without a template, to compare with."""
+    """A daemon without a zygote, to compare with."""
     with short_directory() as directory, socket_daemon(directory / "s") as daemon:
         yield daemon
 
@@ -93,7 +93,7 @@ def descendants(pid: int) -> list[int]:
 # Warm
 
 
-def test_a_worker_has_what_the_template_imported(shared, connect):
+def test_a_worker_has_what_the_zygote_imported(shared, connect):
     one, other = connect(shared), connect(shared)
     assert importer(one) == importer(other)
     assert importer(one) in descendants(shared.pid)
@@ -158,7 +158,7 @@ def test_two_workers_draw_different_random_tensors():
 
 @pytest.mark.parametrize("set_by_user", [None, "1", "2"])
 def test_a_worker_has_the_threads_of_a_fresh_process(environment, connect, set_by_user):
-    """The template itself had one."""
+    """The zygote itself had one."""
 
     def count(x, state):
         import threadpoolctl
@@ -301,7 +301,7 @@ def test_a_forked_worker_and_its_children_end_with_its_client(shared, connect):
     wait_until_gone(pid, grandchild)
 
 
-def test_a_killed_daemon_takes_template_spare_and_workers_with_it(own, connect):
+def test_a_killed_daemon_takes_zygote_warm_worker_and_workers_with_it(own, connect):
     worker = connect(own, filters={"process": f.Process()})
     grandchild = worker.forward("process", ("grandchild",))
     wait_until(lambda: len(descendants(own.pid)) == 3)
@@ -338,10 +338,10 @@ def test_many_clients_at_once_each_get_a_worker(own):
         answers = list(pool.map(use, range(16)))
     assert [answer for answer, _ in answers] == list(range(16))
     assert len({pid for _, pid in answers}) == 16
-    wait_until(lambda: len(descendants(own.pid)) == 2, what="the template and the spare worker")
+    wait_until(lambda: len(descendants(own.pid)) == 2, what="the zygote and the warm worker")
 
 
-# When the template cannot do it
+# When the zygote cannot do it
 
 
 def refused(*arguments: str, env) -> str:
@@ -381,13 +381,13 @@ def test_a_module_that_starts_threads_is_told_and_workers_are_started_afresh(env
             assert ask(worker, lambda x, s: "threaded_module" in f.sys.modules) is False
         daemon.process.terminate()
         said = daemon.process.stderr.read()
-    assert "2 threads run in the template" in said
+    assert "2 threads run in the zygote" in said
     assert "started afresh" in said
 
 
-def test_a_template_that_is_killed_is_replaced(own, connect):
-    template = importer(connect(own))
-    os.kill(template, signal.SIGKILL)
+def test_a_zygote_that_is_killed_is_replaced(own, connect):
+    zygote = importer(connect(own))
+    os.kill(zygote, signal.SIGKILL)
     for _ in range(3):
         assert connect(own).ping().pid
 
@@ -397,23 +397,23 @@ def test_a_template_that_is_killed_is_replaced(own, connect):
         worker.close()
         return found
 
-    assert wait_until(warm_again) != template
+    assert wait_until(warm_again) != zygote
 
 
-def test_a_spare_worker_that_is_killed_costs_nobody_anything(own, connect):
+def test_a_warm_worker_that_is_killed_costs_nobody_anything(own, connect):
     worker = connect(own)
     wait_until(lambda: len(descendants(own.pid)) == 3)
-    (spare,) = set(descendants(own.pid)) - {importer(worker), worker.ping().pid}
-    os.kill(spare, signal.SIGKILL)
-    wait_until_gone(spare)
+    (warm,) = set(descendants(own.pid)) - {importer(worker), worker.ping().pid}
+    os.kill(warm, signal.SIGKILL)
+    wait_until_gone(warm)
     assert importer(connect(own)) == importer(worker)
 
 
-def test_a_template_that_does_not_answer_is_not_waited_for_for_ever(own, connect):
-    template = importer(connect(own))
-    os.kill(template, signal.SIGSTOP)
+def test_a_zygote_that_does_not_answer_is_not_waited_for_for_ever(own, connect):
+    zygote = importer(connect(own))
+    os.kill(zygote, signal.SIGSTOP)
     begun = time.monotonic()
     workers = [connect(own) for _ in range(3)]
     assert len({worker.ping().pid for worker in workers}) == 3
     assert time.monotonic() - begun < 60.0
-    wait_until_gone(template)
+    wait_until_gone(zygote)

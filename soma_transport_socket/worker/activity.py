@@ -1,8 +1,8 @@
-"""The board: what a session is doing, in memory that its worker writes and the supervisor reads.
+"""What a session is doing, in memory that its worker writes and the daemon reads.
 
-So the supervisor can tell while a command runs for an hour, and telling it costs the worker no
-system call. The worker counts up before it writes and again after it; who reads an odd number, or
-two different ones, has read too early and looks again.
+So the daemon can say what has run for an hour, and writing it costs the worker no system call.
+The worker counts up before it writes and again after it; who reads an odd number, or two
+different ones, has read too early and looks again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import struct
 import time
 from typing import NamedTuple
 
-__all__ = ["Activity", "Board"]
+__all__ = ["Activity", "SharedActivity"]
 
 _COUNT = struct.Struct("@Q")
 _ENTRY = struct.Struct("@IdHH")
 _TEXT = _COUNT.size + _ENTRY.size
 _SIZE = mmap.PAGESIZE
-_LONGEST_TEXT = 400  # bytes of a command's name or a node's id that are told
+_LONGEST_TEXT = 400  # bytes of a command's name or a node's id that are shown
 _LOOKS = 1000
 
 
@@ -39,8 +39,8 @@ class Activity(NamedTuple):
     seconds: float
 
 
-class Board:
-    """One end of a board.
+class SharedActivity:
+    """One end of that memory.
 
     Args:
         descriptor: A memory file that the other end has too; not kept.
@@ -59,7 +59,7 @@ class Board:
         """
         if not hasattr(os, "memfd_create"):
             raise OSError("sessions need Linux")
-        descriptor = os.memfd_create("soma-board", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create("soma-activity", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, _SIZE)
         return descriptor
 

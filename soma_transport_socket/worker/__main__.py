@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from soma_transport_socket.orders import Order
+    from soma_transport_socket.messages import WorkerSpec
 
 
 def shield() -> None:
@@ -19,13 +19,14 @@ def shield() -> None:
     os.close(nothing)
 
 
-def work(order: "Order", descriptors: "Sequence[int]") -> None:
-    """Do what was ordered to the end, and end this process.
+def work(spec: "WorkerSpec", descriptors: "Sequence[int]") -> None:
+    """Serve to the end, and end this process.
 
     Args:
-        order: How to run.
-        descriptors: What came with it, owned by this process: the connection, and the side
-            socket if there is one; of a session the control socket and the board.
+        spec: How to run.
+        descriptors: What came with it, owned by this process: the connection, and the socket for
+            shared memory if there is one; of a session the socket for its events and the memory
+            for its activity.
     """
     from soma_core.serve import exit_now
 
@@ -34,10 +35,10 @@ def work(order: "Order", descriptors: "Sequence[int]") -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for fd in descriptors:
         os.set_inheritable(fd, False)
-    if order.memory_limit is not None:
-        _limit_memory(order.memory_limit)
-    serve = _serve_session if order.shared else _serve_client
-    serve(order, *descriptors)
+    if spec.memory_limit is not None:
+        _limit_memory(spec.memory_limit)
+    serve = _serve_session if spec.shared else _serve_client
+    serve(spec, *descriptors)
     exit_now()
 
 
@@ -55,7 +56,7 @@ def _limit_memory(size: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _serve_client(order: "Order", connection: int, *sides: int) -> None:
+def _serve_client(spec: "WorkerSpec", connection: int, *sides: int) -> None:
     import socket
 
     from soma_core.serve import serve
@@ -66,28 +67,28 @@ def _serve_client(order: "Order", connection: int, *sides: int) -> None:
     memory = None
     if sides:
         memory = SharedMemory(socket.socket(fileno=sides[0]), initiate=False)
-    serve(StreamChannel(SocketStream(client), memory=memory), pickle=order.pickle)
+    serve(StreamChannel(SocketStream(client), memory=memory), pickle=spec.pickle)
 
 
-def _serve_session(order: "Order", control: int, board: int) -> None:
+def _serve_session(spec: "WorkerSpec", events: int, memory: int) -> None:
     import socket
 
-    from soma_transport_socket.board import Board
-    from soma_transport_socket.session import SessionServer
+    from soma_transport_socket.worker.activity import SharedActivity
+    from soma_transport_socket.worker.session import SessionServer
 
-    SessionServer(socket.socket(fileno=control), Board(board), order.pickle).run()
-    os.close(board)
+    SessionServer(socket.socket(fileno=events), SharedActivity(memory), spec.pickle).run()
+    os.close(memory)
 
 
 def main() -> None:
-    """Start afresh; the arguments are the order and the descriptors that were inherited."""
+    """Start afresh; the arguments are the specification and the descriptors of the worker."""
     shield()
     from soma_core.serve import hold_lifeline
 
     hold_lifeline()
-    from soma_transport_socket.orders import Order
+    from soma_transport_socket.messages import WorkerSpec
 
-    work(Order.from_json(sys.argv[1]), [int(fd) for fd in sys.argv[2:]])
+    work(WorkerSpec.model_validate_json(sys.argv[1]), [int(fd) for fd in sys.argv[2:]])
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
-"""Peers: which users a daemon serves, and how far it trusts them."""
+"""Which users a daemon serves, and how far it trusts them."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterable
-from typing import Literal
 
 from soma_transport_socket import address
+from soma_transport_socket.messages import PicklePolicy
 
-__all__ = ["Peers", "PicklePolicy"]
-
-PicklePolicy = Literal["same-user", "never"]
+__all__ = ["Peers"]
 
 
 class Peers:
-    """The users that a daemon serves: its own, and others that it was told of.
+    """The users that a daemon serves: its own, and others that its operator named.
 
     Args:
         let_in: The other users, by uid. Pickles, which are code, are never read from them.

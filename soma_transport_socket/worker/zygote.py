@@ -1,8 +1,8 @@
-"""The template's process: it has imported what workers need, and forks them warm.
+"""The zygote: a process that has imported what workers need, and forks them warm.
 
 It runs with one BLAS thread and refuses to fork while it has more than one thread of any kind,
 since a forked child has only the thread that forked: a lock that another one held would stay
-locked for ever. A worker is forked by way of a process that ends at once, so that the supervisor,
+locked for ever. A worker is forked by way of a process that ends at once, so that the daemon,
 which adopts orphans, becomes its parent and learns how it ends from the kernel itself.
 """
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
+    from soma_transport_socket.messages import ZygoteEvent
+
 # Those of soma_core.channel.threads, by the kind of library; set before anything else is imported.
 _OPENMP = ("OMP_NUM_THREADS",)
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", *_OPENMP)
 _OTHERS = ("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 _FOR_EVERY_WORKER = (
-    "soma_transport_socket.session",
+    "soma_transport_socket.worker.session",
     "soma_core.serve",
     "soma_core.streams",
-    "soma_transport_socket.orders",
-    "soma_transport_socket.handing",
+    "soma_transport_socket.messages",
 )
 _LONGEST_REASON = 4000
 
 
 class _Threads:
-    """One thread for numerical libraries while this is a template, and as many as usual after."""
+    """One thread for numerical libraries while this is the zygote, and as many as usual after."""
 
     def __init__(self) -> None:
         names = (*_BLAS, *_OTHERS)
@@ -89,87 +90,90 @@ def _seed_anew() -> None:
         sys.modules["torch"].seed()
 
 
-def _work_when_ordered(descriptor: int, threads: _Threads) -> None:
-    """Wait for the order of the client that this worker will have, and do it."""
+def _work_once_specified(descriptor: int, threads: _Threads) -> None:
+    """Wait for the specification of the worker that a client asked for, and be it."""
     import socket
 
-    from soma_transport_socket.handing import receive
-    from soma_transport_socket.orders import Order
-    from soma_transport_socket.worker import work
+    from soma_transport_socket.messages import WorkerSpec, receive, send
+    from soma_transport_socket.worker.__main__ import work
 
-    with socket.socket(fileno=descriptor) as orders:
-        text, handed = receive(orders)
-        if not text:
+    with socket.socket(fileno=descriptor) as source:
+        spec, descriptors = receive(WorkerSpec, source)
+        if spec is None:
             os._exit(0)  # it was not needed
-        orders.send(b"taken")
-    order = Order.from_json(text)
-    if order.threads is not None:
-        threads.limit(order.threads)
-    work(order, handed)
+        send(source, spec)
+    if spec.threads is not None:
+        threads.limit(spec.threads)
+    work(spec, descriptors)
 
 
-class Template:
-    """Imports, and then forks workers that wait for their order.
+class Zygote:
+    """Imports, and then forks workers that wait for their specifications.
 
     Args:
-        control: The socket to the supervisor.
+        daemon: The socket to the daemon.
         lifeline: This process's own lifeline, which is not a worker's.
         threads: Made before anything numerical was imported.
     """
 
-    def __init__(self, control: "socket.socket", lifeline: int | None, threads: _Threads) -> None:
-        self._control = control
+    def __init__(self, daemon: "socket.socket", lifeline: int | None, threads: _Threads) -> None:
+        self._daemon = daemon
         self._lifeline = lifeline
         self._threads = threads
 
     def prepare(self, modules: "Sequence[str]") -> None:
-        """Import the modules and what every worker imports; tell the supervisor how it went."""
+        """Import the modules and what every worker imports; tell the daemon how it went."""
         import gc
         import importlib
+
+        from soma_transport_socket.messages import ZygoteEvent, send
 
         for module in (*_FOR_EVERY_WORKER, *modules):
             try:
                 importlib.import_module(module)
             except BaseException as error:
                 reason = f"cannot import {module!r} ({type(error).__name__}: {error})"
-                self._say(failed=reason[:_LONGEST_REASON])
+                send(self._daemon, ZygoteEvent(kind="failed", reason=reason[:_LONGEST_REASON]))
                 sys.exit(1)
         _use_the_engine_once()
         self._threads.find_libraries()
         gc.collect()
         gc.freeze()  # a collection in a worker would copy every page that it looks at
-        self._say(ready=True)
+        send(self._daemon, ZygoteEvent(kind="imported"))
 
     def serve(self) -> None:
-        """Fork a worker whenever the supervisor asks for one, until it is gone."""
-        from soma_transport_socket.handing import receive
+        """Fork a worker whenever the daemon asks for one, until it is gone."""
+        from soma_transport_socket.messages import ForkRequest, receive, send
 
         while True:
-            request, descriptors = receive(self._control)
-            if not request:
+            request, descriptors = receive(ForkRequest, self._daemon)
+            if request is None:
                 return
             try:
-                outcome = self._fork_if_alone(descriptors)
+                event = self._fork_if_alone(descriptors)
             finally:
                 for fd in descriptors:
                     os.close(fd)
-            # Now the worker alone holds its socket for orders: if it dies, the supervisor sees it.
-            self._say(**outcome)
+            # Now the worker alone holds the socket for its specification: if it dies, that shows.
+            send(self._daemon, event)
 
-    def _fork_if_alone(self, descriptors: "Sequence[int]") -> "dict[str, Any]":
+    def _fork_if_alone(self, descriptors: "Sequence[int]") -> "ZygoteEvent":
+        from soma_transport_socket.messages import ZygoteEvent
+
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
-            return {"refused": f"{threads} threads run in the template, and a fork copies only one"}
+            reason = f"{threads} threads run in the zygote, and a fork copies only one"
+            return ZygoteEvent(kind="refused", reason=reason)
         try:
-            return {"pid": self._fork_twice(descriptors)}
+            return ZygoteEvent(kind="forked", pid=self._fork_twice(descriptors))
         except OSError as error:
-            return {"refused": f"the template cannot fork: {error}"}
+            return ZygoteEvent(kind="refused", reason=f"the zygote cannot fork: {error}")
 
     def _fork_twice(self, descriptors: "Sequence[int]") -> int:
-        """Fork a worker whose parent ends at once, so that the supervisor adopts it.
+        """Fork a worker whose parent ends at once, so that the daemon adopts it.
 
         Returns:
-            The worker's process; the supervisor is its parent by now.
+            The worker's process; the daemon is its parent by now.
 
         Raises:
             OSError: One of the forks failed.
@@ -183,13 +187,13 @@ class Template:
                 self._fork_and_end(descriptors, (reading, writing))
             os.waitpid(between, 0)
             os.set_blocking(reading, False)
-            told = os.read(reading, 64)
+            outcome = os.read(reading, 64)
         finally:
             os.close(reading)
             os.close(writing)
-        if not told.isdigit():
-            raise OSError(told.decode())
-        return int(told)
+        if not outcome.isdigit():
+            raise OSError(outcome.decode())
+        return int(outcome)
 
     def _fork_and_end(self, descriptors: "Sequence[int]", pipe: tuple[int, int]) -> "NoReturn":
         try:
@@ -204,7 +208,7 @@ class Template:
         finally:
             os._exit(0)
 
-    def _become_a_worker(self, lifeline: int, stderr: int, orders: int) -> "NoReturn":
+    def _become_a_worker(self, lifeline: int, stderr: int, spec: int) -> "NoReturn":
         import traceback
 
         from soma_core.serve import hold_lifeline
@@ -214,29 +218,24 @@ class Template:
             os.dup2(stderr, 1)
             os.dup2(stderr, 2)
             os.close(stderr)
-            self._control.close()
+            self._daemon.close()
             if self._lifeline is not None:
                 os.close(self._lifeline)
             hold_lifeline(lifeline)
             sys.argv[1:] = []
             self._threads.restore()
             _seed_anew()
-            _work_when_ordered(orders, self._threads)
+            _work_once_specified(spec, self._threads)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(1)
 
-    def _say(self, **fields: "Any") -> None:
-        import json
-
-        self._control.send(json.dumps(fields).encode())
-
 
 def main() -> None:
-    """Import the modules that the arguments name, then fork workers as the supervisor orders."""
-    from soma_transport_socket.worker import shield
+    """Import the modules that the arguments name, then fork workers as the daemon requests."""
+    from soma_transport_socket.worker.__main__ import shield
 
     shield()
     threads = _Threads()
@@ -246,12 +245,12 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker listens to it once it serves
     lifeline = hold_lifeline()
-    control = inherited_side()
-    if control is None:
-        sys.exit("only a supervisor starts this: soma serve socket --preload")
-    template = Template(control, lifeline, threads)
-    template.prepare(sys.argv[1:])
-    template.serve()
+    daemon = inherited_side()
+    if daemon is None:
+        sys.exit("only the daemon starts this: soma serve socket --preload")
+    zygote = Zygote(daemon, lifeline, threads)
+    zygote.prepare(sys.argv[1:])
+    zygote.serve()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""The worker's side of a session: one engine on the main thread, and clients that come and go.
+"""A session: one engine on the main thread, and clients that come and go.
 
-The supervisor hands over each client's connection on a control socket. The main thread waits for
+The daemon hands over each client's connection with a ``join`` event. The main thread waits for
 all connections at once and executes one message at a time, each client in its turn.
 
-A SIGINT means that the supervisor has said something on the control socket while a command runs.
-The handler looks whose command is to be given up: if it is the one that runs, it is interrupted;
-if it is one that still waits, it is answered without having been executed; and the command of
-another client goes on.
+A SIGINT means that the daemon has sent an event while a command runs. The handler looks whose
+command is to be given up: if it is the one that runs, it is interrupted; if it is one that still
+waits, it is answered without having been executed; and the command of another client goes on.
 """
 
 from __future__ import annotations
 
 import logging
-import select
+import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -22,9 +21,9 @@ from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.serve import Interrupts, Responder
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel
 from soma_core.transport import Message, close_in_forked_child
-from soma_transport_socket import control
-from soma_transport_socket.board import Board
-from soma_transport_socket.peers import PicklePolicy
+from soma_transport_socket import address
+from soma_transport_socket.messages import PicklePolicy, SessionEvent, receive
+from soma_transport_socket.worker.activity import SharedActivity
 
 __all__ = ["SessionServer"]
 
@@ -37,16 +36,14 @@ class _Client:
 
     def __init__(self, number: int, connection: socket.socket, sides: list[socket.socket]) -> None:
         self.number = number
-        self.fd = connection.fileno()
+        self.connection = connection
         self.gone = False
         memory = SharedMemory(sides[0], initiate=False) if sides else None
         self.channel = StreamChannel(SocketStream(connection), memory=memory)
 
     def hung_up(self) -> bool:
-        """Whether nobody would hear a reply any more."""
-        poller = select.poll()
-        poller.register(self.fd, 0)
-        return self.gone or bool(poller.poll(0))
+        """Whether nobody would receive a reply any more."""
+        return self.gone or address.hung_up(self.connection)
 
     def send(self, message: Message) -> None:
         self.channel.send(message, _SLOWEST)
@@ -56,102 +53,102 @@ class SessionServer:
     """Serves the clients of one session.
 
     Args:
-        listen_to: The control socket.
-        board: Where to write what runs.
+        events: The socket on which the daemon sends what clients do.
+        activity: Where to write what runs.
         pickle: Whether pickles are made and read.
     """
 
-    def __init__(self, listen_to: socket.socket, board: Board, pickle: PicklePolicy) -> None:
-        close_in_forked_child(listen_to)
-        self._control = listen_to
-        self._over = self._deaf = False
+    def __init__(
+        self, events: socket.socket, activity: SharedActivity, pickle: PicklePolicy
+    ) -> None:
+        self._events = events
+        self._activity = activity
+        self._ending = self._events_ended = False
         self._arrivals: deque[tuple[int, list[int]]] = deque()
         self._clients: dict[int, _Client] = {}
-        self._by_fd: dict[int, _Client] = {}
         self._perhaps_more: dict[int, _Client] = {}
         self._running: _Client | None = None
-        self._interrupts = _Interrupts(self._look)
+        self._interrupts = _Interrupts(self._is_interrupted)
         self._responder = Responder.for_policy(pickle, self._interrupts, self._begin)
-        self._board = board
-        self._poller = select.poll()
-        self._poller.register(listen_to, select.POLLIN)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(events, selectors.EVENT_READ)
+        for inherited in (events, self._selector):
+            close_in_forked_child(inherited)
 
     def run(self) -> None:
         """Serve until SHUTDOWN, or until nobody comes any more and the last client has left."""
         self._interrupts.arm()
         while not self._responder.finished:
-            self._let_in()
-            if self._over and not self._clients:
+            self._admit_arrivals()
+            if self._ending and not self._clients:
                 break
-            for client in self._with_something_to_say():
+            for client in self._ready_clients():
                 self._serve(client)
                 if self._responder.finished:
                     break
         for client in self._clients.values():
             client.channel.close()
 
-    def _let_in(self) -> None:
+    def _admit_arrivals(self) -> None:
         while self._arrivals:
             number, descriptors = self._arrivals.popleft()
             connection, *sides = (socket.socket(fileno=fd) for fd in descriptors)
-            connection.setblocking(True)
-            client = _Client(number, connection, sides)
-            self._clients[number] = self._by_fd[client.fd] = client
-            self._poller.register(client.fd, select.POLLIN)
+            client = self._clients[number] = _Client(number, connection, sides)
+            self._selector.register(connection, selectors.EVENT_READ, client)
 
-    def _with_something_to_say(self) -> list[_Client]:
+    def _ready_clients(self) -> list[_Client]:
         """Clients that sent something, or may have: each gets one turn."""
-        waiting, self._perhaps_more = self._perhaps_more, {}
-        for fd, _ in self._poller.poll(0 if waiting or self._arrivals else None):
-            if fd == self._control.fileno():
-                self._listen()
+        ready, self._perhaps_more = self._perhaps_more, {}
+        for key, _ in self._selector.select(0 if ready or self._arrivals else None):
+            if key.data is None:
+                self._receive_between_commands()
             else:
-                client = self._by_fd[fd]
-                waiting[client.number] = client
-        return list(waiting.values())
+                ready[key.data.number] = key.data
+        return list(ready.values())
 
-    def _listen(self) -> None:
-        """Hear what was said between two commands: then there is nothing to interrupt."""
-        for said in self._hear():
-            self._note_gone(said)
+    def _receive_between_commands(self) -> None:
+        """Receive events when there is nothing to interrupt."""
+        for event in self._receive_events():
+            self._note_gone(event)
 
-    def _hear(self) -> list[control.Said]:
-        heard = []
-        while not self._deaf:
+    def _receive_events(self) -> list[SessionEvent]:
+        """Receive what was sent; arrivals and the end are noted, the rest is returned."""
+        received = []
+        while not self._events_ended:
             try:
-                said, descriptors = control.hear(self._control)
+                event, descriptors = receive(SessionEvent, self._events)
             except BlockingIOError:
                 break
-            if said is None:
-                self._over = self._deaf = True
-                self._poller.unregister(self._control)
-            elif said.what == "finish":
-                self._over = True
-            elif said.what == "join":
-                self._arrivals.append((said.client, descriptors))
+            if event is None:
+                self._ending = self._events_ended = True
+                self._selector.unregister(self._events)
+            elif event.kind == "finish":
+                self._ending = True
+            elif event.kind == "join":
+                self._arrivals.append((event.client, descriptors))
             else:
-                heard.append(said)
-        return heard
+                received.append(event)
+        return received
 
-    def _note_gone(self, said: control.Said) -> None:
-        if said.what == "gone" and said.client in self._clients:
-            self._clients[said.client].gone = True
+    def _note_gone(self, event: SessionEvent) -> None:
+        if event.kind == "gone" and event.client in self._clients:
+            self._clients[event.client].gone = True
 
-    def _look(self) -> bool:
-        """Within a command: hear whose is to be given up; true if it is the one that runs."""
+    def _is_interrupted(self) -> bool:
+        """Within a command: find out whose is to be given up; true if it is the one that runs."""
         running = self._running
         if running is None:
-            return False  # the main loop listens, and must not miss what this would take
-        wanted = False
-        said_meanwhile = self._hear()
-        self._let_in()
-        for said in said_meanwhile:
-            self._note_gone(said)
-            if said.client in (0, running.number):
-                wanted = True
-            elif said.what == "interrupt" and said.client in self._clients:
-                self._answer_unexecuted(self._clients[said.client])
-        return wanted
+            return False  # the main loop receives, and must not miss what this would take
+        interrupted = False
+        events = self._receive_events()
+        self._admit_arrivals()
+        for event in events:
+            self._note_gone(event)
+            if event.client in (0, running.number):
+                interrupted = True
+            elif event.kind == "interrupt" and event.client in self._clients:
+                self._answer_unexecuted(self._clients[event.client])
+        return interrupted
 
     def _answer_unexecuted(self, client: _Client) -> None:
         """Give up a command that waits for another client's to end."""
@@ -172,9 +169,9 @@ class SessionServer:
             message = client.channel.receive(0.0)
         except TimeoutError:
             if client.gone:
-                self._part_with(client)
+                self._remove(client)
         except ChannelClosed:
-            self._part_with(client)
+            self._remove(client)
         except ProtocolError as error:
             self._send(client, self._responder.refuse(error))
         else:
@@ -184,19 +181,19 @@ class SessionServer:
         self._running = client
         try:
             reply = self._responder.respond(message, client.channel.send)
-            self._board.end()
+            self._activity.end()
             self._send(client, reply)
         finally:
             self._running = None
 
     def _begin(self, command: str, node_id: str | None) -> None:
-        """Within a command that is about to run: tell it, and look once more who wants it.
+        """Within a command that is about to run: write it down, and look if it is still wanted.
 
-        In this order nothing is missed: from now on the supervisor knows whose command it has to
+        In this order nothing is missed: from now on the daemon knows whose command it has to
         interrupt when a client hangs up, and those that hung up before are seen here.
         """
         if self._running is not None:
-            self._board.begin(self._running.number, command, node_id)
+            self._activity.begin(self._running.number, command, node_id)
             if self._running.hung_up():
                 raise KeyboardInterrupt("the client is gone")
 
@@ -204,14 +201,14 @@ class SessionServer:
         try:
             client.send(reply)
         except (TimeoutError, ChannelClosed):
-            self._part_with(client)
+            self._remove(client)
         else:
             self._perhaps_more[client.number] = client
 
-    def _part_with(self, client: _Client) -> None:
-        del self._clients[client.number], self._by_fd[client.fd]
+    def _remove(self, client: _Client) -> None:
+        del self._clients[client.number]
         self._perhaps_more.pop(client.number, None)
-        self._poller.unregister(client.fd)
+        self._selector.unregister(client.connection)
         client.channel.close()
 
 
@@ -219,12 +216,12 @@ class _Interrupts(Interrupts):
     """SIGINT of a session: ends the command that runs only if its own client wants that.
 
     Args:
-        look: Finds out whether it is the one that runs.
+        is_interrupted: Finds out whether it is the one that runs.
     """
 
-    def __init__(self, look: Callable[[], bool]) -> None:
+    def __init__(self, is_interrupted: Callable[[], bool]) -> None:
         super().__init__()
-        self._look = look
+        self._is_interrupted = is_interrupted
         self._looking = False
         self._look_again = False
 
@@ -232,14 +229,14 @@ class _Interrupts(Interrupts):
         if self._looking:  # a second signal, while the first is attended to
             self._look_again = True
             return
-        self._looking, self._look_again, wanted = True, True, False
+        self._looking, self._look_again, interrupted = True, True, False
         try:
             while self._look_again:
                 self._look_again = False
-                wanted |= self._look()
+                interrupted |= self._is_interrupted()
         except Exception:
             _log.exception("an interrupt could not be attended to")
         finally:
             self._looking = False
-        if wanted:
+        if interrupted:
             super()._handle(signum, frame)

@@ -1,0 +1,164 @@
+"""The daemon's command line; it serves a Unix socket until SIGTERM."""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def run(arguments: list[str]) -> int:
+    """Parse the arguments and serve; returns the exit status."""
+    from soma_core.errors import StartFailed
+    from soma_transport_socket.daemon.supervisor import Limits, Supervisor
+
+    options = _parser().parse_args(arguments)
+
+    if options.allow_module:  # workers inherit it
+        os.environ["SOMA_ALLOW_MODULES"] = ",".join(options.allow_module)
+
+    def announce() -> None:
+        sys.stderr.write(f"soma serve socket: listening at {options.path}\n")
+
+    limits = Limits(
+        sessions=options.max_sessions,
+        memory=options.memory_limit,
+        idle=options.idle_timeout,
+        grace=options.grace,
+    )
+    supervisor = Supervisor(
+        options.path.absolute(),
+        pickle=options.pickle,
+        let_in=options.allow_uid,
+        preload=options.preload,
+        limits=limits,
+    )
+    try:
+        supervisor.run(announce)
+    except StartFailed as error:
+        sys.stderr.write(f"soma serve socket: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> "ArgumentParser":
+    from argparse import ArgumentParser
+    from pathlib import Path
+
+    from soma_transport_socket.address import default_path
+
+    parser = ArgumentParser(
+        "soma serve socket",
+        description="Serve soma workers on a Unix socket: one to each client, and one to each "
+        "session, which clients share by its name. SIGTERM lets running commands end first.",
+    )
+    add = parser.add_argument
+    add("--path", type=Path, default=default_path(), help="where to listen (%(default)s)")
+    add(
+        "--pickle",
+        choices=("same-user", "never"),
+        default="same-user",
+        help="never: workers refuse pickles, whatever a client asks for (%(default)s)",
+    )
+    add(
+        "--allow-uid",
+        metavar="UID",
+        type=int,
+        action="append",
+        default=[],
+        help="another user to serve, always without pickles; may be given several times",
+    )
+    add(
+        "--allow-module",
+        metavar="MODULES",
+        action="extend",
+        type=_names,
+        default=[],
+        help="modules that the configuration of a filter may name and have imported, also where a "
+        "client may send no pickles",
+    )
+    add(
+        "--preload",
+        metavar="MODULES",
+        action="extend",
+        type=_names,
+        default=[],
+        help="modules, as in torch,sklearn, that a zygote process imports once; workers are "
+        "forked from it with them, in milliseconds (Linux)",
+    )
+    add(
+        "--idle-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        help="a session without a client for so long ends (never)",
+    )
+    add(
+        "--max-sessions",
+        metavar="N",
+        type=_count,
+        help="how many sessions there may be at once (any number)",
+    )
+    add(
+        "--memory-limit",
+        metavar="BYTES",
+        type=_size,
+        help="memory of its own that each worker may take, as in 4G; a filter that asks for more "
+        "gets a MemoryError (any)",
+    )
+    add(
+        "--grace",
+        metavar="SECONDS",
+        type=_seconds,
+        default=10.0,
+        help="after SIGTERM, seconds for running commands to end; a second SIGTERM does not wait "
+        "(%(default)g)",
+    )
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seconds(text: str) -> float:
+    from argparse import ArgumentTypeError
+    from math import isfinite
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not isfinite(seconds) or seconds < 0:
+        raise ArgumentTypeError(f"a number of seconds is expected, got {text!r}")
+    return seconds
+
+
+def _count(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"a whole number is expected, got {text!r}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not number.isdecimal() or unit not in ("", *_UNITS):
+        raise ArgumentTypeError(f"a number of bytes is expected, as in 4000000 or 4G, got {text!r}")
+    return int(number) * _UNITS.get(unit, 1)
+
+
+def main() -> None:
+    """Take the current directory off the module search path, then serve."""
+    if not sys.flags.safe_path:
+        sys.path.pop(0)
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

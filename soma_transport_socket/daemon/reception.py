@@ -1,0 +1,153 @@
+"""The daemon's door: lets clients in, and reads what each of them asks for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from soma_core.transport import Deadline
+from soma_transport_socket import address
+from soma_transport_socket.daemon.loop import Loop
+from soma_transport_socket.daemon.peers import Peers
+from soma_transport_socket.messages import MAGIC, Answer, Request, recv_fds
+
+__all__ = ["Desk", "Reception", "refuse", "reply"]
+
+_LONGEST_REQUEST = 4096
+_PATIENCE = 1.0  # seconds for a client to say the rest of a request
+_SECOND_LOOK = 0.05
+
+
+class Desk(Protocol):
+    """Where clients are sent on to."""
+
+    def connect(
+        self, connection: socket.socket, request: Request, sides: Sequence[socket.socket]
+    ) -> None:
+        """Give a client the worker that it asked for; the connection is its own from now on.
+
+        Args:
+            connection: The client's.
+            request: What it wants; ``serve`` if it speaks the protocol straight away.
+            sides: The sockets that came with the request; they are closed afterwards.
+        """
+
+    def answer(self, request: Request, uid: int) -> Answer:
+        """Do what a client asks about its worker, or about its user's sessions."""
+
+
+class Reception:
+    """Accepts connections.
+
+    Args:
+        loop: Where new connections are watched.
+        peers: Whom to let in.
+        desk: Where they are sent on to.
+    """
+
+    def __init__(self, loop: Loop, peers: Peers, desk: Desk) -> None:
+        self._loop = loop
+        self._peers = peers
+        self._desk = desk
+        self._half_said: dict[socket.socket, Deadline] = {}
+
+    def open(self, listening: socket.socket) -> None:
+        """Accept the clients of a listening socket from now on."""
+        self._loop.on_readable(listening, partial(self._accept, listening))
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, _ = listening.accept()
+        except (BlockingIOError, ConnectionError):  # it was gone again
+            return
+        except OSError:  # we are out of descriptors: let some go before looking again
+            time.sleep(_SECOND_LOOK)
+            return
+        connection.setblocking(False)
+        if not self._peers.serves(connection):
+            refuse(connection, f"this daemon serves {self._peers}, and nobody else")
+            return
+        self._loop.on_readable(connection, partial(self._read, connection))
+
+    def next_look(self) -> Deadline:
+        """When to :meth:`look_again`."""
+        return Deadline.after(_SECOND_LOOK if self._half_said else None)
+
+    def look_again(self) -> None:
+        """Look at the connections that have said too little so far."""
+        for connection in list(self._half_said):
+            self._loop.attend(partial(self._read, connection))
+
+    def _read(self, connection: socket.socket) -> None:
+        """A new connection says something: a request to us, or already the protocol."""
+        try:
+            start = connection.recv(_LONGEST_REQUEST, socket.MSG_PEEK)
+        except OSError:
+            start = b""
+        self._loop.remove(connection)
+        until = self._half_said.pop(connection, Deadline.after(_PATIENCE))
+        if not start or address.hung_up(connection):
+            connection.close()
+        elif start.startswith(MAGIC):
+            self._take_request(connection, start)
+        elif MAGIC.startswith(start) and not until.over():
+            self._half_said[connection] = until
+        else:
+            self._desk.connect(connection, Request(op="serve"), ())
+
+    def _take_request(self, connection: socket.socket, start: bytes) -> None:
+        end = start.find(b"\n")
+        if end < 0:
+            refuse(connection, "a request is one line, sent at once")
+            return
+        with ExitStack() as received:
+            _, descriptors = recv_fds(connection, end + 1)
+            for fd in descriptors:
+                received.callback(os.close, fd)
+            try:
+                request = Request.model_validate_json(start[len(MAGIC) : end])
+                sides = [received.enter_context(_socket(fd)) for fd in descriptors]
+            except ValidationError as error:
+                refuse(connection, f"not a request: {error.error_count()} problems")
+                return
+            except OSError as error:
+                refuse(connection, f"what came with the request is not a socket: {error}")
+                return
+            if request.op == "connect":
+                self._desk.connect(connection, request, sides)
+            else:
+                reply(connection, self._desk.answer(request, address.peer_uid(connection)))
+                connection.close()
+
+
+def _socket(fd: int) -> socket.socket:
+    """A socket of its own for a descriptor that may be anything.
+
+    Raises:
+        OSError: It is not a socket.
+    """
+    copy = os.dup(fd)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+
+
+def refuse(connection: socket.socket, reason: str) -> None:
+    """Say why a client does not get what it wants, and close its connection."""
+    reply(connection, Answer(ok=False, error=reason))
+    connection.close()
+
+
+def reply(connection: socket.socket, answer: Answer) -> None:
+    """Answer a client, which may be gone: its hang-up is noticed elsewhere."""
+    with suppress(OSError):
+        connection.sendall(answer.to_json() + b"\n")

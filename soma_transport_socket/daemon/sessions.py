@@ -1,0 +1,157 @@
+"""Sessions: workers that clients of one user share by a name."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+from soma_core.transport import Deadline
+from soma_transport_socket.daemon.refusal import Refused
+from soma_transport_socket.daemon.workers import Session, SessionKey, SupervisedWorker
+from soma_transport_socket.messages import SessionEntry, WorkerSpec, packet_sockets
+from soma_transport_socket.worker.activity import SharedActivity
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """The sessions that there are.
+
+    Args:
+        start_worker: Starts a worker as specified, with descriptors of its own.
+        most: How many there may be at once; None for any number.
+        idle_timeout: Seconds after which one without a client ends; None for never.
+    """
+
+    def __init__(
+        self,
+        start_worker: Callable[[WorkerSpec, Sequence[int]], SupervisedWorker],
+        most: int | None,
+        idle_timeout: float | None,
+    ) -> None:
+        self._start_worker = start_worker
+        self._most = most
+        self._idle_timeout = idle_timeout
+        self._workers: dict[SessionKey, SupervisedWorker] = {}
+
+    def find_or_start(self, key: SessionKey, spec: WorkerSpec) -> SupervisedWorker:
+        """The worker of a user's session, started if there is none.
+
+        Raises:
+            Refused: It has another policy, there are too many, or it cannot be started.
+            OSError: This process has no descriptors left, or the system no such sockets.
+        """
+        worker = self._workers.get(key)
+        if worker is None:
+            worker = self._workers[key] = self._start(key, spec)
+        session = _session(worker)
+        if session.pickle != spec.pickle:
+            raise Refused(
+                f"the session {key.name!r} was started with pickle={session.pickle!r}, and "
+                f"this client has pickle={spec.pickle!r}; use the same, or another session"
+            )
+        return worker
+
+    def _start(self, key: SessionKey, spec: WorkerSpec) -> SupervisedWorker:
+        if self._most is not None and len(self._workers) >= self._most:
+            raise Refused(
+                f"there are {len(self._workers)} sessions, and --max-sessions allows no more; end "
+                "one with: soma sessions stop NAME"
+            )
+        with ExitStack() as ours, ExitStack() as theirs:
+            events, their_events = packet_sockets()
+            ours.enter_context(events)
+            theirs.enter_context(their_events)
+            for end in (events, their_events):
+                end.setblocking(False)
+            memory = SharedActivity.new_file()
+            theirs.callback(os.close, memory)
+            activity = SharedActivity(memory)
+            ours.callback(activity.close)
+            worker = self._start_worker(spec, [their_events.fileno(), memory])
+            ours.pop_all()
+        worker.session = Session(key, spec.pickle, self._idle_timeout, events, activity)
+        return worker
+
+    def join(
+        self, worker: SupervisedWorker, connection: socket.socket, descriptors: Sequence[int]
+    ) -> int:
+        """Hand a client's connection to a session's worker; returns the client's number.
+
+        Raises:
+            Refused: The worker does not listen.
+        """
+        session = _session(worker)
+        client = worker.add(connection)
+        try:
+            session.join(client, descriptors)
+        except OSError as error:
+            worker.remove(client)
+            name = session.key.name
+            raise Refused(
+                f"the session {name!r} does not listen ({error}); try again, or end it with: "
+                f"soma sessions stop {name}"
+            ) from error
+        return client
+
+    def stop(self, key: SessionKey) -> SupervisedWorker:
+        """End a session for all its clients, whatever runs; returns its worker, which ends.
+
+        Raises:
+            Refused: There is none of that name.
+        """
+        worker = self._workers.get(key)
+        if worker is None:
+            names = sorted(known.name for known in self._workers if known.uid == key.uid)
+            known = ", ".join(names) or "none"
+            raise Refused(f"there is no session {key.name!r}; there are: {known}")
+        self._end(worker)
+        return worker
+
+    def _end(self, worker: SupervisedWorker) -> None:
+        self.forget(worker)
+        worker.interrupt()
+        worker.finish()
+        worker.must_end()
+
+    def end_idle(self) -> None:
+        """End those that had no client for too long."""
+        for worker in list(self._workers.values()):
+            if _session(worker).idle.over():
+                self._end(worker)
+
+    def deadlines(self) -> Iterator[Deadline]:
+        """When they will have had no client for too long."""
+        return (_session(worker).idle for worker in self._workers.values())
+
+    def forget(self, worker: SupervisedWorker) -> None:
+        """Know a worker no more, if it is one of a session: it ends, or has ended."""
+        if worker.session is not None and self._workers.get(worker.session.key) is worker:
+            del self._workers[worker.session.key]
+
+    def entries(self, uid: int) -> list[SessionEntry]:
+        """A user's sessions, as they are listed."""
+        return [_entry(worker) for key, worker in self._workers.items() if key.uid == uid]
+
+
+def _session(worker: SupervisedWorker) -> Session:
+    assert worker.session is not None
+    return worker.session
+
+
+def _entry(worker: SupervisedWorker) -> SessionEntry:
+    session = _session(worker)
+    name, pid, clients = session.key.name, worker.process.pid, len(worker.clients)
+    runs = session.running()
+    if runs is None:
+        return SessionEntry(name=name, pid=pid, clients=clients)
+    return SessionEntry(
+        name=name,
+        pid=pid,
+        clients=clients,
+        command=runs.command,
+        node_id=runs.node_id,
+        seconds=runs.seconds,
+    )

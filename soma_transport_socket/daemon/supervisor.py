@@ -1,0 +1,276 @@
+"""The supervisor: gives each client a worker process, and sees all of them to their ends.
+
+One thread, one loop. A worker is handed its client's connection, or those of all clients of a
+session, and talks to them directly; the supervisor keeps a connection only to notice that the
+client is gone.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from soma_core.errors import SomaError, StartFailed
+from soma_core.transport import Deadline, ExitStatus
+from soma_transport_socket import address
+from soma_transport_socket.daemon.launching import Launcher
+from soma_transport_socket.daemon.loop import Loop
+from soma_transport_socket.daemon.peers import Peers
+from soma_transport_socket.daemon.reception import Reception, refuse, reply
+from soma_transport_socket.daemon.refusal import Refused
+from soma_transport_socket.daemon.sessions import Sessions
+from soma_transport_socket.daemon.workers import PATIENCE, SessionKey, SupervisedWorker
+from soma_transport_socket.messages import Answer, PicklePolicy, Request, WorkerSpec
+
+__all__ = ["Limits", "Supervisor"]
+
+_REMEMBERED = 256  # ended workers whose exit status can still be asked for
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a daemon allows.
+
+    Attributes:
+        sessions: How many sessions there may be at once; None for any number.
+        memory: Bytes that each worker may take for itself; None for any number.
+        idle: Seconds after which a session without a client ends; None for never.
+        grace: Seconds that running commands are given when the daemon ends.
+    """
+
+    sessions: int | None = None
+    memory: int | None = None
+    idle: float | None = None
+    grace: float = 10.0
+
+
+class Supervisor:
+    """Serves a socket until SIGTERM or SIGINT; a second one does not wait for anything.
+
+    Args:
+        path: Where to listen.
+        pickle: ``"never"`` makes every worker refuse pickles, whatever the client asks for.
+        let_in: Other users that are served, by uid; always without pickles.
+        preload: Modules that a zygote imports, from which workers are forked.
+        limits: What it allows.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        pickle: PicklePolicy = "same-user",
+        let_in: Iterable[int] = (),
+        preload: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self.path = path
+        self._limits = limits or Limits()
+        self._pickle = pickle
+        self._peers = Peers(let_in)
+        self._loop = Loop()
+        self._launcher = Launcher(self._loop, preload)
+        self._reception = Reception(self._loop, self._peers, self)
+        self._sessions = Sessions(self._start_worker, self._limits.sessions, self._limits.idle)
+        self._workers: dict[str, SupervisedWorker] = {}
+        self._ended: OrderedDict[str, Answer] = OrderedDict()
+        self._failure: StartFailed | None = None
+        self._stops = 0
+        self._end_by: Deadline | None = None
+
+    def run(self, announce: Callable[[], None] = lambda: None) -> None:
+        """Serve until stopped; then let commands end, end the workers, remove the socket.
+
+        Args:
+            announce: Called when clients are served; those that came before have waited.
+
+        Raises:
+            StartFailed: It cannot listen there, or a module cannot be preloaded.
+        """
+        self._wake_on_signals()
+        listening = address.bind(self.path, for_others=bool(self._peers.others))
+        listening.setblocking(False)
+        inode = self.path.stat().st_ino
+
+        def serve_clients() -> None:
+            self._reception.open(listening)
+            announce()
+
+        try:
+            self._launcher.start(serve_clients, self._fail)
+            while not self._done():
+                self._step()
+        finally:
+            listening.close()
+            self._remove_socket(inode)
+            self._end_workers()
+        if self._failure is not None:
+            raise self._failure
+
+    def _wake_on_signals(self) -> None:
+        woken, wakes = socket.socketpair()
+        for end in (woken, wakes):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wakes.detach(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._loop.on_readable(woken, lambda: _drain(woken))
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stops += 1
+
+    def _fail(self, error: StartFailed) -> None:
+        self._failure = StartFailed(f"--preload: {error}")
+        self._stops = 1
+
+    def _done(self) -> bool:
+        """Whether to stop serving; the first signal lets the workers finish."""
+        if not self._stops:
+            return False
+        if self._end_by is None:
+            self._end_by = Deadline.after(self._limits.grace)
+            for worker in self._workers.values():
+                worker.finish()
+        return not self._workers or self._stops > 1 or self._end_by.over()
+
+    def _step(self) -> None:
+        self._loop.wait(self._next_deadline())
+        self._reception.look_again()
+        for worker in list(self._workers.values()):
+            status = worker.process.poll()
+            if status is not None:
+                self._reap(worker, status)
+        self._launcher.look_after({worker.process.pid for worker in self._workers.values()})
+        for worker in self._workers.values():
+            worker.push_if_due()
+        self._sessions.end_idle()
+
+    def _next_deadline(self) -> Deadline:
+        """When something is due that no event will tell."""
+        due = [self._reception.next_look(), self._end_by or Deadline()]
+        due += [worker.end_by for worker in self._workers.values()]
+        due += self._sessions.deadlines()
+        return Deadline(min((one.at for one in due if one.at is not None), default=None))
+
+    def connect(
+        self, connection: socket.socket, request: Request, sides: Sequence[socket.socket]
+    ) -> None:
+        """Give a client the worker that it asked for.
+
+        A client that speaks the protocol straight away has asked for one of its own.
+
+        Args:
+            connection: The client's.
+            request: What it wants.
+            sides: What came with it: a socket for shared memory, if the client has one.
+        """
+        descriptors = [end.fileno() for end in (connection, *sides[:1])]
+        try:
+            worker, client = self._assign(connection, request, descriptors)
+        except (Refused, OSError, SomaError) as error:
+            refuse(connection, str(error))
+            return
+        self._loop.on_hangup(connection, lambda: self._hung_up(worker, client))
+        if request.op == "connect":
+            answer = Answer(ok=True, worker=worker.id, pid=worker.process.pid, client=client)
+            reply(connection, answer)
+
+    def _assign(
+        self, connection: socket.socket, request: Request, descriptors: Sequence[int]
+    ) -> tuple[SupervisedWorker, int]:
+        if self._stops:
+            raise Refused("this daemon is ending, and takes no clients any more")
+        spec = WorkerSpec(
+            shared=request.session is not None,
+            pickle=self._peers.policy(connection, [self._pickle, request.pickle]),
+            threads=request.threads,
+            memory_limit=self._limits.memory,
+        )
+        if request.session is None:
+            worker = self._start_worker(spec, descriptors)
+            return worker, worker.add(connection)
+        key = SessionKey(address.peer_uid(connection), request.session)
+        worker = self._sessions.find_or_start(key, spec)
+        return worker, self._sessions.join(worker, connection, descriptors)
+
+    def _start_worker(self, spec: WorkerSpec, descriptors: Sequence[int]) -> SupervisedWorker:
+        try:
+            process = self._launcher.launch(spec, descriptors)
+        except (OSError, StartFailed) as error:
+            raise Refused(f"cannot start a worker: {error}") from error
+        worker = SupervisedWorker(uuid.uuid4().hex, process)
+        self._workers[worker.id] = worker
+        return worker
+
+    def _hung_up(self, worker: SupervisedWorker, client: int) -> None:
+        self._loop.remove(worker.clients[client])
+        worker.hung_up(client)
+
+    def answer(self, request: Request, uid: int) -> Answer:
+        """Do what a client asks about its worker, or about its user's sessions."""
+        if request.op == "sessions":
+            return Answer(ok=True, sessions=self._sessions.entries(uid))
+        try:
+            if request.op == "stop":
+                worker = self._sessions.stop(SessionKey(uid, request.session or ""))
+                return Answer(ok=True, worker=worker.id, pid=worker.process.pid)
+            return self._answer_about(request)
+        except Refused as refusal:
+            return Answer(ok=False, error=str(refusal))
+
+    def _answer_about(self, request: Request) -> Answer:
+        worker_id = request.worker or ""
+        if worker_id in self._ended:
+            return self._ended[worker_id]
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            raise Refused(f"there is no worker {request.worker!r}")
+        if request.op == "interrupt":
+            worker.interrupt(request.client or 0)
+        elif request.op == "terminate":
+            worker.process.signal_group(signal.SIGTERM)
+        elif request.op == "kill":
+            worker.process.signal_group(signal.SIGKILL)
+        return Answer(ok=True, worker=worker.id, pid=worker.process.pid)
+
+    def _reap(self, worker: SupervisedWorker, status: ExitStatus) -> None:
+        del self._workers[worker.id]
+        self._sessions.forget(worker)
+        for connection in worker.clients.values():
+            self._loop.remove(connection)
+        self._ended[worker.id] = worker.last_answer(status)
+        worker.close()
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def _remove_socket(self, inode: int) -> None:
+        with suppress(FileNotFoundError):  # somebody tidied up before us
+            if self.path.stat().st_ino == inode:
+                self.path.unlink()
+
+    def _end_workers(self) -> None:
+        """End the zygote and the workers, all at once."""
+        self._launcher.stop()
+        force = signal.SIGKILL if self._stops > 1 else signal.SIGTERM
+        for worker in self._workers.values():
+            worker.process.signal_group(force)
+        for worker in self._workers.values():
+            worker.process.stop(PATIENCE)
+            worker.close()
+
+
+def _drain(source: socket.socket) -> None:
+    with suppress(BlockingIOError):  # the signal's byte was read with those before it
+        source.recv(4096)
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Only the byte in the wake-up socket matters."""

@@ -1,0 +1,223 @@
+"""What client, daemon and worker say to each other before the protocol starts, or beside it.
+
+Every message is a model, sent as JSON; descriptors may travel with it. A client and the daemon
+talk on a stream: a connection that begins with the five bytes ``93 53 4F 4D 52`` continues with
+one line, the :class:`Request`, and is answered by one line, the :class:`Answer`. A connection
+that begins with anything else is a host that speaks the protocol straight away, and gets a worker
+of its own. The daemon and its own processes talk on sockets of type SEQPACKET, one packet for
+each message: :func:`send` and :func:`receive`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "MAGIC",
+    "Answer",
+    "ForkRequest",
+    "PicklePolicy",
+    "Request",
+    "SessionEntry",
+    "SessionEvent",
+    "SessionName",
+    "WorkerSpec",
+    "ZygoteEvent",
+    "packet_sockets",
+    "receive",
+    "recv_fds",
+    "send",
+]
+
+MAGIC = b"\x93SOMR"
+PicklePolicy = Literal["same-user", "never"]
+SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""What a session may be called: it is shown in lists, and typed in shells."""
+
+_LONGEST_PACKET = 1 << 16
+_MOST_DESCRIPTORS = 8  # more than ever come at once
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    def to_json(self) -> bytes:
+        """As it is sent; fields that have their default are left out."""
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+
+_M = TypeVar("_M", bound=_Message)
+
+
+class Request(_Message):
+    """A client to the daemon: what it wants.
+
+    Attributes:
+        op: ``connect`` makes the connection that of a worker; a socket may travel with it, which
+            the worker inherits, for shared memory. The others end the connection: ``status``,
+            ``interrupt``, ``terminate`` and ``kill`` concern a worker, ``sessions`` lists the
+            sessions, ``stop`` ends one. ``serve`` is what a client asks for that says nothing: a
+            worker, without an answer.
+        worker: The worker that it is about.
+        client: The client of a session whose command is to be interrupted.
+        session: The session to join or to end.
+        pickle: The policy of a new worker.
+        threads: How many threads each numerical library of a new worker may start.
+    """
+
+    op: Literal["connect", "serve", "status", "interrupt", "terminate", "kill", "sessions", "stop"]
+    worker: str | None = None
+    client: int | None = None
+    session: SessionName | None = None
+    pickle: PicklePolicy = "same-user"
+    threads: int | None = Field(default=None, ge=1)
+
+
+class SessionEntry(_Message):
+    """A session in a list of them.
+
+    Attributes:
+        name: Its name.
+        pid: The process of its worker.
+        clients: How many are connected.
+        command: The command that runs, or None.
+        node_id: The node that it runs on, or None.
+        seconds: How long it has been running.
+    """
+
+    name: str
+    pid: int
+    clients: int
+    command: str | None = None
+    node_id: str | None = None
+    seconds: float = 0.0
+
+
+class Answer(_Message):
+    """The daemon to a client: what came of its request.
+
+    Attributes:
+        ok: Whether the request was done.
+        error: Why not.
+        worker: The id of the worker.
+        pid: Its process.
+        client: The number of the client in it.
+        ended: Whether it has ended.
+        code: Its exit status.
+        signal: The signal that ended it.
+        stderr: The last lines that it wrote.
+        sessions: The sessions, if that was asked.
+    """
+
+    ok: bool
+    error: str | None = None
+    worker: str | None = None
+    pid: int | None = None
+    client: int | None = None
+    ended: bool = False
+    code: int | None = None
+    signal: int | None = None
+    stderr: str = ""
+    sessions: list[SessionEntry] = []
+
+
+class WorkerSpec(_Message):
+    """The daemon to a new worker: how to run. A forked one sends it back once it has it.
+
+    Attributes:
+        shared: Whether it serves a session, whose clients come and go; then a socket for
+            :class:`SessionEvent` and the memory for its activity travel along. Else it serves
+            one client, whose connection travels along, with the socket for shared memory.
+        pickle: Whether its engine makes and reads pickles.
+        threads: How many threads each numerical library may start; None leaves them alone.
+        memory_limit: Bytes of memory that it may take for itself; None for any.
+    """
+
+    shared: bool = False
+    pickle: PicklePolicy = "same-user"
+    threads: int | None = None
+    memory_limit: int | None = None
+
+
+class SessionEvent(_Message):
+    """The daemon to the worker of a session: what its clients do.
+
+    Attributes:
+        kind: ``join``: a client comes, and its connection with it. ``interrupt``: the client
+            wants its command given up. ``gone``: the client has hung up. ``finish``: nobody
+            comes any more, and the session ends when the last client has left.
+        client: Its number; 0 stands for whichever client's command runs.
+    """
+
+    kind: Literal["join", "interrupt", "gone", "finish"]
+    client: int = 0
+
+
+class ForkRequest(_Message):
+    """The daemon to the zygote: fork a worker, which gets the descriptors that travel along.
+
+    They are the worker's end of its lifeline, its stderr, and the socket for its
+    :class:`WorkerSpec`.
+    """
+
+
+class ZygoteEvent(_Message):
+    """The zygote to the daemon.
+
+    Attributes:
+        kind: ``imported``: it can fork. ``failed``: a module cannot be imported, and it ends.
+            ``forked``: here is a worker. ``refused``: it cannot fork now.
+        pid: The process of the worker that was forked.
+        reason: Why it failed or refuses.
+    """
+
+    kind: Literal["imported", "failed", "forked", "refused"]
+    pid: int = 0
+    reason: str = ""
+
+
+def packet_sockets() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends for :func:`send` and :func:`receive`.
+
+    Raises:
+        OSError: They cannot be made, or this system has no such sockets.
+    """
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(to: socket.socket, message: _Message, descriptors: Sequence[int] = ()) -> None:
+    """Send a message as one packet.
+
+    Raises:
+        OSError: The other end is gone; or, where the socket does not block, nothing fits.
+    """
+    socket.send_fds(to, [message.to_json()], descriptors)
+
+
+def receive(kind: type[_M], source: socket.socket) -> tuple[_M | None, list[int]]:
+    """Receive a message, or None at the end, and the descriptors that came with it.
+
+    Raises:
+        BlockingIOError: Nothing has come, where the socket does not block.
+    """
+    data, descriptors = recv_fds(source, _LONGEST_PACKET)
+    return (kind.model_validate_json(data) if data else None), descriptors
+
+
+def recv_fds(source: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive bytes and descriptors, which are the caller's to close.
+
+    Children do not inherit them, which :func:`socket.recv_fds` does not see to.
+
+    Raises:
+        OSError: Nothing could be received.
+    """
+    data, descriptors, _, _ = socket.recv_fds(source, size, _MOST_DESCRIPTORS)
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    return data, descriptors

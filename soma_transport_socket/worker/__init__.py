@@ -1,0 +1,1 @@
+"""The worker's process: serves an engine to one client, or to those of a session."""
