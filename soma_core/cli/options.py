@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -12,9 +10,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 __all__ = ["Option", "options_of"]
-
-_ENTRY = re.compile(r" {4}(\w+): (.*)")
-_CONTINUED = " " * 8
 
 
 class Option(NamedTuple):
@@ -29,19 +24,18 @@ class Option(NamedTuple):
 def options_of(model: type[BaseModel]) -> list[Option]:
     """The options that a model has, those of its bases last.
 
-    Their meaning is the description of the field, or else what the ``Attributes`` section of a
-    docstring says, of the class or of a base of it.
+    Their meaning is the description of the field, or else what a docstring says about it.
     """
-    said: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        said |= dict(_attributes(inspect.cleandoc(base.__dict__.get("__doc__") or "")))
+    from soma_core.models.field_descriptions import field_descriptions
+
+    described = field_descriptions(model)
     own = inspect.get_annotations(model)
     names = sorted(model.model_fields, key=lambda name: name not in own)
-    return [_option(name, model.model_fields[name], said.get(name, "")) for name in names]
+    return [_option(name, model.model_fields[name], described.get(name, "")) for name in names]
 
 
-def _option(name: str, field: FieldInfo, said: str) -> Option:
-    meaning = (field.description or said).replace("``", "")
+def _option(name: str, field: FieldInfo, described: str) -> Option:
+    meaning = (field.description or described).replace("``", "")
     return Option(name, _type_text(field.annotation), _default(field), meaning)
 
 
@@ -65,21 +59,3 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "computed"
     return repr(field.default)
-
-
-def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
-    """The entries of the section ``Attributes`` of a docstring, each on one line."""
-    _, _, section = docstring.partition("Attributes:\n")
-    name = ""
-    words: list[str] = []
-    for line in section.splitlines():
-        if line and not line.startswith(" "):
-            break  # the next section
-        if entry := _ENTRY.match(line):
-            if name:
-                yield name, " ".join(words)
-            name, words = entry[1], [entry[2]]
-        elif line.startswith(_CONTINUED):
-            words.append(line.strip())
-    if name:
-        yield name, " ".join(words)

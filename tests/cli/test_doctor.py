@@ -19,7 +19,7 @@ from soma_core.cli.doctor.facts import (
     RoundTrip,
     TripOutcome,
     processor_quota,
-    requirements,
+    read_requirements,
     time_transport,
     try_sealed_memory,
 )
@@ -34,8 +34,8 @@ HEALTHY = Facts(
     soma="0.1.0",
     protocol=1,
     requirements=(
-        Requirement("numpy", "1.26", "2.1.0", None),
-        Requirement("torch", "2.6", "2.6.0+cpu", "torch"),
+        Requirement("numpy", ">=1.26", "2.1.0", None),
+        Requirement("torch", ">=2.6", "2.6.0+cpu", "torch"),
     ),
     plugins=(PluginReport("soma.transports", STDIO, None),),
     sealed_memory=None,
@@ -96,28 +96,28 @@ def test_nothing_is_wrong_with_what_is_healthy():
         ("soma-core", {"requirements": ()}, Level.WRONG, "not installed", "pip install"),
         (
             "numpy",
-            {"requirements": (Requirement("numpy", "1.26", None, None),)},
+            {"requirements": (Requirement("numpy", ">=1.26", None, None),)},
             Level.WRONG,
             "not installed",
             "pip install 'numpy>=1.26'",
         ),
         (
             "numpy",
-            {"requirements": (Requirement("numpy", "1.26", "1.9.3", None),)},
+            {"requirements": (Requirement("numpy", ">=1.26", "1.9.3", None),)},
             Level.WRONG,
-            "1.9.3, and soma needs 1.26",
+            "1.9.3, and soma needs >=1.26",
             "pip install 'numpy>=1.26'",
         ),
         (
             "torch",
-            {"requirements": (Requirement("torch", "2.6", "2.1.0+cpu", "torch"),)},
+            {"requirements": (Requirement("torch", ">=2.6", "2.1.0+cpu", "torch"),)},
             Level.WRONG,
-            "2.1.0+cpu, and soma needs 2.6",
+            "2.1.0+cpu, and soma needs >=2.6",
             "pip install 'torch>=2.6'",
         ),
         (
             "torch",
-            {"requirements": (Requirement("torch", "2.6", None, "torch"),)},
+            {"requirements": (Requirement("torch", ">=2.6", None, "torch"),)},
             Level.OK,
             "only filters that use torch",
             "",
@@ -208,21 +208,21 @@ def test_a_finding_says_what_was_found_and_what_to_do(subject, changed, level, f
     ("installed", "level"), [("1.26", "ok"), ("2.0.0rc1", "ok"), ("1.9", "wrong")]
 )
 def test_versions_are_compared_as_numbers(installed, level):
-    result = finding("numpy", requirements=(Requirement("numpy", "1.26", installed, None),))
+    result = finding("numpy", requirements=(Requirement("numpy", ">=1.26", installed, None),))
     assert result.level == level
 
 
 def test_requirements_are_read_from_metadata_without_those_of_the_developers():
     lines = ["numpy>=1.26", "torch>=2.6; extra == 'torch'", "pytest>=8; extra == 'test'"]
-    assert requirements(lines, {"numpy": "2.0"}.get) == (
-        Requirement("numpy", "1.26", "2.0", None),
-        Requirement("torch", "2.6", None, "torch"),
+    assert read_requirements(lines, {"numpy": "2.0"}.get) == (
+        Requirement("numpy", ">=1.26", "2.0", None),
+        Requirement("torch", ">=2.6", None, "torch"),
     )
 
 
 def test_every_requirement_of_this_distribution_is_looked_at():
     of_users = [line for line in requires("soma-core") if "extra" not in line or "torch" in line]
-    assert len(requirements(of_users, lambda name: None)) == len(of_users)
+    assert len(read_requirements(of_users, lambda name: None)) == len(of_users)
 
 
 def test_a_quota_of_processor_time_is_read_in_cores(tmp_path):
@@ -289,7 +289,7 @@ def test_the_command_succeeds_where_nothing_is_wrong(soma, found):
     found()
     result = soma("doctor")
     assert result.exit_code == 0
-    assert "everything is well" in result.stderr
+    assert "everything is fine" in result.stderr
 
 
 def test_advice_is_no_failure(soma, found):
@@ -301,7 +301,7 @@ def test_advice_is_no_failure(soma, found):
 
 
 def test_the_command_fails_where_something_is_wrong(soma, found):
-    found(requirements=(Requirement("numpy", "1.26", None, None),))
+    found(requirements=(Requirement("numpy", ">=1.26", None, None),))
     result = soma("doctor")
     assert result.exit_code == 1
     assert "-> pip install 'numpy>=1.26'" in result.stdout

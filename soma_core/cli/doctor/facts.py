@@ -7,7 +7,6 @@ import importlib.metadata
 import mmap
 import os
 import platform
-import re
 import resource
 import shutil
 import statistics
@@ -19,6 +18,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
+
+from packaging import requirements
+from packaging.specifiers import SpecifierSet
 
 from soma_core.channel.threads import available_cores
 from soma_core.cli.plugins import PluginReport, inspect_plugins
@@ -37,7 +39,7 @@ __all__ = [
     "TripOutcome",
     "gather",
     "processor_quota",
-    "requirements",
+    "read_requirements",
     "time_transport",
     "try_sealed_memory",
 ]
@@ -46,7 +48,7 @@ _OURS = "soma-core"
 _PINGS = 50
 SHARED_DIRECTORY = "/dev/shm"  # noqa: S108 - looked at, never written to
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)>=([0-9.]+)(?:; extra == ['\"](\w+)['\"])?")
+_EXTRAS = ("", "torch")  # the others are for soma's own developers
 
 
 class Interpreter(NamedTuple):
@@ -63,15 +65,22 @@ class Requirement(NamedTuple):
 
     Attributes:
         name: The distribution.
-        least: The lowest version that soma accepts.
+        versions: The versions that soma accepts, such as ``>=2.0``.
         installed: The version that is installed, or None.
         extra: The extra that needs it; None if soma cannot do without.
     """
 
     name: str
-    least: str
+    versions: str
     installed: str | None
     extra: str | None
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether a version is installed that soma accepts."""
+        return self.installed is not None and SpecifierSet(self.versions).contains(
+            self.installed, prereleases=True
+        )
 
 
 class BlasLibrary(NamedTuple):
@@ -150,7 +159,7 @@ def gather() -> Facts:
         interpreter=_interpreter(),
         soma=soma_version(),
         protocol=PROTOCOL_VERSION,
-        requirements=requirements(_metadata(), _installed),
+        requirements=read_requirements(_metadata(), _installed),
         plugins=plugins,
         sealed_memory=try_sealed_memory(),
         open_files=_soft_limit(resource.RLIMIT_NOFILE),
@@ -186,7 +195,7 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def requirements(
+def read_requirements(
     lines: Iterable[str], installed: Callable[[str], str | None]
 ) -> tuple[Requirement, ...]:
     """Read what a distribution requires, leaving out what only its own developers need.
@@ -196,14 +205,16 @@ def requirements(
         installed: Gives the installed version of a distribution, or None.
     """
     found = []
-    for line in lines:
-        match = _REQUIREMENT.fullmatch(line)
-        if match is None:
-            continue
-        name, least, extra = match.groups()
-        if extra in (None, "torch"):
-            found.append(Requirement(name, least, installed(name), extra))
+    for parsed in map(requirements.Requirement, lines):
+        extra = next((one for one in _EXTRAS if _applies(parsed, one)), None)
+        if extra is not None:
+            version = installed(parsed.name)
+            found.append(Requirement(parsed.name, str(parsed.specifier), version, extra or None))
     return tuple(found)
+
+
+def _applies(requirement: requirements.Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def try_sealed_memory() -> str | None:

@@ -88,28 +88,17 @@ def _versions(facts: Facts) -> Iterator[Finding]:
 
 
 def _requirement(requirement: Requirement) -> Finding:
-    name, least, installed, extra = requirement
-    remedy = f"pip install '{name}>={least}'"
+    name, versions, installed, extra = requirement
+    remedy = f"pip install '{name}{versions}'"
     if installed is None:
         if extra is None:
             return Finding("versions", name, Level.WRONG, "is not installed", remedy)
         found = f"is not installed; only filters that use {extra} need it"
         return Finding("versions", name, Level.OK, found)
-    if _numbers(installed) < _numbers(least):
-        found = f"{installed}, and soma needs {least} or newer"
+    if not requirement.satisfied:
+        found = f"{installed}, and soma needs {versions}"
         return Finding("versions", name, Level.WRONG, found, remedy)
     return Finding("versions", name, Level.OK, installed)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The release of a version as numbers, as far as they go: ``2.9rc1`` is 2, 9."""
-    numbers = []
-    for part in version.split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
 
 
 def _plugins(facts: Facts) -> Iterator[Finding]:
