@@ -6,7 +6,7 @@ from math import isfinite
 
 from rich.text import Text
 
-from soma_core.client.progress.report import Standing, spell_loss
+from soma_core.client.progress.estimate import TrainingProgress, format_loss
 from soma_core.client.progress.watch import Report
 
 __all__ = ["Curve", "text_plot"]
@@ -36,15 +36,15 @@ class Curve:
 
     def __call__(self, report: Report) -> None:
         """Add what a report says of the loss, if it does."""
-        standing = Standing.of(report)
-        if standing is None or standing.epoch_loss is None:
+        progress = TrainingProgress.from_report(report)
+        if progress is None or progress.epoch_loss is None:
             return
-        if standing.done < self._done:
+        if progress.done < self._done:
             self.batches, self.epochs = [], {}
-        self._done = standing.done
-        self.epochs[standing.epoch] = standing.epoch_loss
-        if standing.loss is not None:
-            self.batches.append((standing.done / standing.batches, standing.loss))
+        self._done = progress.done
+        self.epochs[progress.epoch] = progress.epoch_loss
+        if progress.loss is not None:
+            self.batches.append((progress.done / progress.batches, progress.loss))
 
     def __bool__(self) -> bool:
         return bool(self.epochs)
@@ -61,11 +61,11 @@ def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     losses = list(curve.epochs.values())
     finite = [loss for loss in losses if isfinite(loss)]
     top, bottom = max(finite, default=1.0), min([0.0, *finite])
-    labels = [spell_loss(top), *[""] * (height - 2), spell_loss(bottom) if bottom else "0"]
+    labels = [format_loss(top), *[""] * (height - 2), format_loss(bottom) if bottom else "0"]
     margin = max(map(len, labels))
     columns = [_column(losses, place, width) for place in range(width)]
     levels = [_level(loss, bottom, top, 8 * height) for loss in columns]
-    picture = Text(f"{curve.title}: loss {spell_loss(losses[0])} → {spell_loss(losses[-1])}\n")
+    picture = Text(f"{curve.title}: loss {format_loss(losses[0])} → {format_loss(losses[-1])}\n")
     for line, label in enumerate(labels):
         floor = 8 * (height - 1 - line)
         cells = "".join(_EIGHTHS[max(0, min(8, level - floor))] for level in levels)

@@ -17,7 +17,7 @@ from soma_core.cli.files import read_array, write_array
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
 from soma_core.client.connect import connect
-from soma_core.client.progress.display import FitProgress
+from soma_core.client.progress.display import ProgressDisplay
 from soma_core.client.progress.watch import Report, count_rows, each_of
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError
@@ -83,7 +83,7 @@ class _Fits:
     def watching(self, title: str, x: Any) -> Iterator[Callable[[Report], None]]:
         """Within the block, a fit runs; its reports go to what is yielded."""
         self.curves.append(Curve(title))
-        with FitProgress(self._console, title, count_rows(x)) as shown:
+        with ProgressDisplay(self._console, title, count_rows(x)) as shown:
             yield each_of(shown, self.curves[-1])
 
 

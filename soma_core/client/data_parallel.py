@@ -63,8 +63,8 @@ class DataParallel:
             )
         self._workers, self._node_ids = list(workers), list(node_ids)
         self._optimizer, self._timeout = optimizer, timeout
-        self._turn = threading.Lock()
-        self._equal: set[int] = {0}
+        self._lock = threading.Lock()
+        self._current: set[int] = {0}
 
     def synchronize(self) -> None:
         """Copy the full states of one replica to all others; a step does so where it must.
@@ -72,10 +72,10 @@ class DataParallel:
         Raises:
             SomaError: A worker cannot be reached; the others are equal.
         """
-        with self._turn:
-            source = min(self._equal, default=0)
-            self._equal = {source}
-            self._level()
+        with self._lock:
+            source = min(self._current, default=0)
+            self._current = {source}
+            self._update_others()
 
     def step(self, x: Any, y: Any) -> float:
         """One training step on a batch, cut by rows among the workers.
@@ -97,9 +97,9 @@ class DataParallel:
             SomaError: A worker died, or refused.
         """
         shards = _shards(x, y, len(self._workers))
-        with self._turn:
-            self._level()
-            found = self._together(
+        with self._lock:
+            self._update_others()
+            found = self._call_each(
                 lambda worker, shard: self._gradients(worker, *shard), list(enumerate(shards))
             )
             total = sum(shard.rows for shard in found)
@@ -124,13 +124,13 @@ class DataParallel:
                     node_id, data, optimizer=self._optimizer, timeout=self._timeout
                 )
 
-        self._equal = {keeper}
+        self._current = {keeper}
         try:
-            self._together(apply, [(index, None) for index in others])
+            self._call_each(apply, [(index, None) for index in others])
         except SomaError:
             self._undo(others)
             raise
-        self._equal = set(others)
+        self._current = set(others)
         try:
             apply(self._workers[keeper], None)
         except (TransportError, StateLost):
@@ -140,7 +140,7 @@ class DataParallel:
         except SomaError:
             self._undo(others)
             raise
-        self._equal = {keeper, *others}
+        self._current = {keeper, *others}
 
     def _undo(self, indexes: Sequence[int]) -> None:
         """Copy the replica that has not made the step to those that live."""
@@ -151,12 +151,12 @@ class DataParallel:
             except SomaError:
                 continue  # the dead one; the error of its step is raised
 
-    def _level(self) -> None:
+    def _update_others(self) -> None:
         """Bring all replicas to the state of one that is right."""
-        behind = [index for index in range(len(self._workers)) if index not in self._equal]
+        behind = [index for index in range(len(self._workers)) if index not in self._current]
         if behind:
-            states = self._states(min(self._equal, default=0))
-            self._together(lambda _, index: self._put(index, states), [(i, i) for i in behind])
+            states = self._states(min(self._current, default=0))
+            self._call_each(lambda _, index: self._put(index, states), [(i, i) for i in behind])
 
     def _states(self, index: int) -> dict[str, Any]:
         worker = self._workers[index]
@@ -168,9 +168,9 @@ class DataParallel:
     def _put(self, index: int, states: Mapping[str, Any]) -> None:
         for node_id, state in states.items():
             self._workers[index].set_state(node_id, state, timeout=self._timeout)
-        self._equal.add(index)
+        self._current.add(index)
 
-    def _together(
+    def _call_each(
         self, call: Callable[[Worker, Any], T], arguments: Sequence[tuple[int, Any]]
     ) -> list[T]:
         """Call for several workers at the same time; all end before the first error is raised."""
@@ -181,7 +181,7 @@ class DataParallel:
             ]
         for (index, _), future in zip(arguments, futures, strict=True):
             if isinstance(future.exception(), TransportError | StateLost):
-                self._equal.discard(index)
+                self._current.discard(index)
         return [future.result() for future in futures]
 
 

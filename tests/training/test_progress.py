@@ -14,8 +14,8 @@ from rich.console import Console
 import soma_core as soma
 from soma_core import progress
 from soma_core.client.progress import display as fit_progress
-from soma_core.client.progress.display import FitProgress
-from soma_core.client.progress.report import Standing
+from soma_core.client.progress.display import ProgressDisplay
+from soma_core.client.progress.estimate import TrainingProgress
 from soma_core.client.progress.watch import count_rows
 
 
@@ -24,7 +24,7 @@ def shown(
 ) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=width)
-    with FitProgress(console, "net", rows) as display:
+    with ProgressDisplay(console, "net", rows) as display:
         for report in reports:
             display(report)
     return stream.getvalue()
@@ -79,7 +79,7 @@ def test_one_long_epoch_is_a_few_lines_as_well() -> None:
     assert [line.partition("  ")[2] for line in lines] == [f"batch {n}0/50" for n in range(1, 6)]
 
 
-def test_each_filter_of_a_chain_is_told_to_its_end() -> None:
+def test_each_filter_of_a_chain_is_shown_to_its_end() -> None:
     lines = shown([*epochs(2), *epochs(3, 9), *epochs(2)]).splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         "net: epoch 1/2",
@@ -124,8 +124,8 @@ def test_the_rate_is_shown_where_the_rows_are_known(monkeypatch: Any) -> None:
         {"epoch": 1, "batch": 1, "batches": 4},
     ],
 )
-def test_a_report_that_does_not_tell_how_far_it_is_changes_nothing(report: Any) -> None:
-    assert Standing.of(report) is None
+def test_a_report_that_does_not_say_how_far_it_is_changes_nothing(report: Any) -> None:
+    assert TrainingProgress.from_report(report) is None
     assert shown([report]) == ""
 
 
@@ -193,7 +193,7 @@ def test_the_bar_is_drawn_no_oftener_than_the_eye_can_tell_but_for_the_end(
 
 def test_what_the_program_prints_to_a_file_does_not_end_up_in_the_bar(capsys: Any) -> None:
     stream = io.StringIO()
-    with FitProgress(Console(file=stream, force_terminal=True, width=100), "net"):
+    with ProgressDisplay(Console(file=stream, force_terminal=True, width=100), "net"):
         print("a result")  # noqa: T201
         print("a warning", file=sys.stderr)  # noqa: T201
     captured = capsys.readouterr()
@@ -205,7 +205,7 @@ def test_a_program_without_streams_sees_nothing_and_goes_on(monkeypatch: Any) ->
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     assert "epoch 1/1" in shown(epochs(1), terminal=True)
-    with FitProgress.on_stderr("net") as display:
+    with ProgressDisplay.on_stderr("net") as display:
         display(epochs(1)[0])
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from soma_core.cli.curve import Curve
 from soma_core.cli.demo.digits import Digits
 from soma_core.client.connect import connect
-from soma_core.client.progress.display import FitProgress
+from soma_core.client.progress.display import ProgressDisplay
 from soma_core.client.progress.watch import Report, each_of
 from soma_core.client.worker import Worker
 from soma_core.errors import WorkerDied
@@ -145,7 +145,7 @@ def _train(
     """
     worker.fit("scale", digits.x_train, return_state=False)
     scaled = worker.forward("scale", digits.x_train)
-    with FitProgress(console, title, len(scaled)) as shown:
+    with ProgressDisplay(console, title, len(scaled)) as shown:
         on_report = each_of(shown, watch)
         worker.fit("mlp", scaled, digits.y_train, return_state=False, progress=on_report)
 

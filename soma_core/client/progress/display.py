@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from soma_core.client.progress.report import Standing, spell_loss
+from soma_core.client.progress.estimate import TrainingProgress, format_loss
 
-__all__ = ["FitProgress"]
+__all__ = ["ProgressDisplay"]
 
 _LINES = 5  # about so many plain lines for one fit
 _BETWEEN_UPDATES = 0.05  # seconds: more often than the eye can tell would only cost time
 _TEXTS = 70  # columns of a bar's line that are not the bar or the title
 
 
-class FitProgress:
+class ProgressDisplay:
     """Shows what a filter reports while it is fitted. Call it with each report.
 
     Args:
@@ -56,24 +56,24 @@ class FitProgress:
 
     def __call__(self, report: dict[str, Any]) -> None:
         """Show one report; what it does not hold is not shown."""
-        standing = Standing.of(report)
-        if standing is not None and self._view.is_due(standing):
-            self._view.show(standing, self._texts(standing))
+        progress = TrainingProgress.from_report(report)
+        if progress is not None and self._view.is_due(progress):
+            self._view.show(progress, self._texts(progress))
 
-    def _texts(self, standing: Standing) -> dict[str, Any]:
-        several, loss = standing.batches > 1, standing.epoch_loss
+    def _texts(self, progress: TrainingProgress) -> dict[str, Any]:
+        several, loss = progress.batches > 1, progress.epoch_loss
         return {
-            "epoch": "epoch " + _fraction(standing.epoch, standing.epochs),
-            "batch": "batch " + _fraction(standing.batch, standing.batches) if several else "",
-            "loss": "" if loss is None else f"loss {spell_loss(loss)}",
-            "rate": self._rate(standing),
+            "epoch": "epoch " + _fraction(progress.epoch, progress.epochs),
+            "batch": "batch " + _fraction(progress.batch, progress.batches) if several else "",
+            "loss": "" if loss is None else f"loss {format_loss(loss)}",
+            "rate": self._rate(progress),
         }
 
-    def _rate(self, standing: Standing) -> str:
+    def _rate(self, progress: TrainingProgress) -> str:
         seconds = time.perf_counter() - self._started
         if self._rows is None or seconds <= 0:
             return ""
-        return f"{standing.done * self._rows / standing.batches / seconds:,.0f} rows/s"
+        return f"{progress.done * self._rows / progress.batches / seconds:,.0f} rows/s"
 
 
 def _fraction(number: int, total: int) -> str:
@@ -85,23 +85,23 @@ class _Lines:
 
     def __init__(self, console: Console, title: str) -> None:
         self._console, self._title = console, title
-        self._told = 0
+        self._shown = 0
 
     def start(self) -> None:
-        """There is nothing to tell yet."""
+        """Nothing to show yet."""
 
     def stop(self) -> None:
         """Each line is complete by itself."""
 
-    def is_due(self, standing: Standing) -> bool:
-        share = standing.done * _LINES // standing.total
-        if share < self._told:  # another filter of a chain begins
-            self._told = 0
-        due = share > self._told
-        self._told = share % _LINES
+    def is_due(self, progress: TrainingProgress) -> bool:
+        share = progress.done * _LINES // progress.total
+        if share < self._shown:  # another filter of a chain begins
+            self._shown = 0
+        due = share > self._shown
+        self._shown = share % _LINES
         return due
 
-    def show(self, standing: Standing, texts: dict[str, Any]) -> None:
+    def show(self, progress: TrainingProgress, texts: dict[str, Any]) -> None:
         text = "  ".join(part for part in texts.values() if part)
         line = f"{self._title}: {text}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -136,15 +136,15 @@ class _Bar:
     def stop(self) -> None:
         self._bar.stop()
 
-    def is_due(self, standing: Standing) -> bool:
-        return standing.done == standing.total or time.perf_counter() >= self._next_update
+    def is_due(self, progress: TrainingProgress) -> bool:
+        return progress.done == progress.total or time.perf_counter() >= self._next_update
 
-    def show(self, standing: Standing, texts: dict[str, Any]) -> None:
+    def show(self, progress: TrainingProgress, texts: dict[str, Any]) -> None:
         self._next_update = time.perf_counter() + _BETWEEN_UPDATES
-        if standing.done < self._done:  # another filter of a chain begins
+        if progress.done < self._done:  # another filter of a chain begins
             self._bar.reset(self._task)
-        self._done = standing.done
-        self._bar.update(self._task, completed=standing.done, total=standing.total, **texts)
+        self._done = progress.done
+        self._bar.update(self._task, completed=progress.done, total=progress.total, **texts)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -32,11 +32,11 @@ def watched(
         return nullcontext()
     if watch is True:
         from soma_core.client.progress.display import (
-            FitProgress,  # what draws is imported where it is used
+            ProgressDisplay,  # what draws is imported where it is used
         )
 
         title = " → ".join(map(str, titles))
-        return FitProgress.on_stderr(title, count_rows(x))
+        return ProgressDisplay.on_stderr(title, count_rows(x))
     if callable(watch):
         return nullcontext(watch)
     raise TypeError(f"progress is True, False, or a function of a report; got {watch!r}")

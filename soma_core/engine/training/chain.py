@@ -118,7 +118,7 @@ class Chain:
         x = self.enter(x)
         for place, node in enumerate(self.nodes):
             if evolve and node.trainable and node.meta.stream_mode is StreamMode.EVOLVING:
-                self.fit(place, x, None, _go_on)
+                self.fit(place, x, None, _partial_fit)
             out = self.step(place, x, states.get(node.node_id, node.state))
             if watch is not None:
                 watch(node, x, out)
@@ -179,5 +179,5 @@ def _chain_node(node: Node) -> ChainNode:
     return ChainNode(node.node_id, node.meta, node.differentiable)
 
 
-def _go_on(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
+def _partial_fit(node: Node, x: Any, y: Any, lengths: dict[str, int]) -> Any:
     return node.partial_fit(x, y, node.state, lengths)

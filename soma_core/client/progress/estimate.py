@@ -1,16 +1,16 @@
-"""Standing: how far a fit is, as a filter's report says."""
+"""TrainingProgress: how far a fit is, as a filter's report says."""
 
 from __future__ import annotations
 
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-__all__ = ["Standing", "spell_loss"]
+__all__ = ["TrainingProgress", "format_loss"]
 
 Report = dict[str, Any]
 
 
-class Standing(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a fit is, as a report says.
 
     Attributes:
@@ -30,7 +30,7 @@ class Standing(NamedTuple):
     mean_loss: float | None
 
     @classmethod
-    def of(cls, report: Report) -> Standing | None:
+    def from_report(cls, report: Report) -> TrainingProgress | None:
         """What a report says; None where it does not tell how far the fit is.
 
         A filter may report anything, and nothing that it reports may end its training.
@@ -57,7 +57,7 @@ class Standing(NamedTuple):
         return self.epochs * self.batches
 
 
-def spell_loss(loss: float) -> str:
+def format_loss(loss: float) -> str:
     """A loss as text: ``0.1234``; ``1.234e-06`` where that would show nothing or too much."""
     return f"{loss:.4f}" if loss == 0 or 1e-3 <= abs(loss) < 1e6 else f"{loss:.3e}"
 
