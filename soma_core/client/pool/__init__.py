@@ -1,1 +1,1 @@
-"""Several workers with the same filters, behind one queue."""
+"""A pool of workers: the same filters in several of them, and calls that any of them may run."""

@@ -1,44 +1,58 @@
-"""Blueprint: what every worker of a pool holds, and how one of them catches up with it."""
+"""Blueprint: how each worker of a pool is made, and kept equal to the others."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from soma_core.channel.contract import Transport
 from soma_core.client.results import NodeState
 from soma_core.client.worker import Worker
 
 __all__ = ["Blueprint"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Node:
+    """A filter and the state that was set last, each with the version that brought it."""
+
     filter_like: Any
     trainable: bool
-    since: int
-
-
-@dataclass(frozen=True)
-class _State:
-    state: NodeState
-    since: int
+    loaded: int
+    state: NodeState | None = None
+    state_set: int = 0
 
 
 class Blueprint:
-    """The filters and states that every worker of a pool has, each with its version.
+    """The filters and states that every worker of a pool has. Thread-safe.
 
-    It grows no longer with the number of changes: a worker needs the last one of each node.
+    Each change makes a new version. It keeps what a worker needs to catch up from any version,
+    which does not grow with their number.
 
     Args:
+        make_transport: Makes a transport to start.
         filters: What to load, by node id.
+        timeout: Seconds that each call may take, unless it names its own.
+        start_timeout: Seconds for HELLO, and for each command that brings a worker up to date.
+
+    Attributes:
+        version: That of the last change.
     """
 
-    def __init__(self, filters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        make_transport: Callable[[], Transport],
+        filters: Mapping[str, Any],
+        *,
+        timeout: float | None,
+        start_timeout: float | None,
+    ) -> None:
+        self.make_transport = make_transport
+        self._timeout, self._start_timeout = timeout, start_timeout
         self._lock = threading.Lock()
         self._nodes = {node_id: _Node(obj, True, 1) for node_id, obj in filters.items()}
-        self._states: dict[str, _State] = {}
         self.version = 1
 
     @property
@@ -53,7 +67,6 @@ class Blueprint:
             for node_id, obj in filters.items():
                 flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
                 self._nodes[node_id] = _Node(obj, flag, self.version)
-                self._states.pop(node_id, None)
             return self.version
 
     def unload(self, node_ids: Iterable[str]) -> int:
@@ -62,38 +75,39 @@ class Blueprint:
             self.version += 1
             for node_id in node_ids:
                 self._nodes.pop(node_id, None)
-                self._states.pop(node_id, None)
             return self.version
 
     def set_state(self, node_id: str, state: NodeState) -> int:
         """A state that a worker has; returns the new version."""
         with self._lock:
             self.version += 1
-            self._states[node_id] = _State(state, self.version)
+            if node_id in self._nodes:
+                self._nodes[node_id].state = state
+                self._nodes[node_id].state_set = self.version
             return self.version
 
-    def bring(self, worker: Worker, since: int, timeout: float | None) -> int:
-        """Make a worker equal to the others.
+    def connect(self, transport: Transport) -> Worker:
+        """Start a worker, which holds nothing yet: version 0."""
+        return Worker(transport, timeout=self._timeout, start_timeout=self._start_timeout)
 
-        Args:
-            worker: The worker.
-            since: The version that it has; 0 for a new one.
-            timeout: Seconds for each command.
-
-        Returns:
-            The version that it has now.
-        """
+    def update(self, worker: Worker, since: int) -> int:
+        """Make a worker that has a version equal to the others; returns the version it then has."""
         with self._lock:
             version = self.version
-            nodes = {key: node for key, node in self._nodes.items() if node.since > since}
+            loads = {key: node for key, node in self._nodes.items() if node.loaded > since}
             gone = [key for key in worker.node_ids if key not in self._nodes]
-            states = [(key, held.state) for key, held in self._states.items() if held.since > since]
+            states = [
+                (key, node.state)
+                for key, node in self._nodes.items()
+                if node.state is not None and node.state_set > since
+            ]
+        timeout = self._start_timeout
         if gone:
             worker.unload(gone, timeout=timeout)
-        if nodes:
+        if loads:
             worker.load(
-                {key: node.filter_like for key, node in nodes.items()},
-                trainable={key: node.trainable for key, node in nodes.items()},
+                {key: node.filter_like for key, node in loads.items()},
+                trainable={key: node.trainable for key, node in loads.items()},
                 timeout=timeout,
             )
         for node_id, state in states:

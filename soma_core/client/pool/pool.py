@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, Self
 
 from soma_core.channel.contract import ProcessOptions
+from soma_core.channel.deadline import Deadline
 from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.loadable import Loadable
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.lanes import Call, CallQueue, Lane, WorkerFactory
+from soma_core.client.pool.queue import Call, CallQueue
+from soma_core.client.pool.slot import Slot
 from soma_core.client.progress.watch import Watch
 from soma_core.client.results import NodeState, WorkerStatus
 from soma_core.client.worker import DEFAULT, Timeout, Worker
@@ -35,7 +34,7 @@ __all__ = ["WorkerPool"]
 # A Ctrl-C that comes just before a wait begins is noted, and does not end the wait: it ends the
 # next one.
 _SLICE = 0.2  # seconds
-_CLOSING = 4.5  # seconds that close() waits for the lanes; the workers are ended before that
+_CLOSING = 4.5  # seconds that close() waits for the threads; the workers are ended before that
 
 
 class WorkerPool:
@@ -86,22 +85,21 @@ class WorkerPool:
         self._transport = transport
         self._owner = os.getpid()
         self._changing = threading.Lock()
-        self._calls = CallQueue()
-        self._blueprint = Blueprint(filters or {})
-        self._factory = WorkerFactory(
+        self._queue = CallQueue()
+        self._blueprint = Blueprint(
             transport_maker(
                 transport,
                 {"pickle": pickle, **_budget(transport, n), **options},
                 filters=filters,
                 apart=True,
             ),
-            self._blueprint,
+            filters or {},
             timeout=timeout,
             start_timeout=start_timeout,
         )
-        self._lanes: list[Lane] = []
-        # The lanes know nothing of this object, so that they end when nobody has it any more.
-        weakref.finalize(self, _finish, self._owner, self._calls).atexit = False
+        self._slots: list[Slot] = []
+        # The slots know nothing of this object, so that they end when nobody has it any more.
+        weakref.finalize(self, _finish, self._owner, self._queue).atexit = False
         try:
             self._start(n, recycle_after)
         except BaseException:
@@ -109,11 +107,19 @@ class WorkerPool:
             raise
 
     def _start(self, n: int, recycle_after: int | None) -> None:
-        for number in range(1, n + 1):
-            staggered = recycle_after and -(-recycle_after * number // n)
-            parts = (self._lanes, self._calls, self._factory, self._blueprint)
-            self._lanes.append(Lane(*parts, first_life=staggered, life=recycle_after))
-        starts = [lane.started for lane in self._lanes]
+        slots = self._slots
+        for number in range(n):
+            first = recycle_after and -(-recycle_after * (number + 1) // n)
+            slots.append(
+                Slot(
+                    self._queue,
+                    self._blueprint,
+                    quotas=chain([first], repeat(recycle_after)),
+                    has_workers=lambda: any(slot.worker is not None for slot in slots),
+                    name=f"soma-pool-{number}",
+                )
+            )
+        starts = [slot.started for slot in slots]
         for start in wait_for(starts, return_when=FIRST_EXCEPTION).done:
             start.result()
 
@@ -129,13 +135,13 @@ class WorkerPool:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._slots)
 
     def __repr__(self) -> str:
-        busy = sum(lane.busy for lane in self._lanes)
+        busy = sum(slot.busy for slot in self._slots)
         return (
             f"<WorkerPool of {len(self)} over {self._transport}, {busy} busy, "
-            f"{len(self._calls)} waiting, nodes {self.node_ids}>"
+            f"{len(self._queue)} waiting, nodes {self.node_ids}>"
         )
 
     @property
@@ -145,8 +151,8 @@ class WorkerPool:
 
     def status(self) -> list[WorkerStatus]:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        found = (lane.status for lane in self._lanes)
-        return [status for status in found if status is not None]
+        workers = [slot.worker for slot in self._slots]
+        return [worker.status() for worker in workers if worker is not None]
 
     def submit(
         self,
@@ -180,7 +186,7 @@ class WorkerPool:
                 return worker.forward(node_id, x, state, timeout=timeout)
             return worker.composite_forward(node_id, x, state, timeout=timeout)
 
-        return self._put(Call(Future(), forward))
+        return self._put(Call(forward))
 
     def map(
         self,
@@ -207,47 +213,42 @@ class WorkerPool:
             state: As for :meth:`submit`.
             timeout: As for :meth:`submit`, for each input.
         """
-        self._check_usable()
+        self._check_owner()
+        self._queue.check_open()
         window = _at_least_one("ahead", ahead) * len(self)
 
         def start(x: Any) -> Future[Any]:
             return self.submit(node_id, x, state=state, timeout=timeout)
 
-        return self._results(iter(xs), start, window, _Ordered() if ordered else _AsCompleted())
+        return self._results(map(start, xs), window, ordered)
 
-    def _results(
-        self,
-        xs: Iterator[Any],
-        start: Callable[[Any], Future[Any]],
-        window: int,
-        pending: _Ordered | _AsCompleted,
-    ) -> Iterator[Any]:
-        failure: Exception | None = None
-        more = True
-        with self._given_up_early(pending.futures):
+    def _results(self, calls: Iterator[Future[Any]], window: int, ordered: bool) -> Iterator[Any]:
+        pending: list[Future[Any]] = []
+        end: Exception | None = None
+        with self._given_up_early(pending):
             while True:
-                while more and len(pending.futures) < window:
-                    try:
-                        pending.add(start(next(xs)))
-                    except StopIteration:
-                        more = False
-                    except Exception as error:
-                        more, failure = False, error
-                if not pending.futures:
+                try:
+                    while end is None and len(pending) < window:
+                        pending.append(next(calls))
+                except Exception as error:  # StopIteration, or what the inputs raised
+                    end = error
+                if not pending:
                     break
-                yield pending.next().result()
-        if failure is not None:
-            raise failure
+                done = _wait_for_one(pending[:1] if ordered else pending)
+                pending.remove(done)
+                yield done.result()
+        if end is not None and not isinstance(end, StopIteration):
+            raise end
 
     @contextmanager
     def _given_up_early(self, futures: Collection[Future[Any]]) -> Iterator[None]:
-        """Withdraw what is left of some calls, and at Ctrl-C interrupt those that run."""
+        """Cancel what is left of some calls in the end, and at Ctrl-C interrupt those that run."""
         try:
             yield
         except KeyboardInterrupt:
             left = [future for future in futures if not future.cancel()]
-            for lane in self._lanes:
-                lane.interrupt(left)
+            for slot in self._slots:
+                slot.interrupt(left)
             raise
         finally:
             for future in futures:
@@ -282,20 +283,16 @@ class WorkerPool:
         """
 
         def run(worker: Worker) -> tuple[Any, NodeState]:
-            try:
-                learned = worker.fit(
-                    node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
-                )
-                return learned, worker.get_state(node_id, timeout=timeout)
-            except BaseException:
-                worker.close()
-                raise
+            learned = worker.fit(
+                node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
+            )
+            return learned, worker.get_state(node_id, timeout=timeout)
 
         def commit(result: tuple[Any, NodeState]) -> int:
             return blueprint.set_state(node_id, result[1])
 
         blueprint = self._blueprint
-        learned, _ = self._change(run, commit)
+        learned, _ = self._change(run, commit, replace_on_error=True)
         return learned
 
     def get_state(
@@ -306,7 +303,7 @@ class WorkerPool:
         def run(worker: Worker) -> NodeState:
             return worker.get_state(node_id, format=format, timeout=timeout)
 
-        state: NodeState = self._wait(Call(Future(), run))
+        state: NodeState = self._wait(Call(run))
         return state
 
     def set_state(self, node_id: str, state: NodeState, *, timeout: Timeout = DEFAULT) -> None:
@@ -357,16 +354,14 @@ class WorkerPool:
         """
         if os.getpid() != self._owner:
             return
-        deadline = time.monotonic() + _CLOSING
-        self._calls.end(ChannelClosed, "the pool was closed")
-        ends: list[Callable[[], object]] = [lane.close for lane in self._lanes]
-        ends += [partial(transport.stop, 0.0) for transport in self._factory.abort()]
-        threads = [threading.Thread(target=end, daemon=True) for end in ends]
+        deadline = Deadline.after(_CLOSING)
+        self._queue.end(lambda: ChannelClosed("the pool was closed"))
+        threads = [threading.Thread(target=slot.close, daemon=True) for slot in self._slots]
         for thread in threads:
             thread.start()
-        joins = [thread.join for thread in threads] + [lane.join for lane in self._lanes]
+        joins = [thread.join for thread in threads] + [slot.join for slot in self._slots]
         for join in joins:
-            join(max(0.0, deadline - time.monotonic()))
+            join(deadline.left())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and end the workers when those that were submitted are done.
@@ -376,32 +371,34 @@ class WorkerPool:
             cancel_futures: Whether to cancel the calls that no worker has taken.
         """
         self._check_owner()
-        self._calls.finish(ChannelClosed, "the pool was shut down")
+        self._queue.close(lambda: ChannelClosed("the pool was shut down"))
         if cancel_futures:
-            self._calls.cancel()
-        for lane in self._lanes if wait else ():
-            lane.join()
+            self._queue.cancel()
+        for slot in self._slots if wait else ():
+            slot.join()
 
-    def _change(self, run: Callable[[Worker], Any], commit: Callable[[Any], int]) -> Any:
+    def _change(
+        self,
+        run: Callable[[Worker], Any],
+        commit: Callable[[Any], int],
+        *,
+        replace_on_error: bool = False,
+    ) -> Any:
         """Change one worker; if that succeeds, the others follow before their next call."""
         self._check_owner()
         with self._changing:
-            return self._wait(Call(Future(), run, commit))
+            return self._wait(Call(run, commit, replace_on_error))
 
     def _wait(self, call: Call) -> Any:
         future = self._put(call)
         with self._given_up_early([future]):
-            _wait_for_end(future)
+            _wait_for_one([future])
             return future.result()
 
     def _put(self, call: Call) -> Future[Any]:
         self._check_owner()
-        self._calls.put(call)
+        self._queue.put(call)
         return call.future
-
-    def _check_usable(self) -> None:
-        self._check_owner()
-        self._calls.check_open()
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
@@ -411,44 +408,12 @@ class WorkerPool:
             )
 
 
-class _Ordered:
-    """Calls of a map whose results are taken in order."""
-
-    def __init__(self) -> None:
-        self.futures: deque[Future[Any]] = deque()
-
-    def add(self, future: Future[Any]) -> None:
-        self.futures.append(future)
-
-    def next(self) -> Future[Any]:
-        """Wait for the first one to end, and take it out."""
-        _wait_for_end(self.futures[0])
-        return self.futures.popleft()
-
-
-class _AsCompleted:
-    """Calls of a map whose results are taken as they are ready."""
-
-    def __init__(self) -> None:
-        self.futures: set[Future[Any]] = set()
-        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-
-    def add(self, future: Future[Any]) -> None:
-        self.futures.add(future)
-        future.add_done_callback(self._done.put)
-
-    def next(self) -> Future[Any]:
-        """Wait for one to end, and take it out."""
-        while True:
-            with suppress(queue.Empty):
-                future = self._done.get(timeout=_SLICE)
-                self.futures.discard(future)
-                return future
-
-
-def _wait_for_end(future: Future[Any]) -> None:
-    while not wait_for([future], timeout=_SLICE).done:
-        continue
+def _wait_for_one(futures: Collection[Future[Any]]) -> Future[Any]:
+    """Wait until one of them has ended, and return it."""
+    while True:
+        done = wait_for(futures, _SLICE, FIRST_COMPLETED).done
+        if done:
+            return done.pop()
 
 
 def _budget(transport: str, n: int) -> dict[str, int]:
@@ -465,7 +430,7 @@ def _at_least_one(name: str, number: int) -> int:
     return number
 
 
-def _finish(owner: int, calls: CallQueue) -> None:
+def _finish(owner: int, queue: CallQueue) -> None:
     """The pool is garbage: its workers finish what was submitted, and end."""
     if os.getpid() == owner:
-        calls.finish(ChannelClosed, "the pool is gone")
+        queue.close(lambda: ChannelClosed("the pool is gone"))

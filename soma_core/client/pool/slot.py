@@ -1,0 +1,265 @@
+"""Slot: the place of one worker in a pool, and the thread that runs calls on it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from soma_core.channel.contract import Transport
+from soma_core.client.backoff import Backoff
+from soma_core.client.pool.blueprint import Blueprint
+from soma_core.client.pool.queue import Call, CallQueue
+from soma_core.client.worker import Worker
+from soma_core.errors import DeadlineExceeded, StartFailed, TransportError
+
+__all__ = ["Slot"]
+
+_LOOK = 1.0  # seconds between looks at whether an idle worker still runs
+_FRESH = 0.001  # seconds for which a worker that answered need not be looked at
+_FAILED_STARTS = 5  # in a row, after which a pool in which no worker is left is given up
+_LONGEST_WAIT = 30.0  # seconds between two starts
+_log = logging.getLogger("soma.pool")
+
+
+@dataclass
+class _Replica:
+    """A worker of the pool, and what its slot knows of it.
+
+    Attributes:
+        worker: The worker.
+        transport: How it is reached.
+        version: The version of the blueprint that it has.
+        calls_left: How many calls it may still do; None for any number.
+        used: Whether it has begun a call.
+        answered: When it last did a call well (``time.monotonic``).
+    """
+
+    worker: Worker
+    transport: Transport
+    version: int
+    calls_left: int | None
+    used: bool = False
+    answered: float = 0.0
+
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return time.monotonic() - self.answered < _FRESH or self.transport.poll() is None
+
+    def begin(self) -> None:
+        """It is given a call."""
+        self.used, self.answered = True, 0.0
+        if self.calls_left is not None:
+            self.calls_left -= 1
+
+
+class Slot:
+    """One worker, and the thread that runs calls on it and replaces it when it is gone.
+
+    Args:
+        queue: Where the calls come from.
+        blueprint: How its workers are made, and what they must hold.
+        quotas: How many calls each of its workers does, in turn; None for any number.
+        has_workers: Whether any slot of the pool has a worker, as far as is known.
+        name: The name of the thread.
+
+    Attributes:
+        started: Ends when the first worker is there, or with why it is not.
+    """
+
+    def __init__(
+        self,
+        queue: CallQueue,
+        blueprint: Blueprint,
+        quotas: Iterator[int | None],
+        has_workers: Callable[[], bool],
+        name: str,
+    ) -> None:
+        self._queue, self._blueprint = queue, blueprint
+        self._quotas, self._has_workers = quotas, has_workers
+        self._replica: _Replica | None = None
+        self._starting: Transport | None = None
+        self._closed = False
+        self._backoff = Backoff(cap=_LONGEST_WAIT, budget=_FAILED_STARTS)
+        self._running: Future[Any] | None = None
+        self._lock = threading.Lock()
+        self.started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def worker(self) -> Worker | None:
+        """The worker; None while it is being replaced."""
+        replica = self._replica
+        return None if replica is None else replica.worker
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs."""
+        return self._running is not None
+
+    def interrupt(self, futures: Collection[Future[Any]]) -> None:
+        """Interrupt the call that runs, if it is one of these."""
+        with self._lock:
+            worker = self.worker
+            if self._running in futures and worker is not None:
+                worker.interrupt()
+
+    def close(self) -> None:
+        """End the worker, or its start, and with it the call that runs."""
+        self._closed = True
+        worker, transport = self.worker, self._starting
+        if worker is not None:
+            worker.close()
+        elif transport is not None:
+            transport.stop(0.0)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended; does nothing on the thread itself, in a callback."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _serve(self) -> None:
+        try:
+            self._start()
+        except BaseException as error:
+            self.started.set_exception(error)
+            return
+        self.started.set_result(None)
+        try:
+            while not self._queue.over:
+                self._step()
+        except BaseException as error:
+            reason = f"the pool is broken: {error!r}"
+            _log.exception("a slot of the pool failed")
+            self._queue.end(lambda: TransportError(reason))
+        finally:
+            self._discard()
+
+    def _step(self) -> None:
+        """Get ready for a call, or take one and run it."""
+        replica = self._replica
+        if replica is None:
+            self._replace()
+        elif not replica.is_alive():
+            self._note_death(replica)
+        elif self._is_behind(replica):
+            self._catch_up(replica)
+        elif (call := self._queue.take(_LOOK)) is not None:
+            if replica.is_alive() and not self._is_behind(replica):
+                self._run(call, replica)
+            else:
+                self._queue.put_back(call)
+            del call  # the error that its future holds leads to this frame
+
+    def _is_behind(self, replica: _Replica) -> bool:
+        return replica.version != self._blueprint.version
+
+    def _start(self) -> None:
+        """Start a worker that holds what all hold.
+
+        Raises:
+            Exception: Whatever ``soma.connect`` raises.
+        """
+        self._starting = transport = self._blueprint.make_transport()
+        try:
+            self._check_open()
+            worker = self._blueprint.connect(transport)
+            try:
+                self._check_open()
+                version = self._blueprint.update(worker, 0)
+            except BaseException:
+                worker.close()
+                raise
+        finally:
+            self._starting = None
+        self._replica = _Replica(worker, transport, version, next(self._quotas))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StartFailed("the pool was closed")
+
+    def _replace(self) -> None:
+        try:
+            self._start()
+        except Exception as error:
+            self._note_failed_start(error)
+
+    def _note_failed_start(self, error: Exception) -> None:
+        if self._closed:
+            return
+        delay = self._backoff.next_delay()
+        failures = self._backoff.spent
+        _log.warning("a worker of the pool did not start (%d in a row): %s", failures, error)
+        if self._backoff.exhausted and not self._has_workers():
+            reason = (
+                "the pool is broken: no worker is left, and the last "
+                f"{failures} attempts to start one failed; the last: {error}"
+            )
+            self._queue.end(lambda: StartFailed(reason))
+        self._queue.sleep(delay)
+
+    def _note_death(self, replica: _Replica) -> None:
+        """The worker died while nothing ran; if it never did anything, it had not started well."""
+        self._discard()
+        if not replica.used:
+            self._note_failed_start(StartFailed("the worker ended before its first call"))
+        elif not self._closed:
+            _log.warning("an idle worker of the pool died, and is replaced")
+
+    def _catch_up(self, replica: _Replica) -> None:
+        try:
+            replica.version = self._blueprint.update(replica.worker, replica.version)
+        except Exception as error:
+            _log.warning("a worker of the pool cannot catch up, and is replaced: %s", error)
+            self._discard()
+
+    def _run(self, call: Call, replica: _Replica) -> None:
+        """Do a call; whatever becomes of it, the slot goes on."""
+        with self._lock:
+            if not call.future.set_running_or_notify_cancel():
+                return
+            self._running = call.future
+        self._backoff.reset()
+        replica.begin()
+        try:
+            result = call.run(replica.worker)
+            if call.commit is not None:
+                self._commit(call.commit(result), replica)
+        except BaseException as error:
+            self._rest()
+            call.settle(error=error)
+            usable = not (call.replace_on_error or _ends_worker(error))
+        else:
+            replica.answered = time.monotonic()
+            self._rest()
+            call.settle(result)
+            usable = True
+        finally:
+            del call  # likewise
+        if replica.calls_left == 0 or not usable or not replica.is_alive():
+            self._discard()
+
+    def _rest(self) -> None:
+        with self._lock:
+            self._running = None
+
+    def _commit(self, version: int, replica: _Replica) -> None:
+        if version == replica.version + 1:  # else another change came between, which it lacks
+            replica.version = version
+        self._queue.wake()
+
+    def _discard(self) -> None:
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            replica.worker.close()
+
+
+def _ends_worker(error: BaseException) -> bool:
+    if isinstance(error, DeadlineExceeded):
+        return not error.worker_survived
+    return isinstance(error, TransportError)
