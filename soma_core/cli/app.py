@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -41,28 +42,42 @@ class _OneLineErrors(TyperGroup):
 app = typer.Typer(
     cls=_OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("replay")(replay.replay)
-app.command("serve", context_settings={"allow_interspersed_args": False})(serve.serve)
+
+
+def _add(name: str, command: Callable[..., None], *examples: str, **settings: Any) -> None:
+    epilog = "\n\n".join(f"Example: soma {example}" for example in examples)
+    app.command(name, epilog=epilog, **settings)(command)
+
+
+_add("demo", demo.demo, "demo", "demo --transport stdio --curve curve.png")
+_add("run", run.run, "run examples/pipelines/iris.toml")
+_add("replay", replay.replay, "replay flight.jsonl", "replay flight.jsonl --only 17")
+_add(
+    "serve",
+    serve.serve,
+    "serve socket",
+    "serve socket --path /run/user/1000/soma.sock --preload torch",
+    context_settings={"allow_interspersed_args": False},
+)
 app.add_typer(sessions.app, name="sessions")
-app.command("transports")(plugins.transports)
-app.command("filters")(plugins.filters)
-app.command("plugins")(plugins.plugins)
-app.command("bench")(bench.bench)
-app.command("doctor")(doctor.doctor)
+_add("transports", plugins.transports, "transports", "transports stdio --options")
+_add("filters", plugins.filters, "filters Regressor", "filters soma-filters-torch")
+_add("plugins", plugins.plugins, "plugins", "plugins soma-cache")
+_add("bench", bench.bench, "bench --size 80 --size 1048576")
+_add("doctor", doctor.doctor, "doctor")
 app.add_typer(new.app, name="new")
-app.command("schema")(schema.schema)
-app.command("validate")(validate.validate)
+_add("schema", schema.schema, "schema commands", "schema --out schemas")
+_add("validate", validate.validate, "validate messages.jsonl", "validate --replies -")
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"soma {soma_version()}")
+        for name, version in plugins.distributions():
+            typer.echo(f"{name} {version}")
         raise typer.Exit
 
 
@@ -71,7 +86,10 @@ def soma(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of soma and of its plugins.",
         ),
     ] = False,
 ) -> None:

@@ -21,18 +21,19 @@ _LARGEST = 1 << 32
 def bench(
     size: Annotated[
         list[int] | None,
-        typer.Option(min=8, max=_LARGEST, help="Bytes of the array; may be given again."),
+        typer.Option(min=8, max=_LARGEST, help="Bytes of the array; may be repeated."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="How often each takes its turn of up to 0.4 s a size.")
+        int,
+        typer.Option(min=1, help="Rounds of up to 0.4 s for each size and transport."),
     ] = 3,
     pinned: Annotated[
         bool,
-        typer.Option("--pinned", help="Host and workers on one CPU: the cost of software alone."),
+        typer.Option("--pinned", help="Keep host and workers on one CPU."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print seconds, for a program.")] = False,
 ) -> None:
-    """Measure a call (an array there, an array back, every result checked) on this machine."""
+    """Measure a call on this machine: an array to a worker and back, every result checked."""
     from soma_core import benchmarking
 
     if pinned and not benchmarking.pinnable():

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from soma_core.cli.console import listing, note, print_json, table
+from soma_core.cli.grouped import Row, grouped
 from soma_core.cli.options import options_of
 from soma_core.errors import PluginError
 from soma_core.plugins.catalog import (
@@ -23,12 +24,16 @@ from soma_core.plugins.catalog import (
 )
 from soma_core.plugins.manager import PluginSet
 
-__all__ = ["PluginReport", "filters", "inspect_plugins", "plugins", "transports"]
+__all__ = ["PluginReport", "distributions", "filters", "inspect_plugins", "plugins", "transports"]
 
 Pattern = Annotated[
-    str | None, typer.Argument(help="Part of the name, or a glob such as 'sklearn.*Regressor'.")
+    str | None,
+    typer.Argument(
+        help="Part of a name or of a distribution's name, or a glob: 'sklearn.*Regressor'."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+All = Annotated[bool, typer.Option("--all", help="Show all rows of long lists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 
 def transports(
@@ -42,37 +47,43 @@ def transports(
     if options:
         _list_options(installed_transports(), pattern, as_json)
     else:
-        _list(installed_transports(), pattern, as_json)
+        _list(installed_transports(), pattern, as_json, fold=False)
 
 
-def filters(pattern: Pattern = None, as_json: AsJson = False) -> None:
-    """List the registered filters, without importing them."""
-    _list(installed_filters(), pattern, as_json)
+def filters(pattern: Pattern = None, show_all: All = False, as_json: AsJson = False) -> None:
+    """List the registered filters by distribution, without importing them."""
+    _list(installed_filters(), pattern, as_json, fold=not show_all)
 
 
-def plugins(pattern: Pattern = None, as_json: AsJson = False) -> None:
+def plugins(pattern: Pattern = None, show_all: All = False, as_json: AsJson = False) -> None:
     """Import every plugin and report which work; exit with 1 if any is broken."""
     reports = inspect_plugins(pattern)
     if as_json:
         print_json([report.as_row() for report in reports])
+    elif reports:
+        rows = [
+            Row(report.info, _state(report), urgent=report.failure is not None)
+            for report in reports
+        ]
+        listing().print(grouped(("plugin", "group", "status"), rows, fold=not show_all))
+        broken = sum(report.failure is not None for report in reports)
+        count = f"{len(reports)} {'plugin' if len(reports) == 1 else 'plugins'}"
+        note(f"{count}, {broken or 'none'} broken")
     else:
-        _print_reports(reports)
+        note("no such plugin is installed")
     if any(report.failure for report in reports):
         raise typer.Exit(1)
 
 
-def _list(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
+def _list(catalog: Catalog, pattern: str | None, as_json: bool, *, fold: bool) -> None:
     found = _matching(catalog.list(), pattern)
     if as_json:
         print_json([asdict(info) for info in found])
-        return
-    if not found:
+    elif found:
+        rows = [Row(info, (_target(info),), urgent=bool(info.conflict)) for info in found]
+        listing().print(grouped((catalog.kind, "target"), rows, fold=fold))
+    else:
         note(_nothing(catalog, pattern))
-        return
-    rows = table("name", "distribution", "version", "target")
-    for info in found:
-        rows.add_row(_name(info), info.distribution, info.version, Text(info.target, "dim"))
-    listing().print(rows)
 
 
 def _list_options(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
@@ -101,13 +112,18 @@ def _matching(found: Iterable[PluginInfo], pattern: str | None) -> list[PluginIn
     if pattern is None:
         return list(found)
     glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
-    return [info for info in found if fnmatch(info.name.lower(), glob.lower())]
+    return [
+        info
+        for info in found
+        if fnmatch(info.name.lower(), glob.lower())
+        or fnmatch(info.distribution.lower(), glob.lower())
+    ]
 
 
-def _name(info: PluginInfo) -> Text:
+def _target(info: PluginInfo) -> Text:
     if not info.conflict:
-        return Text(info.name, "cyan")
-    return Text(f"{info.name} (conflict: {' and '.join(info.conflict)})", "red")
+        return Text(info.target, "dim")
+    return Text(f"{info.target} (conflict: {' and '.join(info.conflict)})", "red")
 
 
 class PluginReport(NamedTuple):
@@ -139,10 +155,19 @@ class PluginReport(NamedTuple):
         return "; ".join([self.status, *listed])
 
 
+def distributions() -> list[tuple[str, str]]:
+    """The other installed distributions with plugins, and their versions; imports none."""
+    found = {(info.distribution, info.version) for one in _catalogs() for info in one.list()}
+    return sorted(one for one in found if one[0] != "soma-core")
+
+
+def _catalogs() -> list[Catalog]:
+    return [installed_transports(), installed_filters(), Catalog(PLUGINS, "plugin")]
+
+
 def inspect_plugins(pattern: str | None = None) -> list[PluginReport]:
     """Import the plugins whose names match a pattern, or all, and report which work."""
-    catalogs = [installed_transports(), installed_filters(), Catalog(PLUGINS, "plugin")]
-    return [report for catalog in catalogs for report in _inspect(catalog, pattern)]
+    return [report for catalog in _catalogs() for report in _inspect(catalog, pattern)]
 
 
 def _inspect(catalog: Catalog, pattern: str | None) -> list[PluginReport]:
@@ -166,22 +191,6 @@ def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
     return PluginReport(catalog.group, info, None, commands, codecs)
 
 
-def _print_reports(reports: list[PluginReport]) -> None:
-    if not reports:
-        note("no such plugin is installed")
-        return
-    rows = table("plugin", "group", "distribution", "version", "status")
-    for report in reports:
-        info = report.info
-        rows.add_row(
-            Text(info.name, "cyan"), report.group, info.distribution, info.version, _status(report)
-        )
-    listing().print(rows)
-    broken = sum(report.failure is not None for report in reports)
-    note(
-        f"{len(reports)} {'plugin' if len(reports) == 1 else 'plugins'}, {broken or 'none'} broken"
-    )
-
-
-def _status(report: PluginReport) -> Text:
-    return Text(report.summary(), "green" if report.failure is None else "red")
+def _state(report: PluginReport) -> tuple[Text, Text]:
+    style = "green" if report.failure is None else "red"
+    return Text(report.group, "dim"), Text(report.summary(), style)

@@ -33,12 +33,13 @@ _GOOD = frozenset({Verdict.SAME, Verdict.NOT_COMPARED})
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="What soma.connect(…, record=FILE) wrote.")],
+    file: Annotated[Path, typer.Argument(help="Written by soma.connect(…, record=FILE).")],
     transport: Annotated[
-        str, typer.Option(help="Where to run; with 'inline', breakpoint() works in a filter.")
+        str,
+        typer.Option(help="With 'inline', breakpoint() works in a filter."),
     ] = "stdio",
     only: Annotated[
-        int | None, typer.Option(help="The entry of one command; what it builds on runs first.")
+        int | None, typer.Option(help="Run only this entry, after those that it depends on.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="An option of the transport, as key=value.")
@@ -50,7 +51,10 @@ def replay(
         float | None, typer.Option(help="Seconds that each command may take.")
     ] = None,
 ) -> None:
-    """Run recorded commands again. This runs the pickles in the file: replay what you trust."""
+    """Run recorded commands again, and compare the replies.
+
+    This runs the pickles in the file: replay only what you trust.
+    """
     new_transport = _factory(transport, pickle, _options(option or []))
     outcomes: list[Outcome] = []
     try:

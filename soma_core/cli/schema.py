@@ -31,13 +31,13 @@ FILES = {
 
 
 def schema(
-    part: Annotated[Part | None, typer.Argument(help="Only this one.")] = None,
+    part: Annotated[Part | None, typer.Argument(help="Only this part.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write one file for each into this directory.")
+        Path | None, typer.Option(help="Write the schemas as files into this directory.")
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(help="Write messages as examples, one file for each dialect, into this one."),
+        typer.Option(help="Write example messages as files into this directory."),
     ] = None,
 ) -> None:
     """Print the JSON Schema (2020-12) of commands, replies and values."""

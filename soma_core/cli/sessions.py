@@ -16,15 +16,16 @@ from soma_core.plugins.catalog import installed_transports
 __all__ = ["app"]
 
 AtPath = Annotated[
-    Path | None, typer.Option("--path", help="Where the daemon listens; the default is your own.")
+    Path | None,
+    typer.Option("--path", help="Its socket; your own daemon's by default."),
 ]
 Over = Annotated[str, typer.Option("--transport", help="The transport that has the sessions.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 app = typer.Typer(help="List the sessions of a daemon, and end them.")
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog="Example: soma sessions --json")
 def sessions(
     context: typer.Context,
     path: AtPath = None,
@@ -37,14 +38,14 @@ def sessions(
         _list(path, transport, as_json)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: soma sessions list")
 def list_them(
     context: typer.Context,
     path: AtPath = None,
     transport: Over = "socket",
     as_json: AsJson = False,
 ) -> None:
-    """List them: process, clients, memory, and what runs for how long."""
+    """List the sessions: process, clients, memory, and the command that runs."""
     _list(path or context.obj, transport, as_json)
 
 
@@ -75,14 +76,14 @@ def _activity(session: SessionInfo) -> str:
     return f"{session.command}{node} for {session.seconds:.1f} s"
 
 
-@app.command("stop")
+@app.command("stop", epilog="Example: soma sessions stop training")
 def stop(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The session.")],
+    name: Annotated[str, typer.Argument(help="The name of the session.")],
     path: AtPath = None,
     transport: Over = "socket",
 ) -> None:
-    """End a session for all its clients; a command that runs in it is interrupted."""
+    """End a session for all its clients; its running command is interrupted."""
     _of(transport, "stop_session")(name, path or context.obj)
     note(f"the session {name} has ended")
 

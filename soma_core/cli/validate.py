@@ -30,12 +30,15 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def validate(
-    file: Annotated[str, typer.Argument(help="JSON Lines; '-' is stdin.")],
+    file: Annotated[str, typer.Argument(help="One JSON message on each line; '-' is stdin.")],
     replies: Annotated[
-        bool, typer.Option("--replies", help="The lines are replies and events.")
+        bool, typer.Option("--replies", help="Check replies and events instead of commands.")
     ] = False,
 ) -> None:
-    """Check messages, one a line; print each bad one with what is wrong, and exit with 1."""
+    """Check messages without running them, and print each invalid one with the reason.
+
+    Exits with 1 if any is invalid.
+    """
     check = check_reply if replies else check_command
     total = bad = 0
     with _opened(file) as lines:

@@ -1,13 +1,52 @@
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 
+import click
+import pytest
+import typer
 
-def test_the_version_is_that_of_the_distribution(soma):
+from soma_core.cli.app import app
+
+
+def test_the_versions_are_those_of_soma_and_of_the_distributions_with_plugins(soma, install):
+    install("acme-median", "soma.filters", **{"acme.Median": "acme:Median"})
     result = soma("--version")
     assert result.exit_code == 0
-    assert result.stdout == f"soma {version('soma-core')}\n"
+    first, *others = result.stdout.splitlines()
+    assert first == f"soma {version('soma-core')}"
+    assert "acme-median 1.0" in others
+    assert not any(line.startswith("soma-core") for line in others)
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_by_an_example_that_it_accepts(name):
+    command = COMMANDS[name]
+    assert command.help or command.callback.__doc__
+    examples = re.findall(r"Example: soma (.*)", command.epilog or "")
+    assert examples
+    for example in examples:
+        assert example.startswith(name)
+        arguments = shlex.split(example)[len(name.split()) :]
+        command.make_context(name, arguments, resilient_parsing=False)
+
+
+def test_a_shell_can_complete_the_command(soma):
+    assert "--install-completion" in soma("--help").stdout
 
 
 def test_help_lists_every_command(soma):

@@ -10,8 +10,11 @@ from soma_core.plugins.catalog import installed_transports
 def test_transports_are_listed_with_where_they_come_from(soma):
     result = soma("transports")
     assert result.exit_code == 0
-    row = next(line for line in result.stdout.splitlines() if line.startswith("stdio"))
-    assert row.split() == ["stdio", "soma-core", "0.1.0", "soma_transport_stdio:StdioTransport"]
+    lines = result.stdout.splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith("  stdio"))
+    assert lines[row].split() == ["stdio", "soma_transport_stdio:StdioTransport"]
+    owner = next(line for line in reversed(lines[:row]) if not line.startswith(" "))
+    assert owner.split() == ["soma-core", "0.1.0"]
 
 
 def test_a_listing_can_be_had_as_json(soma):
@@ -63,6 +66,32 @@ def test_filters_are_narrowed_by_a_glob(soma, install):
     assert _names(soma("filters", "M*n", "--json")) == []
 
 
+def test_filters_are_narrowed_by_the_name_of_their_distribution(soma, install):
+    install("acme-robust", "soma.filters", **{"acme.Median": "acme:Median"})
+    assert _names(soma("filters", "acme-rob", "--json")) == ["acme.Median"]
+
+
+MANY = {f"acme.F{number:02}": "acme:F" for number in range(30)}
+
+
+def test_a_long_list_is_folded_unless_all_of_it_is_asked_for(soma, install):
+    install("acme", "soma.filters", **MANY)
+    install("bolt", "soma.filters", **{"bolt.Bolt": "bolt:Bolt"})
+    folded = soma("filters").stdout
+    assert folded.count("acme.F") == 8
+    assert "… and 22 more (--all)" in folded
+    assert "bolt.Bolt" in folded
+    assert soma("filters", "--all").stdout.count("acme.F") == 30
+    assert len(_names(soma("filters", "acme", "--json"))) == 30
+
+
+def test_a_broken_plugin_is_never_folded_away(soma, install):
+    install("acme", "soma.filters", **MANY, **{"acme.Z": "acme_is_not_there:Z"})
+    shown = soma("plugins", "acme").stdout
+    assert "acme.Z" in shown
+    assert "acme.F29" in shown, "it is broken too: there is no module acme"
+
+
 def test_a_pattern_that_matches_nothing_says_so(soma, install):
     install("acme", "soma.filters", **{"acme.Median": "acme:Median"})
     result = soma("filters", "zzz")
@@ -75,7 +104,7 @@ def test_a_name_that_two_distributions_claim_is_marked(soma, install):
     install("bolt", "soma.transports", pigeon="bolt:Pigeon")
     lines = [line for line in soma("transports").stdout.splitlines() if "pigeon" in line]
     assert len(lines) == 2
-    assert all("conflict: " in line and "acme" in line and "bolt" in line for line in lines)
+    assert all("conflict: acme and bolt" in line for line in lines)
 
 
 @pytest.mark.parametrize("command", ["transports", "filters"])
@@ -98,13 +127,8 @@ finally:
 def test_plugins_that_work_are_ok(soma):
     result = soma("plugins", "stdio")
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[1].split() == [
-        "stdio",
-        "soma.transports",
-        "soma-core",
-        "0.1.0",
-        "ok",
-    ]
+    assert result.stdout.splitlines()[1].split() == ["soma-core", "0.1.0"]
+    assert result.stdout.splitlines()[2].split() == ["stdio", "soma.transports", "ok"]
 
 
 def test_a_broken_plugin_is_told_with_its_reason_and_does_not_hide_the_others(soma, install):

@@ -47,9 +47,9 @@ class Choice(StrEnum):
 
 def demo(
     transport: Annotated[Choice, typer.Option(help="Which transports to show.")] = Choice.BOTH,
-    epochs: Annotated[int, typer.Option(min=2, help="How long to train.")] = 30,
+    epochs: Annotated[int, typer.Option(min=2, help="Passes over the training images.")] = 30,
     kill: Annotated[
-        bool, typer.Option(help="Kill the last transport's first worker half way.")
+        bool, typer.Option(help="Kill a worker during its training, and start over.")
     ] = True,
     curve: PictureFile = None,
 ) -> None:

@@ -18,7 +18,7 @@ _STYLES = {Level.OK: "green", Level.ADVICE: "yellow", Level.WRONG: "red"}
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")] = False,
 ) -> None:
     """Check this installation, and print what to do about each problem.
 

@@ -18,25 +18,32 @@ __all__ = ["app"]
 Into = Annotated[
     Path,
     typer.Option(
-        "--into", exists=True, file_okay=False, help="Where the new folder goes; here by default."
+        "--into",
+        exists=True,
+        file_okay=False,
+        help="Where the new folder is made.",
     ),
 ]
 
-app = typer.Typer(help="Write a distribution to start a plugin from.", no_args_is_help=True)
+app = typer.Typer(
+    help="Write a new distribution with a filter or a transport.",
+    epilog="Example: soma new filter acme.Center",
+    no_args_is_help=True,
+)
 
 
-@app.command("filter")
+@app.command("filter", epilog="Example: soma new filter acme.Center")
 def new_filter(
-    name: Annotated[str, typer.Argument(help="What it is loaded by: 'acme.Center'.")],
+    name: Annotated[str, typer.Argument(help="The name by which it is loaded: 'acme.Center'.")],
     into: Into = Path(),
 ) -> None:
     """Write an installable, typed and tested distribution with a filter."""
     _write(installed_filters(), FILTER, filter_names(name), into)
 
 
-@app.command("transport")
+@app.command("transport", epilog="Example: soma new transport pigeon --into ..")
 def new_transport(
-    name: Annotated[str, typer.Argument(help="What users connect to: 'pigeon'.")],
+    name: Annotated[str, typer.Argument(help="The name for soma.connect: 'pigeon'.")],
     into: Into = Path(),
 ) -> None:
     """Write an installable, typed and tested distribution with a transport."""

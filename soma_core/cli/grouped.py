@@ -1,0 +1,71 @@
+"""Grouped: a listing under the distributions that its rows come from, long ones folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from soma_core.cli.console import table
+from soma_core.plugins.catalog import PluginInfo
+
+__all__ = ["Row", "grouped"]
+
+_LONG = 20  # rows that need no attention
+_SHOWN = 8  # of them
+
+
+class Row(NamedTuple):
+    """One row of a listing.
+
+    Attributes:
+        info: The plugin; its distribution decides where the row stands.
+        cells: What to show beside its name.
+        urgent: Whether it is shown even in a folded list.
+    """
+
+    info: PluginInfo
+    cells: Sequence[Text]
+    urgent: bool = False
+
+
+def grouped(columns: Sequence[str], rows: Iterable[Row], *, fold: bool) -> Table:
+    """A table with a line for each distribution, and its rows below it.
+
+    Args:
+        columns: The titles, that of the name first.
+        rows: What to list, in any order.
+        fold: Whether to show only some rows of a long list, and how many more there are.
+    """
+    made = table(*columns)
+    for (distribution, version), members in groupby(sorted(rows, key=_place), key=_distribution):
+        made.add_row(Text(f"{distribution} {version}", "bold"))
+        for row in _folded(list(members), fold):
+            made.add_row(*row)
+    return made
+
+
+def _folded(rows: list[Row], fold: bool) -> Iterator[Sequence[Text]]:
+    calm = [row for row in rows if not row.urgent]
+    hidden = calm[_SHOWN:] if fold and len(calm) > _LONG else []
+    kept = set(map(id, hidden))
+    for row in rows:
+        if id(row) not in kept:
+            yield _cells(row)
+    if hidden:
+        yield [Text(f"  … and {len(hidden)} more (--all)", "dim")]
+
+
+def _cells(row: Row) -> Sequence[Text]:
+    return [Text("  ").append(row.info.name, "red" if row.urgent else "cyan"), *row.cells]
+
+
+def _distribution(row: Row) -> tuple[str, str]:
+    return row.info.distribution, row.info.version
+
+
+def _place(row: Row) -> tuple[str, str, str]:
+    return (*_distribution(row), row.info.name)
