@@ -76,6 +76,22 @@ def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_that_explains_the_layout_exists(page: str) -> None:
+    named = re.findall(
+        r"`((?:soma_core|soma_transport_\w+|tests|docs|plugins)/[\w/.]*)`",
+        (ROOT / page).read_text(),
+    )
+    assert len(named) > 8
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_page_on_the_architecture_has_every_folder_of_the_core() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    folders = [path.parent.name for path in (ROOT / "soma_core").glob("*/__init__.py")]
+    assert [name for name in folders if f"`soma_core/{name}`" not in text] == []
+
+
 def test_the_reference_is_what_the_models_say_now() -> None:
     assert reference.PAGE.read_text() == reference.page(), "run `make reference`"
 

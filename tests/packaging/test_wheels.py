@@ -198,7 +198,7 @@ def test_listing_imports_neither_torch_nor_sklearn(installed, tmp_path, command)
 
 
 def test_the_filters_are_listed(installed, tmp_path):
-    shown = run(installed / "soma", "filters", cwd=tmp_path)
+    shown = run(installed / "soma", "filters", "--all", cwd=tmp_path)
     for name in (
         "sklearn.StandardScaler",
         "sklearn.PCA",
