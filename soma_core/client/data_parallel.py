@@ -209,15 +209,30 @@ def average_states(states: Sequence[bytes], weights: Sequence[float] | None = No
 
 
 def _averaged(parts: Sequence[tuple[bytes, float]]) -> bytes:
-    loaded = [(load_weights(data), share) for data, share in parts]
-    shapes = [{key: getattr(item, "shape", None) for key, item in one.items()} for one, _ in loaded]
-    for number, other in enumerate(shapes):
-        if other != shapes[0]:
-            raise ValueError(f"state {number} does not have the names and shapes of the first")
+    loaded = _loaded(parts)
     averaged = {
         key: _mean(key, [(one[key], share) for one, share in loaded]) for key in loaded[0][0]
     }
     return dump_weights(averaged)
+
+
+def _loaded(parts: Sequence[tuple[bytes, float]]) -> list[tuple[dict[str, Any], float]]:
+    """The weights of several workers by name, made sure to be of the same module.
+
+    Raises:
+        ValueError: They differ in names or shapes.
+    """
+    loaded = [(load_weights(data), share) for data, share in parts]
+    shapes: dict[str, Any] = {}
+    for number, (one, _) in enumerate(loaded):
+        named = isinstance(one, dict) and (not number or one.keys() == loaded[0][0].keys())
+        if not named or not all(
+            shapes.setdefault(name, getattr(item, "shape", None)) == getattr(item, "shape", None)
+            for name, item in one.items()
+            if item is not None
+        ):
+            raise ValueError(f"state {number} does not have the names and shapes of the first")
+    return loaded
 
 
 def _averaged_batch(parts: Sequence[tuple[bytes, float]]) -> bytes | None:
@@ -225,7 +240,7 @@ def _averaged_batch(parts: Sequence[tuple[bytes, float]]) -> bytes | None:
 
     A parameter that a shard has no gradient for gets none from its rows.
     """
-    loaded = [(load_weights(data), share) for data, share in parts]
+    loaded = _loaded(parts)
     averaged = {}
     for name in loaded[0][0]:
         given = [(one[name], share) for one, share in loaded if one[name] is not None]

@@ -142,7 +142,7 @@ def test_weights_with_anything_else_in_them_are_not_written() -> None:
     class Odd(torch.Tensor):
         pass
 
-    for odd in (Traces("x"), {1, 2}, np.ones(1), torch.ones(1).as_subclass(Odd), print):
+    for odd in (Traces("x"), frozenset({1, 2}), np.ones(1), torch.ones(1).as_subclass(Odd), print):
         for content in (odd, {"a": [odd]}, {"a": {"b": (1, odd)}}):
             with pytest.raises(ProtocolError, match=type(odd).__name__) as caught:
                 dump_weights(content)

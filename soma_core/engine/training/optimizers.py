@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
+from soma_core.engine.training.moments import load_optimizer_state
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.optimizers import build_optimizer
 
@@ -65,9 +66,9 @@ class Optimizers:
         moments = _moments(kept, parameters, optimizer)
         if pending is not None and pending.name == spec["name"]:
             moments |= {key: item for key, item in pending.moments.items() if key in parameters}
+        self._pending.pop(chain, None)
         _put_moments(optimizer, parameters, moments)
         self._kept[chain] = _Kept(dict(spec), optimizer, parameters)
-        self._pending.pop(chain, None)
         return optimizer
 
     def forget(self, node_ids: Iterable[str]) -> None:
@@ -164,14 +165,21 @@ def _put_moments(
     parameters: Mapping[_Label, torch.nn.Parameter],
     moments: Mapping[_Label, dict[str, Any]],
 ) -> None:
-    """Give an optimizer its moments, by torch's own reader: it moves them to the device."""
+    """Give an optimizer its moments, by torch's own reader: it moves them to the device.
+
+    Raises:
+        ProtocolError: ``invalid_command``: they are not those of such an optimizer.
+    """
     if not moments:
         return
     content = optimizer.state_dict()
     content["state"] = {
         index: dict(moments[label]) for index, label in enumerate(parameters) if label in moments
     }
-    optimizer.load_state_dict(content)
+    try:
+        load_optimizer_state(optimizer, content)
+    except ValueError as error:
+        raise _refused(f"what its nodes were given to go on from does not fit: {error}") from None
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from soma_core.engine.nodes import Node
+from soma_core.engine.training.moments import load_optimizer_state
 from soma_core.engine.training.optimizers import Optimizers
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.codec import Decoder, LineEncoder
@@ -25,6 +26,7 @@ from soma_core.wire.weights import dump_weights, load_weights
 __all__ = ["get_training", "set_training"]
 
 _TYPED_ONLY = Pickles(allowed=False)
+_WORDS = 624  # of numpy's generator
 _FIELDS = {"optimizer", "schedulers", "named", "own", "random"}
 
 
@@ -78,8 +80,9 @@ def _put(node: Node, content: Mapping[str, Any], optimizers: Optimizers) -> None
     _require(optimizer is None, content["optimizer"] is None, "an optimizer")
     _require(len(schedulers), len(content["schedulers"]), "schedulers")
     if optimizer is not None:
-        optimizer.load_state_dict(content["optimizer"])
+        load_optimizer_state(optimizer, content["optimizer"])
     for scheduler, state in zip(schedulers, content["schedulers"], strict=True):
+        _check_fields(scheduler, state)
         scheduler.load_state_dict(_like(scheduler, state))
     load = getattr(node.obj, "load_training_state", None)
     if callable(load) and content["own"] is not None:
@@ -98,6 +101,13 @@ def _schedulers(node: Node) -> Iterator[Any]:
     for scheduler in [one, *(several if isinstance(several, list | tuple) else ())]:
         if callable(getattr(scheduler, "load_state_dict", None)):
             yield scheduler
+
+
+def _check_fields(scheduler: Any, state: Any) -> None:
+    """A scheduler takes whatever attributes a state has."""
+    foreign = sorted(state.keys() - scheduler.state_dict().keys())
+    if foreign:
+        raise ValueError(f"a {type(scheduler).__name__} has no {', '.join(map(str, foreign))}")
 
 
 def _like(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +142,8 @@ def _put_random_numbers(content: Mapping[str, Any]) -> None:
     version, internal, gauss = content["python"]
     random.setstate((version, tuple(internal), gauss))
     name, key, position, has_gauss, cached = content["numpy"]
+    if not (0 <= position <= _WORDS == len(key)):  # numpy reads there without a look
+        raise ValueError(f"random numbers of {len(key)} words cannot stand at {position}")
     np.random.set_state((name, np.array(key, np.uint32), position, has_gauss, cached))
     if content["torch"] is None:
         return

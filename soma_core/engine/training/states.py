@@ -283,7 +283,12 @@ def _put_buffers(node: Node, values: dict[str, Any]) -> None:
 
 
 def _without_surroundings(tensor: Any) -> Any:
-    """The tensor; a copy if it is a part of something larger, which would be written with it."""
+    """The tensor; a copy if it is a part of something larger, which would be written with it.
+
+    A sparse one becomes dense: where it is read, its indices would have to be trusted.
+    """
+    if tensor.is_sparse:
+        return tensor.to_dense()
     alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if alone else tensor.clone()
 
@@ -301,7 +306,8 @@ def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]
         The names of what received a gradient or a value.
 
     Raises:
-        ProtocolError: ``invalid_state``: the names or shapes are not those of the parameters.
+        ProtocolError: ``invalid_state``: the names, shapes or types are not those of the
+            parameters.
     """
     parameters = dict(tensors.named_parameters(node))
     if not parameters:
@@ -346,5 +352,16 @@ def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> 
                 f"the gradient of {name} has shape {list(getattr(gradient, 'shape', []))}; "
                 f"the parameter has {list(known[name].shape)}",
             )
-        if gradient.is_complex() and not known[name].is_complex():
-            raise _invalid(node, f"the gradient of {name} is complex; the parameter is real")
+        if _kind(gradient) != _kind(known[name]):
+            raise _invalid(
+                node,
+                f"the gradient of {name} has the type {gradient.dtype}; the parameter has "
+                f"{known[name].dtype}",
+            )
+
+
+def _kind(tensor: Any) -> str:
+    """What one type may be converted to: among real numbers, complex ones, or none of these."""
+    if tensor.is_complex():
+        return "complex"
+    return "floating" if tensor.is_floating_point() else str(tensor.dtype)
