@@ -31,7 +31,7 @@ from soma_filters_torch.building import (
 from soma_filters_torch.learner import Learner, Randomness
 from soma_filters_torch.losses import check_loss, compute_loss
 from soma_filters_torch.placing import AutocastType, ParameterType, Placement, check_device_name
-from soma_filters_torch.spelling import Choice, Choices
+from soma_filters_torch.spelling import Choice, Choices, FunctionChoice
 from soma_filters_torch.stepping import Plan, check_schedule
 from soma_filters_torch.tensors import (
     from_output,
@@ -58,7 +58,8 @@ class TorchFilter(Filter):
 
     Attributes:
         loss: The choice of a function of ``torch.nn.functional``, short (``mse``, ``l1``,
-            ``huber``, ``cross_entropy``, ``nll``, ``bce_with_logits``, …) or by its full name.
+            ``huber``, ``cross_entropy``, ``nll``, ``bce_with_logits``, …) or by its full name;
+            or a function of an output and a target, which travels as a pickle.
         optimizer_spec: The choice of a class of ``torch.optim``; configured as ``optimizer``.
         lr: The optimizer's learning rate.
         scheduler: The choices of classes of ``torch.optim.lr_scheduler``: one, several or none.
@@ -84,7 +85,7 @@ class TorchFilter(Filter):
     title: ClassVar[str]
     takes_integers: ClassVar[bool] = True
 
-    loss: Choice = Field(default={"name": "mse"})
+    loss: FunctionChoice = Field(default={"name": "mse"})
     optimizer_spec: Choice = Field(default={"name": "Adam"}, alias="optimizer")
     lr: float = Field(default=1e-3, gt=0)
     scheduler: Choices = Field(default_factory=list)
@@ -156,21 +157,30 @@ class TorchFilter(Filter):
         Raises:
             ValueError: The data or the state do not fit the network.
         """
-        training = torch.is_grad_enabled()
-        if training:
-            self._placement.check_training()
-        learner = self._current()
-        module = learner.module_for(state, training=training)
-        if module.training is not training:
-            module.train(training)
-        inputs = to_input(x, module, integers=self.takes_integers)
-        if not training:
-            out = self._finished(self._run(module, inputs))
+        if not torch.is_grad_enabled():
+            out = self._finished(self.raw_output(x, state))
             return from_output(out, x, to_cpu=self.output_device == "cpu")
+        self._placement.check_training()
+        learner = self._current()
+        module = learner.module_for(state, training=True)
+        if not module.training:
+            module.train()
+        inputs = to_input(x, module, integers=self.takes_integers)
         if not self._draws():
             return self._run(module, inputs)
         with learner.randomness.active():
             return self._run(module, inputs)
+
+    def raw_output(self, x: Any, state: Any) -> Any:
+        """Run the network in the mode of evaluation, and return what it returns: a tensor.
+
+        The engine computes the loss on validation data from it. Arguments and errors are those
+        of :meth:`forward`.
+        """
+        module = self._current().module_for(state, training=False)
+        if module.training:
+            module.eval()
+        return self._run(module, to_input(x, module, integers=self.takes_integers))
 
     def compute_loss(self, out: Any, y: Any, *beside: Any) -> torch.Tensor:
         """The loss of an output; used by ``fit`` and by a composite's joint step.
@@ -270,7 +280,7 @@ class TorchFilter(Filter):
 
     @field_validator("loss")
     @classmethod
-    def _check_loss(cls, choice: dict[str, Any]) -> dict[str, Any]:
+    def _check_loss(cls, choice: Any) -> Any:
         check_loss(choice)
         return choice
 

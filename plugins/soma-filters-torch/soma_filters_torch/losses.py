@@ -1,4 +1,4 @@
-"""Losses: functions of torch by name, and targets made to fit outputs without broadcasting."""
+"""Losses: functions of torch by name, with targets made to fit outputs, and any function."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ _REDUCTIONS = ("mean", "sum")
 Loss = Callable[..., torch.Tensor]
 
 
-def check_loss(choice: dict[str, Any]) -> None:
+def check_loss(choice: dict[str, Any] | Loss) -> None:
     """Refuse what does not choose a loss.
 
     Args:
         choice: The name of a function of ``torch.nn.functional``, short or with its path, and
-            its arguments.
+            its arguments; or any function of an output and a target.
 
     Raises:
         ValueError: There is none, or it does not have these arguments; the message lists what
             there is.
     """
+    if callable(choice):
+        return
     function = _function(choice["name"])
     arguments = arguments_of(choice)
     known = set(list(inspect.signature(function).parameters)[2:]) - _OF_NO_USE
@@ -53,12 +55,13 @@ def check_loss(choice: dict[str, Any]) -> None:
         )
 
 
-def compute_loss(choice: dict[str, Any], out: Any, y: Any) -> torch.Tensor:
+def compute_loss(choice: dict[str, Any] | Loss, out: Any, y: Any) -> torch.Tensor:
     """The loss of an output.
 
     Args:
         choice: What :func:`check_loss` accepts; lists among its arguments (the weights of
-            classes) become tensors of the output's type.
+            classes) become tensors of the output's type. A function is given the target as it
+            came; fractions take the type of the output.
         out: The output of the network.
         y: The target: a tensor, an array or lists. Whole numbers are classes where the loss is
             about classes and the output has one axis more; else the shapes must be equal.
@@ -66,11 +69,16 @@ def compute_loss(choice: dict[str, Any], out: Any, y: Any) -> torch.Tensor:
     Raises:
         ValueError: The output is not a tensor, or the target does not fit it.
     """
-    name = choice["name"]
+    name = (
+        getattr(choice, "__name__", type(choice).__name__) if callable(choice) else choice["name"]
+    )
     if not isinstance(out, torch.Tensor):
         raise ValueError(
             f"the network returned a {type(out).__name__}; the loss {name} needs a tensor"
         )
+    if callable(choice):
+        target = to_target(y, out.device)
+        return choice(out, target.to(out.dtype) if target.is_floating_point() else target)
     function = _function(name)
     target = _fitting(name, function.__name__, out, to_target(y, out.device))
     arguments = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
+from pydantic.json_schema import SkipJsonSchema
 
-__all__ = ["Choice", "Choices", "arguments_of", "unknown"]
+__all__ = ["Choice", "Choices", "FunctionChoice", "arguments_of", "unknown"]
 
 
 _MOST = 40
@@ -36,6 +37,17 @@ Choice = Annotated[
     BeforeValidator(_spelled_out, json_schema_input_type=str | dict[str, Any]),
 ]
 """A name and its arguments: ``{"name": "Adam", "lr": 0.01}``; a text is a name without any."""
+
+
+def _spelled_out_or_called(value: Any) -> Any:
+    return value if callable(value) else _spelled_out(value)
+
+
+FunctionChoice = Annotated[
+    dict[str, Any] | SkipJsonSchema[Callable[..., Any]],
+    BeforeValidator(_spelled_out_or_called, json_schema_input_type=str | dict[str, Any]),
+]
+"""A choice, or a function itself, which travels as a pickle."""
 
 _Input = str | dict[str, Any] | list[str | dict[str, Any]] | None
 

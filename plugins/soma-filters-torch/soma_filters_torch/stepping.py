@@ -113,6 +113,11 @@ def check_schedule(choice: dict[str, Any]) -> None:
             f"the scheduler {choice['name']} has no argument {', '.join(foreign)}; it has "
             f"{', '.join(known)}, and every: 'batch' or 'epoch'"
         )
+    if choice["name"] in _OF_FUNCTIONS and not callable(choice.get("lr_lambda")):
+        raise ValueError(
+            f"the scheduler {choice['name']} needs lr_lambda, a function of the number of "
+            f"the step; got {choice.get('lr_lambda')!r}"
+        )
     for nested in _nested(choice):
         check_schedule(nested)
         if "every" in nested:
@@ -170,14 +175,13 @@ def _class(choice: dict[str, Any]) -> Any:
 
 @cache
 def _classes() -> dict[str, Any]:
-    """The schedulers that plain arguments configure, by name."""
+    """The schedulers that arguments configure, by name."""
     return {
         name: found
         for name, found in vars(lr_scheduler).items()
         if isinstance(found, type)
         and issubclass(found, lr_scheduler.LRScheduler)
         and not name.startswith("_")
-        and name not in _OF_FUNCTIONS
         and next(iter(inspect.signature(found).parameters)) == "optimizer"
         and found is not lr_scheduler.LRScheduler
     }

@@ -37,7 +37,7 @@ REGISTERED = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_t
             "reduction is 'mean' or 'sum'; got 'none'",
         ),
         ({"scheduler": "StepLr"}, "unknown scheduler 'StepLr'; did you mean 'StepLR'"),
-        ({"scheduler": "LambdaLR"}, "unknown scheduler 'LambdaLR'.*known: ConstantLR, "),
+        ({"scheduler": "LambdaLR"}, "LambdaLR needs lr_lambda, a function of .*; got None"),
         ({"scheduler": {"name": "StepLR", "size": 1}}, "no argument size; it has step_size, gamma"),
         ({"scheduler": {"name": "StepLR", "every": "day"}}, "every 'epoch'; got 'day'"),
         (

@@ -12,6 +12,11 @@ from torch.optim import lr_scheduler
 
 import soma_core as soma
 
+
+def tenth_from_the_third(step):
+    return 0.1 if step > 1 else 1.0
+
+
 CONFIG = {"sizes": [4, 2], "seed": 3, "optimizer": {"name": "SGD", "momentum": 0.9}, "lr": 0.5}
 CLIPPED = {"clip_norm": 0.1, "clip_value": 0.05}
 SCHEDULES = [
@@ -20,6 +25,8 @@ SCHEDULES = [
     {"name": "ConstantLR", "total_iters": 3},
     {"name": "LinearLR", "every": "batch"},
     {"name": "ExponentialLR", "gamma": 0.9},
+    {"name": "LambdaLR", "lr_lambda": tenth_from_the_third},
+    {"name": "MultiplicativeLR", "lr_lambda": tenth_from_the_third, "every": "batch"},
     {"name": "PolynomialLR"},
     {"name": "CosineAnnealingLR", "T_max": 5, "every": "batch"},
     {"name": "CosineAnnealingWarmRestarts", "T_0": 3},
@@ -154,7 +161,7 @@ def test_several_schedulers_follow_one_another(data):
 @pytest.mark.parametrize("choice", SCHEDULES, ids=lambda choice: choice["name"])
 def test_training_goes_on_after_a_pause_as_if_there_were_none(choice, data):
     config = CONFIG | CLIPPED | {"scheduler": choice, "optimizer": "Adam", "lr": 0.1}
-    filters = {"net": ("torch.MLP", config)}
+    filters = {"net": MLP(**config)}
 
     def losses(worker):
         return worker.batched_fit(["net"], data.x, data.y, batch_size=16, epochs=3).losses
@@ -186,6 +193,20 @@ def test_arguments_of_a_loss_reach_torch(data):
     weight = torch.tensor([0.2, 0.8])
     wanted = nn.functional.cross_entropy(out, y, weight=weight, label_smoothing=0.1)
     assert torch.equal(found, wanted)
+
+
+def half_of_the_squared_error(out, y):
+    return 0.5 * nn.functional.mse_loss(out, y)
+
+
+def test_any_function_of_output_and_target_is_a_loss_in_fit_and_in_joint_steps(data):
+    halved = MLP(**CONFIG, loss=half_of_the_squared_error)
+    named = MLP(**{**CONFIG, "lr": 0.25}, loss="mse")
+    with soma.connect("inline", filters={"halved": halved, "named": named}) as worker:
+        ours, theirs = (worker.fit(node, data.x, data.y) for node in ("halved", "named"))
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+        losses = [worker.composite_fit([node], data.x, data.y).loss for node in ("halved", "named")]
+    assert losses[0] == losses[1] / 2
 
 
 def test_a_class_that_the_network_does_not_have_is_an_error_that_says_so():
