@@ -1,5 +1,6 @@
-# make demo: set up and run the main job.   make test: set up and pass the tests.
-# Both do all their own set-up in .venv; PYTHON chooses the interpreter.
+# make demo: set up and run the main job.   make test: set up and pass the gate.
+# make nightly: everything, also what is slow and rarely fails.
+# All do their own set-up in .venv; PYTHON chooses the interpreter.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,12 +16,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test lint types units coverage ray figures wheel schemas reference docs clean
+.PHONY: demo test nightly lint types units coverage ray figures wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
 
 test: lint types units
+
+nightly: lint types coverage ray
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -32,9 +35,9 @@ types: $(VENV)/.ready
 	for plugin in $(PLUGINS) $(RAY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 units: $(VENV)/.ready
-	$(BIN)/python -m pytest -n $(JOBS) $(SUITES)
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' $(SUITES)
 
-# The same tests, measured: branches, those of worker processes among them. Each process starts
+# All tests, measured: branches, those of worker processes among them. Each process starts
 # slower for it, and tests start thousands: the gate does without.
 coverage: $(VENV)/.ready
 	$(BIN)/coverage erase

@@ -33,14 +33,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--all-faults",
-        action="store_true",
-        help="inject every fault at every moment over every transport, not a sample",
-    )
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _filters_travel_by_value():
     cloudpickle.register_pickle_by_value(filters)

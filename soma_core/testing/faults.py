@@ -19,7 +19,7 @@ __all__ = ["CallEnd", "Fault", "Faulty", "Moment"]
 
 _MIB = 1 << 20
 _HEADROOM = 256 * _MIB  # bytes that a filter may take until its memory is exhausted
-_ESCAPEE_LIFETIME = 20  # seconds; a process that nobody can find must not stay for ever
+_LIFETIME = 60  # seconds: longer than any deadline, and what nobody ends does not stay for ever
 
 
 class Moment(StrEnum):
@@ -210,6 +210,7 @@ def _fork_holding_the_wire() -> int:
     libc = ctypes.PyDLL(None)
     child = int(libc.fork())
     if child == 0:
+        libc.alarm(_LIFETIME)
         while True:
             libc.pause()
     return child
@@ -231,7 +232,7 @@ def _daemonize() -> None:
     if child == 0:
         os.setsid()
         if os.fork() == 0:
-            time.sleep(_ESCAPEE_LIFETIME)
+            time.sleep(_LIFETIME)
         os._exit(0)
     os.waitpid(child, 0)
 

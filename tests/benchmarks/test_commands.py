@@ -1,8 +1,10 @@
-"""The measuring commands, in sizes that take seconds."""
+"""The measuring commands, in sizes that take seconds; the longer ones run nightly."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+import benchmarks
+
+from ..support import ROOT, nightly
 
 
 def run(*arguments: object) -> str:
@@ -24,6 +28,13 @@ def cells(table: str, name: str) -> list[str]:
     """The cells of the row of a name."""
     (row,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", table, re.MULTILINE)
     return [cell.strip() for cell in row.split("|")]
+
+
+def test_every_module_of_the_commands_can_be_imported() -> None:
+    found = [module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")]
+    assert "benchmarks.training.__main__" in found
+    for name in found:
+        assert importlib.import_module(name).__doc__
 
 
 def test_contestants_are_compared_in_a_table_and_in_json(tmp_path: Path) -> None:
@@ -58,6 +69,7 @@ def test_a_peer_that_is_not_here_is_reported(tmp_path: Path) -> None:
         assert f"{name} took no part: " in done.stdout
 
 
+@nightly
 def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
     printed = run("benchmarks.memory", "--size", 8 << 20)
     for transport in ("stdio", "socket"):
@@ -83,6 +95,7 @@ def test_frames_by_the_codec_are_compared_with_pickles() -> None:
         assert all(float(cell) > 0 for cell in cells(printed, kind))
 
 
+@nightly
 def test_cold_starts_are_compared_with_imports() -> None:
     printed = run("benchmarks.start", "--rounds", 1)
     for name in ("stdio, connect to first reply", "socket, connect to first reply"):
@@ -90,6 +103,7 @@ def test_cold_starts_are_compared_with_imports() -> None:
     assert "times python -c 'import pydantic, numpy'" in cells(printed, "import soma_core")[1]
 
 
+@nightly
 def test_training_in_a_worker_is_proved_and_measured_by_one_command(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     printed = run("benchmarks.training", "--quick", "--out", tmp_path)
@@ -104,6 +118,7 @@ def test_training_in_a_worker_is_proved_and_measured_by_one_command(tmp_path: Pa
     assert (tmp_path / "training.md").read_text().strip() == printed.strip()
 
 
+@nightly
 def test_what_plugins_cost_a_start_is_compared_with_having_none() -> None:
     printed = run("benchmarks.plugins", "--rounds", 1, "--count", 3)
     assert cells(printed, "no plugins")[1] == ""

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.soak import Held, row, soak
 
+from ..support import PROCESSES, gate_runs
+
 MIB = 1 << 20
 
 
@@ -26,7 +28,7 @@ def test_growth_of_anything_is_told(last: Held, flat: bool) -> None:
     assert ("**no**" in text) is not flat
 
 
-@pytest.mark.parametrize("transport", ["stdio", "socket"])
+@pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
 def test_values_of_mixed_sizes_come_back_as_they_were_while_the_host_holds_others(
     transport: str,
 ) -> None:

@@ -1,18 +1,18 @@
-"""soma new: names, and what is written. tests/packaging installs it, tests it and uses it."""
+"""soma new: names, and what is written. tests/packaging installs it and runs the whole kit."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.new.names import Names, filter_names, transport_names
+from soma_core.testing import ProcessMark
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..support import ROOT, installing
 
 
 def test_a_filter_gives_its_names_to_all_that_belongs_to_it():
@@ -103,6 +103,43 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
     for command in (["check", "--select", "B,E,F,I,SIM,UP"], ["format", "--check"]):
         done = subprocess.run([*ruff, *command, *options], cwd=folder, capture_output=True)
         assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("what", "group", "target", "chosen"),
+    [
+        ("filter acme.RobustScaler", "soma.filters", "acme_robust_scaler:RobustScaler", ""),
+        (
+            "transport pigeon",
+            "soma.transports",
+            "soma_transport_pigeon:PigeonTransport",
+            "not conformance or every_fault",
+        ),
+    ],
+)
+def test_what_is_new_passes_its_tests_and_leaves_no_process(
+    soma, tmp_path, what, group, target, chosen
+):
+    assert soma("new", *what.split(), "--into", tmp_path).exit_code == 0
+    (source,) = tmp_path.glob("*/src")
+    installing.install(source, "what-is-new", {group: {what.split()[1]: target}})
+    mark = ProcessMark()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen],
+        cwd=source.parent,
+        capture_output=True,
+        text=True,
+        timeout=115,
+        env={
+            **os.environ,
+            **mark.environment,
+            "PYTHONPATH": installing.python_path(source),
+            "PYTEST_ADDOPTS": "",
+        },
+    )
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+    assert mark.wait_until_gone(20.0) == set()
 
 
 def test_what_is_new_is_typed(soma, tmp_path):

@@ -14,9 +14,11 @@ import pytest
 import soma_core as soma
 from tools import reference
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..support import ROOT, gate_runs
+
 PLUGIN_PAGES = [ROOT / "plugins" / "soma-filters-torch" / "README.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *PLUGIN_PAGES]
+SLOW = {"training.md", "scikit-learn.md"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -24,7 +26,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return [body for found, body in BLOCK.findall(page.read_text()) if found == language]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    gate_runs(*(page for page in PAGES if page.name not in SLOW), of=PAGES),
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_the_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     code = "\n".join(blocks(page, "python"))
     script = tmp_path / "page.py"

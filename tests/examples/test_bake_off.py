@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from ..support import nightly
+
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "pipelines" / "bake_off.py"
 NAMES = ["naive Bayes", "one tree", "extra trees"]
 ROW = re.compile(r"│ (.+?) +│ (\d+\.\d)% │ (\d\.\d+) +│ (.{20}) +│ (\d+) of 569 +│")
 
 
+@nightly
 def test_the_table_has_a_row_for_each_model_the_surest_first() -> None:
     pytest.importorskip("soma_filters_sklearn")
     ran = subprocess.run(

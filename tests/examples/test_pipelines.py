@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from ..support import nightly
+
 PIPELINES = Path(__file__).resolve().parents[2] / "examples" / "pipelines"
 PNG = b"\x89PNG\r\n"
+
+pytestmark = nightly  # they learn for half a minute each
 
 
 def run(name: str, folder: Path) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ..support import nightly
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "pipelines"
 
 
@@ -36,6 +38,7 @@ def test_the_most_unusual_flowers_of_each_species_are_listed_the_farthest_first(
         assert far[start] >= far[start + 1] >= far[start + 2] > 2
 
 
+@nightly
 def test_a_sweep_computes_what_no_sweep_before_it_has(tmp_path: Path) -> None:
     pytest.importorskip("diskcache")
     said = printed("cached_sweep.py", SOMA_CACHE_DIR=str(tmp_path / "cache"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,15 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, descriptors, is_running, wait_until, wait_until_gone
+from ..support import (
+    PROCESSES,
+    both,
+    descriptors,
+    gate_runs,
+    is_running,
+    wait_until,
+    wait_until_gone,
+)
 from ..support import filters as f
 
 # The host dies
@@ -54,9 +63,15 @@ worker.fit("busy", {"note": note, "how": how, "fork": fork == "fork"})
 """
 
 
-@both
-@pytest.mark.parametrize("how", ["sleep", "sort"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("transport", "how", "number"),
+    gate_runs(
+        ("stdio", "sort", signal.SIGKILL),
+        ("socket", "sort", signal.SIGKILL),
+        ("socket", "sleep", signal.SIGTERM),
+        of=list(product(PROCESSES, ["sleep", "sort"], [signal.SIGKILL, signal.SIGTERM])),
+    ),
+)
 def test_a_host_killed_during_fit_takes_worker_and_grandchild_with_it(
     request, tmp_path, transport, how, number
 ):

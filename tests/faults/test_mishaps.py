@@ -22,6 +22,7 @@ from soma_core.transport import Dialect, Message
 
 from ..support import (
     PROCESSES,
+    gate_runs,
     is_running,
     run_python,
     short_directory,
@@ -31,7 +32,7 @@ from ..support import (
 from ..support import filters as f
 
 
-@pytest.fixture(params=PROCESSES)
+@pytest.fixture(params=gate_runs("socket", of=PROCESSES))
 def connect(request, connect):
     """Like ``soma.connect`` over each transport with processes."""
     return partial(connect, request.param)

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from ..support import short_directory, socket_daemon, wait_until
+from ..support import gate_runs, short_directory, socket_daemon, wait_until
 
 HOST = """
 import sys
@@ -43,6 +44,15 @@ with soma.connect(transport, **({"path": path} if path else {})) as worker:
             held = [*held[-2:], worker.forward("echo", value)]
 """
 MOMENTS = ["connect", "load", "small", "large", "larger"]
+CASES = list(product(["stdio", "socket"], ["host", "worker"], MOMENTS))
+SAMPLE = [
+    ("stdio", "host", "connect"),
+    ("stdio", "host", "large"),
+    ("stdio", "worker", "small"),
+    ("socket", "host", "larger"),
+    ("socket", "worker", "load"),
+    ("socket", "worker", "large"),
+]
 MARK = "SOMA_TESTS_NOTHING_LEFT"
 
 
@@ -65,9 +75,7 @@ def shared_memory() -> set[str]:
     }
 
 
-@pytest.mark.parametrize("transport", ["stdio", "socket"])
-@pytest.mark.parametrize("victim", ["host", "worker"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("transport", "victim", "moment"), gate_runs(*SAMPLE, of=CASES))
 def test_kill_at_any_moment_leaves_nothing(
     transport: str, victim: str, moment: str, tmp_path: Path
 ) -> None:

@@ -17,16 +17,17 @@ import pytest
 import soma_core as soma
 from soma_core.client.restarts import Restarts
 
-from ..support import PROCESSES, wait_until, wait_until_gone
+from ..support import PROCESSES, gate_runs, wait_until, wait_until_gone
 from ..support import filters as f
 
 KILL = ("kill", int(signal.SIGKILL))
 
 # Where torch is used: the shared daemon has imported it.
 over_a_socket = pytest.mark.parametrize("connect", ["socket"], indirect=True)
+over_both = pytest.mark.parametrize("connect", PROCESSES, indirect=True)
 
 
-@pytest.fixture(params=PROCESSES)
+@pytest.fixture(params=gate_runs("socket", of=PROCESSES))
 def connect(request, connect):
     """Like ``soma.connect`` with restarts, over each transport with processes."""
     return partial(connect, request.param, restart="on-crash", timeout=60.0)
@@ -51,6 +52,7 @@ def kill(worker: soma.Worker) -> None:
     wait_until(lambda: not worker.status().alive)
 
 
+@over_both
 def test_a_death_during_a_call_costs_that_call_and_the_next_one_works(worker) -> None:
     before = worker.ping()
     with pytest.raises(soma.WorkerDied) as caught:
@@ -61,6 +63,7 @@ def test_a_death_during_a_call_costs_that_call_and_the_next_one_works(worker) ->
     assert worker.status().restarts == 1
 
 
+@over_both
 def test_a_death_between_calls_costs_none(worker) -> None:
     worker.fit("mean", [1.0, 3.0])
     kill(worker)
@@ -74,6 +77,7 @@ def test_a_ping_is_repeated(worker) -> None:
     assert worker.ping().pid != before.pid
 
 
+@over_both
 def test_states_that_the_host_holds_are_put_back_as_they_were(worker) -> None:
     state = worker.fit("mean", [1.0, 3.0])
     worker.fit("other", [5.0])

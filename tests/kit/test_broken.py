@@ -1,7 +1,7 @@
 """What breaks one clause fails the test of that clause, and no other but what goes with it.
 
-Those that start processes run that test alone, and every clause with
-``pytest tests/kit/test_broken.py --all-faults``.
+Those that start processes take minutes: the gate runs two of them, and of each only the test of
+the clause that it breaks.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import pytest
 
 from soma_core.testing.clauses import FILTER_CLAUSES, TRANSPORT_CLAUSES, clause_of
 
+from ..support import gate_runs, nightly
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = ["broken_filters", "broken_inline", "broken_processes"]
-SLOW = {"broken_processes"}
 
 
 def suites(module: str) -> dict[str, Any]:
@@ -35,16 +36,12 @@ def own_tests(suite: Any) -> list[str]:
     return [name for name, clause in tests.items() if clause == suite.breaks]
 
 
-def failures(module: str, report: Path, *, whole: bool) -> dict[str, set[str]]:
-    """The clauses that failed, by the name of the suite."""
-    path = str(HERE / f"{module}.py")
-    targets = [path] if whole else [
-        f"{path}::{name}::{test}"
-        for name, suite in suites(module).items() for test in own_tests(suite)
-    ]  # fmt: skip
+def failures(report: Path, *targets: str) -> dict[str, set[str]]:
+    """The clauses that failed in a run of pytest, by the name of the suite."""
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}", "-q"]
+    paths = [str(HERE / target) for target in targets]
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *targets],
+        [sys.executable, "-m", "pytest", *options, *paths],
         cwd=ROOT, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 1, ran.stdout[-3000:] + ran.stderr[-3000:]
@@ -58,17 +55,37 @@ def failures(module: str, report: Path, *, whole: bool) -> dict[str, set[str]]:
     return failed
 
 
+def meant(suite: Any) -> set[str]:
+    """The clauses that a suite is meant to fail."""
+    return {suite.breaks, *getattr(suite, "with_it", ())}
+
+
 def test_every_clause_is_broken_by_something():
     broken = {suite.breaks for module in MODULES for suite in suites(module).values()}
     assert sorted(broken) == sorted(TRANSPORT_CLAUSES | FILTER_CLAUSES)
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("module", MODULES)
-def test_each_fails_the_clause_that_it_breaks_and_no_other(module, tmp_path, request):
-    whole = module not in SLOW or request.config.getoption("--all-faults")
-    meant = {
-        name: {suite.breaks, *(getattr(suite, "with_it", ()) if whole else ())}
-        for name, suite in suites(module).items()
-    }
-    assert failures(module, tmp_path / "report.xml", whole=whole) == meant
+@pytest.mark.parametrize("module", ["broken_filters", "broken_inline"])
+def test_each_fails_the_clause_that_it_breaks_and_no_other(module, tmp_path):
+    failed = failures(tmp_path / "report.xml", f"{module}.py")
+    assert failed == {name: meant(suite) for name, suite in suites(module).items()}
+
+
+PROCESSES = suites("broken_processes")
+
+
+@pytest.mark.parametrize(
+    "name",
+    gate_runs("TestPrintsOnTheWire", "TestKeepsTheStatusToItself", of=list(PROCESSES)),
+)
+def test_each_with_a_process_fails_the_clause_that_it_breaks(name, tmp_path):
+    targets = [f"broken_processes.py::{name}::{test}" for test in own_tests(PROCESSES[name])]
+    assert failures(tmp_path / "report.xml", *targets) == {name: {PROCESSES[name].breaks}}
+
+
+@nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PROCESSES)
+def test_each_with_a_process_fails_no_other_clause(name, tmp_path):
+    failed = failures(tmp_path / "report.xml", f"broken_processes.py::{name}")
+    assert failed == {name: meant(PROCESSES[name])}

@@ -9,6 +9,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from ..support import gate_runs
 from .filters import (
     Double,
     Echo,
@@ -23,7 +24,8 @@ from .filters import (
     torch_loaded,
 )
 
-OURS = ["stdio", "socket"]
+OURS = gate_runs("socket", of=["stdio", "socket"])
+ALL = gate_runs("stdio", of=["seed", "stdio", "socket"])
 
 COLUMN = {"v": [1.0, 2.0, 6.0]}
 
@@ -154,7 +156,7 @@ def test_torch_modules_get_the_replies_of_the_original(daemon, warm_host, of_the
     assert_agree(of_the_original[1], ours, TORCH)
 
 
-@pytest.mark.parametrize("daemon", ["seed", *OURS])
+@pytest.mark.parametrize("daemon", ALL)
 def test_errors_begin_as_the_original_says_them(daemon, hosts):
     host = hosts(daemon)
     load(host, fail=Fail())
@@ -166,7 +168,7 @@ def test_errors_begin_as_the_original_says_them(daemon, hosts):
     assert "ValueError" in reply["traceback"]
 
 
-@pytest.mark.parametrize("daemon", ["seed", *OURS])
+@pytest.mark.parametrize("daemon", ALL)
 def test_shutdown_is_answered_and_then_the_stream_ends(daemon, hosts):
     host = hosts(daemon)
     assert host.ask("SHUTDOWN") == {"ok": True}
@@ -176,7 +178,7 @@ def test_shutdown_is_answered_and_then_the_stream_ends(daemon, hosts):
         assert host.process.wait(20.0) == 0
 
 
-@pytest.mark.parametrize("daemon", ["seed", *OURS])
+@pytest.mark.parametrize("daemon", ALL)
 def test_blank_lines_get_no_reply(daemon, hosts):
     host = hosts(daemon)
     host.send_raw(b'\n  \r\n\t\n{"cmd": "LOAD", "filters": []}\r\n\n')
@@ -204,7 +206,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("daemon", ["seed", *OURS])
+@pytest.mark.parametrize("daemon", ALL)
 def test_values_arrive_as_with_the_original(daemon, hosts):
     host = hosts(daemon)
     load(host, look=Look())
@@ -221,7 +223,11 @@ def test_text_arrives_as_a_string(daemon, hosts):
     assert reply["result"]["x"] == "'a'"
 
 
-PAIRS = [("seed", "stdio"), ("stdio", "seed"), ("seed", "socket"), ("socket", "seed")]
+PAIRS = gate_runs(
+    ("seed", "socket"),
+    ("socket", "seed"),
+    of=[("seed", "stdio"), ("stdio", "seed"), ("seed", "socket"), ("socket", "seed")],
+)
 
 
 @pytest.mark.parametrize(("maker", "reader"), PAIRS)

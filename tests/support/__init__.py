@@ -26,7 +26,9 @@ __all__ = [
     "SocketDaemon",
     "both",
     "descriptors",
+    "gate_runs",
     "is_running",
+    "nightly",
     "run_python",
     "short_directory",
     "socket_daemon",
@@ -37,7 +39,27 @@ __all__ = [
 ROOT = Path(__file__).resolve().parents[2]
 TRANSPORTS = ["inline", "stdio", "socket"]
 PROCESSES = ["stdio", "socket"]
+nightly = pytest.mark.nightly
+
+
+def gate_runs(*chosen: Any, of: Sequence[Any]) -> list[Any]:
+    """Cases for ``parametrize``: the gate runs the chosen ones, ``make nightly`` all.
+
+    Args:
+        chosen: For a matrix whose cases differ little: one or two of each kind.
+        of: All cases; a tuple is one case with a value for each parameter.
+    """
+    assert set(chosen) <= set(of), f"{set(chosen) - set(of)} is in no case"
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else [case]), marks=marks)
+        for case in of
+        for marks in [() if case in chosen else nightly]
+    ]
+
+
 both = pytest.mark.parametrize("transport", PROCESSES)
+either = pytest.mark.parametrize("transport", gate_runs("socket", of=PROCESSES))
+"""For what the host does by itself, whatever carries its messages."""
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "") -> Any:
