@@ -3,5 +3,14 @@
 from soma_core.channel.process import exit_now, hold_lifeline, inherited_side
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.serving import Responder, serve
+from soma_core.wire.definitions.registry import host_programs
 
-__all__ = ["Interrupts", "Responder", "exit_now", "hold_lifeline", "inherited_side", "serve"]
+__all__ = [
+    "Interrupts",
+    "Responder",
+    "exit_now",
+    "hold_lifeline",
+    "host_programs",
+    "inherited_side",
+    "serve",
+]

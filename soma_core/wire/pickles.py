@@ -67,19 +67,20 @@ class Pickles:
                 f"a {name} can only travel as a pickle, which this connection refuses; "
                 f"{self._instead(obj)}",
             )
-        import cloudpickle
+        from soma_core.wire.definitions.writing import write
 
         try:
             with by_value(self.by_value):
-                data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffer_callback)
-        except Exception as error:
+                return write(obj, buffer_callback)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # pickling an object may raise SystemExit as well
             raise ProtocolError(
                 ErrorCode.INVALID_COMMAND,
                 f"a {name} cannot be sent to another process: {error}; send plain data, arrays, "
                 "or an object that pickles",
                 remote_type=type(error).__name__,
             ) from error
-        return data
 
     def _instead(self, obj: object) -> str:
         """What to do where an object may not travel as a pickle."""
@@ -106,10 +107,8 @@ class Pickles:
                 "a pickled object came, and this connection refuses pickles; send plain data, "
                 "bytes, arrays, or filters by their registered name",
             )
-        import cloudpickle
-
         try:
-            return cloudpickle.loads(data, buffers=buffers)
+            return pickle.loads(data, buffers=buffers)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a pickle may raise SystemExit as well

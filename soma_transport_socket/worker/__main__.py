@@ -28,10 +28,11 @@ def work(spec: "WorkerSpec", descriptors: "Sequence[int]") -> None:
             shared memory if there is one; of a session the socket for its events and the memory
             for its activity.
     """
-    from soma_core.serve import exit_now
+    from soma_core.serve import exit_now, host_programs
 
     if sys.stderr is not None:
         faulthandler.enable()  # the stack of a crash in native code goes there
+    host_programs()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for fd in descriptors:
         os.set_inheritable(fd, False)

@@ -7,7 +7,7 @@ import signal
 from typing import Literal, NamedTuple
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.serve import Interrupts, Responder
+from soma_core.serve import Interrupts, Responder, host_programs
 from soma_core.transport import Message
 from soma_transport_ray.memory import Owner
 from soma_transport_ray.messages import LAYOUT, Parcel, pack, unpack
@@ -48,6 +48,7 @@ class Engine:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
         interrupts = Interrupts()
         interrupts.arm()
+        host_programs()
         self._responder = Responder.for_policy(pickle, interrupts)
         self._token = os.urandom(CLIENT_SIZE)
         self._slate = Slate(self._token)

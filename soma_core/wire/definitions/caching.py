@@ -1,0 +1,149 @@
+"""Bundles that are kept: a definition is pickled again only if something in it has changed."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import threading
+import types
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import cloudpickle
+
+from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
+from soma_core.wire.definitions.registry import Bundle
+from soma_core.wire.definitions.signature import names_in
+
+__all__ = ["BundleCache"]
+
+_MISSING = object()
+_UNCHANGING = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, type(...), types.ModuleType}
+    | {types.BuiltinFunctionType, types.MemberDescriptorType, types.GetSetDescriptorType}
+    | {type(dataclasses.MISSING), type(dataclasses._HAS_DEFAULT_FACTORY)}  # type: ignore[attr-defined]
+)
+
+
+class _Changeable(Exception):
+    """It refers to something whose content may change while it stays the same object."""
+
+
+class BundleCache:
+    """The bundles of definitions of modules, as long as nothing in them changes.
+
+    Only of those that are made of code and of values that cannot change: then it is enough to
+    see that they refer to the same objects.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, str], tuple[Any, _Snapshot, Bundle]] = {}
+
+    def get(self, obj: Any) -> Bundle | None:
+        """The bundle of a definition, if it would be the same now."""
+        kept = self._kept.get(_key(obj))
+        if kept is not None and kept[0] is obj and kept[1].is_current():
+            return kept[2]
+        return None
+
+    def put(self, obj: Any, definitions: Iterable[Any], bundle: Bundle) -> None:
+        """Keep the bundle of a definition of a module, with those that are in it."""
+        try:
+            snapshot = _Snapshot(definitions)
+        except _Changeable:
+            return
+        with self._lock:
+            self._kept[_key(obj)] = (obj, snapshot, bundle)
+
+
+def _key(obj: Any) -> tuple[str, str]:
+    return getattr(obj, "__module__", None) or "", name_of(obj)
+
+
+class _Snapshot:
+    """What definitions refer to."""
+
+    def __init__(self, definitions: Iterable[Any]) -> None:
+        self._registered = _registered()
+        self._held: list[tuple[Mapping[str, Any], dict[str, Any]]] = []
+        self._classes: list[tuple[Mapping[str, Any], int]] = []
+        self._functions: list[tuple[Any, tuple[Any, ...]]] = []
+        ids: set[int] = set()
+        found = list(definitions)
+        ids.update(map(id, found))
+        for obj in found:
+            if isinstance(obj, type):
+                self._class(obj, ids)
+            elif isinstance(obj, types.FunctionType):
+                self._function(obj, ids)
+            elif not isinstance(obj, DEFINITIONS):
+                raise _Changeable
+
+    def _class(self, kind: type, ids: set[int]) -> None:
+        attributes = vars(kind)
+        self._classes.append((attributes, len(attributes)))
+        self._held.append((attributes, dict(attributes)))
+        if issubclass(kind, Enum) or hasattr(kind, "_fields"):
+            return  # members of an enumeration and fields of a named tuple are made once for all
+        for name, value in attributes.items():
+            if not (name.startswith("__") and name.endswith("__")) and name != "_abc_impl":
+                _require_unchanging(value, ids)
+
+    def _function(self, function: types.FunctionType, ids: set[int]) -> None:
+        names = names_in(function.__code__)
+        scope = function.__globals__
+        self._held.append((scope, {name: scope.get(name, _MISSING) for name in names}))
+        self._functions.append((function, _parts(function)))
+        if scope.get("__name__") == "dataclasses":  # what keeps a repr from recursing
+            return
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        kwdefaults = function.__kwdefaults__ or {}
+        held = [*cells, *(function.__defaults__ or ()), *kwdefaults.values()]
+        for value in [*held, *self._held[-1][1].values()]:
+            _require_unchanging(value, ids)
+
+    def is_current(self) -> bool:
+        """Whether they refer to the same objects still."""
+        return (
+            self._registered == _registered()
+            and all(len(attributes) == count for attributes, count in self._classes)
+            and all(
+                mapping.get(name, _MISSING) is value
+                for mapping, values in self._held
+                for name, value in values.items()
+            )
+            and all(_parts(function) == parts for function, parts in self._functions)
+        )
+
+
+def _registered() -> tuple[object, set[str]]:
+    """What is registered with abstract classes, and which modules travel by value."""
+    return abc.get_cache_token(), cloudpickle.list_registry_pickle_by_value()
+
+
+def _parts(function: Any) -> tuple[Any, ...]:
+    return (
+        id(function.__code__),
+        id(function.__defaults__),
+        id(function.__kwdefaults__),
+        len(function.__dict__),
+        *(id(cell.cell_contents) for cell in function.__closure__ or ()),
+    )
+
+
+def _require_unchanging(value: Any, ids: set[int]) -> None:
+    kind = type(value)
+    if kind in _UNCHANGING or id(value) in ids or value is _MISSING:
+        return
+    if kind in (tuple, frozenset):
+        for item in value:
+            _require_unchanging(item, ids)
+    elif kind in (staticmethod, classmethod):
+        _require_unchanging(value.__func__, ids)
+    elif kind is property:
+        for function in (value.fget, value.fset, value.fdel):
+            _require_unchanging(function, ids)
+    elif not (isinstance(value, (type, types.FunctionType)) and is_importable(value)):
+        raise _Changeable

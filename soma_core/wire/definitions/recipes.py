@@ -1,0 +1,143 @@
+"""What cloudpickle does not pickle, or pickles in a way that cannot be read back."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import typing
+import weakref
+from typing import Any
+
+import cloudpickle
+
+__all__ = [
+    "DEFINITIONS",
+    "is_compiled",
+    "is_definition",
+    "is_importable",
+    "name_of",
+    "of",
+    "recompile",
+    "with_slots",
+    "without_derived",
+]
+
+
+def of(obj: Any) -> tuple[Any, ...] | None:
+    """How to pickle an object; None leaves it to cloudpickle."""
+    recipe = _RECIPES.get(type(obj))
+    return None if recipe is None else recipe(obj)
+
+
+def is_definition(obj: Any) -> bool:
+    """Whether it is one of what a program defines, and the same object wherever it appears."""
+    return isinstance(obj, DEFINITIONS)
+
+
+DEFINITIONS = (functools._lru_cache_wrapper, typing.TypeVar)
+
+
+def _cached(function: functools._lru_cache_wrapper[Any]) -> tuple[Any, ...] | None:
+    if is_importable(function):
+        return None
+    parameters = function.cache_parameters()
+    return _cache, (function.__wrapped__, parameters["maxsize"], parameters["typed"])
+
+
+def _cache(function: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def is_importable(obj: Any) -> bool:
+    """Whether the other side can be expected to find it by its name."""
+    module = getattr(obj, "__module__", None)
+    if module is None or module == "__main__":
+        return False
+    names = module.split(".")
+    by_value = cloudpickle.list_registry_pickle_by_value()
+    if any(".".join(names[:length]) in by_value for length in range(1, len(names) + 1)):
+        return False
+    found: Any = sys.modules.get(module)
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj
+
+
+def _type_variable(variable: Any) -> tuple[Any, ...] | None:
+    reduced: tuple[Any, ...] = cloudpickle.Pickler.dispatch_table[typing.TypeVar](variable)
+    return None if reduced[0] is getattr else reduced
+
+
+def _cached_property(found: functools.cached_property[Any]) -> tuple[Any, ...]:
+    return _property, (found.func, found.attrname)
+
+
+def _property(function: Any, name: str | None) -> Any:
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _weak_keys(weak: weakref.WeakKeyDictionary[Any, Any]) -> tuple[Any, ...]:
+    return weakref.WeakKeyDictionary, (dict(weak),)
+
+
+def _weak_values(weak: weakref.WeakValueDictionary[Any, Any]) -> tuple[Any, ...]:
+    return weakref.WeakValueDictionary, (dict(weak),)
+
+
+_RECIPES: dict[type, Any] = {
+    functools._lru_cache_wrapper: _cached,
+    functools.cached_property: _cached_property,
+    typing.TypeVar: _type_variable,
+    weakref.WeakKeyDictionary: _weak_keys,
+    weakref.WeakValueDictionary: _weak_values,
+}
+
+
+# pydantic compiles what validates and writes a model. What it compiled for a model that contains
+# itself cannot be read back, and is larger than what it was made of: it is compiled anew.
+
+_COMPILED = (
+    "__pydantic_core_schema__",
+    "__pydantic_serializer__",
+    "__pydantic_validator__",
+)
+
+
+def is_compiled(obj: Any) -> bool:
+    """Whether pydantic compiles this class."""
+    return isinstance(obj, type) and "__pydantic_decorators__" in vars(obj)
+
+
+def name_of(obj: Any) -> str:
+    """The name of a definition in its module."""
+    return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", ""))
+
+
+def with_slots(kind: type, namespace: dict[str, Any]) -> dict[str, Any]:
+    """What a class is made with: slots that are added later are none."""
+    if "__slots__" not in vars(kind) or is_compiled(kind) or issubclass(kind, tuple):
+        return namespace
+    return {**namespace, "__slots__": vars(kind)["__slots__"]}
+
+
+def without_derived(obj: Any, state: Any) -> Any:
+    """The state of a class, less what is made anew where it is read."""
+    if not isinstance(obj, type):
+        return state
+    derived = {"__slotnames__"}.union(_COMPILED if is_compiled(obj) else ())
+    attributes, *rest = state
+    kept = {name: value for name, value in attributes.items() if name not in derived}
+    return (kept, *rest)
+
+
+def recompile(kind: Any, namespace: dict[str, Any]) -> None:
+    """Compile a class of pydantic, once all that it refers to is there."""
+    from pydantic import BaseModel
+    from pydantic.dataclasses import rebuild_dataclass
+
+    if issubclass(kind, BaseModel):
+        kind.model_rebuild(force=True, raise_errors=False, _types_namespace=namespace)
+    else:
+        rebuild_dataclass(kind, force=True, raise_errors=False, _types_namespace=namespace)

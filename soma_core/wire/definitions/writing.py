@@ -1,0 +1,197 @@
+"""Pickling: definitions as bundles, everything else as cloudpickle does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import linecache
+import os
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from enum import EnumMeta
+from typing import Any
+
+import cloudpickle
+
+from soma_core.wire.definitions import reading, recipes
+from soma_core.wire.definitions.caching import BundleCache
+from soma_core.wire.definitions.registry import Bundle, registry
+from soma_core.wire.definitions.signature import Signatures
+
+__all__ = ["write"]
+
+
+def write(
+    obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
+) -> bytes:
+    """Pickle an object.
+
+    Args:
+        obj: The object.
+        buffer_callback: Receives large buffers (arrays) instead of the pickle.
+    """
+    file = io.BytesIO()
+    _Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(obj)
+    return file.getvalue()
+
+
+class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
+    """Tells definitions that travel whole from everything else."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        recipe = recipes.of(obj)
+        if recipe is None:
+            reduced = super().reducer_override(obj)
+            whole = reduced is not NotImplemented and len(reduced) == _WITH_SETTER
+            return self.definition(obj, reduced) if whole else reduced
+        return self.definition(obj, recipe) if recipes.is_definition(obj) else recipe
+
+    def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
+        """How a class or function that travels whole is pickled."""
+        raise NotImplementedError
+
+
+_WITH_SETTER = 6  # the parts of what cloudpickle reduces a class or function to
+
+
+class _Pickler(_Reducing):
+    """Pickles a value: a definition in it is a bundle."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, _KINDS):
+            known = registry.known(obj)
+            if known is not None:
+                return reading.restore, (tuple(known.bundle), known.number)
+            kept = _kept.get(obj)
+            if kept is not None:
+                return reading.restore, (tuple(kept), 0)
+        return super().reducer_override(obj)
+
+    def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
+        return reading.restore, (tuple(_bundle(obj)), 0)
+
+
+_KINDS = (type, *recipes.DEFINITIONS, types.FunctionType)
+_kept = BundleCache()
+
+
+def _bundle(obj: Any) -> Bundle:
+    file = io.BytesIO()
+    pickler = _BundlePickler(file, protocol=5)
+    pickler.dump(obj)
+    data = file.getvalue()
+    signatures = Signatures()
+    bundle = Bundle(
+        digest=hashlib.sha256(data).digest(),
+        data=data,
+        tokens=tuple(map(registry.token, pickler.definitions)),
+        names=tuple(_name(found, signatures) for found in pickler.definitions),
+        places=tuple(pickler.places),
+        sources={
+            file: text for file in {file for file, _ in pickler.places} if (text := _source(file))
+        },
+    )
+    if _is_top_level(obj):
+        _kept.put(obj, pickler.definitions, bundle)
+    return bundle
+
+
+def _name(obj: Any, signatures: Signatures) -> tuple[str, str, str]:
+    known = registry.known(obj)
+    if known is not None:
+        return known.name
+    return str(getattr(obj, "__module__", "")), recipes.name_of(obj), signatures.of(obj)
+
+
+def _source(file: str) -> str:
+    """The text of a file that is only in the memory of this process, such as a notebook's cell."""
+    return "" if os.path.isfile(file) else "".join(linecache.getlines(file))
+
+
+class _BundlePickler(_Reducing):
+    """Pickles a definition: whatever differs between two programs alike is a number in it.
+
+    Attributes:
+        definitions: The definitions in the order of their numbers.
+        places: The file and first line of each piece of code, likewise.
+    """
+
+    def __init__(self, file: io.BytesIO, protocol: int) -> None:
+        super().__init__(file, protocol=protocol)
+        self.definitions: list[Any] = []
+        self.places: list[tuple[str, int]] = []
+        self._namespaces: dict[int, Any] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.CodeType):
+            return self._code(obj)
+        return super().reducer_override(obj)
+
+    def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
+        number = len(self.definitions)
+        self.definitions.append(obj)
+        make, args, *further = reduced
+        args = tuple(self._argument(obj, arg) for arg in args)
+        new = (reading.define, (number, _is_top_level(obj), make, args))
+        if not further:
+            return new
+        state, *_, setter = further
+        return (*new, (setter, recipes.without_derived(obj, state)), None, None, reading.complete)
+
+    def _argument(self, obj: Any, arg: Any) -> Any:
+        """An argument of what makes a definition."""
+        if type(arg) is not dict or isinstance(obj, EnumMeta):
+            return arg
+        if isinstance(obj, types.FunctionType):
+            return self._namespace(obj, arg)
+        return recipes.with_slots(obj, arg)
+
+    def _namespace(self, function: types.FunctionType, base: dict[str, Any]) -> Any:
+        """The globals that a function of a module begins with, which it shares with others."""
+        module = sys.modules.get(function.__module__)
+        if module is None or function.__globals__ is not vars(module):
+            return base
+        key = id(base)
+        if key not in self._namespaces:
+            spec = getattr(vars(module).get("__spec__"), "name", None)
+            self._namespaces[key] = _Namespace(function.__module__, base, spec)
+        return self._namespaces[key]
+
+    def _code(self, code: types.CodeType) -> Any:
+        number = len(self.places)
+        self.places.append((code.co_filename, code.co_firstlineno))
+        plain = code.replace(co_firstlineno=1)
+        _, args = self.dispatch_table[types.CodeType](plain)
+        return reading.code, (number, *(_in_order(arg) for arg in args))
+
+
+class _Namespace:
+    def __init__(self, name: str, base: dict[str, Any], spec: str | None) -> None:
+        self._args = (name, base, spec)
+
+    def __reduce__(self) -> Any:
+        return reading.namespace, self._args
+
+
+class _Sorted:
+    """A set among the constants of code, in the same order in every process."""
+
+    def __init__(self, content: frozenset[Any]) -> None:
+        self._content = content
+
+    def __reduce__(self) -> Any:
+        return frozenset, (sorted(self._content, key=repr),)
+
+
+def _in_order(arg: Any) -> Any:
+    if type(arg) is tuple:
+        return tuple(_Sorted(item) if type(item) is frozenset else item for item in arg)
+    return arg
+
+
+def _is_top_level(obj: Any) -> bool:
+    """Whether it is what its module calls by its name."""
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    return getattr(module, recipes.name_of(obj), None) is obj

@@ -1,0 +1,395 @@
+"""What a script defines stays its own: a reply changes nothing in the host, on any transport."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ..support import TRANSPORTS, socket_daemon
+
+Run = Callable[..., str]
+over_each = pytest.mark.parametrize("transport", TRANSPORTS)
+
+KINDS = '''
+import abc, collections, dataclasses, enum, functools, typing
+import pydantic
+
+class Plain:
+    shared = []
+    def __init__(self, value=1): self.value = value
+    def twice(self): return self.value * FACTOR
+    @property
+    def negative(self): return -self.value
+    @classmethod
+    def made(cls): return cls(5)
+    @staticmethod
+    def known(): return FACTOR
+    @functools.cached_property
+    def slow(self): return self.value + 100
+    @functools.lru_cache
+    def cached(self): return self.value
+    class Inner:
+        def outer(self): return Plain
+
+@dataclasses.dataclass
+class Data:
+    a: int = 1
+    b: list = dataclasses.field(default_factory=list)
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    a: int = 1
+
+class Slots:
+    __slots__ = ("a", "__weakref__")
+    def __init__(self): self.a = 1
+
+class Color(enum.Enum):
+    RED = 1
+    def label(self): return self.name.lower()
+
+class Level(enum.IntFlag):
+    LOW = 1
+    HIGH = 2
+
+class Pair(typing.NamedTuple):
+    a: int = 1
+    def total(self): return self.a + FACTOR
+
+Point = collections.namedtuple("Point", "x y")
+T = typing.TypeVar("T")
+
+class Box(typing.Generic[T]):
+    def get(self) -> T: return 1
+
+class Shape(abc.ABC):
+    @abc.abstractmethod
+    def area(self): ...
+
+class Square(Shape):
+    def area(self): return super().__init__() or FACTOR
+
+class Meta(type):
+    def __call__(cls, *args): return super().__call__(*args)
+
+class WithMeta(metaclass=Meta):
+    pass
+
+class Failure(ValueError):
+    def __init__(self, why, code=3):
+        super().__init__(why)
+        self.code = code
+
+class Tree(pydantic.BaseModel):
+    value: int = 1
+    children: "list[Tree]" = []
+    @pydantic.field_validator("value")
+    @classmethod
+    def check(cls, value): return value
+    @pydantic.computed_field
+    @property
+    def size(self) -> int: return 1 + sum(child.size for child in self.children)
+
+def local():
+    class Local:
+        def me(self): return Local
+    return Local
+
+Local = local()
+
+@functools.singledispatch
+def describe(value): return "object"
+
+@describe.register
+def _(value: int): return "int"
+
+@functools.lru_cache(maxsize=3)
+def square(n): return n * n
+
+def function(): return FACTOR
+
+FACTOR = 2
+
+class Sub(Plain, collections.UserDict):
+    pass
+
+def objects():
+    return [
+        Plain(), Plain.Inner(), Data(), Frozen(), Slots(), Color.RED, Level.LOW | Level.HIGH,
+        Pair(), Point(1, 2), Box(), Square(), WithMeta(), Failure("no"), Local(),
+        Tree(children=[Tree(value=2)]), Sub(), [Data()], {"k": Data()}, (Data(),),
+    ]
+
+def definitions():
+    return [
+        Plain, Plain.Inner, Data, Frozen, Slots, Color, Level, Pair, Point, Box, Shape, Square,
+        Meta, WithMeta, Failure, Local, Tree, Sub, T, describe, square, function, Plain.twice,
+        Color.RED,
+    ]
+
+class Echo(soma.Filter):
+    def fit(self, x, y=None): return {"kept": x}
+    def forward(self, x, state): return [x, state.get("kept")]
+
+def contents():
+    """What the classes hold, less what pickling anything adds by itself."""
+    classes = [kind for kind in definitions() if isinstance(kind, type)]
+    return {
+        (kind.__qualname__, name): value
+        for kind in classes
+        for name, value in vars(kind).items()
+        if name not in ("__slotnames__", "__abstractmethods__")
+    }
+'''
+
+
+@over_each
+def test_what_a_script_defines_is_the_same_object_when_it_comes_back(
+    run: Run, transport: str
+) -> None:
+    source = (
+        KINDS
+        + """
+if __name__ == "__main__":
+    before, names = contents(), dict(globals())
+    with connect(filters={"echo": Echo()}) as worker:
+        for state in worker.fit("echo", objects())["kept"], worker.forward("echo", objects())[0]:
+            for sent, got in zip(objects(), state, strict=True):
+                assert type(got) is type(sent), (got, sent)
+        for sent, got in zip(definitions(), worker.forward("echo", definitions())[0], strict=True):
+            assert got is sent, (got, sent)
+        worker.set_state("echo", worker.get_state("echo"))
+        learned = worker.forward("echo", 1)[1]
+        assert [type(item) for item in learned] == [type(item) for item in objects()]
+    changed = [key for key, value in contents().items() if before.get(key) is not value]
+    assert not changed, changed
+    assert not [name for name in names if globals()[name] is not names[name]]
+    print("nothing changed")
+"""
+    )
+    assert run(transport, source) == "nothing changed\n"
+
+
+@over_each
+def test_the_filters_use_what_the_script_defines(run: Run, transport: str) -> None:
+    source = (
+        KINDS
+        + """
+class Use(soma.Filter):
+    tree: Tree = Tree()
+    def forward(self, x, state):
+        assert x["plain"].twice() == 6 and x["plain"].negative == -3
+        assert x["plain"].slow == 103 and x["plain"].cached() == 3
+        assert Plain.made().value == 5 and Plain.known() == 2
+        assert Plain.Inner().outer() is Plain and Local().me() is Local
+        assert x["color"] is Color.RED and x["color"].label() == "red"
+        assert x["frozen"] == Frozen(3) and not hasattr(x["frozen"], "__dict__")
+        assert x["tree"].size == 2 and Tree.model_validate({"value": "3"}).value == 3
+        assert describe(3) == "int" and describe("") == "object"
+        assert square(4) == 16 and square.cache_info().maxsize == 3
+        assert isinstance(x["data"], Data) and Square().area() == 2
+        return {**x, "tree": Tree(children=[x["tree"], self.tree])}
+
+if __name__ == "__main__":
+    sent = {"plain": Plain(3), "color": Color.RED, "frozen": Frozen(3), "data": Data(),
+            "tree": Tree(children=[Tree()])}
+    with connect(filters={"use": Use(tree=Tree(value=7))}) as worker:
+        got = worker.forward("use", sent)
+        assert isinstance(got["tree"], Tree) and got["tree"].size == 4, got
+        assert got["data"] == Data() and got["tree"].children[1].value == 7
+        print("all used")
+"""
+    )
+    assert run(transport, source) == "all used\n"
+
+
+@over_each
+def test_what_the_host_changes_while_a_call_runs_stays_changed(run: Run, transport: str) -> None:
+    source = """
+    import threading
+
+    RATE = 1
+
+    class Item:
+        debug = False
+        def price(self): return RATE
+
+    class Slow(soma.Filter):
+        def forward(self, x, state):
+            import time; time.sleep(0.2); return x
+
+    if __name__ == "__main__":
+        with connect(filters={"slow": Slow()}) as worker:
+            thread = threading.Timer(0.1, setattr, (Item, "debug", True))
+            thread.start()
+            got = worker.forward("slow", Item())
+            thread.join()
+        RATE = 10
+        print(Item.debug, got.debug, Item().price(), got.price())
+    """
+    assert run(transport, source) == "True True 10 10\n"
+
+
+@over_each
+def test_a_change_of_the_host_reaches_the_worker_with_the_next_object(
+    run: Run, transport: str
+) -> None:
+    source = """
+    RATE = 1
+
+    class Item:
+        factor = 1
+        def price(self): return RATE * self.factor
+
+    class Price(soma.Filter):
+        def forward(self, x, state): return x.price()
+
+    if __name__ == "__main__":
+        with connect(filters={"price": Price()}) as worker:
+            print(worker.forward("price", Item()), worker.forward("price", Item()))
+            Item.factor = 2
+            print(worker.forward("price", Item()))
+            RATE = 10
+            print(worker.forward("price", Item()))
+            Item.price = lambda self: "replaced"
+            print(worker.forward("price", Item()))
+    """
+    assert run(transport, source) == "1 1\n2\n20\nreplaced\n"
+
+
+@pytest.mark.parametrize("transport", ["stdio", "socket"])
+def test_what_a_filter_stores_in_its_script_s_globals_stays_from_call_to_call(
+    run: Run, transport: str
+) -> None:
+    source = """
+    CACHE = None
+    class Item:
+        count = 0
+
+    class Model(soma.Filter):
+        def forward(self, x, state):
+            global CACHE
+            CACHE = CACHE or __import__("threading").Lock()
+            Item.count += 1
+            Item.lock = CACHE
+            return x, Item.count
+
+    if __name__ == "__main__":
+        with connect(filters={"model": Model()}) as worker:
+            for _ in range(3):
+                item, count = worker.forward("model", Item())
+                print(type(item) is Item, count)
+        print(Item.count, CACHE, hasattr(Item, "lock"))
+    """
+    assert run(transport, source) == "True 1\nTrue 2\nTrue 3\n0 None False\n"
+
+
+def test_a_class_that_is_defined_anew_replaces_the_old_one_in_what_is_sent(run: Run) -> None:
+    source = """
+    CELL = "class Item:\\n def __init__(self, v): self.v = v\\n def get(self): return self.v {}"
+
+    class Get(soma.Filter):
+        def forward(self, x, state): return x, x.get()
+
+    if __name__ == "__main__":
+        with connect(filters={"get": Get()}) as worker:
+            for change in ("", "+ 1", "+ 1", "* 10"):
+                exec(CELL.format(change), globals())
+                item, got = worker.forward("get", Item(4))
+                print(type(item) is Item, got)
+    """
+    assert run("stdio", source) == "True 4\nTrue 5\nTrue 5\nTrue 40\n"
+
+
+def test_classes_that_a_function_makes_are_told_apart(run: Run) -> None:
+    source = """
+    def make(n):
+        class Made:
+            def number(self): return n
+        return Made
+
+    class Number(soma.Filter):
+        def forward(self, x, state): return [x, [item.number() for item in x]]
+
+    if __name__ == "__main__":
+        first, second, third = make(1), make(2), make(2)
+        with connect(filters={"number": Number()}) as worker:
+            items, numbers = worker.forward("number", [first(), second(), third()])
+        print(numbers, [type(item) for item in items] == [first, second, third])
+    """
+    assert run("stdio", source) == "[1, 2, 2] True\n"
+
+
+def test_a_class_that_a_filter_defines_is_one_class_for_its_host(run: Run) -> None:
+    source = """
+    class Make(soma.Filter):
+        def forward(self, x, state):
+            global Made
+            try: Made
+            except NameError:
+                class Made:
+                    def double(self): return self.v * 2
+            made = Made(); made.v = 4
+            return made, x is None or isinstance(x, Made)
+
+    if __name__ == "__main__":
+        with connect(filters={"make": Make()}) as worker:
+            first, _ = worker.forward("make", None)
+            second, known = worker.forward("make", first)
+        print(type(first) is type(second), known, second.double())
+    """
+    assert run("stdio", source) == "True True 8\n"
+
+
+SHARED = """
+import dataclasses, enum, sys
+import soma_core as soma
+
+RATE = int(sys.argv[3])
+def helper(x): return x * RATE
+
+@dataclasses.dataclass
+class Item:
+    v: int
+    def price(self): return helper(self.v)
+
+class Color(enum.Enum):
+    RED = 1
+
+class Keep(soma.Filter):
+    def fit(self, x, y=None): return Item(len(x))
+    def forward(self, x, state): return isinstance(x, Item), state, Color.RED
+
+if __name__ == "__main__":
+    with soma.connect("socket", path=sys.argv[1], session="shared") as worker:
+        if sys.argv[2] == "first":
+            worker.load({"keep": Keep()})
+            worker.fit("keep", [1, 2])
+        known, state, color = worker.forward("keep", Item(5))
+        print(known, isinstance(state, Item), color is Color.RED)
+"""
+
+
+def test_programs_that_define_the_same_share_its_classes_in_a_session(
+    tmp_path: Path, shared_socket_daemon: object
+) -> None:
+    scripts = {"first.py": SHARED, "second.py": "# further down\n\n\n" + SHARED}
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+
+    def client(script: str, role: str, rate: int) -> str:
+        command = [sys.executable, script, str(tmp_path / "s.sock"), role, str(rate)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return done.stdout + done.stderr
+
+    with socket_daemon(tmp_path / "s.sock"):
+        assert client("first.py", "first", 1) == "True True True\n"
+        assert client("first.py", "second", 1) == "True True True\n"
+        assert client("second.py", "second", 1) == "True True True\n"
+        # A class whose helper computes something else is another class.
+        assert client("second.py", "second", 2) == "False False True\n"
+        assert client("first.py", "first", 2) == "True True True\n"
