@@ -47,7 +47,7 @@ class PluginSet:
         self._catalog = catalog
         self._manager = pluggy.PluginManager("soma")
         self._manager.add_hookspecs(hookspecs)
-        self._manager.register(_Innermost(), "soma_core")
+        self._manager.register(_EngineLast(), "soma_core")
         self.failures: dict[str, PluginError] = {}
         self.commands: list[CommandSpec] = []
         self.codecs: list[Codec] = []
@@ -90,7 +90,7 @@ class PluginSet:
         """
         try:
             self._manager.register(plugin, name)
-            self._check_spelling(plugin)
+            self._check_hook_names(plugin)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -108,7 +108,7 @@ class PluginSet:
             raise
         self.commands += checked
 
-    def _check_spelling(self, plugin: Any) -> None:
+    def _check_hook_names(self, plugin: Any) -> None:
         """Refuse a function that is marked as a hook and has the name of none."""
         unknown = [
             caller.name
@@ -151,7 +151,7 @@ class PluginSet:
                 _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
 
 
-class _Innermost:
+class _EngineLast:
     """The last implementation of ``soma_execute``, after those of all plugins: the engine."""
 
     @hookspecs.hookimpl(trylast=True)

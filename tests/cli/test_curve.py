@@ -117,12 +117,12 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch: Any, tmp_path: 
         check_drawing(tmp_path / "curve.png")
 
 
-def test_where_no_loss_was_reported_nothing_is_drawn_and_that_is_told(tmp_path: Any) -> None:
+def test_where_no_loss_was_reported_nothing_is_drawn_and_that_is_reported(tmp_path: Any) -> None:
     with pytest.raises(CommandFailed, match="no filter reported a loss"):
         draw_curves([Curve("silent")], tmp_path / "curve.png")
 
 
-def test_a_picture_that_cannot_be_written_is_told(tmp_path: Any) -> None:
+def test_a_picture_that_cannot_be_written_is_reported(tmp_path: Any) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandFailed, match=r"cannot write .*curve\.png: "):

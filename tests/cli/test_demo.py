@@ -22,7 +22,7 @@ def picture(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(picture) -> str:
+def shown(picture) -> str:
     pytest.importorskip("soma_filters_sklearn")
     pytest.importorskip("soma_filters_torch")
     drawn = ["--curve", str(picture)] if find_spec("matplotlib") else []
@@ -36,37 +36,37 @@ def told(picture) -> str:
     return ended.stdout
 
 
-def test_the_demo_reads_digits_the_same_over_both_transports(told):
-    assert "A worker over stdio" in told
-    assert "A worker over socket" in told
-    assert "identical, bit for bit" in told
+def test_the_demo_reads_digits_the_same_over_both_transports(shown):
+    assert "A worker over stdio" in shown
+    assert "A worker over socket" in shown
+    assert "identical, bit for bit" in shown
 
 
-def test_the_demo_shows_the_curve_which_is_the_same_over_both_transports(told):
-    assert re.search(r"MLP over stdio: loss [\d.]+ → [\d.]+\n *[\d.]+ │█", told)
-    assert "8 epochs" in told
-    assert "Over socket every epoch had the same loss, to the last bit." in told
+def test_the_demo_shows_the_curve_which_is_the_same_over_both_transports(shown):
+    assert re.search(r"MLP over stdio: loss [\d.]+ → [\d.]+\n *[\d.]+ │█", shown)
+    assert "8 epochs" in shown
+    assert "Over socket every epoch had the same loss, to the last bit." in shown
 
 
-def test_the_demo_draws_the_curve_where_matplotlib_is_installed(told, picture):
+def test_the_demo_draws_the_curve_where_matplotlib_is_installed(shown, picture):
     pytest.importorskip("matplotlib")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.name in told
+    assert picture.name in shown
 
 
-def test_the_demo_tells_of_the_worker_that_was_killed_and_goes_on(told):
-    assert "WorkerDied: " in told
-    assert "SIGKILL" in told
-    assert "A new worker starts over" in told
+def test_the_demo_shows_the_worker_that_was_killed_and_goes_on(shown):
+    assert "WorkerDied: " in shown
+    assert "SIGKILL" in shown
+    assert "A new worker starts over" in shown
 
 
-def test_the_demo_imports_neither_torch_nor_sklearn_itself(told):
-    assert "This process has imported neither torch nor sklearn." in told
+def test_the_demo_imports_neither_torch_nor_sklearn_itself(shown):
+    assert "This process has imported neither torch nor sklearn." in shown
 
 
-def test_the_demo_draws_digits_in_plain_text_where_there_is_no_terminal(told):
-    assert "██" in told
-    assert "\x1b" not in told
+def test_the_demo_draws_digits_in_plain_text_where_there_is_no_terminal(shown):
+    assert "██" in shown
+    assert "\x1b" not in shown
 
 
 def test_missing_plugins_are_named_with_what_to_install(soma, monkeypatch):

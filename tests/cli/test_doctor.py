@@ -234,7 +234,7 @@ def test_a_quota_of_processor_time_is_read_in_cores(tmp_path):
     assert processor_quota(tmp_path / "nowhere") is None
 
 
-def test_sealed_memory_that_is_forbidden_is_told_with_the_reason(monkeypatch):
+def test_sealed_memory_that_is_forbidden_is_reported_with_the_reason(monkeypatch):
     def forbidden(name, flags):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 

@@ -29,8 +29,8 @@ def test_a_listing_can_be_had_as_json(soma):
 
 
 def test_the_options_of_a_transport_are_listed_with_type_default_and_meaning(soma):
-    told = soma("transports", "stdio", "--options", "--json")
-    options = {option["name"]: option for option in json.loads(told.stdout)["stdio"]}
+    shown = soma("transports", "stdio", "--options", "--json")
+    options = {option["name"]: option for option in json.loads(shown.stdout)["stdio"]}
     assert set(options) == set(installed_transports().load("stdio").Options.model_fields)
     assert options["cwd"] == {
         "name": "cwd",
@@ -43,9 +43,9 @@ def test_the_options_of_a_transport_are_listed_with_type_default_and_meaning(som
 
 
 def test_every_option_of_our_transports_says_what_it_means(soma):
-    told = json.loads(soma("transports", "--options", "--json").stdout)
-    unsaid = [option for options in told.values() for option in options if not option["meaning"]]
-    assert {"stdio", "socket", "inline"} <= told.keys()
+    shown = json.loads(soma("transports", "--options", "--json").stdout)
+    unsaid = [option for options in shown.values() for option in options if not option["meaning"]]
+    assert {"stdio", "socket", "inline"} <= shown.keys()
     assert unsaid == []
 
 
@@ -131,7 +131,7 @@ def test_plugins_that_work_are_ok(soma):
     assert result.stdout.splitlines()[2].split() == ["stdio", "soma.transports", "ok"]
 
 
-def test_a_broken_plugin_is_told_with_its_reason_and_does_not_hide_the_others(soma, install):
+def test_a_broken_plugin_is_reported_with_its_reason_and_does_not_hide_the_others(soma, install):
     install("acme", "soma.filters", **{"acme.Median": "acme_is_not_there:Median"})
     install("bolt", "soma.filters", **{"bolt.Json": "json:loads"})
     result = soma("plugins", "*t.*n", "--json")
@@ -144,7 +144,7 @@ def test_a_broken_plugin_is_told_with_its_reason_and_does_not_hide_the_others(so
     assert "1 plugin, 1 broken" in result.stderr
 
 
-def test_a_conflict_is_told_with_both_distributions(soma, install):
+def test_a_conflict_is_reported_with_both_distributions(soma, install):
     install("acme", "soma.plugins", policy="json:dumps")
     install("bolt", "soma.plugins", policy="json:loads")
     result = soma("plugins", "policy", "--json")

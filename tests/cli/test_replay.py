@@ -52,7 +52,7 @@ def test_one_entry_runs_with_what_it_needs(soma, recording):
     assert result.stderr == "4 same\n"
 
 
-def test_what_a_ring_had_forgotten_is_told(soma, tmp_path):
+def test_what_a_ring_had_forgotten_is_reported(soma, tmp_path):
     path = tmp_path / "flight.jsonl"
     record = soma_core.Recording(path, last=1)
     with soma_core.connect("inline", filters={"fail": f.Fail()}, record=record) as worker:

@@ -80,7 +80,7 @@ def test_a_chain_runs_on_a_file_and_its_output_is_written_beside_the_pipeline(so
     assert np.load(place / "out.npy").tolist() == [2.0, 4.0, 6.0]
 
 
-def test_what_is_written_and_how_much_is_told_on_stderr(soma, place):
+def test_what_is_written_and_how_much_is_printed_on_stderr(soma, place):
     result = soma("run", _pipeline(place))
     assert result.stdout == ""
     assert "loaded a over inline" in result.stderr
@@ -226,7 +226,7 @@ def test_a_curve_that_cannot_be_drawn_is_refused_before_anything_runs(
     assert "loaded" not in result.stderr
 
 
-def test_a_fit_without_losses_is_told_to_have_no_curve_and_its_output_is_kept(soma, place):
+def test_a_fit_without_losses_has_no_curve_and_its_output_is_kept(soma, place):
     pytest.importorskip("matplotlib")
     pipeline = _pipeline(place, '[fit]\nmode = "fit"\n')
     result = soma("run", pipeline, "--curve", place / "curve.png")

@@ -40,7 +40,7 @@ def test_a_session_that_is_not_there_cannot_be_ended(soma, daemon, name):
     assert "Traceback" not in result.stderr
 
 
-def test_without_a_daemon_the_command_to_start_one_is_told(soma, tmp_path):
+def test_without_a_daemon_the_command_to_start_one_is_reported(soma, tmp_path):
     result = soma("sessions", "--path", tmp_path / "s")
     assert result.exit_code == 1
     assert "soma serve socket --path" in result.stderr

@@ -39,9 +39,9 @@ def test_a_file_that_is_not_there_is_an_error(soma, tmp_path):
 
 
 def test_blank_lines_count_as_lines_but_not_as_messages(soma):
-    status, told, summary = _validate(soma, "", "  ", '{"cmd": "PING"}', "", '{"cmd": 1}')
+    status, shown, summary = _validate(soma, "", "  ", '{"cmd": "PING"}', "", '{"cmd": 1}')
     assert status == 1
-    assert [line.partition(":")[0] for line in told] == ["line 5"]
+    assert [line.partition(":")[0] for line in shown] == ["line 5"]
     assert summary == "2 messages, 1 bad"
 
 
@@ -61,11 +61,11 @@ def test_blank_lines_count_as_lines_but_not_as_messages(soma):
         ("[" * 50_000, ["invalid JSON"]),
     ],
 )
-def test_a_bad_command_is_told_with_field_and_reason(soma, line, reasons):
-    status, told, _ = _validate(soma, PING, line)
+def test_a_bad_command_is_reported_with_field_and_reason(soma, line, reasons):
+    status, shown, _ = _validate(soma, PING, line)
     assert status == 1
-    assert len(told) == 1
-    assert [reason for reason in reasons if reason not in told[0]] == []
+    assert len(shown) == 1
+    assert [reason for reason in reasons if reason not in shown[0]] == []
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_a_bad_command_is_told_with_field_and_reason(soma, line, reasons):
         ({"$soma": "surprise"}, "unknown tag $soma"),
     ],
 )
-def test_a_bad_tag_in_the_data_is_told_with_its_field(soma, data, reason):
-    status, told, _ = _validate(soma, _forward(data))
+def test_a_bad_tag_in_the_data_is_reported_with_its_field(soma, data, reason):
+    status, shown, _ = _validate(soma, _forward(data))
     assert status == 1
-    assert told[0].startswith("line 1: FORWARD: data: ")
-    assert reason in told[0]
+    assert shown[0].startswith("line 1: FORWARD: data: ")
+    assert reason in shown[0]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_well_formed_data_is_good(soma, data):
     assert _validate(soma, _forward(data))[0] == 0
 
 
-def test_the_place_of_bad_base64_in_a_list_is_told(soma):
+def test_the_place_of_bad_base64_in_a_list_is_reported(soma):
     filters = [{"id": "a", "filter": "x"}, {"id": "b", "pickle_b64": "???"}]
-    _, told, _ = _validate(soma, json.dumps({"cmd": "LOAD", "filters": filters}))
-    assert told[0].startswith("line 1: LOAD: filters.1.pickle_b64: not valid base64")
+    _, shown, _ = _validate(soma, json.dumps({"cmd": "LOAD", "filters": filters}))
+    assert shown[0].startswith("line 1: LOAD: filters.1.pickle_b64: not valid base64")
 
 
 def test_pickles_are_never_read(soma, tmp_path):
@@ -170,7 +170,7 @@ def test_replies_and_events_are_checked_on_request(soma):
         ('{"ok": true, "result": {"type": "Bytes", "data": [-1]}}', "result: "),
     ],
 )
-def test_a_bad_reply_is_told_with_field_and_reason(soma, line, reason):
-    status, told, _ = _validate(soma, line, options=["--replies"])
+def test_a_bad_reply_is_reported_with_field_and_reason(soma, line, reason):
+    status, shown, _ = _validate(soma, line, options=["--replies"])
     assert status == 1
-    assert reason in told[0]
+    assert reason in shown[0]

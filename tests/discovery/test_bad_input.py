@@ -1,4 +1,4 @@
-"""What is wrong with what somebody installed is told with its distribution, its entry point and a
+"""What is wrong with what somebody installed is shown with its distribution, its entry point and a
 remedy, and everything else goes on."""
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def catalog(group: str) -> Catalog:
 
 
 @pytest.mark.parametrize(
-    ("group", "name", "error", "told"),
+    ("group", "name", "error", "shown"),
     [
         ("soma.transports", "raises", soma.PluginLoadFailed, ["no such device", "reinstall"]),
         ("soma.transports", "gone", soma.PluginLoadFailed, ["bad_gone", "reinstall acme-bad"]),
@@ -82,16 +82,16 @@ def catalog(group: str) -> Catalog:
         ("soma.filters", "acme.Number", soma.PluginLoadFailed, ["leads to 3"]),
     ],
 )
-def test_what_cannot_be_used_says_why_and_whose_it_is(site, group, name, error, told):
+def test_what_cannot_be_used_says_why_and_whose_it_is(site, group, name, error, shown):
     with pytest.raises(error) as caught:
         catalog(group).load(name)
-    for text in [*told, repr(name), "acme-bad 1.0", "bad_"]:
+    for text in [*shown, repr(name), "acme-bad 1.0", "bad_"]:
         assert text in str(caught.value)
     catalog(group).load("acme.Same" if group == "soma.filters" else "pigeon")
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "told"),
+    ("name", "error", "shown"),
     [
         ("raises", soma.PluginLoadFailed, ["no such device", "reinstall"]),
         ("old", soma.PluginApiMismatch, ["version 7", "install a version"]),
@@ -102,11 +102,11 @@ def test_what_cannot_be_used_says_why_and_whose_it_is(site, group, name, error, 
     ],
 )
 def test_a_plugin_that_does_not_fit_says_why_and_whose_it_is_and_the_others_work(
-    site, name, error, told
+    site, name, error, shown
 ):
     plugins = PluginSet(catalog(PLUGINS), {"SOMA_PLUGINS": f"{name},fine"})
     assert type(plugins.failures[name]) is error
-    for text in [*told, repr(name), "acme-bad 1.0", f"bad_{name}"]:
+    for text in [*shown, repr(name), "acme-bad 1.0", f"bad_{name}"]:
         assert text in str(plugins.failures[name])
     assert plugins.hook.soma_adapt(obj=5) == ("acme.Fine", {"obj": 5})
 
@@ -123,7 +123,7 @@ def test_two_with_one_name_are_both_named_and_one_must_go(site, group, name):
         assert text in str(caught.value)
 
 
-def test_an_option_that_does_not_exist_is_told_with_those_that_do_and_whose_they_are():
+def test_an_option_that_does_not_exist_is_reported_with_those_that_do_and_whose_they_are():
     with pytest.raises(TypeError) as caught:
         soma.connect("stdio", colour="grey")
     for text in ("no option colour", "python", "soma_transport_stdio:Stdio", "of soma-core "):

@@ -1,4 +1,4 @@
-"""Plugins: listed from metadata alone, loaded one by one, failures and conflicts told."""
+"""Plugins: listed from metadata alone, loaded one by one, failures and conflicts shown."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_broken_plugin_is_a_failure_with_its_reason_and_stops_no_other(
     assert [info.name for info in plugins.list()] == ["bad", "good"]
 
 
-def test_a_failure_is_told_for_unknown_and_claimed_names_too() -> None:
+def test_a_failure_is_reported_for_unknown_and_claimed_names_too() -> None:
     plugins = catalog(entry_point("a", "x:Y", "d1"), entry_point("a", "x:Y", "d2"))
     assert "both provide" in plugins.failure("a")
     assert "unknown filter" in plugins.failure("b")

@@ -66,7 +66,7 @@ def test_what_cannot_be_asked_here_says_nothing(transports):
     assert list(distributions({**filters, "e": OnGpu()})) == [GPU]
 
 
-def test_a_transport_that_chooses_is_told_before_it_starts(transports):
+def test_a_transport_that_chooses_gets_them_before_it_starts(transports):
     make = connecting.transport_maker("placing", {}, filters={"a": OnGpu()})
     assert make().options.tags == ("gpu",)
 

@@ -64,7 +64,7 @@ def test_a_broken_plugin_is_a_failure_and_the_next_one_takes_part() -> None:
     assert plugins.hook.soma_adapt(obj="text") is None
 
 
-def test_a_misspelt_hook_is_told_and_leaves_nothing_registered() -> None:
+def test_a_misspelt_hook_is_reported_and_leaves_nothing_registered() -> None:
     @soma.hookimpl
     def soma_adopt(obj: Any) -> Any:
         return obj
@@ -74,7 +74,7 @@ def test_a_misspelt_hook_is_told_and_leaves_nothing_registered() -> None:
     assert plugins.hook.soma_adapt(obj=5) is None
 
 
-def test_a_hook_with_an_argument_that_does_not_exist_is_told() -> None:
+def test_a_hook_with_an_argument_that_does_not_exist_is_reported() -> None:
     @soma.hookimpl
     def soma_adapt(thing: Any) -> Any:
         return thing

@@ -16,7 +16,7 @@ from soma_core.models.filters import Distribution, FilterMeta
 DISTRIBUTION: TypeAdapter[Any] = TypeAdapter(Distribution)
 
 
-def spelled(model: Any) -> Any:
+def as_json(model: Any) -> Any:
     return json.loads(model.model_dump_json())
 
 
@@ -30,11 +30,11 @@ def spelled(model: Any) -> Any:
     ],
     ids=str,
 )
-def test_where_a_filter_runs_is_spelled_as_in_serde(distribution: Any, spelling: Any) -> None:
+def test_where_a_filter_runs_is_written_as_in_serde(distribution: Any, spelling: Any) -> None:
     assert json.loads(DISTRIBUTION.dump_json(distribution)) == spelling
     assert DISTRIBUTION.validate_json(json.dumps(spelling)) == distribution
     assert DISTRIBUTION.validate_python(spelling) == distribution
-    assert spelled(FilterMeta(name="x", distribution=distribution))["distribution"] == spelling
+    assert as_json(FilterMeta(name="x", distribution=distribution))["distribution"] == spelling
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_where_a_filter_runs_is_spelled_as_in_serde(distribution: Any, spelling:
     ],
     ids=str,
 )
-def test_another_spelling_of_where_is_refused(wrong: Any) -> None:
+def test_another_form_of_where_is_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         DISTRIBUTION.validate_python(wrong)
 
@@ -84,8 +84,8 @@ def test_kinds_and_modes_have_serdes_names() -> None:
     ],
     ids=str,
 )
-def test_schemas_are_spelled_as_in_serde(schema: soma.Schema, spelling: Any, text: str) -> None:
-    assert spelled(schema) == spelling
+def test_schemas_are_written_as_in_serde(schema: soma.Schema, spelling: Any, text: str) -> None:
+    assert as_json(schema) == spelling
     assert soma.Schema.model_validate_json(json.dumps(spelling)) == schema
     assert str(schema) == text
 
@@ -105,7 +105,7 @@ def test_schemas_are_spelled_as_in_serde(schema: soma.Schema, spelling: Any, tex
     ],
     ids=str,
 )
-def test_another_spelling_of_a_schema_is_refused(wrong: Any) -> None:
+def test_another_form_of_a_schema_is_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         soma.Schema.model_validate(wrong)
 
@@ -143,7 +143,7 @@ def test_every_meta_survives_json_and_python_data(meta: FilterMeta) -> None:
 
 
 def test_a_meta_has_exactly_the_fields_of_the_protocol_in_order() -> None:
-    assert spelled(FilterMeta(name="x")) == {
+    assert as_json(FilterMeta(name="x")) == {
         "name": "x",
         "kind": "Stateless",
         "cacheable": True,
@@ -154,7 +154,7 @@ def test_a_meta_has_exactly_the_fields_of_the_protocol_in_order() -> None:
         "input_schema": None,
         "output_schema": None,
     }
-    assert list(FilterMeta.model_fields) == list(spelled(FilterMeta(name="x")))
+    assert list(FilterMeta.model_fields) == list(as_json(FilterMeta(name="x")))
 
 
 def test_a_meta_cannot_be_changed_but_replaced() -> None:
@@ -187,7 +187,7 @@ class Learner(Plain):
 
 
 def test_a_filter_is_its_validated_fields() -> None:
-    assert spelled(Plain(factor=3)) == {"factor": 3.0}
+    assert as_json(Plain(factor=3)) == {"factor": 3.0}
     assert Plain.model_validate_json('{"factor": 4}') == Plain(factor=4)
     for wrong in ({"factor": "x"}, {"factr": 1}):
         with pytest.raises(ValidationError):
