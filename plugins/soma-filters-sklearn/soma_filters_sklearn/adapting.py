@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sklearn.base import clone
 
 from soma_filters_sklearn import estimators
 from soma_filters_sklearn.any_estimator import Estimator
+from soma_filters_sklearn.classes import is_registered
 from soma_filters_sklearn.filters import SklearnFilter
-from soma_filters_sklearn.objects import (
-    HOMES,
-    NotSpelled,
-    class_or_none,
-    parameters_set_on,
-    settings_beside,
-    spell_object,
-)
+from soma_filters_sklearn.spelling import NotSpelled, spell_object
 from soma_filters_sklearn.state import has_learned, learned_state
 
 __all__ = ["as_estimator", "as_filter", "as_nodes", "state_of"]
@@ -36,14 +29,14 @@ def as_filter(estimator: Any, **fields: Any) -> Any:
         configures the estimator can be written down; else a filter, which travels as a pickle.
     """
     if has_learned(estimator):
-        return _in_person(clone(estimator), {"learned": learned_state(estimator), **fields})
+        return Estimator(estimator=clone(estimator), learned=learned_state(estimator), **fields)
     if _answers_in_frames(estimator):
         estimator, fields = _without_output(estimator), {"transform_output": "pandas", **fields}
     try:
         path, config = spell_object(estimator)
     except NotSpelled:
-        return _in_person(estimator, fields)
-    if _registered(path):
+        return Estimator(estimator=estimator, **fields)
+    if is_registered(path):
         return path, {**config, **fields}
     return "sklearn.Estimator", {"estimator": [path, config], **fields}
 
@@ -111,10 +104,6 @@ def _class_of(name: str) -> type[SklearnFilter]:
     return found
 
 
-def _registered(path: str) -> bool:
-    return path.removeprefix("sklearn.") in HOMES
-
-
 def _inside(estimator: Any) -> list[Any]:
     """An estimator and all those in its parameters that can be told what to return.
 
@@ -136,13 +125,3 @@ def _without_output(estimator: Any) -> Any:
     for each in _inside(copied):
         vars(each).pop("_sklearn_output_config", None)
     return copied
-
-
-def _in_person(estimator: Any, fields: Mapping[str, Any]) -> SklearnFilter:
-    """A filter that holds what cannot be written down, and so travels as a pickle."""
-    path = f"sklearn.{type(estimator).__name__}"
-    if settings_beside(estimator):
-        return Estimator(estimator=estimator, **fields)
-    if _registered(path) and class_or_none(path) is type(estimator):
-        return _class_of(path)(**parameters_set_on(estimator), **fields)
-    return Estimator(estimator=estimator, **fields)

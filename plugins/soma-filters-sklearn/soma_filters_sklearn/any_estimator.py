@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import field_validator
 
-from soma_filters_sklearn.filters import SklearnFilter, spelled
-from soma_filters_sklearn.objects import build, is_spelling
+from soma_filters_sklearn.filters import SklearnFilter
+from soma_filters_sklearn.spelling import build, is_spelling, plain
 
 __all__ = ["Estimator"]
 
@@ -28,7 +28,7 @@ class Estimator(SklearnFilter):
     @field_validator("estimator", mode="before")
     @classmethod
     def _spell(cls, value: Any) -> Any:
-        found = [value, {}] if isinstance(value, str) else spelled(value)
+        found = [value, {}] if isinstance(value, str) else plain(value)
         if not is_spelling(found) and not hasattr(found, "get_params"):
             raise ValueError(
                 f"an estimator is the path of a class, [path, parameters] or an estimator; "

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from soma_core import Filter, FilterKind, FilterMeta
 from soma_filters_sklearn.inputs import Learning, as_array, as_samples, takes_classes
-from soma_filters_sklearn.objects import NotSpelled, resolve, spell, unknown_name
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic, named_columns, outputs_of
 from soma_filters_sklearn.parameters import Parameter, check_parameters
+from soma_filters_sklearn.spelling import plain, resolve, unknown_name
 from soma_filters_sklearn.state import (
     classes_ahead,
     has_learned,
@@ -26,7 +26,7 @@ from soma_filters_sklearn.state import (
     restore,
 )
 
-__all__ = ["NamedFilter", "SklearnFilter", "spelled"]
+__all__ = ["NamedFilter", "SklearnFilter"]
 
 
 class SklearnFilter(Filter):
@@ -287,7 +287,7 @@ class NamedFilter(SklearnFilter):
     @classmethod
     def _normalized(cls, name: str, value: Any) -> Any:
         parameter = cls.estimator_parameters.get(name)
-        return value if parameter is None else parameter.normalize(spelled(value))
+        return value if parameter is None else parameter.normalize(plain(value, parameter))
 
     def _title(self) -> str:
         return f"sklearn.{type(self).__name__}"
@@ -329,14 +329,6 @@ class _Rebuilt:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Rebuilt, ()
-
-
-def spelled(value: Any) -> Any:
-    """A value in its plain spelling, or as it is if it has none and must travel as a pickle."""
-    try:
-        return spell(value)
-    except NotSpelled:
-        return value
 
 
 def _classes_in(estimator: Any, targets: Any) -> Any:

@@ -19,16 +19,10 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from soma_filters_sklearn.classes import HOMES, class_at, class_or_none
 from soma_filters_sklearn.compiled import SPELLINGS, Spelling, check_features, spelling_of
-from soma_filters_sklearn.objects import (
-    HOMES,
-    NotSpelled,
-    class_at,
-    class_or_none,
-    construct,
-    spell_object,
-)
-from soma_filters_sklearn.parameters import function_at, function_path
+from soma_filters_sklearn.functions import function_at, function_path
+from soma_filters_sklearn.spelling import NotSpelled, construct, spell_object
 
 __all__ = ["NotPlain", "attributes_of", "pack", "tagged", "unpack"]
 

@@ -1,25 +1,23 @@
 """Parameters: an estimator's constructor arguments as configuration that is plain data.
 
-JSON has no tuples, functions, dtypes or objects, so each has a plain spelling here: a list where
-only a tuple will do, pairs for a dict whose keys are no texts, the import path of a function
-(``"sklearn.feature_selection.chi2"``), the name of a dtype (``"float32"``). Objects have theirs in
-:mod:`soma_filters_sklearn.objects`.
+JSON has no tuples, functions, dtypes or objects. Where a parameter takes only such a thing, a short
+form stands for it: a list where only a tuple will do, pairs for a dict whose keys are no texts, the
+path of a function (``"sklearn.feature_selection.chi2"``), the name of a dtype (``"float32"``).
+What has no short form is spelled in full, see :mod:`soma_filters_sklearn.spelling`.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Parameter", "check_parameters", "function_at", "function_path", "parameters_of"]
+from soma_filters_sklearn.functions import function_at, function_path, is_function_path
 
-_FUNCTION_MODULES = ("numpy", "sklearn.feature_selection", "sklearn.metrics")
-_NUMPY_REDUCTIONS = frozenset({"max", "mean", "median", "min", "std", "sum", "var"})
+__all__ = ["Parameter", "check_parameters", "parameters_of", "takes_any"]
+
 _NAMED_LISTS = frozenset({"estimators", "steps", "transformer_list", "transformers"})
 _ARRAYS = frozenset({"dictionary"})  # SparseCoder declares that it takes lists, and does not
 
@@ -35,7 +33,7 @@ class Parameter:
     """
 
     name: str
-    default: Any
+    default: Any = inspect.Parameter.empty
     constraints: tuple[Any, ...] = ()
 
     @property
@@ -45,27 +43,39 @@ class Parameter:
 
     @property
     def plain_default(self) -> Any:
-        """The default in its plain spelling, which :meth:`resolve` reads back."""
-        if self._is_dtype:
-            return np.dtype(self.default).name
-        if callable(self.default):
-            return function_path(self.default)
-        return self.default
+        """The default in its plain spelling, which :meth:`lengthen` reads back."""
+        short = self.shorten(self.default)
+        return self.default if isinstance(self.default, tuple) else short
 
     def normalize(self, value: Any) -> Any:
         """The value to keep in the field: a list becomes a tuple where scikit-learn insists."""
-        only_tuple = tuple in self.constraints and list not in self.constraints
-        return tuple(value) if only_tuple and isinstance(value, list) else value
+        return tuple(value) if self._only_tuple and isinstance(value, list) else value
 
-    def resolve(self, value: Any) -> Any:
-        """The value to give to the estimator: functions and dtypes in place of their names.
+    def shorten(self, value: Any) -> Any:
+        """The short form of a value; the value itself if it has none."""
+        if isinstance(value, type) and self._is_dtype and issubclass(value, np.generic):
+            return np.dtype(value).name
+        if callable(value) and callable in self.constraints:
+            return function_path(value) or value
+        if type(value) is tuple and self._only_tuple:
+            return list(value)
+        if self.name in _NAMED_LISTS and _holds_tuples(value):
+            return [list(item) for item in value]
+        if type(value) is np.ndarray and self._needs_array and value.dtype.name in _EXACT:
+            return value.tolist()
+        if type(value) is dict and dict in self.constraints and _has_pairs(value):
+            return [list(item) for item in value.items()]
+        return value
+
+    def lengthen(self, value: Any) -> Any:
+        """The value that a short form stands for; the value itself if it is none.
 
         Raises:
             ValueError: The name of a function or dtype leads nowhere, or a configuration names
                 a cache directory.
         """
         if isinstance(value, list):
-            return self._resolve_list(value)
+            return self._lengthen_list(value)
         if not isinstance(value, str):
             return value
         if self.name == "memory":
@@ -75,11 +85,13 @@ class Parameter:
             )
         if self._is_dtype:
             return _dtype_named(self.name, value)
-        if callable in self.constraints and _module_of(value) in _FUNCTION_MODULES:
+        if callable in self.constraints and is_function_path(value):
             return function_at(value, self.name)
         return value
 
-    def _resolve_list(self, value: list[Any]) -> Any:
+    def _lengthen_list(self, value: list[Any]) -> Any:
+        if self._only_tuple:
+            return tuple(value)
         if self.name in _NAMED_LISTS:
             return [tuple(item) if isinstance(item, list) else item for item in value]
         if dict in self.constraints and value and all(map(_is_pair, value)):
@@ -87,6 +99,10 @@ class Parameter:
         if self._needs_array:
             return np.asarray(value)
         return value
+
+    @property
+    def _only_tuple(self) -> bool:
+        return tuple in self.constraints and list not in self.constraints
 
     @property
     def _is_dtype(self) -> bool:
@@ -100,22 +116,22 @@ class Parameter:
         return np.ndarray in declared and list not in declared and "array-like" not in declared
 
 
-def _signature_of(constructible: Any) -> list[inspect.Parameter]:
-    """The constructor arguments of an estimator class, without ``self``."""
-    constructor = getattr(constructible.__init__, "deprecated_original", constructible.__init__)
-    if constructor is object.__init__:
-        return []
-    return list(inspect.signature(constructor).parameters.values())[1:]
+_EXACT = frozenset({"bool", "int64", "float64"})  # what a list of JSON gives back as it was
 
 
 def parameters_of(constructible: Any) -> dict[str, Parameter]:
-    """The parameters of an estimator class, by name, in the order of its signature."""
+    """The parameters in the signature of an estimator class, by name and in that order."""
     declared = getattr(constructible, "_parameter_constraints", {})
     return {
         item.name: Parameter(item.name, item.default, _as_tuple(declared.get(item.name)))
         for item in _signature_of(constructible)
         if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
     }
+
+
+def takes_any(constructible: Any) -> bool:
+    """Whether the constructor of a class takes ``**kwargs``."""
+    return any(item.kind is item.VAR_KEYWORD for item in _signature_of(constructible))
 
 
 def check_parameters(estimator: Any) -> None:
@@ -128,40 +144,23 @@ def check_parameters(estimator: Any) -> None:
         estimator._validate_params()
 
 
-def function_path(function: Callable[..., Any]) -> str | None:
-    """The path by which a function can be configured, such as ``numpy.mean``; None without one."""
-    name = getattr(function, "__name__", "")
-    for module in _FUNCTION_MODULES:
-        found = getattr(importlib.import_module(module), name, None)
-        if found is function and _usable(module, name, found):
-            return f"{module}.{name}"
-    return None
+def _signature_of(constructible: Any) -> list[inspect.Parameter]:
+    """The constructor arguments of an estimator class, without ``self``."""
+    constructor = getattr(constructible.__init__, "deprecated_original", constructible.__init__)
+    if constructor is object.__init__:
+        return []
+    return list(inspect.signature(constructor).parameters.values())[1:]
 
 
-def function_at(path: str, parameter: str = "function") -> Callable[..., Any]:
-    """The function at a path, if it is one that can be configured.
-
-    Raises:
-        ValueError: It is not.
-    """
-    module, _, name = path.rpartition(".")
-    known = module in _FUNCTION_MODULES
-    function = getattr(importlib.import_module(module), name, None) if known else None
-    if function is None or not _usable(module, name, function):
-        raise ValueError(
-            f"{parameter}={path!r} names no function that can be configured by name; use a "
-            "function of sklearn.feature_selection or sklearn.metrics, a numpy ufunc such as "
-            f"'numpy.log1p', or one of numpy's {', '.join(sorted(_NUMPY_REDUCTIONS))}"
-        )
-    resolved: Callable[..., Any] = function
-    return resolved
+def _has_pairs(value: dict[Any, Any]) -> bool:
+    """Whether a dict may be written as pairs, and has to be since its keys are no texts."""
+    return not all(type(key) is str for key in value) and all(
+        map(_is_pair, map(list, value.items()))
+    )
 
 
-def _usable(module: str, name: str, function: Any) -> bool:
-    """Whether it may be named: of numpy only what does nothing but compute."""
-    if module == "numpy":
-        return isinstance(function, np.ufunc) or name in _NUMPY_REDUCTIONS
-    return inspect.isfunction(function)
+def _holds_tuples(value: Any) -> bool:
+    return type(value) is list and bool(value) and all(type(item) is tuple for item in value)
 
 
 def _is_pair(item: Any) -> bool:
@@ -170,10 +169,6 @@ def _is_pair(item: Any) -> bool:
 
 def _as_tuple(constraints: Any) -> tuple[Any, ...]:
     return tuple(constraints) if isinstance(constraints, list) else ()
-
-
-def _module_of(path: str) -> str:
-    return path.rpartition(".")[0]
 
 
 def _dtype_named(parameter: str, name: str) -> type[np.generic]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from soma_filters_sklearn.objects import class_at, construct
+from soma_filters_sklearn.classes import class_at
 from soma_filters_sklearn.parameters import parameters_of
+from soma_filters_sklearn.spelling import construct
 
 __all__ = ["PICKLED", "Sample", "sample_of"]
 

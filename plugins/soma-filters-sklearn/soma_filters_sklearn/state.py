@@ -15,7 +15,7 @@ import numpy as np
 from sklearn import __version__ as sklearn_version
 
 from soma_filters_sklearn.compiled import check_features
-from soma_filters_sklearn.objects import attributes_learned
+from soma_filters_sklearn.holdings import attributes_learned
 from soma_filters_sklearn.packing import NotPlain, attributes_of, pack, tagged, unpack
 
 __all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "restore"]

@@ -1,0 +1,76 @@
+"""Classes: those that a configuration may name, found by their paths.
+
+A path is a registered name (``"sklearn.PCA"``) or the import path of a class: of an estimator,
+whoever wrote it, or of scikit-learn's kernels, splitters and column selectors.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+from soma_filters_sklearn.catalogue import MODULES
+
+__all__ = ["HOMES", "class_at", "class_or_none", "is_registered", "may_be_built"]
+
+HOMES = {name: module for module, names in MODULES.items() for name in names}
+"""The public module of each registered estimator."""
+
+_CONFIGURES = frozenset(
+    {
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.gaussian_process.kernels.Kernel",
+        "sklearn.model_selection._split.BaseCrossValidator",
+        "sklearn.model_selection._split.BaseShuffleSplit",
+        "sklearn.model_selection._split._RepeatedSplits",
+    }
+)  # by name, since importing them all takes longer than most filters need
+
+
+def class_at(path: str) -> Any:
+    """The class at an import path or of a registered name.
+
+    Raises:
+        ValueError: It does not import, or is none that may be configured.
+    """
+    module, _, name = _full_path(path).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path!r} does not import ({type(error).__name__}: {error}); give the path of a class "
+            "that this worker can import, as in 'sklearn.svm.SVC'"
+        ) from error
+    if not isinstance(found, type) or not may_be_built(found):
+        raise ValueError(
+            f"{path!r} is no estimator: it has to be a class with get_params, set_params and fit, "
+            "or one of scikit-learn's kernels, splitters and column selectors"
+        )
+    return found
+
+
+@functools.cache
+def class_or_none(path: str) -> Any:
+    """The class at a path; None if there is none."""
+    try:
+        return class_at(path)
+    except ValueError:
+        return None
+
+
+def is_registered(path: str) -> bool:
+    """Whether a path is the registered name of an estimator."""
+    return path.startswith("sklearn.") and path.removeprefix("sklearn.") in HOMES
+
+
+def may_be_built(kind: type) -> bool:
+    """Whether objects of a class may be made from a configuration."""
+    if all(callable(getattr(kind, name, None)) for name in ("get_params", "set_params", "fit")):
+        return True
+    return any(f"{base.__module__}.{base.__qualname__}" in _CONFIGURES for base in kind.__mro__)
+
+
+def _full_path(path: str) -> str:
+    name = path.removeprefix("sklearn.")
+    return f"{HOMES[name]}.{name}" if is_registered(path) else path
