@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache
 RAY := plugins/soma-transport-ray
 RAY_VENV := .venv-ray
+MODELS_VENV := .venv-models
 SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
@@ -16,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage ray figures wheel schemas reference docs clean
+.PHONY: demo test nightly lint types units coverage ray models figures wheel schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -52,6 +53,10 @@ ray: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python examples/grid_search.py --transport ray
 	$(RAY_VENV)/bin/python -m benchmarks.ray_price
 
+# Packages of models that are heavy, and that the gate does without: it skips what needs them.
+models: $(MODELS_VENV)/.ready
+	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py
+
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
@@ -85,5 +90,12 @@ $(RAY_VENV)/.ready: $(INPUTS)
 		--editable '.[torch,test]' $(addprefix --editable ,$(PLUGINS) $(RAY))
 	touch $@
 
+$(MODELS_VENV)/.ready: $(INPUTS)
+	$(PYTHON) -m venv $(MODELS_VENV)
+	$(MODELS_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(MODELS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--editable '.[test]' --editable 'plugins/soma-filters-sklearn[models]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(RAY_VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY_VENV) $(MODELS_VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.recfunctions import repack_fields
 
+from soma_filters_sklearn.boosters import (
+    make_lightgbm,
+    make_xgboost,
+    take_lightgbm,
+    take_xgboost,
+)
+from soma_filters_sklearn.checks import require
+
 __all__ = ["SPELLINGS", "Spelling", "check_features", "spelling_of"]
 
 _LEAF = -1
@@ -91,17 +99,20 @@ def check_features(estimator: Any) -> None:
     held = vars(estimator)
     width = getattr(estimator, "n_features_in_", None)
     if _is_tree(held.get("tree_")):
-        _require(held["tree_"].n_features == width, "a tree has as many features as data")
+        require(held["tree_"].n_features == width, "a tree has as many features as data")
+    if "_Booster" in held and "_n_features_in" in held:  # LightGBM's; XGBoost's tells its own
+        same = held["_Booster"].num_feature() == held["_n_features_in"]
+        require(same, "a booster has as many features as data")
     for tree in _flat(held.get("_predictors", [])):
-        _require(bool(np.all(tree.nodes["feature_idx"] < width)), "a tree's features exist")
+        require(bool(np.all(tree.nodes["feature_idx"] < width)), "a tree's features exist")
     inner = [each for each in _flat(held.get("estimators_", [])) if _holds_tree(each)]
     if not inner:
         return
     width = inner[0].n_features_in_ if width is None else width
     subsets = held.get("estimators_features_") or [np.arange(width)] * len(inner)
     for each, features in zip(inner, map(np.asarray, subsets), strict=True):
-        _require(bool(np.all((features >= 0) & (features < width))), "a tree's features exist")
-        _require(len(features) == each.n_features_in_, "a tree has as many features as data")
+        require(bool(np.all((features >= 0) & (features < width))), "a tree's features exist")
+        require(len(features) == each.n_features_in_, "a tree has as many features as data")
 
 
 def _is_tree(value: Any) -> bool:
@@ -131,11 +142,6 @@ def _class_in(path: str, allowed: frozenset[str]) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _require(met: bool, what: str) -> None:
-    if not met:
-        raise ValueError(f"it does not hold that {what}")
-
-
 def _take_tree(tree: Any) -> dict[str, Any]:
     """The parts of a tree; without the bytes between its fields, which are left to chance."""
     _, (n_features, n_classes, n_outputs), state = tree.__reduce__()
@@ -149,15 +155,15 @@ def _make_tree(parts: dict[str, Any]) -> Any:
     sizes = (parts.pop("n_features"), parts.pop("n_classes"), parts.pop("n_outputs"))
     n_features, n_classes, n_outputs = sizes
     nodes, values, count = parts["nodes"], parts["values"], parts["node_count"]
-    _require(nodes.dtype == repack_fields(NODE_DTYPE), "nodes are nodes")
-    _require(nodes.shape == (count,) and count > 0, "there are nodes")
+    require(nodes.dtype == repack_fields(NODE_DTYPE), "nodes are nodes")
+    require(nodes.shape == (count,) and count > 0, "there are nodes")
     inner = nodes["left_child"] != _LEAF
     _check_children(nodes["left_child"][inner], nodes["right_child"][inner], inner, count)
-    _require(bool(np.all(nodes["right_child"][~inner] == _LEAF)), "leaves have no child")
+    require(bool(np.all(nodes["right_child"][~inner] == _LEAF)), "leaves have no child")
     features = nodes["feature"][inner]
-    _require(bool(np.all((features >= 0) & (features < n_features))), "a tree's features exist")
-    _require(n_classes.shape == (n_outputs,), "each output has its classes")
-    _require(values.ndim == _OUTPUTS_OF_LEAF, "values are of nodes, outputs and classes")
+    require(bool(np.all((features >= 0) & (features < n_features))), "a tree's features exist")
+    require(n_classes.shape == (n_outputs,), "each output has its classes")
+    require(values.ndim == _OUTPUTS_OF_LEAF, "values are of nodes, outputs and classes")
     aligned = np.zeros(count, NODE_DTYPE)
     for name in NODE_DTYPE.names:
         aligned[name] = nodes[name]
@@ -171,7 +177,7 @@ def _check_children(left: Any, right: Any, inner: Any, count: int) -> None:
     parents = np.flatnonzero(inner)
     for children in (left, right):
         children = children.astype(np.int64)
-        _require(bool(np.all((children > parents) & (children < count))), "children exist")
+        require(bool(np.all((children > parents) & (children < count))), "children exist")
 
 
 def _take_predictor(predictor: Any) -> dict[str, Any]:
@@ -182,16 +188,16 @@ def _make_predictor(parts: dict[str, Any]) -> Any:
     common = importlib.import_module(f"{_HIST}.common")
     kind = importlib.import_module(f"{_HIST}.predictor").TreePredictor
     nodes = parts["nodes"]
-    _require(nodes.dtype == common.PREDICTOR_RECORD_DTYPE, "nodes are nodes")
-    _require(nodes.ndim == 1 and len(nodes) > 0, "there are nodes")
+    require(nodes.dtype == common.PREDICTOR_RECORD_DTYPE, "nodes are nodes")
+    require(nodes.ndim == 1 and len(nodes) > 0, "there are nodes")
     inner = nodes["is_leaf"] == 0
     _check_children(nodes["left"][inner], nodes["right"][inner], inner, len(nodes))
-    _require(bool(np.all(nodes["feature_idx"][inner] >= 0)), "a tree's features exist")
+    require(bool(np.all(nodes["feature_idx"][inner] >= 0)), "a tree's features exist")
     chosen = nodes["bitset_idx"][inner & (nodes["is_categorical"] != 0)]
     for name in ("binned_left_cat_bitsets", "raw_left_cat_bitsets"):
         sets = parts[name]
-        _require(sets.dtype == np.uint32 and sets.shape[1:] == (8,), "sets have 256 bits")
-        _require(bool(np.all(chosen < len(sets))), "a tree's sets exist")
+        require(sets.dtype == np.uint32 and sets.shape[1:] == (8,), "sets have 256 bits")
+        require(bool(np.all(chosen < len(sets))), "a tree's sets exist")
     return kind(**parts)
 
 
@@ -272,7 +278,7 @@ def _take_generator(generator: Any) -> dict[str, Any] | None:
 
 def _make_generator(parts: dict[str, Any]) -> Any:
     name = parts["state"]["bit_generator"]
-    _require(name in _GENERATORS, f"{name!r} is one of numpy's generators")
+    require(name in _GENERATORS, f"{name!r} is one of numpy's generators")
     source = getattr(np.random, name)()
     source.state = parts["state"]
     return np.random.Generator(source)
@@ -302,6 +308,14 @@ _CLASSES: tuple[tuple[Spelling, frozenset[str]], ...] = (
     (
         Spelling("spline", _take_spline, _make_spline),
         frozenset({"scipy.interpolate._bsplines.BSpline"}),
+    ),
+    (
+        Spelling("lightgbm", take_lightgbm, make_lightgbm),
+        frozenset({"lightgbm.basic.Booster"}),
+    ),
+    (
+        Spelling("xgboost", take_xgboost, make_xgboost),
+        frozenset({"xgboost.core.Booster"}),
     ),
     (Spelling("partial", _take_partial, _make_partial), frozenset({"functools.partial"})),
     (

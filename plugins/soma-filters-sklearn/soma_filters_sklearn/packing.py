@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -35,6 +36,7 @@ _FUNCTIONS = frozenset(
         "sklearn.utils.validation.check_array",
     }
 )
+_FACTORIES = {kind.__name__: kind for kind in (dict, float, int, list, OrderedDict)}
 _LARGEST_PITCH = 8  # times the length of a row: what lies between the rows is memory for nothing
 _OF_PARAMETERS = frozenset({"sklearn.gaussian_process.kernels", "sklearn.model_selection._split"})
 
@@ -126,6 +128,26 @@ def _pack_bunch(value: Any) -> dict[str, Any]:
 
 def _unpack_bunch(value: dict[str, Any]) -> Any:
     return Bunch(**unpack(value["items"]))
+
+
+def _pack_ordered(value: OrderedDict[Any, Any]) -> dict[str, Any]:
+    return tagged("ordered", items=[[pack(key), pack(item)] for key, item in value.items()])
+
+
+def _unpack_ordered(value: dict[str, Any]) -> Any:
+    return OrderedDict(_unpack_items(value))
+
+
+def _pack_default(value: defaultdict[Any, Any]) -> dict[str, Any]:
+    name = next((name for name, kind in _FACTORIES.items() if kind is value.default_factory), None)
+    if name is None:
+        raise NotPlain
+    items = [[pack(key), pack(item)] for key, item in value.items()]
+    return tagged("default", factory=name, items=items)
+
+
+def _unpack_default(value: dict[str, Any]) -> Any:
+    return defaultdict(_FACTORIES[value["factory"]], _unpack_items(value))
 
 
 def _pack_array(value: np.ndarray[Any, Any]) -> Any:
@@ -344,6 +366,8 @@ _PACKERS: dict[type, Callable[[Any], Any]] = {
     np.ma.MaskedArray: _pack_masked,
     type: _pack_type,
     Bunch: _pack_bunch,
+    OrderedDict: _pack_ordered,
+    defaultdict: _pack_default,
     np.random.RandomState: _pack_random_state,
     np.ufunc: _pack_function,
     FunctionType: _pack_function,
@@ -362,6 +386,8 @@ _UNPACKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dict": _unpack_items,
     "objects": _unpack_objects,
     "bunch": _unpack_bunch,
+    "ordered": _unpack_ordered,
+    "default": _unpack_default,
     "function": _unpack_function,
     "fortran": _unpack_fortran,
     "table": _unpack_layout,

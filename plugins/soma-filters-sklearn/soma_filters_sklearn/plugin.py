@@ -17,9 +17,7 @@ def soma_adapt(obj: Any) -> Any:
     """A filter over an estimator, a Pipeline or a ColumnTransformer; None for anything else."""
     if "sklearn" not in sys.modules:  # whoever has an estimator has imported it
         return None
-    from sklearn.base import BaseEstimator
-
-    if not isinstance(obj, BaseEstimator):
+    if not all(callable(getattr(obj, name, None)) for name in ("get_params", "set_params", "fit")):
         return None
     from soma_filters_sklearn.adapting import as_filter
 

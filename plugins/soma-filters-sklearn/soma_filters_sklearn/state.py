@@ -23,6 +23,7 @@ __all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "re
 _TAG = "$sklearn"
 _VERSION = "_sklearn_version"
 _CLASSES = "classes"
+_OPAQUE = frozenset({"catboost"})  # packages whose models are bytes for their own compiled code
 
 
 def learned_state(estimator: Any) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def learned_state(estimator: Any) -> dict[str, Any]:
     """
     parameters = estimator.get_params(deep=False)
     attributes = attributes_of(estimator).items()
-    state = {name: _carried(value) for name, value in attributes if name not in parameters}
+    carry = _in_one_piece if _is_opaque(estimator) else _carried
+    state = {name: carry(value) for name, value in attributes if name not in parameters}
     inside = {name: _learned_inside(value) for name, value in parameters.items()}
     return state | {name: learned for name, learned in inside.items() if learned}
 
@@ -67,6 +69,7 @@ def restore(estimator: Any, state: dict[str, Any]) -> None:
     attributes = {}
     for name, value in state.items():
         if name not in parameters:
+            _check_opaque(estimator, name, value)
             attributes[name] = unpack(value)
         else:
             _restore_inside(name, parameters[name], value)
@@ -82,6 +85,21 @@ def _check(estimator: Any) -> None:
         raise ValueError(
             f"the parts of the state do not fit together ({error}); send it as fit returned it"
         ) from error
+
+
+def _is_opaque(estimator: Any) -> bool:
+    """Whether only compiled code knows what an estimator's attributes mean."""
+    return type(estimator).__module__.partition(".")[0] in _OPAQUE
+
+
+def _check_opaque(estimator: Any, name: str, value: Any) -> None:
+    """Refuse what nobody can check, unless it came as a pickle, from who may send any."""
+    pickled = isinstance(value, np.ndarray) and value.dtype == object
+    if _is_opaque(estimator) and name != _VERSION and not pickled:
+        raise ValueError(
+            f"what a {type(estimator).__name__} learned travels as a pickle only, since nobody "
+            f"can check {name}; allow pickles, or train it where it answers"
+        )
 
 
 def _restore_inside(name: str, parameter: Any, state: Any) -> None:
