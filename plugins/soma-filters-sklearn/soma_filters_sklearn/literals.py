@@ -119,8 +119,9 @@ def _write_dtype(value: Any, spell: Convert) -> dict[str, Any] | None:
 
 
 def _write_type(value: Any, spell: Convert) -> dict[str, Any] | None:
-    if _TYPES.get(value.__name__) is value:
-        return tagged("type", name=value.__name__)
+    name: str = value.__name__
+    if _TYPES.get(name) is value:
+        return tagged("type", name=name)
     if not issubclass(value, np.generic) or np.dtype(value).type is not value:
         return None
     return tagged("type", name=f"numpy.{np.dtype(value).name}")
