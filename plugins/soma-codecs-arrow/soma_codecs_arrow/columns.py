@@ -29,6 +29,7 @@ _KINDS: dict[type[Any], tuple[str, pa.DataType]] = {
     float: ("float", pa.float64()),
     datetime.date: ("date", pa.date32()),
 }
+_KINDS_BY_NAME = dict(_KINDS.values())
 _MISSING: dict[str, Any] = {"None": None, "nan": math.nan, "NA": pd.NA}
 
 
@@ -78,7 +79,25 @@ def from_arrow(column: pa.Array, spelling: Spelling) -> Any:
     dtype = _dtype(spelling, column.type)
     if isinstance(dtype, np.dtype):
         return _numbers_from_arrow(column, dtype)
+    if not _is_form_of(column.type, dtype):
+        raise ValueError(f"a column of {column.type} does not have the form of {dtype}")
     return dtype.__from_arrow__(column)
+
+
+def _is_of_pandas(dtype: Any) -> bool:
+    """Whether a dtype is of pandas itself; another library reads columns in a way of its own."""
+    return type(dtype).__module__.partition(".")[0] == "pandas"
+
+
+def _is_form_of(kind: pa.DataType, dtype: Any) -> bool:
+    """Whether an array of a pandas dtype has this type in Arrow; pandas would convert any other."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return True
+    if isinstance(dtype, pd.StringDtype):
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if isinstance(dtype, pd.CategoricalDtype) or not _is_of_pandas(dtype):
+        return False
+    return bool(to_arrow(pd.array([], dtype=dtype))[0].type == kind)
 
 
 def frequency_of(index: Any) -> dict[str, str]:
@@ -157,10 +176,10 @@ def _numbers_to_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
 
 
 def _numbers_from_arrow(column: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    if column.type != (pa.bool_() if dtype.kind == "b" else _arrow_type(dtype)):
+        raise ValueError(f"a column of {column.type} does not have the form of {dtype}")
     if dtype.kind == "b" or column.null_count:
         return np.array(column.to_numpy(zero_copy_only=False), dtype)
-    if column.type != _arrow_type(dtype):
-        raise ValueError(f"a column of {column.type} does not have the form of {dtype}")
     content = column.buffers()[1]
     if len(column) == 0 or content is None:
         return np.empty(0, dtype)
@@ -180,6 +199,8 @@ def _category_to_arrow(array: Any) -> tuple[pa.Array, Spelling]:
 
 
 def _category_from_arrow(column: pa.Array, spelling: dict[str, Any]) -> Any:
+    if not pa.types.is_dictionary(column.type):
+        raise ValueError(f"a column of {column.type} does not hold categories")
     codes = np.array(column.indices.fill_null(-1).to_numpy(zero_copy_only=False))
     categories = from_arrow(column.dictionary, spelling["categories"])
     kept = object if categories.dtype == object else None
@@ -217,6 +238,8 @@ _IS_MISSING: dict[str, Callable[[Any], bool]] = {
 
 
 def _objects_from_arrow(column: pa.Array, spelling: dict[str, Any]) -> np.ndarray[Any, Any]:
+    if column.type != _KINDS_BY_NAME[spelling["objects"]]:
+        raise ValueError(f"a column of {column.type} does not hold {spelling['objects']}")
     values = np.empty(len(column), object)
     missing = _MISSING[spelling["missing"]]
     values[:] = [missing if value is None else value for value in column.to_pylist()]

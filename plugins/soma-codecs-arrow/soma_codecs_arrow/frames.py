@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from soma_codecs_arrow.checking import check_conversion
 from soma_codecs_arrow.columns import from_arrow
 from soma_codecs_arrow.indexes import index_from_arrow
 from soma_codecs_arrow.labels import (
@@ -23,7 +24,7 @@ from soma_codecs_arrow.labels import (
     named,
     with_attributes,
 )
-from soma_codecs_arrow.packing import pack, unpack
+from soma_codecs_arrow.packing import bytes_in, pack, unpack
 from soma_core.codecs import Encoded
 
 __all__ = ["decode", "encode"]
@@ -60,9 +61,11 @@ def decode(data: Any, buffers: list[Any]) -> pd.DataFrame:
         ValueError: What came is none.
     """
     if data is None and len(buffers) == 1:
-        return unpack(None, buffers).to_pandas()
+        table = unpack(None, buffers)
+        check_conversion(table, bytes_in(buffers))
+        return table.to_pandas()
     if isinstance(data, dict) and data.keys() == {"columns"} and not buffers:
-        return pd.DataFrame(data["columns"])
+        return pd.DataFrame(_lists(data["columns"]))
     if not isinstance(data, dict) or len(buffers) < 2:
         raise ValueError(
             "a DataFrame is one Arrow IPC stream without data, or data alone: "
@@ -77,6 +80,13 @@ def decode(data: Any, buffers: list[Any]) -> pd.DataFrame:
     frame = pd.DataFrame(dict(enumerate(arrays)), index=index, copy=False)
     frame.columns = labels
     return with_attributes(frame, data)
+
+
+def _lists(columns: Any) -> dict[str, list[Any]]:
+    """Columns that are lists: pandas would repeat anything else for each row of another one."""
+    if not isinstance(columns, dict) or not all(type(item) is list for item in columns.values()):
+        raise ValueError('the columns of a DataFrame are lists: {"columns": {"name": [1, 2]}}')
+    return columns
 
 
 def _as_it_is(array: Any, index: pd.Index) -> Any:

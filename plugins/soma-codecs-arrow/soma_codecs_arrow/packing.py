@@ -10,7 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["pack", "unpack"]
+from soma_codecs_arrow.checking import check_rows, check_stream, is_private, unknown_type
+from soma_core.codecs import Unencodable
+
+__all__ = ["bytes_in", "pack", "unpack"]
 
 _LEAST = 4096  # bytes; a smaller column is cheaper in the stream
 _INVALID = (pa.ArrowException, OSError, IndexError)
@@ -26,7 +29,15 @@ def pack(table: pa.Table, *, aside: bool) -> tuple[list[int] | None, list[Any]]:
     Returns:
         The positions of the columns beside the stream, or None if the one buffer is the whole
         table; and the buffers: the stream, the schema, and the columns in that order.
+
+    Raises:
+        Unencodable: It has columns of a type that :func:`unpack` does not take.
     """
+    try:
+        _check_types(table.schema)
+        check_rows(table, table.nbytes)
+    except ValueError as error:
+        raise Unencodable(str(error)) from None
     apart = [n for n, column in enumerate(table.columns) if _lies_apart(column)] if aside else []
     if not apart:
         return None, [_stream(table)]
@@ -36,18 +47,23 @@ def pack(table: pa.Table, *, aside: bool) -> tuple[list[int] | None, list[Any]]:
 
 
 def unpack(apart: list[int] | None, buffers: list[Any]) -> pa.Table:
-    """The table of which :func:`pack` made the buffers; it lies in them and keeps them alive.
+    """The table of which :func:`pack` made the buffers.
+
+    Columns beside the stream lie in their buffers, and keep them alive. Of everything that has to
+    be checked, a copy is taken first where the other side could change it afterwards.
 
     Raises:
-        ValueError: They are no table, or what they hold would be read out of bounds.
+        ValueError: They are no table, have a type that is not on the list, or hold what would be
+            read out of bounds.
     """
     try:
-        table = _read(buffers[0])
+        table = _read(_own(buffers[0]))
         if apart is None:
             (_,) = buffers
         else:
             table = _joined(table, apart, buffers)
         table.validate(full=True)  # Arrow trusts the offsets in a stream; this does not
+        check_rows(table, bytes_in(buffers))
     except _INVALID as error:
         raise ValueError(f"not a sound Arrow IPC stream: {error}") from None
     return table
@@ -90,13 +106,40 @@ def _without_rows(table: pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
-def _read(buffer: Any) -> pa.Table:
-    with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
+def bytes_in(buffers: list[Any]) -> int:
+    """How many bytes some buffers have together."""
+    return sum(memoryview(buffer).nbytes for buffer in buffers)
+
+
+def _own(buffer: Any) -> pa.Buffer:
+    """The bytes of a buffer, where nobody else can change them."""
+    if is_private(buffer):
+        return pa.py_buffer(buffer)
+    own = pa.allocate_buffer(memoryview(buffer).nbytes)
+    memoryview(own).cast("B")[:] = memoryview(buffer).cast("B")
+    return own
+
+
+def _read(stream: pa.Buffer) -> pa.Table:
+    with pa.ipc.open_stream(stream) as reader:
+        _check_types(reader.schema)
+        check_stream(stream)
         return reader.read_all()
 
 
+def _check_types(schema: pa.Schema) -> None:
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        unknown = unknown_type(kind)
+        if unknown is not None:
+            raise ValueError(
+                f"column {name!r} has the type {unknown}, which does not travel between "
+                "processes; cast it to a plain one"
+            )
+
+
 def _joined(rest: pa.Table, apart: list[int], buffers: list[Any]) -> pa.Table:
-    schema = pa.ipc.read_schema(pa.py_buffer(buffers[1]))
+    schema = pa.ipc.read_schema(_own(buffers[1]))
+    _check_types(schema)
     own = {n: _array(schema.field(n).type, b) for n, b in zip(apart, buffers[2:], strict=True)}
     others = iter(rest.columns)
     columns = [own[n] if n in own else next(others, None) for n in range(len(schema))]

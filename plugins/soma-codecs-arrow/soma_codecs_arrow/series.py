@@ -46,6 +46,8 @@ def decode(data: Any, buffers: list[Any]) -> pd.Series:
         ValueError: What came is none.
     """
     if isinstance(data, dict) and data.keys() == {"values"} and not buffers:
+        if type(data["values"]) is not list:
+            raise ValueError('the values of a Series are a list: {"values": [1, 2]}')
         return pd.Series(data["values"])
     if not isinstance(data, dict) or not buffers:
         raise ValueError('a Series is data alone, {"values": [1, 2]}, or what this codec wrote')
