@@ -12,7 +12,7 @@
     config = { }
 
     [data]                            # paths are relative to this file
-    x = { path = "iris.csv", columns = ["sepal length", "sepal width"] }
+    x = { path = "iris.csv", columns = ["sepal_length", "sepal_width"] }
     y = { path = "iris.csv", columns = "species" }
     apply = "new.npy"                 # optional; what the fitted chain runs on, else x
 

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import soma_core as soma
+from soma_core.cli.app import app
+from soma_core.cli.pipeline import read_pipeline
 from tools import reference
 
 from ..support import ROOT, gate_runs
@@ -96,6 +99,27 @@ def test_the_page_on_the_architecture_has_every_folder_of_the_core() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     folders = [path.parent.name for path in (ROOT / "soma_core").glob("*/__init__.py")]
     assert [name for name in folders if f"`soma_core/{name}`" not in text] == []
+
+
+def test_the_page_on_the_command_line_has_every_command_and_environment_variable() -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    commands = typer.main.get_command(app).commands
+    assert [name for name in commands if f"`soma {name}" not in text] == []
+    sources = [
+        *(ROOT / "soma_core" / "plugins").glob("*.py"),
+        *(ROOT / "soma_core").glob("engine/*.py"),
+    ]
+    code = "".join(source.read_text() for source in sources)
+    read = set(re.findall(r"environ\w*\.get\(\"(SOMA_\w+)\"", code))
+    assert len(read) >= 3
+    assert [name for name in read if f"`{name}=" not in text] == []
+
+
+def test_the_pipeline_on_the_page_is_one_that_soma_run_reads(tmp_path: Path) -> None:
+    (pipeline,) = blocks(ROOT / "docs" / "command-line.md", "toml")
+    path = tmp_path / "pipeline.toml"
+    path.write_text(pipeline)
+    assert read_pipeline(path).node_ids == ["scale", "network"]
 
 
 def test_the_reference_is_what_the_models_say_now() -> None:
