@@ -96,7 +96,7 @@ def daemon(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
         daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             if not _appears(path, daemon):
-                raise Unavailable(f"its daemon did not come up: {' '.join(command)}")
+                raise Unavailable(f"its daemon did not start: {' '.join(command)}")
             yield {"path": path}
         finally:
             daemon.terminate()

@@ -236,8 +236,9 @@ class FilterCatalog(Catalog):
         if callable(loaded) and (not isinstance(loaded, type) or hasattr(loaded, "forward")):
             return loaded
         raise PluginLoadFailed(
-            f"the filter {name!r} is no class with a method forward(x, state), and no function "
-            f"that makes a filter: its entry point leads to {loaded!r}; {self.origin(name)}"
+            f"the filter {name!r} is neither a class with a method forward(x, state) nor a "
+            f"function that makes a filter: its entry point leads to {loaded!r}; "
+            f"{self.origin(name)}"
         )
 
     def create(self, name: str, config: dict[str, Any]) -> Any:

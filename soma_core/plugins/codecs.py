@@ -59,7 +59,7 @@ def _check_form(plugin: str, codec: Codec) -> None:
     if not (named and placed and provided and all(map(callable, functions))):
         raise PluginLoadFailed(
             f"the plugin {plugin!r}: a Codec has a name of letters, digits, '.', '_' and '-', a "
-            "target that is a class or says where one is ('pandas:DataFrame'), encode and decode "
+            "target that is a class or its place ('pandas:DataFrame'), encode and decode "
             f"to call, and the name of the distribution to install; got {codec}"
         )
 

@@ -108,7 +108,7 @@ def _check(reply: tuple[Dialect, dict[str, Any]], mutant: Mutant) -> None:
     if dialect is not mutant.dialect:
         raise _Wrong(f"the reply is a {dialect.value}: {str(fields)[:_SHOWN]}")
     if fields.get("ok") not in (True, False):
-        raise _Wrong(f"this is no reply: {str(fields)[:_SHOWN]}")
+        raise _Wrong(f"this is not a reply: {str(fields)[:_SHOWN]}")
     if str(fields.get("id", "")).startswith("ping "):
         raise _Wrong("there was no reply at all")
     if mutant.closes and mutant.dialect is Dialect.FRAME and fields.get("code") != "malformed":

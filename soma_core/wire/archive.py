@@ -47,7 +47,7 @@ def read_archive(data: bytes) -> dict[str, Member]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise ValueError(f"it is no zip archive: {error}") from None
+        raise ValueError(f"it is not a zip archive: {error}") from None
     if sum(entry.file_size for entry in entries) > len(data):
         raise ValueError("the members of the archive are longer than itself")
     whole = memoryview(data)
@@ -64,7 +64,7 @@ def _directory_size(data: bytes) -> int:
         return int.from_bytes(end[12:16], "little")
     end64 = int.from_bytes(data[locator + 8 : locator + 16], "little")
     if end64 != locator - _END64_SIZE or not data.startswith(_END64, end64):
-        raise ValueError("the directory of the archive is not where its end says")
+        raise ValueError("the directory of the archive is not where its end record puts it")
     return int.from_bytes(data[end64 + 40 : end64 + 48], "little")
 
 

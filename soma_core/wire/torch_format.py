@@ -44,7 +44,7 @@ def read_weights(data: bytes) -> Any:
     names = [name for name in members if name.endswith(_PICKLE)]
     if len(names) != 1:
         raise ValueError(
-            "the archive has no member data.pkl; torch.save writes it unless it is told "
+            "the archive has no member data.pkl; torch.save writes it unless it has "
             "_use_new_zipfile_serialization=False"
         )
     prefix = names[0].removesuffix(_PICKLE)
@@ -95,7 +95,7 @@ class _Storages:
     def get(self, kind: str, storage: Any, key: str, device: str, size: int) -> _Storage:
         """What a pickle's persistent id stands for."""
         if kind != "storage" or not isinstance(storage, _StorageType) or not _is_size(size):
-            raise ValueError("a persistent id is no storage")
+            raise ValueError("a persistent id is not a storage")
         if key not in self._read:
             content = np.frombuffer(self._members[f"{self._prefix}{key}"].content, np.uint8)
             self._read[key] = torch.from_numpy(content.copy())
@@ -149,7 +149,7 @@ class _Storages:
     ) -> torch.Tensor:
         requires_grad, hooks, metadata = rest
         if type(requires_grad) is not bool or hooks:
-            raise ValueError("a tensor has hooks, or says oddly whether it requires gradients")
+            raise ValueError("a tensor has hooks, or its requires_grad is not a bool")
         elements = _as_elements(storage.content, dtype)
         offset, sizes, strides = _inside(elements.numel(), *place)
         made = elements.as_strided(sizes, strides, offset)
@@ -169,7 +169,7 @@ def _inside(length: int, offset: Any, sizes: Any, strides: Any) -> tuple[int, An
     """Where the elements of a tensor lie in a storage of some length, made sure of."""
     axes = [*zip(sizes, strides, strict=True)]
     if not all(map(_is_size, (offset, *sizes, *strides))) or len(axes) > _MOST_AXES:
-        raise ValueError("offset, sizes or strides of a tensor are no counts")
+        raise ValueError("offset, sizes or strides of a tensor are not counts")
     if 0 in sizes:
         rows = 1
         for size in sizes:
@@ -191,7 +191,7 @@ def _with_bits(tensor: torch.Tensor, metadata: Any) -> torch.Tensor:
     """A tensor that torch has yet to conjugate or negate, once it has."""
     told = {} if metadata is None else metadata
     if type(told) is not dict or not told.keys() <= {"conj", "neg"}:
-        raise ValueError(f"what is said about a tensor is not understood: {metadata!r}")
+        raise ValueError(f"the description of a tensor is not understood: {metadata!r}")
     if told.get("conj"):
         tensor = tensor.conj().resolve_conj()
     return tensor.neg() if told.get("neg") else tensor
@@ -199,7 +199,7 @@ def _with_bits(tensor: torch.Tensor, metadata: Any) -> torch.Tensor:
 
 def _parameter(data: Any, requires_grad: Any, hooks: Any) -> torch.nn.Parameter:
     if type(data) is not torch.Tensor or type(requires_grad) is not bool or hooks:
-        raise ValueError("a parameter is no tensor, or has hooks")
+        raise ValueError("a parameter is not a tensor, or has hooks")
     return torch.nn.Parameter(data, requires_grad)
 
 
@@ -362,7 +362,7 @@ class _Machine:
             raise ValueError(f"it sets items of a {type(target).__name__}")
         keys = items[::2]
         if not all(type(key) in _SCALARS for key in keys):
-            raise ValueError("a dict has a key that is no text and no number")
+            raise ValueError("a dict has a key that is neither text nor number")
         target.update(zip(keys, items[1::2], strict=True))
 
     def put(self, index: int) -> None:
@@ -399,7 +399,7 @@ class _Machine:
     def find_storage(self, _: Any) -> None:
         identifier = self._stack.pop()
         if type(identifier) is not tuple:
-            raise ValueError("a persistent id is no tuple")
+            raise ValueError("a persistent id is not a tuple")
         self._stack.append(self._storages.get(*identifier))
 
     def build(self, _: Any) -> None:

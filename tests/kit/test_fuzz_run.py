@@ -55,7 +55,7 @@ def test_a_daemon_that_answers_each_message_once_gets_no_complaint() -> None:
         (b"", "there was no reply at all"),
         (2 * (REFUSAL + b"\n"), "instead of the next reply"),
         (FRAME, "the reply is a frame"),
-        (b'{"what":1}\n', "this is no reply"),
+        (b'{"what":1}\n', "this is not a reply"),
         (b'{"ok":true,"result":NaN}\n', "a bare NaN"),
         (b"what\n", "Expecting value"),
     ],

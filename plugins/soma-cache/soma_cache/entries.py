@@ -88,7 +88,7 @@ def _parts(key: bytes, file: BinaryIO, size: int) -> Iterator[Any]:
     start = told[KEY_SIZE + _CHECKSUM_SIZE :]
     preamble = read_preamble(start.tobytes())
     if len(told) + preamble.body_size != size:
-        raise Damaged(f"it has {size:,} bytes and says otherwise")
+        raise Damaged(f"it has {size:,} bytes, and another length is written in it")
     hasher = xxh3_128(start.data)
     front = _take(file, preamble.header_size + preamble.table_size, size, hasher)
     table = read_table(preamble, front[preamble.header_size :].tobytes())
@@ -102,7 +102,7 @@ def _parts(key: bytes, file: BinaryIO, size: int) -> Iterator[Any]:
 def _take(file: BinaryIO, count: int, size: int, hasher: xxh3_128) -> np.ndarray[Any, Any]:
     """The next bytes, in memory that is writable and was not cleared first; hashed while near."""
     if count > size:
-        raise Damaged(f"it has {size:,} bytes and says otherwise")
+        raise Damaged(f"it has {size:,} bytes, and another length is written in it")
     buffer = np.empty(count, np.uint8)
     view = buffer.data
     while view.nbytes:

@@ -83,7 +83,7 @@ class Keys:
             return
         weights = _weights(node, state_dict)
         if not weights:
-            raise Uncacheable(f"node {node.node_id!r} holds weights that no state_dict tells")
+            raise Uncacheable(f"node {node.node_id!r} holds weights that are not in its state_dict")
         self._feed_value(hasher, f"the weights of node {node.node_id!r}", dict(weights))
 
     def _feed_value(self, hasher: Any, what: str, value: Any) -> None:
@@ -104,7 +104,7 @@ def _weights(node: Node, state_dict: Any) -> Any:
         return node.call(state_dict)
     except FilterFailed as error:
         raise Uncacheable(
-            f"node {node.node_id!r} failed to tell its weights: {error.cause}"
+            f"node {node.node_id!r} failed to return its weights: {error.cause}"
         ) from None
 
 
@@ -118,11 +118,11 @@ def _feed(hasher: Any, content: Any) -> None:
 def _check_cacheable(node: Node) -> None:
     meta, name = node.meta, f"node {node.node_id!r}"
     if not isinstance(node.obj, Filter):
-        raise Uncacheable(f"{name} is no soma.Filter, whose configuration can be hashed")
+        raise Uncacheable(f"{name} is not a soma.Filter, so its configuration cannot be hashed")
     if not meta.deterministic:
-        raise Uncacheable(f"{name} says that it is not deterministic")
+        raise Uncacheable(f"{name} is not deterministic (meta)")
     if not meta.cacheable:
-        raise Uncacheable(f"{name} says that it is not cacheable")
+        raise Uncacheable(f"{name} is not cacheable (meta)")
     if meta.kind is FilterKind.OPAQUE:
         raise Uncacheable(f"{name} is opaque: what it remembers cannot be known")
 

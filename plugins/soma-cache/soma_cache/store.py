@@ -121,7 +121,7 @@ class Store:
         where = self._settings.directory
         if self.trouble is None:
             _log.warning(
-                "the cache at %s: %s; results are computed anew. If this goes on, remove %s",
+                "the cache at %s: %s; results are computed again. If this repeats, remove %s",
                 where,
                 trouble,
                 where,
@@ -161,5 +161,5 @@ class _Entries(diskcache.Disk):  # type: ignore[misc]
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> BinaryIO:
         if mode != diskcache.core.MODE_BINARY or filename is None:
-            raise OSError(f"the index tells of an entry of mode {mode}, which is never written")
+            raise OSError(f"the index has an entry of mode {mode}, which is never written")
         return io.FileIO(os.path.join(self._directory, filename))

@@ -122,7 +122,7 @@ class Duck:
 def test_an_object_without_a_hash_of_its_configuration_is_not_kept(connect) -> None:
     worker = connect(node=Duck())
     worker.forward("node", X)
-    assert "no soma.Filter" in told(worker)["why"]
+    assert "not a soma.Filter" in told(worker)["why"]
 
 
 @pytest.mark.parametrize("value", VALUES)

@@ -105,7 +105,7 @@ class RayTransport(Transport):
                     raise StartFailed(self._why_not(cluster.ray))
             place = Whereabouts(*cluster.ray.get(ref))
         except ConnectionError as error:
-            raise StartFailed(f"the engine did not come up: {error}") from error
+            raise StartFailed(f"the engine did not start: {error}") from error
         except RayActorError:
             raise
         except RayError as error:
@@ -133,7 +133,7 @@ class RayTransport(Transport):
             )
         free = _listed(ray.available_resources())
         return (
-            f"the engine did not come up in time: it needs {_listed(asked) or 'a CPU to start'}, "
+            f"the engine did not start in time: it needs {_listed(asked) or 'a CPU to start'}, "
             f"and free in the cluster is {free or 'nothing'}; close other workers, or wait longer "
             "(start_timeout)"
         )

@@ -17,7 +17,7 @@ _OF_RAY = {"CPU": "num_cpus", "GPU": "num_gpus"}
 
 def _not_of_ray(resources: Mapping[str, float]) -> Mapping[str, float]:
     for name in _OF_RAY.keys() & resources.keys():
-        raise ValueError(f"{name!r} is Ray's own resource; say {_OF_RAY[name]}= instead")
+        raise ValueError(f"{name!r} is Ray's own resource; use {_OF_RAY[name]}= instead")
     return resources
 
 

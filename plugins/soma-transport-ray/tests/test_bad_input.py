@@ -28,7 +28,7 @@ def test_resources_that_no_node_has_are_named_by_the_start_timeout(ray):
 def test_resources_that_are_taken_are_told_from_those_that_nobody_has(ray):
     with (
         soma.connect("ray", resources={"gpu": 1}),
-        pytest.raises(soma.StartFailed, match="did not come up in time: it needs gpu 1"),
+        pytest.raises(soma.StartFailed, match="did not start in time: it needs gpu 1"),
     ):
         soma.connect("ray", resources={"gpu": 1}, start_timeout=1.0)
 

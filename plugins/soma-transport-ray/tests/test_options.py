@@ -42,9 +42,9 @@ def test_two_worker_ids_are_refused(options, wishes):
 
 @pytest.mark.parametrize(("name", "option"), [("CPU", "num_cpus"), ("GPU", "num_gpus")])
 def test_the_resources_of_ray_itself_have_options_of_their_own(name, option):
-    with pytest.raises(ValidationError, match=f"say {option}= instead"):
+    with pytest.raises(ValidationError, match=f"use {option}= instead"):
         RayOptions(resources={name: 1})
-    with pytest.raises(ValueError, match=f"say {option}= instead"):
+    with pytest.raises(ValueError, match=f"use {option}= instead"):
         RayOptions().placed([soma.Remote(soma.Tag(name))])
 
 
