@@ -58,12 +58,11 @@ def as_nodes(pipeline: Any, **fields: Any) -> dict[str, Any]:
     steps = getattr(pipeline, "steps", None)
     if steps is None:
         raise TypeError(f"only a Pipeline has steps to be nodes; got {type(pipeline).__name__}")
-    nodes = {
-        name: ("sklearn.FunctionTransformer", {}) if _passes(step) else as_filter(step)
-        for name, step in steps
+    last = len(steps) - 1
+    return {
+        name: _as_node(step, fields if index == last else {"output": "transform"})
+        for index, (name, step) in enumerate(steps)
     }
-    last, step = steps[-1]
-    return nodes if _passes(step) else nodes | {last: as_filter(step, **fields)}
 
 
 def state_of(estimator: Any) -> dict[str, Any]:
@@ -91,6 +90,10 @@ def as_estimator(filter_like: Any, state: Any = None) -> Any:
         name, config = filter_like
         filter_like = _class_of(name)(**config)
     return filter_like.estimator_with(state)
+
+
+def _as_node(step: Any, fields: dict[str, Any]) -> Any:
+    return ("sklearn.FunctionTransformer", {}) if _passes(step) else as_filter(step, **fields)
 
 
 def _passes(step: Any) -> bool:

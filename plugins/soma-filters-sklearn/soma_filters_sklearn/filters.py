@@ -33,8 +33,8 @@ class SklearnFilter(Filter):
     """A scikit-learn estimator as a filter.
 
     Attributes:
-        output: The method that ``forward`` calls. ``"auto"`` is ``transform`` where there is one,
-            else ``predict``, else what the estimator has.
+        output: The method that ``forward`` calls. ``"auto"`` is ``predict`` of a classifier or
+            regressor, else ``transform`` where there is one, else what the estimator has.
         transform_output: What ``transform`` returns: an array, a DataFrame (``"pandas"``), or a
             dict of columns by name (``"columns"``), which travels without pickle.
         ignore: What may come beside targets and is not for this filter, such as

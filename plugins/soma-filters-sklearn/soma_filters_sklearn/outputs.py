@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["OUTPUTS", "TRANSDUCTIVE", "automatic", "named_columns", "outputs_of"]
+__all__ = ["OUTPUTS", "TRANSDUCTIVE", "automatic", "named_columns", "outputs_of", "predicts"]
 
 OUTPUTS = (
     "transform",
@@ -23,6 +23,7 @@ TRANSDUCTIVE = ("fit_predict", "fit_transform")
 """What an estimator can only be asked about the samples that it learns from."""
 
 _USUAL = ("transform", "predict")
+_PREDICTS = frozenset({"classifier", "regressor"})
 
 
 def outputs_of(estimator: Any) -> tuple[str, ...]:
@@ -32,13 +33,25 @@ def outputs_of(estimator: Any) -> tuple[str, ...]:
 
 
 def automatic(estimator: Any) -> str:
-    """The method that ``output="auto"`` stands for; an estimator's parameters may decide it."""
+    """The method that ``output="auto"`` stands for; an estimator's parameters may decide it.
+
+    It is ``predict`` of a classifier or regressor, also of one that transforms; of others
+    ``transform``, else ``predict``, else what the estimator has.
+    """
+    if predicts(estimator) and hasattr(estimator, "predict"):
+        return "predict"
     usual = [name for name in _USUAL if hasattr(estimator, name)]
     if usual:
         return usual[0]
     unusual = () if any(hasattr(type(estimator), name) for name in _USUAL) else OUTPUTS
     found = [name for name in (*unusual, *TRANSDUCTIVE) if hasattr(estimator, name)]
     return found[0] if found else "predict"
+
+
+def predicts(estimator: Any) -> bool:
+    """Whether an estimator is a classifier or a regressor."""
+    tags = getattr(estimator, "__sklearn_tags__", None)
+    return tags is not None and tags().estimator_type in _PREDICTS
 
 
 def named_columns(table: Any) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.feature_selection import SelectKBest, chi2
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
@@ -252,3 +254,32 @@ def test_a_mistake_inside_a_pipeline_is_told_when_it_is_loaded(worker):
     steps[1][1][0] = "acme.Classifier"
     with pytest.raises(soma.RemoteError, match=r"acme\.Classifier' does not import"):
         worker.load({"node": ("sklearn.Pipeline", {"steps": steps})})
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        VotingClassifier([("a", LogisticRegression()), ("b", SVC())]),
+        StackingClassifier([("a", LogisticRegression()), ("b", SVC())], cv=2),
+        LinearDiscriminantAnalysis(),
+        make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
+        PLSRegression(1),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_what_predicts_and_transforms_answers_with_predictions(estimator, data, worker):
+    worker.load({"node": estimator, "other": as_filter(estimator, output="transform")})
+    worker.fit("node", data.x, data.classes)
+    worker.fit("other", data.x, data.classes)
+    estimator.fit(data.x, data.classes)
+    np.testing.assert_array_equal(worker.forward("node", data.x), estimator.predict(data.x))
+    np.testing.assert_array_equal(worker.forward("other", data.x), estimator.transform(data.x))
+
+
+def test_a_step_that_could_predict_transforms_within_a_chain(data, worker):
+    model = make_pipeline(LinearDiscriminantAnalysis(), LogisticRegression())
+    nodes = as_nodes(model)
+    worker.load(nodes)
+    worker.composite_fit(list(nodes), data.x, data.classes)
+    found = worker.composite_forward(list(nodes), data.x)
+    np.testing.assert_array_equal(found, model.fit(data.x, data.classes).predict(data.x))

@@ -52,7 +52,8 @@ def expected(name: str, config: dict[str, Any], x: Any, y: Any) -> Any:
     """What scikit-learn answers without us: the oracle."""
     oracle_config = {key: _in_python(value) for key, value in config.items() if key != "output"}
     estimator = _oracles()[name](**oracle_config).fit(x, y)
-    automatic = "transform" if hasattr(estimator, "transform") else "predict"
+    asked = sklearn.base.is_classifier(estimator) or sklearn.base.is_regressor(estimator)
+    automatic = "predict" if asked or not hasattr(estimator, "transform") else "transform"
     return getattr(estimator, config.get("output", automatic))(x.copy())
 
 
