@@ -1,7 +1,7 @@
 """The contestants that every installation has: its transports, and ``multiprocessing.Pipe``.
 
 A contestant starts what does the work and gives a function that does it. One that cannot be
-started says why, and stops nothing.
+started raises :class:`Unavailable`, and the others go on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POLL = 0.02
 
 
 class Unavailable(Exception):
-    """A contestant cannot take part here; the text says why."""
+    """A contestant cannot take part here; the text is the reason."""
 
 
 @dataclass(frozen=True)

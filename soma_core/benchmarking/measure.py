@@ -1,4 +1,4 @@
-"""Measuring: interleaved rounds, so that a machine whose speed drifts drifts for everyone."""
+"""Measuring in interleaved rounds, so that a change of the machine's speed affects all alike."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Measurements:
 
 
 def size_name(size: int) -> str:
-    """A size in bytes as people say it."""
+    """A size in bytes, for people: ``8 KiB``."""
     for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
@@ -65,7 +65,7 @@ def size_name(size: int) -> str:
 
 
 def time_name(seconds: float) -> str:
-    """A time in seconds as people say it."""
+    """A time in seconds, for people: ``35 µs``."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

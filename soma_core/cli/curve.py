@@ -35,7 +35,7 @@ class Curve:
         self._done = 0
 
     def __call__(self, report: Report) -> None:
-        """Add what a report says of the loss, if it does."""
+        """Add the loss of a report, if it has one."""
         progress = TrainingProgress.from_report(report)
         if progress is None or progress.epoch_loss is None:
             return

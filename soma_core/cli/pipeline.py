@@ -171,7 +171,7 @@ class Composite(_Step):
 
 
 class Batched(_Step):
-    """BATCHED_FIT: the same batch by batch; a plain node learns anew from each batch.
+    """BATCHED_FIT: the same batch by batch; a plain node is fitted to each batch alone.
 
     Attributes:
         nodes: Neighbours in the chain; all of it without them.

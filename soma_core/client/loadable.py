@@ -47,7 +47,7 @@ def check_filter(node_id: str, loadable: Loadable) -> None:
     """Refuse what cannot be loaded before it is sent.
 
     Raises:
-        TypeError: It is not a filter; the message says what to do.
+        TypeError: It is not a filter; the message explains what to do.
     """
     if isinstance(loadable, str):
         return

@@ -79,7 +79,7 @@ class Schema(Frozen):
             lengths: The lengths that named axes already have in this call; new ones are added.
 
         Raises:
-            SchemaMismatch: The value differs; the message says what was expected and came.
+            SchemaMismatch: The value differs; the message has what was expected and what came.
         """
         if self.dtype is DataType.JSON and self.shape is None:
             return

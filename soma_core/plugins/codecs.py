@@ -33,7 +33,7 @@ def check_codecs(plugin: str, returned: Any, taken: Iterable[Codec]) -> list[Cod
         taken: The codecs of other plugins.
 
     Raises:
-        PluginLoadFailed: It is no list of Codecs, or one of them is not well formed.
+        PluginLoadFailed: It is not a list of Codecs, or one of them is not well formed.
         PluginConflict: A name or a type belongs to soma or to another plugin.
     """
     if not (isinstance(returned, list | tuple) and all(isinstance(c, Codec) for c in returned)):

@@ -43,7 +43,7 @@ def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> 
         taken: The commands of other plugins.
 
     Raises:
-        PluginLoadFailed: It is no list of CommandSpecs, or a model is no command.
+        PluginLoadFailed: It is not a list of CommandSpecs, or a model is not a Command.
         PluginConflict: Soma or another plugin has a model of that ``cmd`` or class name.
     """
     if not (

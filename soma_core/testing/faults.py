@@ -1,4 +1,4 @@
-"""Faults as data: what a filter may do to its worker, when, and what the call must come to."""
+"""Faults as data: what a filter may do to its worker, when, and how the call may end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CallEnd(StrEnum):
 
 
 class Fault(Enum):
-    """A fault, with what the call during which it happens may come to.
+    """A fault, with the ways in which a call may end during which it happens.
 
     Attributes:
         ends: The ways in which the call may end.
