@@ -31,7 +31,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -40,6 +39,7 @@ from pydantic import (
 )
 
 from soma_core.cli.console import CommandFailed
+from soma_core.models.frozen import Frozen
 from soma_core.models.validation_errors import describe
 
 __all__ = [
@@ -54,8 +54,8 @@ __all__ = [
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class _Section(Frozen):
+    model_config = ConfigDict(strict=True)
 
 
 def _known_suffix(path: str) -> str:

@@ -7,15 +7,17 @@ turns one into the other.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+
+from soma_core.models.frozen import Frozen
 
 __all__ = ["VALUE", "Bytes", "Empty", "Json", "Object", "Tensor", "TensorData", "Text", "Value"]
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+class _Model(Frozen):
+    model_config = ConfigDict(strict=True)
 
 
 class TensorData(_Model):
