@@ -8,16 +8,17 @@ that the shape and the payload of a Tensor agree, and that 1.0 is not an integer
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
+from soma_core.models import filters, values
+from soma_core.models import schema as schemas
+from soma_core.models.field_descriptions import field_descriptions
 from soma_core.models.values import (
     Bytes,
     Empty,
@@ -122,20 +123,30 @@ def _references(names: Iterable[str]) -> list[JsonSchema]:
 
 def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, JsonSchema]:
     """The definitions of models and of all that they refer to, by class name."""
+    models = list(models)
     inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, "validation") for model in models
     ]
+    documented = _models_of(commands, replies, filters, schemas, values)
+    documented |= {model.__name__: model for model in models}
     _, schema = models_json_schema(inputs, schema_generator=_Generator)
     definitions: dict[str, JsonSchema] = {
-        name: _require_constants(
-            _describe_properties(_simplified(_with_attribute_docstrings(name, definition)))
-        )
+        name: _require_constants(_simplified(_described(definition, documented.get(name))))
         for name, definition in schema["$defs"].items()
     }
     for model, rule in _RULES.items():
         if model.__name__ in definitions:
             definitions[model.__name__].update(rule)
     return definitions
+
+
+def _models_of(*modules: ModuleType) -> dict[str, type[BaseModel]]:
+    return {
+        name: member
+        for module in modules
+        for name, member in vars(module).items()
+        if isinstance(member, type) and issubclass(member, BaseModel)
+    }
 
 
 class _Generator(GenerateJsonSchema):
@@ -185,43 +196,15 @@ def _plain(docstring: str) -> str:
     return re.sub(r":\w+:(`\w+`)", r"\1", docstring).replace("``", "`")
 
 
-def _with_attribute_docstrings(name: str, definition: JsonSchema) -> JsonSchema:
-    """Give properties the docstrings that follow the attributes of a message model.
-
-    pydantic would read them from the source whenever the models are imported; here they are
-    read when somebody wants a schema.
-    """
-    model = getattr(commands, name, None) or getattr(replies, name, None)
-    if model is None:
-        return definition
-    for base in reversed(model.__mro__):
-        if issubclass(base, BaseModel) and base.__module__ in (commands.__name__, replies.__name__):
-            for attribute, text in _attribute_docstrings(base):
-                if attribute in definition.get("properties", {}):
-                    definition["properties"][attribute]["description"] = text
-    return definition
-
-
-def _attribute_docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    (definition,) = ast.parse(inspect.getsource(model)).body
-    assert isinstance(definition, ast.ClassDef)
-    for attribute, after in pairwise(definition.body):
-        if not (isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name)):
-            continue
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            yield attribute.target.id, inspect.cleandoc(str(after.value.value))
-
-
-def _describe_properties(definition: JsonSchema) -> JsonSchema:
-    """Move what a docstring says of attributes to the properties of that name."""
-    text, _, attributes = definition.get("description", "").partition("\n\nAttributes:\n")
-    if not attributes:
-        return definition
-    definition["description"] = text
-    for entry in re.split(r"\n(?=\w+: )", inspect.cleandoc(attributes)):
-        name, _, description = entry.partition(": ")
-        if name in definition["properties"]:
-            definition["properties"][name]["description"] = " ".join(description.split())
+def _described(definition: JsonSchema, model: type[BaseModel] | None) -> JsonSchema:
+    """Give properties what the docstrings of their model say about them."""
+    text: str = definition.get("description", "")
+    if text:
+        definition["description"] = text.partition("\n\nAttributes:\n")[0]
+    described = {} if model is None else field_descriptions(model)
+    for name, field in definition.get("properties", {}).items():
+        if name in described:
+            field["description"] = described[name]
     return definition
 
 

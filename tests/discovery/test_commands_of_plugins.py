@@ -1,4 +1,4 @@
-"""A plugin adds a verb with its own model, in HELLO, the schema, ``validate`` and the client."""
+"""A plugin adds a command with its own model, in HELLO, the schema, ``validate`` and the client."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet
 from soma_core.protocol import replies
+from soma_core.protocol.commands import COMMANDS
+from soma_core.protocol.json_schema import command_schema
 from soma_core.verbs import Command, CommandSpec, Data
 
 from ..support import run_python
@@ -24,6 +26,28 @@ class Evaluate(Command):
     cmd: Literal["EVALUATE"]
     node_id: str
     data: Data = None
+
+
+class Threshold(Command):
+    """Compare a node with a limit.
+
+    Attributes:
+        node_id: The node to
+            compare.
+    """
+
+    cmd: Literal["THRESHOLD"]
+    node_id: str
+    at_most: float | None = None
+    """The largest error."""
+
+
+def test_the_schema_of_a_command_has_what_its_docstrings_say() -> None:
+    schema = command_schema([*COMMANDS, Threshold])["$defs"]["Threshold"]
+    assert schema["description"] == "Compare a node with a limit."
+    described = {key: field.get("description") for key, field in schema["properties"].items()}
+    assert described["node_id"] == "The node to compare."
+    assert described["at_most"] == "The largest error."
 
 
 class Lower(Command):
