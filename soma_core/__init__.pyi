@@ -6,6 +6,8 @@ from .client.connect import connect as connect
 from .client.data_parallel import DataParallel as DataParallel
 from .client.data_parallel import average_states as average_states
 from .client.pool.pool import WorkerPool as WorkerPool
+from .client.pool.stats import NodeStats as NodeStats
+from .client.pool.stats import PoolStats as PoolStats
 from .client.recording import Recording as Recording
 from .client.remote_filter import RemoteFilter as RemoteFilter
 from .client.results import BatchedFitResult as BatchedFitResult
@@ -24,6 +26,7 @@ from .errors import PluginError as PluginError
 from .errors import PluginLoadFailed as PluginLoadFailed
 from .errors import PluginNotFound as PluginNotFound
 from .errors import ProtocolError as ProtocolError
+from .errors import QueueFull as QueueFull
 from .errors import RemoteError as RemoteError
 from .errors import SomaError as SomaError
 from .errors import StartFailed as StartFailed

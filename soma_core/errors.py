@@ -15,6 +15,7 @@
     │   ├── WorkerDied            the worker process ended while the host needed it
     │   └── DeadlineExceeded      a call did not end in time (also a TimeoutError)
     ├── RemoteError               the worker answered with an error reply
+    ├── QueueFull                 no more calls may wait for the workers of a pool
     ├── IncompatibleWorker        host and worker cannot exchange what they must
     └── StateLost                 a restarted worker no longer has a node's newest state
 """
@@ -43,6 +44,7 @@ __all__ = [
     "PluginLoadFailed",
     "PluginNotFound",
     "ProtocolError",
+    "QueueFull",
     "RemoteError",
     "SomaError",
     "StartFailed",
@@ -211,6 +213,10 @@ class DeadlineExceeded(TransportError, TimeoutError):
     def __init__(self, message: str, *, worker_survived: bool) -> None:
         super().__init__(message)
         self.worker_survived = worker_survived
+
+
+class QueueFull(SomaError):
+    """As many calls wait for the workers of a pool as may: try again later."""
 
 
 class IncompatibleWorker(SomaError):

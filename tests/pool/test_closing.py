@@ -186,3 +186,41 @@ print(*[status.pid for status in pool.status()])
 """
     done = run_python(script, directory=tmp_path)
     wait_until_gone(*map(int, done.stdout.split()))
+
+
+def test_shutdown_ends_what_is_not_done_after_its_timeout(make, gate):
+    pool = make(n=1)
+    running, waiting = pool.submit("hold", gate.call()), pool.submit("echo", 1)
+    wait_until(lambda: gate.pids)
+    pool.shutdown(timeout=0.2)
+    for call in (running, waiting):
+        with pytest.raises(soma.ChannelClosed):
+            call.result(0)
+    wait_until_gone(*gate.pids)
+
+
+def test_shutdown_does_so_too_when_nobody_waits_for_it(make, gate):
+    pool = make(n=1)
+    running = pool.submit("hold", gate.call())
+    wait_until(lambda: gate.pids)
+    pool.shutdown(wait=False, timeout=0.2)
+    with pytest.raises(soma.ChannelClosed):
+        running.result(60.0)
+    wait_until_gone(*gate.pids)
+
+
+def test_shutdown_waits_no_longer_than_it_must(make):
+    pool = make(n=2)
+    call = pool.submit("echo", 1, deadline=600.0)
+    begun = time.monotonic()
+    pool.shutdown(timeout=600.0)
+    assert time.monotonic() - begun < 60.0
+    assert call.result(0) == 1
+
+
+def test_a_deadline_in_the_far_future_leaves_no_thread(make):
+    before = threading.active_count()
+    pool = make(n=1)
+    pool.submit("echo", 1, deadline=600.0).result(60.0)
+    pool.close()
+    wait_until(lambda: threading.active_count() == before)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Transport
+from soma_core.client.recording import Recorder, Recording
 from soma_core.client.results import NodeState
 from soma_core.client.worker import Worker
+from soma_core.models.filters import FilterMeta
 
 __all__ = ["Blueprint"]
 
@@ -21,6 +25,7 @@ class _Node:
     filter_like: Any
     trainable: bool
     loaded: int
+    meta: FilterMeta | None = None
     state: NodeState | None = None
     state_set: int = 0
 
@@ -36,8 +41,14 @@ class Blueprint:
         filters: What to load, by node id.
         timeout: Seconds that each call may take, unless it names its own.
         start_timeout: Seconds for HELLO, and for each command that brings a worker up to date.
+        stall_timeout: Seconds that a call may take without reporting progress.
+        interrupt_grace: Seconds that a call may take to end once it was interrupted.
+        record: Where the workers are recorded, if they are: ``calls.jsonl`` becomes
+            ``calls-1.jsonl`` for the worker with the number 1.
 
     Attributes:
+        timeout: As given.
+        interrupt_grace: As given.
         version: That of the last change.
     """
 
@@ -48,9 +59,15 @@ class Blueprint:
         *,
         timeout: float | None,
         start_timeout: float | None,
+        stall_timeout: float | None,
+        interrupt_grace: float,
+        record: str | os.PathLike[str] | Recording | None,
     ) -> None:
         self.make_transport = make_transport
-        self._timeout, self._start_timeout = timeout, start_timeout
+        self.timeout = timeout
+        self.interrupt_grace = interrupt_grace
+        self._start_timeout, self._stall_timeout = start_timeout, stall_timeout
+        self._recording = Recording(record) if isinstance(record, str | os.PathLike) else record
         self._lock = threading.Lock()
         self._nodes = {node_id: _Node(obj, True, 1) for node_id, obj in filters.items()}
         self.version = 1
@@ -60,13 +77,23 @@ class Blueprint:
         """The nodes that every worker has."""
         return list(self._nodes)
 
-    def load(self, filters: Mapping[str, Any], trainable: bool | Mapping[str, bool]) -> int:
+    def meta(self, node_id: str) -> FilterMeta | None:
+        """What a worker said of a node when it was loaded; None if there is no such node."""
+        node = self._nodes.get(node_id)
+        return None if node is None else node.meta
+
+    def load(
+        self,
+        filters: Mapping[str, Any],
+        trainable: bool | Mapping[str, bool],
+        metas: Mapping[str, FilterMeta],
+    ) -> int:
         """Filters that a worker has loaded; returns the new version."""
         with self._lock:
             self.version += 1
             for node_id, obj in filters.items():
                 flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
-                self._nodes[node_id] = _Node(obj, flag, self.version)
+                self._nodes[node_id] = _Node(obj, flag, self.version, metas[node_id])
             return self.version
 
     def unload(self, node_ids: Iterable[str]) -> int:
@@ -77,18 +104,33 @@ class Blueprint:
                 self._nodes.pop(node_id, None)
             return self.version
 
-    def set_state(self, node_id: str, state: NodeState) -> int:
-        """A state that a worker has; returns the new version."""
+    def set_states(self, states: Mapping[str, NodeState]) -> int:
+        """States of nodes that a worker has; returns the new version."""
         with self._lock:
             self.version += 1
-            if node_id in self._nodes:
-                self._nodes[node_id].state = state
-                self._nodes[node_id].state_set = self.version
+            for node_id in states.keys() & self._nodes.keys():
+                node = self._nodes[node_id]
+                node.state, node.state_set = states[node_id], self.version
             return self.version
 
-    def connect(self, transport: Transport) -> Worker:
-        """Start a worker, which holds nothing yet: version 0."""
-        return Worker(transport, timeout=self._timeout, start_timeout=self._start_timeout)
+    def connect(self, transport: Transport, number: int) -> Worker:
+        """Start the worker with a number, which holds nothing yet: version 0."""
+        recorder = None
+        if self._recording is not None:
+            recording = replace(self._recording, path=_numbered(self._recording.path, number))
+            recorder = Recorder(recording, transport.name, transport.options)
+        try:
+            return Worker(
+                transport,
+                timeout=self.timeout,
+                start_timeout=self._start_timeout,
+                stall_timeout=self._stall_timeout,
+                recorder=recorder,
+            )
+        except BaseException:
+            if recorder is not None:
+                recorder.close()
+            raise
 
     def update(self, worker: Worker, since: int) -> int:
         """Make a worker that has a version equal to the others; returns the version it then has."""
@@ -105,11 +147,18 @@ class Blueprint:
         if gone:
             worker.unload(gone, timeout=timeout)
         if loads:
-            worker.load(
+            metas = worker.load(
                 {key: node.filter_like for key, node in loads.items()},
                 trainable={key: node.trainable for key, node in loads.items()},
                 timeout=timeout,
             )
+            for node_id, meta in metas.items():
+                loads[node_id].meta = meta
         for node_id, state in states:
             worker.set_state(node_id, state, timeout=timeout)
         return version
+
+
+def _numbered(path: str | os.PathLike[str], number: int) -> Path:
+    path = Path(path)
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")

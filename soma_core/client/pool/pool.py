@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future
-from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
-from itertools import chain, repeat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeVar
 
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.deadline import Deadline
@@ -19,10 +15,20 @@ from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.loadable import Loadable
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.queue import Call, CallQueue
-from soma_core.client.pool.slot import Slot
+from soma_core.client.pool.call import Call, CallFuture
+from soma_core.client.pool.group import SlotGroup
+from soma_core.client.pool.queue import CallQueue
+from soma_core.client.pool.stats import PoolStats
+from soma_core.client.pool.waiting import map_results, wait_for_result
 from soma_core.client.progress.watch import Watch
-from soma_core.client.results import NodeState, WorkerStatus
+from soma_core.client.recording import Recording
+from soma_core.client.remote_filter import RemoteFilter
+from soma_core.client.results import (
+    BatchedFitResult,
+    CompositeFitResult,
+    NodeState,
+    WorkerStatus,
+)
 from soma_core.client.worker import DEFAULT, Timeout, Worker
 from soma_core.errors import ChannelClosed, TransportError
 from soma_core.models.filters import FilterMeta
@@ -31,9 +37,8 @@ from soma_core.protocol.commands import StateFormat
 
 __all__ = ["WorkerPool"]
 
-# A Ctrl-C that comes just before a wait begins is noted, and does not end the wait: it ends the
-# next one.
-_SLICE = 0.2  # seconds
+T = TypeVar("T")
+
 _CLOSING = 4.5  # seconds that close() waits for the threads; the workers are ended before that
 
 
@@ -55,10 +60,19 @@ class WorkerPool:
         timeout: Seconds that each call may take once a worker has taken it, unless it names its
             own; None for ever.
         start_timeout: Seconds in which a worker must answer its first message, and load.
+        stall_timeout: As for :func:`~soma_core.connect`: a worker that is stuck in a call is
+            interrupted, or replaced.
+        interrupt_grace: Seconds that a call may take to end once it was interrupted, because it
+            was cancelled; after that its worker is ended, and replaced.
         pickle: As for :func:`~soma_core.connect`.
+        record: As for :func:`~soma_core.connect`; each worker has a file of its own, such as
+            ``calls-1.jsonl`` and ``calls-2.jsonl`` for ``calls.jsonl``.
         recycle_after: After how many calls a worker is replaced by a fresh one; None for never.
             The first ones are replaced sooner, one after the other, so that not all are away at
             once.
+        max_queue: How many calls of :meth:`submit` may wait while all workers are busy; None for
+            any number.
+        when_full: What :meth:`submit` does then: ``"raise"`` QueueFull, or ``"wait"`` for room.
         options: The options of the transport. ``threads``, where the transport has it, is the
             number of cores divided by ``n`` unless it is given; None leaves the workers alone.
 
@@ -75,17 +89,29 @@ class WorkerPool:
         filters: Mapping[str, Loadable] | None = None,
         timeout: float | None = None,
         start_timeout: float | None = 60.0,
+        stall_timeout: float | None = None,
+        interrupt_grace: float = 2.0,
         pickle: PicklePolicy = "same-user",
+        record: str | os.PathLike[str] | Recording | None = None,
         recycle_after: int | None = None,
+        max_queue: int | None = None,
+        when_full: Literal["raise", "wait"] = "raise",
         **options: Any,
     ) -> None:
-        n = available_cores() if n is None else _at_least_one("n", n)
-        if recycle_after is not None:
-            _at_least_one("recycle_after", recycle_after)
+        n = available_cores() if n is None else _whole("n", n)
+        for name, number, least in (
+            ("recycle_after", recycle_after, 1),
+            ("max_queue", max_queue, 0),
+        ):
+            if number is not None:
+                _whole(name, number, least)
+        if when_full not in ("raise", "wait"):
+            raise ValueError(f"when_full is 'raise' or 'wait', got {when_full!r}")
         self._transport = transport
+        self._waits_for_room = when_full == "wait"
         self._owner = os.getpid()
         self._changing = threading.Lock()
-        self._queue = CallQueue()
+        self._queue = CallQueue(n, max_queue)
         self._blueprint = Blueprint(
             transport_maker(
                 transport,
@@ -96,32 +122,18 @@ class WorkerPool:
             filters or {},
             timeout=timeout,
             start_timeout=start_timeout,
+            stall_timeout=stall_timeout,
+            interrupt_grace=interrupt_grace,
+            record=record,
         )
-        self._slots: list[Slot] = []
+        self._group = SlotGroup(self._queue, self._blueprint, recycle_after)
         # The slots know nothing of this object, so that they end when nobody has it any more.
         weakref.finalize(self, _finish, self._owner, self._queue).atexit = False
         try:
-            self._start(n, recycle_after)
+            self._group.resize(n)
         except BaseException:
             self.close()
             raise
-
-    def _start(self, n: int, recycle_after: int | None) -> None:
-        slots = self._slots
-        for number in range(n):
-            first = recycle_after and -(-recycle_after * (number + 1) // n)
-            slots.append(
-                Slot(
-                    self._queue,
-                    self._blueprint,
-                    quotas=chain([first], repeat(recycle_after)),
-                    has_workers=lambda: any(slot.worker is not None for slot in slots),
-                    name=f"soma-pool-{number}",
-                )
-            )
-        starts = [slot.started for slot in slots]
-        for start in wait_for(starts, return_when=FIRST_EXCEPTION).done:
-            start.result()
 
     def __enter__(self) -> Self:
         return self
@@ -135,10 +147,10 @@ class WorkerPool:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._group.slots)
 
     def __repr__(self) -> str:
-        busy = sum(slot.busy for slot in self._slots)
+        busy = sum(slot.busy for slot in self._group.slots)
         return (
             f"<WorkerPool of {len(self)} over {self._transport}, {busy} busy, "
             f"{len(self._queue)} waiting, nodes {self.node_ids}>"
@@ -151,8 +163,12 @@ class WorkerPool:
 
     def status(self) -> list[WorkerStatus]:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        workers = [slot.worker for slot in self._slots]
+        workers = [slot.worker for slot in self._group.slots]
         return [worker.status() for worker in workers if worker is not None]
+
+    def stats(self) -> PoolStats:
+        """What the pool does now, what it has done so far, and how long that took."""
+        return self._queue.stats()
 
     def submit(
         self,
@@ -161,7 +177,9 @@ class WorkerPool:
         *,
         state: Any = None,
         timeout: Timeout = DEFAULT,
-    ) -> Future[Any]:
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> CallFuture:
         """Run one node, or a chain of nodes, in whichever worker is free first.
 
         Args:
@@ -169,24 +187,24 @@ class WorkerPool:
                 next.
             x: The input.
             state: As for :meth:`Worker.forward`; of a chain, states by node id.
-            timeout: Seconds that the call may take once a worker has taken it. How long to wait
-                for that is said by ``Future.result(timeout)``, and ``Future.cancel`` withdraws
-                a call that no worker has taken.
+            timeout: Seconds that the call may take once a worker has taken it.
+            deadline: Seconds from now in which the call must end, waiting included; None for any
+                number.
+            priority: A call of a greater priority is taken before those of a smaller one that
+                wait; those of one priority are taken in order.
 
         Returns:
-            A future; it raises what the call on a Worker would.
+            A future; it raises what the call on a Worker would. Its ``cancel`` withdraws a call
+            that waits, and interrupts one that runs.
 
         Raises:
             ChannelClosed: The pool is closed.
+            QueueFull: As many calls wait as may.
+            DeadlineExceeded: With ``when_full="wait"``: there was no room before the deadline.
             StartFailed: The pool is broken: no worker is left, and none can be started.
         """
-
-        def forward(worker: Worker) -> Any:
-            if isinstance(node_id, str):
-                return worker.forward(node_id, x, state, timeout=timeout)
-            return worker.composite_forward(node_id, x, state, timeout=timeout)
-
-        return self._put(Call(forward))
+        call = self._forward(node_id, x, state, timeout, deadline, priority)
+        return self._put(call, limited=True, wait=self._waits_for_room)
 
     def map(
         self,
@@ -197,13 +215,14 @@ class WorkerPool:
         ahead: int = 2,
         state: Any = None,
         timeout: Timeout = DEFAULT,
+        priority: int = 0,
     ) -> Iterator[Any]:
         """Run one node, or a chain of nodes, on each of many inputs, lazily.
 
         An input for which the call fails raises at its place, and ends the iterator, but not
         the pool. An error of ``xs`` is raised after the results of what came before it. When
         the iterator ends early, calls that no worker has taken are cancelled; Ctrl-C also
-        interrupts those that run.
+        interrupts those that run. A full queue is waited for.
 
         Args:
             node_id: As for :meth:`submit`.
@@ -212,47 +231,33 @@ class WorkerPool:
             ahead: How many inputs for each worker may be taken before their results are.
             state: As for :meth:`submit`.
             timeout: As for :meth:`submit`, for each input.
+            priority: As for :meth:`submit`.
         """
-        self._check_owner()
-        self._queue.check_open()
-        window = _at_least_one("ahead", ahead) * len(self)
+        self._check_usable()
+        window = _whole("ahead", ahead) * len(self)
 
-        def start(x: Any) -> Future[Any]:
-            return self.submit(node_id, x, state=state, timeout=timeout)
+        def submit(x: Any) -> CallFuture:
+            call = self._forward(node_id, x, state, timeout, None, priority)
+            return self._put(call, limited=True, wait=True)
 
-        return self._results(map(start, xs), window, ordered)
+        return map_results(map(submit, xs), window, ordered=ordered)
 
-    def _results(self, calls: Iterator[Future[Any]], window: int, ordered: bool) -> Iterator[Any]:
-        pending: list[Future[Any]] = []
-        end: Exception | None = None
-        with self._given_up_early(pending):
-            while True:
-                try:
-                    while end is None and len(pending) < window:
-                        pending.append(next(calls))
-                except Exception as error:  # StopIteration, or what the inputs raised
-                    end = error
-                if not pending:
-                    break
-                done = _wait_for_one(pending[:1] if ordered else pending)
-                pending.remove(done)
-                yield done.result()
-        if end is not None and not isinstance(end, StopIteration):
-            raise end
+    def forward(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Any:
+        """Run one node and wait for the result: :meth:`submit` for code that has a Worker."""
+        return wait_for_result(self.submit(node_id, x, state=state, timeout=timeout))
 
-    @contextmanager
-    def _given_up_early(self, futures: Collection[Future[Any]]) -> Iterator[None]:
-        """Cancel what is left of some calls in the end, and at Ctrl-C interrupt those that run."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            left = [future for future in futures if not future.cancel()]
-            for slot in self._slots:
-                slot.interrupt(left)
-            raise
-        finally:
-            for future in futures:
-                future.cancel()
+    def composite_forward(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        states: Mapping[str, Any] | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Run a chain of nodes and wait for the result, as :meth:`Worker.composite_forward`."""
+        return wait_for_result(self.submit(list(node_ids), x, state=states, timeout=timeout))
 
     def fit(
         self,
@@ -282,29 +287,144 @@ class WorkerPool:
             The state, or None with ``return_state=False``.
         """
 
-        def run(worker: Worker) -> tuple[Any, NodeState]:
-            learned = worker.fit(
+        def fit(worker: Worker) -> Any:
+            return worker.fit(
                 node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
             )
-            return learned, worker.get_state(node_id, timeout=timeout)
 
-        def commit(result: tuple[Any, NodeState]) -> int:
-            return blueprint.set_state(node_id, result[1])
+        return self._train(fit, [node_id], timeout, full=False)
 
-        blueprint = self._blueprint
-        learned, _ = self._change(run, commit, replace_on_error=True)
-        return learned
+    def composite_fit(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        y: Any = None,
+        *,
+        return_states: bool = True,
+        optimizer: Mapping[str, Any] | None = None,
+        progress: Watch = None,
+        timeout: Timeout = DEFAULT,
+    ) -> CompositeFitResult:
+        """Fit a chain in one worker, and give every worker what its nodes learned.
+
+        Optimizers and random numbers go along, so that the next call goes on as if it ran in the
+        same worker. The arguments are those of :meth:`Worker.composite_fit`.
+        """
+
+        def fit(worker: Worker) -> CompositeFitResult:
+            return worker.composite_fit(
+                node_ids,
+                x,
+                y,
+                return_states=return_states,
+                optimizer=optimizer,
+                progress=progress,
+                timeout=timeout,
+            )
+
+        return self._train(fit, node_ids, timeout)
+
+    def batched_fit(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 32,
+        epochs: int = 1,
+        shuffle: bool = False,
+        seed: int | None = None,
+        collect: Literal["last", "all"] = "last",
+        return_states: bool = True,
+        optimizer: Mapping[str, Any] | None = None,
+        progress: Watch = None,
+        timeout: Timeout = DEFAULT,
+    ) -> BatchedFitResult:
+        """Fit a chain batch by batch in one worker, and give every worker what its nodes learned.
+
+        Optimizers and random numbers go along. The arguments are those of
+        :meth:`Worker.batched_fit`.
+        """
+
+        def fit(worker: Worker) -> BatchedFitResult:
+            return worker.batched_fit(
+                node_ids,
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                shuffle=shuffle,
+                seed=seed,
+                collect=collect,
+                return_states=return_states,
+                optimizer=optimizer,
+                progress=progress,
+                timeout=timeout,
+            )
+
+        return self._train(fit, node_ids, timeout)
+
+    def compute_gradients(
+        self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
+    ) -> tuple[float, dict[str, bytes]]:
+        """The loss of a chain on one batch and its gradients, as :meth:`Worker.compute_gradients`.
+
+        Nothing is fitted or stepped.
+        """
+        return self._ask(lambda worker: worker.compute_gradients(node_ids, x, y, timeout=timeout))
+
+    def call(
+        self,
+        cmd: str,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        changes_states: bool = False,
+        progress: Watch = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Send a command that a plugin of the workers added, to one of them.
+
+        Args:
+            cmd: The verb: ``"EVALUATE"``.
+            fields: The fields of the command, user data as Python objects.
+            changes_states: Whether the command changes what its nodes (``node_id``, ``node_ids``)
+                learned: every worker is then given that.
+            progress: As for :meth:`fit`.
+            timeout: Seconds, once a worker has taken it.
+
+        Returns:
+            What the handler returned.
+
+        Raises:
+            ValueError: The verb is one of soma's own, which has a method of its own.
+        """
+        given = dict(fields or {})
+
+        def ask(worker: Worker) -> Any:
+            return worker.call(
+                cmd, given, changes_states=changes_states, progress=progress, timeout=timeout
+            )
+
+        if not changes_states:
+            return self._ask(ask)
+        named = [*given.get("node_ids", ()), given.get("node_id")]
+        return self._train(ask, [node_id for node_id in named if node_id is not None], timeout)
 
     def get_state(
-        self, node_id: str, *, format: StateFormat | None = None, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        *,
+        format: StateFormat | None = None,
+        full: bool = False,
+        timeout: Timeout = DEFAULT,
     ) -> NodeState:
-        """What the object of a node holds, and what the node learned; the same in every worker."""
+        """What the object of a node holds, and what the node learned; the same in every worker.
 
-        def run(worker: Worker) -> NodeState:
-            return worker.get_state(node_id, format=format, timeout=timeout)
-
-        state: NodeState = self._wait(Call(run))
-        return state
+        The arguments are those of :meth:`Worker.get_state`.
+        """
+        return self._ask(
+            lambda worker: worker.get_state(node_id, format=format, full=full, timeout=timeout)
+        )
 
     def set_state(self, node_id: str, state: NodeState, *, timeout: Timeout = DEFAULT) -> None:
         """Give every worker what :meth:`get_state` returned, of this pool or of a Worker.
@@ -317,7 +437,7 @@ class WorkerPool:
         blueprint = self._blueprint
         self._change(
             lambda worker: worker.set_state(node_id, state, timeout=timeout),
-            lambda _: blueprint.set_state(node_id, state),
+            lambda _: blueprint.set_states({node_id: state}),
         )
 
     def load(
@@ -333,11 +453,10 @@ class WorkerPool:
             RemoteError: One could not be loaded; then no worker has any of them.
         """
         blueprint, kept = self._blueprint, dict(filters)
-        metas: dict[str, FilterMeta] = self._change(
+        return self._change(
             lambda worker: worker.load(kept, trainable=trainable, timeout=timeout),
-            lambda _: blueprint.load(kept, trainable),
+            lambda metas: blueprint.load(kept, trainable, metas),
         )
-        return metas
 
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
         """Have every worker forget nodes and what they learned, all or none."""
@@ -345,6 +464,35 @@ class WorkerPool:
         self._change(
             lambda worker: worker.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
         )
+
+    def filter(self, node_id: str) -> RemoteFilter:
+        """A loaded node as a Filter of its own, for code that expects one.
+
+        Raises:
+            KeyError: There is no such node.
+        """
+        meta = self._blueprint.meta(node_id)
+        if meta is None:
+            loaded = ", ".join(self.node_ids) or "none"
+            raise KeyError(f"{node_id!r} is not loaded; loaded: {loaded}")
+        return RemoteFilter.of(self, node_id, meta)
+
+    def resize(self, n: int) -> None:
+        """Have so many workers.
+
+        It returns when new ones are started; those too many end after the call that they run,
+        the idle ones first. The number of threads of a worker stays as it is.
+
+        Args:
+            n: How many workers.
+
+        Raises:
+            ChannelClosed: The pool is closed.
+            Exception: A worker cannot be started; then the pool is as it was.
+        """
+        _whole("n", n)
+        self._check_usable()
+        self._group.resize(n)
 
     def close(self) -> None:
         """End the workers now; from any thread, within 5 s.
@@ -356,49 +504,111 @@ class WorkerPool:
             return
         deadline = Deadline.after(_CLOSING)
         self._queue.end(lambda: ChannelClosed("the pool was closed"))
-        threads = [threading.Thread(target=slot.close, daemon=True) for slot in self._slots]
-        for thread in threads:
-            thread.start()
-        joins = [thread.join for thread in threads] + [slot.join for slot in self._slots]
-        for join in joins:
-            join(deadline.left())
+        self._group.close(deadline)
+        self._queue.join(deadline)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(
+        self,
+        wait: bool = True,
+        *,
+        cancel_futures: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         """Take no more calls, and end the workers when those that were submitted are done.
 
         Args:
             wait: Whether to wait for that.
             cancel_futures: Whether to cancel the calls that no worker has taken.
+            timeout: Seconds after which those that are not done are ended, as by :meth:`close`;
+                None for never.
         """
         self._check_owner()
         self._queue.close(lambda: ChannelClosed("the pool was shut down"))
         if cancel_futures:
             self._queue.cancel()
-        for slot in self._slots if wait else ():
-            slot.join()
+        deadline = Deadline.after(timeout)
+        if wait:
+            self._drain(deadline)
+        elif timeout is not None:
+            threading.Thread(target=self._drain, args=[deadline], daemon=True).start()
+
+    def _drain(self, deadline: Deadline) -> None:
+        if self._group.join(deadline):
+            self._queue.join(deadline)
+        elif deadline.over():
+            self.close()
+
+    def _forward(
+        self,
+        node_id: str | Sequence[str],
+        x: Any,
+        state: Any,
+        timeout: Timeout,
+        deadline: float | None,
+        priority: int,
+    ) -> Call:
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise TypeError(f"priority is a whole number, got {priority!r}")
+        end = Deadline.after(deadline)
+        seconds = self._blueprint.timeout if timeout is DEFAULT else timeout
+
+        def forward(worker: Worker) -> Any:
+            left = end.within(seconds).left()
+            if isinstance(node_id, str):
+                return worker.forward(node_id, x, state, timeout=left)
+            return worker.composite_forward(node_id, x, state, timeout=left)
+
+        label = node_id if isinstance(node_id, str) else " > ".join(node_id)
+        return Call(forward, label=label, priority=priority, deadline=end)
+
+    def _train(
+        self,
+        train: Callable[[Worker], T],
+        node_ids: Sequence[str],
+        timeout: Timeout,
+        *,
+        full: bool = True,
+    ) -> T:
+        """Train nodes in one worker, and give every worker what they learned."""
+        blueprint = self._blueprint
+
+        def run(worker: Worker) -> tuple[T, dict[str, NodeState]]:
+            result = train(worker)
+            states = {
+                node_id: worker.get_state(node_id, full=full, timeout=timeout)
+                for node_id in node_ids
+            }
+            return result, states
+
+        result, _ = self._change(
+            run, lambda trained: blueprint.set_states(trained[1]), replace_on_error=True
+        )
+        return result
 
     def _change(
         self,
-        run: Callable[[Worker], Any],
-        commit: Callable[[Any], int],
+        run: Callable[[Worker], T],
+        commit: Callable[[T], int],
         *,
         replace_on_error: bool = False,
-    ) -> Any:
+    ) -> T:
         """Change one worker; if that succeeds, the others follow before their next call."""
         self._check_owner()
         with self._changing:
-            return self._wait(Call(run, commit, replace_on_error))
+            return self._ask(run, commit=commit, replace_on_error=replace_on_error)
 
-    def _wait(self, call: Call) -> Any:
-        future = self._put(call)
-        with self._given_up_early([future]):
-            _wait_for_one([future])
-            return future.result()
+    def _ask(self, run: Callable[[Worker], T], **details: Any) -> T:
+        result: T = wait_for_result(self._put(Call(run, **details)))
+        return result
 
-    def _put(self, call: Call) -> Future[Any]:
+    def _put(self, call: Call, *, limited: bool = False, wait: bool = False) -> CallFuture:
         self._check_owner()
-        self._queue.put(call)
+        self._queue.put(call, limited=limited, wait=wait)
         return call.future
+
+    def _check_usable(self) -> None:
+        self._check_owner()
+        self._queue.check_open()
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
@@ -408,25 +618,17 @@ class WorkerPool:
             )
 
 
-def _wait_for_one(futures: Collection[Future[Any]]) -> Future[Any]:
-    """Wait until one of them has ended, and return it."""
-    while True:
-        done = wait_for(futures, _SLICE, FIRST_COMPLETED).done
-        if done:
-            return done.pop()
-
-
 def _budget(transport: str, n: int) -> dict[str, int]:
     """The cores of one of n workers, if the transport can limit its threads."""
     budgeted = issubclass(installed_transports().load(transport).Options, ProcessOptions)
     return {"threads": max(1, available_cores() // n)} if budgeted else {}
 
 
-def _at_least_one(name: str, number: int) -> int:
+def _whole(name: str, number: int, least: int = 1) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"{name} is a whole number, got {number!r}")
-    if number < 1:
-        raise ValueError(f"{name} is at least 1, got {number}")
+    if number < least:
+        raise ValueError(f"{name} is at least {least}, got {number}")
     return number
 
 

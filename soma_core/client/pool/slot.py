@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 from soma_core.channel.contract import Transport
 from soma_core.client.backoff import Backoff
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.queue import Call, CallQueue
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.deadlines import waited_too_long
+from soma_core.client.pool.queue import CallQueue
 from soma_core.client.worker import Worker
-from soma_core.errors import DeadlineExceeded, StartFailed, TransportError
+from soma_core.errors import DeadlineExceeded, StartFailed, TransportError, WorkerDied
 
 __all__ = ["Slot"]
 
@@ -35,7 +36,8 @@ class _Replica:
         transport: How it is reached.
         version: The version of the blueprint that it has.
         calls_left: How many calls it may still do; None for any number.
-        used: Whether it has begun a call.
+        busy: Whether it runs a call.
+        used: Whether it has been sent a call.
         answered: When it last did a call well (``time.monotonic``).
     """
 
@@ -43,6 +45,7 @@ class _Replica:
     transport: Transport
     version: int
     calls_left: int | None
+    busy: bool = False
     used: bool = False
     answered: float = 0.0
 
@@ -52,7 +55,7 @@ class _Replica:
 
     def begin(self) -> None:
         """It is given a call."""
-        self.used, self.answered = True, 0.0
+        self.busy, self.answered = True, 0.0
         if self.calls_left is not None:
             self.calls_left -= 1
 
@@ -65,7 +68,7 @@ class Slot:
         blueprint: How its workers are made, and what they must hold.
         quotas: How many calls each of its workers does, in turn; None for any number.
         has_workers: Whether any slot of the pool has a worker, as far as is known.
-        name: The name of the thread.
+        number: Its number in the pool, which its thread and its recordings are named by.
 
     Attributes:
         started: Ends when the first worker is there, or with why it is not.
@@ -77,17 +80,17 @@ class Slot:
         blueprint: Blueprint,
         quotas: Iterator[int | None],
         has_workers: Callable[[], bool],
-        name: str,
+        number: int,
     ) -> None:
         self._queue, self._blueprint = queue, blueprint
         self._quotas, self._has_workers = quotas, has_workers
         self._replica: _Replica | None = None
         self._starting: Transport | None = None
-        self._closed = False
+        self._closed = self._leaving = False
         self._backoff = Backoff(cap=_LONGEST_WAIT, budget=_FAILED_STARTS)
-        self._running: Future[Any] | None = None
-        self._lock = threading.Lock()
+        self._number = number
         self.started: Future[None] = Future()
+        name = f"soma-pool-{number}"
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
@@ -100,28 +103,34 @@ class Slot:
     @property
     def busy(self) -> bool:
         """Whether a call runs."""
-        return self._running is not None
+        replica = self._replica
+        return replica is not None and replica.busy
 
-    def interrupt(self, futures: Collection[Future[Any]]) -> None:
-        """Interrupt the call that runs, if it is one of these."""
-        with self._lock:
-            worker = self.worker
-            if self._running in futures and worker is not None:
-                worker.interrupt()
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has ended."""
+        return not self._thread.is_alive()
+
+    def retire(self) -> None:
+        """End the worker once the call that runs is done, and take no other."""
+        self._leaving = True
+        self._queue.wake()
 
     def close(self) -> None:
         """End the worker, or its start, and with it the call that runs."""
-        self._closed = True
+        self._closed = self._leaving = True
+        self._queue.wake()
         worker, transport = self.worker, self._starting
         if worker is not None:
             worker.close()
         elif transport is not None:
             transport.stop(0.0)
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended; does nothing on the thread itself, in a callback."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the thread has ended, but not on the thread itself; returns whether it has."""
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
+        return self.ended
 
     def _serve(self) -> None:
         try:
@@ -131,7 +140,7 @@ class Slot:
             return
         self.started.set_result(None)
         try:
-            while not self._queue.over:
+            while not (self._queue.over or self._leaving):
                 self._step()
         except BaseException as error:
             reason = f"the pool is broken: {error!r}"
@@ -168,7 +177,7 @@ class Slot:
         self._starting = transport = self._blueprint.make_transport()
         try:
             self._check_open()
-            worker = self._blueprint.connect(transport)
+            worker = self._blueprint.connect(transport, self._number)
             try:
                 self._check_open()
                 version = self._blueprint.update(worker, 0)
@@ -188,6 +197,8 @@ class Slot:
             self._start()
         except Exception as error:
             self._note_failed_start(error)
+        else:
+            self._queue.tally.add_replacement()
 
     def _note_failed_start(self, error: Exception) -> None:
         if self._closed:
@@ -201,7 +212,7 @@ class Slot:
                 f"{failures} attempts to start one failed; the last: {error}"
             )
             self._queue.end(lambda: StartFailed(reason))
-        self._queue.sleep(delay)
+        self._queue.pause(delay)
 
     def _note_death(self, replica: _Replica) -> None:
         """The worker died while nothing ran; if it never did anything, it had not started well."""
@@ -220,33 +231,37 @@ class Slot:
 
     def _run(self, call: Call, replica: _Replica) -> None:
         """Do a call; whatever becomes of it, the slot goes on."""
-        with self._lock:
-            if not call.future.set_running_or_notify_cancel():
-                return
-            self._running = call.future
-        self._backoff.reset()
+        if call.deadline.over():
+            call.refuse(waited_too_long(call))
+        if not call.begin(replica.worker, self._blueprint.interrupt_grace):
+            self._queue.finish()
+            return
         replica.begin()
         try:
             result = call.run(replica.worker)
             if call.commit is not None:
                 self._commit(call.commit(result), replica)
         except BaseException as error:
-            self._rest()
+            usable = call.leave() and not (call.replace_on_error or _ends_worker(error))
+            replica.busy = False
+            if _was_not_sent(call, error):
+                self._queue.put_back(call)
+                self._note_death(replica)
+                return
+            self._queue.finish()
             call.settle(error=error)
-            usable = not (call.replace_on_error or _ends_worker(error))
         else:
             replica.answered = time.monotonic()
-            self._rest()
+            usable = call.leave()
+            replica.busy = False
+            self._queue.finish()
             call.settle(result)
-            usable = True
         finally:
             del call  # likewise
+        replica.used = True
+        self._backoff.reset()
         if replica.calls_left == 0 or not usable or not replica.is_alive():
             self._discard()
-
-    def _rest(self) -> None:
-        with self._lock:
-            self._running = None
 
     def _commit(self, version: int, replica: _Replica) -> None:
         if version == replica.version + 1:  # else another change came between, which it lacks
@@ -257,6 +272,11 @@ class Slot:
         replica, self._replica = self._replica, None
         if replica is not None:
             replica.worker.close()
+
+
+def _was_not_sent(call: Call, error: BaseException) -> bool:
+    """Whether a call can be run again: its worker was dead before it was sent anything."""
+    return isinstance(error, WorkerDied) and not error.sent and call.commit is None
 
 
 def _ends_worker(error: BaseException) -> bool:

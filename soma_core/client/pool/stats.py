@@ -1,0 +1,132 @@
+"""PoolStats: what a pool has done, and how long it took."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from soma_core.client.pool.call import Call, Outcome
+
+__all__ = ["NodeStats", "PoolStats", "Tally"]
+
+_WINDOW = 1000  # calls of a node whose times are kept
+
+
+@dataclass(frozen=True)
+class NodeStats:
+    """The calls of one node, or of one chain.
+
+    The times are seconds from the submission of a call to its result, waiting included, of the
+    last 1,000 calls that were done.
+
+    Attributes:
+        done: Calls that gave a result.
+        failed: Calls that raised, since the first one that was done.
+        p50: The time that half of the calls took at most.
+        p90: The time that nine of ten calls took at most.
+        p99: The time that 99 of 100 calls took at most.
+    """
+
+    done: int
+    failed: int
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """What a pool does now, and what it has done since it was made.
+
+    Attributes:
+        workers: How many workers it has; those that are being replaced count.
+        queued: Calls that wait for a worker.
+        running: Calls that a worker runs.
+        done: Calls that gave a result.
+        failed: Calls that raised, those among them that never ran.
+        cancelled: Calls that were cancelled.
+        refused: Calls that were not submitted, since the queue was full.
+        replaced: Workers that took the place of one that died, was ended or was recycled.
+        nodes: The calls of ``submit``, ``map`` and ``forward``: by node id, those of a chain by
+            its node ids joined by ``" > "``.
+    """
+
+    workers: int
+    queued: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    refused: int
+    replaced: int
+    nodes: Mapping[str, NodeStats]
+
+
+@dataclass
+class _NodeTally:
+    done: int = 0
+    failed: int = 0
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    def stats(self) -> NodeStats:
+        ranked = sorted(self.seconds)
+        quantiles = (_quantile(ranked, share) for share in (0.5, 0.9, 0.99))
+        return NodeStats(self.done, self.failed, *quantiles)
+
+
+class Tally:
+    """Counts what happens in a pool. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes: Counter[Outcome] = Counter()
+        self._refused = self._replaced = 0
+        self._nodes: dict[str, _NodeTally] = {}
+
+    def add_end(self, call: Call, outcome: Outcome) -> None:
+        """A call has ended."""
+        seconds = time.monotonic() - call.submitted
+        with self._lock:
+            self._outcomes[outcome] += 1
+            if call.label is None:
+                return
+            if outcome is Outcome.DONE:
+                node = self._nodes.setdefault(call.label, _NodeTally())
+                node.done += 1
+                node.seconds.append(seconds)
+            elif outcome is Outcome.FAILED and call.label in self._nodes:
+                self._nodes[call.label].failed += 1  # a node that never worked may not exist
+
+    def add_refusal(self) -> None:
+        """A call found the queue full."""
+        with self._lock:
+            self._refused += 1
+
+    def add_replacement(self) -> None:
+        """A worker has taken the place of another one."""
+        with self._lock:
+            self._replaced += 1
+
+    def stats(self, *, workers: int, queued: int, running: int) -> PoolStats:
+        """All of it, with what is known elsewhere."""
+        with self._lock:
+            return PoolStats(
+                workers=workers,
+                queued=queued,
+                running=running,
+                done=self._outcomes[Outcome.DONE],
+                failed=self._outcomes[Outcome.FAILED],
+                cancelled=self._outcomes[Outcome.CANCELLED],
+                refused=self._refused,
+                replaced=self._replaced,
+                nodes={label: node.stats() for label, node in self._nodes.items()},
+            )
+
+
+def _quantile(ranked: Sequence[float], share: float) -> float:
+    """The smallest value that so large a share of the values does not exceed."""
+    return ranked[math.ceil(share * len(ranked)) - 1]

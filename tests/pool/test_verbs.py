@@ -1,0 +1,126 @@
+"""The methods that a pool has in common with a Worker do the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import soma_core as soma
+
+from ..support import filters as f
+from ..support.installing import install, python_path
+
+X, Y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0], [0.0]])
+ADAM = {"name": "Adam", "lr": 0.1}
+
+
+def test_forward_waits_for_the_result(warm):
+    assert warm.forward("scale", 2.0) == 4.0
+    assert warm.forward("mean", 5.0, {"mean": 2.0}) == 3.0
+    assert warm.composite_forward(["scale", "mean"], 2.0, {"mean": {"mean": 1.0}}) == 3.0
+
+
+def test_a_node_can_be_used_as_a_filter(make):
+    pool = make(n=2)
+    mean = pool.filter("mean")
+    assert mean.fit([1.0, 3.0]) == {"mean": 2.0}
+    assert (mean.forward(5.0), mean.trainable) == (3.0, True)
+    with pytest.raises(KeyError, match=r"'none' is not loaded; loaded: echo"):
+        pool.filter("none")
+
+
+def train(trained: soma.Worker | soma.WorkerPool) -> tuple:
+    """All that several commands of training return, and the weights in the end."""
+    chain = ["scale", "net"]
+    steps = [trained.composite_fit(chain, X, Y, optimizer=ADAM).loss for _ in range(3)]
+    epochs = trained.batched_fit(
+        chain, X, Y, batch_size=1, epochs=2, shuffle=True, seed=0, optimizer=ADAM
+    ).losses
+    loss, gradients = trained.compute_gradients(chain, X, Y)
+    weights = f.loaded(trained.get_state("net").data)["weight"].tolist()
+    return steps, epochs, loss, gradients.keys(), weights
+
+
+def test_training_that_moves_from_worker_to_worker_equals_training_in_one(make):
+    pytest.importorskip("torch")
+    filters = {"scale": f.Scale(factor=0.5), "net": f.net([[0.1, 0.2]])}
+    pool = make(n=1, recycle_after=1, filters=filters)
+    with soma.connect("stdio", filters=filters) as worker:
+        assert train(pool) == train(worker)
+    assert pool.stats().replaced >= 5
+
+
+def test_what_a_chain_learned_is_used_by_every_worker(make):
+    pool = make(n=2, filters={"mean": f.Mean(), "scale": f.Scale()})
+    fitted = pool.composite_fit(["scale", "mean"], np.array([1.0, 3.0]))
+    assert fitted.fit_states["mean"] == {"mean": 4.0}
+    assert [float(out) for out in pool.map("mean", [5.0] * 20)] == [1.0] * 20
+    rows = pool.batched_fit(["mean"], np.array([[2.0], [4.0]]), batch_size=2, collect="all")
+    assert rows.states == {"mean": {"mean": 3.0}}
+    assert [float(out) for out in pool.map("mean", [5.0] * 20)] == [2.0] * 20
+
+
+PLUGIN = '''
+from typing import Literal
+import soma_core as soma
+from soma_core.verbs import Command, CommandSpec, Data
+
+class Learn(Command):
+    """Give a node a state."""
+    cmd: Literal["LEARN"]
+    node_id: str
+    data: Data = None
+
+def learn(command, engine):
+    node = engine.nodes.get(command.node_id)
+    before, node.state = node.state, command.data
+    return before
+
+@soma.hookimpl
+def soma_register_commands():
+    return [CommandSpec(Learn, learn)]
+'''
+
+
+@pytest.fixture
+def pool_with_plugin(make, tmp_path) -> soma.WorkerPool:
+    install(tmp_path, "acme", {"soma.plugins": {"acme": "acme"}}, {"acme": PLUGIN})
+    return make(n=2, env={"PYTHONPATH": python_path(tmp_path)})
+
+
+def test_a_command_of_a_plugin_runs_in_one_worker(pool_with_plugin):
+    pool = pool_with_plugin
+    assert pool.call("LEARN", {"node_id": "mean", "data": {"mean": 1.0}}) == {}
+    with pytest.raises(soma.RemoteError, match="'none'"):
+        pool.call("LEARN", {"node_id": "none"})
+    with pytest.raises(ValueError, match=r"Worker\.fit"):
+        pool.call("FIT")
+
+
+def test_what_a_command_of_a_plugin_changed_is_in_every_worker(pool_with_plugin):
+    pool = pool_with_plugin
+    pool.call("LEARN", {"node_id": "mean", "data": {"mean": 1.0}}, changes_states=True)
+    assert [float(out) for out in pool.map("mean", [5.0] * 20)] == [4.0] * 20
+
+
+def test_a_stuck_call_is_given_up_and_the_worker_goes_on(make, long_grace):
+    pool = make(n=1, stall_timeout=0.5)
+    with pytest.raises(soma.DeadlineExceeded, match=r"made no progress for 0\.5 s") as caught:
+        pool.forward("sleep", ("naps", 600.0))
+    assert caught.value.worker_survived
+    assert pool.forward("echo", 1) == 1
+
+
+def test_each_worker_is_recorded_in_a_file_of_its_own(make, tmp_path):
+    pool = make(n=2, record=tmp_path / "calls.jsonl")
+    pool.map("echo", range(10))
+    pool.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["calls-1.jsonl", "calls-2.jsonl"]
+    assert all(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_a_recording_that_cannot_be_written_is_said_at_once(make, tmp_path):
+    (tmp_path / "calls-1.jsonl").write_text("something else")
+    with pytest.raises(ValueError, match="is not a recording"):
+        make(n=1, record=soma.Recording(tmp_path / "calls.jsonl"))
