@@ -394,7 +394,8 @@ def _class_for(
         kind: Any = getattr(builtins, name, None)
         if _can_be_base(kind) and not any(issubclass(nearer, kind) for nearer in (root, *kinds)):
             kinds.append(kind)
-    name = f"RemoteError[{remote_type}]" if remote_type else "RemoteError"
+    of_soma = remote_type is None or remote_type in __all__
+    name = "RemoteError" if of_soma else f"RemoteError[{remote_type}]"
     for chosen in (kinds, kinds[:1]):
         with suppress(TypeError):  # classes that no object can be of at once
             return type(name, (root, *chosen), {"__module__": __name__})

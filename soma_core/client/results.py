@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from soma_core.models.brief import brief
 from soma_core.protocol.commands import StateFormat
 
 __all__ = ["BatchedFitResult", "CompositeFitResult", "NodeState", "Pong", "WorkerStatus"]
@@ -64,6 +65,9 @@ class NodeState:
     fit_state: Any = None
     training: bytes | None = None
 
+    def __repr__(self) -> str:
+        return _short(self)
+
 
 @dataclass(frozen=True)
 class CompositeFitResult:
@@ -81,6 +85,9 @@ class CompositeFitResult:
     fit_states: dict[str, Any]
     loss: float | None
 
+    def __repr__(self) -> str:
+        return _short(self)
+
 
 @dataclass(frozen=True)
 class BatchedFitResult:
@@ -95,3 +102,14 @@ class BatchedFitResult:
     result: Any
     states: dict[str, Any]
     losses: list[float]
+
+    def __repr__(self) -> str:
+        return _short(self)
+
+
+def _short(result: Any) -> str:
+    """A result with what is large in it in a few words: it may be the last line of a cell."""
+    held = ", ".join(
+        f"{field.name}={brief(getattr(result, field.name))}" for field in fields(result)
+    )
+    return f"{type(result).__name__}({held})"

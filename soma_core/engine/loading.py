@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from soma_core.engine.nodes import FilterFailed, Node
 from soma_core.errors import ErrorCode, PluginNotFound, ProtocolError
-from soma_core.models.filters import Filter
 from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
@@ -45,8 +44,7 @@ def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> N
         else:
             obj = _from_registry(spec.id, spec.filter, spec.config, registry)
         node = Node(spec.id, obj, trainable=spec.trainable)
-        if isinstance(obj, Filter):
-            _get_ready(node)
+        _get_ready(node)
         return node
 
 
@@ -63,8 +61,11 @@ def configuring(pickles: Pickles) -> AbstractContextManager[None]:
 
 
 def _get_ready(node: Node) -> None:
+    get_ready = getattr(node.obj, "on_load", None)
+    if not callable(get_ready):
+        return
     try:
-        node.call(node.obj.on_load)
+        node.call(get_ready)
     except FilterFailed as failed:
         cause = failed.cause
         raise _load_error(ErrorCode.LOAD_FAILED, node.node_id, cause) from cause

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
+from soma_core.engine.hints import accepts, hint_for_fit, hint_for_forward
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.schema import Schema, SchemaMismatch
@@ -17,12 +19,19 @@ __all__ = ["FilterFailed", "Misfit", "Node", "NodeTable"]
 
 
 class FilterFailed(Exception):
-    """The user's code raised; the cause is chained."""
+    """The user's code raised; the cause is chained.
+
+    Attributes:
+        node_id: The node, where there is one.
+        cause: What it raised.
+        hint: The mistake that this looks like, and what to do; empty if it looks like none.
+    """
 
     def __init__(self, node_id: str | None, cause: BaseException) -> None:
         super().__init__(node_id, cause)
         self.node_id = node_id
         self.cause = cause
+        self.hint = ""
 
 
 class Misfit(ProtocolError):
@@ -56,7 +65,8 @@ class Node:
         self.obj = obj
         self.trainable = trainable
         self.meta = _meta_of(node_id, obj, trainable)
-        self.state: Any = {}
+        self._unlearned: dict[str, Any] = {}
+        self.state: Any = self._unlearned
 
     @property
     def differentiable(self) -> bool:
@@ -84,7 +94,12 @@ class Node:
             ProtocolError: There is no ``fit``.
         """
         self._check("input", self.meta.input_schema, x, lengths)
-        self.state = self.call(self._method("fit"), x, y)
+        fit = self._method("fit")
+        try:
+            self.state = self.call(fit, x, y)
+        except FilterFailed as failed:
+            failed.hint = hint_for_fit(fit, y, failed.cause)
+            raise
         return self.state
 
     def partial_fit(self, x: Any, y: Any, state: Any, lengths: dict[str, int]) -> Any:
@@ -103,7 +118,12 @@ class Node:
         meta = self.meta
         if meta.input_schema is not None:
             self._check("input", meta.input_schema, x, lengths)
-        out = self.call(self._method("forward"), x, state)
+        try:
+            out = self.call(self._method("forward"), x, state)
+        except FilterFailed as failed:
+            unlearned = state is self._unlearned and meta.kind is FilterKind.TRAINABLE
+            failed.hint = hint_for_forward(failed.cause, state, unlearned)
+            raise
         if meta.output_schema is not None:
             self._check("output", meta.output_schema, self._without_auxiliary(out), lengths)
         return out
@@ -156,6 +176,15 @@ def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
             ErrorCode.LOAD_FAILED,
             f"node {node_id!r}: a {type(obj).__module__}.{type(obj).__qualname__} is not a filter: "
             "it has no method forward(x, state)",
+            node_id=node_id,
+            remote_type="TypeError",
+        )
+    if not accepts(obj.forward, None, None):
+        signature = inspect.signature(type(obj).forward)
+        raise ProtocolError(
+            ErrorCode.LOAD_FAILED,
+            f"node {node_id!r}: {type(obj).__qualname__}.forward{signature} cannot be called with "
+            "x and state: define forward(self, x, state)",
             node_id=node_id,
             remote_type="TypeError",
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
+from soma_core.models.brief import Brief
 from soma_core.models.fingerprint import fingerprint
 from soma_core.models.frozen import NO_EXTRA, Frozen
 from soma_core.models.schema import Schema
@@ -94,6 +96,11 @@ class FilterMeta(Frozen):
     input_schema: Schema | None = None
     output_schema: Schema | None = None
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            if name is None or value != type(self).model_fields[name].default:
+                yield name, value
+
     def replace(self, **changes: Any) -> FilterMeta:
         """A copy with some attributes changed, validated like a new one."""
         return FilterMeta(**{**dict(self), **changes})
@@ -115,6 +122,35 @@ class Filter(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+
+    if not TYPE_CHECKING:  # tools know a model's own signatures
+
+        def __init__(self, /, *positional, **fields):
+            if positional:
+                example = next(iter(type(self).model_fields), "field")
+                raise TypeError(
+                    f"{type(self).__name__} takes its configuration by name: "
+                    f"{type(self).__name__}({example}=…)"
+                )
+            super().__init__(**fields)
+
+        __init__.__pydantic_base_init__ = True  # it is no initialiser of a subclass's own
+
+        def __setattr__(self, name, value):
+            try:
+                super().__setattr__(name, value)
+            except ValueError as error:
+                if type(error) is not ValueError or name in type(self).model_fields:
+                    raise
+                raise ValueError(
+                    f"{type(self).__name__} has no field {name!r}: what fit learns goes into the "
+                    f"state that it returns; configuration is declared in the class "
+                    f"(`{name}: int = 3`) and passed by name; `_{name}` is the object's own"
+                ) from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, Brief(value)
 
     def fit(self, x: Any, y: Any = None) -> Any:
         """Learn from data. Called by FIT, COMPOSITE_FIT and BATCHED_FIT.

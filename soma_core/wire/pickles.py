@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from types import GeneratorType, ModuleType
 from typing import Any
 
 from soma_core.errors import ErrorCode, ProtocolError
@@ -77,10 +77,26 @@ class Pickles:
         except BaseException as error:  # pickling an object may raise SystemExit as well
             raise ProtocolError(
                 ErrorCode.INVALID_COMMAND,
-                f"a {name} cannot be sent to another process: {error}; send plain data, arrays, "
-                "or an object that pickles",
+                f"a {name} cannot be sent to another process: {self._why(obj, error)}",
                 remote_type=type(error).__name__,
             ) from error
+
+    def _why(self, obj: object, error: BaseException) -> str:
+        """What in an object does not pickle, and what to do."""
+        from soma_core.wire.definitions.writing import write
+        from soma_core.wire.unpicklable import find_culprit
+
+        with by_value(self.by_value):
+            culprit = find_culprit(obj, error, lambda part: write(part, lambda buffer: None))
+        if culprit.obj is obj:
+            remedy = _INSTEAD.get(type(obj), "send plain data, arrays, or an object that pickles")
+            return f"{error}; {remedy}"
+        kind = f"{type(culprit.obj).__module__}.{type(culprit.obj).__qualname__}"
+        remedy = _INSTEAD.get(
+            type(culprit.obj),
+            "make it where it is used (on_load), or leave it out of what is pickled (__getstate__)",
+        )
+        return f"{culprit.path} is a {kind}: {culprit.error}; {remedy}"
 
     def _instead(self, obj: object) -> str:
         """What to do where an object may not travel as a pickle."""
@@ -157,6 +173,9 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
             _by_value.add(module)
             undo.callback(_by_value.remove, module)
         yield
+
+
+_INSTEAD = {GeneratorType: "send a list of what it yields"}
 
 
 def _remedy(error: BaseException) -> str:

@@ -1,0 +1,54 @@
+"""Hints: which common mistake an exception of a filter looks like."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["accepts", "hint_for_fit", "hint_for_forward"]
+
+
+def accepts(function: Callable[..., Any], *args: Any) -> bool:
+    """Whether a function can be called with these arguments; True where that cannot be known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*args)
+    except TypeError:
+        return False
+    return True
+
+
+def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
+    """What a failed ``fit`` looks like.
+
+    Args:
+        fit: The method.
+        y: What it was given as targets.
+        cause: What it raised.
+    """
+    if isinstance(cause, TypeError) and not accepts(fit, None, y):
+        return "fit is called with x and y: define fit(self, x, y=None)"
+    if y is None and "NoneType" in str(cause):
+        return "fit was given no y: pass the targets beside the data, if it learns from them"
+    return ""
+
+
+def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
+    """What a failed ``forward`` looks like.
+
+    Args:
+        cause: What it raised.
+        state: The state that it was given.
+        unlearned: Whether that is because its filter, which learns, has not learned yet.
+    """
+    if not isinstance(cause, (LookupError, TypeError, AttributeError)):
+        return ""
+    if unlearned and "fit" not in str(cause):
+        return "it has not been fitted, so that its state is {}: call fit first, or pass a state"
+    if state is None:
+        return "its state is None: fit must return what forward needs, or pass a state"
+    return ""

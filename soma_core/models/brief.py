@@ -1,0 +1,86 @@
+"""Short texts for values that may be large: what a repr shows of them."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+__all__ = ["Brief", "brief", "size"]
+
+
+def brief(value: object) -> str:
+    """A value in a few words: arrays by shape and type, long containers by their beginning."""
+    return _SHORT.repr(value)
+
+
+def size(count: int) -> str:
+    """A number of bytes, as people write it."""
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+class Brief:
+    """Stands for a value in a repr, and is written in a few words.
+
+    Args:
+        value: The value.
+    """
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return brief(self._value)
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 4
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.fillvalue = "…"
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return f"<{size(len(value))}>"
+
+    repr_bytearray = repr_bytes
+
+    def repr_list(self, value: list[Any], level: int) -> str:
+        text = super().repr_list(value, level)
+        more = len(value) - self.maxlist
+        return text if more <= 0 else f"{text.removesuffix('…]')}… {more:,} more]"
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        if isinstance(shape, tuple) and shape and dtype is not None:
+            held = getattr(value, "nbytes", 0)
+            return f"<{type(value).__name__} of {_by(shape)} {_named(dtype)}, {size(held)}>"
+        if isinstance(shape, tuple) and hasattr(value, "columns"):
+            return f"<{type(value).__name__} of {_by(shape)}>"
+        if callable(getattr(value, "parameters", None)) and hasattr(value, "state_dict"):
+            return f"<{type(value).__name__} of {_parameters(value):,} parameters>"
+        text = super().repr_instance(value, level)
+        return text if len(text) <= 200 else f"<{type(value).__qualname__}>"
+
+
+def _by(shape: tuple[Any, ...]) -> str:
+    return " by ".join(map(str, shape))
+
+
+def _named(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _parameters(module: Any) -> int:
+    try:
+        return sum(parameter.numel() for parameter in module.parameters())
+    except Exception:  # an object that only looks like a module
+        return 0
+
+
+_SHORT = _Short()

@@ -1,0 +1,83 @@
+"""What is shown as the last line of a cell is short, and says what matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+import soma_core as soma
+from soma_core.client.results import BatchedFitResult, CompositeFitResult, NodeState
+from soma_core.models.brief import brief
+
+
+class Big(soma.Filter):
+    table: list[int] = Field(default_factory=lambda: list(range(1000)))
+    weights: Any = None
+    name: str = "n"
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return x
+
+
+ARRAY = np.ones((8, 512), "f4")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (
+            Big(weights=ARRAY),
+            "Big(table=[0, 1, 2, 3, … 996 more], weights=<ndarray of 8 by 512 float32, 16.4 kB>, "
+            "name='n')",
+        ),
+        (
+            NodeState(b"x" * 3_000_000, "torch", {"mean": ARRAY}),
+            "NodeState(data=<3.0 MB>, format='torch', fit_state={'mean': <ndarray of 8 by 512 "
+            "float32, 16.4 kB>}, training=None)",
+        ),
+        (
+            CompositeFitResult(ARRAY, {"net": b"x" * 999}, {}, 0.5),
+            "CompositeFitResult(result=<ndarray of 8 by 512 float32, 16.4 kB>, "
+            "states={'net': <999 bytes>}, fit_states={}, loss=0.5)",
+        ),
+        (
+            BatchedFitResult([1.5], {"a": {}}, [0.5] * 1000),
+            "BatchedFitResult(result=[1.5], states={'a': {}}, losses=[0.5, 0.5, 0.5, 0.5, "
+            "… 996 more])",
+        ),
+        (Big().meta(), "FilterMeta(name='Big')"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_a_repr_is_short(shown: object, expected: str) -> None:
+    assert repr(shown) == expected
+
+
+def test_a_module_is_shown_by_its_parameters() -> None:
+    torch = pytest.importorskip("torch")
+    assert brief(torch.nn.Linear(10, 10)) == "<Linear of 110 parameters>"
+    assert brief(torch.ones(2, 3)) == "<Tensor of 2 by 3 float32, 24 bytes>"
+
+
+def test_a_repr_of_anything_is_short_and_never_fails() -> None:
+    class Odd:
+        shape, dtype = "no shape", 3
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    class Long:
+        def __repr__(self) -> str:
+            return "x" * 10_000
+
+    for value in (
+        Odd(),
+        Long(),
+        "x" * 10_000,
+        {n: [n] * 99 for n in range(99)},
+        {1} | set(range(99)),
+    ):
+        assert len(brief(value)) < 300
