@@ -3,6 +3,7 @@
 from soma_core.channel.contract import (
     Channel,
     ExitStatus,
+    OutputOptions,
     ProcessOptions,
     SessionInfo,
     Transport,
@@ -10,6 +11,8 @@ from soma_core.channel.contract import (
 )
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
+from soma_core.channel.output import OutputPump
+from soma_core.channel.printed import OutputLine
 from soma_core.channel.process import WorkerProcess
 from soma_core.channel.threads import thread_limits
 from soma_core.models.filters import Distribution, Remote, Tag, WorkerId
@@ -22,6 +25,9 @@ __all__ = [
     "Distribution",
     "ExitStatus",
     "Message",
+    "OutputLine",
+    "OutputOptions",
+    "OutputPump",
     "ProcessOptions",
     "Remote",
     "SessionInfo",

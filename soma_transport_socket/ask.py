@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from soma_core.errors import StartFailed
 from soma_core.transport import Deadline
 from soma_transport_socket import address
-from soma_transport_socket.messages import MAGIC, Answer, Request
+from soma_transport_socket.messages import MAGIC, Answer, Brought, Request
 
 __all__ = ["ask", "ask_once"]
 
 _LONGEST_LINE = 1 << 20
 
 
-def ask(connection: socket.socket, request: Request, side: socket.socket | None = None) -> Answer:
+def ask(
+    connection: socket.socket, request: Request, attached: Mapping[Brought, int] | None = None
+) -> Answer:
     """Send a request over a new connection, and wait for the answer.
 
     Args:
         connection: The connection.
         request: The request.
-        side: A socket to hand to the worker, for shared memory.
+        attached: Descriptors that travel along; they stay the caller's.
 
     Raises:
         OSError: The connection failed, or its timeout passed, which holds for the whole answer.
         StartFailed: What listens there is not a soma daemon.
     """
     deadline = Deadline.after(connection.gettimeout())
-    descriptors = [] if side is None else [side.fileno()]
+    attached = attached or {}
+    line = request.model_copy(update={"attached": tuple(attached)}).to_json()
     with suppress(BrokenPipeError):  # it has refused already, and said why
-        socket.send_fds(connection, [MAGIC + request.to_json() + b"\n"], descriptors)
+        socket.send_fds(connection, [MAGIC + line + b"\n"], list(attached.values()))
     line = _read_line(connection, deadline)
     try:
         return Answer.model_validate_json(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -16,13 +17,14 @@ from soma_core.transport import (
     Channel,
     Deadline,
     ExitStatus,
+    OutputPump,
     SessionInfo,
     Transport,
     TransportOptions,
 )
 from soma_transport_socket import address
 from soma_transport_socket.ask import ask, ask_once
-from soma_transport_socket.messages import Answer, Request
+from soma_transport_socket.messages import Answer, Brought, Request
 from soma_transport_socket.options import SocketOptions
 
 __all__ = ["SocketOptions", "SocketTransport"]
@@ -33,6 +35,7 @@ _ASIDE = 0.2  # seconds for a question beside the channel
 _END = 5.0  # seconds for a session to end that is stopped
 _GENTLE = 0.5  # seconds for a worker to end after SIGTERM
 _FORCE = 1.0  # and after SIGKILL
+_LAST_WORDS = 0.5  # seconds to wait for the end of what a worker printed
 
 
 class SocketTransport(Transport):
@@ -88,18 +91,30 @@ class SocketTransport(Transport):
 
     def start(self, timeout: float | None = None) -> Channel:
         connection = self._connect(timeout)
-        side, their_side = socket.socketpair()
-        with their_side, ExitStack() as undo:
+        with ExitStack() as undo:
             undo.callback(connection.close)
+            output = OutputPump(self.options.output)
+            undo.callback(output.close)
+            side, their_side = socket.socketpair()
             undo.callback(side.close)
-            answer = self._ask_for_worker(connection, their_side)
+            with their_side:
+                attached: dict[Brought, int] = {
+                    "memory": their_side.fileno(),
+                    "output": output.writing,
+                }
+                if self.options.session is not None:
+                    attached["printed"] = output.reading
+                answer = self._ask_for_worker(connection, attached)
             undo.pop_all()
         self._worker, self._client, self._last = answer.worker, answer.client, None
         memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
         self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
+        session = self.options.session
+        output.start(f"worker {answer.pid}" if session is None else f"session {session}")
+        self.output = output
         return self._channel
 
-    def _ask_for_worker(self, connection: socket.socket, side: socket.socket) -> Answer:
+    def _ask_for_worker(self, connection: socket.socket, attached: Mapping[Brought, int]) -> Answer:
         request = Request(
             op="connect",
             session=self.options.session,
@@ -107,7 +122,7 @@ class SocketTransport(Transport):
             threads=self.options.threads,
         )
         try:
-            answer = ask(connection, request, side)
+            answer = ask(connection, request, attached)
         except OSError as error:
             raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
         if not answer.ok:
@@ -146,6 +161,8 @@ class SocketTransport(Transport):
             return self.shutdown(grace)
         if self._channel is not None:
             self._channel.close()
+        if self.output is not None:
+            self.output.finish(0.0)
         return None
 
     def shutdown(self, grace: float) -> ExitStatus | None:
@@ -157,6 +174,8 @@ class SocketTransport(Transport):
                 break
             self._ask(force)
             status = self._wait(patience)
+        if self.output is not None:
+            self.output.finish(_LAST_WORDS)
         return status
 
     def _wait(self, seconds: float) -> ExitStatus | None:
@@ -166,7 +185,10 @@ class SocketTransport(Transport):
         return status
 
     def diagnostics(self) -> str:
-        answer = self._ask("status", _FORCE)
+        printed = super().diagnostics()
+        if printed:
+            return printed
+        answer = self._ask("status", _FORCE)  # what it printed before it had our pipe
         return answer.stderr if answer is not None else ""
 
     def _ask(self, op: str, patience: float = _ASIDE) -> Answer | None:

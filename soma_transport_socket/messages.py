@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "MAGIC",
     "Answer",
+    "Attached",
+    "Brought",
     "ForkRequest",
     "PicklePolicy",
     "Request",
@@ -39,16 +41,38 @@ PicklePolicy = Literal["same-user", "never"]
 SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """What a session may be called: it is shown in lists, and typed in shells."""
 
+Brought = Literal["memory", "output", "printed"]
+"""What a descriptor is that a client attaches to its request."""
+
+Attached = Literal["connection", "events", "activity", "lifeline", "spec"] | Brought
+"""What a descriptor is that travels with a message.
+
+``connection``: a client's. ``memory``: the socket beside it for shared memory. ``output``: the
+end of a pipe that becomes stdout and stderr; ``printed``: its other end. ``events``: the socket
+for :class:`SessionEvent`. ``activity``: the memory in which a session writes what it runs.
+``lifeline``: the worker's end of it. ``spec``: the socket for its :class:`WorkerSpec`.
+"""
+
 _LONGEST_PACKET = 1 << 16
 _MOST_DESCRIPTORS = 8  # more than ever come at once
 
 
-class _Message(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     def to_json(self) -> bytes:
         """As it is sent; fields that have their default are left out."""
         return self.model_dump_json(exclude_defaults=True).encode()
+
+
+class _Message(_Model):
+    """Base of the messages with which descriptors may travel.
+
+    Attributes:
+        attached: What they are, in their order.
+    """
+
+    attached: tuple[Attached, ...] = ()
 
 
 _M = TypeVar("_M", bound=_Message)
@@ -58,11 +82,11 @@ class Request(_Message):
     """A client to the daemon: what it wants.
 
     Attributes:
-        op: ``connect`` makes the connection that of a worker; a socket may travel with it, which
-            the worker inherits, for shared memory. The others end the connection: ``status``,
-            ``interrupt``, ``terminate`` and ``kill`` concern a worker, ``sessions`` lists the
-            sessions, ``stop`` ends one. ``serve`` is what a client asks for that says nothing: a
-            worker, without an answer.
+        op: ``connect`` makes the connection that of a worker; ``memory``, ``output`` and
+            ``printed`` may be attached. The others end the connection: ``status``, ``interrupt``,
+            ``terminate`` and ``kill`` concern a worker, ``sessions`` lists the sessions, ``stop``
+            ends one. ``serve`` is what a client asks for that says nothing: a worker, without an
+            answer.
         worker: The worker that it is about.
         client: The client of a session whose command is to be interrupted.
         session: The session to join or to end.
@@ -76,9 +100,10 @@ class Request(_Message):
     session: SessionName | None = None
     pickle: PicklePolicy = "same-user"
     threads: int | None = Field(default=None, ge=1)
+    attached: tuple[Brought, ...] = ()
 
 
-class SessionEntry(_Message):
+class SessionEntry(_Model):
     """A session in a list of them.
 
     Attributes:
@@ -98,7 +123,7 @@ class SessionEntry(_Message):
     seconds: float = 0.0
 
 
-class Answer(_Message):
+class Answer(_Model):
     """The daemon to a client: what came of its request.
 
     Attributes:
@@ -129,16 +154,15 @@ class Answer(_Message):
 class WorkerSpec(_Message):
     """The daemon to a new worker: how to run. A forked one sends it back once it has it.
 
+    A session, whose clients come and go, gets ``events`` and ``activity``; else travels along what
+    the one client has: its ``connection``, ``memory`` and ``output``.
+
     Attributes:
-        shared: Whether it serves a session, whose clients come and go; then a socket for
-            :class:`SessionEvent` and the memory for its activity travel along. Else it serves
-            one client, whose connection travels along, with the socket for shared memory.
         pickle: Whether its engine makes and reads pickles.
         threads: How many threads each numerical library may start; None leaves them alone.
         memory_limit: Bytes of memory that it may take for itself; None for any.
     """
 
-    shared: bool = False
     pickle: PicklePolicy = "same-user"
     threads: int | None = None
     memory_limit: int | None = None
@@ -148,9 +172,10 @@ class SessionEvent(_Message):
     """The daemon to the worker of a session: what its clients do.
 
     Attributes:
-        kind: ``join``: a client comes, and its connection with it. ``interrupt``: the client
-            wants its command given up. ``gone``: the client has hung up. ``finish``: nobody
-            comes any more, and the session ends when the last client has left.
+        kind: ``join``: a client comes, with its ``connection``, ``memory`` and ``output``.
+            ``interrupt``: the client wants its command given up. ``gone``: the client has hung
+            up. ``finish``: nobody comes any more, and the session ends when the last client has
+            left.
         client: Its number; 0 stands for whichever client's command runs.
     """
 
@@ -159,11 +184,7 @@ class SessionEvent(_Message):
 
 
 class ForkRequest(_Message):
-    """The daemon to the zygote: fork a worker, which gets the descriptors that travel along.
-
-    They are the worker's end of its lifeline, its stderr, and the socket for its
-    :class:`WorkerSpec`.
-    """
+    """The daemon to the zygote: fork a worker, with this ``lifeline``, ``output`` and ``spec``."""
 
 
 class ZygoteEvent(_Message):
@@ -190,23 +211,35 @@ def packet_sockets() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(to: socket.socket, message: _Message, descriptors: Sequence[int] = ()) -> None:
+def send(
+    to: socket.socket, message: _Message, attached: Mapping[Attached, int] | None = None
+) -> None:
     """Send a message as one packet.
+
+    Args:
+        to: One of :func:`packet_sockets`.
+        message: The message.
+        attached: Descriptors that travel along; they stay the caller's.
 
     Raises:
         OSError: The other end is gone; or, where the socket does not block, nothing fits.
     """
-    socket.send_fds(to, [message.to_json()], descriptors)
+    attached = attached or {}
+    named = message.model_copy(update={"attached": tuple(attached)})
+    socket.send_fds(to, [named.to_json()], list(attached.values()))
 
 
-def receive(kind: type[_M], source: socket.socket) -> tuple[_M | None, list[int]]:
+def receive(kind: type[_M], source: socket.socket) -> tuple[_M | None, dict[Attached, int]]:
     """Receive a message, or None at the end, and the descriptors that came with it.
 
     Raises:
         BlockingIOError: Nothing has come, where the socket does not block.
     """
     data, descriptors = recv_fds(source, _LONGEST_PACKET)
-    return (kind.model_validate_json(data) if data else None), descriptors
+    if not data:
+        return None, {}
+    message = kind.model_validate_json(data)
+    return message, dict(zip(message.attached, descriptors, strict=True))
 
 
 def recv_fds(source: socket.socket, size: int) -> tuple[bytes, list[int]]:

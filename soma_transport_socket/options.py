@@ -9,14 +9,14 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from soma_core.streams import StreamLimits
-from soma_core.transport import ProcessOptions
+from soma_core.transport import OutputOptions
 from soma_transport_socket import address
 from soma_transport_socket.messages import SessionName
 
 __all__ = ["SocketOptions"]
 
 
-class SocketOptions(ProcessOptions):
+class SocketOptions(OutputOptions):
     """Options of the socket transport.
 
     Attributes:

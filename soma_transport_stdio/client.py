@@ -15,7 +15,8 @@ from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamL
 from soma_core.transport import (
     Channel,
     ExitStatus,
-    ProcessOptions,
+    OutputOptions,
+    OutputPump,
     Transport,
     TransportOptions,
     WorkerProcess,
@@ -25,7 +26,7 @@ from soma_core.transport import (
 __all__ = ["StdioOptions", "StdioTransport"]
 
 
-class StdioOptions(ProcessOptions):
+class StdioOptions(OutputOptions):
     """Options of the stdio transport.
 
     Attributes:
@@ -73,8 +74,10 @@ class StdioTransport(Transport):
             memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
             self._channel = StreamChannel(SocketStream(ours), self.options.limits, memory)
             try:
+                self.output = OutputPump(self.options.output)
                 self._process = WorkerProcess(
                     self._command(),
+                    output=self.output,
                     wire=theirs.fileno(),
                     side=their_side,
                     env={**self._variables(), **self.options.env},
@@ -116,6 +119,3 @@ class StdioTransport(Transport):
         if self._channel is not None:
             self._channel.close()
         return None if self._process is None else self._process.stop(grace)
-
-    def diagnostics(self) -> str:
-        return "" if self._process is None else self._process.stderr_tail()

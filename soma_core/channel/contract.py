@@ -14,17 +14,21 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from soma_core.channel.output import Output, OutputPump
 from soma_core.models.filters import Distribution
 from soma_core.wire.message import Message
 
 __all__ = [
     "Channel",
     "ExitStatus",
+    "OutputOptions",
     "ProcessOptions",
     "SessionInfo",
     "Transport",
     "TransportOptions",
 ]
+
+_LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,20 @@ class ProcessOptions(TransportOptions):
     threads: int | None = Field(default=None, ge=1)
 
 
+class OutputOptions(ProcessOptions):
+    """Base of the options of a transport that reads what the worker prints.
+
+    Attributes:
+        output: Where the host shows it, line by line. ``"stderr"``: on its own stderr, each line
+            marked with the worker and the node. ``"log"``: in the log, logger ``soma.worker``,
+            level INFO. ``"devnull"``: nowhere. A path: at the end of that file. A function: it is
+            called with each line, a ``str`` with the attributes ``worker`` and ``node_id``, from
+            any thread; what it raises is reported once and changes nothing.
+    """
+
+    output: Output = "stderr"
+
+
 class Transport(ABC):
     """How a host gets a channel to an engine: the life of one worker, apart from the channel.
 
@@ -188,10 +206,16 @@ class Transport(ABC):
 
     Args:
         options: The validated options.
+
+    Attributes:
+        output: What reads the output of the worker, if ``start`` made that: an
+            :class:`OutputPump`. A Worker says to it which node a call is for, and has it show
+            what was printed before the call returns.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[TransportOptions]] = TransportOptions
+    output: OutputPump | None = None
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -239,11 +263,15 @@ class Transport(ABC):
         """
 
     def diagnostics(self) -> str:
-        """What a person should read when the worker died: the tail of its stderr. Never raises.
+        """What a person should read when the worker died: the last it printed. Never raises.
 
-        Called when a WorkerDied or StartFailed is built.
+        Called when a WorkerDied or StartFailed is built. The default is the tail of ``output``.
         """
-        return ""
+        if self.output is None:
+            return ""
+        if self.poll() is not None:
+            self.output.finish(_LAST_WORDS)
+        return self.output.tail()
 
     def runs_here(self, pid: int) -> bool:
         """Whether the process of this id, which the engine said is its own, is on this machine.

@@ -10,7 +10,6 @@ fire when the *thread* that started the child ends.)
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import select
 import signal
@@ -20,25 +19,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import IO, Self
+from contextlib import ExitStack, suppress
+from typing import Self
 
 from soma_core.channel.contract import ExitStatus
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
+from soma_core.channel.output import OutputPump
 from soma_core.errors import StartFailed
 
 __all__ = ["WorkerProcess", "exit_now", "hold_lifeline", "inherited_side"]
 
 LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
-_TAIL_LINES = 50
-_LONGEST_LINE = 2000
 _GENTLE = 0.5  # seconds to end after SIGTERM, before SIGKILL
-_LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's stderr
-_log = logging.getLogger("soma.worker")
+_LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
 
 
 class WorkerProcess:
@@ -46,12 +42,17 @@ class WorkerProcess:
 
     Args:
         command: The program and its arguments.
+        output: Reads its stderr, and its stdout if that is not the wire; None shows it on the
+            stderr of this process.
         wire: The descriptor that becomes its stdin and stdout; None leaves it without.
         side: A socket that it inherits, for shared memory; it finds it by
             :func:`inherited_side`.
         pass_fds: Descriptors that it inherits under their own numbers.
         env: Variables to add to this process's environment.
         cwd: Its working directory; None keeps this process's.
+
+    Attributes:
+        output: What reads its output.
 
     Raises:
         StartFailed: The program cannot be started.
@@ -61,49 +62,53 @@ class WorkerProcess:
         self,
         command: Sequence[str],
         *,
+        output: OutputPump | None = None,
         wire: int | None = None,
         side: socket.socket | None = None,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
     ) -> None:
-        ours, theirs = socket.socketpair()
-        handed = {LIFELINE_VARIABLE: theirs} | ({SIDE_VARIABLE: side} if side else {})
-        with theirs:
+        output = output or OutputPump()
+        with ExitStack() as theirs, ExitStack() as undo:
+            undo.callback(output.close)
             try:
+                ours, lifeline = socket.socketpair()
+                undo.callback(ours.close)
+                theirs.enter_context(lifeline)
+                handed = {LIFELINE_VARIABLE: lifeline} | ({SIDE_VARIABLE: side} if side else {})
                 process = subprocess.Popen(
                     list(command),
                     stdin=subprocess.DEVNULL if wire is None else wire,
-                    stdout=subprocess.DEVNULL if wire is None else wire,
-                    stderr=subprocess.PIPE,
+                    stdout=output.writing if wire is None else wire,
+                    stderr=output.writing,
                     pass_fds=[*(end.fileno() for end in handed.values()), *pass_fds],
                     env=_environment(env or {}, handed),
                     cwd=cwd,
                     start_new_session=True,
                 )
             except (OSError, ValueError) as error:
-                ours.close()
                 raise StartFailed(f"cannot start {' '.join(command)}: {error}") from error
-        assert process.stderr is not None
-        self._hold(process, process.stderr, ours)
+            undo.pop_all()
+        self._hold(process, output, ours)
 
     @classmethod
-    def adopted(cls, pid: int, lifeline: socket.socket, stderr: IO[bytes]) -> Self:
+    def adopted(cls, pid: int, lifeline: socket.socket, output: OutputPump) -> Self:
         """Hold a process that another one forked, and whose parent this process is by now.
 
         Args:
             pid: The process; it has :func:`hold_lifeline` of the other end.
             lifeline: Our end of its lifeline, owned from here on.
-            stderr: Where to read its stderr, owned from here on.
+            output: Reads its stdout and stderr.
         """
         held = cls.__new__(cls)
-        held._hold(_AdoptedChild(pid), stderr, lifeline)
+        held._hold(_AdoptedChild(pid), output, lifeline)
         return held
 
     def _hold(
         self,
         process: subprocess.Popen[bytes] | _AdoptedChild,
-        stderr: IO[bytes],
+        output: OutputPump,
         lifeline: socket.socket,
     ) -> None:
         close_in_forked_child(lifeline)
@@ -111,7 +116,12 @@ class WorkerProcess:
         self._lifeline = lifeline
         self._lock = threading.Lock()
         self._taken = False
-        self._stderr = _StderrTail(stderr, process.pid)
+        self.output = output
+        try:
+            output.start(f"worker {process.pid}")
+        except StartFailed:
+            self.stop(0.0)
+            raise
 
     @property
     def pid(self) -> int:
@@ -158,22 +168,22 @@ class WorkerProcess:
             self.signal_group(number)
             status = self.wait(patience)
         self.release()
-        self._stderr.finish(_LAST_WORDS)
+        self.output.finish(_LAST_WORDS)
         return status
 
     def release(self) -> None:
         """Let go of its lifeline, which ends it if it still runs."""
         self._lifeline.close()
 
-    def stderr_tail(self, patience: float = _LAST_WORDS) -> str:
-        """The last lines that it wrote to stderr.
+    def output_tail(self, patience: float = _LAST_WORDS) -> str:
+        """The last lines that it printed.
 
         Args:
-            patience: Seconds to wait for the end of it, if the process has ended.
+            patience: Seconds to wait for the end of them, if the process has ended.
         """
         if self.poll() is not None:
-            self._stderr.finish(patience)
-        return self._stderr.text()
+            self.output.finish(patience)
+        return self.output.tail()
 
     def _signal(self, number: int) -> None:
         with self._lock:
@@ -249,31 +259,6 @@ def _wait_for_exit(pid: int, timeout: float) -> None:
         poller.poll(timeout * 1000)
     finally:
         os.close(descriptor)
-
-
-class _StderrTail:
-    """Reads a worker's stderr on a thread: keeps the last lines, and logs each."""
-
-    def __init__(self, pipe: IO[bytes], pid: int) -> None:
-        self._pipe = pipe
-        self._pid = pid
-        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._thread = threading.Thread(target=self._drain, name=f"soma-stderr-{pid}", daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        with self._pipe:
-            while raw := self._pipe.readline(_LONGEST_LINE):
-                line = raw.decode("utf-8", "replace").rstrip("\n")
-                self._lines.append(line)
-                _log.info("[worker %d] %s", self._pid, line)
-
-    def finish(self, patience: float) -> None:
-        """Wait for what a dead worker wrote last; a grandchild may hold the pipe open."""
-        self._thread.join(patience)
-
-    def text(self) -> str:
-        return "\n".join(self._lines)
 
 
 def _environment(added: Mapping[str, str], handed: Mapping[str, socket.socket]) -> dict[str, str]:

@@ -174,6 +174,9 @@ class Conversation:
         """Send a command and receive its reply; whatever happens, no reply is left behind."""
         self._interrupted = False
         self._in_flight = call
+        output = self._transport.output
+        if output is not None:
+            output.node_id = call.node_id
         if call.stall_timeout is not None:  # neither queueing nor a restart is a stall
             call.progressed = time.monotonic()
         try:
@@ -194,6 +197,9 @@ class Conversation:
                 self._give_up(call)
             raise
         finally:
+            if output is not None:
+                output.show()
+                output.node_id = None
             with self._flight:
                 self._in_flight = None
 

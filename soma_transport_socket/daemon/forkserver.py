@@ -6,17 +6,17 @@ at once.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from soma_core.errors import StartFailed
-from soma_core.transport import WorkerProcess
+from soma_core.transport import OutputPump, WorkerProcess
 from soma_transport_socket.messages import (
+    Attached,
     ForkRequest,
     WorkerSpec,
     ZygoteEvent,
@@ -31,27 +31,48 @@ _PATIENCE = 5.0  # seconds for the zygote to fork
 
 
 class _Pending:
-    """Our ends of what a worker holds that is being forked."""
+    """Our ends of what a worker holds that is being forked.
 
-    def __init__(self, theirs: ExitStack) -> None:
-        """Make them.
+    Raises:
+        StartFailed: This process has no descriptors left.
+    """
 
-        Args:
-            theirs: Closes the worker's ends, once they were handed over.
-        """
-        self._lifeline, lifeline = socket.socketpair()
-        self._spec, spec = packet_sockets()
-        reading, writing = os.pipe()
-        self._stderr = os.fdopen(reading, "rb")
-        theirs.enter_context(lifeline)
-        theirs.enter_context(spec)
-        theirs.callback(os.close, writing)
-        self.descriptors = [lifeline.fileno(), writing, spec.fileno()]
+    def __init__(self) -> None:
+        with ExitStack() as undo:
+            self._output = OutputPump()
+            undo.callback(self._output.close)
+            try:
+                self._lifeline, self._their_lifeline = socket.socketpair()
+                undo.callback(self._lifeline.close)
+                undo.callback(self._their_lifeline.close)
+                self._spec, self._their_spec = packet_sockets()
+            except OSError as error:
+                raise StartFailed(f"cannot make a socket: {error.strerror}") from error
+            undo.pop_all()
+
+    def attached(self) -> dict[Attached, int]:
+        """The ends of the worker."""
+        return {
+            "lifeline": self._their_lifeline.fileno(),
+            "output": self._output.writing,
+            "spec": self._their_spec.fileno(),
+        }
 
     def forked(self, pid: int) -> _WarmWorker:
         """The worker, which runs by now and is a child of ours."""
-        process = WorkerProcess.adopted(pid, self._lifeline, self._stderr)
-        return _WarmWorker(process, self._spec)
+        return _WarmWorker(WorkerProcess.adopted(pid, self._lifeline, self._output), self._spec)
+
+    def hand_over(self) -> None:
+        """Let go of the ends of the worker, which have been sent."""
+        self._their_lifeline.close()
+        self._their_spec.close()
+
+    def close(self) -> None:
+        """Let go of everything: there is no such worker."""
+        self.hand_over()
+        self._lifeline.close()
+        self._spec.close()
+        self._output.close()
 
 
 class _WarmWorkerDied(StartFailed):
@@ -64,7 +85,7 @@ class _WarmWorker(NamedTuple):
     process: WorkerProcess
     spec: socket.socket
 
-    def assign(self, spec: WorkerSpec, descriptors: Sequence[int]) -> WorkerProcess:
+    def assign(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
         """Send it its spec, and wait until it has it.
 
         Sending alone would not show that: a process that was killed still holds its sockets until
@@ -76,7 +97,7 @@ class _WarmWorker(NamedTuple):
         received = None
         with self.spec as spec_socket:
             try:
-                send(spec_socket, spec, descriptors)
+                send(spec_socket, spec, attached)
                 spec_socket.settimeout(_PATIENCE)
                 received, _ = receive(WorkerSpec, spec_socket)
             except OSError:
@@ -137,26 +158,29 @@ class Forkserver:
             self._request_worker()
         elif self._pending is not None:
             pending, self._pending = self._pending, None
-            self._warm = pending.forked(event.pid) if event.kind == "forked" else None
             self._refusal = event.reason
+            if event.kind == "forked":
+                self._warm = pending.forked(event.pid)
+            else:
+                pending.close()
 
-    def take(self, spec: WorkerSpec, descriptors: Sequence[int]) -> WorkerProcess:
+    def take(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
         """Take a worker that was forked, and have the next one forked.
 
         Args:
             spec: How the worker is to run.
-            descriptors: What it gets with its spec; they stay the caller's.
+            attached: The descriptors that it gets; they stay the caller's.
 
         Raises:
             StartFailed: The zygote cannot fork now, or has ended; the message says why.
         """
         self.drop_dead_worker()
         try:
-            return self._take(spec, descriptors)
+            return self._take(spec, attached)
         except _WarmWorkerDied:
-            return self._take(spec, descriptors)  # the next one, which is being forked
+            return self._take(spec, attached)  # the next one, which is being forked
 
-    def _take(self, spec: WorkerSpec, descriptors: Sequence[int]) -> WorkerProcess:
+    def _take(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
         if self._pending is None and self._warm is None:
             self._request_worker()
         if self._pending is not None:
@@ -166,7 +190,7 @@ class Forkserver:
         if warm is None:
             raise StartFailed(self._refusal)
         self._request_worker()
-        return warm.assign(spec, descriptors)
+        return warm.assign(spec, attached)
 
     def drop_dead_worker(self) -> None:
         """Look whether the worker that waits was killed meanwhile."""
@@ -175,13 +199,14 @@ class Forkserver:
             self._warm = None
 
     def _request_worker(self) -> None:
-        with ExitStack() as theirs:
-            self._pending = _Pending(theirs)
-            try:
-                send(self.events, ForkRequest(), self._pending.descriptors)
-            except OSError as error:
-                self.ready = False
-                raise StartFailed(f"the zygote does not listen: {error}") from error
+        pending = self._pending = _Pending()
+        try:
+            send(self.events, ForkRequest(), pending.attached())
+        except OSError as error:
+            self.ready = False
+            raise StartFailed(f"the zygote does not listen: {error}") from error
+        finally:
+            pending.hand_over()
 
     def _wait_for_event(self) -> None:
         poller = select.poll()
@@ -203,8 +228,8 @@ class Forkserver:
         if event is None:
             self.ready = False
             status = self._zygote.wait(_PATIENCE)
-            tail = self._zygote.stderr_tail()
-            quoted = f"; the end of its stderr:\n{tail}" if tail else ""
+            tail = self._zygote.output_tail()
+            quoted = f"; the last it printed:\n{tail}" if tail else ""
             raise StartFailed(f"the zygote {status or 'closed its socket'}{quoted}")
         return event
 
@@ -212,5 +237,7 @@ class Forkserver:
         """End the zygote; the workers that were taken from it live on."""
         if self._warm is not None:
             self._warm.stop()
+        if self._pending is not None:
+            self._pending.close()
         self.events.close()
         self._zygote.stop(0.0)

@@ -6,14 +6,14 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from soma_core.errors import StartFailed
 from soma_core.transport import WorkerProcess, thread_limits
 from soma_transport_socket.daemon.forkserver import Forkserver
 from soma_transport_socket.daemon.loop import Loop
-from soma_transport_socket.messages import WorkerSpec
+from soma_transport_socket.messages import Attached, WorkerSpec
 
 __all__ = ["Launcher"]
 
@@ -80,27 +80,27 @@ class Launcher:
 
         self._start_forkserver(lambda: None, give_up)
 
-    def launch(self, spec: WorkerSpec, descriptors: Sequence[int]) -> WorkerProcess:
+    def launch(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
         """Fork a worker from the zygote if that can be, else start one afresh.
 
         Args:
             spec: How it is to run.
-            descriptors: What it gets with its spec; they stay the caller's.
+            attached: The descriptors that it gets; they stay the caller's.
 
         Raises:
             StartFailed: It cannot be started.
         """
         forkserver = self._forkserver
         if forkserver is None or not forkserver.ready:
-            return _start_afresh(spec, descriptors)
+            return _start_afresh(spec, attached)
         try:
-            return forkserver.take(spec, descriptors)
+            return forkserver.take(spec, attached)
         except StartFailed as error:
             _log.warning("--preload: %s; this worker is started afresh", error)
         if not forkserver.ready:
             self._stop(forkserver)
             self._restart_forkserver()
-        return _start_afresh(spec, descriptors)
+        return _start_afresh(spec, attached)
 
     def look_after(self, workers: set[int]) -> None:
         """Replace a warm worker that died, and reap what ended workers left behind.
@@ -125,8 +125,9 @@ class Launcher:
         self._forkserver = None
 
 
-def _start_afresh(spec: WorkerSpec, descriptors: Sequence[int]) -> WorkerProcess:
-    text = spec.to_json().decode()
+def _start_afresh(spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
+    text = spec.model_copy(update={"attached": tuple(attached)}).to_json().decode()
+    descriptors = list(attached.values())
     command = [sys.executable, "-P", "-m", "soma_transport_socket.worker", text]
     return WorkerProcess(
         [*command, *map(str, descriptors)],

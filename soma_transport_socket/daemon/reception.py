@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Protocol
@@ -16,27 +17,33 @@ from soma_core.transport import Deadline
 from soma_transport_socket import address
 from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.peers import Peers
-from soma_transport_socket.messages import MAGIC, Answer, Request, recv_fds
+from soma_transport_socket.daemon.refusal import Refused
+from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, recv_fds
 
 __all__ = ["Desk", "Reception", "refuse", "reply"]
 
 _LONGEST_REQUEST = 4096
 _PATIENCE = 1.0  # seconds for a client to say the rest of a request
 _SECOND_LOOK = 0.05
+_KINDS: dict[Brought, tuple[str, Callable[[int], bool]]] = {
+    "memory": ("a socket", stat.S_ISSOCK),
+    "output": ("a pipe", stat.S_ISFIFO),
+    "printed": ("a pipe", stat.S_ISFIFO),
+}
 
 
 class Desk(Protocol):
     """Where clients are sent on to."""
 
     def connect(
-        self, connection: socket.socket, request: Request, sides: Sequence[socket.socket]
+        self, connection: socket.socket, request: Request, attached: Mapping[Brought, int]
     ) -> None:
         """Give a client the worker that it asked for; the connection is its own from now on.
 
         Args:
             connection: The client's.
             request: What it wants; ``serve`` if it speaks the protocol straight away.
-            sides: The sockets that came with the request; they are closed afterwards.
+            attached: The descriptors that came with the request; they are closed afterwards.
         """
 
     def answer(self, request: Request, uid: int) -> Answer:
@@ -100,7 +107,7 @@ class Reception:
         elif MAGIC.startswith(start) and not until.over():
             self._half_said[connection] = until
         else:
-            self._desk.connect(connection, Request(op="serve"), ())
+            self._desk.connect(connection, Request(op="serve"), {})
 
     def _take_request(self, connection: socket.socket, start: bytes) -> None:
         end = start.find(b"\n")
@@ -113,32 +120,35 @@ class Reception:
                 received.callback(os.close, fd)
             try:
                 request = Request.model_validate_json(start[len(MAGIC) : end])
-                sides = [received.enter_context(_socket(fd)) for fd in descriptors]
+                attached = _attached(request, descriptors)
             except ValidationError as error:
                 refuse(connection, f"not a request: {error.error_count()} problems")
                 return
-            except OSError as error:
-                refuse(connection, f"what came with the request is not a socket: {error}")
+            except Refused as refusal:
+                refuse(connection, str(refusal))
                 return
             if request.op == "connect":
-                self._desk.connect(connection, request, sides)
+                self._desk.connect(connection, request, attached)
             else:
                 reply(connection, self._desk.answer(request, address.peer_uid(connection)))
                 connection.close()
 
 
-def _socket(fd: int) -> socket.socket:
-    """A socket of its own for a descriptor that may be anything.
+def _attached(request: Request, descriptors: Sequence[int]) -> dict[Brought, int]:
+    """What came with a request, by what it is said to be.
 
     Raises:
-        OSError: It is not a socket.
+        Refused: It is not that.
     """
-    copy = os.dup(fd)
-    try:
-        return socket.socket(fileno=copy)
-    except OSError:
-        os.close(copy)
-        raise
+    attached = dict(zip(request.attached, descriptors, strict=False))
+    if not len(attached) == len(request.attached) == len(descriptors):
+        names = ", ".join(request.attached) or "none"
+        raise Refused(f"{len(descriptors)} descriptors came, and these are named: {names}")
+    for name, fd in attached.items():
+        kind, is_kind = _KINDS[name]
+        if not is_kind(os.fstat(fd).st_mode):
+            raise Refused(f"what is attached as {name} is not {kind}")
+    return attached
 
 
 def refuse(connection: socket.socket, reason: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 from soma_core.transport import Deadline
 from soma_transport_socket.daemon.refusal import Refused
-from soma_transport_socket.daemon.workers import Session, SessionKey, SupervisedWorker
-from soma_transport_socket.messages import SessionEntry, WorkerSpec, packet_sockets
+from soma_transport_socket.daemon.workers import Client, Session, SessionKey, SupervisedWorker
+from soma_transport_socket.messages import Attached, SessionEntry, WorkerSpec, packet_sockets
 from soma_transport_socket.worker.activity import SharedActivity
 
 __all__ = ["Sessions"]
+
+_log = logging.getLogger("soma.daemon")
+_RELIEF = 1.0  # seconds between looks for clients that do not read
 
 
 class Sessions:
@@ -27,7 +30,7 @@ class Sessions:
 
     def __init__(
         self,
-        start_worker: Callable[[WorkerSpec, Sequence[int]], SupervisedWorker],
+        start_worker: Callable[[WorkerSpec, Mapping[Attached, int]], SupervisedWorker],
         most: int | None,
         idle_timeout: float | None,
     ) -> None:
@@ -35,6 +38,7 @@ class Sessions:
         self._most = most
         self._idle_timeout = idle_timeout
         self._workers: dict[SessionKey, SupervisedWorker] = {}
+        self._next_relief = Deadline.after(_RELIEF)
 
     def find_or_start(self, key: SessionKey, spec: WorkerSpec) -> SupervisedWorker:
         """The worker of a user's session, started if there is none.
@@ -70,31 +74,36 @@ class Sessions:
             theirs.callback(os.close, memory)
             activity = SharedActivity(memory)
             ours.callback(activity.close)
-            worker = self._start_worker(spec, [their_events.fileno(), memory])
+            worker = self._start_worker(spec, {"events": their_events.fileno(), "activity": memory})
             ours.pop_all()
         worker.session = Session(key, spec.pickle, self._idle_timeout, events, activity)
         return worker
 
     def join(
-        self, worker: SupervisedWorker, connection: socket.socket, descriptors: Sequence[int]
+        self, worker: SupervisedWorker, client: Client, attached: Mapping[Attached, int]
     ) -> int:
-        """Hand a client's connection to a session's worker; returns the client's number.
+        """Hand over a client to the worker of a session; returns the client's number.
+
+        Args:
+            worker: The worker.
+            client: The client.
+            attached: What the worker gets of it; it stays the caller's.
 
         Raises:
             Refused: The worker does not listen.
         """
         session = _session(worker)
-        client = worker.add(connection)
+        number = worker.add(client)
         try:
-            session.join(client, descriptors)
+            session.join(number, attached)
         except OSError as error:
-            worker.remove(client)
+            worker.remove(number)
             name = session.key.name
             raise Refused(
                 f"the session {name!r} does not listen ({error}); try again, or end it with: "
                 f"soma sessions stop {name}"
             ) from error
-        return client
+        return number
 
     def stop(self, key: SessionKey) -> SupervisedWorker:
         """End a session for all its clients, whatever runs; returns its worker, which ends.
@@ -122,9 +131,32 @@ class Sessions:
             if _session(worker).idle.over():
                 self._end(worker)
 
+    def relieve_stuck(self) -> None:
+        """Look, every now and then, for clients that hold up their session by reading nothing."""
+        if not self._next_relief.over():
+            return
+        self._next_relief = Deadline.after(_RELIEF)
+        for worker in self._shared_by_several():
+            for number, client in worker.clients.items():
+                dropped = client.relieve()
+                if dropped:
+                    _log.warning(
+                        "client %d of the %s does not read what is printed for it; %d bytes of it "
+                        "were dropped, so that others are not held up",
+                        number,
+                        worker.name,
+                        dropped,
+                    )
+
+    def _shared_by_several(self) -> list[SupervisedWorker]:
+        return [worker for worker in self._workers.values() if len(worker.clients) > 1]
+
     def deadlines(self) -> Iterator[Deadline]:
-        """When they will have had no client for too long."""
-        return (_session(worker).idle for worker in self._workers.values())
+        """When there is something to do about them that no event tells."""
+        if self._shared_by_several():
+            yield self._next_relief
+        for worker in self._workers.values():
+            yield _session(worker).idle
 
     def forget(self, worker: SupervisedWorker) -> None:
         """Know a worker no more, if it is one of a session: it ends, or has ended."""

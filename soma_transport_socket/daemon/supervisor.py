@@ -7,11 +7,12 @@ client is gone.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,15 @@ from soma_transport_socket.daemon.peers import Peers
 from soma_transport_socket.daemon.reception import Reception, refuse, reply
 from soma_transport_socket.daemon.refusal import Refused
 from soma_transport_socket.daemon.sessions import Sessions
-from soma_transport_socket.daemon.workers import PATIENCE, SessionKey, SupervisedWorker
-from soma_transport_socket.messages import Answer, PicklePolicy, Request, WorkerSpec
+from soma_transport_socket.daemon.workers import PATIENCE, Client, SessionKey, SupervisedWorker
+from soma_transport_socket.messages import (
+    Answer,
+    Attached,
+    Brought,
+    PicklePolicy,
+    Request,
+    WorkerSpec,
+)
 
 __all__ = ["Limits", "Supervisor"]
 
@@ -152,6 +160,7 @@ class Supervisor:
         for worker in self._workers.values():
             worker.push_if_due()
         self._sessions.end_idle()
+        self._sessions.relieve_stuck()
 
     def _next_deadline(self) -> Deadline:
         """When something is due that no event will tell."""
@@ -161,7 +170,7 @@ class Supervisor:
         return Deadline(min((one.at for one in due if one.at is not None), default=None))
 
     def connect(
-        self, connection: socket.socket, request: Request, sides: Sequence[socket.socket]
+        self, connection: socket.socket, request: Request, attached: Mapping[Brought, int]
     ) -> None:
         """Give a client the worker that it asked for.
 
@@ -170,40 +179,43 @@ class Supervisor:
         Args:
             connection: The client's.
             request: What it wants.
-            sides: What came with it: a socket for shared memory, if the client has one.
+            attached: The descriptors that came with it; they stay the caller's.
         """
-        descriptors = [end.fileno() for end in (connection, *sides[:1])]
+        client = Client(connection, _copy(attached.get("printed")))
         try:
-            worker, client = self._assign(connection, request, descriptors)
+            worker, number = self._assign(client, request, attached)
         except (Refused, OSError, SomaError) as error:
             refuse(connection, str(error))
+            client.close("worker")
             return
-        self._loop.on_hangup(connection, lambda: self._hung_up(worker, client))
+        self._loop.on_hangup(connection, lambda: self._hung_up(worker, number))
         if request.op == "connect":
-            answer = Answer(ok=True, worker=worker.id, pid=worker.process.pid, client=client)
+            answer = Answer(ok=True, worker=worker.id, pid=worker.process.pid, client=number)
             reply(connection, answer)
 
     def _assign(
-        self, connection: socket.socket, request: Request, descriptors: Sequence[int]
+        self, client: Client, request: Request, brought: Mapping[Brought, int]
     ) -> tuple[SupervisedWorker, int]:
         if self._stops:
             raise Refused("this daemon is ending, and takes no clients any more")
+        connection = client.connection
+        attached: dict[Attached, int] = {"connection": connection.fileno()}
+        attached.update((name, fd) for name, fd in brought.items() if name != "printed")
         spec = WorkerSpec(
-            shared=request.session is not None,
             pickle=self._peers.policy(connection, [self._pickle, request.pickle]),
             threads=request.threads,
             memory_limit=self._limits.memory,
         )
         if request.session is None:
-            worker = self._start_worker(spec, descriptors)
-            return worker, worker.add(connection)
+            worker = self._start_worker(spec, attached)
+            return worker, worker.add(client)
         key = SessionKey(address.peer_uid(connection), request.session)
         worker = self._sessions.find_or_start(key, spec)
-        return worker, self._sessions.join(worker, connection, descriptors)
+        return worker, self._sessions.join(worker, client, attached)
 
-    def _start_worker(self, spec: WorkerSpec, descriptors: Sequence[int]) -> SupervisedWorker:
+    def _start_worker(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> SupervisedWorker:
         try:
-            process = self._launcher.launch(spec, descriptors)
+            process = self._launcher.launch(spec, attached)
         except (OSError, StartFailed) as error:
             raise Refused(f"cannot start a worker: {error}") from error
         worker = SupervisedWorker(uuid.uuid4().hex, process)
@@ -211,7 +223,7 @@ class Supervisor:
         return worker
 
     def _hung_up(self, worker: SupervisedWorker, client: int) -> None:
-        self._loop.remove(worker.clients[client])
+        self._loop.remove(worker.clients[client].connection)
         worker.hung_up(client)
 
     def answer(self, request: Request, uid: int) -> Answer:
@@ -244,8 +256,8 @@ class Supervisor:
     def _reap(self, worker: SupervisedWorker, status: ExitStatus) -> None:
         del self._workers[worker.id]
         self._sessions.forget(worker)
-        for connection in worker.clients.values():
-            self._loop.remove(connection)
+        for client in worker.clients.values():
+            self._loop.remove(client.connection)
         self._ended[worker.id] = worker.last_answer(status)
         worker.close()
         while len(self._ended) > _REMEMBERED:
@@ -265,6 +277,10 @@ class Supervisor:
         for worker in self._workers.values():
             worker.process.stop(PATIENCE)
             worker.close()
+
+
+def _copy(descriptor: int | None) -> int | None:
+    return None if descriptor is None else os.dup(descriptor)
 
 
 def _drain(source: socket.socket) -> None:

@@ -2,23 +2,80 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import socket
-from collections.abc import Sequence
+import struct
+import termios
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from soma_core.transport import Deadline, ExitStatus, WorkerProcess
-from soma_transport_socket.messages import Answer, PicklePolicy, SessionEvent, send
+from soma_core.errors import StartFailed
+from soma_core.transport import Deadline, ExitStatus, OutputPump, WorkerProcess
+from soma_transport_socket.messages import Answer, Attached, PicklePolicy, SessionEvent, send
 from soma_transport_socket.worker.activity import Activity, SharedActivity
 
-__all__ = ["PATIENCE", "Session", "SessionKey", "SupervisedWorker"]
+__all__ = ["PATIENCE", "Client", "Session", "SessionKey", "SupervisedWorker"]
 
 PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
 _GENTLE = 0.5  # and after SIGTERM: with both it is gone within 2 s
-_LONGEST_TAIL = 16_384  # characters of a worker's stderr that an answer carries
+_LONGEST_TAIL = 16_384  # characters of what a worker printed that an answer carries
 _LAST_WORDS = 0.05  # seconds to wait for them: everybody else waits too
+_MUCH = 1 << 14  # bytes in a pipe that may be full
+_INT = struct.Struct("@i")
+
+
+class Client:
+    """A client, as the daemon keeps it: to notice that it is gone, or does not read.
+
+    Args:
+        connection: Its connection.
+        printed: The pipe in which it reads what is printed for it, if it gave that; owned from
+            here on.
+    """
+
+    def __init__(self, connection: socket.socket, printed: int | None = None) -> None:
+        self.connection = connection
+        self._printed = printed
+        self._unread = 0
+
+    def relieve(self) -> int:
+        """Empty the pipe of a client that does not read it, so that its session can go on.
+
+        Called about once a second.
+
+        Returns:
+            How many bytes were dropped.
+        """
+        if self._printed is None:
+            return 0
+        before, self._unread = self._unread, _bytes_in(self._printed)
+        if self._unread < _MUCH or self._unread != before:
+            return 0
+        return len(os.read(self._printed, self._unread))
+
+    def close(self, name: str) -> None:
+        """Let go of it; what children of its commands still print is shown here.
+
+        Args:
+            name: What to call the worker that prints.
+        """
+        self.connection.close()
+        printed, self._printed = self._printed, None
+        if printed is None:
+            return
+        try:
+            OutputPump(reading=printed).start(name)
+        except StartFailed:  # there is nothing left to read it with
+            os.close(printed)
+
+
+def _bytes_in(pipe: int) -> int:
+    (size,) = _INT.unpack(fcntl.ioctl(pipe, termios.FIONREAD, bytes(_INT.size)))
+    return int(size)
 
 
 class SessionKey(NamedTuple):
@@ -48,13 +105,13 @@ class Session:
     activity: SharedActivity
     idle: Deadline = field(default_factory=Deadline)
 
-    def join(self, client: int, descriptors: Sequence[int]) -> None:
-        """Hand a client's connection to the worker.
+    def join(self, client: int, attached: Mapping[Attached, int]) -> None:
+        """Hand over what a client has to the worker.
 
         Raises:
             OSError: The worker has ended, or has not listened for long.
         """
-        send(self.events, SessionEvent(kind="join", client=client), descriptors)
+        send(self.events, SessionEvent(kind="join", client=client), attached)
 
     def tell(self, kind: Literal["interrupt", "gone", "finish"], client: int = 0) -> None:
         """Tell the worker what a client does, if it listens."""
@@ -84,35 +141,42 @@ class SupervisedWorker:
         id: What clients call it.
         process: The process.
         session: What it has besides, if clients share it.
-        clients: Their connections by number, kept to notice that a client is gone.
+        clients: Those that it serves, by number.
         end_by: When it is made to end, if it has not ended by itself.
     """
 
     id: str
     process: WorkerProcess
     session: Session | None = None
-    clients: dict[int, socket.socket] = field(default_factory=dict)
+    clients: dict[int, Client] = field(default_factory=dict)
     end_by: Deadline = field(default_factory=Deadline)
     _last_client: int = 0
     _next_signal: signal.Signals = signal.SIGTERM
 
-    def add(self, connection: socket.socket) -> int:
+    @property
+    def name(self) -> str:
+        """What to call it where something is shown that it printed."""
+        if self.session is None:
+            return f"worker {self.process.pid}"
+        return f"session {self.session.key.name}"
+
+    def add(self, client: Client) -> int:
         """Note a client; the number is its own as long as the worker lives."""
         self._last_client += 1
-        self.clients[self._last_client] = connection
+        self.clients[self._last_client] = client
         if self.session is not None:
             self.session.idle = Deadline()
         return self._last_client
 
     def remove(self, client: int) -> None:
-        """Count a client no more; its connection is the caller's."""
+        """Count a client no more; it is the caller's to close."""
         del self.clients[client]
         if self.session is not None and not self.clients:
             self.session.idle = Deadline.after(self.session.idle_timeout)
 
     def hung_up(self, client: int) -> None:
         """Note that a client is gone: nobody waits for what it asked for."""
-        self.clients[client].close()
+        self.clients[client].close(self.name)
         self.remove(client)
         if self.session is None:
             self.must_end()  # it will by itself, unless it is deep in a command
@@ -128,9 +192,9 @@ class SupervisedWorker:
 
     def finish(self) -> None:
         """Let it end what runs and what was sent already, and then itself."""
-        for connection in self.clients.values():
+        for client in self.clients.values():
             with suppress(OSError):  # the client was faster
-                connection.shutdown(socket.SHUT_RD)
+                client.connection.shutdown(socket.SHUT_RD)
         if self.session is not None:
             self.session.tell("finish")
 
@@ -155,13 +219,13 @@ class SupervisedWorker:
             ended=True,
             code=status.code,
             signal=status.signal,
-            stderr=self.process.stderr_tail(_LAST_WORDS)[-_LONGEST_TAIL:],
+            stderr=self.process.output_tail(_LAST_WORDS)[-_LONGEST_TAIL:],
         )
 
     def close(self) -> None:
         """Let go of what belonged to it; it has ended."""
         self.process.release()
-        for connection in self.clients.values():
-            connection.close()
+        for client in self.clients.values():
+            client.close(self.name)
         if self.session is not None:
             self.session.close()

@@ -6,9 +6,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
-    from soma_transport_socket.messages import WorkerSpec
+    from soma_transport_socket.messages import Attached, WorkerSpec
 
 
 def shield() -> None:
@@ -19,14 +19,12 @@ def shield() -> None:
     os.close(nothing)
 
 
-def work(spec: "WorkerSpec", descriptors: "Sequence[int]") -> None:
+def work(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
     """Serve to the end, and end this process.
 
     Args:
         spec: How to run.
-        descriptors: What came with it, owned by this process: the connection, and the socket for
-            shared memory if there is one; of a session the socket for its events and the memory
-            for its activity.
+        attached: What came with it, owned by this process.
     """
     from soma_core.serve import exit_now, host_programs
 
@@ -34,12 +32,12 @@ def work(spec: "WorkerSpec", descriptors: "Sequence[int]") -> None:
         faulthandler.enable()  # the stack of a crash in native code goes there
     host_programs()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for fd in descriptors:
+    for fd in attached.values():
         os.set_inheritable(fd, False)
     if spec.memory_limit is not None:
         _limit_memory(spec.memory_limit)
-    serve = _serve_session if spec.shared else _serve_client
-    serve(spec, *descriptors)
+    serve = _serve_session if "events" in attached else _serve_client
+    serve(spec, attached)
     exit_now()
 
 
@@ -57,28 +55,33 @@ def _limit_memory(size: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _serve_client(spec: "WorkerSpec", connection: int, *sides: int) -> None:
+def _serve_client(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
     import socket
 
     from soma_core.serve import serve
     from soma_core.streams import SharedMemory, SocketStream, StreamChannel
+    from soma_transport_socket.worker.printing import print_to
 
-    client = socket.socket(fileno=connection)
+    if "output" in attached:
+        print_to(attached["output"])
+        os.close(attached["output"])
+    client = socket.socket(fileno=attached["connection"])
     client.setblocking(True)
     memory = None
-    if sides:
-        memory = SharedMemory(socket.socket(fileno=sides[0]), initiate=False)
+    if "memory" in attached:
+        memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
     serve(StreamChannel(SocketStream(client), memory=memory), pickle=spec.pickle)
 
 
-def _serve_session(spec: "WorkerSpec", events: int, memory: int) -> None:
+def _serve_session(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
     import socket
 
     from soma_transport_socket.worker.activity import SharedActivity
     from soma_transport_socket.worker.session import SessionServer
 
-    SessionServer(socket.socket(fileno=events), SharedActivity(memory), spec.pickle).run()
-    os.close(memory)
+    events = socket.socket(fileno=attached["events"])
+    SessionServer(events, SharedActivity(attached["activity"]), spec.pickle).run()
+    os.close(attached["activity"])
 
 
 def main() -> None:
@@ -89,7 +92,8 @@ def main() -> None:
     hold_lifeline()
     from soma_transport_socket.messages import WorkerSpec
 
-    work(WorkerSpec.model_validate_json(sys.argv[1]), [int(fd) for fd in sys.argv[2:]])
+    spec = WorkerSpec.model_validate_json(sys.argv[1])
+    work(spec, dict(zip(spec.attached, map(int, sys.argv[2:]), strict=True)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import logging
 import selectors
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
@@ -22,8 +22,9 @@ from soma_core.serve import Interrupts, Responder
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel
 from soma_core.transport import Message, close_in_forked_child
 from soma_transport_socket import address
-from soma_transport_socket.messages import PicklePolicy, SessionEvent, receive
+from soma_transport_socket.messages import Attached, PicklePolicy, SessionEvent, receive
 from soma_transport_socket.worker.activity import SharedActivity
+from soma_transport_socket.worker.printing import Printing
 
 __all__ = ["SessionServer"]
 
@@ -32,14 +33,22 @@ _SLOWEST = 10.0  # seconds for a client to take its reply, while all others wait
 
 
 class _Client:
-    """A client of the session."""
+    """A client of the session.
 
-    def __init__(self, number: int, connection: socket.socket, sides: list[socket.socket]) -> None:
+    Args:
+        number: Its number.
+        attached: Its connection, and what else it has.
+    """
+
+    def __init__(self, number: int, attached: Mapping[Attached, int]) -> None:
         self.number = number
-        self.connection = connection
+        self.connection = socket.socket(fileno=attached["connection"])
+        self.pipe = attached.get("output")
         self.gone = False
-        memory = SharedMemory(sides[0], initiate=False) if sides else None
-        self.channel = StreamChannel(SocketStream(connection), memory=memory)
+        memory = None
+        if "memory" in attached:
+            memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
+        self.channel = StreamChannel(SocketStream(self.connection), memory=memory)
 
     def hung_up(self) -> bool:
         """Whether nobody would receive a reply any more."""
@@ -63,8 +72,9 @@ class SessionServer:
     ) -> None:
         self._events = events
         self._activity = activity
+        self._printing = Printing()
         self._ending = self._events_ended = False
-        self._arrivals: deque[tuple[int, list[int]]] = deque()
+        self._arrivals: deque[tuple[int, dict[Attached, int]]] = deque()
         self._clients: dict[int, _Client] = {}
         self._perhaps_more: dict[int, _Client] = {}
         self._running: _Client | None = None
@@ -91,10 +101,9 @@ class SessionServer:
 
     def _admit_arrivals(self) -> None:
         while self._arrivals:
-            number, descriptors = self._arrivals.popleft()
-            connection, *sides = (socket.socket(fileno=fd) for fd in descriptors)
-            client = self._clients[number] = _Client(number, connection, sides)
-            self._selector.register(connection, selectors.EVENT_READ, client)
+            number, attached = self._arrivals.popleft()
+            client = self._clients[number] = _Client(number, attached)
+            self._selector.register(client.connection, selectors.EVENT_READ, client)
 
     def _ready_clients(self) -> list[_Client]:
         """Clients that sent something, or may have: each gets one turn."""
@@ -116,7 +125,7 @@ class SessionServer:
         received = []
         while not self._events_ended:
             try:
-                event, descriptors = receive(SessionEvent, self._events)
+                event, attached = receive(SessionEvent, self._events)
             except BlockingIOError:
                 break
             if event is None:
@@ -125,7 +134,7 @@ class SessionServer:
             elif event.kind == "finish":
                 self._ending = True
             elif event.kind == "join":
-                self._arrivals.append((event.client, descriptors))
+                self._arrivals.append((event.client, attached))
             else:
                 received.append(event)
         return received
@@ -179,6 +188,7 @@ class SessionServer:
 
     def _execute(self, client: _Client, message: Message) -> None:
         self._running = client
+        self._printing.turn_to(client.pipe)
         try:
             reply = self._responder.respond(message, client.channel.send)
             self._activity.end()
@@ -210,6 +220,8 @@ class SessionServer:
         self._perhaps_more.pop(client.number, None)
         self._selector.unregister(client.connection)
         client.channel.close()
+        if client.pipe is not None:
+            self._printing.forget(client.pipe)
 
 
 class _Interrupts(Interrupts):

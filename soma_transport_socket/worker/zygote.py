@@ -12,16 +12,17 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
-    from soma_transport_socket.messages import ZygoteEvent
+    from soma_transport_socket.messages import Attached, ZygoteEvent
 
 # Those of soma_core.channel.threads, by the kind of library; set before anything else is imported.
 _OPENMP = ("OMP_NUM_THREADS",)
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", *_OPENMP)
 _OTHERS = ("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 _FOR_EVERY_WORKER = (
+    "soma_transport_socket.worker.printing",
     "soma_transport_socket.worker.session",
     "soma_core.serve",
     "soma_core.streams",
@@ -98,13 +99,13 @@ def _work_once_specified(descriptor: int, threads: _Threads) -> None:
     from soma_transport_socket.worker.__main__ import work
 
     with socket.socket(fileno=descriptor) as source:
-        spec, descriptors = receive(WorkerSpec, source)
+        spec, attached = receive(WorkerSpec, source)
         if spec is None:
             os._exit(0)  # it was not needed
         send(source, spec)
     if spec.threads is not None:
         threads.limit(spec.threads)
-    work(spec, descriptors)
+    work(spec, attached)
 
 
 class Zygote:
@@ -146,18 +147,18 @@ class Zygote:
         from soma_transport_socket.messages import ForkRequest, receive, send
 
         while True:
-            request, descriptors = receive(ForkRequest, self._daemon)
+            request, attached = receive(ForkRequest, self._daemon)
             if request is None:
                 return
             try:
-                event = self._fork_if_alone(descriptors)
+                event = self._fork_if_alone(attached)
             finally:
-                for fd in descriptors:
+                for fd in attached.values():
                     os.close(fd)
             # Now the worker alone holds the socket for its specification: if it dies, that shows.
             send(self._daemon, event)
 
-    def _fork_if_alone(self, descriptors: "Sequence[int]") -> "ZygoteEvent":
+    def _fork_if_alone(self, attached: "Mapping[Attached, int]") -> "ZygoteEvent":
         from soma_transport_socket.messages import ZygoteEvent
 
         threads = len(os.listdir("/proc/self/task"))
@@ -165,11 +166,11 @@ class Zygote:
             reason = f"{threads} threads run in the zygote, and a fork copies only one"
             return ZygoteEvent(kind="refused", reason=reason)
         try:
-            return ZygoteEvent(kind="forked", pid=self._fork_twice(descriptors))
+            return ZygoteEvent(kind="forked", pid=self._fork_twice(attached))
         except OSError as error:
             return ZygoteEvent(kind="refused", reason=f"the zygote cannot fork: {error}")
 
-    def _fork_twice(self, descriptors: "Sequence[int]") -> int:
+    def _fork_twice(self, attached: "Mapping[Attached, int]") -> int:
         """Fork a worker whose parent ends at once, so that the daemon adopts it.
 
         Returns:
@@ -184,7 +185,7 @@ class Zygote:
         try:
             between = os.fork()
             if between == 0:
-                self._fork_and_end(descriptors, (reading, writing))
+                self._fork_and_end(attached, (reading, writing))
             os.waitpid(between, 0)
             os.set_blocking(reading, False)
             outcome = os.read(reading, 64)
@@ -195,29 +196,31 @@ class Zygote:
             raise OSError(outcome.decode())
         return int(outcome)
 
-    def _fork_and_end(self, descriptors: "Sequence[int]", pipe: tuple[int, int]) -> "NoReturn":
+    def _fork_and_end(
+        self, attached: "Mapping[Attached, int]", pipe: tuple[int, int]
+    ) -> "NoReturn":
         try:
             pid = os.fork()
             if pid == 0:
                 for fd in pipe:
                     os.close(fd)
-                self._become_a_worker(*descriptors)
+                self._become_a_worker(attached["lifeline"], attached["output"], attached["spec"])
             os.write(pipe[1], str(pid).encode())
         except OSError as error:
             os.write(pipe[1], str(error).encode()[:64])
         finally:
             os._exit(0)
 
-    def _become_a_worker(self, lifeline: int, stderr: int, spec: int) -> "NoReturn":
+    def _become_a_worker(self, lifeline: int, output: int, spec: int) -> "NoReturn":
         import traceback
 
         from soma_core.serve import hold_lifeline
+        from soma_transport_socket.worker.printing import print_to
 
         try:
             os.setsid()
-            os.dup2(stderr, 1)
-            os.dup2(stderr, 2)
-            os.close(stderr)
+            print_to(output)
+            os.close(output)
             self._daemon.close()
             if self._lifeline is not None:
                 os.close(self._lifeline)

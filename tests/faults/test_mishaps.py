@@ -183,7 +183,7 @@ def test_an_interrupt_of_a_dead_worker_does_not_spare_its_children():
         "sys.stderr.write(f'{p.pid}\\n')"
     )
     process = WorkerProcess([sys.executable, "-c", script])
-    child = int(wait_until(process._stderr.text))
+    child = int(wait_until(process.output.tail))
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     process.interrupt()
     process.stop(0.0)

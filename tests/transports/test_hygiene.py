@@ -117,13 +117,6 @@ def test_os_exit_is_a_death_with_its_status(connect, transport):
     assert (caught.value.exit_code, caught.value.signal) == (7, None)
 
 
-def test_what_a_filter_prints_is_logged(connect, caplog):
-    caplog.set_level("INFO", "soma.worker")
-    worker = connect("stdio", filters={"prints": f.Apply(HARMLESS["print"])})
-    worker.forward("prints", None)
-    wait_until(lambda: any("noise" in record.getMessage() for record in caplog.records))
-
-
 @both
 def test_a_changed_sigint_handler_is_put_back_before_the_next_command(
     connect, transport, long_grace
