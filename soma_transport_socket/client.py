@@ -107,7 +107,12 @@ class SocketTransport(Transport):
                 answer = self._ask_for_worker(connection, attached)
             undo.pop_all()
         self._worker, self._client, self._last = answer.worker, answer.client, None
-        memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
+        memory = SharedMemory(
+            side,
+            initiate=True,
+            largest=self.options.limits.body,
+            retained=self.options.retained,
+        )
         self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
         session = self.options.session
         output.start(f"worker {answer.pid}" if session is None else f"session {session}")

@@ -71,7 +71,12 @@ class StdioTransport(Transport):
         ours, theirs = socket.socketpair()
         side, their_side = socket.socketpair()
         with theirs, their_side:
-            memory = SharedMemory(side, initiate=True, largest=self.options.limits.body)
+            memory = SharedMemory(
+                side,
+                initiate=True,
+                largest=self.options.limits.body,
+                retained=self.options.retained,
+            )
             self._channel = StreamChannel(SocketStream(ours), self.options.limits, memory)
             try:
                 self.output = OutputPump(self.options.output)

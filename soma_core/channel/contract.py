@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.channel.output import Output, OutputPump
+from soma_core.channel.region_table import RETAINED
 from soma_core.models.filters import Distribution
 from soma_core.wire.message import Message
 
@@ -179,9 +180,12 @@ class ProcessOptions(TransportOptions):
         threads: How many threads each numerical library of the worker may start (BLAS, OpenMP,
             numexpr, numba). The libraries read it when they are imported, so it belongs into
             the environment that the process starts with. None leaves the worker alone.
+        retained: How many bytes of shared memory an idle worker and its host keep for the next
+            arrays, each way. More is kept while calls follow each other within 5 seconds.
     """
 
     threads: int | None = Field(default=None, ge=1)
+    retained: int = Field(default=RETAINED, ge=0)
 
 
 class OutputOptions(ProcessOptions):

@@ -8,7 +8,7 @@ import socket
 import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from time import monotonic
@@ -45,7 +45,12 @@ class ByteStream(ABC):
     """Bytes in and out: what StreamChannel needs of a socket or a pair of pipes.
 
     A deadline is a time of :func:`time.monotonic`, or None to wait for ever.
+
+    Attributes:
+        on_wait: Called now and then while nothing comes, if the stream can.
     """
+
+    on_wait: Callable[[], None] | None = None
 
     @abstractmethod
     def read_into(self, view: memoryview, deadline: float | None) -> int:
@@ -94,7 +99,8 @@ class SocketStream(ByteStream):
             try:
                 return self._receive(view)
             except BlockingIOError:  # a slice is over
-                continue
+                if self.on_wait is not None:
+                    self.on_wait()
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         while True:
@@ -188,6 +194,8 @@ class StreamChannel(Channel):
         self._parser = (
             MessageParser(limits) if memory is None else MessageParser(limits, memory.take)
         )
+        if memory is not None:
+            stream.on_wait = memory.rest
         self._scratch = memoryview(bytearray(_CHUNK))
         self._closed = False
 

@@ -1,0 +1,277 @@
+"""Borrower: the regions of the other end of a channel that this end reads."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from soma_core.channel.forks import close_in_forked_child, forked_readers
+from soma_core.channel.memory_file import (
+    ROUND,
+    Mapping,
+    check_memory_file,
+    copy_memory_file,
+    malformed,
+)
+from soma_core.channel.region_table import (
+    ANNOUNCEMENT,
+    DROPPED,
+    FIRST,
+    FREE,
+    SLOTS,
+    START,
+    TABLE_SIZE,
+)
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.wire.frames import Entry, FrameError
+
+__all__ = ["Borrower"]
+
+_FIRST_FD_WAIT = 1.0  # seconds for descriptors that were sent before the frame that names them
+
+
+class Borrower:
+    """The regions of the other end that this end reads.
+
+    Args:
+        side: Where descriptors come from.
+        largest: The largest region to accept, in bytes.
+    """
+
+    def __init__(self, side: socket.socket, largest: int) -> None:
+        self._side = side
+        self._largest = largest
+        self._read: set[int] = set()
+        self._table: memoryview | None = None
+        self._mapped: dict[int, _Mapped] = {}
+        self._returns = _Returns()
+        self._spare = _SpareDescriptor()
+
+    def open_table(self, offer: Entry) -> int | None:
+        """Look for the table whose token the offer repeats in what the side socket brought.
+
+        Returns:
+            The bytes that resting regions of its owner keep; None if it is not there.
+        """
+        try:
+            _, found = self._receive(monotonic())
+        except (ProtocolError, OSError, ValueError):
+            return None
+        table = found.memory
+        if found.mapping is None or len(table) != TABLE_SIZE:
+            return None
+        token, retained = START.unpack_from(table)
+        if token != struct.pack("<QQ", offer.generation, offer.size):
+            return None
+        self._table = table
+        return int(retained)
+
+    def read(self, entry: Entry) -> memoryview:
+        """The bytes of an entry, as a writable view that gives the region back when it dies."""
+        table = self._table
+        if table is None or entry.region >= SLOTS:
+            raise malformed("a frame names shared memory that was not agreed on")
+        found = self._find(entry)
+        if entry.size > len(found.memory):
+            raise malformed(
+                f"a frame lends {entry.size:,} bytes of a region that has {len(found.memory):,}"
+            )
+        if found.mapping is None:
+            del self._mapped[entry.region]
+            return found.memory[: entry.size]
+        self._returns.retry()
+        if entry.region in self._read:
+            raise malformed("a frame lends a region that is read already")
+        self._read.add(entry.region)
+        # Over the memory itself: numpy would pass over a lease that is a view of a plain array
+        # when it looks for the base of a further one, and the lease would die too soon.
+        lease = _Lease((entry.size,), np.uint8, found.memory)
+        lease.give_back = _GiveBack(self._returns, self._read, table, entry.region)
+        return lease.data
+
+    def _find(self, entry: Entry) -> _Mapped:
+        """The region that an entry names; those before it are taken from the side socket too."""
+        deadline = monotonic() + _FIRST_FD_WAIT
+        while (found := self._mapped.get(entry.region)) is None or (
+            found.generation != entry.generation
+        ):
+            try:
+                slot, arrived = self._receive(deadline)
+            except (OSError, ValueError) as error:
+                raise malformed(f"a region of shared memory did not arrive: {error}") from None
+            if arrived.mapping is None:
+                self._drop(slot)
+            self._mapped[slot] = arrived
+        return found
+
+    def _drop(self, slot: int) -> None:
+        """Tell the owner of a region that it is not here, so that it makes another one."""
+        if self._table is not None:
+            self._table[FIRST + slot] = DROPPED
+
+    def _receive(self, deadline: float) -> tuple[int, _Mapped]:
+        """The next region that the side socket brings, and its slot.
+
+        Raises:
+            OSError: None came in time.
+            ProtocolError: ``malformed``: what came is not a sealed memory file.
+        """
+        poller = select.poll()
+        poller.register(self._side, select.POLLIN)
+        poller.poll(max(0.0, deadline - monotonic()) * 1000)
+        space = socket.CMSG_SPACE(array.array("i").itemsize)
+        with self._spare.lent():
+            data, ancillary, _, _ = self._side.recvmsg(ANNOUNCEMENT.size, space)
+            fds = _descriptors(ancillary)
+            try:
+                return self._accept(data, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _accept(self, data: bytes, fds: list[int]) -> tuple[int, _Mapped]:
+        if len(fds) > 1 or len(data) != ANNOUNCEMENT.size:
+            raise malformed("the side socket brought something that is not a region")
+        slot, generation, size = ANNOUNCEMENT.unpack(data)
+        if slot >= SLOTS:
+            raise malformed(f"a region of number {slot:,} came; there are {SLOTS:,}")
+        if not fds:
+            self._drop(slot)
+            raise malformed(
+                "a region of shared memory came without its descriptor; this process may have "
+                "none left (ulimit -n)"
+            )
+        if size > self._largest + ROUND:
+            raise FrameError(
+                ErrorCode.TOO_LARGE,
+                f"a region of {size:,} bytes came; the limit is {self._largest:,}",
+            )
+        check_memory_file(fds[0], size)
+        try:
+            mapping = Mapping(fds[0], size, populate=True)
+        except OSError:  # too many mappings
+            return slot, _Mapped(generation, memoryview(copy_memory_file(fds[0], size)), None)
+        return slot, _Mapped(generation, mapping.memory, mapping)
+
+    def forget(self, entry: Entry) -> None:
+        """Drop the mapping of a region that its owner closed; arrays over it keep it alive.
+
+        Its slot may have been given to a newer region before this was said.
+        """
+        found = self._mapped.get(entry.region)
+        if found is not None and found.generation == entry.generation:
+            del self._mapped[entry.region]
+
+    def close(self) -> None:
+        """Drop every mapping; arrays over them keep those that they need."""
+        self._table = None
+        self._mapped.clear()
+        self._spare.close()
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """A region of the other end: its bytes, which are a copy where it could not be mapped."""
+
+    generation: int
+    memory: memoryview
+    mapping: Mapping | None
+
+
+class _SpareDescriptor:
+    """A descriptor kept for when this process has no other left to receive a region with."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self._closed = False
+        self._open()
+        close_in_forked_child(self)
+
+    def _open(self) -> None:
+        with suppress(OSError):  # there is none left; regions may still find one
+            self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within the block, its place is free."""
+        self._give_up()
+        try:
+            yield
+        finally:
+            if not self._closed:
+                self._open()
+
+    def _give_up(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Keep none any more."""
+        self._closed = True
+        self._give_up()
+
+
+class _Returns:
+    """Regions whose last array here is gone, but which a forked child may still read."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_GiveBack] = []
+
+    def put_off(self, give_back: _GiveBack) -> None:
+        self._waiting.append(give_back)
+
+    def retry(self) -> None:
+        """Give those back whose readers are all gone by now."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for give_back in waiting:
+                give_back()
+
+
+class _GiveBack:
+    """Tells the owner that its region is free, once no process forked from this one reads it."""
+
+    __slots__ = ("_mark", "_process", "_read", "_returns", "_slot", "_table")
+
+    def __init__(self, returns: _Returns, read: set[int], table: memoryview, slot: int) -> None:
+        self._returns, self._read, self._table, self._slot = returns, read, table, slot
+        self._process = os.getpid()
+        self._mark = forked_readers.mark()
+
+    def __call__(self) -> None:
+        if os.getpid() != self._process:
+            return  # a forked copy: the lease is the parent's
+        if forked_readers.gone_since(self._mark):
+            self._read.discard(self._slot)
+            self._table[FIRST + self._slot] = FREE
+        else:
+            self._returns.put_off(self)
+
+
+class _Lease(np.ndarray[Any, Any]):
+    """The base of every array over a region: when it dies, no array over the region is left."""
+
+    give_back: _GiveBack | None = None  # numpy's own temporary views have no lease to give back
+
+    def __del__(self) -> None:
+        if self.give_back is not None:
+            self.give_back()
+
+
+def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
