@@ -5,6 +5,7 @@ __version__: str
 from .client.connect import connect as connect
 from .client.data_parallel import DataParallel as DataParallel
 from .client.data_parallel import average_states as average_states
+from .client.pool.batching import Batching as Batching
 from .client.pool.pool import WorkerPool as WorkerPool
 from .client.pool.stats import NodeStats as NodeStats
 from .client.pool.stats import PoolStats as PoolStats

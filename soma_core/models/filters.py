@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass
 
 from soma_core.models.brief import Brief
@@ -84,6 +84,9 @@ class FilterMeta(Frozen):
         distribution: Where it may run.
         input_schema: What ``forward`` takes; None if it is not declared.
         output_schema: What ``forward`` returns; None if it is not declared.
+        rowwise: Whether each row of the output comes from the same row of the input alone, so
+            that a pool may join calls. It is written as JSON only if it is true: hosts that do
+            not know it refuse it.
     """
 
     name: str
@@ -95,6 +98,14 @@ class FilterMeta(Frozen):
     distribution: Distribution = "Local"
     input_schema: Schema | None = None
     output_schema: Schema | None = None
+    rowwise: bool = False
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        if not self.rowwise:
+            fields.pop("rowwise", None)
+        return fields
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

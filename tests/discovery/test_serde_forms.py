@@ -129,6 +129,7 @@ METAS = st.builds(
     | st.text().map(lambda text: soma.Remote(soma.WorkerId(text))),
     input_schema=st.none() | SCHEMAS,
     output_schema=st.none() | SCHEMAS,
+    rowwise=st.booleans(),
 )
 
 
@@ -154,7 +155,7 @@ def test_a_meta_has_exactly_the_fields_of_the_protocol_in_order() -> None:
         "input_schema": None,
         "output_schema": None,
     }
-    assert list(FilterMeta.model_fields) == list(as_json(FilterMeta(name="x")))
+    assert list(FilterMeta.model_fields) == list(as_json(FilterMeta(name="x", rowwise=True)))
 
 
 def test_a_meta_cannot_be_changed_but_replaced() -> None:

@@ -11,12 +11,13 @@ from enum import Enum
 from typing import Any
 
 from soma_core.channel.deadline import Deadline
+from soma_core.client.pool.batching import Joinable
+from soma_core.client.pool.execution import Execution
 from soma_core.client.worker import Worker
 from soma_core.errors import DeadlineExceeded
 
 __all__ = ["Call", "CallFuture", "Outcome"]
 
-_REPEAT = 0.2  # seconds between interrupts
 _log = logging.getLogger("soma.pool")
 
 
@@ -80,6 +81,8 @@ class Call:
         label: What it is counted under in the statistics; None for what is only counted.
         priority: Calls of a greater one are run sooner.
         deadline: When it must have ended; until a worker has begun it, the pool sees to that.
+        joinable: What other calls must have in common with it to be run together with it; None
+            if it is always run alone.
         commit: Called with the result if the call changed the worker: makes the change one of
             the blueprint, and returns the version of that.
         replace_on_error: Whether a call that fails may leave the worker half changed, so that it
@@ -87,6 +90,7 @@ class Call:
 
     Attributes:
         submitted: When it was made (``time.monotonic``).
+        due: When the pool must end it, whatever the worker does: its deadline while it waits.
         future: Receives how it ends.
         on_end: Called once, just before the future says how it ended.
     """
@@ -98,55 +102,51 @@ class Call:
         label: str | None = None,
         priority: int = 0,
         deadline: Deadline | None = None,
+        joinable: Joinable | None = None,
         commit: Callable[[Any], int] | None = None,
         replace_on_error: bool = False,
     ) -> None:
         self.run, self.commit = run, commit
         self.label, self.priority = label, priority
-        self.deadline = deadline or Deadline()
+        self.deadline = self.due = deadline or Deadline()
+        self.joinable = joinable
         self.replace_on_error = replace_on_error
         self.submitted = time.monotonic()
         self.future = CallFuture(self)
         self.on_end: Callable[[Call, Outcome], None] | None = None
         self._lock = threading.Lock()
         self._ended = False
-        self._worker: Worker | None = None
-        self._grace = 0.0
-        self._left: threading.Event | None = None
-        self._abandoned = False
+        self._execution: Execution | None = None
 
     @property
     def running(self) -> bool:
         """Whether a worker has it."""
-        return self._worker is not None and not self._ended
+        return self._execution is not None and not self._ended
 
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
         return self._ended
 
-    def begin(self, worker: Worker, grace: float) -> bool:
-        """A worker has it from now on; False if it has ended before.
-
-        Args:
-            worker: The worker, which is ended if it does not stop when the call is cancelled.
-            grace: How many seconds it may take for that.
-        """
+    def begin(self, execution: Execution) -> bool:
+        """A worker has it from now on, and sees to its time; False if it has ended."""
+        self.expire()
         with self._lock:
-            if not self._ended:
-                self._worker, self._grace = worker, grace
-            return not self._ended
+            if self._ended:
+                return False
+            self._execution = execution
+            self.due = Deadline()
+            execution.add()
+            return True
 
-    def leave(self) -> bool:
-        """The worker has it no longer; returns whether that worker can be used on."""
+    def wait_again(self) -> None:
+        """The worker that had it has not begun it."""
         with self._lock:
-            self._worker = None
-            if self._left is not None:
-                self._left.set()
-            return not self._abandoned
+            self._execution = None
+            self.due = self.deadline
 
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:
-        """End it with what came of it; nothing happens if it was cancelled before."""
+        """End it with what came of it; nothing happens if it has ended before."""
         if self._end(Outcome.DONE if error is None else Outcome.FAILED):
             if isinstance(error, DeadlineExceeded) and self.deadline.over():
                 waited = time.monotonic() - self.submitted
@@ -158,38 +158,41 @@ class Call:
         if self._end(Outcome.FAILED, if_waiting=True):
             self.future.end(None, error)
 
+    def expire(self) -> None:
+        """End it if it is due; its worker may go on for the calls that it runs with it."""
+        if self.due.over() and self._end(Outcome.FAILED):
+            self._drop()
+            self.future.end(None, self.excess())
+
+    def excess(self) -> DeadlineExceeded:
+        """What it raises when the pool ends it over its time."""
+        passed = time.monotonic() - self.submitted
+        what = "the call" if self.label is None else f"the call of {self.label!r}"
+        how = (
+            f"{what} waited {passed:.3g} s for a worker of the pool and was not sent; its deadline "
+            "has passed"
+            if self._execution is None
+            else f"{what} did not end in time: it was submitted {passed:.3g} s ago, and ran "
+            "together with calls that have more time"
+        )
+        return DeadlineExceeded(how, worker_survived=True)
+
     def cancel(self, *, interrupt: bool) -> bool:
-        """End it; the future says so. A worker that runs it is made to stop, if it may be."""
+        """End it; the future says so. A worker that runs it for nobody else is made to stop."""
         if not self._end(Outcome.CANCELLED, if_waiting=not interrupt):
             return False
-        with self._lock:
-            worker = self._worker
-            self._left = None if worker is None else threading.Event()
-        if worker is not None:
-            name = "soma-pool-cancel"
-            threading.Thread(target=self._stop, args=[worker], name=name, daemon=True).start()
+        self._drop()
         return True
+
+    def _drop(self) -> None:
+        if self._execution is not None:
+            self._execution.drop()
 
     def _end(self, outcome: Outcome, *, if_waiting: bool = False) -> bool:
         with self._lock:
-            if self._ended or (if_waiting and self._worker is not None):
+            if self._ended or (if_waiting and self._execution is not None):
                 return False
             self._ended = True
         if self.on_end is not None:
             self.on_end(self, outcome)
         return True
-
-    def _stop(self, worker: Worker) -> None:
-        """Interrupt the worker until it has left this call, or end it."""
-        assert self._left is not None
-        end = Deadline.after(self._grace)
-        while not end.over():
-            with self._lock:  # the worker cannot go over to another call meanwhile
-                if self._worker is None:
-                    return
-                worker.interrupt()
-            self._left.wait(_REPEAT)
-        with self._lock:
-            self._abandoned = self._worker is not None
-        if self._abandoned:
-            worker.close()

@@ -1,4 +1,4 @@
-"""DeadlineWatch: ends the calls whose deadline passes while they wait for a worker."""
+"""DeadlineWatch: ends calls whose time is over while no worker sees to that."""
 
 from __future__ import annotations
 
@@ -9,22 +9,10 @@ from collections.abc import Callable, Iterable
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.call import Call
-from soma_core.errors import DeadlineExceeded
 
-__all__ = ["DeadlineWatch", "waited_too_long"]
+__all__ = ["DeadlineWatch"]
 
-_SHORTEST = 0.01  # seconds between two looks through the waiting calls
-
-
-def waited_too_long(call: Call) -> DeadlineExceeded:
-    """What a call raises whose deadline has passed before a worker could begin it."""
-    waited = time.monotonic() - call.submitted
-    what = "the call" if call.label is None else f"the call of {call.label!r}"
-    return DeadlineExceeded(
-        f"{what} waited {waited:.3g} s for a worker of the pool and was not sent; its deadline "
-        "has passed",
-        worker_survived=True,
-    )
+_SHORTEST = 0.01  # seconds between two looks through the calls
 
 
 class DeadlineWatch:
@@ -34,21 +22,21 @@ class DeadlineWatch:
     ends.
 
     Args:
-        waiting: Gives the calls that wait now.
+        calls: Gives the calls to see to now.
     """
 
-    def __init__(self, waiting: Callable[[], Iterable[Call]]) -> None:
-        self._waiting = waiting
+    def __init__(self, calls: Callable[[], Iterable[Call]]) -> None:
+        self._calls = calls
         self._changed = threading.Condition()
         self._next = math.inf
         self._thread: threading.Thread | None = None
 
-    def add(self, deadline: Deadline) -> None:
-        """A call with this deadline waits from now on."""
-        if deadline.at is None or deadline.at >= self._next:
+    def add(self, due: Deadline) -> None:
+        """One of the calls to see to is due then."""
+        if due.at is None or due.at >= self._next:
             return
         with self._changed:
-            self._next = min(self._next, deadline.at)
+            self._next = min(self._next, due.at)
             self._changed.notify()
             if self._thread is None:
                 name = "soma-pool-deadlines"
@@ -56,7 +44,7 @@ class DeadlineWatch:
                 self._thread.start()
 
     def close(self, timeout: float | None) -> None:
-        """End the thread, since no call waits any more, and wait for that so many seconds."""
+        """End the thread, since there is nothing to see to, and wait for that so many seconds."""
         with self._changed:
             self._next = math.inf
             self._changed.notify()
@@ -66,11 +54,10 @@ class DeadlineWatch:
 
     def _watch(self) -> None:
         while self._wait():
-            calls = list(self._waiting())
+            calls = list(self._calls())
             for call in calls:
-                if call.deadline.over():
-                    call.refuse(waited_too_long(call))
-            left = [call.deadline.at for call in calls if not call.ended]
+                call.expire()
+            left = [call.due.at for call in calls if not call.ended]
             soonest = min((at for at in left if at is not None), default=math.inf)
             with self._changed:
                 self._next = min(self._next, max(soonest, time.monotonic() + _SHORTEST))

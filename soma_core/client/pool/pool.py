@@ -14,12 +14,13 @@ from soma_core.channel.deadline import Deadline
 from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.loadable import Loadable
+from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import Call, CallFuture
 from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.queue import CallQueue
+from soma_core.client.pool.results import map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
-from soma_core.client.pool.waiting import map_results, wait_for_result
 from soma_core.client.progress.watch import Watch
 from soma_core.client.recording import Recording
 from soma_core.client.remote_filter import RemoteFilter
@@ -73,6 +74,7 @@ class WorkerPool:
         max_queue: How many calls of :meth:`submit` may wait while all workers are busy; None for
             any number.
         when_full: What :meth:`submit` does then: ``"raise"`` QueueFull, or ``"wait"`` for room.
+        batching: How calls for the same nodes are joined into one command; None if they are not.
         options: The options of the transport. ``threads``, where the transport has it, is the
             number of cores divided by ``n`` unless it is given; None leaves the workers alone.
 
@@ -96,6 +98,7 @@ class WorkerPool:
         recycle_after: int | None = None,
         max_queue: int | None = None,
         when_full: Literal["raise", "wait"] = "raise",
+        batching: Batching | None = None,
         **options: Any,
     ) -> None:
         n = available_cores() if n is None else _whole("n", n)
@@ -111,7 +114,8 @@ class WorkerPool:
         self._waits_for_room = when_full == "wait"
         self._owner = os.getpid()
         self._changing = threading.Lock()
-        self._queue = CallQueue(n, max_queue)
+        self._batching = batching
+        self._queue = CallQueue(n, max_queue, batching)
         self._blueprint = Blueprint(
             transport_maker(
                 transport,
@@ -131,6 +135,7 @@ class WorkerPool:
         weakref.finalize(self, _finish, self._owner, self._queue).atexit = False
         try:
             self._group.resize(n)
+            self._check_batching()
         except BaseException:
             self.close()
             raise
@@ -558,8 +563,12 @@ class WorkerPool:
                 return worker.forward(node_id, x, state, timeout=left)
             return worker.composite_forward(node_id, x, state, timeout=left)
 
-        label = node_id if isinstance(node_id, str) else " > ".join(node_id)
-        return Call(forward, label=label, priority=priority, deadline=end)
+        node_ids = (node_id,) if isinstance(node_id, str) else tuple(node_id)
+        joinable = None
+        if self._batching is not None and state is None:
+            joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.meta)
+        label = " > ".join(node_ids)
+        return Call(forward, label=label, priority=priority, deadline=end, joinable=joinable)
 
     def _train(
         self,
@@ -605,6 +614,11 @@ class WorkerPool:
         self._check_owner()
         self._queue.put(call, limited=limited, wait=wait)
         return call.future
+
+    def _check_batching(self) -> None:
+        if self._batching is not None:
+            metas = {node_id: self._blueprint.meta(node_id) for node_id in self.node_ids}
+            self._batching.check({key: meta for key, meta in metas.items() if meta is not None})
 
     def _check_usable(self) -> None:
         self._check_owner()

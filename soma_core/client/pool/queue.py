@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 
 from soma_core.channel.deadline import Deadline
+from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import Call, Outcome
-from soma_core.client.pool.deadlines import DeadlineWatch, waited_too_long
+from soma_core.client.pool.deadlines import DeadlineWatch
 from soma_core.client.pool.stats import PoolStats, Tally
+from soma_core.client.pool.waiting import WaitingCalls
 from soma_core.errors import QueueFull, SomaError
 
 __all__ = ["CallQueue"]
 
 _SLICE = 0.2  # seconds of a wait that Ctrl-C must be able to end
+_GAPS = 10  # looks in the longest delay of a batch; it goes when a look finds no further call
 
 
 class CallQueue:
@@ -24,33 +25,37 @@ class CallQueue:
     Args:
         workers: How many calls can run at once.
         limit: How many calls may wait beyond those; None for any number.
+        batching: How calls are joined; None if they are not.
 
     Attributes:
         workers: As given; it may be changed.
         tally: Counts what happens in the pool.
     """
 
-    def __init__(self, workers: int, limit: int | None) -> None:
+    def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
         self.workers = workers
         self.tally = Tally()
-        self._limit = limit
+        self._limit, self._batching = limit, batching
         self._lock = threading.Lock()
         self._available = threading.Condition(self._lock)  # a call waits, or there is other work
         self._room = threading.Condition(self._lock)
         self._paused = threading.Condition(self._lock)  # those who must not take a call yet
-        self._levels: dict[int, OrderedDict[Call, None]] = {}
+        self._calls = WaitingCalls()
+        self._idle = 0
         self._running = 0
+        self._watched: set[Call] = set()
+        self._last_batch: dict[str | None, int] = {}
         self._refusal: Callable[[], SomaError] | None = None
         self._ended = False
-        self._deadlines = DeadlineWatch(self._waiting)
+        self._deadlines = DeadlineWatch(self._watched_calls)
 
     def __len__(self) -> int:
-        return sum(map(len, list(self._levels.values())))
+        return len(self._calls)
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to do, and nothing will come."""
-        return self._refusal is not None and not self._levels
+        return self._refusal is not None and not self._calls
 
     def stats(self) -> PoolStats:
         """What the pool does, and has done."""
@@ -77,45 +82,62 @@ class CallQueue:
                 self._wait_for_room(call, wait)
                 self.check_open()
             call.on_end = self._note_end
-            self._levels.setdefault(call.priority, OrderedDict())[call] = None
+            self._calls.add(call)
             self._available.notify()
-        self._deadlines.add(call.deadline)
+        self._deadlines.add(call.due)
 
     def check_open(self) -> None:
         """Raise what :meth:`put` would of a pool that takes no more calls."""
         if self._refusal is not None:
             raise self._refusal()
 
-    def put_back(self, call: Call) -> None:
-        """Let another worker take a call that one has taken; it is the next of its priority."""
+    def put_back(self, calls: Sequence[Call], *, alone: bool = False) -> None:
+        """Let other workers take calls that one has taken; they are the next of their priority.
+
+        Args:
+            calls: Those of them that have not ended are put back.
+            alone: Whether each is to be run without others.
+        """
         with self._lock:
-            self._running -= 1
-            if not call.ended:
-                level = self._levels.setdefault(call.priority, OrderedDict())
-                level[call] = None
-                level.move_to_end(call, last=False)
-                self._available.notify()
+            for call in reversed(calls):
+                if call.ended:
+                    continue
+                if alone:
+                    call.joinable = None
+                call.wait_again()
+                self._running -= 1
+                self._calls.add(call, first=True)
+            self._available.notify(len(calls))
+        for call in calls:
+            self._deadlines.add(call.due)
         if self._ended:
             self._fail_waiting()
 
-    def take(self, patience: float) -> Call | None:
-        """The next call; None if there is none in so many seconds, or after :meth:`wake`."""
-        with self._lock:
-            if not self._levels and self._refusal is None:
-                self._available.wait(patience)
-            if not self._levels:
-                return None
-            priority = max(self._levels)
-            call, _ = self._levels[priority].popitem(last=False)
-            self._drop_if_empty(priority)
-            self._running += 1
-            return call
+    def take(self, patience: float) -> list[Call]:
+        """The next call, or several that one command can run.
 
-    def finish(self) -> None:
-        """A call that was taken is no longer run."""
+        None if no call comes within so many seconds, or if there is other work.
+        """
         with self._lock:
-            self._running -= 1
-            self._room.notify()
+            if not self._calls and self._refusal is None:
+                self._idle += 1
+                self._available.wait(patience)
+                self._idle -= 1
+            if not self._calls:
+                return []
+            calls = [self._take(self._calls.first())]
+            if self._batching is not None and calls[0].joinable is not None:
+                self._join(calls, self._batching)
+            if self.over:
+                self._paused.notify_all()
+            return calls
+
+    def watch(self, calls: Iterable[Call]) -> None:
+        """See to the time of calls that run, since their worker does not."""
+        with self._lock:
+            self._watched.update(calls)
+        for call in calls:
+            self._deadlines.add(call.due)
 
     def wake(self) -> None:
         """Let everybody who waits for a call, or pauses, look for other work."""
@@ -158,7 +180,45 @@ class CallQueue:
 
     def _waiting(self) -> list[Call]:
         with self._lock:
-            return [call for level in self._levels.values() for call in level]
+            return list(self._calls)
+
+    def _watched_calls(self) -> list[Call]:
+        with self._lock:
+            return [*self._calls, *self._watched]
+
+    def _take(self, call: Call) -> Call:
+        self._calls.remove(call)
+        self._running += 1
+        return call
+
+    def _join(self, calls: list[Call], batching: Batching) -> None:
+        """Take the calls that may run with the first one; under load, wait for those that come.
+
+        There is load if all workers are busy and the last batch was large. Then the callers of
+        that batch may be about to call again: they are waited for as long as they keep coming.
+        """
+        first = calls[0]
+        end = Deadline(first.submitted + batching.max_delay)
+        expected = self._last_batch.get(first.label, 0)
+        rows = self._join_waiting(calls, batching.max_rows)
+        loaded = not self._idle and expected * 4 >= batching.max_rows
+        while loaded and rows < expected and not end.over():
+            self._paused.wait(batching.max_delay / _GAPS)
+            before, rows = rows, self._join_waiting(calls, batching.max_rows)
+            if rows == before:
+                break
+        self._last_batch[first.label] = rows
+
+    def _join_waiting(self, calls: list[Call], max_rows: int) -> int:
+        """Take the waiting calls that fit; returns how many rows all have together."""
+        rows = sum(call.joinable.rows for call in calls if call.joinable is not None)
+        for call in self._calls.alike(calls[0]):
+            more = 0 if call.joinable is None else call.joinable.rows
+            if rows + more > max_rows:
+                break
+            rows += more
+            calls.append(self._take(call))
+        return rows
 
     def _is_full(self) -> bool:
         if self._limit is None:
@@ -172,19 +232,16 @@ class CallQueue:
                 f"{len(self)} calls wait for a worker of the pool, and max_queue is {self._limit}; "
                 "try again later, or raise max_queue"
             )
-        if call.deadline.over():
-            raise waited_too_long(call)
-        self._room.wait(call.deadline.within(_SLICE).left())
+        if call.due.over():
+            raise call.excess()
+        self._room.wait(call.due.within(_SLICE).left())
 
     def _note_end(self, call: Call, outcome: Outcome) -> None:
         self.tally.add_end(call, outcome)
-        with self._lock, suppress(KeyError):  # a worker had it
-            del self._levels[call.priority][call]
-            self._drop_if_empty(call.priority)
+        with self._lock:
+            if not self._calls.remove(call):
+                self._running -= 1
+                self._watched.discard(call)
+            elif self.over:
+                self._paused.notify_all()
             self._room.notify()
-
-    def _drop_if_empty(self, priority: int) -> None:
-        if not self._levels[priority]:
-            del self._levels[priority]
-        if self.over:
-            self._paused.notify_all()

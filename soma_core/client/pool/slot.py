@@ -13,10 +13,11 @@ from soma_core.channel.contract import Transport
 from soma_core.client.backoff import Backoff
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import Call
-from soma_core.client.pool.deadlines import waited_too_long
+from soma_core.client.pool.execution import Execution, ends_worker
+from soma_core.client.pool.joined import run_joined
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.worker import Worker
-from soma_core.errors import DeadlineExceeded, StartFailed, TransportError, WorkerDied
+from soma_core.errors import StartFailed, TransportError, WorkerDied
 
 __all__ = ["Slot"]
 
@@ -53,11 +54,15 @@ class _Replica:
         """Whether its process runs."""
         return time.monotonic() - self.answered < _FRESH or self.transport.poll() is None
 
-    def begin(self) -> None:
-        """It is given a call."""
+    def is_used_up(self) -> bool:
+        """Whether it has done as many calls as it may."""
+        return self.calls_left is not None and self.calls_left <= 0
+
+    def begin(self, calls: int) -> None:
+        """It is given calls."""
         self.busy, self.answered = True, 0.0
         if self.calls_left is not None:
-            self.calls_left -= 1
+            self.calls_left -= calls
 
 
 class Slot:
@@ -158,12 +163,13 @@ class Slot:
             self._note_death(replica)
         elif self._is_behind(replica):
             self._catch_up(replica)
-        elif (call := self._queue.take(_LOOK)) is not None:
+        else:
+            calls = self._queue.take(_LOOK)
             if replica.is_alive() and not self._is_behind(replica):
-                self._run(call, replica)
+                self._run(calls, replica)
             else:
-                self._queue.put_back(call)
-            del call  # the error that its future holds leads to this frame
+                self._queue.put_back(calls)
+            calls.clear()  # errors that futures hold lead to this frame
 
     def _is_behind(self, replica: _Replica) -> bool:
         return replica.version != self._blueprint.version
@@ -229,39 +235,54 @@ class Slot:
             _log.warning("a worker of the pool cannot catch up, and is replaced: %s", error)
             self._discard()
 
-    def _run(self, call: Call, replica: _Replica) -> None:
-        """Do a call; whatever becomes of it, the slot goes on."""
-        if call.deadline.over():
-            call.refuse(waited_too_long(call))
-        if not call.begin(replica.worker, self._blueprint.interrupt_grace):
-            self._queue.finish()
+    def _run(self, calls: list[Call], replica: _Replica) -> None:
+        """Do calls; whatever becomes of them, the slot goes on."""
+        execution = Execution(replica.worker, self._blueprint.interrupt_grace)
+        begun = [call for call in calls if call.begin(execution)]
+        if not begun:
             return
-        replica.begin()
+        replica.begin(len(begun))
+        if len(begun) == 1:
+            usable = self._run_alone(begun[0], replica, execution)
+        else:
+            usable = run_joined(begun, replica.worker, self._queue)
+            usable = execution.leave() and usable
+            replica.busy = False
+        left = [call for call in begun if not call.ended]
+        if left:
+            self._queue.put_back(left, alone=True)
+        if left and len(begun) == 1:
+            self._note_death(replica)
+            return
+        begun.clear()  # likewise
+        replica.used = True
+        self._backoff.reset()
+        if not usable or replica.is_used_up() or not replica.is_alive():
+            self._discard()
+
+    def _run_alone(self, call: Call, replica: _Replica, execution: Execution) -> bool:
+        """Do a call, and end it unless its worker was dead before it was sent anything.
+
+        Returns:
+            Whether the worker can be used on.
+        """
         try:
             result = call.run(replica.worker)
             if call.commit is not None:
                 self._commit(call.commit(result), replica)
         except BaseException as error:
-            usable = call.leave() and not (call.replace_on_error or _ends_worker(error))
+            usable = execution.leave() and not (call.replace_on_error or ends_worker(error))
             replica.busy = False
-            if _was_not_sent(call, error):
-                self._queue.put_back(call)
-                self._note_death(replica)
-                return
-            self._queue.finish()
-            call.settle(error=error)
+            if not _was_not_sent(call, error):
+                call.settle(error=error)
         else:
             replica.answered = time.monotonic()
-            usable = call.leave()
+            usable = execution.leave()
             replica.busy = False
-            self._queue.finish()
             call.settle(result)
         finally:
             del call  # likewise
-        replica.used = True
-        self._backoff.reset()
-        if replica.calls_left == 0 or not usable or not replica.is_alive():
-            self._discard()
+        return usable
 
     def _commit(self, version: int, replica: _Replica) -> None:
         if version == replica.version + 1:  # else another change came between, which it lacks
@@ -277,9 +298,3 @@ class Slot:
 def _was_not_sent(call: Call, error: BaseException) -> bool:
     """Whether a call can be run again: its worker was dead before it was sent anything."""
     return isinstance(error, WorkerDied) and not error.sent and call.commit is None
-
-
-def _ends_worker(error: BaseException) -> bool:
-    if isinstance(error, DeadlineExceeded):
-        return not error.worker_survived
-    return isinstance(error, TransportError)

@@ -26,6 +26,8 @@ class NodeStats:
     Attributes:
         done: Calls that gave a result.
         failed: Calls that raised, since the first one that was done.
+        batches: Commands that ran several calls together.
+        batched: The calls that those ran: ``batched / batches`` is the mean size of a batch.
         p50: The time that half of the calls took at most.
         p90: The time that nine of ten calls took at most.
         p99: The time that 99 of 100 calls took at most.
@@ -33,6 +35,8 @@ class NodeStats:
 
     done: int
     failed: int
+    batches: int
+    batched: int
     p50: float
     p90: float
     p99: float
@@ -70,12 +74,14 @@ class PoolStats:
 class _NodeTally:
     done: int = 0
     failed: int = 0
+    batches: int = 0
+    batched: int = 0
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
     def stats(self) -> NodeStats:
         ranked = sorted(self.seconds)
         quantiles = (_quantile(ranked, share) for share in (0.5, 0.9, 0.99))
-        return NodeStats(self.done, self.failed, *quantiles)
+        return NodeStats(self.done, self.failed, self.batches, self.batched, *quantiles)
 
 
 class Tally:
@@ -101,6 +107,14 @@ class Tally:
             elif outcome is Outcome.FAILED and call.label in self._nodes:
                 self._nodes[call.label].failed += 1  # a node that never worked may not exist
 
+    def add_batch(self, label: str | None, calls: int) -> None:
+        """A command is sent that runs several calls."""
+        if label is not None:
+            with self._lock:
+                node = self._nodes.setdefault(label, _NodeTally())
+                node.batches += 1
+                node.batched += calls
+
     def add_refusal(self) -> None:
         """A call found the queue full."""
         with self._lock:
@@ -123,7 +137,7 @@ class Tally:
                 cancelled=self._outcomes[Outcome.CANCELLED],
                 refused=self._refused,
                 replaced=self._replaced,
-                nodes={label: node.stats() for label, node in self._nodes.items()},
+                nodes={label: node.stats() for label, node in self._nodes.items() if node.done},
             )
 
 

@@ -1,72 +1,62 @@
-"""Waiting for the calls of a pool: for one, or for those of a map; Ctrl-C is heard meanwhile."""
+"""WaitingCalls: the calls that wait, by priority and in order, and those that are alike."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import contextmanager
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import TypeVar
 
-from soma_core.client.pool.call import CallFuture
+from soma_core.client.pool.call import Call
 
-__all__ = ["map_results", "wait_for_result"]
+__all__ = ["WaitingCalls"]
 
-# A Ctrl-C that comes just before a wait begins is noted, and does not end the wait: it ends the
-# next one.
-_SLICE = 0.2  # seconds
+K = TypeVar("K", bound=Hashable)
 
 
-def wait_for_result(future: CallFuture) -> Any:
-    """The result of a call; Ctrl-C cancels it."""
-    with _cancelling([future]):
-        return _first_to_end([future]).result()
+class WaitingCalls:
+    """Calls in the order in which they are to be run. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, OrderedDict[Call, None]] = {}
+        self._alike: dict[Hashable, OrderedDict[Call, None]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, list(self._levels.values())))
+
+    def __iter__(self) -> Iterator[Call]:
+        """The calls, in no particular order of their priorities."""
+        return (call for level in self._levels.values() for call in level)
+
+    def add(self, call: Call, *, first: bool = False) -> None:
+        """Add a call behind those of its priority, or before them."""
+        level = self._levels.setdefault(call.priority, OrderedDict())
+        level[call] = None
+        if first:
+            level.move_to_end(call, last=False)
+        if call.joinable is not None:
+            self._alike.setdefault(call.joinable.key, OrderedDict())[call] = None
+
+    def first(self) -> Call:
+        """The next call to be run; there must be one."""
+        return next(iter(self._levels[max(self._levels)]))
+
+    def remove(self, call: Call) -> bool:
+        """Take a call out; returns whether it was there."""
+        if call not in self._levels.get(call.priority, ()):
+            return False
+        _take_out(self._levels, call.priority, call)
+        if call.joinable is not None:
+            _take_out(self._alike, call.joinable.key, call)
+        return True
+
+    def alike(self, call: Call) -> list[Call]:
+        """The calls that may be joined with a joinable one, the most urgent ones first."""
+        assert call.joinable is not None
+        found = list(self._alike.get(call.joinable.key, ()))
+        return found if len(self._levels) <= 1 else sorted(found, key=lambda call: -call.priority)
 
 
-def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> Iterator[Any]:
-    """The results of calls that are submitted as they are taken from an iterator.
-
-    Args:
-        calls: Submits a call each time that it is asked for one; what it raises is raised after
-            the results of those before.
-        window: How many of them may be submitted before their results are taken.
-        ordered: Whether results come in their order, or as they are ready.
-    """
-    pending: list[CallFuture] = []
-    end: Exception | None = None
-    with _cancelling(pending):
-        while True:
-            try:
-                while end is None and len(pending) < window:
-                    pending.append(next(calls))
-            except Exception as error:  # StopIteration, or what the inputs raised
-                end = error
-            if not pending:
-                break
-            ended = _first_to_end(pending[:1] if ordered else pending)
-            pending.remove(ended)
-            yield ended.result()
-    if end is not None and not isinstance(end, StopIteration):
-        raise end
-
-
-def _first_to_end(futures: Collection[CallFuture]) -> CallFuture:
-    """Wait until one of them has ended, and return it."""
-    while True:
-        wait(futures, _SLICE, FIRST_COMPLETED)
-        for future in futures:
-            if future.done():
-                return future
-
-
-@contextmanager
-def _cancelling(futures: Collection[CallFuture]) -> Iterator[None]:
-    """Cancel what is left of some calls in the end: those that run only at Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        for future in futures:
-            future.cancel()
-        raise
-    finally:
-        for future in futures:
-            future.cancel(interrupt=False)
+def _take_out(groups: dict[K, OrderedDict[Call, None]], key: K, call: Call) -> None:
+    del groups[key][call]
+    if not groups[key]:
+        del groups[key]

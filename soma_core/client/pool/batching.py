@@ -1,0 +1,129 @@
+"""Batching: which calls of a pool may be run together, as one command on the rows of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from soma_core.models import rows
+from soma_core.models.filters import FilterMeta
+
+__all__ = ["Batching", "Joinable"]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a pool joins calls that wait for the same nodes into one command.
+
+    Only nodes are joined whose :class:`~soma_core.FilterMeta` says that they are ``rowwise``.
+    A call goes at once where nothing else is under way.
+
+    Args:
+        max_rows: The most rows of one command. A call that has more goes alone.
+        max_delay: The most seconds that a call waits for others to join it, under load.
+        nodes: The ids of the nodes whose calls are joined; None for all that may be.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: ``max_rows`` is less than 2, or ``max_delay`` is negative.
+    """
+
+    max_rows: int = 64
+    max_delay: float = 0.005
+    nodes: Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_rows, bool) or not isinstance(self.max_rows, int):
+            raise TypeError(f"max_rows is a whole number, got {self.max_rows!r}")
+        if self.max_rows < 2:
+            raise ValueError(f"max_rows is at least 2, got {self.max_rows}")
+        if not self.max_delay >= 0:
+            raise ValueError(f"max_delay is at least 0 seconds, got {self.max_delay}")
+        if isinstance(self.nodes, str):
+            raise TypeError(f"nodes is a collection of node ids, got the text {self.nodes!r}")
+
+    def check(self, metas: Mapping[str, FilterMeta]) -> None:
+        """Make sure that the nodes that are named may be joined.
+
+        Raises:
+            ValueError: One of those that are loaded may not.
+        """
+        for node_id, meta in metas.items():
+            if self.nodes is not None and node_id in self.nodes and not meta.rowwise:
+                raise ValueError(
+                    f"batching names the node {node_id!r}, whose filter {meta.name} does not say "
+                    "that its rows are independent; let its meta() return "
+                    "super().meta().replace(rowwise=True)"
+                )
+
+    def joinable(
+        self,
+        node_ids: tuple[str, ...],
+        x: Any,
+        timeout: float | None,
+        meta_of: Callable[[str], FilterMeta | None],
+    ) -> Joinable | None:
+        """What must be known of a call to join it with others; None if it is to be run alone.
+
+        Args:
+            node_ids: The nodes that it runs, in order.
+            x: Its input.
+            timeout: Seconds that it may run.
+            meta_of: Gives the meta of a node.
+        """
+        for node_id in node_ids:
+            meta = meta_of(node_id)
+            named = self.nodes is None or node_id in self.nodes
+            if meta is None or not (named and meta.rowwise):
+                return None
+        try:
+            count, kind = rows.count(x), _kind(x)
+        except ValueError:  # the filter's to complain about
+            return None
+        if kind is None or count is None or not 0 < count <= self.max_rows:
+            return None
+        return Joinable(node_ids, x, count, timeout, (node_ids, kind))
+
+
+@dataclass(frozen=True, eq=False)
+class Joinable:
+    """What must be known of a call to join it with others.
+
+    Attributes:
+        node_ids: The nodes that it runs.
+        x: Its input.
+        rows: How many rows that has.
+        timeout: Seconds that it may run.
+        key: Equal for calls that may be joined.
+    """
+
+    node_ids: tuple[str, ...]
+    x: Any
+    rows: int
+    timeout: float | None
+    key: Hashable
+
+
+def _kind(value: Any) -> Hashable:
+    """Equal for data whose rows can be put together; None for what is not joined.
+
+    A tuple is none: it may be several inputs of one row each, or of any number of rows.
+    """
+    if isinstance(value, dict):
+        columns = tuple((name, _kind(column)) for name, column in value.items())
+        return None if any(kind is None for _, kind in columns) else ("dict", columns)
+    if isinstance(value, list):
+        return ("list", _kind_of_row(value[0]) if value else None)
+    if isinstance(value, tuple):
+        return None
+    if isinstance(getattr(value, "shape", None), tuple):
+        details = (getattr(value, name, None) for name in ("dtype", "device", "dtypes", "schema"))
+        return (type(value), tuple(value.shape[1:]), *map(str, details))
+    return (type(value), repr(value))  # the same for all rows: equal, or not joined
+
+
+def _kind_of_row(row: Any) -> Hashable:
+    if isinstance(row, list | tuple):
+        return (type(row), len(row))
+    return (type(row), getattr(row, "shape", None), str(getattr(row, "dtype", None)))

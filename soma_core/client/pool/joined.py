@@ -1,0 +1,140 @@
+"""Joined calls: run as one command, cut apart again, and the one that fails is found."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from soma_core.channel.deadline import Deadline
+from soma_core.client.pool.batching import Joinable
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.execution import ends_worker
+from soma_core.client.pool.queue import CallQueue
+from soma_core.client.worker import Worker
+from soma_core.errors import ErrorCode, RemoteError, TransportError, WorkerDied
+from soma_core.models import rows
+
+__all__ = ["run_joined"]
+
+
+def run_joined(calls: Sequence[Call], worker: Worker, queue: CallQueue) -> bool:
+    """Run calls as one command, and end each with its part of the result.
+
+    If the command fails, each half of the calls is run by itself, and so on: so the call that
+    fails is found, and the others succeed. A worker that dies leaves the calls that it had as
+    they are, for each to be run alone.
+
+    Args:
+        calls: They have begun on the worker.
+        worker: The worker.
+        queue: Sees to the calls that have less time than others; counts the batches.
+
+    Returns:
+        Whether the worker can be used on.
+    """
+    latest = _share_time(calls, queue)
+    groups = [list(calls)]
+    while groups:
+        group = [call for call in groups.pop() if not call.ended]
+        if not group:
+            continue
+        if len(group) > 1:
+            queue.tally.add_batch(group[0].label, len(group))
+        try:
+            results = _forward(group, worker, latest)
+        except TransportError as error:
+            if not isinstance(error, WorkerDied) or (len(group) == 1 and error.sent):
+                _fail(group, error)
+            if ends_worker(error):
+                return False
+        except _WrongRows as wrong:
+            _fail(group, wrong.error(group[0]))
+        except Exception as error:
+            if len(group) == 1:
+                _fail(group, error)
+            else:
+                half = len(group) // 2
+                groups += [group[half:], group[:half]]
+        else:
+            for call, result in zip(group, results, strict=True):
+                call.settle(result)
+    return True
+
+
+def _share_time(calls: Sequence[Call], queue: CallQueue) -> Deadline:
+    """Have the queue see to calls that have less time than others; returns the time of those."""
+    ends = [call.deadline.within(_joinable(call).timeout) for call in calls]
+    moments = [end.at for end in ends]
+    latest = Deadline(None if None in moments else max(at for at in moments if at is not None))
+    less = []
+    for call, end in zip(calls, ends, strict=True):
+        if end.at is not None and end != latest:
+            call.due = end
+            less.append(call)
+    queue.watch(less)
+    return latest
+
+
+def _forward(calls: Sequence[Call], worker: Worker, latest: Deadline) -> list[Any]:
+    """The result of each call.
+
+    Raises:
+        _WrongRows: There is no telling which rows of the result belong to which call.
+        Exception: Whatever the calls on a Worker raise.
+    """
+    if len(calls) == 1:
+        return [calls[0].run(worker)]
+    parts = [_joinable(call) for call in calls]
+    node_ids, timeout = parts[0].node_ids, latest.left()
+    x = rows.concatenate([part.x for part in parts])
+    if len(node_ids) == 1:
+        result = worker.forward(node_ids[0], x, timeout=timeout)
+    else:
+        result = worker.composite_forward(node_ids, x, timeout=timeout)
+    bounds = accumulate((part.rows for part in parts), initial=0)
+    return _cut(result, [slice(*pair) for pair in pairwise(bounds)])
+
+
+def _cut(result: Any, selections: Sequence[slice]) -> list[Any]:
+    """The selected rows of a result; of a tuple, those of each of its elements."""
+    if isinstance(result, tuple):
+        columns = [_cut(element, selections) for element in result]
+        return list(zip(*columns, strict=True))
+    expected = selections[-1].stop
+    try:
+        found = rows.count(result, "the result")
+    except ValueError as error:
+        raise _WrongRows(str(error)) from None
+    if found != expected:
+        came = f"a {type(result).__name__} without rows" if found is None else f"{found} rows"
+        raise _WrongRows(f"it returned {came} for {expected} rows")
+    return [rows.take(result, selection) for selection in selections]
+
+
+class _WrongRows(Exception):
+    """A result does not have a row for each row of the input."""
+
+    def error(self, call: Call) -> RemoteError:
+        """What each call raises."""
+        node_id = _joinable(call).node_ids[-1]
+        return RemoteError(
+            f"node {node_id!r} says that its rows are independent (rowwise), but {self}; let its "
+            "meta() say rowwise=False, or return one row for each",
+            code=ErrorCode.FILTER_FAILED,
+            node_id=node_id,
+            command="FORWARD",
+        )
+
+
+def _fail(calls: Sequence[Call], error: Exception) -> None:
+    """End each call with an error of its own, which does not hold the data of the others."""
+    for call in calls:
+        own = error if len(calls) == 1 else copy.copy(error)
+        call.settle(error=own.with_traceback(None))
+
+
+def _joinable(call: Call) -> Joinable:
+    assert call.joinable is not None
+    return call.joinable
