@@ -14,7 +14,6 @@ import cloudpickle
 import pytest
 
 import soma_core as soma
-from soma_core.client import connection as conversation
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
 
@@ -47,9 +46,9 @@ def note(tmp_path) -> Path:
 
 
 @pytest.fixture
-def long_grace(monkeypatch):
+def long_grace() -> float:
     """So that a slow machine does not take an interrupted worker away from under a test."""
-    monkeypatch.setattr(conversation, "_GRACE", 30.0)
+    return 30.0
 
 
 @pytest.fixture(scope="session")
@@ -78,15 +77,18 @@ def options(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
 
 
 @pytest.fixture
-def connect(options) -> Iterator[Callable[..., soma.Worker]]:
+def connect(options, request) -> Iterator[Callable[..., soma.Worker]]:
     """Like ``soma.connect``; the workers are closed at the end of the test.
 
-    Those over a socket belong to the shared daemon, if the test names no other.
+    Those over a socket belong to the shared daemon, if the test names no other. With the fixture
+    ``long_grace`` or ``short_grace``, interrupted calls have that long to end.
     """
+    named = [name for name in ("long_grace", "short_grace") if name in request.fixturenames]
+    grace = {"interrupt_grace": request.getfixturevalue(named[0])} if named else {}
     with ExitStack() as workers:
 
         def start(transport: str, **arguments: Any) -> soma.Worker:
             needed = {} if "path" in arguments else options(transport)
-            return workers.enter_context(soma.connect(transport, **needed, **arguments))
+            return workers.enter_context(soma.connect(transport, **needed, **grace, **arguments))
 
         yield start

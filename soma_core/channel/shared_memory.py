@@ -36,6 +36,7 @@ THRESHOLD = 48 * 1024
 """Buffers of at least so many bytes go through shared memory; below, copying inline is faster."""
 
 DEFAULT_LARGEST = 1 << 40
+_LENT_KINDS = frozenset({EntryKind.SHARED, EntryKind.MAP})
 _REST_AFTER = 5.0  # seconds; a call in a loop takes less, as a rule
 
 
@@ -79,7 +80,7 @@ class SharedMemory:
     def take_back(self, entries: Iterable[Entry]) -> None:
         """Note that a frame with these entries was not sent after all."""
         for entry in entries:
-            if entry.kind == EntryKind.SHARED:
+            if entry.kind in _LENT_KINDS:
                 self._lent.take_back(entry)
             elif entry.kind != EntryKind.INLINE:
                 self.announcements.append(entry)
@@ -121,7 +122,7 @@ class SharedMemory:
         Raises:
             ProtocolError: ``malformed``: what it names does not exist or is not safe to read.
         """
-        if entry.kind == EntryKind.SHARED:
+        if entry.kind in _LENT_KINDS:
             self._lent.touch()
             return self._borrowed.read(entry)
         if entry.kind == EntryKind.OFFER:

@@ -10,16 +10,14 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from time import monotonic
-from typing import Any
 
 from soma_core.channel.contract import Channel
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
-from soma_core.wire.frames import Entry, write_inline
+from soma_core.wire.frames import Entry, EntryKind
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
 
@@ -34,11 +32,9 @@ __all__ = [
 ]
 
 _LINE = Dialect.LINE
-_INLINE = int(frames.EntryKind.INLINE)
+_INLINE = int(EntryKind.INLINE)
 _CHUNK = 1 << 16
 _JOIN_BELOW = 1 << 16
-_FEW_BUFFERS = 8  # what stands around so many in a frame is remembered, and no more than that
-_size_of = attrgetter("nbytes")
 
 
 class ByteStream(ABC):
@@ -214,22 +210,11 @@ class StreamChannel(Channel):
         if self._closed:
             raise ChannelClosed("the channel is closed")
         deadline = None if timeout is None else monotonic() + timeout
-        header, buffers, dialect = message
-        memory = self._memory
         write = self._stream.write
         entries: list[Entry] = []
         started = False
-        parts: Sequence[bytes | memoryview]
         try:
-            view = memoryview(buffers[0]) if len(buffers) == 1 else None
-            silent = memory is None or not memory.announcements
-            if dialect is _LINE:
-                parts = (header + b"\n",)
-            elif view is not None and view.nbytes < THRESHOLD and silent:
-                parts = (write_inline(header, (view,), (view.nbytes,)),)
-            else:
-                parts = self._parts(header, buffers, entries)
-            for part in parts:
+            for part in self._parts(message, entries):
                 sent = write(part, deadline)
                 started = True
                 while sent < len(part):
@@ -237,34 +222,36 @@ class StreamChannel(Channel):
         except BaseException as error:
             if started:  # the other end could not tell the rest of this message from the next
                 self.close()
-            elif memory is not None:
-                memory.take_back(entries)
+            elif self._memory is not None:
+                self._memory.take_back(entries)
             if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text, sent=started) from None
             raise
 
-    def _parts(
-        self, header: bytes, buffers: Sequence[Any], entries: list[Entry]
-    ) -> Sequence[bytes | memoryview]:
-        """A frame: one piece with its small buffers, large ones apart or in shared memory.
+    def _parts(self, message: Message, entries: list[Entry]) -> Sequence[bytes | memoryview]:
+        """A message as bytes: one piece with its small buffers; large ones apart, or in shared
+        memory.
 
         Args:
-            header: Its header.
-            buffers: Its buffers.
-            entries: Receives the entries of its table.
+            message: The message.
+            entries: Receives the entries of its buffer table.
         """
+        header, buffers, dialect = message
+        if dialect is _LINE:
+            return (header + b"\n",)
         memory = self._memory
         if memory is not None:
-            entries += memory.announce()
-        views = [memoryview(buffer) for buffer in buffers]
-        sizes = tuple(map(_size_of, views))
-        if not entries and len(sizes) <= _FEW_BUFFERS and sum(sizes) < THRESHOLD:
-            return (write_inline(header, views, sizes),)
+            if memory.announcements:
+                entries += memory.announce()
+            if len(header) >= THRESHOLD:
+                header = self._lend_map(memory, header, entries)
         inline: list[memoryview] = []
         inline_size = 0
-        for view, size in zip(views, sizes, strict=True):
-            entry = memory.lend(view) if memory is not None and size >= THRESHOLD else None
+        for buffer in buffers:
+            view = memoryview(buffer)
+            size = view.nbytes
+            entry = memory.lend(view) if size >= THRESHOLD and memory is not None else None
             if entry is None:
                 entry = Entry(_INLINE, 0, 0, size)
                 inline_size += size
@@ -274,6 +261,14 @@ class StreamChannel(Channel):
             return (frames.write_frame(header, entries, inline),)
         whole = (view.cast("B") for view in inline if view.nbytes)
         return (frames.write_frame(header, entries), *whole)
+
+    def _lend_map(self, memory: SharedMemory, header: bytes, entries: list[Entry]) -> bytes:
+        """Lend a large map like a large buffer; what is left of it for the frame itself."""
+        entry = memory.lend(header)
+        if entry is None:
+            return header
+        entries.append(entry._replace(kind=EntryKind.MAP))
+        return b""
 
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else monotonic() + timeout

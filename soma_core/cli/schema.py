@@ -54,10 +54,14 @@ def schema(
 
 def _document(part: Part) -> dict[str, Any]:
     """The schema of one part, with the commands that installed plugins add."""
-    from soma_core.plugins.manager import known_commands
+    from soma_core.plugins.manager import installed_plugins
     from soma_core.protocol.json_schema import SCHEMAS, command_schema
 
-    return command_schema(known_commands()) if part is Part.COMMANDS else SCHEMAS[part]()
+    return (
+        command_schema(installed_plugins().known_commands())
+        if part is Part.COMMANDS
+        else SCHEMAS[part]()
+    )
 
 
 def _write_vectors(directory: Path) -> list[Path]:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from soma_core.cli.console import CommandFailed, note
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.validation_errors import describe
 from soma_core.models.values import TensorData
-from soma_core.plugins.manager import known_codecs, known_commands
+from soma_core.plugins.manager import installed_plugins
+from soma_core.protocol.dialects import BYTES, decode_field
 from soma_core.protocol.fields import carried_fields
 from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
-from soma_core.wire.codec import Decoder
 from soma_core.wire.json_text import read_json
+from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["check_command", "check_reply", "validate"]
@@ -77,12 +78,12 @@ def check_command(text: bytes) -> None:
     Raises:
         ProtocolError: It is not one; the message names the field and the reason.
     """
-    _check_user_data(_parser().parse(text, None))
+    _check_user_data(_parser().check(text))
 
 
 @cache
 def _parser() -> CommandParser:
-    return CommandParser(known_commands())
+    return CommandParser(installed_plugins().known_commands())
 
 
 def check_reply(text: bytes) -> None:
@@ -121,33 +122,14 @@ def _candidates(parsed: dict[str, Any]) -> tuple[type[BaseModel], ...]:
 
 def _check_user_data(message: BaseModel) -> None:
     """Read the user's data in a message that is valid otherwise, and forget it."""
-    for path, model, name, wire in _user_data(message, ""):
+    for name, kind in carried_fields(type(message)):
+        if name not in message.model_fields_set or kind in BYTES:
+            continue
         try:
-            _reader(model, name)(wire)
-        except (ProtocolError, ValidationError) as error:
-            reason = describe(error) if isinstance(error, ValidationError) else error
-            what = getattr(message, "cmd", type(message).__name__)
-            raise _invalid(f"{what}: {path}{name}: {reason}") from None
-
-
-def _user_data(message: BaseModel, path: str) -> Iterator[tuple[str, type[BaseModel], str, Any]]:
-    """Each field that carries user data: its place, its model, its name and its content."""
-    model = type(message)
-    for name in sorted(message.model_fields_set):
-        content = getattr(message, name)
-        if name in dict(carried_fields(model)):
-            yield path, model, name, content
-        elif isinstance(content, list):
-            for index, item in enumerate(content):
-                if isinstance(item, BaseModel):
-                    yield from _user_data(item, f"{path}{name}.{index}.")
-
-
-@cache
-def _reader(model: type[BaseModel], name: str) -> Callable[[Any], Any]:
-    """A function that reads the content of one field, as a worker would."""
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[(Any, *model.model_fields[name].metadata)])
-    return lambda wire: adapter.validate_python(wire, context=_checker())
+            decode_field(_checker(), kind, getattr(message, name))
+        except ProtocolError as error:
+            verb = getattr(message, "cmd", type(message).__name__)
+            raise _invalid(f"{verb}: {name}: {error}") from None
 
 
 class _UnreadPickles(Pickles):
@@ -157,20 +139,20 @@ class _UnreadPickles(Pickles):
         return None
 
 
-class _Checker(Decoder):
+class _Checker(LineDecoder):
     """Reads user data without unpickling, and without torch."""
 
     def _laid_out(self, tensor: TensorData) -> Any:
         if tensor.container != "torch":
             return super()._laid_out(tensor)
         if tensor.values is None:
-            return self._payload(tensor)
+            return self.binary(tensor.b64)
         return super()._laid_out(tensor.model_copy(update={"container": None, "dtype": None}))
 
 
 @cache
 def _checker() -> _Checker:
-    return _Checker(pickles=_UnreadPickles(codecs=known_codecs()))
+    return _Checker(pickles=_UnreadPickles(codecs=installed_plugins().known_codecs()))
 
 
 def _invalid(message: str) -> ProtocolError:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
+from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable, distributions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.worker import Worker, check_recovery
@@ -32,6 +33,7 @@ def connect(
     retries: int = 0,
     pickle: PicklePolicy = "same-user",
     record: str | os.PathLike[str] | Recording | None = None,
+    interrupt_grace: float = INTERRUPT_GRACE,
     **options: Any,
 ) -> Worker:
     """Start or reach a worker, and load filters into it.
@@ -52,6 +54,8 @@ def connect(
         pickle: ``"never"`` lets only typed values and registered filters travel.
         record: The file to which every command and reply is written, for ``soma replay``; a
             :class:`~soma_core.Recording` says more, such as to write only when something fails.
+        interrupt_grace: Seconds that a call may take to end once it was interrupted, at its
+            deadline or by Ctrl-C; then the worker is ended.
         options: The options of the transport.
 
     Raises:
@@ -74,6 +78,7 @@ def connect(
             restart=restart,
             retries=retries,
             recorder=recorder,
+            interrupt_grace=interrupt_grace,
         )
     except BaseException:
         if recorder is not None:

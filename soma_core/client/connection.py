@@ -1,4 +1,4 @@
-"""Conversation: one command and its reply at a time, with deadlines, interrupts and deaths told."""
+"""Connection: one command and its reply at a time, with deadlines, interrupts and deaths."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport
-from soma_core.client.calls import Call, Reply
+from soma_core.channel.deadline import Deadline
+from soma_core.client.calls import Call, Flight
 from soma_core.client.oom import MemoryPressure
 from soma_core.errors import (
     ChannelClosed,
@@ -23,25 +26,26 @@ from soma_core.errors import (
     TransportError,
     WorkerDied,
 )
-from soma_core.wire.codec import Decoder, FrameEncoder
-from soma_core.wire.json_text import read_json, write_json
-from soma_core.wire.message import Message
+from soma_core.models.validation_errors import describe
+from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec, read_fields
+from soma_core.protocol.replies import Event, Reply
+from soma_core.wire.message import Dialect, Message
 from soma_core.wire.pickles import Pickles
-from soma_core.wire.recurring import WITH_ID, RecurringHeaders
 
-__all__ = ["Conversation"]
+__all__ = ["INTERRUPT_GRACE", "Connection"]
 
 Explain = Callable[[SomaError, int], None]
 
-_RECURRING_FIELDS = frozenset({"ok", "result", "states", "loss", "id"})
+INTERRUPT_GRACE = 2.0
+"""Seconds that an interrupted command may take to end, before the worker is ended."""
+
 _SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _REPEAT = 0.2  # seconds between interrupts
-_GRACE = 2.0  # seconds that an interrupted command may take to end, before the worker is ended
 _LAST_BYTES = 0.2  # seconds in which a worker is seen to be dead that sent half a message
 _DEATH = 1.0  # seconds to wait for the exit status of a worker whose channel closed
 
 
-class Conversation:
+class Connection:
     """The host's side of a channel.
 
     Args:
@@ -49,9 +53,12 @@ class Conversation:
         channel: What ``transport.start`` returned.
         pickles: Whether pickles are made and read.
         explain: Given the error of a call and the id of its command, before it is raised.
+        grace: Seconds that an interrupted command may take to end, before the worker is ended.
 
     Attributes:
-        told: What plugins of the worker said last, by plugin.
+        plugins_said: What plugins of the worker said last, by plugin.
+        ended: How the worker ended, once it has.
+        closed: Whether ``close`` was called.
     """
 
     def __init__(
@@ -60,21 +67,24 @@ class Conversation:
         channel: Channel,
         pickles: Pickles,
         explain: Explain | None = None,
+        *,
+        grace: float = INTERRUPT_GRACE,
     ) -> None:
         self._transport = transport
         self._channel = channel
-        self._pickles = pickles
+        self._frames: DialectCodec = FrameCodec(pickles)
+        self._lines: DialectCodec = LineCodec(pickles)
         self._explain = explain or _no_explanation
+        self._grace = grace
         self._turn = threading.Lock()
         self._flight = threading.Lock()
-        self._in_flight: Call | None = None
+        self._turn_of: int | None = None
+        self._in_flight: Flight | None = None
         self._interrupted = False
         self._owner = os.getpid()
         self._last_id = 0
-        self._recurring: RecurringHeaders[None] = RecurringHeaders()
-        self._decoded = Decoder(pickles=pickles)
         self._memory = MemoryPressure()
-        self.told: dict[str, Any] = {}
+        self.plugins_said: dict[str, Any] = {}
         self._fate = "ended"
         self.ended: WorkerDied | None = None
         self.closed = False
@@ -82,10 +92,12 @@ class Conversation:
     @property
     def running(self) -> tuple[str, str | None, float] | None:
         """The command that runs, its node, and since when (``time.monotonic``); or None."""
-        call = self._in_flight
-        return None if call is None else (call.cmd, call.node_id, call.started)
+        flight = self._in_flight
+        if flight is None:
+            return None
+        return flight.call.cmd, flight.call.node_id, flight.call.started
 
-    def ask(self, call: Call) -> Reply:
+    def ask(self, call: Call) -> Any:
         """Send a command and wait for its reply.
 
         Raises:
@@ -97,34 +109,23 @@ class Conversation:
         """
         if not self._turn.acquire(blocking=False):
             self._wait_for_turn(call)
+        self._turn_of = threading.get_ident()
+        self._last_id += 1
         try:
             if self.closed or self.ended is not None or os.getpid() != self._owner:
                 self._check_usable()
-            self._last_id = call.message_id = self._last_id + 1
-            if call.text is None:
-                message = self._message(call)
-            else:
-                message = Message(WITH_ID % (call.text, call.message_id), call.buffers)
-            reply = self._exchange(call, message)
+            reply = self._exchange(Flight(call, self._last_id))
+            if type(reply) is _Failure:
+                raise _error_of(reply.fields)
         except SomaError as error:
-            self._explain(error, call.message_id)
+            self._explain(error, self._last_id)
             raise
         finally:
+            self._turn_of = None
             self._turn.release()
-        fields = reply.fields
-        if fields.get("ok") is not True:
-            raise self._failure(call, fields)
-        if "meta" in fields:
-            self.told = {**self.told, **fields["meta"]}
+        if reply.meta is not None:
+            self.plugins_said = {**self.plugins_said, **reply.meta}
         return reply
-
-    def _failure(self, call: Call, fields: dict[str, Any]) -> SomaError:
-        refused = fields.get("code") == ErrorCode.INCOMPATIBLE
-        failure = (
-            IncompatibleWorker(fields.get("error")) if refused else RemoteError.from_reply(fields)
-        )
-        self._explain(failure, call.message_id)
-        return failure
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""
@@ -140,7 +141,13 @@ class Conversation:
 
     def _wait_for_turn(self, call: Call) -> None:
         self._check_usable()
-        left = call.left()
+        if self._turn_of == threading.get_ident():
+            raise RuntimeError(
+                f"{call.cmd} was called while another call of this thread waits for the same "
+                "worker, from its progress callback or a signal handler; it would wait for itself. "
+                "Call from another thread, or after that call"
+            )
+        left = call.deadline.left()
         patience = -1 if left is None else min(left, threading.TIMEOUT_MAX)
         if not self._turn.acquire(timeout=patience):
             raise DeadlineExceeded(
@@ -164,37 +171,32 @@ class Conversation:
         if self.ended is not None:
             raise WorkerDied(str(self.ended), sent=False, **self.ended.facts)
 
-    def _message(self, call: Call) -> Message:
-        encoder = FrameEncoder(pickles=self._pickles)
-        fields = call.fields(encoder)
-        fields["id"] = call.message_id  # at the end, where recurring headers have it
-        return Message(write_json(fields), encoder.buffers)
-
-    def _exchange(self, call: Call, message: Message) -> Reply:
+    def _exchange(self, flight: Flight) -> Any:
         """Send a command and receive its reply; whatever happens, no reply is left behind."""
+        call = flight.call
+        fields = {**call.fields, "id": flight.message_id}
+        message = self._frames.write(fields, call.model)
         self._interrupted = False
-        self._in_flight = call
+        self._in_flight = flight
         output = self._transport.output
         if output is not None:
             output.node_id = call.node_id
-        if call.stall_timeout is not None:  # neither queueing nor a restart is a stall
-            call.progressed = time.monotonic()
         try:
             try:
-                self._channel.send(message, None if call.deadline is None else call.left())
+                self._channel.send(message, call.deadline.left())
             except TimeoutError:
-                if not call.over():
+                if not flight.over():
                     raise
-                raise self._expire(call) from None
+                raise self._expire(flight) from None
             except ChannelClosed as error:
-                call.sent = error.sent
+                flight.sent = error.sent
                 raise
-            return self._receive(call)
+            return self._receive(flight)
         except ChannelClosed as error:
-            raise self._death(call, error) from None
+            raise self._death(flight, error) from None
         except BaseException:
-            if not call.settled:
-                self._give_up(call)
+            if not flight.settled:
+                self._give_up(flight)
             raise
         finally:
             if output is not None:
@@ -203,105 +205,97 @@ class Conversation:
             with self._flight:
                 self._in_flight = None
 
-    def _receive(self, call: Call) -> Reply:
+    def _receive(self, flight: Flight) -> Any:
+        """The reply to a command, or the failure that came instead."""
+        expected = _Expected(flight)
         while True:
             try:
-                message = self._channel.receive(call.next_wait())
+                message = self._channel.receive(flight.next_wait())
+                codec = self._frames if message.dialect is Dialect.FRAME else self._lines
+                came = codec.read(message, expected)
             except TimeoutError:
-                self._look_around(call)
+                self._look_around(flight)
                 continue
             except ProtocolError as error:
                 if error.code is ErrorCode.MALFORMED and self._status_within(_LAST_BYTES):
                     raise ChannelClosed(str(error), sent=True) from None  # it died in mid-reply
-                call.settled = not self._channel.closed  # it came, and this host cannot take it
+                flight.settled = not self._channel.closed  # it came, and cannot be taken here
                 raise
-            header, buffers, _ = message
-            recognised = self._recurring.recognise(header, buffers)
-            if recognised is not None and recognised[1]["id"] == call.message_id:
-                call.settled = True
-                return Reply(recognised[1], self._decoded)
-            fields = self._read(message)
-            decoder = Decoder(buffers, pickles=self._pickles)
-            if "event" not in fields:
-                replied_to = fields.get("id", call.message_id)
-                if replied_to == call.message_id:
-                    call.settled = True
-                    return Reply(fields, decoder)
-                if not _is_late(replied_to, call):
-                    call.settled = True
-                    raise self._mixed_up(call, fields)
-            elif fields.get("id", call.message_id) == call.message_id:
-                call.progressed = time.monotonic()
-                if call.progress is not None:
-                    call.progress(decoder.decode(fields.get("data") or {}))
-            if call.over():  # messages without end are no reason to wait without end
-                raise self._expire(call)
+            except ValidationError as error:
+                flight.settled = True
+                raise _not_a_reply(flight.call, error) from None
+            if type(came) is Event:
+                flight.progressed = time.monotonic()
+                if flight.call.progress is not None:
+                    flight.call.progress({} if came.data is None else came.data)
+            elif type(came) is not _Stray:
+                flight.settled = True
+                return came
+            elif came.is_of_nobody:
+                flight.settled = True
+                raise self._mixed_up(flight, came)
+            if flight.over():  # messages without end are no reason to wait without end
+                raise self._expire(flight)
 
-    def _read(self, message: Message) -> dict[str, Any]:
-        """The fields of a message that is not recognised; if it recurs, the next one is."""
-        fields = _fields(message)
-        if fields.keys() <= _RECURRING_FIELDS and self._recurring.recurs(message.header):
-            self._recurring.learn(message.header, fields, fields, None)
-        return fields
-
-    def _look_around(self, call: Call) -> None:
+    def _look_around(self, flight: Flight) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?
 
         Raises:
             DeadlineExceeded: The time is over.
             ChannelClosed: The worker's process has ended, and has sent no reply before that.
         """
-        if call.over():
-            raise self._expire(call) from None
+        if flight.over():
+            raise self._expire(flight) from None
         if self._interrupted:  # the worker may not have started on the command the first time
             self._transport.interrupt()
-        if self._transport.poll() is not None and not call.last_look:
-            call.last_look = True
-        elif call.last_look:
+        if self._transport.poll() is not None and not flight.last_look:
+            flight.last_look = True
+        elif flight.last_look:
             raise ChannelClosed("the worker's process ended") from None
 
-    def _mixed_up(self, call: Call, fields: dict[str, Any]) -> ProtocolError:
+    def _mixed_up(self, flight: Flight, came: _Stray) -> ProtocolError:
         self._channel.close()
         return ProtocolError(
             ErrorCode.MALFORMED,
-            f"the reply has id {fields['id']!r}, the command {call.message_id}; the transport "
+            f"the reply has id {came.id!r}, the command {flight.message_id}; the transport "
             "mixed up messages, and the channel was closed",
         )
 
-    def _expire(self, call: Call) -> DeadlineExceeded:
+    def _expire(self, flight: Flight) -> DeadlineExceeded:
         """The deadline has passed: make the worker give up, or end it."""
-        survived = self._give_up(call)
+        survived = self._give_up(flight)
         outcome = (
             "the worker gave the command up and can be used on"
             if survived
             else f"the worker did not give it up when interrupted, and was {self._fate}"
         )
-        return DeadlineExceeded(f"{call} {call.excess()}; {outcome}", worker_survived=survived)
+        text = f"{flight.call} {flight.excess()}; {outcome}"
+        return DeadlineExceeded(text, worker_survived=survived)
 
-    def _give_up(self, call: Call) -> bool:
+    def _give_up(self, flight: Flight) -> bool:
         """Interrupt the command until its reply comes, else stop the worker; True if it came."""
-        call.settled = True
+        flight.settled = True
         try:
-            survived = self._wait_for_end(call)
+            survived = self._interrupt_until_reply(flight)
         except BaseException:
-            self._end(call)
+            self._end(flight.call)
             raise
         if not survived:
-            self._end(call)
+            self._end(flight.call)
         return survived
 
-    def _wait_for_end(self, call: Call) -> bool:
-        end = time.monotonic() + _GRACE
-        while time.monotonic() < end and not self._channel.closed:
+    def _interrupt_until_reply(self, flight: Flight) -> bool:
+        end = Deadline.after(self._grace)
+        while not (end.over() or self._channel.closed):
             self._transport.interrupt()
             try:
-                fields = _fields(self._channel.receive(_REPEAT))
-                if "event" not in fields and fields.get("id", call.message_id) == call.message_id:
-                    return True
+                fields = read_fields(self._channel.receive(_REPEAT))
             except TimeoutError:
                 continue
             except (ChannelClosed, ProtocolError):
                 break
+            if "event" not in fields and fields.get("id", flight.message_id) == flight.message_id:
+                return True
         return False
 
     def _end(self, call: Call) -> None:
@@ -317,14 +311,15 @@ class Conversation:
     def _status_within(self, seconds: float) -> ExitStatus | None:
         """How the worker's process ended, if it does within so many seconds."""
         status = self._transport.poll()
-        end = time.monotonic() + seconds
-        while status is None and time.monotonic() < end:
+        end = Deadline.after(seconds)
+        while status is None and not end.over():
             time.sleep(0.01)
             status = self._transport.poll()
         return status
 
-    def _death(self, call: Call, error: ChannelClosed) -> TransportError:
+    def _death(self, flight: Flight, error: ChannelClosed) -> TransportError:
         """What to raise when the channel closed under a call."""
+        call = flight.call
         if self.closed:
             return ChannelClosed(f"the worker was closed while {call} ran")
         if self.ended is not None:
@@ -334,7 +329,7 @@ class Conversation:
         how = str(status) if status is not None else f"closed the channel ({error})"
         hint = self._memory.hint() if status is not None and status.signal == _SIGKILL else ""
         tail = f"; the end of its stderr:\n{stderr}" if stderr else ""
-        when = f"during {call}" if call.sent else f"before {call} was sent"
+        when = f"during {call}" if flight.sent else f"before {call} was sent"
         self.ended = WorkerDied(
             f"the worker {how} {when}{hint}{tail}",
             exit_code=status.code if status else None,
@@ -342,23 +337,72 @@ class Conversation:
             stderr=stderr,
             command=call.cmd,
             node_id=call.node_id,
-            sent=call.sent,
+            sent=flight.sent,
         )
         self._channel.close()
         return self.ended
 
 
+class _Failure(NamedTuple):
+    """A reply that says why the command failed, whatever it holds."""
+
+    fields: dict[str, Any]
+    meta: None = None
+
+
+class _Stray(BaseModel):
+    """A message that belongs to another command."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    id: Any
+    is_of_nobody: bool
+
+
+class _Expected:
+    """Validates what comes while a command runs: its reply, an event of it, or a stray.
+
+    Args:
+        flight: The command.
+    """
+
+    def __init__(self, flight: Flight) -> None:
+        self._message_id = flight.message_id
+        self._reply: type[Reply] = flight.call.reply
+
+    def validate_python(self, fields: dict[str, Any]) -> Any:
+        """The model of a message, by what its fields say that it is."""
+        replied_to = fields.get("id", self._message_id)
+        if replied_to != self._message_id:
+            return self._stray(replied_to, fields)
+        if fields.get("ok") is True:
+            return self._reply.__pydantic_validator__.validate_python(fields)
+        if "event" in fields:
+            return Event.__pydantic_validator__.validate_python(fields)
+        return _Failure(fields)
+
+    def validate_json(self, text: bytes) -> Any:
+        """The same for a line."""
+        fields = read_fields(Message(text, (), Dialect.LINE))
+        return self.validate_python(fields)
+
+    def _stray(self, replied_to: Any, fields: dict[str, Any]) -> _Stray:
+        late = type(replied_to) is int and 0 < replied_to < self._message_id
+        return _Stray(id=replied_to, is_of_nobody=not late and "event" not in fields)
+
+
+def _error_of(fields: dict[str, Any]) -> SomaError:
+    if fields.get("code") == ErrorCode.INCOMPATIBLE:
+        return IncompatibleWorker(fields.get("error"))
+    return RemoteError.from_reply(fields)
+
+
+def _not_a_reply(call: Call, error: ValidationError) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.MALFORMED,
+        f"the worker's reply to {call} is not one: {describe(error)}; is it a soma worker?",
+    )
+
+
 def _no_explanation(error: SomaError, message_id: int) -> None:
     """Nothing is recorded, so there is nothing to add."""
-
-
-def _fields(message: Message) -> dict[str, Any]:
-    fields = read_json(message.header)
-    if isinstance(fields, dict):
-        return fields
-    raise ProtocolError(ErrorCode.MALFORMED, "the worker sent something that is not a reply")
-
-
-def _is_late(replied_to: Any, call: Call) -> bool:
-    """Whether a reply is to an earlier command, whose own reply this host could not take."""
-    return type(replied_to) is int and 0 < replied_to < call.message_id

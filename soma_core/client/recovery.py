@@ -1,4 +1,4 @@
-"""Ledger: what a worker was given and has acknowledged, so that its successor can be given it."""
+"""RecoveryLog: what a worker was given and has acknowledged, for the engine after it."""
 
 from __future__ import annotations
 
@@ -7,57 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from soma_core.client.calls import Call
 from soma_core.errors import StateLost
 from soma_core.models.filters import FilterKind, FilterMeta
-from soma_core.wire.codec import Decoder, FrameEncoder
-from soma_core.wire.json_text import read_json, write_json
+from soma_core.protocol import commands as c
+from soma_core.protocol import replies as r
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack
 
-__all__ = ["FilterSource", "Ledger", "Restoration"]
-
-Build = Callable[[FrameEncoder], dict[str, Any]]
-
-
-class FilterSource(NamedTuple):
-    """How one filter is loaded: by its pickle, or by its registered name.
-
-    Attributes:
-        node_id: The node.
-        trainable: Whether the composite commands fit it.
-        pickle: The object as it was sent; None for a registered filter.
-        name: The registered name; None for a pickle.
-        config: The configuration of a registered filter, as JSON.
-    """
-
-    node_id: str
-    trainable: bool
-    pickle: bytes | None = None
-    name: str | None = None
-    config: bytes | None = None
-
-    def spec(self, encoder: FrameEncoder) -> dict[str, Any]:
-        """The entry of a LOAD command."""
-        spec: dict[str, Any] = {"id": self.node_id, "trainable": self.trainable}
-        if self.pickle is not None:
-            spec["pickle_b64"] = encoder.binary(self.pickle)
-        else:
-            spec["filter"] = self.name
-        if self.config is not None:
-            spec["config"] = read_json(self.config)
-        return spec
-
-
-class Restoration(NamedTuple):
-    """One command that brings a new worker nearer to its predecessor."""
-
-    cmd: str
-    build: Build
-    node_id: str | None = None
+__all__ = ["RecoveryLog"]
 
 
 @dataclass
 class _Node:
-    source: FilterSource
+    source: c.FilterSpec
     meta: FilterMeta
     data: tuple[bytes, str | None] | None = None
     learned: _Kept | None = None
@@ -70,12 +34,12 @@ class _Node:
         return self.meta.kind is not FilterKind.STATELESS or self.meta.differentiable
 
 
-class Ledger:
+class RecoveryLog:
     """The filters of a worker, and the newest state of each that the host holds.
 
-    Everything is kept as it crossed the wire: what the caller does to a state afterwards does
-    not change it. What ``fit`` keeps on the filter object itself, outside of the state that it
-    returns, is nothing that the host could know of.
+    It watches what was acknowledged. Everything is kept as it crossed the wire: what the caller
+    does to a state afterwards does not change it. What ``fit`` keeps on the filter object itself,
+    outside of the state that it returns, is nothing that the host could know of.
 
     Args:
         pickles: Whether states may be kept as pickles.
@@ -86,19 +50,65 @@ class Ledger:
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.Lock()
 
-    def loaded(self, sources: Iterable[FilterSource], metas: Mapping[str, FilterMeta]) -> None:
-        """LOAD was acknowledged."""
-        with self._lock:
-            for source in sources:
-                self._nodes[source.node_id] = _Node(source, metas[source.node_id])
+    def acknowledged(self, call: Call, reply: r.Reply) -> None:
+        """A command was executed."""
+        note = _NOTES.get(call.model)
+        if note is not None:
+            note(self, call.fields, reply)
+        elif call.changes_states:
+            self._changed(call.uses, call.cmd)
 
-    def unloaded(self, node_ids: Iterable[str]) -> None:
-        """UNLOAD was acknowledged."""
+    def _load(self, fields: _Fields, reply: Any) -> None:
         with self._lock:
-            for node_id in node_ids:
+            for spec in fields["filters"]:
+                self._nodes[spec.id] = _Node(spec, reply.filters[spec.id])
+
+    def _unload(self, fields: _Fields, reply: Any) -> None:
+        with self._lock:
+            for node_id in fields["node_ids"]:
                 self._nodes.pop(node_id, None)
 
-    def learned(self, node_id: str, state: Any) -> None:
+    def _fit(self, fields: _Fields, reply: Any) -> None:
+        if fields["return_state"]:
+            self._learned(fields["node_id"], reply.result)
+        else:
+            self._changed([fields["node_id"]], "fit")
+
+    def _composite_forward(self, fields: _Fields, reply: Any) -> None:
+        if fields.get("evolve"):
+            self._changed(fields["node_ids"], "stream")
+
+    def _composite_fit(self, fields: _Fields, reply: Any) -> None:
+        if not fields.get("step", True):
+            return
+        self._changed(fields["node_ids"], "composite_fit")
+        for node_id, state in (reply.fit_states or {}).items():
+            self._learned(node_id, state)
+        for node_id, data in (reply.states or {}).items():
+            self._holds(node_id, data, "torch")
+
+    def _batched_fit(self, fields: _Fields, reply: Any) -> None:
+        self._changed(fields["node_ids"], "batched_fit")
+        for node_id, state in (reply.states or {}).items():
+            self._learned(node_id, state)
+
+    def _get_state(self, fields: _Fields, reply: Any) -> None:
+        node_id = fields["node_id"]
+        self._holds(node_id, reply.state_b64, reply.format, reply.training_b64)
+        self._holds_learned(node_id, reply.fit_state)
+
+    def _set_state(self, fields: _Fields, reply: Any) -> None:
+        node_id = fields["node_id"]
+        if "state_b64" in fields:
+            data, format = fields["state_b64"], fields.get("format")
+            self._holds(node_id, data, format, fields.get("training_b64"))
+        if "fit_state" in fields:
+            self._holds_learned(node_id, fields["fit_state"])
+
+    def _apply_gradients(self, fields: _Fields, reply: Any) -> None:
+        self._changed([fields["node_id"]], "apply_gradients")
+
+    def _learned(self, node_id: str, state: Any) -> None:
         """A fit was acknowledged with the state that it returned."""
         node = self._nodes.get(node_id)
         if node is None:
@@ -109,32 +119,30 @@ class Ledger:
             node.unheld = None
         node.learned, node.lost = _Kept.of(state, self._pickles), None
 
-    def holds(
-        self, node_id: str, data: bytes, format: str | None, training: bytes | None = None
-    ) -> None:
+    def _holds(self, node_id: str, data: Any, format: str | None, training: Any = None) -> None:
         """What a node's object holds was sent or fetched, with what its training needs or not.
 
         Optimizers that are held no longer begin anew after a restart.
         """
         node = self._nodes.get(node_id)
         if node is not None:
-            node.data, node.unheld, node.lost = (data, format), None, None
-            node.training = training
+            node.data, node.unheld, node.lost = (bytes(data), format), None, None
+            node.training = None if training is None else bytes(training)
 
-    def holds_learned(self, node_id: str, state: Any) -> None:
+    def _holds_learned(self, node_id: str, state: Any) -> None:
         """What a node learned was sent or fetched."""
         node = self._nodes.get(node_id)
         if node is not None:
             node.learned = _Kept.of(state, self._pickles)
 
-    def changed(self, node_ids: Iterable[str], cmd: str) -> None:
+    def _changed(self, node_ids: Iterable[str], cmd: str) -> None:
         """A command changed the states of nodes, and they did not travel back."""
         for node_id in node_ids:
             node = self._nodes.get(node_id)
             if node is not None and node.learns:
                 node.unheld, node.lost = cmd, None  # there is a newer state than the lost one
 
-    def differentiable(self, node_ids: Iterable[str]) -> list[str]:
+    def _differentiable(self, node_ids: Iterable[str]) -> list[str]:
         """Those of some nodes through which gradients flow."""
         known = ((node_id, self._nodes.get(node_id)) for node_id in node_ids)
         return [node_id for node_id, node in known if node and node.meta.differentiable]
@@ -147,13 +155,16 @@ class Ledger:
                     node.lost, node.unheld = node.unheld, None
                     node.data = node.learned = node.training = None
 
-    def check(self, node_ids: Iterable[str]) -> None:
-        """Refuse to use nodes whose newest state is lost.
+    def check(self, call: Call) -> None:
+        """Refuse a command that uses nodes whose newest state is lost.
+
+        FIT begins anew, but for the parameters of a node through which gradients flow.
 
         Raises:
             StateLost: One of them is such a node.
         """
-        for node_id in node_ids:
+        uses = self._differentiable(call.uses) if call.model is c.Fit else call.uses
+        for node_id in uses:
             node = self._nodes.get(node_id)
             if node is not None and node.lost is not None:
                 raise StateLost(
@@ -163,46 +174,52 @@ class Ledger:
                     "get_state or set_state"
                 )
 
-    def restore(self) -> Iterator[Restoration]:
-        """The commands that bring a new worker to where this ledger is."""
+    def restore(self) -> Iterator[c.Command]:
+        """The commands that bring a new engine to where this log is."""
         with self._lock:
             nodes = list(self._nodes.values())
         if nodes:
-            yield Restoration(
-                "LOAD", lambda encoder: {"filters": [node.source.spec(encoder) for node in nodes]}
-            )
+            yield c.Load(cmd="LOAD", filters=[node.source for node in nodes])
         for node in nodes:
             if node.data is not None or node.learned is not None:
-                yield Restoration("SET_STATE", self._setter(node), node.source.node_id)
+                yield self._setter(node)
 
-    def _setter(self, node: _Node) -> Build:
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields: dict[str, Any] = {"node_id": node.source.node_id}
-            if node.data is not None:
-                data, format = node.data
-                fields["state_b64"] = encoder.binary(data)
-                fields |= {"format": format} if format is not None else {}
-            if node.learned is not None:
-                fields["fit_state"] = encoder.encode(node.learned.state(self._pickles))
-            if node.training is not None:
-                fields["training_b64"] = encoder.binary(node.training)
-            return fields
+    def _setter(self, node: _Node) -> c.SetState:
+        fields: dict[str, Any] = {"cmd": "SET_STATE", "node_id": node.source.id}
+        if node.data is not None:
+            fields["state_b64"], format = node.data
+            fields |= {"format": format} if format is not None else {}
+        if node.learned is not None:
+            fields["fit_state"] = node.learned.state(self._pickles)
+        if node.training is not None:
+            fields["training_b64"] = node.training
+        return c.SetState(**fields)
 
-        return build
+
+_Fields = Mapping[str, Any]
+_NOTES: dict[type[c.Command], Callable[[RecoveryLog, _Fields, Any], None]] = {
+    c.Load: RecoveryLog._load,
+    c.Unload: RecoveryLog._unload,
+    c.Fit: RecoveryLog._fit,
+    c.CompositeForward: RecoveryLog._composite_forward,
+    c.CompositeFit: RecoveryLog._composite_fit,
+    c.BatchedFit: RecoveryLog._batched_fit,
+    c.GetState: RecoveryLog._get_state,
+    c.SetState: RecoveryLog._set_state,
+    c.ApplyGradients: RecoveryLog._apply_gradients,
+}
 
 
 class _Kept(NamedTuple):
-    """A state in wire form, which nobody else can change."""
+    """A state as it crosses the wire, which nobody else can change."""
 
     header: bytes
     buffers: list[bytes]
 
     @classmethod
     def of(cls, state: Any, pickles: Pickles) -> _Kept:
-        encoder = FrameEncoder(pickles=pickles)
-        header = write_json(encoder.encode(state))
-        return cls(header, [bytes(memoryview(buffer)) for buffer in encoder.buffers])
+        header, buffers = pack(state, pickles)
+        return cls(header, [bytes(memoryview(buffer)) for buffer in buffers])
 
     def state(self, pickles: Pickles) -> Any:
-        buffers = [bytearray(buffer) for buffer in self.buffers]
-        return Decoder(buffers, pickles=pickles).state(read_json(self.header))
+        return unpack(self.header, [bytearray(buffer) for buffer in self.buffers], pickles)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import wraps
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+
+from pydantic import ValidationError
 
 from soma_core.channel.contract import ExitStatus, Transport
-from soma_core.client.calls import Build, Call, Progress, Reply
-from soma_core.client.checkpoint import Saved, read_checkpoint, write_checkpoint
+from soma_core.client import checkpoint
+from soma_core.client.calls import Call, Progress
 from soma_core.client.chunks import stream
+from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable, adapt, check_filter
 from soma_core.client.missing_modules import missing_module
 from soma_core.client.progress.watch import Watch, watched
 from soma_core.client.recording import Recorder
-from soma_core.client.recovery import FilterSource, Ledger
-from soma_core.client.recurring_commands import write_composite_fit, write_forward
+from soma_core.client.recovery import RecoveryLog
 from soma_core.client.remote_filter import RemoteFilter
-from soma_core.client.restarts import Incarnations
 from soma_core.client.results import (
     BatchedFitResult,
     CompositeFitResult,
@@ -30,23 +32,25 @@ from soma_core.client.results import (
     Pong,
     WorkerStatus,
 )
+from soma_core.client.sessions import RestartingSession, Session
 from soma_core.client.usage import process_usage
 from soma_core.errors import RemoteError, SomaError
 from soma_core.models.chains import ChainNode, check_chain
 from soma_core.models.filters import FilterMeta, StreamMode
-from soma_core.plugins.manager import installed_plugins, known_codecs
-from soma_core.protocol.commands import COMMANDS, StateFormat
+from soma_core.models.validation_errors import describe
+from soma_core.plugins.manager import PluginSet, installed_plugins
+from soma_core.protocol import commands as c
+from soma_core.protocol.fields import set_fields
 from soma_core.protocol.parsing import verb_of
-from soma_core.wire.codec import FrameEncoder
-from soma_core.wire.json_text import write_json
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["DEFAULT", "Timeout", "Worker", "check_recovery"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _CLOSE_GRACE = 2.0
-_OWN_VERBS = {verb_of(model): verb_of(model).lower() for model in COMMANDS}
+_OWN_VERBS = {verb_of(model): verb_of(model).lower() for model in c.COMMANDS}
 _OWN_VERBS |= {"HELLO": "ping", "LIST": "node_ids"}
 
 
@@ -74,6 +78,27 @@ def check_recovery(restart: str, retries: int) -> None:
         raise ValueError("retries needs restart='on-crash': a dead worker answers no second time")
 
 
+def _arguments_checked(
+    method: Callable[Concatenate[Worker, P], T],
+) -> Callable[Concatenate[Worker, P], T]:
+    """Let a method say in one line which of its arguments its command does not take."""
+
+    @wraps(method)
+    def checked(self: Worker, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except ValidationError as error:
+            raise _argument_error(method.__name__, error) from None
+
+    return checked
+
+
+def _argument_error(method: str, error: ValidationError) -> TypeError | ValueError:
+    of_type = any(problem["type"].endswith("_type") for problem in error.errors(include_url=False))
+    kind = TypeError if of_type else ValueError
+    return kind(f"Worker.{method}: {describe(error)}")
+
+
 class Worker:
     """The host's handle on one engine. Thread-safe: calls queue.
 
@@ -90,6 +115,8 @@ class Worker:
         restart: As for :func:`connect`.
         retries: As for :func:`connect`.
         recorder: Records the channel; the worker closes it.
+        interrupt_grace: As for :func:`connect`.
+        plugins: Who is told of the worker, and whose codecs it uses; None for all installed.
 
     Raises:
         StartFailed: The worker did not come up.
@@ -106,25 +133,31 @@ class Worker:
         restart: Literal["never", "on-crash"] = "never",
         retries: int = 0,
         recorder: Recorder | None = None,
+        interrupt_grace: float = INTERRUPT_GRACE,
+        plugins: PluginSet | None = None,
     ) -> None:
         check_recovery(restart, retries)
+        plugins = installed_plugins() if plugins is None else plugins
         self._transport = transport
         self._recorder = recorder
         self._timeout = timeout
         self._stall_timeout = stall_timeout
         allowed = transport.options.pickle != "never"
-        self._pickles = Pickles(allowed=allowed, codecs=known_codecs())
-        self._ledger = Ledger(self._pickles) if restart == "on-crash" else None
+        self._pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs())
         self._metas: dict[str, FilterMeta] = {}
         self._registered: set[str] = set()
-        self._exit_told = False
-        self._incarnations = Incarnations(
-            transport,
-            self._pickles,
-            start_timeout=start_timeout,
-            recorder=recorder,
-            ledger=self._ledger,
-            retries=retries,
+        self._exit_notified = False
+        options: dict[str, Any] = {
+            "start_timeout": start_timeout,
+            "recorder": recorder,
+            "grace": interrupt_grace,
+        }
+        self._session = (
+            Session(transport, self._pickles, plugins, **options)
+            if restart == "never"
+            else RestartingSession(
+                transport, self._pickles, plugins, RecoveryLog(self._pickles), retries, **options
+            )
         )
 
     def __enter__(self) -> Self:
@@ -139,16 +172,21 @@ class Worker:
         self.close()
 
     def __repr__(self) -> str:
-        incarnations = self._incarnations
-        closed = incarnations.conversation.closed
-        state = "closed" if closed else f"pid {incarnations.hello.pid}"
+        session = self._session
+        state = "closed" if session.connection.closed else f"pid {session.hello.pid}"
         return f"<Worker over {self._transport.name}, {state}, nodes {list(self._metas)}>"
+
+    @property
+    def metas(self) -> Mapping[str, FilterMeta]:
+        """What is known of the nodes that this worker loaded, by id."""
+        return MappingProxyType(self._metas)
 
     @property
     def node_ids(self) -> list[str]:
         """The ids of the nodes that this worker loaded."""
         return list(self._metas)
 
+    @_arguments_checked
     def load(
         self,
         filters: Mapping[str, Loadable],
@@ -175,44 +213,38 @@ class Worker:
         adapted = {node_id: adapt(obj) for node_id, obj in filters.items()}
         for node_id, filter_like in adapted.items():
             check_filter(node_id, filter_like)
-        sources: list[FilterSource] = []
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            sources[:] = [self._source(*item, trainable) for item in adapted.items()]
-            return {"filters": [source.spec(encoder) for source in sources]}
+        def specs() -> list[c.FilterSpec]:
+            return [self._spec(*item, trainable) for item in adapted.items()]
 
-        reply = self._ask("LOAD", build, timeout)
-        metas = {
-            node_id: FilterMeta.model_validate(meta)
-            for node_id, meta in reply.required("filters").items()
-        }
+        call = Call.of(c.Load(cmd="LOAD", filters=specs()), self._seconds(timeout))
+        metas: dict[str, FilterMeta] = self._perform(call, lambda: {"filters": specs()}).filters
         self._metas.update(metas)
         named = {node_id for node_id, item in adapted.items() if isinstance(item, str | tuple)}
         self._registered = (self._registered - adapted.keys()) | named
-        if self._ledger is not None:
-            self._ledger.loaded(sources, metas)
         return metas
 
-    def _source(
+    def _spec(
         self, node_id: str, filter_like: Loadable, trainable: bool | Mapping[str, bool]
-    ) -> FilterSource:
+    ) -> c.FilterSpec:
         flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
         if isinstance(filter_like, str):
-            return FilterSource(node_id, flag, name=filter_like)
+            return c.FilterSpec(id=node_id, trainable=flag, filter=filter_like)
         if isinstance(filter_like, tuple):
             name, config = filter_like
-            return FilterSource(node_id, flag, name=name, config=write_json(config))
-        return FilterSource(node_id, flag, pickle=self._pickles.dump(filter_like))
+            return c.FilterSpec(id=node_id, trainable=flag, filter=name, config=dict(config))
+        pickled = self._pickles.dump(filter_like)
+        return c.FilterSpec(id=node_id, trainable=flag, pickle_b64=pickled)
 
+    @_arguments_checked
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
         """Forget nodes and what they learned, all or none."""
-        ids = list(node_ids)
-        self._ask("UNLOAD", lambda _: {"node_ids": ids}, timeout)
+        ids = _ids(node_ids)
+        self._ask(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
         for node_id in ids:
             self._metas.pop(node_id, None)
-        if self._ledger is not None:
-            self._ledger.unloaded(ids)
 
+    @_arguments_checked
     def fit(
         self,
         node_id: str,
@@ -238,26 +270,11 @@ class Worker:
             The state, or None with ``return_state=False``.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {
-                "node_id": node_id,
-                "data": encoder.encode(x),
-                "y": encoder.encode(y),
-                "return_state": return_state,
-            }
+        command = c.Fit(cmd="FIT", node_id=node_id, data=x, y=y, return_state=return_state)
+        with watched(progress, [node_id], x) as listener:
+            return self._ask(command, timeout, uses=(node_id,), progress=listener).result
 
-        ledger = self._ledger
-        uses = () if ledger is None else ledger.differentiable([node_id])
-        with watched(progress, [node_id], x) as told:
-            reply = self._ask("FIT", build, timeout, node_id=node_id, node_ids=uses, progress=told)
-        if not return_state:
-            self._changed([node_id], "fit")
-            return None
-        state = reply.state("result")
-        if ledger is not None:
-            ledger.learned(node_id, state)
-        return state
-
+    @_arguments_checked
     def forward(
         self,
         node_id: str,
@@ -276,15 +293,13 @@ class Worker:
             progress: Called with what the filter, or a plugin around it, reports.
             timeout: Seconds.
         """
-        seconds = self._timeout if timeout is DEFAULT else timeout
-        uses = (node_id,) if state is None else ()
-        call = Call("FORWARD", None, seconds, node_id, uses, progress, self._stall_timeout)
         if state is None:
-            write_forward(call, node_id, x)
-        if call.text is None:
-            call.build = _forward(node_id, x, state)
-        return self._perform(call).data("result")
+            command = c.Forward(cmd="FORWARD", node_id=node_id, data=x)
+            return self._ask(command, timeout, (node_id,), progress).result
+        command = c.Forward(cmd="FORWARD", node_id=node_id, data=x, state=state)
+        return self._ask(command, timeout, (), progress).result
 
+    @_arguments_checked
     def composite_forward(
         self,
         node_ids: Sequence[str],
@@ -304,15 +319,12 @@ class Worker:
             timeout: Seconds.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields: dict[str, Any] = {"node_ids": list(node_ids), "data": encoder.encode(x)}
-            if states is not None:
-                fields["states"] = {key: encoder.encode(state) for key, state in states.items()}
-            return fields
+        command = c.CompositeForward(
+            cmd="COMPOSITE_FORWARD", node_ids=_ids(node_ids), data=x, **_given(states=states)
+        )
+        return self._ask(command, timeout, command.node_ids, progress).result
 
-        reply = self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=node_ids, progress=progress)
-        return reply.data("result")
-
+    @_arguments_checked
     def stream(
         self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
     ) -> Generator[Any, None, None]:
@@ -341,16 +353,15 @@ class Worker:
         barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}
 
         def run(segment: Sequence[str], x: Any) -> Any:
-            def build(encoder: FrameEncoder) -> dict[str, Any]:
-                fields = {"node_ids": list(segment), "data": encoder.encode(x)}
-                return {**fields, "evolve": True} if evolving & set(segment) else fields
-
-            reply = self._ask("COMPOSITE_FORWARD", build, timeout, node_ids=segment)
-            self._changed([key for key in segment if key in evolving], "stream")
-            return reply.data("result")
+            learns = _given(evolve=bool(evolving & set(segment)) or None)
+            command = c.CompositeForward(
+                cmd="COMPOSITE_FORWARD", node_ids=list(segment), data=x, **learns
+            )
+            return self._ask(command, timeout, segment).result
 
         return stream(list(node_ids), chunks, barriers, run)
 
+    @_arguments_checked
     def composite_fit(
         self,
         node_ids: Sequence[str],
@@ -376,34 +387,24 @@ class Worker:
             timeout: Seconds.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields = {
-                "node_ids": list(node_ids),
-                "data": encoder.encode(x),
-                "y": encoder.encode(y),
-                "return_states": return_states,
-            }
-            return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
-
-        with watched(progress, node_ids, x) as told:
-            call = self._call("COMPOSITE_FIT", build, timeout, node_ids=node_ids, progress=told)
-            if optimizer is None:
-                write_composite_fit(call, node_ids, x, y, return_states)
-            reply = self._perform(call)
-        result = CompositeFitResult(
-            result=reply.data("result"),
-            states=reply.binaries("states"),
-            fit_states=reply.states("fit_states"),
-            loss=reply.required("loss"),
+        command = c.CompositeFit(
+            cmd="COMPOSITE_FIT",
+            node_ids=_ids(node_ids),
+            data=x,
+            y=y,
+            return_states=return_states,
+            **_given(optimizer=optimizer),
         )
-        self._changed(node_ids, "composite_fit")
-        if self._ledger is not None and return_states:
-            for node_id, state in result.fit_states.items():
-                self._ledger.learned(node_id, state)
-            for node_id, data in result.states.items():
-                self._ledger.holds(node_id, data, "torch")
-        return result
+        with watched(progress, command.node_ids, x) as listener:
+            reply = self._ask(command, timeout, command.node_ids, listener)
+        return CompositeFitResult(
+            result=reply.result,
+            states={key: bytes(data) for key, data in (reply.states or {}).items()},
+            fit_states=reply.fit_states or {},
+            loss=reply.loss,
+        )
 
+    @_arguments_checked
     def compute_gradients(
         self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
     ) -> tuple[float, dict[str, bytes]]:
@@ -419,17 +420,13 @@ class Worker:
             The loss, and the gradients of each node that has some, for :meth:`apply_gradients`.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {
-                "node_ids": list(node_ids),
-                "data": encoder.encode(x),
-                "y": encoder.encode(y),
-                "step": False,
-            }
+        command = c.CompositeFit(
+            cmd="COMPOSITE_FIT", node_ids=_ids(node_ids), data=x, y=y, step=False
+        )
+        reply = self._ask(command, timeout, command.node_ids)
+        return reply.loss, {key: bytes(data) for key, data in (reply.gradients or {}).items()}
 
-        reply = self._ask("COMPOSITE_FIT", build, timeout, node_ids=node_ids)
-        return reply.required("loss"), reply.binaries("gradients")
-
+    @_arguments_checked
     def batched_fit(
         self,
         node_ids: Sequence[str],
@@ -467,39 +464,28 @@ class Worker:
             timeout: Seconds.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields: dict[str, Any] = {
-                "node_ids": list(node_ids),
-                "data": encoder.encode(x),
-                "y": encoder.encode(y),
-                "batch_size": batch_size,
-                "epochs": epochs,
-                "shuffle": shuffle,
-                "collect": collect,
-                "return_states": return_states,
-            }
-            if optimizer is not None:
-                fields["optimizer"] = dict(optimizer)
-            return fields if seed is None else {**fields, "seed": seed}
-
-        with watched(progress, node_ids, x) as told:
-            reply = self._ask("BATCHED_FIT", build, timeout, node_ids=node_ids, progress=told)
-        result = BatchedFitResult(
-            result=reply.data("result"),
-            states=reply.states("states"),
-            losses=reply.required("losses"),
+        command = c.BatchedFit(
+            cmd="BATCHED_FIT",
+            node_ids=_ids(node_ids),
+            data=x,
+            y=y,
+            batch_size=batch_size,
+            epochs=epochs,
+            shuffle=shuffle,
+            collect=collect,
+            return_states=return_states,
+            **_given(optimizer=optimizer, seed=seed),
         )
-        self._changed(node_ids, "batched_fit")
-        if self._ledger is not None and return_states:
-            for node_id, state in result.states.items():
-                self._ledger.learned(node_id, state)
-        return result
+        with watched(progress, command.node_ids, x) as listener:
+            reply = self._ask(command, timeout, command.node_ids, listener)
+        return BatchedFitResult(result=reply.result, states=reply.states or {}, losses=reply.losses)
 
+    @_arguments_checked
     def get_state(
         self,
         node_id: str,
         *,
-        format: StateFormat | None = None,
+        format: c.StateFormat | None = None,
         full: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> NodeState:
@@ -514,27 +500,23 @@ class Worker:
             timeout: Seconds.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields: dict[str, Any] = {"node_id": node_id}
-            fields |= {"format": format} if format else {}
-            return fields | ({"full": True} if full else {})
-
-        reply = self._ask("GET_STATE", build, timeout, node_id=node_id, node_ids=(node_id,))
-        state = NodeState(
-            data=reply.binary("state_b64"),
-            format=reply.required("format"),
-            fit_state=reply.state("fit_state"),
-            training=reply.binary("training_b64") if full else None,
+        asked = _given(format=format, full=full or None)
+        command = c.GetState(cmd="GET_STATE", node_id=node_id, **asked)
+        reply = self._ask(command, timeout, (node_id,))
+        return NodeState(
+            data=bytes(reply.state_b64),
+            format=reply.format,
+            fit_state={} if reply.fit_state is None else reply.fit_state,
+            training=bytes(reply.training_b64) if full else None,
         )
-        self._holds(node_id, state)
-        return state
 
+    @_arguments_checked
     def set_state(
         self,
         node_id: str,
         state: NodeState | bytes,
         *,
-        format: StateFormat | None = None,
+        format: c.StateFormat | None = None,
         timeout: Timeout = DEFAULT,
     ) -> None:
         """Put back what :meth:`get_state` returned.
@@ -546,23 +528,17 @@ class Worker:
             timeout: Seconds.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            data = state.data if isinstance(state, NodeState) else state
-            chosen = state.format if isinstance(state, NodeState) else format
-            fields = {"node_id": node_id, "state_b64": encoder.binary(data)}
-            if chosen is not None:
-                fields["format"] = chosen
-            if isinstance(state, NodeState):
-                fields["fit_state"] = encoder.encode(state.fit_state)
-                if state.training is not None:
-                    fields["training_b64"] = encoder.binary(state.training)
-            return fields
-
-        self._ask("SET_STATE", build, timeout, node_id=node_id)
         if isinstance(state, NodeState):
-            self._holds(node_id, state)
-        elif self._ledger is not None:
-            self._ledger.holds(node_id, bytes(state), format)
+            fields = {"state_b64": state.data, "format": state.format, "fit_state": state.fit_state}
+            fields |= _given(training_b64=state.training)
+        elif isinstance(state, bytes | bytearray | memoryview):
+            fields = {"state_b64": state, **_given(format=format)}
+        else:
+            raise TypeError(
+                "Worker.set_state: state is a NodeState or bytes, as get_state returns, got a "
+                f"{type(state).__name__}"
+            )
+        self._ask(c.SetState(cmd="SET_STATE", node_id=node_id, **fields), timeout)
 
     def save_checkpoint(self, path: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> None:
         """Write the full states of all nodes to one file, which is replaced whole or not at all.
@@ -578,18 +554,7 @@ class Worker:
         Raises:
             OSError: It cannot be written.
         """
-        nodes = {
-            node_id: Saved(meta.name, self._full_state(node_id, timeout))
-            for node_id, meta in self._metas.items()
-        }
-        write_checkpoint(Path(path), nodes, self._pickles)
-
-    def _full_state(self, node_id: str, timeout: Timeout) -> NodeState:
-        if node_id in self._registered:
-            for format in ("torch", "value"):
-                with suppress(RemoteError):  # then it has no state of that format
-                    return self.get_state(node_id, format=format, full=True, timeout=timeout)
-        return self.get_state(node_id, full=True, timeout=timeout)
+        checkpoint.save(self, Path(path), self._pickles, self._registered, timeout)
 
     def load_checkpoint(self, path: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> None:
         """Put back what :meth:`save_checkpoint` wrote, into all nodes or none.
@@ -605,36 +570,15 @@ class Worker:
             OSError: It cannot be read.
             ValueError: It is no checkpoint, or its nodes are not those of this worker.
         """
-        saved = read_checkpoint(Path(path), self._pickles)
-        here = {node_id: meta.name for node_id, meta in self._metas.items()}
-        there = {node_id: item.filter for node_id, item in saved.items()}
-        if here != there:
-            raise ValueError(
-                f"{os.fspath(path)} holds the nodes {there}, this worker {here} (filters by node "
-                "id); load the same filters under the same ids first"
-            )
-        before = {node_id: self._full_state(node_id, timeout) for node_id in saved}
-        done: list[str] = []
-        try:
-            for node_id, item in saved.items():
-                self.set_state(node_id, item.state, timeout=timeout)
-                done.append(node_id)
-        except RemoteError:
-            for node_id in done:
-                self.set_state(node_id, before[node_id], timeout=timeout)
-            raise
+        checkpoint.load(self, Path(path), self._pickles, self._registered, timeout)
 
+    @_arguments_checked
     def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> bytes:
         """Fetch the gradients of a node's parameters, as ``torch.save`` wrote them by name."""
-        reply = self._ask(
-            "GET_GRADIENTS",
-            lambda _: {"node_id": node_id},
-            timeout,
-            node_id=node_id,
-            node_ids=(node_id,),
-        )
-        return reply.binary("gradients_b64")
+        command = c.GetGradients(cmd="GET_GRADIENTS", node_id=node_id)
+        return bytes(self._ask(command, timeout, (node_id,)).gradients_b64)
 
+    @_arguments_checked
     def apply_gradients(
         self,
         node_id: str,
@@ -655,13 +599,13 @@ class Worker:
             The names of the parameters that received a gradient.
         """
 
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            fields = {"node_id": node_id, "gradients_b64": encoder.binary(gradients)}
-            return fields if optimizer is None else {**fields, "optimizer": dict(optimizer)}
-
-        reply = self._ask("APPLY_GRADIENTS", build, timeout, node_id=node_id, node_ids=(node_id,))
-        self._changed([node_id], "apply_gradients")
-        updated: list[str] = reply.required("updated")
+        command = c.ApplyGradients(
+            cmd="APPLY_GRADIENTS",
+            node_id=node_id,
+            gradients_b64=gradients,
+            **_given(optimizer=optimizer),
+        )
+        updated: list[str] = self._ask(command, timeout, (node_id,)).updated
         return updated
 
     def call(
@@ -691,36 +635,31 @@ class Worker:
         """
         if cmd in _OWN_VERBS:
             raise ValueError(f"{cmd} has a method of its own: Worker.{_OWN_VERBS[cmd]}")
-        given = dict(fields or {})
+        given = {"cmd": cmd, **(fields or {})}
         node_id = given.get("node_id")
         node_ids = [*given.get("node_ids", ()), *([] if node_id is None else [node_id])]
-
-        def build(encoder: FrameEncoder) -> dict[str, Any]:
-            return {name: encoder.encode(value) for name, value in given.items()}
-
-        with watched(progress, [cmd], given.get("data")) as told:
-            reply = self._ask(
-                cmd, build, timeout, node_id=node_id, node_ids=node_ids, progress=told
+        with watched(progress, [cmd], given.get("data")) as listener:
+            call = Call(
+                c.Command, given, self._seconds(timeout), node_ids, listener, self._stall_timeout
             )
-        if changes_states:
-            self._changed(node_ids, cmd)
-        return reply.data("result")
+            call.changes_states = changes_states
+            return self._perform(call).result
 
     def ping(self, *, timeout: Timeout = DEFAULT) -> Pong:
         """Ask the engine whether it answers."""
-        reply = self._ask("PING", lambda _: {}, timeout)
-        return Pong(reply.required("pid"), reply.required("incarnation"))
+        reply = self._ask(c.Ping(cmd="PING"), timeout)
+        return Pong(reply.pid, reply.incarnation)
 
     def interrupt(self) -> None:
         """Interrupt the call that runs, from another thread; it raises RemoteError there."""
-        self._incarnations.conversation.interrupt()
+        self._session.connection.interrupt()
 
     def status(self) -> WorkerStatus:
         """What is known of the worker without asking it."""
-        conversation, hello = self._incarnations.conversation, self._incarnations.hello
-        running = conversation.running
+        connection, hello = self._session.connection, self._session.hello
+        running = connection.running
         command, node_id, since = running or (None, None, 0.0)
-        ended = conversation.closed or self._transport.poll() is not None
+        ended = connection.closed or self._transport.poll() is not None
         here = not ended and self._transport.runs_here(hello.pid)
         cpu_seconds, memory_bytes = process_usage(hello.pid) if here else (None, None)
         return WorkerStatus(
@@ -730,10 +669,10 @@ class Worker:
             command=command,
             node_id=node_id,
             seconds=time.monotonic() - since if running else 0.0,
-            restarts=self._incarnations.restarts,
+            restarts=self._session.restarts,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
-            plugins=conversation.told,
+            plugins=connection.plugins_said,
         )
 
     def filter(self, node_id: str) -> RemoteFilter:
@@ -752,40 +691,25 @@ class Worker:
         A call that runs raises ChannelClosed. A second close does nothing, nor does one in a
         forked child: the worker is its parent's.
         """
-        if self._incarnations.conversation.belongs_to_this_process:
-            self._incarnations.close()
-            self._tell_exit(self._transport.stop(_CLOSE_GRACE))
+        if self._session.connection.belongs_to_this_process:
+            self._session.close()
+            self._notify_exit(self._transport.stop(_CLOSE_GRACE))
             self._end_recording()
 
-    def _tell_exit(self, status: ExitStatus | None) -> None:
-        if self._exit_told:
-            return
-        self._exit_told = True
-        installed_plugins().notify(
-            "soma_worker_exited",
-            transport=self._transport.name,
-            pid=self._incarnations.hello.pid,
-            status=status,
-        )
-
-    def _changed(self, node_ids: Sequence[str], by: str) -> None:
-        if self._ledger is not None:
-            self._ledger.changed(node_ids, by)
-
-    def _holds(self, node_id: str, state: NodeState) -> None:
-        if self._ledger is not None:
-            self._ledger.holds(node_id, bytes(state.data), state.format, state.training)
-            self._ledger.holds_learned(node_id, state.fit_state)
+    def _notify_exit(self, status: ExitStatus | None) -> None:
+        if not self._exit_notified:
+            self._exit_notified = True
+            self._session.notify_exit(status)
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share."""
-        conversation = self._incarnations.conversation
-        if not conversation.belongs_to_this_process:
+        connection = self._session.connection
+        if not connection.belongs_to_this_process:
             return
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
-            conversation.ask(Call("SHUTDOWN", None, _CLOSE_GRACE))
-        self._incarnations.close()
-        self._tell_exit(self._transport.shutdown(_CLOSE_GRACE))
+            connection.ask(Call.of(c.Shutdown(cmd="SHUTDOWN"), _CLOSE_GRACE))
+        self._session.close()
+        self._notify_exit(self._transport.shutdown(_CLOSE_GRACE))
         self._end_recording()
 
     def _end_recording(self) -> None:
@@ -796,54 +720,59 @@ class Worker:
         if self._recorder is not None:
             self._recorder.keep()
 
+    def _seconds(self, timeout: Timeout) -> float | None:
+        return self._timeout if timeout is DEFAULT else timeout
+
     def _ask(
         self,
-        cmd: str,
-        build: Build,
+        command: c.Command,
         timeout: Timeout,
-        *,
-        node_id: str | None = None,
-        node_ids: Iterable[str] = (),
+        uses: Iterable[str] = (),
         progress: Progress | None = None,
-    ) -> Reply:
-        call = self._call(cmd, build, timeout, node_id, node_ids, progress)
-        return self._perform(call)
-
-    def _call(
-        self,
-        cmd: str,
-        build: Build | None,
-        timeout: Timeout,
-        node_id: str | None = None,
-        node_ids: Iterable[str] = (),
-        progress: Progress | None = None,
-    ) -> Call:
+    ) -> Any:
+        """Send a command and return its reply."""
         seconds = self._timeout if timeout is DEFAULT else timeout
-        return Call(cmd, build, seconds, node_id, node_ids, progress, self._stall_timeout)
+        fields = set_fields(command)
+        return self._perform(
+            Call(type(command), fields, seconds, uses, progress, self._stall_timeout)
+        )
 
-    def _perform(self, call: Call) -> Reply:
-        """Send a command; again if it came to nothing because the worker lacks a module of ours."""
+    def _perform(self, call: Call, rebuild: Callable[[], dict[str, Any]] | None = None) -> Any:
+        """Send a command; again if it came to nothing because the worker lacks a module of ours.
+
+        Args:
+            call: The command.
+            rebuild: Makes the fields anew that hold pickles already.
+        """
         while True:
-            by_value = self._pickles.by_value
             try:
-                return self._incarnations.ask(call)
+                return self._session.ask(call)
             except RemoteError as error:
                 module = missing_module(error)
-                if module is None or module in by_value:
+                if module is None or module in self._pickles.by_value:
                     self._keep_recording()
                     raise
                 self._pickles.by_value |= {module}
-                call = call.again()
+                if rebuild is not None:
+                    call.fields |= rebuild()
             except SomaError:
                 self._keep_recording()
                 raise
 
 
-def _forward(node_id: str, x: Any, state: Any) -> Build:
-    def build(encoder: FrameEncoder) -> dict[str, Any]:
-        fields = {"node_id": node_id, "data": encoder.encode(x)}
-        if state is not None:
-            fields["state"] = encoder.encode(state)
-        return fields
+def _ids(node_ids: Iterable[str]) -> list[str]:
+    """Node ids as a list; a lone text would be read as one id for each letter."""
+    if isinstance(node_ids, str):
+        raise TypeError(
+            f"node_ids is a list of node ids, got the text {node_ids!r}; give [{node_ids!r}]"
+        )
+    return list(node_ids)
 
-    return build
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    """Those of some arguments that were given; mappings as dicts."""
+    return {
+        name: dict(value) if isinstance(value, Mapping) else value
+        for name, value in arguments.items()
+        if value is not None
+    }

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from soma_core.engine.loading import FilterRegistry, load_node
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
+from soma_core.engine.participation import Participation
 from soma_core.engine.training import states, tensors
 from soma_core.engine.training.batches import Batches
 from soma_core.engine.training.chain import Chain
@@ -73,8 +73,7 @@ class Engine:
         self._registry = registry
         self._info = info
         self._pickles = pickles or Pickles()
-        used = plugins is not None and plugins.take_part_in_execution()
-        self._plugins = plugins if used else None
+        self._participation = None if plugins is None else Participation.of(plugins)
         self._answer: r.Reply | None = None
         self.nodes = NodeTable()
         self._optimizers = Optimizers()
@@ -100,11 +99,6 @@ class Engine:
         for spec in plugins.commands if plugins is not None else ():
             self._methods[spec.model] = partial(self._handle, spec)
 
-    @property
-    def is_observed(self) -> bool:
-        """Whether plugins take part in executing commands, or observe it."""
-        return self._plugins is not None
-
     def execute(self, command: c.Command) -> r.Reply:
         """Execute one command and return its reply, user data as Python objects.
 
@@ -113,9 +107,12 @@ class Engine:
             ProtocolError: The command cannot be done; the code says why.
             KeyboardInterrupt: It was interrupted.
         """
-        if self._plugins is None:
+        if self._participation is None:
             return self._methods[type(command)](command)
-        return self._run_with(self._plugins, command)
+        try:
+            return self._participation.execute(command, self)
+        finally:
+            self._answer = None
 
     def run(self, command: c.Command) -> r.Reply:
         """Execute one command without any plugin; what ``soma_execute`` comes down to."""
@@ -129,27 +126,10 @@ class Engine:
         """
         self._answer = reply
 
-    def _run_with(self, plugins: PluginSet, command: c.Command) -> r.Reply:
-        started = time.perf_counter()
-        error: BaseException | None = None
-        try:
-            reply: r.Reply = plugins.hook.soma_execute(command=command, context=self)
-            if isinstance(reply, r.LoadReply):
-                for node_id, meta in reply.filters.items():
-                    plugins.notify("soma_filter_loaded", node_id=node_id, meta=meta)
-            return reply
-        except BaseException as caught:
-            error = caught
-            raise
-        finally:
-            self._answer = None
-            seconds = time.perf_counter() - started
-            plugins.notify("soma_command_finished", command=command, seconds=seconds, error=error)
-
     def _handle(self, spec: CommandSpec, command: c.Command) -> r.Reply:
         """Execute a command that a plugin added; its reply is that of FORWARD."""
         try:
-            return r.ForwardReply.of(result=spec.handler(command, self))
+            return r.ForwardReply(result=spec.handler(command, self))
         except (FilterFailed, ProtocolError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -164,7 +144,7 @@ class Engine:
         codecs = self._pickles.codecs
         if command.codecs is not None:
             codecs.limit_to(command.codecs)
-        return r.HelloReply.of(
+        return r.HelloReply(
             protocol=PROTOCOL_VERSION,
             versions=_versions(),
             pid=os.getpid(),
@@ -181,54 +161,40 @@ class Engine:
         loaded = [load_node(spec, self._registry, self._pickles) for spec in command.filters]
         self.nodes.add(loaded)
         self._optimizers.forget(node.node_id for node in loaded)
-        return r.LoadReply.of(filters={node.node_id: node.meta for node in loaded})
+        return r.LoadReply(filters={node.node_id: node.meta for node in loaded})
 
     def unload(self, command: c.Unload) -> r.UnloadReply:
         """Forget nodes."""
         self.nodes.remove(command.node_ids)
         self._optimizers.forget(command.node_ids)
-        return r.UnloadReply.of(node_ids=command.node_ids)
+        return r.UnloadReply(node_ids=command.node_ids)
 
     def list_nodes(self, command: c.ListNodes) -> r.ListReply:
         """List loaded nodes and registered filters."""
         loaded = {node.node_id: node.meta for node in self.nodes}
-        return r.ListReply.of(nodes=loaded, filters=self._registry.names())
+        return r.ListReply(nodes=loaded, filters=self._registry.names())
 
     def fit(self, command: c.Fit) -> r.FitReply:
         """Fit one node."""
         state = self.nodes.get(command.node_id).fit(command.data, command.y, {})
-        return r.FitReply.of(result=state) if command.return_state else r.FitReply.of()
+        return r.FitReply(result=state) if command.return_state else r.FitReply()
 
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
-        if "state" not in command.__pydantic_fields_set__:
-            return r.ForwardReply.of(result=self.run_node(command.__dict__))
         node = self.nodes.get(command.node_id)
-        with tensors.no_gradients((node,)):
-            return r.ForwardReply.of(result=node.forward(command.data, command.state, {}))
-
-    def run_node(self, fields: Mapping[str, Any]) -> Any:
-        """What a plain FORWARD comes down to: run a node on what it learned last, with no plugin.
-
-        Args:
-            fields: The ``node_id`` and the ``data`` of the command.
-
-        Raises:
-            FilterFailed: The user's code raised.
-            ProtocolError: There is no such node, or the data does not fit its schema.
-        """
-        node = self.nodes.get(fields["node_id"])
+        given = "state" in command.__pydantic_fields_set__
+        state = command.state if given else node.state
         if "torch" not in sys.modules:  # as no_gradients would find, at a tenth of the cost
-            return node.forward(fields["data"], node.state, {})
+            return r.ForwardReply(result=node.forward(command.data, state, {}))
         with tensors.no_gradients((node,)):
-            return node.forward(fields["data"], node.state, {})
+            return r.ForwardReply(result=node.forward(command.data, state, {}))
 
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
         """Run a chain."""
         chain = self._chain(command.node_ids)
         with tensors.no_gradients(chain.nodes):
             out = chain.run(command.data, command.states or {}, evolve=command.evolve)
-        return r.CompositeForwardReply.of(result=tensors.detached(out))
+        return r.CompositeForwardReply(result=tensors.detached(out))
 
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
         """Fit a chain, and train its differentiable nodes together."""
@@ -237,7 +203,7 @@ class Engine:
             return self._gradients(chain, command)
         optimizer = self._optimizer(chain, command)
         out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
-        reply = r.CompositeFitReply.of(result=out, loss=loss, states={})
+        reply = r.CompositeFitReply(result=out, loss=loss, states={})
         if command.return_states:
             reply.states = {
                 node.node_id: states.get_state(node, "torch", self._pickles)
@@ -262,7 +228,7 @@ class Engine:
             for put_back in undo:
                 put_back()
         found = {node_id: data for node_id, data in batch.items() if data is not None}
-        return r.CompositeFitReply.of(loss=loss, states={}, gradients=found)
+        return r.CompositeFitReply(loss=loss, states={}, gradients=found)
 
     def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:
         """Fit a chain batch by batch."""
@@ -277,14 +243,14 @@ class Engine:
             optimizer=self._optimizer(chain, command),
         )
         returned = outcome.states if command.return_states else {}
-        return r.BatchedFitReply.of(result=outcome.result, states=returned, losses=outcome.losses)
+        return r.BatchedFitReply(result=outcome.result, states=returned, losses=outcome.losses)
 
     def get_state(self, command: c.GetState) -> r.GetStateReply:
         """Fetch what a node's object holds, and what it learned."""
         node = self.nodes.get(command.node_id)
         format = command.format or states.default_format(node, self._pickles)
         data = states.get_state(node, format, self._pickles)
-        reply = r.GetStateReply.of(state_b64=data, format=format, fit_state=node.state)
+        reply = r.GetStateReply(state_b64=data, format=format, fit_state=node.state)
         if command.full:
             reply.training_b64 = get_training(node, self._optimizers)
         return reply
@@ -305,12 +271,12 @@ class Engine:
                 raise
         if "fit_state" in command.model_fields_set:
             node.state = command.fit_state
-        return r.SetStateReply.of()
+        return r.SetStateReply()
 
     def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
         """Fetch the gradients of a node's parameters."""
         node = self.nodes.get(command.node_id)
-        return r.GetGradientsReply.of(gradients_b64=states.get_gradients(node))
+        return r.GetGradientsReply(gradients_b64=states.get_gradients(node))
 
     def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
         """Set the gradients of a node's parameters, and step its optimizer."""
@@ -318,15 +284,15 @@ class Engine:
         spec = command.optimizer
         optimizer = None if spec is None else self._optimizers.over([node], spec)
         updated = states.apply_gradients(node, command.gradients_b64, optimizer)
-        return r.ApplyGradientsReply.of(updated=updated)
+        return r.ApplyGradientsReply(updated=updated)
 
     def ping(self, command: c.Ping) -> r.PingReply:
         """Say which process this is."""
-        return r.PingReply.of(pid=os.getpid(), incarnation=self.incarnation)
+        return r.PingReply(pid=os.getpid(), incarnation=self.incarnation)
 
     def shutdown(self, command: c.Shutdown) -> r.ShutdownReply:
         """Acknowledge; whoever serves the engine ends after this reply."""
-        return r.ShutdownReply.of()
+        return r.ShutdownReply()
 
     def _chain(self, node_ids: Sequence[str]) -> Chain:
         nodes: list[Node] = self.nodes.chain(node_ids)

@@ -11,11 +11,9 @@ from types import FrameType
 from typing import Any, ClassVar
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport, TransportOptions
-from soma_core.engine.serving import Responder
+from soma_core.engine.serving import PicklePolicy, Responder
 from soma_core.errors import ChannelClosed
-from soma_core.plugins.manager import known_codecs
 from soma_core.wire.message import Message
-from soma_core.wire.pickles import Pickles
 
 __all__ = ["InlineTransport"]
 
@@ -34,8 +32,7 @@ class InlineTransport(Transport):
         self._channel: _InlineChannel | None = None
 
     def start(self, timeout: float | None = None) -> Channel:
-        pickles = Pickles(allowed=self.options.pickle != "never", codecs=known_codecs())
-        self._channel = _InlineChannel(pickles)
+        self._channel = _InlineChannel(self.options.pickle)
         return self._channel
 
     def poll(self) -> ExitStatus | None:
@@ -57,8 +54,8 @@ class InlineTransport(Transport):
 class _InlineChannel(Channel):
     """Both ends at once: ``send`` executes the command, ``receive`` returns what it replied."""
 
-    def __init__(self, pickles: Pickles) -> None:
-        self._responder = Responder(pickles=pickles)
+    def __init__(self, pickle: PicklePolicy) -> None:
+        self._responder = Responder(pickle=pickle)
         self._replies: deque[Message] = deque()
         self._closed = False
 

@@ -1,7 +1,7 @@
 """Value: the six kinds of data that cross the wire, in the JSON form of the protocol.
 
 These models describe and validate the form that JSON hosts write and read. Between a Python
-host and a filter the same data travels as ordinary Python objects: ``soma_core.wire.codec``
+host and a filter the same data travels as ordinary Python objects: ``soma_core.wire.line_codec``
 turns one into the other.
 """
 
@@ -11,7 +11,18 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from soma_core.models.frozen import Frozen
 
-__all__ = ["VALUE", "Bytes", "Empty", "Json", "Object", "Tensor", "TensorData", "Text", "Value"]
+__all__ = [
+    "VALUE",
+    "VALUE_MODELS",
+    "Bytes",
+    "Empty",
+    "Json",
+    "Object",
+    "Tensor",
+    "TensorData",
+    "Text",
+    "Value",
+]
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -32,7 +43,6 @@ class TensorData(_Model):
         container: ``"torch"`` if the array is to arrive as a torch tensor.
         values: The elements in C order; ``null`` stands for NaN.
         b64: The elements as base64 of little-endian bytes in C order; needs ``dtype``.
-        buffer: The index of the frame buffer that holds those bytes; needs ``dtype``.
     """
 
     shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(strict=False)
@@ -43,16 +53,14 @@ class TensorData(_Model):
         json_schema_extra={"items": {"type": ["number", "boolean", "null"]}},
     )
     b64: str | None = None
-    buffer: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _one_payload(self) -> Self:
-        payloads = [name for name in ("values", "b64", "buffer") if getattr(self, name) is not None]
-        if len(payloads) != 1:
-            found = " and ".join(payloads) or "none of them"
-            raise ValueError(f"a Tensor has exactly one of values, b64 and buffer; found {found}")
-        if self.dtype is None and payloads != ["values"]:
-            raise ValueError(f"a Tensor with {payloads[0]} needs a dtype")
+        if (self.values is None) == (self.b64 is None):
+            found = "none of them" if self.b64 is None else "both"
+            raise ValueError(f"a Tensor has exactly one of values and b64; found {found}")
+        if self.dtype is None and self.b64 is not None:
+            raise ValueError("a Tensor with b64 needs a dtype")
         return self
 
 
@@ -78,32 +86,20 @@ class Json(_Model):
 
 
 class EncodedBytes(_Model):
-    """Bytes in a denser form than a list of numbers: exactly one of ``b64`` and ``buffer``."""
+    """Bytes in a denser form than a list of numbers."""
 
-    b64: str | None = None
-    buffer: Annotated[int, Field(ge=0)] | None = None
-    buffers: list[Annotated[int, Field(ge=0)]] | None = None
-
-    @model_validator(mode="after")
-    def _one_payload(self) -> Self:
-        if (self.b64 is None) == (self.buffer is None):
-            raise ValueError("exactly one of b64 and buffer is needed")
-        return self
+    b64: str
 
 
 class Bytes(_Model):
-    """A byte string: a list of numbers from 0 to 255, or base64, or a frame buffer."""
+    """A byte string: a list of numbers from 0 to 255, or base64."""
 
     type: Literal["Bytes"] = "Bytes"
     data: list[Byte] | EncodedBytes
 
 
 class Object(_Model):
-    """A pickled Python object: its bytes as in :class:`Bytes`.
-
-    Attributes:
-        data: The pickle; ``buffers`` lists the frame buffers that it keeps out of band.
-    """
+    """A pickled Python object: its bytes as in :class:`Bytes`."""
 
     type: Literal["Object"] = "Object"
     data: list[Byte] | EncodedBytes
@@ -121,3 +117,6 @@ VALUE: TypeAdapter[Tensor | Text | Json | Bytes | Object | Empty] = TypeAdapter(
     Value, config=ConfigDict(defer_build=True)
 )
 """Validates and dumps a :data:`Value`: ``VALUE.validate_python({"type": "Text", "data": "a"})``."""
+
+VALUE_MODELS = (Tensor, Text, Json, Bytes, Object, Empty)
+"""The models themselves: sent as data, one arrives as what it stands for."""

@@ -7,7 +7,7 @@ A plugin marks its functions with ``soma_core.hookimpl``::
     SOMA_API_VERSION = 1
 
 
-    @soma.hookimpl(wrapper=True)
+    @soma.hookimpl(wrapper=True, commands={"FORWARD"})
     def soma_execute(command, context):
         started = time.perf_counter()
         reply = yield
@@ -21,7 +21,8 @@ The others observe: what they raise is logged and stops nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import pluggy
 
@@ -29,13 +30,82 @@ if TYPE_CHECKING:
     from soma_core.channel.contract import ExitStatus
     from soma_core.models.filters import FilterMeta
 
-__all__ = ["API_VERSION", "hookimpl", "hookspec"]
+__all__ = ["API_VERSION", "Concern", "hookimpl", "hookspec"]
 
 API_VERSION = 1
 """What a plugin may state as ``SOMA_API_VERSION``; it grows when a hook changes its meaning."""
 
 hookspec = pluggy.HookspecMarker("soma")
-hookimpl = pluggy.HookimplMarker("soma")
+_mark = pluggy.HookimplMarker("soma")
+_CONCERN = "soma_concern"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Concern(NamedTuple):
+    """Which commands a hook implementation takes part in.
+
+    Attributes:
+        commands: The verbs; None for all.
+        nodes: The node ids; None for all.
+    """
+
+    commands: frozenset[str] | None = None
+    nodes: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, function: Any) -> Concern:
+        """What an implementation was marked with."""
+        found = getattr(function, _CONCERN, None)
+        return found if isinstance(found, Concern) else cls()
+
+    def covers(self, verb: str, node_ids: frozenset[str]) -> bool:
+        """Whether a command is one of them."""
+        if self.commands is not None and verb not in self.commands:
+            return False
+        return self.nodes is None or bool(self.nodes & node_ids)
+
+
+@overload
+def hookimpl(function: F) -> F: ...
+
+
+@overload
+def hookimpl(
+    function: None = None,
+    *,
+    commands: Iterable[str] | None = None,
+    nodes: Iterable[str] | None = None,
+    **options: Any,
+) -> Callable[[F], F]: ...
+
+
+def hookimpl(
+    function: F | None = None,
+    *,
+    commands: Iterable[str] | None = None,
+    nodes: Iterable[str] | None = None,
+    **options: Any,
+) -> F | Callable[[F], F]:
+    """Mark a function of a plugin as the implementation of the hook of its name.
+
+    Args:
+        function: The function, where the marker is used without arguments.
+        commands: The verbs that ``soma_execute`` or ``soma_command_finished`` takes part in, such
+            as ``{"FORWARD"}``; None for all. Other commands do not even call it.
+        nodes: The node ids that it takes part in; None for all.
+        options: Those of pluggy: ``wrapper``, ``tryfirst``, ``trylast``, ``optionalhook``,
+            ``specname``.
+    """
+    concern = Concern(
+        None if commands is None else frozenset(commands),
+        None if nodes is None else frozenset(nodes),
+    )
+
+    def mark(implementation: F) -> F:
+        setattr(implementation, _CONCERN, concern)
+        return _mark(implementation, **options)
+
+    return mark if function is None else mark(function)
 
 
 @hookspec(firstresult=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import pluggy
@@ -16,11 +17,14 @@ from soma_core.plugins import hookspecs
 from soma_core.plugins.catalog import PLUGINS, Catalog
 from soma_core.plugins.codecs import Codec, check_codecs
 from soma_core.plugins.commands import CommandSpec, check_commands
+from soma_core.plugins.hookspecs import Concern
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.wire.added_types import Codecs
 
-__all__ = ["PluginSet", "installed_plugins", "known_codecs", "known_commands"]
+__all__ = ["PluginSet", "installed_plugins"]
 
+_CORE = "soma_core"
+_EXECUTE, _FINISHED, _LOADED = "soma_execute", "soma_command_finished", "soma_filter_loaded"
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
 _log = logging.getLogger("soma.plugins")
 
@@ -47,7 +51,7 @@ class PluginSet:
         self._catalog = catalog
         self._manager = pluggy.PluginManager("soma")
         self._manager.add_hookspecs(hookspecs)
-        self._manager.register(_EngineLast(), "soma_core")
+        self._manager.register(_EngineLast(), _CORE)
         self.failures: dict[str, PluginError] = {}
         self.commands: list[CommandSpec] = []
         self.codecs: list[Codec] = []
@@ -133,13 +137,53 @@ class PluginSet:
                     ) from error
         return []
 
-    def take_part_in_execution(self) -> bool:
-        """Whether a plugin implements a hook of the worker's; if not, commands take no detour."""
-        return any(
-            implementation.plugin_name != "soma_core"
-            for hook_name in ("soma_execute", "soma_filter_loaded", "soma_command_finished")
-            for implementation in getattr(self.hook, hook_name).get_hookimpls()
-        )
+    def concerns(self) -> list[Concern]:
+        """What each implementation of a hook of the worker's is concerned by."""
+        found = [self._implementations(name) for name in (_EXECUTE, _FINISHED, _LOADED)]
+        return [Concern.of(implementation.function) for implementation in chain(*found)]
+
+    def executing(self, verb: str, node_ids: frozenset[str]) -> Callable[..., Any] | None:
+        """Calls ``soma_execute`` of the plugins that take part in a command; None without any."""
+        implementations = self._implementations(_EXECUTE)
+        taking_part = [i for i in implementations if Concern.of(i.function).covers(verb, node_ids)]
+        if not taking_part:
+            return None
+        caller: Callable[..., Any] = getattr(self.hook, _EXECUTE)
+        if len(taking_part) < len(implementations):
+            others = [i.plugin for i in implementations if i not in taking_part]
+            caller = self._manager.subset_hook_caller(_EXECUTE, others)
+        return caller
+
+    def observing(self, verb: str, node_ids: frozenset[str]) -> list[Callable[..., None]]:
+        """Each ``soma_command_finished`` that a command concerns, called with the command, the
+        seconds and the error; what it raises is logged."""
+        return [
+            partial(self._observe, implementation, implementation.function)
+            for implementation in reversed(self._implementations(_FINISHED))
+            if Concern.of(implementation.function).covers(verb, node_ids)
+        ]
+
+    def _observe(
+        self, implementation: Any, function: Any, command: Any, seconds: float, error: Any
+    ) -> None:
+        given = {"command": command, "seconds": seconds, "error": error}
+        try:
+            function(**{name: given[name] for name in implementation.argnames})
+        except Exception:
+            _log.exception("the plugin %r failed in %s", implementation.plugin_name, _FINISHED)
+
+    def _implementations(self, hook_name: str) -> list[Any]:
+        """The implementations of a hook by plugins."""
+        found = getattr(self.hook, hook_name).get_hookimpls()
+        return [item for item in found if item.plugin_name != _CORE]
+
+    def known_codecs(self) -> Codecs:
+        """The codecs that plugins added, for one connection."""
+        return Codecs(self.codecs)
+
+    def known_commands(self) -> list[type[Command]]:
+        """The models of all commands: those of the protocol, then those that plugins added."""
+        return [*COMMANDS, *(spec.model for spec in self.commands)]
 
     def notify(self, hook_name: str, **arguments: Any) -> None:
         """Call the observers of a hook, each apart: what one raises is logged."""
@@ -170,13 +214,3 @@ def _wanted(catalog: Catalog, environment: Mapping[str, str]) -> list[str]:
 def installed_plugins() -> PluginSet:
     """The plugin modules that are installed beside this soma."""
     return PluginSet(Catalog(PLUGINS, "plugin"), os.environ)
-
-
-def known_commands() -> list[type[Command]]:
-    """The models of all commands: those of the protocol, then those that plugins added."""
-    return [*COMMANDS, *(spec.model for spec in installed_plugins().commands)]
-
-
-def known_codecs() -> Codecs:
-    """The codecs of this process, for one connection."""
-    return Codecs(installed_plugins().codecs)

@@ -1,20 +1,18 @@
-"""Fields of a message that carry the user's data, and how each kind crosses the wire.
+"""Fields of a message that carry the user's data or bytes, and how a dialect finds them.
 
-Validation reads them with the :class:`~soma_core.wire.codec.Decoder` given as pydantic's
-context, so that a validated command holds Python objects. Without a context they stay in wire
-form, which is what validating a message without running it needs.
+A model is validated with such data as they came; what they stand for is made of them afterwards, so
+that nothing of a refused message is unpickled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Mapping
+from enum import Enum
 from functools import cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from pydantic import BaseModel, PlainValidator, ValidationInfo, WithJsonSchema
-
-from soma_core.errors import ProtocolError
-from soma_core.wire.codec import Decoder, Encoder
+from pydantic import BaseModel, BeforeValidator, PlainValidator, WithJsonSchema
 
 __all__ = [
     "Binaries",
@@ -26,59 +24,58 @@ __all__ = [
     "State",
     "States",
     "carried_fields",
-    "encode_fields",
+    "set_fields",
 ]
 
 
-class Carried(NamedTuple):
-    """Marks a field's type with how its content is encoded when the message is sent."""
+class Carried(Enum):
+    """What a field holds; marks its type."""
 
-    encode: Callable[[Encoder, Any], Any]
-
-
-def _reader(read: Callable[[Decoder, Any], Any]) -> PlainValidator:
-    def validate(wire: Any, info: ValidationInfo) -> Any:
-        if info.context is None:
-            return wire
-        try:
-            return read(info.context, wire)
-        except ProtocolError as error:
-            if info.field_name:
-                error.args = (f"{info.field_name}: {error}",)
-            raise
-
-    return PlainValidator(validate)
+    DATA = "any object"
+    STATE = "a state"
+    STATES = "states by node id"
+    BINARY = "bytes"
+    BINARIES = "bytes by node id"
+    NUMBERS = "floats"
 
 
-def _mapping(read: Callable[[Decoder, Any], Any]) -> Callable[[Decoder, Any], dict[str, Any]]:
-    def read_each(decoder: Decoder, wire: Any) -> dict[str, Any]:
-        return {key: read(decoder, item) for key, item in _require_object(wire).items()}
+def _read_binary(content: Any) -> Any:
+    if isinstance(content, bytes | bytearray | memoryview):
+        return content
+    if isinstance(content, str):
+        return _from_b64(content)
+    tagged = isinstance(content, Mapping) and content.keys() == {"type", "data"}
+    if tagged and content["type"] == "Bytes":
+        return _from_tag(content["data"])
+    raise ValueError("expected base64 or a Bytes value")
 
-    return read_each
+
+def _from_b64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"not valid base64: {error}") from None
 
 
-def _require_object(wire: Any) -> dict[str, Any]:
-    if wire is None:
+def _from_tag(data: Any) -> bytes:
+    if isinstance(data, Mapping) and data.keys() == {"b64"} and isinstance(data["b64"], str):
+        return _from_b64(data["b64"])
+    try:
+        return bytes(data if isinstance(data, list) else None)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError("the data of Bytes is a list of numbers from 0 to 255") from None
+
+
+def _read_binaries(content: Any) -> dict[str, Any]:
+    return {key: _read_binary(item) for key, item in _require_object(content).items()}
+
+
+def _require_object(content: Any) -> dict[str, Any]:
+    if content is None:
         return {}
-    if not isinstance(wire, dict):
-        raise ValueError(f"an object with node ids as keys is expected, got {type(wire).__name__}")
-    return wire
-
-
-def _encode_binary(encoder: Encoder, content: Any) -> Any:
-    return encoder.binary(content)
-
-
-def _encode_numbers(encoder: Encoder, numbers: list[float]) -> list[Any]:
-    """An array, however long it is: who reads it need not know how lists are packed."""
-    return [encoder.encode(number) for number in numbers]
-
-
-def _encode_each(encode: Callable[[Encoder, Any], Any]) -> Carried:
-    def encode_mapping(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
-        return {key: encode(encoder, item) for key, item in content.items()}
-
-    return Carried(encode_mapping)
+    if isinstance(content, dict):
+        return content
+    raise ValueError(f"an object with node ids as keys is expected, got {type(content).__name__}")
 
 
 _VALUE_SCHEMA = {
@@ -91,8 +88,6 @@ _BINARY_SCHEMA = {
     "description": "Bytes: base64, or a Bytes value.",
     "anyOf": [{"type": "string", "contentEncoding": "base64"}, {"$ref": "value.schema.json"}],
 }
-
-
 _NUMBER_SCHEMA = {
     "title": "Number",
     "description": "A number, null where there is none, or the tag of one that is not finite.",
@@ -112,41 +107,32 @@ def _mapping_schema(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": items}
 
 
-Data = Annotated[
-    Any, _reader(Decoder.decode), Carried(Encoder.encode), WithJsonSchema(_VALUE_SCHEMA)
-]
-State = Annotated[
-    Any, _reader(Decoder.state), Carried(Encoder.encode), WithJsonSchema(_VALUE_SCHEMA)
-]
+Data = Annotated[Any, Carried.DATA, WithJsonSchema(_VALUE_SCHEMA)]
+State = Annotated[Any, Carried.STATE, WithJsonSchema(_VALUE_SCHEMA)]
 States = Annotated[
     Any,
-    _reader(_mapping(Decoder.state)),
-    _encode_each(Encoder.encode),
+    BeforeValidator(_require_object),
+    Carried.STATES,
     WithJsonSchema(_mapping_schema(_VALUE_SCHEMA)),
 ]
 Binary = Annotated[
-    Any, _reader(Decoder.binary), Carried(_encode_binary), WithJsonSchema(_BINARY_SCHEMA)
+    Any, PlainValidator(_read_binary), Carried.BINARY, WithJsonSchema(_BINARY_SCHEMA)
 ]
 Binaries = Annotated[
     Any,
-    _reader(_mapping(Decoder.binary)),
-    _encode_each(_encode_binary),
+    PlainValidator(_read_binaries),
+    Carried.BINARIES,
     WithJsonSchema(_mapping_schema(_BINARY_SCHEMA)),
 ]
-Number = Annotated[
-    Any, _reader(Decoder.decode), Carried(Encoder.encode), WithJsonSchema(_NUMBER_SCHEMA)
-]
+Number = Annotated[Any, Carried.DATA, WithJsonSchema(_NUMBER_SCHEMA)]
 Numbers = Annotated[
-    Any,
-    _reader(Decoder.decode),
-    Carried(_encode_numbers),
-    WithJsonSchema({"type": "array", "items": _NUMBER_SCHEMA}),
+    Any, Carried.NUMBERS, WithJsonSchema({"type": "array", "items": _NUMBER_SCHEMA})
 ]
 
 
 @cache
 def carried_fields(model: type[BaseModel]) -> tuple[tuple[str, Carried], ...]:
-    """The fields of a message type that carry the user's data."""
+    """The fields of a message type that carry data, and what each holds."""
     return tuple(
         (name, mark)
         for name, field in model.model_fields.items()
@@ -155,12 +141,9 @@ def carried_fields(model: type[BaseModel]) -> tuple[tuple[str, Carried], ...]:
     )
 
 
-def encode_fields(message: BaseModel, encoder: Encoder) -> dict[str, Any]:
-    """The fields that were set, with user data in wire form; models stay as they are."""
+def set_fields(message: BaseModel) -> dict[str, Any]:
+    """The fields of a message that were set, as they are."""
     fields = message.__dict__.copy()
     for name in fields.keys() - message.__pydantic_fields_set__:
         del fields[name]
-    for name, mark in carried_fields(type(message)):
-        if name in fields:
-            fields[name] = mark.encode(encoder, fields[name])
     return fields

@@ -1,15 +1,13 @@
 """The replies: one model for each message that a worker may send."""
 
-from functools import cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import MessageId, StateFormat
 from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
-from soma_core.protocol.validated import validated
 
 __all__ = [
     "REPLIES",
@@ -48,22 +46,14 @@ class _Model(BaseModel):
 class Reply(_Model):
     """What every successful reply has in common."""
 
+    tensors_as_lists: ClassVar[bool] = False
+    """Whether torch tensors in it are nested lists in the lines dialect."""
+
     ok: Literal[True] = True
     id: MessageId | None = None
     """The id of the command."""
     meta: dict[str, Any] | None = None
     """What plugins of the worker say of the command and of themselves, by plugin."""
-
-    @classmethod
-    def of(cls, **fields: Any) -> Self:
-        """A reply of fields that the engine computed, which are not validated once more."""
-        fields["ok"] = True
-        return validated(cls, _defaults(cls) | fields, set(fields))
-
-
-@cache
-def _defaults(model: type[BaseModel]) -> dict[str, Any]:
-    return {name: field.get_default() for name, field in model.model_fields.items()}
 
 
 class ErrorReply(_Model):
@@ -74,15 +64,12 @@ class ErrorReply(_Model):
     """The id of the command, if the message held a valid one."""
     error: str
     """What came, what was expected and what to do; of a filter, the text of its exception."""
-    code: ErrorCode
+    code: Annotated[ErrorCode, Field(strict=False)]
     type: str | None = None
     """The class of the exception in the worker."""
     cmd: str | None = None
     node_id: str | None = None
     traceback: str | None = None
-
-    def model_post_init(self, context: Any, /) -> None:
-        self.__pydantic_fields_set__.add("ok")
 
 
 class Versions(_Model):
@@ -121,7 +108,7 @@ class HelloReply(Reply):
 class LoadReply(Reply):
     """What was loaded."""
 
-    filters: dict[str, FilterMeta]
+    filters: dict[str, Annotated[FilterMeta, Field(strict=False)]]
 
 
 class UnloadReply(Reply):
@@ -133,7 +120,7 @@ class UnloadReply(Reply):
 class ListReply(Reply):
     """What is loaded, and what could be."""
 
-    nodes: dict[str, FilterMeta]
+    nodes: dict[str, Annotated[FilterMeta, Field(strict=False)]]
     filters: list[str]
     """The registered names that LOAD accepts."""
 
@@ -153,11 +140,15 @@ class ForwardReply(Reply):
 class CompositeForwardReply(Reply):
     """The output of the last node; torch tensors as nested lists in the lines dialect."""
 
+    tensors_as_lists: ClassVar[bool] = True
+
     result: Data = None
 
 
 class CompositeFitReply(Reply):
     """The output before the training step, and what was learned."""
+
+    tensors_as_lists: ClassVar[bool] = True
 
     result: Data = None
     states: Binaries = None
@@ -221,12 +212,12 @@ class ShutdownReply(Reply):
 class Event(_Model):
     """Sent before the reply, and only to a command that said ``"events": true``."""
 
-    event: Literal["progress", "log"]
+    event: Literal["progress"]
     id: MessageId | None = None
     """The id of the command that runs."""
     cmd: str
-    data: dict[str, Any]
-    """What the filter reported."""
+    data: Data
+    """What the filter reported, an object."""
 
 
 REPLIES: tuple[type[Reply], ...] = (

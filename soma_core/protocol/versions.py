@@ -6,11 +6,11 @@ import platform
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ConfigDict
 
-from soma_core.errors import ErrorCode, IncompatibleWorker, ProtocolError
-from soma_core.models.validation_errors import describe
+from soma_core.errors import IncompatibleWorker
 from soma_core.protocol.commands import ClientInfo
+from soma_core.protocol.replies import Reply, Versions
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -125,42 +125,28 @@ def _series(name: str, version: str) -> str:
     return ".".join(version.split(".")[: 1 if whole_series else 2])
 
 
-class _Versions(BaseModel, strict=True):
-    soma: str
-    python: str
-    cloudpickle: str
-
-
-class WorkerHello(BaseModel, strict=True):
+class WorkerHello(Reply):
     """What a host needs of the reply to HELLO; a later worker may say more."""
 
+    model_config = ConfigDict(extra="ignore")
+
     protocol: int
-    versions: _Versions
+    versions: Versions
     pid: int
     incarnation: str
-    codecs: list[str] = []
+    codecs: list[str] = []  # noqa: RUF012 - a model copies it
     pickle: Literal["same-user", "never"]
 
-    @classmethod
-    def read(cls, fields: dict[str, Any], *, pickles: bool) -> WorkerHello:
-        """Read the reply, and compare versions once more: the worker may not have.
+    def check(self, *, pickles: bool) -> None:
+        """Compare versions once more: the worker may not have.
 
         Args:
-            fields: The fields of the reply.
             pickles: Whether the host makes and reads pickles.
 
         Raises:
             IncompatibleWorker: Its versions do not fit this host's.
-            ProtocolError: ``malformed``: it is no reply to HELLO.
         """
-        try:
-            hello = cls.model_validate(fields)
-        except ValidationError as error:
-            raise ProtocolError(
-                ErrorCode.MALFORMED, f"the reply to HELLO is not one: {describe(error)}"
-            ) from None
-        worker = Side.of(hello.protocol, hello.versions)
-        mismatch = skew(Side.here(), worker, pickles=pickles and hello.pickle != "never")
+        worker = Side.of(self.protocol, self.versions)
+        mismatch = skew(Side.here(), worker, pickles=pickles and self.pickle != "never")
         if mismatch:
             raise IncompatibleWorker(mismatch)
-        return hello

@@ -12,7 +12,8 @@ import numpy as np
 
 from soma_core.client.recording.entries import LeftOut
 from soma_core.wire.json_text import read_json
-from soma_core.wire.message import Message
+from soma_core.wire.message import Dialect, Message
+from soma_core.wire.readable import readable
 
 __all__ = ["Difference", "difference"]
 
@@ -78,7 +79,8 @@ def _pickles_differ(path: str) -> Difference:
 
 
 def _content(message: Message) -> Any:
-    content = read_json(message.header)
+    is_frame = message.dialect is Dialect.FRAME
+    content = readable(message.header) if is_frame else read_json(message.header)
     if not isinstance(content, dict):
         return content
     kept = {name: field for name, field in content.items() if name not in _OF_THE_PROCESS}
@@ -127,9 +129,6 @@ def _places(content: Any, path: str) -> Iterator[tuple[int, _Place]]:
             for index in (data.get("buffer"), *(several if isinstance(several, list) else ())):
                 if isinstance(index, int):
                     yield index, _Place(path, str(content["type"]), data)
-        packed = content.get("buffer") if content.get("$soma") == "floats" else None
-        if isinstance(packed, int):
-            yield packed, _Place(path, "floats", {"dtype": "float64"})
         for key, item in content.items():
             yield from _places(item, f"{path}.{key}" if path else key)
 

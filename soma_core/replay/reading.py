@@ -11,7 +11,7 @@ from soma_core.client.recording.entries import (
     Direction,
     Entry,
     Section,
-    header_fields,
+    message_fields,
     node_ids,
     read_line,
 )
@@ -43,12 +43,12 @@ class Exchange:
     @property
     def cmd(self) -> str:
         """The verb."""
-        return str(header_fields(self.command.message.header).get("cmd", "?"))
+        return str(message_fields(self.command.message).get("cmd", "?"))
 
     @property
     def node_ids(self) -> list[str]:
         """The nodes that it is about."""
-        return node_ids(header_fields(self.command.message.header))
+        return node_ids(message_fields(self.command.message))
 
 
 def read_recording(path: Path) -> Iterator[Section | Entry]:

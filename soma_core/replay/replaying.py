@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from soma_core.channel.contract import Channel, Transport
-from soma_core.client.recording.entries import LeftOut, Section, header_fields
+from soma_core.client.recording.entries import LeftOut, Section, message_fields
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.replay.comparing import difference
 from soma_core.replay.reading import Exchange, read_exchanges
@@ -192,7 +192,7 @@ class _Stage:
                 ended = transport.poll()
                 with suppress(TimeoutError):
                     reply = channel.receive(_LOOK)
-                    if "event" not in header_fields(reply.header):
+                    if "event" not in message_fields(reply):
                         return reply
                     continue
                 if ended is not None:
@@ -221,7 +221,7 @@ def _told(exchange: Exchange) -> str:
     """What the host was told in place of a reply; empty if nothing is recorded."""
     if exchange.failure is None:
         return ""
-    told = header_fields(exchange.failure.message.header)
+    told = message_fields(exchange.failure.message)
     return f"{told.get('type')}: {str(told.get('error')).partition(';')[0]}"
 
 
@@ -241,7 +241,7 @@ def _with_reply(exchange: Exchange, reply: Message) -> tuple[Verdict, str]:
             return Verdict.SAME, ""
         return Verdict.DIFFERENT if found.certain else Verdict.NOT_COMPARED, found.text
     told = _told(exchange)
-    now = "a reply came" if header_fields(reply.header).get("ok") is True else "an error came"
+    now = "a reply came" if message_fields(reply).get("ok") is True else "an error came"
     if told:
         return Verdict.DIFFERENT, f"{told}; now {now}"
     return Verdict.NOT_COMPARED, f"no reply is recorded; now {now}"

@@ -6,25 +6,28 @@ installation is blank in them; replayed, they give the same replies otherwise.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+import base64
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from ormsgpack import packb
 
 from soma_core.channel.contract import TransportOptions
 from soma_core.client.recording.entries import Direction, Entry, Section, write_entry, write_section
 from soma_core.engine.inline import InlineTransport
+from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.protocol.dialects import codecs_for, read_fields
+from soma_core.protocol.parsing import verb_of
 from soma_core.protocol.versions import PROTOCOL_VERSION
-from soma_core.wire.codec import Encoder, FrameEncoder, LineEncoder
-from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.json_text import write_json
 from soma_core.wire.message import Dialect, Message
+from soma_core.wire.pickles import Pickles
 
-__all__ = ["Center", "write_vectors"]
+__all__ = ["write_vectors"]
 
 Fields = dict[str, Any]
-Build = Callable[[Encoder], Fields]
 
 _X = np.array([[1.0, 2.0], [3.0, 6.0]])
 _CLIENT = {"name": "vectors", "soma": "0", "python": "0", "cloudpickle": "0"}
@@ -37,79 +40,71 @@ _BLANK = {
 }
 
 
-class Center:
-    """The filter of the vectors: learns a mean and subtracts it."""
-
-    def fit(self, x: Any, y: Any = None) -> Fields:
-        """The mean of each column."""
-        return {"mean": np.mean(x, axis=0)}
-
-    def forward(self, x: Any, state: Any) -> Any:
-        """The distance from the mean."""
-        return x - state["mean"]
-
+# A pickle of soma_core.testing.Mean(), which its public name is enough to read.
+_MEAN = base64.b64encode(b"csoma_core.testing\nMean\n)\x81.").decode("ascii")
+_MODELS = {verb_of(model): model for model in COMMANDS}
 
 # One section refuses pickles, so that the versions in its HELLO do not matter.
 
-_PLAIN: Sequence[Build] = (
-    lambda _: {"cmd": "HELLO", "id": 1, "protocol": PROTOCOL_VERSION, "client": _CLIENT},
-    lambda _: {"cmd": "PING", "id": "any text"},
-    lambda _: {"cmd": "LIST"},
-    lambda _: {"cmd": "FORWARD", "node_id": "nobody", "data": 1},
-    lambda _: {"cmd": "DANCE", "id": 2},
-    lambda _: {"cmd": "FIT", "id": 3},
+_PLAIN: Sequence[Fields] = (
+    {"cmd": "HELLO", "id": 1, "protocol": PROTOCOL_VERSION, "client": _CLIENT},
+    {"cmd": "PING", "id": "any text"},
+    {"cmd": "LIST"},
+    {"cmd": "FORWARD", "node_id": "nobody", "data": 1},
+    {"cmd": "DANCE", "id": 2},
+    {"cmd": "FIT", "id": 3},
 )
 
-_WORKING: Sequence[Build] = (
-    lambda e: {
+_WORKING: Sequence[Fields] = (
+    {
         "cmd": "LOAD",
         "id": 1,
-        "filters": [{"id": "center", "pickle_b64": e.binary(pickle.dumps(Center(), 2))}],
+        "filters": [{"id": "mean", "pickle_b64": _MEAN}],
     },
-    lambda e: {"cmd": "FIT", "id": 2, "node_id": "center", "data": e.encode(_X)},
-    lambda e: {"cmd": "FORWARD", "id": 3, "node_id": "center", "data": e.encode(_X)},
-    lambda e: {
+    {"cmd": "FIT", "id": 2, "node_id": "mean", "data": _X},
+    {"cmd": "FORWARD", "id": 3, "node_id": "mean", "data": _X},
+    {
         "cmd": "FORWARD",
         "id": 4,
-        "node_id": "center",
-        "data": e.encode(1),
-        "state": e.encode({"mean": float("-inf")}),
+        "node_id": "mean",
+        "data": 1,
+        "state": {"mean": float("-inf")},
     },
-    lambda e: {"cmd": "FORWARD", "id": 5, "node_id": "center", "data": e.encode(1), "state": {}},
-    lambda e: {
+    {"cmd": "FORWARD", "id": 5, "node_id": "mean", "data": 1, "state": {}},
+    {
         "cmd": "COMPOSITE_FORWARD",
         "id": 6,
-        "node_ids": ["center"],
-        "data": e.encode(_X),
-        "states": {"center": e.encode({"mean": 1})},
+        "node_ids": ["mean"],
+        "data": _X,
+        "states": {"mean": {"mean": 1}},
     },
-    lambda e: {"cmd": "COMPOSITE_FIT", "id": 7, "node_ids": ["center"], "data": e.encode(_X)},
-    lambda e: {
+    {"cmd": "COMPOSITE_FIT", "id": 7, "node_ids": ["mean"], "data": _X},
+    {
         "cmd": "BATCHED_FIT",
         "id": 8,
-        "node_ids": ["center"],
-        "data": e.encode(_X),
+        "node_ids": ["mean"],
+        "data": _X,
         "batch_size": 1,
         "collect": "all",
     },
-    lambda _: {"cmd": "GET_STATE", "id": 9, "node_id": "center", "format": "value"},
-    lambda e: {
+    {"cmd": "GET_STATE", "id": 9, "node_id": "mean", "format": "value"},
+    {
         "cmd": "SET_STATE",
         "id": 10,
-        "node_id": "center",
+        "node_id": "mean",
         "format": "value",
-        "state_b64": e.binary(b"{}"),
-        "fit_state": e.encode({"mean": 0}),
+        "state_b64": b"{}",
+        "fit_state": {"mean": 0},
     },
-    lambda _: {"cmd": "GET_GRADIENTS", "id": 11, "node_id": "center"},
-    lambda e: {
+    {"cmd": "GET_GRADIENTS", "id": 11, "node_id": "mean"},
+    {
         "cmd": "APPLY_GRADIENTS",
         "id": 12,
-        "node_id": "center",
-        "gradients_b64": e.binary(b""),
+        "node_id": "mean",
+        "gradients_b64": b"",
     },
-    lambda _: {"cmd": "UNLOAD", "id": 13, "node_ids": ["center"]},
-    lambda _: {"cmd": "SHUTDOWN", "id": 14},
+    {"cmd": "UNLOAD", "id": 13, "node_ids": ["mean"]},
+    {"cmd": "SHUTDOWN", "id": 14},
 )
 
 
@@ -134,7 +129,7 @@ def _lines(dialect: Dialect) -> Iterator[bytes]:
 
 
 def _section(
-    policy: Literal["same-user", "never"], commands: Sequence[Build], dialect: Dialect, n: int
+    policy: Literal["same-user", "never"], commands: Sequence[Fields], dialect: Dialect, n: int
 ) -> Iterator[bytes]:
     """The lines of a section whose first entry has the number ``n``."""
     told = {"soma": "", "python": "", "cloudpickle": ""}
@@ -142,7 +137,7 @@ def _section(
     yield write_section(Section(time=0.0, transport="inline", options=options, **told))
     transport = InlineTransport(TransportOptions(pickle=policy))
     channel = transport.start()
-    for command in (_message(build, dialect) for build in commands):
+    for command in (_message(fields, dialect) for fields in commands):
         channel.send(command)
         reply = _blanked(channel.receive())
         yield write_entry(Entry(n, Direction.COMMAND, n, 0.0, command))
@@ -151,16 +146,15 @@ def _section(
     transport.stop(0.0)
 
 
-def _message(build: Build, dialect: Dialect) -> Message:
-    if dialect is Dialect.LINE:
-        return Message(write_json(build(LineEncoder())), (), dialect)
-    encoder = FrameEncoder()
-    return Message(write_json(build(encoder)), encoder.buffers, dialect)
+def _message(fields: Fields, dialect: Dialect) -> Message:
+    return codecs_for(Pickles())[dialect].write(dict(fields), _MODELS.get(fields["cmd"], Command))
 
 
 def _blanked(reply: Message) -> Message:
-    fields = read_json(reply.header)
+    """A reply without what belongs to a process or an installation."""
+    fields = read_fields(reply)
     fields |= {name: blank for name, blank in _BLANK.items() if name in fields}
     if isinstance(fields.get("filters"), list):  # what is registered in this installation
         fields["filters"] = []
-    return reply._replace(header=write_json(fields))
+    is_frame = reply.dialect is Dialect.FRAME
+    return reply._replace(header=packb(fields) if is_frame else write_json(fields))

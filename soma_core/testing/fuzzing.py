@@ -12,6 +12,7 @@ from typing import Any
 from soma_core.testing.mutations import Mutant, preparation
 from soma_core.wire import frames
 from soma_core.wire.message import Dialect
+from soma_core.wire.unpacking import unpack_map
 
 __all__ = ["FuzzRun"]
 
@@ -147,7 +148,7 @@ class _Stream:
             end = frames.PREAMBLE_SIZE + start.body_size
             self._need(end)
             header = self._pending[frames.PREAMBLE_SIZE :][: start.header_size]
-            fields = json.loads(header)
+            fields = unpack_map(header)
             del self._pending[:end]
             return Dialect.FRAME, fields
         while (newline := self._pending.find(b"\n")) < 0:

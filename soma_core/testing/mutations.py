@@ -20,18 +20,22 @@ from zlib import crc32
 
 import cloudpickle
 import numpy as np
+from ormsgpack import Ext, packb
 
 from soma_core.testing.filters import Echo
 from soma_core.wire import frames
-from soma_core.wire.codec import FrameEncoder, LineEncoder
 from soma_core.wire.json_text import write_json
+from soma_core.wire.line_codec import LineEncoder
 from soma_core.wire.message import Dialect
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack_map
 
 __all__ = ["Mutant", "Mutator", "preparation"]
 
 _PICKLE = b"@pickle@"
 _LONG_TRAINING = re.compile(rb'"epochs":\s*"?[\d.eE+-]{4,}')
+_LONG_TRAINING_IN_A_MAP = re.compile(rb"epochs[\xca-\xd3\x20-\x7f]")
 _BLANK = b" \t\r\n\x0b\x0c\xef\xbb\xbf"
 _PREAMBLE = struct.Struct("<5sBHIIQ")
 _ENTRY = struct.Struct("<IIQQ")
@@ -49,6 +53,13 @@ _VALUES: list[Any] = [
     {"type": "Bytes", "data": [256]}, {"type": "Json", "data": {"type": "Bytes", "data": [1]}},
     {"type": "Object", "data": [1, 2]}, {"__pickle_b64__": "!"}, {"$soma": "float", "value": "x"},
     {"$soma": "dict", "items": [[1]]}, {"$soma": None},
+]  # fmt: skip
+_EXTENSIONS = [
+    Ext(1, packb([0, "float64", [2]])), Ext(1, packb([99, "object", [-1]])), Ext(1, b""),
+    Ext(2, packb([0, "bfloat16", [1 << 40]])), Ext(3, packb([1, [2]])), Ext(4, packb([[1], 2])),
+    Ext(5, packb(["<f8", b"12345678"])), Ext(7, b""), Ext(9, packb([[[1], 2]])), Ext(10, b"\xff"),
+    Ext(12, packb(["datetime", [1]])), Ext(13, packb(["no", "such", None, [0]])), Ext(14, b"\xc0"),
+    Ext(127, b"?"),
 ]  # fmt: skip
 _SNIPPETS = [
     b"NaN", b"-Infinity", b"1e999", b"-0", b"00", b'"', b"\\", b"\\ud800", b"\\u0000", b"\xff",
@@ -135,9 +146,14 @@ class Mutator:
         self._frames: list[tuple[bytes, list[bytes]]] = []
         for command in _commands():
             self._lines.append(_encoded(command, LineEncoder(pickles=Pickles(allowed=False))))
-            encoder = FrameEncoder(pickles=Pickles(allowed=False))
-            header = _encoded(command, encoder)
-            self._frames.append((header, [bytes(buffer) for buffer in encoder.buffers]))
+            header, buffers = pack(self._with_the_pickle(command), Pickles(allowed=False))
+            self._frames.append((header, [bytes(memoryview(buffer)) for buffer in buffers]))
+
+    def _with_the_pickle(self, command: dict[str, Any]) -> dict[str, Any]:
+        """A command with the pickle itself, whose length a frame's map says."""
+        if command.get("filters", [{}])[0].get("pickle_b64") != _PICKLE.decode():
+            return command
+        return {**command, "filters": [{"id": "c", "pickle_b64": self._pickle.decode()}]}
 
     def mutants(self, dialect: Dialect, count: int) -> Iterator[Mutant]:
         """So many mutants of valid messages of a dialect, after which the stream goes on."""
@@ -159,7 +175,8 @@ class Mutator:
         return self._checked(text + b"\n", Dialect.LINE)
 
     def _checked(self, data: bytes, dialect: Dialect) -> Mutant | None:
-        return None if _LONG_TRAINING.search(data) else Mutant(data, dialect)
+        too_long = _LONG_TRAINING.search(data) or _LONG_TRAINING_IN_A_MAP.search(data)
+        return None if too_long else Mutant(data, dialect)
 
     def _mutated(self, text: bytes) -> bytes:
         for _ in range(self._random.randrange(1, 4)):
@@ -219,7 +236,7 @@ class Mutator:
         header, buffers = self._random.choice(self._frames)
         way = self._random.randrange(5)
         if way == 0:
-            return self._frame_of(self._mutated(header), buffers)
+            return self._frame_of(self._mutated_map(header), buffers)
         if way == 1:
             return self._frame_of(header, [self._mutated(buffer) for buffer in buffers])
         if way == 2:
@@ -228,11 +245,25 @@ class Mutator:
             return self._frame_with_a_lying_preamble(header, buffers)
         return self._frame_with_damaged_magic(header, buffers)
 
+    def _mutated_map(self, header: bytes) -> bytes:
+        """A map with other bytes, or with another value, one key less or more."""
+        if self._random.random() < 0.5:
+            return self._mutated(header)
+        fields = unpack_map(header)
+        container, key = self._random.choice(list(_places(fields)))
+        if self._random.random() < 0.3:
+            del container[key]
+        else:
+            container[key] = self._random.choice([*_VALUES[:5], *_VALUES[6:], *_EXTENSIONS])
+        try:
+            return packb(fields)
+        except TypeError:  # an int of more than 64 bits
+            return header
+
     def _frame_of(self, header: bytes, buffers: list[bytes]) -> Mutant | None:
         return self._checked(self._whole(header, buffers), Dialect.FRAME)
 
     def _whole(self, header: bytes, buffers: list[bytes]) -> bytes:
-        header = header.replace(_PICKLE, self._pickle)
         entries = [frames.Entry(frames.EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
         return frames.write_frame(header, entries) + b"".join(buffers)
 
@@ -287,5 +318,5 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _preamble(header_size: int, entry_count: int, body_size: int, reserved: int = 0) -> bytes:
-    fields = _PREAMBLE.pack(frames.MAGIC, 1, reserved, header_size, entry_count, body_size)
+    fields = _PREAMBLE.pack(frames.MAGIC, 2, reserved, header_size, entry_count, body_size)
     return fields + struct.pack("<I", crc32(fields))

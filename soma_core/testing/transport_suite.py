@@ -292,7 +292,9 @@ class TransportConformance(ConformanceSuite):
     @covers("boundaries.content")
     def test_bytes_that_look_like_the_edge_of_a_message_are_content(self, wire: Wire) -> None:
         tricky = b'\x93SOMA\x01\n{"cmd":"SHUTDOWN"}\n\0\r\n\xff'
-        for data in (tricky, tricky * 3000, [tricky, b"\n"], '\n{"cmd":"SHUTDOWN"}\n\u2028'):
+        array = np.frombuffer(tricky, np.uint8)
+        text = '\n{"cmd":"SHUTDOWN"}\n\u2028'
+        for data in (tricky, array, tricky * 3000, [tricky, b"\n"], text):
             for dialect in self._dialects():
                 reply = wire.ask("FORWARD", dialect, node_id="echo", data=data)
                 result = reply["result"]

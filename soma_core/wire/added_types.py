@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-__all__ = ["Codec", "Codecs", "Encoded", "Unencodable"]
+from pydantic import ValidationError
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.validation_errors import describe
+
+__all__ = ["Codec", "Codecs", "Encoded", "Unencodable", "encode_added"]
 
 
 class Unencodable(Exception):
@@ -111,3 +116,90 @@ class Codecs:
     def shares(self, codec: Codec) -> bool:
         """Whether the other side has it; true as long as it has said nothing."""
         return codec.name in self._shared
+
+    def decode(self, name: Any, distribution: Any, data: Any, buffers: list[Any]) -> Any:
+        """The object that a codec of this process reads from what came.
+
+        Args:
+            name: What the message calls the codec.
+            distribution: What the message says to install where it is missing.
+            data: The data of an :class:`Encoded`.
+            buffers: Its buffers, each writable.
+
+        Raises:
+            ProtocolError: ``invalid_command``: there is no such codec here, or it cannot read it.
+        """
+        codec = self.get(name)
+        if codec is None:
+            raise _unknown(name, distribution, self.names())
+        try:
+            return codec.decode(data, buffers)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a codec may raise anything
+            raise _failed(codec, "read what came", error) from error
+
+
+def encode_added(
+    codec: Codec, encode: Callable[[Any], Encoded], obj: Any, *, or_pickle: bool
+) -> Encoded | None:
+    """What a codec makes of an object, each buffer as plain bytes.
+
+    Args:
+        codec: The codec.
+        encode: Its function for the dialect.
+        obj: An object of its type.
+        or_pickle: Whether an object that the codec cannot keep whole may travel as a pickle.
+
+    Returns:
+        None if the object must travel as a pickle.
+
+    Raises:
+        ProtocolError: ``pickle_refused``, or ``invalid_command`` if the codec failed.
+    """
+    try:
+        encoded = encode(obj)
+        if not isinstance(encoded, Encoded):
+            raise TypeError(f"encode returns an Encoded, got a {_class_name(encoded)}")
+        return Encoded(encoded.data, [_plain_bytes(buffer) for buffer in encoded.buffers])
+    except Unencodable as reason:
+        if or_pickle:
+            return None
+        raise ProtocolError(
+            ErrorCode.PICKLE_REFUSED,
+            f"this {_class_name(obj)} can only travel as a pickle, which this connection refuses: "
+            f"{codec.distribution} says: {reason}",
+        ) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a codec may raise anything
+        raise _failed(codec, f"encode a {_class_name(obj)}", error) from error
+
+
+def _plain_bytes(buffer: Any) -> memoryview:
+    """A C-contiguous buffer as bytes; another one raises TypeError."""
+    view = memoryview(buffer)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _class_name(obj: object) -> str:
+    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+
+
+def _failed(codec: Codec, task: str, error: BaseException) -> ProtocolError:
+    text = describe(error) if isinstance(error, ValidationError) else error
+    return ProtocolError(
+        ErrorCode.INVALID_COMMAND,
+        f"the codec {codec.name!r} of {codec.distribution} could not {task}: "
+        f"{type(error).__name__}: {text}",
+    )
+
+
+def _unknown(name: Any, distribution: Any, known: Sequence[str]) -> ProtocolError:
+    named = isinstance(distribution, str) and distribution
+    remedy = f"pip install {distribution:.100}" if named else "install the plugin that has it"
+    return ProtocolError(
+        ErrorCode.INVALID_COMMAND,
+        f"a value of the codec {name!r:.100} came, which is not installed in this process; "
+        f"{remedy} where it runs (its codecs: {', '.join(known) or 'none'})",
+    )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from soma_core.errors import ErrorCode, ProtocolError
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,8 +24,10 @@ __all__ = [
     "array_to_bytes",
     "dtype_from_wire",
     "dtype_to_wire",
+    "is_plain_torch_tensor",
     "name_and_bytes",
-    "plain_array",
+    "order_in_memory",
+    "require_torch",
     "tensor_from_bytes",
     "tensor_from_values",
     "tensor_name_and_bytes",
@@ -124,25 +128,39 @@ def _field_part(part: Any) -> Any:
 
 
 def name_and_bytes(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:
-    """The wire's name and the bytes of an array whose elements travel as they lie in memory; None
-    if they do not. Where they lie apart, the bytes are a copy."""
+    """The wire's name and the bytes of an array whose elements lie in memory one by one, in C
+    order, as they travel; None if they do not."""
     dtype = array.dtype
     name = _NAMES.get(dtype.char)
     if name is None or not dtype.isnative:
         return None
     view = array.data
-    return name, view if view.c_contiguous else np.ascontiguousarray(array).data
+    return (name, view) if view.c_contiguous else None
 
 
-def plain_array(index: int, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """The wire form of an array of which :func:`name_and_bytes` gave the name and the bytes.
+def order_in_memory(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+) -> list[int] | None:
+    """In which order the axes of an array lie in memory, the outermost first.
 
     Args:
-        index: Which buffer has its bytes.
-        dtype: The name.
-        shape: Its shape.
+        shape: The length of each axis.
+        strides: The distance between its elements.
+        itemsize: The distance between two elements that lie one by one, in the same unit.
+
+    Returns:
+        None for C order, and for elements that do not lie one by one in any order: these travel
+        as a copy in C order.
     """
-    return {"type": "Tensor", "data": {"buffer": index, "dtype": dtype, "shape": shape}}
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    if order == list(range(len(shape))):
+        return None
+    distance = itemsize
+    for axis in reversed(order):
+        if shape[axis] > 1 and strides[axis] != distance:
+            return None
+        distance *= shape[axis]
+    return order
 
 
 def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
@@ -242,10 +260,37 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def tensor_name_and_bytes(tensor: torch.Tensor) -> tuple[str, memoryview] | None:
-    """As :func:`name_and_bytes`, of a tensor whose memory and element type numpy has too."""
+def is_plain_torch_tensor(obj: Any) -> bool:
+    """Whether it is a torch tensor whose elements lie in memory one by one; never imports torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(obj) is not torch.Tensor:
+        return False
+    plain = obj.layout is torch.strided and not obj.is_meta
+    return plain and not obj.is_quantized and not obj.is_nested
+
+
+def require_torch() -> None:
+    """Make sure that torch can be imported.
+
+    Raises:
+        ProtocolError: ``invalid_command``: it cannot.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ProtocolError(
+            ErrorCode.INVALID_COMMAND,
+            f"a torch tensor came, and torch cannot be imported here ({error}); install "
+            "soma-core[torch] in this environment",
+        ) from None
+
+
+def tensor_name_and_bytes(tensor: torch.Tensor) -> tuple[str, memoryview]:
+    """The wire's name of a tensor's element type, and its elements in C order; a view of its
+    memory where that can be."""
     array = _shared_with_numpy(tensor)
-    return name_and_bytes(array) if array is not None and array.size else None
+    plain = name_and_bytes(array) if array is not None and array.size else None
+    return plain or (torch_dtype_name(tensor), tensor_to_bytes(tensor))
 
 
 def _shared_with_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:

@@ -1,32 +1,35 @@
-"""The layout of a frame: preamble, JSON header, buffer table, buffers.
+"""The layout of a frame: preamble, map, buffer table, buffers.
 
 ::
 
     offset  size  content
          0     5  magic: 93 53 4F 4D 41
-         5     1  version of the layout: 1
+         5     1  version of the layout: 2
          6     2  reserved: 0
-         8     4  length of the header in bytes
+         8     4  length of the map in bytes
         12     4  number of entries in the buffer table
         16     8  length of everything after the preamble in bytes
         24     4  CRC-32 of the 24 bytes before
-        28     …  header, then the buffer table, then the inline buffers in order
+        28     …  map, then the buffer table, then the inline buffers in order
 
-An entry of the table has 24 bytes: kind (4), region (4), generation (8), size (8). An *inline*
-entry (kind 0) is a buffer of ``size`` bytes that follows in the frame. A *shared* entry (kind 1)
-is one of ``size`` bytes at the start of a shared-memory region. The other kinds are no buffers;
-two ends that share memory settle it among themselves (``soma_core.channel.shared_memory``).
+The map is MessagePack: a message's fields, as in a line (:mod:`~soma_core.wire.extensions` lists
+the extension types in it). An entry of the table has 24 bytes: kind (4), region (4), generation
+(8), size (8). An *inline* entry (kind 0) is a buffer of ``size`` bytes that follows in the frame. A
+*shared* entry (kind 1) is one of ``size`` bytes at the start of a shared-memory region, and an
+entry of kind 5 is the map itself in such a region; the map of the frame is then empty. The other
+kinds are no buffers; two ends that share memory settle it among themselves
+(``soma_core.channel.shared_memory``).
 
 All numbers are unsigned and little-endian. The preamble alone says where the next message
-starts, so a frame whose header or table lies costs one error reply and not the stream.
+starts, so a frame whose map or table lies costs one error reply and not the stream.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from functools import lru_cache
+from functools import partial
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -40,16 +43,13 @@ __all__ = [
     "EntryKind",
     "FrameError",
     "Preamble",
-    "WholeFrame",
     "read_preamble",
     "read_table",
-    "read_whole",
     "write_frame",
-    "write_inline",
 ]
 
 MAGIC = b"\x93SOMA"
-_VERSION = 1
+_VERSION = 2
 _START = MAGIC + bytes((_VERSION, 0, 0))
 _FIELDS = struct.Struct("<8sIIQ")
 _PREAMBLE = struct.Struct("<8sIIQI")
@@ -72,6 +72,7 @@ class EntryKind(IntEnum):
     OFFER = 2
     ACCEPT = 3
     RETIRE = 4
+    MAP = 5
 
 
 _INLINE = int(EntryKind.INLINE)
@@ -92,17 +93,16 @@ class Entry(NamedTuple):
         return self.kind <= EntryKind.SHARED
 
 
+_as_entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
+
+
 class Preamble(NamedTuple):
-    """What a sound preamble declares, in bytes but for the number of entries."""
+    """What a sound preamble declares: the lengths of the map, of the buffer table, and of
+    everything after the preamble, in bytes."""
 
     header_size: int
-    entry_count: int
+    table_size: int
     body_size: int
-
-    @property
-    def table_size(self) -> int:
-        """The length of the buffer table in bytes."""
-        return self.entry_count * ENTRY_SIZE
 
 
 def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] = ()) -> bytes:
@@ -113,28 +113,8 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
         table.append(_ENTRY.pack(*entry))
         if entry[0] == _INLINE:
             body_size += entry[3]
-    preamble = _preamble(len(header), len(entries), body_size)
-    return b"".join((preamble, header, *table, *inline))
-
-
-def write_inline(header: bytes, buffers: Sequence[memoryview], sizes: tuple[int, ...]) -> bytes:
-    """A whole frame whose buffers are all inline, and of these sizes: what most calls send."""
-    preamble, table = _around(len(header), sizes)
-    return b"".join((preamble, header, table, *buffers))
-
-
-@lru_cache(maxsize=256)
-def _around(header_size: int, sizes: tuple[int, ...]) -> tuple[bytes, bytes]:
-    """The preamble and the table of a frame with inline buffers alone."""
-    table = b"".join(_ENTRY.pack(_INLINE, 0, 0, size) for size in sizes)
-    return _preamble(header_size, len(sizes), header_size + len(table) + sum(sizes)), table
-
-
-@lru_cache(maxsize=256)
-def _preamble(header_size: int, entry_count: int, body_size: int) -> bytes:
-    """A preamble; the frames of a loop have the same."""
-    fields = _FIELDS.pack(_START, header_size, entry_count, body_size)
-    return fields + _CHECKSUM.pack(crc32(fields))
+    fields = _FIELDS.pack(_START, len(header), len(entries), body_size)
+    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, *table, *inline))
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
@@ -148,64 +128,11 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
         raise _malformed("a frame's preamble is damaged: its checksum does not match")
     version = start[len(MAGIC)]
     if version != _VERSION:
-        raise _malformed(f"a frame of layout version {version} came; this side reads {_VERSION}")
-    return Preamble(header_size, entry_count, body_size)
-
-
-WholeFrame = tuple[bytes, list[bytearray], Sequence[tuple[int, int, int, int]], int]
-"""A sound frame: its header, its inline buffers, the entries of its table unless all of them are
-inline, and where it ends."""
-
-
-def read_whole(data: memoryview, longest: int) -> WholeFrame | None:
-    """Read the frame that data starts with, if it is sound and all of it is here.
-
-    The common case in one step; whatever is not right with a frame is found by the functions
-    that read its parts.
-
-    Args:
-        data: What was received.
-        longest: The largest body that is read in this way.
-    """
-    layout = _layout(bytes(data[:PREAMBLE_SIZE]))
-    if layout is None:
-        return None
-    table, position, end, single = layout
-    if end > len(data) or end > longest + PREAMBLE_SIZE:
-        return None
-    header = bytes(data[PREAMBLE_SIZE:table])
-    if data[table:position] == single:  # what most calls send
-        return header, [bytearray(data[position:end])], (), end
-    inline = []
-    entries = list(_ENTRY.iter_unpack(data[table:position]))
-    for kind, _, _, length in entries:
-        if kind == _INLINE:
-            inline.append(bytearray(data[position : position + length]))
-            position += length
-        elif kind > _LAST_KIND:
-            return None
-    if position != end:
-        return None
-    return header, inline, () if len(inline) == len(entries) else entries, end
-
-
-@lru_cache(maxsize=256)
-def _layout(preamble: bytes) -> tuple[int, int, int, bytes] | None:
-    """Where the table, the buffers and the end of a frame are, and its table if that has a single
-    inline entry; None if the preamble is not sound. The frames of a loop have the same preamble.
-    """
-    if len(preamble) < PREAMBLE_SIZE:
-        return None
-    try:
-        declared = read_preamble(preamble)
-    except FrameError:
-        return None
-    table = PREAMBLE_SIZE + declared.header_size
-    position = table + declared.table_size
-    end = PREAMBLE_SIZE + declared.body_size
-    if position > end:
-        return None
-    return table, position, end, _ENTRY.pack(_INLINE, 0, 0, end - position)
+        raise _malformed(
+            f"this peer speaks layout {version} of frames, and this side layout {_VERSION}; "
+            "upgrade soma-core on the older side"
+        )
+    return Preamble(header_size, entry_count * ENTRY_SIZE, body_size)
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:
@@ -223,7 +150,7 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
             inline_size += fields[3]
         elif kind > _LAST_KIND:
             raise _malformed(f"a frame's buffer table has an entry of unknown kind {kind}")
-        entries.append(Entry._make(fields))
+        entries.append(_as_entry(fields))
     expected = preamble.body_size - preamble.header_size - preamble.table_size
     if inline_size != expected:
         raise _malformed(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.codec import MAX_NESTING
+from soma_core.wire.line_codec import MAX_NESTING
 
 __all__ = ["read_json", "write_json"]
 

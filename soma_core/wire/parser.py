@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,45 +10,45 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire import frames
-from soma_core.wire.frames import EntryKind, FrameError
+from soma_core.wire.frames import MAGIC, PREAMBLE_SIZE, Entry, EntryKind, FrameError, Preamble
 from soma_core.wire.message import Dialect, Message
 
 __all__ = ["MessageParser", "StreamLimits"]
 
 _INLINE = int(EntryKind.INLINE)
+_MAP = int(EntryKind.MAP)
 _MIB = 1 << 20
 _BLANK = b" \t\r\n\x0b\x0c"
 _BOM = b"\xef\xbb\xbf"
 
-_Outcome = Message | ProtocolError | None
-_Steps = Generator[_Outcome, None, None]
-_Question = Generator[_Outcome, None, bool]
-
 
 class StreamLimits(BaseModel):
-    """The largest messages that are accepted, in bytes."""
+    """The largest messages that are accepted, in bytes.
+
+    Attributes:
+        line: A line.
+        header: The map of a frame, with its buffer table.
+        body: A frame, buffers included.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     line: int = Field(default=256 * _MIB, ge=1)
-    header: int = Field(default=64 * _MIB, ge=1)
+    header: int = Field(default=1024 * _MIB, ge=1)
     body: int = Field(default=1 << 40, ge=1)
 
 
-Take = Callable[[frames.Entry], Any]
+Take = Callable[[Entry], Any]
 
 
-def _share_nothing(entry: frames.Entry) -> None:
+def _share_nothing(entry: Entry) -> None:
     """For a channel without shared memory: offers are ignored, and nothing can be lent."""
-    if entry.kind == EntryKind.SHARED:
+    if entry.kind in (EntryKind.SHARED, EntryKind.MAP):
         raise _malformed("a frame names shared memory, which this channel does not have")
 
 
 class MessageParser:
     """Finds the messages in a stream of bytes.
-
-    Its work is a generator that is resumed when there is more to look at, so that the code
-    reads like the grammar of the stream.
 
     Args:
         limits: The largest messages to accept.
@@ -64,13 +64,15 @@ class MessageParser:
 
     def __init__(self, limits: StreamLimits, take: Take = _share_nothing) -> None:
         self._limits = limits
-        self._longest = min(limits.header, limits.body)
         self._take = take
-        self._between_messages = True
+        self._filling: _Filling | None = None
+        self._to_skip = 0
+        self._skips_line = False
+        self._scanned = 0
+        self._used = 0
         self.pending = bytearray()
         self.ended = False
         self.target = memoryview(b"")
-        self._steps = self._stream()
         self.finished = False
 
     def feed(self, data: memoryview) -> Message | None:
@@ -80,18 +82,19 @@ class MessageParser:
         Raises:
             ProtocolError: As :meth:`next_message`.
         """
-        if self._between_messages and not self.pending:
-            frame = frames.read_whole(data, self._longest)
-            if frame is not None:
-                header, inline, entries, end = frame
-                if end < len(data):
-                    self.pending += data[end:]
-                if entries:
-                    return self._message(header, entries, inline)
-                return Message(header, inline)
-        self.pending += data
+        if self.finished:
+            return None
+        between_messages = not (self.pending or self._to_skip or self._skips_line or self.ended)
+        if between_messages and data[: len(MAGIC)] == MAGIC:
+            try:
+                message = self._frame(data)
+            finally:
+                if self._used < len(data):
+                    self.pending += data[self._used :]
+            return message if self._filling is None else self.next_message()
         if not data:
             self.ended = True
+        self.pending += data
         return self.next_message()
 
     def filled(self, count: int) -> Message | None:
@@ -107,206 +110,202 @@ class MessageParser:
         Raises:
             ProtocolError: ``malformed`` or ``too_large``. Call again to go on after it.
         """
-        if self._between_messages:
-            if not self.pending and not self.ended:
-                return None
-            with memoryview(self.pending) as view:
-                frame = frames.read_whole(view, self._longest)
-            if frame is not None:
-                header, inline, entries, end = frame
-                del self.pending[:end]
-                return self._message(header, entries, inline)
-        outcome = next(self._steps)
-        if isinstance(outcome, ProtocolError):
-            raise outcome
-        return outcome
-
-    def _stream(self) -> _Steps:
-        while (yield from self._has(1)):
-            self._between_messages = False
-            if (yield from self._starts_frame()):
-                yield from self._frame()
-            else:
-                yield from self._line()
-            self._between_messages = True
-        self.finished = True
-        self._between_messages = False
         while True:
-            yield None
+            if self._filling is not None:
+                return self._fill(self._filling)
+            if not self._skip():
+                return None
+            if not self.pending:
+                self.finished = self.ended
+                return None
+            start = self.pending[: len(MAGIC)]
+            if start == MAGIC:
+                message = self._pending_frame()
+                if self._filling is None:
+                    return message
+            elif MAGIC.startswith(start) and not self.ended:
+                return None
+            else:
+                found, message = self._line()
+                if message is not None or not found:
+                    return message
 
-    def _has(self, count: int) -> _Question:
-        """Whether so many bytes are here, or will be before the stream ends."""
-        while len(self.pending) < count:
-            if self.ended:
-                return False
-            yield None
-        return True
-
-    def _starts_frame(self) -> _Question:
-        for length in range(1, len(frames.MAGIC) + 1):
-            if not (yield from self._has(length)):
-                return False
-            if not self.pending.startswith(frames.MAGIC[:length]):
-                return False
-        return True
-
-    def _line(self) -> _Steps:
-        scanned = 0
-        while (end := self.pending.find(b"\n", scanned)) < 0 and not self.ended:
-            scanned = len(self.pending)
-            if scanned > self._limits.line:
-                break
-            yield None
-        if end < 0 and self.ended:
-            end = len(self.pending)
-        if end < 0 or end > self._limits.line:
-            yield self._line_too_long()
-            yield from self._skip_line()
-            return
-        text = bytes(self.pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
-        del self.pending[: end + 1]
-        if text:
-            self._between_messages = True
-            yield Message(text, (), Dialect.LINE)
-
-    def _skip_line(self) -> _Steps:
-        while (end := self.pending.find(b"\n")) < 0:
-            self.pending.clear()
-            if self.ended:
-                return
-            yield None
-        del self.pending[: end + 1]
-
-    def _line_too_long(self) -> ProtocolError:
-        return ProtocolError(
-            ErrorCode.TOO_LARGE,
-            f"a line is longer than the limit of {self._limits.line:,} bytes; send large arrays "
-            "as frames, or raise the limit",
-        )
-
-    def _frame(self) -> _Steps:
-        if not (yield from self._has(frames.PREAMBLE_SIZE)):
-            yield from self._cut_off()
-            return
+    def _pending_frame(self) -> Message | None:
         try:
-            preamble = frames.read_preamble(self.pending)
-        except ProtocolError as error:
-            yield from self._lost(error)
-            return
-        refusal = self._refusal(preamble)
-        if refusal is None:
-            yield from self._frame_body(preamble)
-        else:
-            yield from self._skip_frame(preamble, refusal)
+            with memoryview(self.pending) as view:
+                return self._frame(view)
+        finally:
+            del self.pending[: self._used]
 
-    def _frame_body(self, preamble: frames.Preamble) -> _Steps:
-        table = frames.PREAMBLE_SIZE + preamble.header_size
+    def _frame(self, view: memoryview) -> Message | None:
+        """Read the frame that a view starts with, or go on with its buffers as they come; what
+        was used of the view is noted, whether or not there is a message."""
+        self._used = 0
+        if len(view) < PREAMBLE_SIZE:
+            self._require_more(view)
+            return None
+        try:
+            preamble = frames.read_preamble(view)
+        except FrameError:
+            self._lose(view)
+            raise
+        table = PREAMBLE_SIZE + preamble.header_size
         start = table + preamble.table_size
-        if not (yield from self._has(start)):
-            yield from self._cut_off()
-            return
         try:
-            entries = frames.read_table(preamble, self.pending[table:start])
-        except ProtocolError as error:
-            yield from self._skip_frame(preamble, error)
-            return
-        header = bytes(self.pending[frames.PREAMBLE_SIZE : table])
-        del self.pending[:start]
-        inline: list[memoryview] = []
-        for entry in entries:
-            if entry.kind == _INLINE:
-                buffer = _allocate(entry.size)
-                if buffer is None:
-                    yield from self._skip_inline(entries, len(inline), entry.size)
-                    return
-                inline.append(buffer)
-                if not (yield from self._fill(inline[-1])):
-                    yield from self._cut_off()
-                    return
-        self._between_messages = True
-        try:
-            yield self._message(header, entries, inline)
-        except ProtocolError as error:
-            yield error
+            self._check(preamble)
+            if len(view) < start:
+                self._require_more(view)
+                return None
+            entries = frames.read_table(preamble, bytes(view[table:start]))
+        except FrameError:
+            self._used = PREAMBLE_SIZE
+            self._to_skip = preamble.body_size
+            raise
+        header = bytes(view[PREAMBLE_SIZE:table])
+        end = PREAMBLE_SIZE + preamble.body_size
+        if len(view) < end:
+            self._used = start
+            self._filling = _Filling(header, entries)
+            return None
+        self._used = end
+        return self._message(header, entries, _inline_buffers(view, start, entries))
 
-    def _skip_inline(self, entries: list[frames.Entry], here: int, size: int) -> _Steps:
-        """Drop the inline buffers of a frame from one on for which there is no memory."""
-        yield FrameError(ErrorCode.TOO_LARGE, f"there is no memory for a buffer of {size:,} bytes")
-        sizes = [entry.size for entry in entries if entry.kind == _INLINE]
-        yield from self._skip(sum(sizes[here:]))
+    def _require_more(self, view: memoryview) -> None:
+        """More of a frame must come; it cannot, once the stream has ended."""
+        if self.ended:
+            self._lose(view)
+            raise _malformed("the stream ended in the middle of a frame")
 
-    def _message(
-        self, header: bytes, entries: Sequence[tuple[int, int, int, int]], inline: list[Any]
-    ) -> Message:
-        """A message of a frame's parts; without entries, all of its buffers are inline."""
-        if not entries:
+    def _lose(self, view: memoryview) -> None:
+        """Where the next message starts is unknown: nothing more can be read."""
+        self._used = len(view)
+        self.ended = True
+
+    def _check(self, preamble: Preamble) -> None:
+        """Refuse a frame by what its preamble declares, before anything is allocated."""
+        before_buffers = preamble.header_size + preamble.table_size
+        if before_buffers > preamble.body_size:
+            raise _malformed("a frame's map and buffer table are longer than its body")
+        if before_buffers > self._limits.header:
+            raise _too_large("map", "header", before_buffers, self._limits.header)
+        if preamble.body_size > self._limits.body:
+            raise _too_large("body", "body", preamble.body_size, self._limits.body)
+
+    def _message(self, header: bytes, entries: Sequence[Entry], inline: list[Any]) -> Message:
+        """A message of a frame's parts."""
+        if len(inline) == len(entries):
             return Message(header, inline)
-        inline.reverse()
+        following = iter(inline)
         buffers: list[Any] = []
-        for fields in entries:
-            entry = frames.Entry._make(fields)
-            buffer = inline.pop() if entry.kind == _INLINE else self._take(entry)
+        for entry in entries:
+            if entry.kind == _MAP:
+                header = self._take(entry)
+                continue
+            buffer = next(following) if entry.kind == _INLINE else self._take(entry)
             if buffer is not None:
                 buffers.append(buffer)
         return Message(header, buffers)
 
-    def _fill(self, buffer: memoryview) -> _Question:
-        """Move pending bytes into a buffer, and let the rest be read into it directly."""
-        here = min(len(self.pending), buffer.nbytes)
-        buffer[:here] = self.pending[:here]
-        del self.pending[:here]
-        self.target = buffer[here:]
-        while self.target:
-            if self.ended:
-                self.target = memoryview(b"")
-                return False
-            yield None
-        return True
-
-    def _refusal(self, preamble: frames.Preamble) -> ProtocolError | None:
-        """Why a frame is refused by what its preamble declares, before anything is allocated."""
-        before_buffers = preamble.header_size + preamble.table_size
-        if before_buffers > preamble.body_size:
-            return _malformed("a frame's header and buffer table are longer than its body")
-        if before_buffers > self._limits.header:
-            return _too_large("header", before_buffers, self._limits.header)
-        if preamble.body_size > self._limits.body:
-            return _too_large("body", preamble.body_size, self._limits.body)
+    def _fill(self, filling: _Filling) -> Message | None:
+        """Move pending bytes into the buffers of a frame, and let the rest be read directly."""
+        while not self.target:
+            try:
+                buffer = filling.next_buffer()
+            except MemoryError as error:
+                self._filling, self._to_skip = None, filling.bytes_left
+                raise FrameError(ErrorCode.TOO_LARGE, str(error)) from None
+            if buffer is None:
+                self._filling = None
+                return self._message(filling.header, filling.entries, filling.buffers)
+            here = min(len(self.pending), buffer.nbytes)
+            buffer[:here] = self.pending[:here]
+            del self.pending[:here]
+            self.target = buffer[here:]
+        if self.ended:
+            self._filling, self.target = None, memoryview(b"")
+            raise _malformed("the stream ended in the middle of a frame")
         return None
 
-    def _skip_frame(self, preamble: frames.Preamble, problem: ProtocolError) -> _Steps:
-        yield problem
-        yield from self._skip(frames.PREAMBLE_SIZE + preamble.body_size)
+    def _skip(self) -> bool:
+        """Drop what belongs to a message that was refused; whether all of it is gone."""
+        if self._to_skip:
+            here = min(len(self.pending), self._to_skip)
+            del self.pending[:here]
+            self._to_skip -= here
+        if self._skips_line:
+            end = self.pending.find(b"\n")
+            self._skips_line = end < 0
+            del self.pending[: len(self.pending) if end < 0 else end + 1]
+        if self.ended:
+            self._to_skip, self._skips_line = 0, False
+        return not (self._to_skip or self._skips_line)
 
-    def _skip(self, left: int) -> _Steps:
-        while left > len(self.pending):
-            left -= len(self.pending)
-            self.pending.clear()
-            if self.ended:
-                return
-            yield None
-        del self.pending[:left]
+    def _line(self) -> tuple[bool, Message | None]:
+        """Whether there is a whole line, and the message in it; a blank line has none."""
+        end = self.pending.find(b"\n", self._scanned)
+        if end < 0 and self.ended:
+            end = len(self.pending)
+        if max(end, len(self.pending) if end < 0 else 0) > self._limits.line:
+            self._scanned, self._skips_line = 0, True
+            raise self._line_too_long()
+        if end < 0:
+            self._scanned = len(self.pending)
+            return False, None
+        self._scanned = 0
+        text = bytes(self.pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
+        del self.pending[: end + 1]
+        return True, Message(text, (), Dialect.LINE) if text else None
 
-    def _cut_off(self) -> _Steps:
-        yield from self._lost(_malformed("the stream ended in the middle of a frame"))
-
-    def _lost(self, problem: ProtocolError) -> _Steps:
-        """Where the next message starts is unknown: nothing more can be read."""
-        self.pending.clear()
-        self.ended = True
-        yield problem
-
-
-def _allocate(size: int) -> memoryview | None:
-    try:
-        return np.empty(size, np.uint8).data
-    except (MemoryError, ValueError):
-        return None
+    def _line_too_long(self) -> ProtocolError:
+        return ProtocolError(
+            ErrorCode.TOO_LARGE,
+            f"a line is longer than the limit of {self._limits.line:,} bytes; send large data as "
+            "frames, or raise the limit 'line'",
+        )
 
 
-def _too_large(what: str, size: int, limit: int) -> FrameError:
+class _Filling:
+    """A frame whose inline buffers are still to come."""
+
+    def __init__(self, header: bytes, entries: Sequence[Entry]) -> None:
+        self.header, self.entries = header, entries
+        self.buffers: list[memoryview] = []
+        self._sizes = [entry.size for entry in entries if entry.kind == _INLINE]
+
+    @property
+    def bytes_left(self) -> int:
+        """The bytes of the buffers that have no memory yet."""
+        return sum(self._sizes[len(self.buffers) :])
+
+    def next_buffer(self) -> memoryview | None:
+        """Memory for the next buffer; None if all of them have some.
+
+        Raises:
+            MemoryError: There is none; the text says how much was needed.
+        """
+        if len(self.buffers) == len(self._sizes):
+            return None
+        size = self._sizes[len(self.buffers)]
+        try:
+            self.buffers.append(np.empty(size, np.uint8).data)
+        except (MemoryError, ValueError):
+            raise MemoryError(f"there is no memory for a buffer of {size:,} bytes") from None
+        return self.buffers[-1]
+
+
+def _inline_buffers(view: memoryview, start: int, entries: Sequence[Entry]) -> list[Any]:
+    buffers = []
+    for kind, _, _, size in entries:
+        if kind == _INLINE:
+            buffers.append(bytearray(view[start : start + size]))
+            start += size
+    return buffers
+
+
+def _too_large(what: str, option: str, size: int, limit: int) -> FrameError:
     return FrameError(
-        ErrorCode.TOO_LARGE, f"a frame's {what} has {size:,} bytes; the limit is {limit:,}"
+        ErrorCode.TOO_LARGE,
+        f"a frame's {what} has {size:,} bytes; the limit is {limit:,}: raise the limit {option!r}",
     )
 
 

@@ -79,7 +79,7 @@ class SessionServer:
         self._perhaps_more: dict[int, _Client] = {}
         self._running: _Client | None = None
         self._interrupts = _Interrupts(self._is_interrupted)
-        self._responder = Responder.for_policy(pickle, self._interrupts, self._begin)
+        self._responder = Responder(pickle=pickle, interrupts=self._interrupts, watch=self._begin)
         self._selector = selectors.DefaultSelector()
         self._selector.register(events, selectors.EVENT_READ)
         for inherited in (events, self._selector):

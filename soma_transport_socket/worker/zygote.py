@@ -76,11 +76,8 @@ class _Threads:
 def _use_the_engine_once() -> None:
     """Let the engine import and build what it does at its first command, plugins among it."""
     from soma_core.serve import Responder
-    from soma_core.transport import Dialect, Message
 
-    responder = Responder()
-    for dialect in Dialect:
-        responder.respond(Message(b'{"cmd":"PING"}', (), dialect), lambda message: None)
+    Responder().warm_up()
 
 
 def _seed_anew() -> None:

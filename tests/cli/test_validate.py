@@ -72,7 +72,7 @@ def test_a_bad_command_is_reported_with_field_and_reason(soma, line, reasons):
     ("data", "reason"),
     [
         ({"type": "Tensor", "data": {"shape": [2], "values": [1.0]}}, "needs 2 values, got 1"),
-        ({"type": "Tensor", "data": {"shape": [2]}}, "exactly one of values, b64 and buffer"),
+        ({"type": "Tensor", "data": {"shape": [2]}}, "exactly one of values and b64"),
         ({"type": "Tensor", "data": {"shape": [1], "dtype": "f9", "values": [1]}}, "dtype 'f9'"),
         ({"x": [{"type": "Bytes", "data": [256]}]}, "numbers from 0 to 255"),
         ({"type": "Text", "data": 5}, "the data of a Text is a string"),

@@ -17,8 +17,11 @@ from soma_core.codecs import Codec, Encoded, Unencodable
 from soma_core.errors import ErrorCode, PluginConflict, PluginLoadFailed, ProtocolError
 from soma_core.plugins.manager import PluginSet
 from soma_core.wire.added_types import Codecs
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.readable import readable
+from soma_core.wire.unpacking import unpack
 
 from ..support import run_python
 from ..support.installing import install, python_path
@@ -58,15 +61,12 @@ def pickles(*codecs: Codec, allowed: bool = False) -> Pickles:
 
 
 def through_a_frame(value: Any, pickles: Pickles) -> Any:
-    encoder = FrameEncoder(pickles=pickles)
-    header = json.loads(json.dumps(encoder.encode(value)))
-    return Decoder([bytearray(buffer) for buffer in encoder.buffers], pickles=pickles).decode(
-        header
-    )
+    header, buffers = pack(value, pickles)
+    return unpack(header, [bytearray(memoryview(buffer)) for buffer in buffers], pickles)
 
 
 def through_a_line(value: Any, pickles: Pickles) -> Any:
-    return Decoder(pickles=pickles).decode(
+    return LineDecoder(pickles=pickles).decode(
         json.loads(json.dumps(LineEncoder(pickles=pickles).encode(value)))
     )
 
@@ -86,15 +86,14 @@ def test_an_object_arrives_as_it_was_sent_wherever_it_stands_and_without_a_pickl
 
 
 def test_in_a_frame_a_buffer_is_a_view_of_the_object() -> None:
-    encoder = FrameEncoder(pickles=pickles(codec()))
-    wire = encoder.encode(Signal(SAMPLES, 1))
-    assert np.shares_memory(np.frombuffer(encoder.buffers[0], "float32"), SAMPLES)
-    assert wire == {
+    header, buffers = pack({"s": Signal(SAMPLES, 1)}, pickles(codec()))
+    assert np.shares_memory(np.frombuffer(buffers[0], "float32"), SAMPLES)
+    assert readable(header)["s"] == {
         "$soma": "codec",
         "codec": "acme.Signal",
         "distribution": "acme-soma",
         "data": {"rate": 1},
-        "buffers": [{"type": "Bytes", "data": {"buffer": 0}}],
+        "buffers": [0],
     }
 
 
@@ -122,7 +121,7 @@ def test_what_a_codec_makes_may_hold_other_typed_values() -> None:
 
 def test_a_host_in_another_language_may_leave_out_what_the_codec_does_not_need() -> None:
     wire = {"$soma": "codec", "codec": "acme.Signal", "data": {"rate": 2}, "buffers": ["AACAPw=="]}
-    assert Decoder(pickles=pickles(codec())).decode(wire).samples.tolist() == [1.0]
+    assert LineDecoder(pickles=pickles(codec())).decode(wire).samples.tolist() == [1.0]
 
 
 def test_an_object_of_a_derived_class_is_not_the_codecs() -> None:
@@ -164,14 +163,14 @@ def test_where_it_may_not_be_pickled_the_error_says_what_to_install() -> None:
     limited = pickles(codec())
     limited.codecs.limit_to(["other"])
     with pytest.raises(ProtocolError, match=r"'acme\.Signal'.*pip install acme-soma") as caught:
-        FrameEncoder(pickles=limited).encode(Signal(SAMPLES, 1))
+        pack(Signal(SAMPLES, 1), limited)
     assert caught.value.code is ErrorCode.PICKLE_REFUSED
 
 
 def test_a_value_of_a_codec_that_is_not_here_is_refused_with_what_to_install() -> None:
     wire = LineEncoder(pickles=pickles(codec())).encode(Signal(SAMPLES, 1))
     with pytest.raises(ProtocolError, match=r"'acme\.Signal'.*pip install acme-soma") as caught:
-        Decoder(pickles=pickles()).decode(wire)
+        LineDecoder(pickles=pickles()).decode(wire)
     assert caught.value.code is ErrorCode.INVALID_COMMAND
 
 
@@ -198,7 +197,7 @@ def fail(*arguments: Any) -> Any:
 )
 def test_a_broken_encode_fails_its_call_and_is_named(encode, said) -> None:
     with pytest.raises(ProtocolError, match=said) as caught:
-        FrameEncoder(pickles=pickles(codec(encode=encode))).encode(Signal(SAMPLES, 1))
+        pack(Signal(SAMPLES, 1), pickles(codec(encode=encode)))
     assert "'acme.Signal' of acme-soma" in str(caught.value)
 
 
@@ -217,7 +216,7 @@ def test_a_broken_encode_fails_its_call_and_is_named(encode, said) -> None:
 def test_a_value_that_is_not_well_formed_is_an_invalid_command(changes) -> None:
     good = LineEncoder(pickles=pickles(codec())).encode(Signal(SAMPLES, 1))
     with pytest.raises(ProtocolError) as caught:
-        Decoder(pickles=pickles(codec())).decode(good | changes)
+        LineDecoder(pickles=pickles(codec())).decode(good | changes)
     assert caught.value.code is ErrorCode.INVALID_COMMAND
 
 
@@ -262,8 +261,8 @@ MISFITS = [
     ([codec], PluginLoadFailed, "returns a list of Codec"),
     ([codec(name="")], PluginLoadFailed, "a Codec has a name"),
     ([codec(name=3)], PluginLoadFailed, "a Codec has a name"),
-    ([codec(target="pandas.DataFrame")], PluginLoadFailed, "says where one is"),
-    ([codec(target=Signal(1, 2))], PluginLoadFailed, "says where one is"),
+    ([codec(target="pandas.DataFrame")], PluginLoadFailed, "a target that is a class or its place"),
+    ([codec(target=Signal(1, 2))], PluginLoadFailed, "a target that is a class or its place"),
     ([codec(encode="no")], PluginLoadFailed, "to call"),
     ([codec(encode_line="no")], PluginLoadFailed, "to call"),
     ([codec(distribution="")], PluginLoadFailed, "distribution to install"),

@@ -161,7 +161,7 @@ def answering(reply: replies.Reply) -> types.SimpleNamespace:
 
 
 def test_a_wrapper_that_knows_the_reply_answers_and_the_command_is_not_executed() -> None:
-    known = replies.PingReply.of(pid=1, incarnation="kept")
+    known = replies.PingReply(pid=1, incarnation="kept")
     unused = commands.Forward(cmd="FORWARD", node_id="no such node")
     answered = engine(plugin_set(cache=answering(known)))
     assert answered.execute(unused) is known
@@ -176,7 +176,7 @@ def test_what_a_plugin_inside_of_an_answer_refuses_is_refused_and_answers_nothin
         if refusing:
             raise PermissionError("policy says no")
 
-    known = replies.PingReply.of(pid=1, incarnation="kept")
+    known = replies.PingReply(pid=1, incarnation="kept")
     policed = engine(plugin_set(a=plugin(soma_execute=soma_execute)))
     policed.answer(known)
     with pytest.raises(PermissionError):
@@ -215,5 +215,5 @@ def test_what_an_executing_plugin_raises_propagates() -> None:
 
 
 def test_without_plugins_a_command_takes_no_detour() -> None:
-    assert plugin_set().take_part_in_execution() is False
-    assert plugin_set(a=plugin(soma_adapt=soma_adapt)).take_part_in_execution() is False
+    assert plugin_set().concerns() == []
+    assert plugin_set(a=plugin(soma_adapt=soma_adapt)).concerns() == []

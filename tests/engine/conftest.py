@@ -8,16 +8,14 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from pydantic_core import to_json
 
+from soma_core.plugins import installed_plugins
+from soma_core.protocol.dialects import read_fields
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
-from soma_core.wire.codec import Decoder, FrameEncoder
-from soma_core.wire.json_text import read_json
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
-
-_DATA = {"data", "y", "state", "fit_state"}
-_EACH = {"states"}
+from soma_core.wire.unpacking import unpack
 
 
 def refuse_constant(name: str) -> Any:
@@ -39,8 +37,9 @@ class Host:
     """Drives a Responder; every reply is checked to be one message of strict JSON."""
 
     def __init__(self, pickle: bool = True) -> None:
-        self.pickles = Pickles(allowed=pickle)
-        self.responder = Responder(pickles=self.pickles)
+        codecs = installed_plugins().known_codecs()
+        self.pickles = Pickles(allowed=pickle, codecs=codecs)
+        self.responder = Responder(pickle="same-user" if pickle else "never")
         self.events: list[dict[str, Any]] = []
 
     def line(self, text: bytes | str | dict[str, Any]) -> dict[str, Any]:
@@ -57,27 +56,22 @@ class Host:
         return fields
 
     def _event(self, message: Message) -> None:
-        self.events.append(json.loads(message.header, parse_constant=refuse_constant))
+        self.events.append(read_fields(message))
 
     def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
         """The reply to a frame, decoded; an error reply is raised as Refused."""
-        encoder = FrameEncoder(pickles=self.pickles)
-        for name in _DATA & fields.keys():
-            fields[name] = encoder.encode(fields[name])
-        for name in _EACH & fields.keys():
-            fields[name] = {key: encoder.encode(state) for key, state in fields[name].items()}
-        header = to_json({"cmd": cmd, **fields}, inf_nan_mode="constants")
-        buffers = [bytearray(buffer) for buffer in encoder.buffers]
+        header, views = pack({"cmd": cmd, **fields}, self.pickles)
+        buffers = [bytearray(memoryview(view)) for view in views]
         reply = self.responder.respond(Message(header, buffers), self._event)
         assert reply.dialect is Dialect.FRAME
         return self._decoded(reply)
 
     def _decoded(self, reply: Message) -> dict[str, Any]:
-        parsed = read_json(reply.header)
-        if not parsed["ok"]:
-            raise Refused(parsed)
-        decoder = Decoder([bytearray(buffer) for buffer in reply.buffers], pickles=self.pickles)
-        return {name: decoder.decode(field) for name, field in parsed.items()}
+        buffers = [bytearray(memoryview(buffer)) for buffer in reply.buffers]
+        fields: dict[str, Any] = unpack(reply.header, buffers, self.pickles)
+        if not fields["ok"]:
+            raise Refused(fields)
+        return fields
 
     def load(self, trainable: bool = True, **objects: Any) -> dict[str, Any]:
         """Load pickled objects by id."""

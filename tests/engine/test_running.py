@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ormsgpack import packb
 
 import soma_core as soma
 from soma_core import progress
@@ -384,7 +385,8 @@ def test_an_event_comes_in_the_dialect_of_its_command(host: Any) -> None:
     host.load(a=Reports())
     for dialect in Dialect:
         sent: list[Message] = []
-        header = json.dumps({"cmd": "FORWARD", "node_id": "a", "events": True}).encode()
+        command = {"cmd": "FORWARD", "node_id": "a", "events": True}
+        header = packb(command) if dialect is Dialect.FRAME else json.dumps(command).encode()
         host.responder.respond(Message(header, (), dialect), sent.append)
         assert [message.dialect for message in sent] == [dialect]
 

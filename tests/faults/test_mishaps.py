@@ -218,9 +218,8 @@ def test_events_keep_to_the_policy_on_pickles():
             return x
 
     from soma_core.engine.nodes import Node
-    from soma_core.wire.pickles import Pickles
 
-    responder = Responder(pickles=Pickles(allowed=False))
+    responder = Responder(pickle="never")
     responder.engine.nodes.add([Node("tells", Tells())])
     events = []
     text = b'{"cmd":"FIT","node_id":"tells","events":true}'

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.client.restarts import Restarts
+from soma_core.client.backoff import Backoff
 
 from ..support import PROCESSES, gate_runs, wait_until, wait_until_gone
 from ..support import filters as f
@@ -242,12 +242,12 @@ def test_a_success_makes_the_budget_whole_again(worker) -> None:
 
 
 def test_the_first_restart_is_at_once_and_later_ones_wait_longer_and_longer() -> None:
-    restarts, death = Restarts(), soma.WorkerDied("it died")
-    assert [restarts.spend(death) for _ in range(5)] == [0.0, 0.1, 0.2, 0.4, 0.8]
-    with pytest.raises(soma.WorkerDied, match="it died"):
-        restarts.spend(death)
-    restarts.succeeded()
-    assert restarts.spend(death) == 0.0
+    backoff = Backoff(budget=5)
+    assert [backoff.next_delay() for _ in range(5)] == [0.0, 0.1, 0.2, 0.4, 0.8]
+    assert backoff.exhausted
+    backoff.reset()
+    assert not backoff.exhausted
+    assert backoff.next_delay() == 0.0
 
 
 def test_a_worker_that_its_deadline_ended_is_restarted(connect) -> None:

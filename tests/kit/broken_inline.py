@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
+import struct
 import subprocess
 import threading
 from typing import Any, ClassVar
@@ -57,7 +59,7 @@ class Draining(Wrapped):
 
 
 def is_event(message: Message) -> bool:
-    return b'"event"' in message.header
+    return b"event" in message.header
 
 
 class Inline(TransportConformance):
@@ -145,7 +147,7 @@ class TestDropsWhatIsNoCommand(Inline):
 
     class channel(Wrapped):  # noqa: N801
         def send(self, message, timeout=None):
-            if b'"cmd"' in message.header:
+            if b"cmd" in message.header:
                 self.inner.send(message, timeout)
 
 
@@ -182,7 +184,9 @@ class TestAnswersFramesWithLines(Inline):
 
     class channel(Wrapped):  # noqa: N801
         def receive(self, timeout=None):
-            return self.inner.receive(timeout)._replace(dialect=Dialect.LINE)
+            message = self.inner.receive(timeout)
+            has_id = b"\xa2id" in message.header  # what a Worker asks has one
+            return message if has_id else message._replace(dialect=Dialect.LINE)
 
 
 class TestAnswersLinesWithFrames(Inline):
@@ -249,7 +253,8 @@ class TestRewritesNan(Inline):
 
     class channel(Wrapped):  # noqa: N801
         def send(self, message, timeout=None):
-            header = message.header.replace(b"NaN", b"null")
+            nan = struct.pack(">d", math.nan)
+            header = message.header.replace(nan, bytes(8))
             self.inner.send(message._replace(header=header), timeout)
 
 

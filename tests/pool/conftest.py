@@ -66,12 +66,14 @@ def gate(tmp_path: Path) -> Gate:
 
 
 @pytest.fixture
-def make(options) -> Callable[..., soma.WorkerPool]:
+def make(options, request) -> Callable[..., soma.WorkerPool]:
     """Like ``soma.WorkerPool``, with filters; the pools are closed at the end of the test."""
     pools = []
+    long = "long_grace" in request.fixturenames
+    grace = {"interrupt_grace": request.getfixturevalue("long_grace")} if long else {}
 
     def start(transport: str = "stdio", n: int = 2, **arguments: Any) -> soma.WorkerPool:
-        arguments = {"filters": _filters(), **options(transport), **arguments}
+        arguments = {"filters": _filters(), **options(transport), **grace, **arguments}
         pools.append(soma.WorkerPool(transport, n, **arguments))
         return pools[-1]
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core.client import connection as conversation
 
 from ..support import both, run_python, wait_until, wait_until_gone
 from ..support import filters as f
@@ -113,9 +112,8 @@ def test_an_idle_worker_that_died_is_replaced_without_a_call(make):
     assert all(status.alive for status in pool.status())
 
 
-def test_a_worker_that_its_deadline_ended_is_replaced(make, monkeypatch):
-    monkeypatch.setattr(conversation, "_GRACE", 0.5)
-    pool = make(n=1)
+def test_a_worker_that_its_deadline_ended_is_replaced(make):
+    pool = make(n=1, interrupt_grace=0.5)
     (before,) = pids(pool)
     call, after = (
         pool.submit("sleep", ("deaf", 60.0), timeout=1.0),  # by then it is

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import settings
 from pydantic_core import to_json
 
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
 from soma_core.wire.json_text import read_json
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack
 
 settings.register_profile("soma", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.register_profile("hunt", deadline=None, database=None, max_examples=5000)
@@ -26,45 +28,54 @@ def refuse_constant(name: str) -> Any:
     raise AssertionError(f"a bare {name} is not JSON")
 
 
-class Wire:
-    """One dialect: from an object to its bytes, and back."""
+class Line:
+    """The lines dialect: from an object to its bytes, and back."""
 
-    def __init__(self, encoder_class: type[Any]) -> None:
-        self.encoder_class = encoder_class
-        self.is_line = encoder_class is LineEncoder
+    is_line = True
 
     def write(self, obj: Any, pickles: Pickles | None = None) -> tuple[bytes, list[bytearray]]:
-        encoder = self.encoder_class(pickles=pickles)
-        wire = encoder.encode(obj)
+        wire = LineEncoder(pickles=pickles).encode(obj)
         try:
             text = to_json(wire, inf_nan_mode="constants")
         except ValueError:  # lone surrogates
             text = json.dumps(wire).encode("ascii")
-        if self.is_line:
-            assert b"\n" not in text
-            json.loads(text, parse_constant=refuse_constant)
-        return text, [bytearray(buffer) for buffer in getattr(encoder, "buffers", ())]
+        assert b"\n" not in text
+        json.loads(text, parse_constant=refuse_constant)
+        return text, []
 
     def read(self, text: bytes, buffers: list[bytearray], pickles: Pickles | None = None) -> Any:
-        return Decoder(buffers, pickles=pickles).decode(read_json(text))
+        return LineDecoder(pickles=pickles).decode(read_json(text))
 
     def __call__(self, obj: Any, pickles: Pickles | None = None) -> Any:
         return self.read(*self.write(obj, pickles), pickles)
 
 
-@pytest.fixture(scope="session", params=[LineEncoder, FrameEncoder], ids=["line", "frame"])
-def wire(request: pytest.FixtureRequest) -> Wire:
-    return Wire(request.param)
+class Frame(Line):
+    """The frames dialect."""
+
+    is_line = False
+
+    def write(self, obj: Any, pickles: Pickles | None = None) -> tuple[bytes, list[bytearray]]:
+        header, buffers = pack(obj, pickles or Pickles())
+        return header, [bytearray(memoryview(buffer)) for buffer in buffers]
+
+    def read(self, text: bytes, buffers: list[bytearray], pickles: Pickles | None = None) -> Any:
+        return unpack(text, buffers, pickles or Pickles())
+
+
+@pytest.fixture(scope="session", params=[Line, Frame], ids=["line", "frame"])
+def wire(request: pytest.FixtureRequest) -> Line:
+    return request.param()
 
 
 @pytest.fixture(scope="session")
-def line() -> Wire:
-    return Wire(LineEncoder)
+def line() -> Line:
+    return Line()
 
 
 @pytest.fixture(scope="session")
-def frame() -> Wire:
-    return Wire(FrameEncoder)
+def frame() -> Frame:
+    return Frame()
 
 
 def _same_array(a: Any, b: Any) -> bool:

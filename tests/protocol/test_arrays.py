@@ -97,7 +97,7 @@ def arrives(wire: Any, identical: Any, array: np.ndarray[Any, Any]) -> None:
     assert identical(arrived, in_native_order(array))
     assert arrived.dtype.isnative
     assert arrived.flags.writeable
-    assert arrived.flags.c_contiguous
+    assert arrived.flags.c_contiguous or arrived.strides == array.strides
     assert not np.shares_memory(arrived, array)
     if arrived.size and arrived.dtype.itemsize:
         arrived[...] = np.zeros((), arrived.dtype)
@@ -211,11 +211,3 @@ def test_lines_write_finite_real_numbers_readably_and_everything_else_as_base64(
         np.longdouble([1.5]),
     ):
         assert data(unreadable).keys() == {"dtype", "shape", "b64"}
-
-
-def test_frames_put_arrays_aside_without_copying_them(frame: Any) -> None:
-    array = np.arange(12.0).reshape(3, 4)
-    encoder = frame.encoder_class()
-    wire = encoder.encode(array)
-    assert wire["data"] == {"dtype": "float64", "shape": (3, 4), "buffer": 0}
-    assert np.shares_memory(np.frombuffer(encoder.buffers[0], "u1"), array)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol.commands import COMMANDS
+from soma_core.protocol.dialects import LineCodec
 from soma_core.protocol.parsing import CommandParser, Envelope
-from soma_core.wire.codec import Decoder
 from soma_core.wire.json_text import read_json
+from soma_core.wire.message import Dialect, Message
+from soma_core.wire.pickles import Pickles
 
 PARSER = CommandParser()
 CLIENT = {"name": "test", "soma": "1", "python": "3.11.1", "cloudpickle": "3.1"}
@@ -43,14 +45,18 @@ REQUIRED = [
 ]
 
 
+def read(text: bytes) -> Any:
+    return PARSER.read(Message(text, (), Dialect.LINE), LineCodec(Pickles()))
+
+
 def parse(cmd: str, **fields: Any) -> Any:
-    return PARSER.parse(json.dumps({"cmd": cmd, **fields}).encode(), Decoder())
+    return read(json.dumps({"cmd": cmd, **fields}).encode())
 
 
 def refused(text: bytes | dict[str, Any], code: ErrorCode = ErrorCode.INVALID_COMMAND) -> str:
     text = text if isinstance(text, bytes) else json.dumps(text).encode()
     with pytest.raises(ProtocolError) as caught:
-        PARSER.parse(text, Decoder())
+        read(text)
     assert caught.value.code is code
     return str(caught.value)
 
@@ -256,7 +262,7 @@ def test_what_is_not_a_command_has_a_code_and_a_reason(
 
 def test_bare_nan_and_infinity_are_read(identical: Any) -> None:
     text = b'{"cmd":"FIT","node_id":"a","data":[NaN,Infinity,-Infinity,1],"y":NaN}'
-    command = PARSER.parse(text, Decoder())
+    command = read(text)
     assert identical(command.data, [float("nan"), float("inf"), -float("inf"), 1])
     assert identical(command.y, float("nan"))
 
@@ -264,13 +270,13 @@ def test_bare_nan_and_infinity_are_read(identical: Any) -> None:
 @pytest.mark.parametrize("cmd", MINIMAL)
 def test_lone_surrogates_do_not_make_a_command_invalid(cmd: str) -> None:
     text = json.dumps({"cmd": cmd, **MINIMAL[cmd], "meta": {"a": "\ud800"}}).encode()
-    assert PARSER.parse(text, Decoder()).meta == {"a": "\ud800"}
+    assert read(text).meta == {"a": "\ud800"}
 
 
 def test_bytes_that_are_not_utf8_are_malformed_beside_a_lone_surrogate_too() -> None:
     text = b'{"cmd":"PING","id":8,"meta":{"a\xed\xa0\x80":"\\ud800"}}'
     with pytest.raises(ProtocolError) as caught:
-        PARSER.parse(text, Decoder())
+        read(text)
     assert caught.value.code is ErrorCode.MALFORMED
 
 
@@ -282,7 +288,7 @@ def test_lone_surrogates_in_data_arrive_beside_tags() -> None:
 def test_without_a_decoder_data_stays_as_it_came() -> None:
     pickled = {"__pickle_b64__": "not even base64"}
     text = json.dumps({"cmd": "FIT", "node_id": "a", "data": pickled}).encode()
-    assert PARSER.parse(text, None).data == pickled
+    assert PARSER.check(text).data == pickled
 
 
 @pytest.mark.parametrize(
@@ -300,7 +306,8 @@ def test_without_a_decoder_data_stays_as_it_came() -> None:
     ids=str,
 )
 def test_an_envelope_keeps_what_is_valid_of_any_message(parsed: Any, envelope: Envelope) -> None:
-    assert Envelope.of(parsed) == envelope
+    text = json.dumps(parsed).encode()
+    assert Envelope.of(Message(text, (), Dialect.LINE)) == envelope
 
 
 @given(
@@ -347,5 +354,5 @@ JSON = st.recursive(
 )
 def test_any_fields_make_a_command_or_an_error_with_a_code(cmd: Any, fields: Any) -> None:
     text = json.dumps({"cmd": cmd, **fields}).encode()
-    code = code_of(lambda: PARSER.parse(text, Decoder()))
+    code = code_of(lambda: read(text))
     assert code in (None, ErrorCode.INVALID_COMMAND, ErrorCode.UNKNOWN_COMMAND)

@@ -19,7 +19,7 @@ def inline(size: int) -> Entry:
 def test_a_frame_is_laid_out_as_documented() -> None:
     shared = Entry(EntryKind.SHARED, 7, 8, 9)
     start = frames.write_frame(b"{}", [inline(3), shared])
-    fields = b"\x93SOMA" + b"\x01" + b"\x00\x00" + struct.pack("<IIQ", 2, 2, 2 + 48 + 3)
+    fields = b"\x93SOMA" + b"\x02" + b"\x00\x00" + struct.pack("<IIQ", 2, 2, 2 + 48 + 3)
     table = struct.pack("<IIQQ", 0, 0, 0, 3) + struct.pack("<IIQQ", 1, 7, 8, 9)
     assert start == fields + struct.pack("<I", zlib.crc32(fields)) + b"{}" + table
     assert PREAMBLE_SIZE == 28
@@ -34,7 +34,7 @@ def test_a_preamble_reads_back() -> None:
     entries = [inline(2), Entry(EntryKind.SHARED, 1, 2, 2**40), inline(5)]
     start = frames.write_frame(b"header", entries)
     preamble = frames.read_preamble(start)
-    assert preamble == Preamble(header_size=6, entry_count=3, body_size=6 + 72 + 7)
+    assert preamble == Preamble(header_size=6, table_size=72, body_size=6 + 72 + 7)
     assert frames.read_table(preamble, start[-preamble.table_size :]) == entries
     assert [entry.is_buffer for entry in entries] == [True, True, True]
 
@@ -42,8 +42,8 @@ def test_a_preamble_reads_back() -> None:
 def test_only_inline_buffers_count_as_bytes_of_the_body() -> None:
     entries = [Entry(kind, 1, 1, 1000) for kind in EntryKind if kind is not EntryKind.INLINE]
     start = frames.write_frame(b"", entries)
-    assert frames.read_preamble(start).body_size == 4 * frames.ENTRY_SIZE
-    assert [entry.is_buffer for entry in entries] == [True, False, False, False]
+    assert frames.read_preamble(start).body_size == 5 * frames.ENTRY_SIZE
+    assert [entry.is_buffer for entry in entries] == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("position", range(PREAMBLE_SIZE))
@@ -56,14 +56,14 @@ def test_a_flipped_bit_anywhere_in_the_preamble_is_noticed(position: int) -> Non
 
 
 def test_another_version_of_the_layout_is_refused_by_number() -> None:
-    fields = struct.pack("<5sBHIIQ", MAGIC, 2, 0, 2, 0, 2)
-    with pytest.raises(ProtocolError, match=r"version 2.*reads 1"):
+    fields = struct.pack("<5sBHIIQ", MAGIC, 1, 0, 2, 0, 2)
+    with pytest.raises(ProtocolError, match=r"peer speaks layout 1 .* this side layout 2; upgrade"):
         frames.read_preamble(fields + struct.pack("<I", zlib.crc32(fields)))
 
 
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 2**63), (2**64 - 1, 2**64 - 1), (0, 0), (8, 0)])
 def test_a_table_that_does_not_add_up_is_refused(sizes: tuple[int, int]) -> None:
-    preamble = Preamble(header_size=2, entry_count=2, body_size=2 + 48 + 5)
+    preamble = Preamble(header_size=2, table_size=48, body_size=2 + 48 + 5)
     table = b"".join(struct.pack("<IIQQ", 0, 0, 0, size) for size in sizes)
     with pytest.raises(ProtocolError, match="add up to") as caught:
         frames.read_table(preamble, table)
@@ -71,9 +71,9 @@ def test_a_table_that_does_not_add_up_is_refused(sizes: tuple[int, int]) -> None
 
 
 def test_an_entry_of_an_unknown_kind_is_refused_by_number() -> None:
-    preamble = Preamble(header_size=0, entry_count=1, body_size=24)
-    with pytest.raises(ProtocolError, match="unknown kind 5") as caught:
-        frames.read_table(preamble, struct.pack("<IIQQ", 5, 0, 0, 0))
+    preamble = Preamble(header_size=0, table_size=24, body_size=24)
+    with pytest.raises(ProtocolError, match="unknown kind 6") as caught:
+        frames.read_table(preamble, struct.pack("<IIQQ", 6, 0, 0, 0))
     assert caught.value.code is ErrorCode.MALFORMED
 
 

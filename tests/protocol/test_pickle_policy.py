@@ -6,14 +6,14 @@ import base64
 import pickle
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import numpy as np
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.codec import Decoder, from_value, to_value
+from soma_core.wire.line_codec import LineDecoder as Decoder
 from soma_core.wire.pickles import Pickles, by_value
 from soma_core.wire.weights import dump_weights, load_weights
 
@@ -67,7 +67,6 @@ def test_the_same_pickle_does_run_where_pickles_are_allowed() -> None:
 AUDITED = """
 import base64, json, pickle, sys
 from soma_core.serve import Responder
-from soma_core.wire.pickles import Pickles
 from soma_core.transport import Dialect, Message
 
 class Evil:
@@ -78,7 +77,7 @@ b64 = base64.b64encode(pickle.dumps(Evil())).decode()
 array = {"type": "Tensor", "data": {"dtype": "float32", "shape": [1], "values": [1]}}
 unpickled = []
 sys.addaudithook(lambda event, args: event == "pickle.find_class" and unpickled.append(args))
-responder = Responder(pickles=Pickles(allowed=False))
+responder = Responder(pickle="never")
 codes = []
 for command in (
     {"cmd": "LOAD", "filters": [{"id": "a", "pickle_b64": b64}]},
@@ -103,7 +102,7 @@ def test_with_pickle_off_the_interpreter_never_unpickles_whatever_comes() -> Non
 
 
 def test_objects_are_not_sent_either_and_the_refusal_says_what_to_send(wire: Any) -> None:
-    for obj in ({1: 2}, [{"a": {1, 2}}], np.array([None]), 1 + 2j):
+    for obj in ([{"a": Counter("ab")}], np.array([None]), slice(1, 2), Traces("x")):
         with pytest.raises(ProtocolError, match="plain data, bytes, numpy arrays") as caught:
             wire.write(obj, NEVER)
         assert caught.value.code is ErrorCode.PICKLE_REFUSED
@@ -112,13 +111,6 @@ def test_objects_are_not_sent_either_and_the_refusal_says_what_to_send(wire: Any
 def test_everything_typed_still_travels(wire: Any, identical: Any) -> None:
     data = {"a": [1, None, b"x", np.arange(3), float("nan")], "type": "Text", "$soma": "mine"}
     assert identical(wire(data, NEVER), data)
-
-
-def test_values_obey_the_policy_too() -> None:
-    with pytest.raises(ProtocolError):
-        to_value({1: 2}, pickles=NEVER)
-    with pytest.raises(ProtocolError):
-        from_value(to_value({1: 2}), pickles=NEVER)
 
 
 def test_weights_that_are_written_without_pickles_can_be_read_without_them() -> None:

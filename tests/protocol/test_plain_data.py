@@ -17,8 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.codec import MAX_NESTING, Decoder
 from soma_core.wire.json_text import read_json
+from soma_core.wire.line_codec import MAX_NESTING
+from soma_core.wire.line_codec import LineDecoder as Decoder
 
 ANY_TEXT = st.text(alphabet=st.characters())  # lone surrogates too
 FLOATS = st.floats()
@@ -127,27 +128,6 @@ def test_long_tuples_of_floats_arrive_in_frames(frame: Any, identical: Any, leng
         assert identical(frame(obj), obj)
 
 
-def test_long_lists_of_floats_are_packed_in_frames_and_readable_in_lines(
-    frame: Any, line: Any
-) -> None:
-    floats = [float(number) for number in range(256)]
-    assert [list(map(len, frame.write(obj)[1])) for obj in (floats, floats[1:])] == [[2048], []]
-    assert json.loads(line.write(floats)[0]) == floats
-
-
-def test_a_packed_list_keeps_the_payload_of_each_nan(frame: Any) -> None:
-    (payload,) = struct.unpack("<d", b"\x07\0\0\0\0\0\xf8\x7f")
-    arrived = frame([payload] * 256)
-    assert struct.pack("<256d", *arrived) == struct.pack("<256d", *[payload] * 256)
-
-
-@pytest.mark.parametrize("size", [2047, 1])
-def test_a_packed_list_of_other_than_whole_floats_is_refused(frame: Any, size: int) -> None:
-    with pytest.raises(ProtocolError, match=r"\$soma") as caught:
-        frame.read(b'{"$soma":"floats","buffer":0}', [bytearray(size)])
-    assert caught.value.code is ErrorCode.INVALID_COMMAND
-
-
 @pytest.mark.parametrize(
     "number",
     [
@@ -196,7 +176,6 @@ OBJECTS = [
     collections.OrderedDict(a=1),
     Pair(1, 2),
     TextLike("a"),
-    bytearray(b"ab"),
     range(3),
     slice(1, 2),
     np.ma.MaskedArray([1.0, 2.0, 3.0], mask=[False, True, False]),

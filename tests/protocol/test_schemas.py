@@ -160,7 +160,6 @@ GOOD_REPLIES = [
     *({**ERROR, "code": code.value} for code in ErrorCode),
     {**ERROR, "id": "a", "type": "ValueError", "cmd": "FIT", "node_id": None, "traceback": "…"},
     {"event": "progress", "cmd": "FIT", "data": {"epoch": 1}},
-    {"event": "log", "id": 1, "cmd": "FIT", "data": {}},
 ]
 
 BAD_REPLIES = [
@@ -168,7 +167,6 @@ BAD_REPLIES = [
     {},
     {"result": 1},
     {"ok": None},
-    {"ok": True, "event": "log"},
     {"ok": True, "surprise": 1},
     {"ok": True, "pid": "1", "incarnation": "x"},
     {"ok": True, "filters": {"a": {"kind": "Stateless"}}},
@@ -178,7 +176,6 @@ BAD_REPLIES = [
     {**ERROR, "code": "odd"},
     {**ERROR, "result": 1},
     {"event": "party", "cmd": "FIT", "data": {}},
-    {"event": "log", "cmd": "FIT"},
 ]
 
 
@@ -196,14 +193,12 @@ GOOD_VALUES = [
     {"type": "Tensor", "data": {"values": [1.0, None], "shape": [2]}},
     {"type": "Tensor", "data": {"values": [1, 2], "shape": [2], "dtype": "int64"}},
     {"type": "Tensor", "data": {"b64": "AA==", "shape": [1], "dtype": "uint8"}},
-    {"type": "Tensor", "data": {"buffer": 0, "shape": [1], "dtype": [["x", "<f4"]]}},
     {"type": "Tensor", "data": {"values": [], "shape": [0], "container": "torch", "dtype": "bool"}},
     {"type": "Text", "data": "a"},
     {"type": "Json", "data": {"a": [1, None]}},
     {"type": "Json", "data": None},
     {"type": "Bytes", "data": [0, 255]},
     {"type": "Bytes", "data": {"b64": "AA=="}},
-    {"type": "Object", "data": {"buffer": 0, "buffers": [1, 2]}},
     {"type": "Empty"},
 ]
 
@@ -249,7 +244,7 @@ def _schema_takes(part: str, message: object) -> bool:
 
 def _model_takes_command(message: object) -> bool:
     try:
-        _parser().parse(json.dumps(message).encode(), None)
+        _parser().check(json.dumps(message).encode())
     except ProtocolError:
         return False
     return True

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.codec import Decoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder as Decoder
+from soma_core.wire.line_codec import LineEncoder
 
 torch = pytest.importorskip("torch")
 
@@ -90,9 +91,19 @@ def test_a_tensor_that_requires_gradients_arrives_without_its_graph(
     leaf = torch.ones(3, requires_grad=True)
     for tensor in (leaf, leaf * 2):
         arrived = wire(tensor)
-        assert identical(arrived, tensor.detach())
-        assert not arrived.requires_grad
+        assert identical(arrived.detach(), tensor.detach())
         assert arrived.grad_fn is None
+        assert arrived.requires_grad == (tensor is leaf and not wire.is_line)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "channels last"])
+def test_a_tensor_keeps_the_order_of_its_axes_in_memory_in_frames(frame: Any, layout: str) -> None:
+    tensor = torch.arange(48.0).reshape(1, 3, 4, 4)
+    last = tensor.to(memory_format=torch.channels_last)
+    sent = tensor.transpose(1, 3) if layout == "transposed" else last
+    arrived = frame(sent)
+    assert arrived.stride() == sent.stride()
+    assert torch.equal(arrived, sent)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ormsgpack import packb
 
 from soma_core import ProtocolError
 from soma_core.client.recording.entries import (
@@ -22,9 +23,11 @@ from soma_core.client.recording.entries import (
 )
 from soma_core.transport import Dialect, Message
 from soma_core.wire.json_text import write_json
+from soma_core.wire.packing import pack
+from soma_core.wire.pickles import Pickles
 
 
-def entry(header: bytes, buffers=(), dialect=Dialect.FRAME, direction=Direction.REPLY) -> Entry:
+def entry(header: bytes, buffers=(), dialect=Dialect.LINE, direction=Direction.REPLY) -> Entry:
     return Entry(7, direction, 6, 1.5, Message(header, list(buffers), dialect))
 
 
@@ -61,9 +64,11 @@ def test_a_header_is_read_back_byte_for_byte_and_the_line_is_strict_json(header)
     assert read_line(line).message.header == header
 
 
-@given(st.binary(max_size=60))
-def test_any_bytes_are_read_back(header):
-    assert read_line(write_entry(entry(header))).message.header == header
+@given(st.binary(max_size=60), st.sampled_from(Dialect))
+def test_any_bytes_are_read_back(header, dialect):
+    line = write_entry(entry(header, dialect=dialect))
+    strict(line)
+    assert read_line(line).message == Message(header, [], dialect)
 
 
 JSON = st.recursive(
@@ -78,6 +83,15 @@ def test_any_header_that_soma_writes_is_read_back(content):
     header = write_json(content)
     line = write_entry(entry(header))
     strict(line)
+    assert read_line(line).message.header == header
+
+
+def test_the_map_of_a_frame_is_shown_as_json_and_read_back_byte_for_byte():
+    header, buffers = pack({"ok": True, "result": (np.ones(2), float("nan"), 2**70)}, Pickles())
+    line = write_entry(entry(header, buffers, Dialect.FRAME))
+    array = {"type": "Tensor", "data": {"buffer": 0, "dtype": "float64", "shape": [2]}}
+    shown = {"$soma": "tuple", "items": [array, "NaN", {"$soma": "int", "value": hex(2**70)}]}
+    assert strict(line)["message"] == {"ok": True, "result": shown}
     assert read_line(line).message.header == header
 
 
@@ -98,7 +112,7 @@ def test_everything_of_an_entry_is_read_back():
 
 def test_a_line_written_by_hand_may_leave_out_what_has_a_default():
     read = read_line(b'{ "n": 3, "direction": "command", "message": {"cmd": "PING"} }')
-    assert read == Entry(3, Direction.COMMAND, 3, 0.0, Message(b'{"cmd":"PING"}', []))
+    assert read == Entry(3, Direction.COMMAND, 3, 0.0, Message(packb({"cmd": "PING"}), []))
 
 
 def test_a_section_is_read_back():
@@ -119,7 +133,7 @@ def test_a_section_is_read_back():
         (b'{"n": 1, "direction": "reply"}', "exactly one of message and message_b64"),
         (b'{"n": 1, "direction": "reply", "message": {}, "buffers": ["!"]}', "base64"),
         (b'{"n": 1, "direction": "reply", "message": {}, "more": 1}', "more"),
-        (b'{"soma_recording": 2}', "a recording of format 2; this soma reads format 1"),
+        (b'{"soma_recording": 1}', "a recording of format 1; this soma reads format 2"),
     ],
 )
 def test_a_line_that_is_neither_is_refused_with_the_reason(line, complaint):

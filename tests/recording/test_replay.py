@@ -16,7 +16,7 @@ from soma_core.client.recording.entries import LeftOut, Section
 from soma_core.engine.inline import InlineTransport
 from soma_core.replay.comparing import difference
 from soma_core.replay.replaying import Outcome, Verdict, replay
-from soma_core.transport import Message, TransportOptions
+from soma_core.transport import Dialect, Message, TransportOptions
 from soma_transport_stdio.client import StdioOptions, StdioTransport
 
 from ..support import filters as f
@@ -47,6 +47,7 @@ def rewrite(path: Path, n: int, change) -> None:
     for line in lines:
         if line.get("n") == n:
             change(line)
+            line.pop("map_b64", None)  # the map is made of what is shown
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -150,7 +151,7 @@ def test_a_reply_that_differs_says_how(connect, file):
 def test_a_command_whose_buffer_was_left_out_does_not_run(connect, file):
     recording = soma.Recording(file, limit=100_000)
     worker = connect("inline", filters={"echo": f.Echo()}, record=recording)
-    worker.forward("echo", bytes(200_000))
+    worker.forward("echo", np.zeros(25_000))
     worker.forward("echo", 1)
     outcomes = again(file)
     assert verdicts(outcomes) == ["same", "same", "not run", "same"]
@@ -231,7 +232,7 @@ def test_each_section_gets_a_worker_of_its_own(connect, file):
 
 def test_lines_are_run_as_lines(file):
     file.write_text(
-        '{"soma_recording": 1, "time": 0, "soma": "0", "python": "3", "cloudpickle": "3", '
+        '{"soma_recording": 2, "time": 0, "soma": "0", "python": "3", "cloudpickle": "3", '
         '"transport": "any"}\n'
         '{"n": 1, "direction": "command", "dialect": "line", "message": {"cmd": "LIST"}}\n'
         '{"n": 2, "direction": "reply", "dialect": "line", "command": 1, "message": {}}\n'
@@ -264,7 +265,7 @@ TENSOR = b'{"ok":true,"result":{"type":"Tensor","data":{"dtype":"%s","shape":[3]
 
 
 def reply(header: bytes, *buffers) -> Message:
-    return Message(header, list(buffers))
+    return Message(header, list(buffers), Dialect.LINE)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +322,6 @@ def test_arrays_that_differ_say_in_how_many_values_and_by_how_much(old, new, how
     assert told == (f"result (Tensor): {how}", True)
 
 
-def test_long_lists_that_differ_say_in_how_many_values_and_by_how_much():
-    header = b'{"result":[1,{"$soma":"floats","buffer":0}]}'
-    sides = (np.array(side).tobytes() for side in ([1.0, 2.0, 3.0], [1.0, 2.0, 3.5]))
-    told = difference(*(reply(header, side) for side in sides))
-    assert told == ("result[1] (floats): 1 of 3 values differ, by at most 0.5", True)
-
-
 def test_arrays_of_no_numbers_differ_in_their_bytes():
     header = TENSOR % b"V1"
     assert difference(reply(header, b"abc"), reply(header, b"abd")).text.endswith("other bytes")
@@ -338,7 +332,7 @@ def test_arrays_of_no_numbers_differ_in_their_bytes():
     [{"cmd": "FIT", "node_id": 3}, {"cmd": "LOAD", "filters": [1]}, {"cmd": 5}, [1], "text", None],
 )
 def test_a_command_that_is_none_is_run_all_the_same(file, command):
-    section = {"soma_recording": 1, "time": 0, "soma": "0", "python": "3", "cloudpickle": "3"}
+    section = {"soma_recording": 2, "time": 0, "soma": "0", "python": "3", "cloudpickle": "3"}
     lines = [
         {**section, "transport": "any"},
         {"n": 1, "direction": "command", "message": command},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, ClassVar
+
+from ormsgpack import packb
 
 import soma_core as soma
 from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
 from soma_core.transport import Channel, ExitStatus, Message, Transport, TransportOptions
+from soma_core.wire.unpacking import unpack_map
 
 __all__ = ["hostile_worker"]
 
@@ -22,8 +24,8 @@ class Scripted(Channel):
         self._closed = False
 
     def send(self, message: Message, timeout: float | None = None) -> None:
-        cmd = json.loads(message.header)["cmd"]
-        hello = Message(json.dumps(self._hello).encode())
+        cmd = unpack_map(message.header)["cmd"]
+        hello = Message(packb(self._hello))
         self._replies.append(hello if cmd == "HELLO" else self._answers(cmd))
 
     def receive(self, timeout: float | None = None) -> Message:

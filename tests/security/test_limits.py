@@ -14,9 +14,10 @@ import soma_core as soma
 from soma_core import ErrorCode
 from soma_core.channel.shared_memory import SharedMemory
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
-from soma_core.transport import Message
+from soma_core.transport import Dialect, Message
 from soma_core.wire import frames
-from soma_core.wire.codec import MAX_NESTING, Decoder
+from soma_core.wire.line_codec import MAX_NESTING
+from soma_core.wire.line_codec import LineDecoder as Decoder
 
 from .hostile import hostile_worker
 
@@ -39,7 +40,7 @@ def nested(wrapping: str, levels: int) -> bytes:
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_a_reply_that_nests_without_end_is_an_error_and_no_crash(wrapping: str) -> None:
-    worker = hostile_worker(lambda _: Message(nested(wrapping, 1_000_000)))
+    worker = hostile_worker(lambda _: Message(nested(wrapping, 1_000_000), (), Dialect.LINE))
     with pytest.raises(soma.ProtocolError, match="recursion limit") as caught:
         worker.forward("a", 1)
     assert caught.value.code is ErrorCode.MALFORMED
@@ -47,7 +48,7 @@ def test_a_reply_that_nests_without_end_is_an_error_and_no_crash(wrapping: str) 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_a_reply_that_nests_as_deep_as_it_may_is_read(wrapping: str) -> None:
-    worker = hostile_worker(lambda _: Message(nested(wrapping, MAX_NESTING - 6)))
+    worker = hostile_worker(lambda _: Message(nested(wrapping, MAX_NESTING - 6), (), Dialect.LINE))
     if wrapping == "scalars":
         with pytest.raises(soma.ProtocolError, match="not well formed"):
             worker.forward("a", 1)
@@ -58,7 +59,7 @@ def test_a_reply_that_nests_as_deep_as_it_may_is_read(wrapping: str) -> None:
 def test_lone_surrogates_are_no_way_around_the_limit() -> None:
     reply = nested("lists", 1_000_000).replace(b'"ok"', b'"\\ud800":1,"ok"')
     with pytest.raises(soma.ProtocolError) as caught:
-        hostile_worker(lambda _: Message(reply)).forward("a", 1)
+        hostile_worker(lambda _: Message(reply, (), Dialect.LINE)).forward("a", 1)
     assert caught.value.code is ErrorCode.MALFORMED
 
 

@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import soma_core as soma
-from soma_core.client import connection as conversation
 
 from ..support import PROCESSES, both, is_running, wait_until, wait_until_gone
 from ..support import filters as f
 
 
 @pytest.fixture
-def short_grace(monkeypatch):
-    monkeypatch.setattr(conversation, "_GRACE", 0.5)
+def short_grace():
+    return 0.5
 
 
 @both

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 
 import numpy as np
 import pytest
+from ormsgpack import Ext, packb
 
 from soma_core.client.calls import Call
-from soma_core.client.connection import Conversation
+from soma_core.client.connection import Connection
 from soma_core.engine.inline import InlineTransport
 from soma_core.errors import ChannelClosed, RemoteError
+from soma_core.protocol.commands import Forward
 from soma_core.transport import Channel, Message
-from soma_core.wire.arrays import plain_array
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack_map
 
-ARRAY = plain_array(0, "float64", (2,))
+ARRAY = Ext(1, packb([0, "float64", [2]]))
+
+
+def forward(**options):
+    return Call(Forward, {"cmd": "FORWARD", "node_id": "a"}, **options)
 
 
 class Answers(Channel):
@@ -29,9 +34,9 @@ class Answers(Channel):
         self._waiting = deque()
 
     def send(self, message, timeout=None):
-        command = json.loads(message.header)
+        command = unpack_map(message.header)
         for fields in self._replies:
-            header = json.dumps({**fields, "id": command["id"]}, separators=(",", ":")).encode()
+            header = packb({**fields, "id": command["id"]})
             self._waiting.append(Message(header, [bytearray(np.arange(2.0).tobytes())]))
 
     def receive(self, timeout=None):
@@ -45,31 +50,31 @@ class Answers(Channel):
 
 def ask_often(*replies, **options):
     """What the last of several calls returns; all must end alike."""
-    conversation = Conversation(InlineTransport({}), Answers(*replies), Pickles())
+    conversation = Connection(InlineTransport({}), Answers(*replies), Pickles())
     for _ in range(5):
-        reply = conversation.ask(Call("FORWARD", lambda _: {"node_id": "a"}, 5.0, **options))
+        reply = conversation.ask(forward(timeout=5.0, **options))
     return reply
 
 
 def test_a_result_that_recurs_is_an_array_of_its_own():
-    conversation = Conversation(
+    conversation = Connection(
         InlineTransport({}), Answers({"ok": True, "result": ARRAY}), Pickles()
     )
-    results = [conversation.ask(Call("FORWARD", None, 5.0)).data("result") for _ in range(5)]
+    results = [conversation.ask(forward(timeout=5.0)).result for _ in range(5)]
     for result in results:
         assert result.tolist() == [0.0, 1.0]
         result[:] = 7.0
 
 
 def test_an_error_whose_text_is_an_array_is_an_error():
-    conversation = Conversation(
+    conversation = Connection(
         InlineTransport({}),
         Answers({"ok": False, "error": ARRAY, "code": "filter_failed"}),
         Pickles(),
     )
     for _ in range(5):
         with pytest.raises(RemoteError):
-            conversation.ask(Call("FORWARD", None, 5.0))
+            conversation.ask(forward(timeout=5.0))
 
 
 def test_a_report_that_is_an_array_reaches_the_callback_each_time():
@@ -94,8 +99,8 @@ class LateAnswers(Answers):
 @pytest.mark.parametrize("made", ["for the queue", "just now"])
 def test_only_what_comes_after_sending_counts_as_a_stall(made):
     channel = LateAnswers({"ok": True, "result": 1})
-    conversation = Conversation(InlineTransport({}), channel, Pickles())
-    call = Call("FORWARD", None, stall_timeout=30.0)
+    conversation = Connection(InlineTransport({}), channel, Pickles())
+    call = forward(stall_timeout=30.0)
     if made == "for the queue":
         call.started -= 3600.0  # it waited for other calls, or for a restart
-    assert conversation.ask(call).data("result") == 1
+    assert conversation.ask(call).result == 1

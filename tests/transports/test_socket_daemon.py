@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.client import connection as conversation
 from soma_transport_socket import address
 
 from ..support import (
@@ -512,9 +511,9 @@ def _connect_patiently(path: Path) -> soma.Worker:
     return soma.connect("socket", path=path)
 
 
-def test_a_deadline_kills_a_worker_behind_the_daemon(daemon, monkeypatch):
-    monkeypatch.setattr(conversation, "_GRACE", 0.3)
-    with soma.connect("socket", path=daemon.path, filters={"sleep": f.Sleep()}) as worker:
+def test_a_deadline_kills_a_worker_behind_the_daemon(daemon):
+    options = {"path": daemon.path, "interrupt_grace": 0.3}
+    with soma.connect("socket", filters={"sleep": f.Sleep()}, **options) as worker:
         pid = worker.ping().pid
         with pytest.raises(soma.DeadlineExceeded) as caught:
             worker.forward("sleep", ("deaf", 600.0), timeout=1.0)  # by then it is

@@ -17,11 +17,13 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from ormsgpack import Ext, packb
 
 from soma_core.serve import serve
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
 from soma_core.wire import frames
 from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.readable import readable
 
 from ..support import PROCESSES, wait_until_gone
 from ..support import filters as f
@@ -67,7 +69,7 @@ class Wire:
         start = frames.read_preamble(self._take(frames.PREAMBLE_SIZE))
         header = self._take(start.header_size)
         entries = frames.read_table(start, self._take(start.table_size))
-        return json.loads(header), [self._take(entry.size) for entry in entries]
+        return readable(header), [self._take(entry.size) for entry in entries]
 
     def either(self) -> dict[str, Any]:
         """The next reply, in either dialect."""
@@ -114,12 +116,12 @@ class Wire:
 
 
 def frame(fields: Any, buffers: tuple[bytes, ...] = ()) -> bytes:
-    header = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    header = fields if isinstance(fields, bytes) else packb(fields)
     entries = [Entry(EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
     return frames.write_frame(header, entries) + b"".join(buffers)
 
 
-def preamble(header_size: int, entries: int, body_size: int, version: int = 1) -> bytes:
+def preamble(header_size: int, entries: int, body_size: int, version: int = 2) -> bytes:
     """A sound preamble, whatever it promises."""
     fields = struct.pack("<5sBHIIQ", frames.MAGIC, version, 0, header_size, entries, body_size)
     return fields + struct.pack("<I", zlib.crc32(fields))
@@ -547,7 +549,7 @@ def test_a_frame_is_answered_by_a_frame_and_a_line_by_a_line(warm_wire):
 
 def test_buffers_of_a_frame_come_back_as_buffers(warm_wire):
     payload = struct.pack("<3d", 1.0, 2.0, 3.0)
-    data = {"type": "Tensor", "data": {"dtype": "float64", "shape": [3], "buffer": 0}}
+    data = Ext(1, packb([0, "float64", [3]]))
     warm_wire.send(frame({"cmd": "FORWARD", "node_id": "echo", "data": data}, (payload,)))
     reply, buffers = warm_wire.frame()
     assert reply["result"]["data"]["shape"] == [3]
@@ -558,7 +560,7 @@ def test_an_error_to_a_frame_is_a_frame(warm_wire):
     warm_wire.send(frame({"cmd": "FORWARD", "node_id": "nobody", "id": 4}))
     reply, _ = warm_wire.frame()
     assert (reply["ok"], reply["id"], reply["code"]) == (False, 4, "unknown_node")
-    warm_wire.send(frame(b"no JSON"))
+    warm_wire.send(frame(b"\xc1 is never used"))
     reply, _ = warm_wire.frame()
     assert (reply["ok"], reply["code"]) == (False, "malformed")
 
@@ -610,9 +612,9 @@ def test_a_frame_whose_header_is_longer_than_its_body_is_refused(warm_wire):
 @pytest.mark.parametrize("kind", [EntryKind.OFFER, EntryKind.ACCEPT, EntryKind.RETIRE])
 def test_offers_of_shared_memory_without_proof_are_ignored(warm_wire, kind):
     entries = [Entry(kind, 3, 1, 1), _inline(8)]
-    fields = {"cmd": "FORWARD", "node_id": "echo"}
-    fields["data"] = {"type": "Bytes", "data": {"buffer": 0}}
-    warm_wire.send(lying_frame(json.dumps(fields).encode(), entries, b"12345678"))
+    array = Ext(1, packb([0, "uint8", [8]]))
+    command = packb({"cmd": "FORWARD", "node_id": "echo", "data": array})
+    warm_wire.send(lying_frame(command, entries, b"12345678"))
     reply, buffers = warm_wire.frame()
     assert reply["ok"] is True
     assert buffers == [b"12345678"]

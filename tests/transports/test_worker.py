@@ -210,13 +210,12 @@ def test_batched_fit_reports_progress(warm):
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "2", True])
 def test_a_batch_size_that_is_none_is_refused(warm, size):
-    with pytest.raises(RemoteError, match="batch_size") as caught:
+    with pytest.raises((TypeError, ValueError), match="batch_size"):
         warm.batched_fit(["accumulate"], [1, 2], batch_size=size)
-    assert caught.value.code is ErrorCode.INVALID_COMMAND
 
 
 def test_a_chain_of_nothing_is_refused(warm):
-    with pytest.raises(RemoteError, match="node_ids"):
+    with pytest.raises(ValueError, match="node_ids"):
         warm.composite_forward([], 1)
 
 

@@ -10,7 +10,6 @@ import typer
 
 from soma_cache.settings import settings_from
 from soma_cache.store import Store
-from soma_core.wire.pickles import Pickles
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     settings = settings_from(os.environ)
     if settings is None:
         sys.exit("SOMA_CACHE_DIR is not set: no results are kept")
-    store = Store(settings, Pickles(allowed=False))
+    store = Store(settings)
     if options.clear:
         typer.echo(f"removed {store.clear():,} results")
     if options.repair:

@@ -17,7 +17,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from soma_core.models.fingerprint import fingerprint
+from soma_core.execution import fingerprint
 
 __all__ = ["code_digest"]
 

@@ -1,12 +1,13 @@
-"""Entries: a result as bytes, in the frames of the protocol, with a checksum before them.
+"""Entries: a result as MessagePack and buffers, with a checksum before them.
 
-An entry is its key, a checksum of all that follows, and one frame with the encoded result. An
-entry that was cut short or changed is found out before anything of it is used.
+An entry is its key, a checksum of all that follows, the sizes of its parts, the MessagePack of the
+result, and the buffers that this refers to. One that was cut short or changed is noticed before
+anything of it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,21 +15,12 @@ from xxhash import xxh3_128
 
 from soma_cache.keys import KEY_SIZE
 from soma_core.errors import ProtocolError
-from soma_core.wire.codec import Decoder, FrameEncoder
-from soma_core.wire.frames import (
-    PREAMBLE_SIZE,
-    Entry,
-    EntryKind,
-    read_preamble,
-    read_table,
-    write_frame,
-)
-from soma_core.wire.json_text import read_json, write_json
-from soma_core.wire.pickles import Pickles
+from soma_core.execution import pack, unpack
 
 __all__ = ["Damaged", "encode", "read", "size_of"]
 
 _CHECKSUM_SIZE = 16
+_START = struct.Struct("<QQ")  # bytes of MessagePack, number of buffers
 _NEAR = 1 << 20  # bytes that a processor has in its own cache when they are hashed
 
 
@@ -36,18 +28,17 @@ class Damaged(Exception):
     """The bytes are not the entry that was written."""
 
 
-def encode(key: bytes, result: Any, typed: Pickles) -> list[memoryview]:
+def encode(key: bytes, result: Any) -> list[memoryview]:
     """An entry in pieces; arrays are views of the result.
 
     Raises:
         ProtocolError: ``pickle_refused``: it is not typed values.
     """
-    encoder = FrameEncoder(pickles=typed)
-    header = write_json(encoder.encode(result))
-    buffers = [_bytes(buffer) for buffer in encoder.buffers]
-    table = [Entry(EntryKind.INLINE, 0, 0, buffer.nbytes) for buffer in buffers]
-    pieces = [memoryview(write_frame(header, table)), *buffers]
-    # write_frame counts what follows it by the table, so that the buffers need no copy
+    header, packed = pack(result)
+    buffers = [_bytes(buffer) for buffer in packed]
+    sizes = [buffer.nbytes for buffer in buffers]
+    front = _START.pack(len(header), len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes) + header
+    pieces = [memoryview(front), *buffers]
     hasher = xxh3_128()
     for piece in pieces:
         hasher.update(piece)
@@ -59,50 +50,48 @@ def size_of(pieces: list[memoryview]) -> int:
     return sum(piece.nbytes for piece in pieces)
 
 
-def read(key: bytes, file: BinaryIO, size: int, typed: Pickles) -> Any:
+def read(key: bytes, file: BinaryIO, size: int) -> Any:
     """The result in an entry, on memory of its own.
 
     Args:
         key: The key under which it was found.
         file: At the start of the entry.
         size: The bytes that there are.
-        typed: How the result is decoded: without pickles.
 
     Raises:
         Damaged: It is not the entry that was written under the key.
     """
     try:
-        parts = list(_parts(key, file, size))
-        header, *buffers = parts
-        return Decoder(buffers, pickles=typed).decode(read_json(header))
+        header, *buffers = _parts(key, file, size)
+        return unpack(header, buffers)
     except (ProtocolError, ValueError, MemoryError) as error:
         raise Damaged(str(error)) from None
 
 
-def _parts(key: bytes, file: BinaryIO, size: int) -> Iterator[Any]:
-    """The header and the buffers of an entry, checked at the end."""
-    told = _take(file, KEY_SIZE + _CHECKSUM_SIZE + PREAMBLE_SIZE, size, xxh3_128())
-    if told[:KEY_SIZE].tobytes() != key:
+def _parts(key: bytes, file: BinaryIO, size: int) -> list[Any]:
+    """The MessagePack and the buffers of an entry, once its checksum is known to match."""
+    begin = _take(file, KEY_SIZE + _CHECKSUM_SIZE, size, xxh3_128()).tobytes()
+    if begin[:KEY_SIZE] != key:
         raise Damaged("it is the entry of another key")
-    checksum = told[KEY_SIZE : KEY_SIZE + _CHECKSUM_SIZE].tobytes()
-    start = told[KEY_SIZE + _CHECKSUM_SIZE :]
-    preamble = read_preamble(start.tobytes())
-    if len(told) + preamble.body_size != size:
-        raise Damaged(f"it has {size:,} bytes, and another length is written in it")
-    hasher = xxh3_128(start.data)
-    front = _take(file, preamble.header_size + preamble.table_size, size, hasher)
-    table = read_table(preamble, front[preamble.header_size :].tobytes())
-    yield front[: preamble.header_size].tobytes()
-    for entry in table:
-        yield _take(file, entry.size, size, hasher)
-    if hasher.digest() != checksum:
+    hasher = xxh3_128()
+    start = _take(file, _START.size, size, hasher)
+    header_size, count = _START.unpack(start.data)
+    table = _take(file, count * 8, size, hasher)
+    sizes = struct.unpack(f"<{count}Q", table.data)
+    declared = len(begin) + len(start) + len(table) + header_size + sum(sizes)
+    if declared != size:
+        raise Damaged(f"it has {size:,} bytes and declares {declared:,}")
+    header = _take(file, header_size, size, hasher).tobytes()
+    buffers = [_take(file, length, size, hasher) for length in sizes]
+    if hasher.digest() != begin[KEY_SIZE:]:
         raise Damaged("its checksum does not match")
+    return [header, *buffers]
 
 
 def _take(file: BinaryIO, count: int, size: int, hasher: xxh3_128) -> np.ndarray[Any, Any]:
     """The next bytes, in memory that is writable and was not cleared first; hashed while near."""
     if count > size:
-        raise Damaged(f"it has {size:,} bytes, and another length is written in it")
+        raise Damaged(f"it has {size:,} bytes, too few")
     buffer = np.empty(count, np.uint8)
     view = buffer.data
     while view.nbytes:

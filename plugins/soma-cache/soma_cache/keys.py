@@ -17,18 +17,14 @@ from weakref import WeakKeyDictionary
 from blake3 import blake3
 
 from soma_cache.code import code_digest
-from soma_core import Filter
-from soma_core.engine.nodes import FilterFailed, Node
+from soma_core import Filter, FilterKind
 from soma_core.errors import ProtocolError
-from soma_core.models.filters import FilterKind
-from soma_core.wire.codec import FrameEncoder
-from soma_core.wire.json_text import write_json
-from soma_core.wire.pickles import Pickles
+from soma_core.execution import FilterFailed, Node, pack
 
 __all__ = ["KEY_SIZE", "Keys", "Uncacheable", "environment_digest"]
 
 KEY_SIZE = 32
-_VERSION = b"soma-cache 1"
+_VERSION = b"soma-cache 2"
 
 
 class Uncacheable(Exception):
@@ -36,14 +32,9 @@ class Uncacheable(Exception):
 
 
 class Keys:
-    """Computes keys, and remembers the hashes of code, which does not change while it is loaded.
+    """Computes keys, and remembers the hashes of code, which does not change while it is loaded."""
 
-    Args:
-        typed: How values are hashed: as they would travel where pickles are refused.
-    """
-
-    def __init__(self, typed: Pickles) -> None:
-        self._typed = typed
+    def __init__(self) -> None:
         self._code: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
 
     def key(self, verb: str, steps: Iterable[tuple[Node, Any]], data: Any) -> bytes:
@@ -87,13 +78,12 @@ class Keys:
         self._feed_value(hasher, f"the weights of node {node.node_id!r}", dict(weights))
 
     def _feed_value(self, hasher: Any, what: str, value: Any) -> None:
-        encoder = FrameEncoder(pickles=self._typed)
         try:
-            header = write_json(encoder.encode(value))
+            header, buffers = pack(value)
         except ProtocolError as error:
             raise Uncacheable(f"{what} is not typed values: {error}") from None
         _feed(hasher, header)
-        for buffer in encoder.buffers:
+        for buffer in buffers:
             _feed(hasher, buffer)
 
 

@@ -9,12 +9,15 @@ from soma_cache.keys import Keys, Uncacheable
 from soma_cache.settings import Settings
 from soma_cache.store import MISSING, Store
 from soma_core import hookimpl, progress
-from soma_core.engine.nodes import Node
 from soma_core.errors import ProtocolError
-from soma_core.plugins.manager import known_codecs
-from soma_core.protocol.commands import CompositeForward, Forward
-from soma_core.protocol.replies import CompositeForwardReply, ForwardReply, Reply
-from soma_core.wire.pickles import Pickles
+from soma_core.execution import (
+    CompositeForward,
+    CompositeForwardReply,
+    Forward,
+    ForwardReply,
+    Node,
+    Reply,
+)
 
 __all__ = ["Caching"]
 
@@ -31,11 +34,9 @@ class Caching:
         self._counts = {"hits": 0, "misses": 0, "skipped": 0}
         self._opened: tuple[Keys, Store] | None = None
 
-    @hookimpl(wrapper=True)
+    @hookimpl(wrapper=True, commands={"FORWARD", "COMPOSITE_FORWARD"})
     def soma_execute(self, command: Any, context: Any) -> Generator[None, Reply, Reply]:
         """Answer from the cache, or keep what was computed."""
-        if not isinstance(command, Forward | CompositeForward):
-            return (yield)
         keys, store = self._open()
         key, why = _key(keys, command, context)
         found = MISSING if key is None else store.get(key)
@@ -51,8 +52,7 @@ class Caching:
     def _open(self) -> tuple[Keys, Store]:
         """Opened by the first command: until then there may be codecs to come."""
         if self._opened is None:
-            typed = Pickles(allowed=False, codecs=known_codecs())
-            self._opened = Keys(typed), Store(self._settings, typed)
+            self._opened = Keys(), Store(self._settings)
         return self._opened
 
     def _told(self, reply: Reply, command: Any, outcome: str, why: str | None = None) -> Reply:
@@ -101,4 +101,4 @@ def _steps(command: Forward | CompositeForward, context: Any) -> Iterable[tuple[
 
 def _reply(command: Forward | CompositeForward, result: Any) -> Reply:
     model = ForwardReply if isinstance(command, Forward) else CompositeForwardReply
-    return model.of(result=result)
+    return model(result=result)

@@ -21,7 +21,6 @@ import diskcache
 from soma_cache.entries import Damaged, encode, read, size_of
 from soma_cache.settings import Settings
 from soma_core.errors import ProtocolError
-from soma_core.wire.pickles import Pickles
 
 __all__ = ["MISSING", "Store"]
 
@@ -35,15 +34,13 @@ class Store:
 
     Args:
         settings: Where they are, and how many.
-        typed: How they are written: as they would travel where pickles are refused.
 
     Attributes:
         trouble: What was wrong last, or None.
     """
 
-    def __init__(self, settings: Settings, typed: Pickles) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._typed = typed
         self._opened: diskcache.Cache | None = None
         self.trouble: str | None = None
 
@@ -54,7 +51,7 @@ class Store:
             if found is None:
                 return MISSING
             with found as file:
-                return read(key, file, os.fstat(file.fileno()).st_size, self._typed)
+                return read(key, file, os.fstat(file.fileno()).st_size)
         except Damaged as error:
             self._tell(f"an entry is damaged and was removed: {error}")
             self._remove(key)
@@ -65,7 +62,7 @@ class Store:
     def put(self, key: bytes, result: Any) -> str | None:
         """Keep a result; None if it is kept, else why it is not."""
         try:
-            pieces = encode(key, result, self._typed)
+            pieces = encode(key, result)
         except ProtocolError as error:
             return f"the result is not typed values: {error}"
         size = size_of(pieces)

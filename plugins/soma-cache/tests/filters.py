@@ -51,7 +51,7 @@ class Pairs(Counted):
 
     def forward(self, x: Any, state: Any) -> Any:
         RUNS[self.name] += 1
-        return {1: x}
+        return slice(1, x)
 
 
 class Returning(Counted):

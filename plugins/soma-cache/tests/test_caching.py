@@ -13,12 +13,11 @@ from soma_cache.keys import KEY_SIZE, Keys
 import soma_core as soma
 from soma_core.models.filters import FilterKind
 from soma_core.testing.samples import VALUES, difference
-from soma_core.wire.pickles import Pickles
 
 from .filters import RUNS, Counted, Learning, Pairs, Returning, Saying
 
 X = np.arange(6.0)
-PICKLED = ("a dict with other keys", "a set", "an object", "a date", "an object array")
+PICKLED = ("an object array",)
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_a_result_of_any_kind_is_answered_as_it_was(connect, name, value) -> Non
 
 def test_a_result_that_only_a_pickle_could_keep_is_not_kept(connect, name) -> None:
     worker = connect(node=Pairs(name=name))
-    assert worker.forward("node", 5) == worker.forward("node", 5) == {1: 5}
+    assert worker.forward("node", 5) == worker.forward("node", 5) == slice(1, 5)
     assert RUNS[name] == 2
     assert "the result is not typed values" in told(worker)["why"]
 
@@ -178,7 +177,7 @@ def test_nan_and_negative_zero_are_themselves(connect, name) -> None:
 
 
 def test_values_that_share_their_bytes_have_keys_of_their_own() -> None:
-    keys = Keys(Pickles(allowed=False))
+    keys = Keys()
     values = [b"ab", [b"a", b"b"], [b"", b"ab"], "ab", X, X.view("int64"), [X[:3], X[3:]], [], {}]
     found = {keys.key("FORWARD", [], value) for value in values}
     assert len(found) == len(values)

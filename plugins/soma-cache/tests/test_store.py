@@ -23,15 +23,12 @@ from soma_cache.plugin import Caching
 from soma_cache.settings import Settings, settings_from
 from soma_cache.store import MISSING, Store
 
-from soma_core.wire.pickles import Pickles
-
-TYPED = Pickles(allowed=False)
 KEY = bytes(range(32))
 RESULT = {"a": np.arange(3000.0), "b": ["text", (1, None)], "c": b"bytes" * 9000}
 
 
 def store(directory: Path, size: int = 64 << 20) -> Store:
-    return Store(Settings(directory, size), TYPED)
+    return Store(Settings(directory, size))
 
 
 def filled(directory: Path) -> Path:
@@ -99,7 +96,7 @@ def test_an_entry_with_more_after_it_or_of_another_key_or_gone_is_a_miss(directo
     file.write_bytes(whole + b"\0")
     assert store(directory).get(KEY) is MISSING
     file = filled(directory)
-    file.write_bytes(b"".join(map(bytes, encode(bytes(32), RESULT, TYPED))))
+    file.write_bytes(b"".join(map(bytes, encode(bytes(32), RESULT))))
     assert store(directory).get(KEY) is MISSING
     filled(directory).unlink()
     assert store(directory).get(KEY) is MISSING
@@ -189,9 +186,8 @@ from pathlib import Path
 import numpy as np
 from soma_cache.settings import Settings
 from soma_cache.store import MISSING, Store
-from soma_core.wire.pickles import Pickles
 
-store = Store(Settings(Path(sys.argv[1]), 4 << 20), Pickles(allowed=False))
+store = Store(Settings(Path(sys.argv[1]), 4 << 20))
 order = random.Random(int(sys.argv[2]))
 hits = 0
 for _ in range(150):

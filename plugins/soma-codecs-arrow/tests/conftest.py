@@ -10,23 +10,23 @@ import pytest
 from soma_codecs_arrow import soma_register_codecs
 
 from soma_core.wire.added_types import Codecs
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack
 
 Travel = Callable[[Any], Any]
 TYPED_ONLY = Pickles(allowed=False, codecs=Codecs(soma_register_codecs()))
 
 
 def through_a_frame(value: Any) -> Any:
-    encoder = FrameEncoder(pickles=TYPED_ONLY)
-    header = json.loads(json.dumps(encoder.encode(value)))
-    buffers = [bytearray(buffer) for buffer in encoder.buffers]
-    return Decoder(buffers, pickles=TYPED_ONLY).decode(header)
+    header, views = pack(value, TYPED_ONLY)
+    return unpack(header, [bytearray(memoryview(view)) for view in views], TYPED_ONLY)
 
 
 def through_a_line(value: Any) -> Any:
     line = json.dumps(LineEncoder(pickles=TYPED_ONLY).encode(value))
-    return Decoder(pickles=TYPED_ONLY).decode(json.loads(line))
+    return LineDecoder(pickles=TYPED_ONLY).decode(json.loads(line))
 
 
 @pytest.fixture(params=[through_a_frame, through_a_line])

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
+from soma_core.wire.unpacking import unpack
 
 ROWS = 5
 DAYS = pd.date_range("2024-01-01", periods=ROWS, freq="D")
@@ -155,7 +157,7 @@ def test_what_arrow_cannot_keep_is_refused_by_name_where_pickles_are(name, typed
     column = pd.Series(content, dtype=getattr(content, "dtype", object))
     frame = pd.DataFrame({"x": column})
     with pytest.raises(ProtocolError, match=f"soma-codecs-arrow says: column '{said}") as caught:
-        FrameEncoder(pickles=typed_only).encode(frame)
+        pack(frame, typed_only)
     assert caught.value.code is ErrorCode.PICKLE_REFUSED
 
 
@@ -164,18 +166,17 @@ def test_a_class_derived_from_a_frame_is_not_taken_for_one(typed_only) -> None:
         pass
 
     with pytest.raises(ProtocolError, match="Tagged can only travel as a pickle"):
-        FrameEncoder(pickles=typed_only).encode(Tagged({"x": [1]}))
+        pack(Tagged({"x": [1]}), typed_only)
 
 
 def test_numbers_are_not_copied_and_arrive_writable(typed_only) -> None:
     frame = pd.DataFrame({name: np.arange(4096.0) for name in "ab"}, index=np.arange(4096) * 2)
-    encoder = FrameEncoder(pickles=typed_only)
-    header = encoder.encode(frame)
-    views = [np.frombuffer(buffer, np.uint8) for buffer in encoder.buffers]
+    header, buffers = pack(frame, typed_only)
+    views = [np.frombuffer(buffer, np.uint8) for buffer in buffers]
     for sent in (frame["a"], frame["b"], frame.index):
         assert any(np.shares_memory(view, sent.to_numpy()) for view in views)
-    received = [bytearray(buffer) for buffer in encoder.buffers]
-    arrived = Decoder(received, pickles=typed_only).decode(header)
+    received = [bytearray(buffer) for buffer in buffers]
+    arrived = unpack(header, received, typed_only)
     memory = [np.frombuffer(buffer, np.uint8) for buffer in received]
     assert any(np.shares_memory(part, arrived["a"].to_numpy()) for part in memory)
     arrived.iloc[0, 0] = arrived.loc[2, "b"] = -1.0
@@ -189,7 +190,7 @@ def test_a_host_in_another_language_sends_a_stream_or_lists(typed_only) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     stream = {"type": "Bytes", "data": list(sink.getvalue().to_pybytes())}
-    decode = Decoder(pickles=typed_only).decode
+    decode = LineDecoder(pickles=typed_only).decode
     tag = {"$soma": "codec", "codec": "pandas.DataFrame"}
     pd.testing.assert_frame_equal(decode(tag | {"buffers": [stream]}), frame)
     lists = {"columns": {"a": [1, 2], "b": ["x", None]}}
@@ -201,7 +202,7 @@ def test_a_host_in_another_language_sends_a_stream_or_lists(typed_only) -> None:
 def test_in_a_line_a_frame_is_one_stream_that_any_arrow_library_reads(typed_only) -> None:
     frame = pd.DataFrame({"a": np.arange(5000), "b": "x"})
     wire = LineEncoder(pickles=typed_only).encode(frame)
-    columns = Decoder().binary(wire["buffers"][0])
+    columns = LineDecoder().binary(wire["buffers"][0])
     table = pa.ipc.open_stream(columns).read_all()
     assert table.column_names == ["a", "b"]
     assert table["a"].to_pylist() == frame["a"].tolist()
@@ -220,7 +221,7 @@ DAMAGED: dict[str, Any] = {
 def test_what_is_no_frame_is_refused_and_the_codec_named(name: str, typed_only) -> None:
     wire = LineEncoder(pickles=typed_only).encode(pd.DataFrame({"a": [1, 2]}))
     with pytest.raises(ProtocolError, match=r"'pandas\.DataFrame' of soma-codecs-arrow") as caught:
-        Decoder(pickles=typed_only).decode(wire | DAMAGED[name])
+        LineDecoder(pickles=typed_only).decode(wire | DAMAGED[name])
     assert caught.value.code is ErrorCode.INVALID_COMMAND
 
 
@@ -242,4 +243,4 @@ def test_a_frame_whose_parts_disagree_is_refused(changes: Any, typed_only) -> No
     wire = LineEncoder(pickles=typed_only).encode(pd.DataFrame({"a": [1, 2], "b": [3, 4]}))
     wire["data"] |= changes
     with pytest.raises(ProtocolError, match="of soma-codecs-arrow could not"):
-        Decoder(pickles=typed_only).decode(wire)
+        LineDecoder(pickles=typed_only).decode(wire)

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 
 from soma_core.errors import ProtocolError
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
+from soma_core.wire.unpacking import unpack
 
 LONG = np.arange(4096)
 SCHEMA = pa.schema(
@@ -42,19 +44,18 @@ def test_a_table_arrives_as_it_was_sent(name: str, travel: Any) -> None:
 
 def test_columns_of_numbers_are_not_copied_on_either_side(typed_only) -> None:
     table = TABLES["a slice"]
-    encoder = FrameEncoder(pickles=typed_only)
-    header = encoder.encode(table)
+    header, buffers = pack(table, typed_only)
     column = table["a"].chunk(0).to_numpy()
-    views = [np.frombuffer(buffer, np.uint8) for buffer in encoder.buffers]
+    views = [np.frombuffer(buffer, np.uint8) for buffer in buffers]
     assert any(np.shares_memory(view, column) for view in views)
-    received = [bytearray(buffer) for buffer in encoder.buffers]
-    arrived = Decoder(received, pickles=typed_only).decode(header)["a"].chunk(0).to_numpy()
+    received = [bytearray(buffer) for buffer in buffers]
+    arrived = unpack(header, received, typed_only)["a"].chunk(0).to_numpy()
     assert any(np.shares_memory(np.frombuffer(part, np.uint8), arrived) for part in received)
 
 
 def test_a_table_keeps_the_memory_alive_that_it_lies_in(typed_only) -> None:
     wire = LineEncoder(pickles=typed_only).encode(TABLES["texts and lists"])
-    arrived = Decoder(pickles=typed_only).decode(wire)
+    arrived = LineDecoder(pickles=typed_only).decode(wire)
     column = arrived["t"]
     del arrived
     gc.collect()
@@ -64,13 +65,13 @@ def test_a_table_keeps_the_memory_alive_that_it_lies_in(typed_only) -> None:
 def test_offsets_that_lead_out_of_the_buffer_are_refused(typed_only) -> None:
     texts = pa.table({"t": ["abcdefgh"] * 50})
     wire = LineEncoder(pickles=typed_only).encode(texts)
-    stream = Decoder().binary(wire["buffers"][0])
+    stream = LineDecoder().binary(wire["buffers"][0])
     offsets = b"".join(n.to_bytes(4, "little") for n in range(0, 51 * 8, 8))
     assert offsets in stream
     lying = stream.replace(offsets, offsets[:-4] + (2**30).to_bytes(4, "little"))
     wire["buffers"] = [{"type": "Bytes", "data": list(lying)}]
     with pytest.raises(ProtocolError, match="not a sound Arrow IPC stream"):
-        Decoder(pickles=typed_only).decode(wire)
+        LineDecoder(pickles=typed_only).decode(wire)
 
 
 @pytest.mark.parametrize(
@@ -79,4 +80,4 @@ def test_offsets_that_lead_out_of_the_buffer_are_refused(typed_only) -> None:
 def test_what_is_no_table_is_refused(data: Any, buffers: list[str], typed_only) -> None:
     tag = {"$soma": "codec", "codec": "pyarrow.Table", "data": data, "buffers": buffers}
     with pytest.raises(ProtocolError, match=r"'pyarrow\.Table' of soma-codecs-arrow"):
-        Decoder(pickles=typed_only).decode(tag)
+        LineDecoder(pickles=typed_only).decode(tag)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack
 
 
 class Data:
@@ -30,15 +32,13 @@ def data() -> Data:
 
 
 def _over_frames(value: Any, pickles: Pickles) -> Any:
-    encoder = FrameEncoder(pickles=pickles)
-    header = json.loads(json.dumps(encoder.encode(value)))
-    buffers = [bytearray(memoryview(buffer).tobytes()) for buffer in encoder.buffers]
-    return Decoder(buffers, pickles=pickles).decode(header)
+    header, views = pack(value, pickles)
+    return unpack(header, [bytearray(memoryview(view)) for view in views], pickles)
 
 
 def _over_lines(value: Any, pickles: Pickles) -> Any:
     line = json.dumps(LineEncoder(pickles=pickles).encode(value))
-    return Decoder(pickles=pickles).decode(json.loads(line))
+    return LineDecoder(pickles=pickles).decode(json.loads(line))
 
 
 @pytest.fixture(params=[_over_frames, _over_lines], ids=["frames", "lines"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from soma_core.models.fingerprint import fingerprint
+from soma_core.execution import fingerprint
 from soma_core.models.imports import check_import
 from soma_filters_torch.spelling import unknown
 

@@ -21,7 +21,7 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
 from soma_core import Filter, FilterKind, FilterMeta
-from soma_core.models.optimizers import optimizer_class
+from soma_core.execution import optimizer_class
 from soma_filters_torch.building import (
     activation_class,
     build_module,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from soma_core.models.optimizers import build_optimizer
+from soma_core.execution import build_optimizer
 from soma_filters_torch.spelling import arguments_of, unknown
 
 __all__ = ["Plan", "Stepper", "check_schedule"]

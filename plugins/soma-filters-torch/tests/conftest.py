@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from soma_core.wire.codec import Decoder, FrameEncoder, LineEncoder
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
+from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import unpack
 
 TYPED_ONLY = Pickles(allowed=False)
 
@@ -39,15 +41,13 @@ def data() -> Data:
 
 
 def _over_frames(value: Any) -> Any:
-    encoder = FrameEncoder(pickles=TYPED_ONLY)
-    header = json.loads(json.dumps(encoder.encode(value)))
-    buffers = [bytearray(memoryview(buffer).cast("B")) for buffer in encoder.buffers]
-    return Decoder(buffers, pickles=TYPED_ONLY).decode(header)
+    header, views = pack(value, TYPED_ONLY)
+    return unpack(header, [bytearray(memoryview(view)) for view in views], TYPED_ONLY)
 
 
 def _over_lines(value: Any) -> Any:
     line = json.dumps(LineEncoder(pickles=TYPED_ONLY).encode(value))
-    return Decoder(pickles=TYPED_ONLY).decode(json.loads(line))
+    return LineDecoder(pickles=TYPED_ONLY).decode(json.loads(line))
 
 
 @pytest.fixture(params=[_over_frames, _over_lines], ids=["frames", "lines"])

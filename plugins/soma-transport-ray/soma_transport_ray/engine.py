@@ -49,7 +49,7 @@ class Engine:
         interrupts = Interrupts()
         interrupts.arm()
         host_programs()
-        self._responder = Responder.for_policy(pickle, interrupts)
+        self._responder = Responder(pickle=pickle, interrupts=interrupts)
         self._token = os.urandom(CLIENT_SIZE)
         self._slate = Slate(self._token)
         self._own = Owner()

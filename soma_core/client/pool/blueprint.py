@@ -126,6 +126,7 @@ class Blueprint:
                 start_timeout=self._start_timeout,
                 stall_timeout=self._stall_timeout,
                 recorder=recorder,
+                interrupt_grace=self.interrupt_grace,
             )
         except BaseException:
             if recorder is not None:

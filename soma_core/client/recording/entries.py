@@ -2,15 +2,15 @@
 
 ::
 
-    {"soma_recording":1,"time":…,"soma":"…","python":"…","cloudpickle":"…","transport":"stdio","options":{}}
+    {"soma_recording":2,"time":…,"soma":"…","python":"…","cloudpickle":"…","transport":"stdio","options":{}}
     {"n":1,"direction":"command","time":…,"dialect":"frame","buffers":[],"message":{"cmd":"HELLO",…}}
-    {"n":2,"direction":"reply","command":1,"time":…,"dialect":"frame","buffers":["AAAA…"],"message":{…}}
+    {"n":2,"direction":"reply","command":1,"time":…,"dialect":"frame","buffers":["AAAA…"],"message":{…},"map_b64":"…"}
 
 A section begins for each channel. ``n`` grows through the whole file; ``command`` is the ``n`` of
 the command that an entry belongs to. A buffer is base64, or ``{"size": …, "sha256": …}`` if it was
-left out. ``message`` is the header as JSON; ``message_b64`` its bytes where it could not be read
-back to the same bytes, as with a bare NaN. An entry of direction ``failure`` says what the host
-was told in place of a reply.
+left out. Of a line, ``message`` is its JSON, or ``message_b64`` its bytes where these could not be
+read back, as with a bare NaN. Of a frame, ``map_b64`` is its map, and ``message`` shows that to a
+reader. An entry of direction ``failure`` says what was raised in place of a reply.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
+from ormsgpack import packb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.validation_errors import describe
-from soma_core.wire.json_text import read_json, write_json
+from soma_core.protocol.dialects import read_fields
+from soma_core.wire.json_text import write_json
 from soma_core.wire.message import Dialect, Message
+from soma_core.wire.readable import readable
 
 __all__ = [
     "FORMAT",
@@ -35,7 +39,7 @@ __all__ = [
     "Entry",
     "LeftOut",
     "Section",
-    "header_fields",
+    "message_fields",
     "node_ids",
     "read_line",
     "with_buffers",
@@ -43,7 +47,7 @@ __all__ = [
     "write_section",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class Direction(StrEnum):
@@ -75,7 +79,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
-    soma_recording: Literal[1] = FORMAT
+    soma_recording: Literal[2] = FORMAT
     time: float
     soma: str
     python: str
@@ -113,15 +117,15 @@ class _EntryLine(BaseModel):
     buffers: list[str | LeftOut] = []
     message: Any = None
     message_b64: str | None = None
+    map_b64: str | None = None
 
 
-def header_fields(header: bytes) -> dict[str, Any]:
-    """The fields of a message; none if it is not a JSON object."""
+def message_fields(message: Message) -> dict[str, Any]:
+    """The fields of a message, none of its data decoded; none if it has no fields."""
     try:
-        fields = read_json(header)
+        return read_fields(message)
     except ProtocolError:
         return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def node_ids(fields: dict[str, Any]) -> list[str]:
@@ -155,6 +159,9 @@ def write_entry(entry: Entry) -> bytes:
         fields["command"] = entry.command
     fields |= {"time": entry.time, "dialect": dialect.value}
     fields["buffers"] = [_written(buffer) for buffer in buffers]
+    if dialect is Dialect.FRAME:
+        fields["map_b64"] = _b64(header)
+        return b"".join((write_json(fields)[:-1], b',"message":', _shown(header), b"}\n"))
     if not _reads_back(header):
         fields["message_b64"] = _b64(header)
         return write_json(fields) + b"\n"
@@ -187,13 +194,32 @@ def _section(fields: dict[str, Any]) -> Section:
 
 
 def _entry(line: _EntryLine) -> Entry:
-    if ("message" in line.model_fields_set) == (line.message_b64 is not None):
-        raise _malformed("exactly one of message and message_b64 is needed")
-    header = write_json(line.message) if line.message_b64 is None else _from_b64(line.message_b64)
+    header = _header(line)
     buffers = [_from_b64(item) if isinstance(item, str) else item for item in line.buffers]
     command = line.n if line.command is None else line.command
     message = Message(header, buffers, line.dialect)
     return Entry(line.n, line.direction, command, line.time, message)
+
+
+def _shown(header: Any) -> bytes:
+    """A frame's map as JSON for a reader; null where JSON cannot show it."""
+    try:
+        return to_json(readable(header), inf_nan_mode="strings", bytes_mode="base64")
+    except ValueError:  # it nests too deep, or holds what is no text
+        return b"null"
+
+
+def _header(line: _EntryLine) -> bytes:
+    """The bytes of a message as they went over the channel."""
+    if line.dialect is Dialect.FRAME and line.map_b64 is not None:
+        return _from_b64(line.map_b64)
+    if ("message" in line.model_fields_set) == (line.message_b64 is not None):
+        raise _malformed("exactly one of message and message_b64 is needed, or map_b64 of a frame")
+    if line.message_b64 is not None:
+        return _from_b64(line.message_b64)
+    if line.dialect is Dialect.FRAME:  # written by hand: plain data
+        return packb(line.message)
+    return write_json(line.message)
 
 
 def _reads_back(header: bytes) -> bool:

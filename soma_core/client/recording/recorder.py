@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Channel, TransportOptions
-from soma_core.client.recording.entries import Direction, Entry, Section, header_fields
+from soma_core.client.recording.entries import Direction, Entry, Section, message_fields
 from soma_core.client.recording.files import RecordingFile, RecordingFull, check_replaceable
 from soma_core.client.recording.ring import Ring
 from soma_core.errors import ChannelClosed, SomaError, TransportError
 from soma_core.protocol.versions import client_info
 from soma_core.wire.json_text import write_json
-from soma_core.wire.message import Message
+from soma_core.wire.message import Dialect, Message
 
 __all__ = ["Recorder", "Recording"]
 
@@ -171,7 +171,7 @@ class Recorder:
             self._section = None
 
     def _add_command(self, message: Message) -> None:
-        fields = header_fields(message.header)
+        fields = message_fields(message)
         self._command = self._last_n + 1
         self._remember(fields.get("id"), self._command)
         self._add(Direction.COMMAND, message, fields)
@@ -182,7 +182,7 @@ class Recorder:
             del self._numbers[next(iter(self._numbers))]
 
     def _add_answer(self, message: Message) -> None:
-        fields = header_fields(message.header)
+        fields = message_fields(message)
         direction = Direction.EVENT if "event" in fields else Direction.REPLY
         self._add(direction, message, fields)
 
@@ -202,7 +202,7 @@ class Recorder:
         if isinstance(error, TransportError) and n != self._failed:
             self._failed = n  # a dead worker is told again at each later call
             told = {"type": type(error).__name__, "error": str(error)}
-            self._add(Direction.FAILURE, Message(write_json(told)), told)
+            self._add(Direction.FAILURE, Message(write_json(told), (), Dialect.LINE), told)
         path = shlex.quote(str(self.path))
         error.add_note(f"recorded as entry {n} of {self.path}; soma replay {path} --only {n}")
 

@@ -18,8 +18,8 @@ from soma_core.engine.nodes import Node
 from soma_core.engine.training.moments import load_optimizer_state
 from soma_core.engine.training.optimizers import Optimizers
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.codec import Decoder, LineEncoder
 from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.weights import dump_weights, load_weights
 
@@ -167,7 +167,7 @@ def _plain(value: Any) -> Any:
 def _read(node: Node, data: bytes) -> dict[str, Any]:
     try:
         if bytes(data[:1]) == b"{":
-            content = Decoder(pickles=_TYPED_ONLY).decode(read_json(bytes(data)))
+            content = LineDecoder(pickles=_TYPED_ONLY).decode(read_json(bytes(data)))
         else:
             content = load_weights(data)
     except (ProtocolError, ValueError) as error:

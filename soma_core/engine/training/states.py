@@ -14,8 +14,8 @@ from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import StateFormat
-from soma_core.wire.codec import Decoder, LineEncoder
 from soma_core.wire.json_text import read_json, write_json
+from soma_core.wire.line_codec import LineDecoder, LineEncoder
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.weights import dump_weights, load_weights
 
@@ -210,7 +210,7 @@ def _save_fields(node: Node, typed: Pickles) -> bytes:
 
 def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
     try:
-        fields = Decoder(pickles=typed).decode(read_json(bytes(data)))
+        fields = LineDecoder(pickles=typed).decode(read_json(bytes(data)))
     except ProtocolError as error:
         raise _invalid(node, f"the bytes are not a typed value: {error}") from None
     if not isinstance(fields, dict):

@@ -1,0 +1,258 @@
+"""Sessions: the engines behind one Worker, and what one verb, ``ask``, does at each level.
+
+A :class:`Session` is one engine and the connection to it. A :class:`RestartingSession` starts
+another engine when the one of now has died, and brings it to where that one was.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from soma_core.channel.contract import ExitStatus, Transport
+from soma_core.channel.deadline import Deadline
+from soma_core.client.backoff import Backoff
+from soma_core.client.calls import Call
+from soma_core.client.connection import INTERRUPT_GRACE, Connection
+from soma_core.client.recording import Recorder
+from soma_core.client.recovery import RecoveryLog
+from soma_core.errors import (
+    ChannelClosed,
+    DeadlineExceeded,
+    IncompatibleWorker,
+    ProtocolError,
+    RemoteError,
+    StartFailed,
+    TransportError,
+    WorkerDied,
+)
+from soma_core.plugins.manager import PluginSet
+from soma_core.protocol.commands import Hello
+from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["RestartingSession", "Session"]
+
+_REPEATABLE = frozenset({"FORWARD", "COMPOSITE_FORWARD"})
+_STOP_GRACE = 0.5
+_MOST_RESTARTS = 5
+
+
+class Session:
+    """One engine, started and greeted, and the connection to it.
+
+    Args:
+        transport: Not started yet.
+        pickles: Whether pickles travel; refused from HELLO on if the engine refuses them.
+        plugins: Who is told when an engine starts or ends.
+        start_timeout: Seconds in which an engine must come up and answer HELLO.
+        recorder: Records the channels.
+        grace: Seconds that an interrupted command may take to end.
+
+    Attributes:
+        connection: To the engine of now.
+        hello: What that engine said of itself.
+        restarts: How many engines there were before it.
+
+    Raises:
+        StartFailed: The engine did not come up.
+        IncompatibleWorker: Its versions do not fit this host's.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        pickles: Pickles,
+        plugins: PluginSet,
+        *,
+        start_timeout: float | None,
+        recorder: Recorder | None = None,
+        grace: float = INTERRUPT_GRACE,
+    ) -> None:
+        self._transport = transport
+        self._pickles = pickles
+        self._plugins = plugins
+        self._start_timeout = start_timeout
+        self._recorder = recorder
+        self._grace = grace
+        self._closed = threading.Event()
+        self.restarts = 0
+        self.connection, self.hello = self._begin(Deadline.after(start_timeout))
+        self._notify_start()
+
+    def ask(self, call: Call) -> Any:
+        """Send a command and return its reply; as :meth:`Connection.ask`."""
+        return self.connection.ask(call)
+
+    def close(self) -> None:
+        """Start no other engine, and close the connection to this one."""
+        self._closed.set()
+        self.connection.close()
+
+    def notify_exit(self, status: ExitStatus | None) -> None:
+        """Tell plugins that the engine of now has ended."""
+        self._plugins.notify(
+            "soma_worker_exited",
+            transport=self._transport.name,
+            pid=self.hello.pid,
+            status=status,
+        )
+
+    def _notify_start(self) -> None:
+        self._plugins.notify(
+            "soma_worker_started",
+            transport=self._transport.name,
+            pid=self.hello.pid,
+            incarnation=self.hello.incarnation,
+        )
+
+    def _begin(self, deadline: Deadline) -> tuple[Connection, WorkerHello]:
+        if self._closed.is_set():
+            raise ChannelClosed("the worker was closed")
+        transport, recorder = self._transport, self._recorder
+        channel = transport.start(deadline.left())
+        explain = None
+        if recorder is not None:
+            channel, explain = recorder.over(channel), recorder.explain
+        connection = Connection(transport, channel, self._pickles, explain, grace=self._grace)
+        try:
+            return connection, self._greet(connection, deadline)
+        except BaseException:
+            connection.close()
+            transport.stop(_STOP_GRACE)
+            raise
+
+    def _greet(self, connection: Connection, deadline: Deadline) -> WorkerHello:
+        hello = Hello(
+            cmd="HELLO",
+            protocol=PROTOCOL_VERSION,
+            client=client_info("soma_core"),
+            codecs=self._pickles.codecs.names(),
+        )
+        try:
+            answer: WorkerHello = connection.ask(Call.of(hello, deadline.left()))
+            answer.check(pickles=self._pickles.allowed)
+        except IncompatibleWorker:
+            raise
+        except (TransportError, RemoteError, ProtocolError) as error:
+            raise StartFailed(
+                f"the worker behind the transport {self._transport.name!r} did not say HELLO: "
+                f"{error}"
+            ) from error
+        self._pickles.codecs.limit_to(answer.codecs)
+        if answer.pickle == "never":
+            self._pickles.refuse()  # either side may, and then both do
+        return answer
+
+
+class RestartingSession(Session):
+    """A session that starts another engine when the one of now has died.
+
+    Args:
+        transport: Not started yet.
+        pickles: As for :class:`Session`.
+        plugins: As for :class:`Session`.
+        recovery: What a new engine is given.
+        retries: How often a FORWARD is repeated after the engine died under it.
+        options: As for :class:`Session`.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        pickles: Pickles,
+        plugins: PluginSet,
+        recovery: RecoveryLog,
+        retries: int,
+        **options: Any,
+    ) -> None:
+        self._recovery = recovery
+        self._retries = retries
+        self._backoff = Backoff(budget=_MOST_RESTARTS)
+        self._restarting = threading.Lock()
+        self._unrecoverable: RemoteError | None = None
+        super().__init__(transport, pickles, plugins, **options)
+
+    def ask(self, call: Call) -> Any:
+        """Send a command to the engine of now, starting another one first if that has died.
+
+        Raises:
+            StateLost: A state that it uses died with an engine.
+            StartFailed: The other engine did not come up.
+            WorkerDied: The engine died during the command, or too many have in a row.
+        """
+        repeats = self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
+        while True:
+            connection = self._living(call)
+            self._recovery.check(call)
+            try:
+                reply = connection.ask(call)
+            except WorkerDied as death:
+                if death.sent and repeats == 0:
+                    raise
+                repeats -= death.sent
+            else:
+                self._backoff.reset()
+                self._recovery.acknowledged(call, reply)
+                return reply
+
+    def _living(self, call: Call) -> Connection:
+        """The connection to an engine that lives, as far as is known."""
+        while self.connection.ended is not None and not self._closed.is_set():
+            dead = self.connection
+            left = call.deadline.left()
+            if not self._restarting.acquire(timeout=-1 if left is None else left):
+                raise _late(call.cmd)
+            try:
+                death = dead.ended
+                if self.connection is dead and death and dead.belongs_to_this_process:
+                    self._restart(death, call)
+            finally:
+                self._restarting.release()
+            if not dead.belongs_to_this_process:
+                break  # using it raises
+        return self.connection
+
+    def _restart(self, death: WorkerDied, call: Call) -> None:
+        if self._unrecoverable is not None:
+            raise self._unrecoverable
+        self._wait_for_next_try(death, call)
+        self.notify_exit(self._transport.stop(0.0))
+        self._recovery.worker_ended()
+        deadline = call.deadline.within(self._start_timeout)
+        connection, hello = self._begin(deadline)
+        try:
+            for command in self._recovery.restore():
+                connection.ask(Call.of(command, deadline.left()))
+            if self._closed.is_set():
+                raise ChannelClosed("the worker was closed while it was being restarted")
+        except BaseException as error:
+            connection.close()
+            self._transport.stop(_STOP_GRACE)
+            if isinstance(error, RemoteError):  # it would fail in the same way again
+                error.add_note("The worker was being restarted, and what it held is refused now.")
+                self._unrecoverable = error
+            raise
+        self.connection, self.hello = connection, hello
+        self.restarts += 1
+        self._notify_start()
+
+    def _wait_for_next_try(self, death: WorkerDied, call: Call) -> None:
+        if self._backoff.exhausted:
+            raise WorkerDied(
+                f"the worker was restarted {_MOST_RESTARTS} times without a successful call in "
+                f"between, and is not started again; connect anew. The last time: {death}",
+                **death.facts,
+            )
+        delay = self._backoff.next_delay()
+        left = call.deadline.left()
+        if left is not None and left <= delay:
+            raise _late(call.cmd)
+        self._closed.wait(delay)
+
+
+def _late(cmd: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{cmd} was not sent within its timeout: the worker had died and was being restarted",
+        worker_survived=False,
+    )

@@ -1,0 +1,100 @@
+"""Participation: which plugins take part in a command, and what they do around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from soma_core.plugins.manager import PluginSet
+from soma_core.protocol.commands import Command
+from soma_core.protocol.parsing import verb_of
+from soma_core.protocol.replies import LoadReply, Reply
+
+if TYPE_CHECKING:
+    from soma_core.engine.engine import Engine
+
+__all__ = ["Participation"]
+
+
+class _Plan(NamedTuple):
+    """Who takes part in commands of one verb on the same nodes.
+
+    Attributes:
+        execute: Calls the implementations of ``soma_execute``; None if there are none.
+        observers: Those of ``soma_command_finished``.
+    """
+
+    execute: Callable[..., Any] | None
+    observers: tuple[Callable[[Any, float, BaseException | None], None], ...]
+
+
+class Participation:
+    """Runs commands with the plugins that they concern; the others cost nothing.
+
+    Args:
+        plugins: The plugins of this process.
+        by_node: Whether one of them is concerned by some nodes only.
+    """
+
+    def __init__(self, plugins: PluginSet, *, by_node: bool) -> None:
+        self._plugins = plugins
+        self._by_node = by_node
+        self._plans: dict[Any, _Plan | None] = {}
+
+    @classmethod
+    def of(cls, plugins: PluginSet) -> Self | None:
+        """That of some plugins; None if none of them takes part in any command."""
+        concerns = plugins.concerns()
+        if not concerns:
+            return None
+        return cls(plugins, by_node=any(concern.nodes is not None for concern in concerns))
+
+    def execute(self, command: Command, engine: Engine) -> Reply:
+        """Execute a command, as the engine's own method does."""
+        plan = self._plan(command)
+        if plan is None:
+            return self._run(command, engine)
+        started = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            if plan.execute is None:
+                return self._run(command, engine)
+            return self._noticed(plan.execute(command=command, context=engine))
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            for observe in plan.observers:
+                observe(command, seconds, error)
+
+    def _run(self, command: Command, engine: Engine) -> Reply:
+        return self._noticed(engine.run(command))
+
+    def _noticed(self, reply: Reply) -> Reply:
+        if type(reply) is LoadReply:
+            for node_id, meta in reply.filters.items():
+                self._plugins.notify("soma_filter_loaded", node_id=node_id, meta=meta)
+        return reply
+
+    def _plan(self, command: Command) -> _Plan | None:
+        node_ids = _node_ids(command) if self._by_node else ()
+        key = (type(command), *node_ids)
+        if key not in self._plans:
+            self._plans[key] = self._new_plan(verb_of(type(command)), frozenset(node_ids))
+        return self._plans[key]
+
+    def _new_plan(self, verb: str, node_ids: frozenset[str]) -> _Plan | None:
+        execute = self._plugins.executing(verb, node_ids)
+        observers = self._plugins.observing(verb, node_ids)
+        if execute is None and not observers:
+            return None
+        return _Plan(execute, tuple(observers))
+
+
+def _node_ids(command: Any) -> tuple[str, ...]:
+    fields = command.__dict__
+    if "node_id" in fields:
+        return (fields["node_id"],)
+    return tuple(fields.get("node_ids") or ())

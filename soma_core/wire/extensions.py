@@ -1,0 +1,58 @@
+"""The extension types of a frame's map: what MessagePack itself has no type for.
+
+Each is a MessagePack extension of the number below. Its data are raw bytes, or MessagePack in turn
+(an array, written here in brackets). A ``buffer`` is an index into the buffers of the frame; each
+buffer is used once.
+
+=========  ======  ==============================================================================
+name       number  data
+=========  ======  ==============================================================================
+ARRAY           1  [buffer, dtype, shape] or [buffer, dtype, shape, order]: a numpy array
+TENSOR          2  [buffer, dtype, shape] or [buffer, dtype, shape, options]: a torch tensor; the
+                   options are {"order": …, "requires_grad": true}
+TUPLE           3  [item, …]: a tuple
+TUPLES          4  [[item, …], …]: a list of tuples
+SCALAR          5  [dtype, bytes]: a numpy scalar
+SCALARS         6  [dtype, bytes]: a list of numpy scalars
+INT             7  raw, two's complement, big-endian: an int of more than 64 bits
+COMPLEX         8  raw, two float64, big-endian: a complex number
+MAP             9  [[key, value], …]: a dict whose keys are not all text
+TEXT           10  raw, UTF-8 with surrogates: a text that is not valid Unicode
+BYTES          11  [buffer]: bytes that lie in a buffer
+STDLIB         12  [name, content]: an object of the standard library, see ``stdlib_types``
+CODEC          13  [codec, distribution, data, [buffer, …]]: an object of a plugin's codec
+PICKLE         14  [buffer, [buffer, …]]: a pickle, and the buffers that it keeps out of band
+=========  ======  ==============================================================================
+
+A ``dtype`` is numpy's name where that is enough (``"float32"``), else its ``dtype.str`` or the list
+of fields of the ``.npy`` format. A buffer holds the elements little-endian in C order, or in C
+order of the axes in ``order``, for an array whose axes lie otherwise in memory.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["DEEPEST_EXTENSION", "Extension"]
+
+DEEPEST_EXTENSION = 8
+"""How deep our side nests extension types; what nests deeper travels as a pickle."""
+
+
+class Extension(IntEnum):
+    """The number of an extension type."""
+
+    ARRAY = 1
+    TENSOR = 2
+    TUPLE = 3
+    TUPLES = 4
+    SCALAR = 5
+    SCALARS = 6
+    INT = 7
+    COMPLEX = 8
+    MAP = 9
+    TEXT = 10
+    BYTES = 11
+    STDLIB = 12
+    CODEC = 13
+    PICKLE = 14

@@ -1,0 +1,378 @@
+"""Packing: Python objects to the map and the buffers of a frame.
+
+What MessagePack has a type for is packed by one call in C. Everything else reaches
+:meth:`Packing._extension`, one object at a time, and becomes an extension type
+(:mod:`~soma_core.wire.extensions`); its bulk is put aside as a buffer.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import ormsgpack
+from ormsgpack import Ext, packb
+
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.values import VALUE_MODELS
+from soma_core.wire import arrays, stdlib_types
+from soma_core.wire.added_types import encode_added
+from soma_core.wire.extensions import DEEPEST_EXTENSION, Extension
+from soma_core.wire.line_codec import LineDecoder
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["Binary", "pack"]
+
+# Exact types only: what is a subclass, or has a meaning of its own, must reach ``_extension``.
+_OPTIONS = (
+    ormsgpack.OPT_PASSTHROUGH_BIG_INT
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+_CROWD = 2  # objects of a kind from which on their list is packed as one column
+_INLINE_BYTES = 1 << 10  # bytes of a state up to which they stay in the map
+_ARRAY = int(Extension.ARRAY)
+_COMPLEX = struct.Struct(">dd")
+_TEXT = frozenset({str})
+_TUPLES = frozenset({tuple})
+_LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray, memoryview})
+_dtype_of = attrgetter("dtype")
+
+
+class Binary:
+    """Bytes of a field of the protocol, such as a state; large ones are put aside as a buffer."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+def pack(content: Any, pickles: Pickles) -> tuple[bytes, list[Any]]:
+    """The MessagePack of an object, and the buffers that it refers to.
+
+    Args:
+        content: The fields of a message, or any other object.
+        pickles: Whether and how objects that are not data are pickled.
+
+    Returns:
+        The buffers are views of the caller's memory: send them before the caller goes on.
+
+    Raises:
+        ProtocolError: ``pickle_refused``, ``too_large`` if it nests too deep, or
+            ``invalid_command`` if something in it cannot be pickled.
+    """
+    packing = Packing(pickles)
+    return packing.run(content), packing.buffers
+
+
+class _Crowd(Exception):
+    """Many tuples or scalars came one by one: their lists are to be packed as columns."""
+
+
+class Packing:
+    """One message on its way into a frame.
+
+    Args:
+        pickles: Whether and how objects that are not data are pickled.
+
+    Attributes:
+        buffers: What was put aside, in the order of the indexes in the map.
+    """
+
+    __slots__ = ("_alone", "_depth", "_failure", "_pickles", "buffers")
+
+    def __init__(self, pickles: Pickles) -> None:
+        self._pickles = pickles
+        self._failure: BaseException | None = None
+        self._alone = self._depth = 0
+        self.buffers: list[Any] = []
+
+    def run(self, content: Any) -> bytes:
+        """Pack an object; as :func:`pack`."""
+        try:
+            return packb(content, self._extension, _OPTIONS)
+        except TypeError as error:
+            failure = self._failure or error
+        if not isinstance(failure, _Crowd | TypeError):
+            raise failure
+        return self._in_columns(content)
+
+    def _in_columns(self, content: Any) -> bytes:
+        """Pack an object once more, after what cannot be packed as it is was replaced."""
+        self.buffers.clear()
+        self._failure, self._alone = None, -(1 << 62)
+        try:
+            return packb(_replaced(content), self._extension, _OPTIONS)
+        except (TypeError, RecursionError) as error:
+            if self._failure is not None:
+                raise self._failure from None
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                "the data nests more than some 240 levels deep (or contains itself), which no "
+                f"message can hold: {error}",
+            ) from None
+
+    def _extension(self, obj: Any) -> Any:
+        """What stands for an object that MessagePack has no type for.
+
+        Whatever is raised here comes out of ``packb`` as a TypeError of its own; it is kept.
+        """
+        try:
+            if type(obj) is np.ndarray:
+                return self._array(obj)
+            write = _WRITERS.get(type(obj)) or _writer_of(obj)
+            return write(self, obj)
+        except BaseException as error:
+            if self._failure is None:
+                self._failure = error
+            raise
+
+    def _nested(self, number: int, content: Any) -> Ext:
+        self._depth += 1
+        data = packb(content, self._extension, _OPTIONS)
+        self._depth -= 1
+        return Ext(number, data)
+
+    def _put_aside(self, data: Any) -> int:
+        self.buffers.append(data)
+        return len(self.buffers) - 1
+
+    def _array(self, obj: np.ndarray[Any, Any]) -> Any:
+        plain = arrays.name_and_bytes(obj)
+        if plain is not None:
+            buffers = self.buffers
+            buffers.append(plain[1])
+            return Ext(_ARRAY, packb((len(buffers) - 1, plain[0], obj.shape)))
+        return self._unusual_array(obj)
+
+    def _unusual_array(self, obj: np.ndarray[Any, Any]) -> Any:
+        """An array whose axes lie otherwise in memory, or of elements that are not plain."""
+        if not _is_writable(obj.dtype):
+            return self._pickle(obj)
+        order = arrays.order_in_memory(obj.shape, obj.strides, obj.itemsize)
+        ordered = obj if order is None else obj.transpose(order)
+        fields: list[Any] = [self._put_aside(arrays.array_to_bytes(ordered))]
+        fields += [arrays.dtype_to_wire(obj.dtype), list(obj.shape)]
+        return Ext(_ARRAY, packb(fields if order is None else [*fields, order]))
+
+    def _tensor(self, obj: Any) -> Any:
+        order = arrays.order_in_memory(tuple(obj.shape), obj.stride(), 1)
+        ordered = obj if order is None else obj.detach().permute(order)
+        name, data = arrays.tensor_name_and_bytes(ordered)
+        fields: list[Any] = [self._put_aside(data), name, list(obj.shape)]
+        options: dict[str, Any] = {} if order is None else {"order": order}
+        if obj.requires_grad and obj.is_leaf:
+            options["requires_grad"] = True
+        return Ext(Extension.TENSOR, packb([*fields, options] if options else fields))
+
+    def _tuple(self, obj: tuple[Any, ...]) -> Any:
+        self._count_alone()
+        if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
+            return self._pickle(obj)
+        return self._nested(Extension.TUPLE, list(obj))
+
+    def _scalar(self, obj: np.generic) -> Any:
+        self._count_alone()
+        if not _is_writable(obj.dtype):
+            return self._pickle(obj)
+        return self._scalars(Extension.SCALAR, np.asarray(obj))
+
+    def _scalars(self, number: int, items: np.ndarray[Any, Any]) -> Ext:
+        data = arrays.array_to_bytes(items)
+        return Ext(number, packb([arrays.dtype_to_wire(items.dtype), bytes(data)]))
+
+    def _count_alone(self) -> None:
+        self._alone += 1
+        if self._alone > _CROWD:
+            raise _Crowd
+
+    def _int(self, obj: int) -> Ext:
+        return Ext(Extension.INT, obj.to_bytes(obj.bit_length() // 8 + 1, "big", signed=True))
+
+    def _complex(self, obj: complex) -> Ext:
+        return Ext(Extension.COMPLEX, _COMPLEX.pack(obj.real, obj.imag))
+
+    def _binary(self, obj: Binary) -> Any:
+        view = memoryview(obj.content)
+        if view.nbytes <= _INLINE_BYTES:
+            return view.tobytes()
+        return Ext(Extension.BYTES, packb([self._put_aside(view)]))
+
+    def _stdlib(self, obj: Any) -> Any:
+        if self._pickles.codecs.of(obj) is not None:
+            return self._added_or_pickle(obj)
+        known = stdlib_types.BY_TYPE[type(obj)]
+        try:
+            content = known.write(obj)
+        except stdlib_types.Unwritable:
+            return self._pickle(obj)
+        return self._nested(Extension.STDLIB, [known.name, content])
+
+    def _value(self, obj: Any) -> Any:
+        """What one of the public value models stands for."""
+        return LineDecoder(pickles=self._pickles).decode(obj.model_dump(exclude_none=True))
+
+    def _added_or_pickle(self, obj: Any) -> Any:
+        """An object of a type that a plugin added; a pickle if there is no such plugin."""
+        codecs = self._pickles.codecs
+        codec = codecs.of(obj)
+        if codec is None or not codecs.shares(codec):
+            return self._pickle(obj)
+        encoded = encode_added(codec, codec.encode, obj, or_pickle=self._pickles.allowed)
+        if encoded is None:
+            return self._pickle(obj)
+        indexes = [self._put_aside(buffer) for buffer in encoded.buffers]
+        fields = [codec.name, codec.distribution, encoded.data, indexes]
+        return self._nested(Extension.CODEC, fields)
+
+    def _pickle(self, obj: Any) -> Ext:
+        kept_apart: list[pickle.PickleBuffer] = []
+        index = self._put_aside(self._pickles.dump(obj, kept_apart.append))
+        indexes = [self._put_aside(buffer.raw()) for buffer in kept_apart]
+        return Ext(Extension.PICKLE, packb([index, indexes]))
+
+    def _column(self, obj: _Column) -> Any:
+        if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
+            return self._pickle(obj.original)
+        return self._nested(obj.number, obj.content)
+
+    def _scalar_column(self, obj: _ScalarColumn) -> Ext:
+        return self._scalars(Extension.SCALARS, obj.items)
+
+    def _text(self, obj: _Text) -> Ext:
+        return Ext(Extension.TEXT, obj.text.encode("utf-8", "surrogatepass"))
+
+
+class _Column:
+    """An object that becomes an extension type, with the content of that as it is to be packed."""
+
+    __slots__ = ("content", "number", "original")
+
+    def __init__(self, number: int, content: Any, original: Any) -> None:
+        self.number, self.content, self.original = number, content, original
+
+
+class _ScalarColumn:
+    """A list of numpy scalars of one type."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: np.ndarray[Any, Any]) -> None:
+        self.items = items
+
+
+class _Text:
+    """A text with lone surrogates."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+_Write = Callable[[Packing, Any], Any]
+_WRITERS: dict[type[Any], _Write] = {
+    tuple: Packing._tuple,
+    int: Packing._int,
+    complex: Packing._complex,
+    np.memmap: Packing._array,
+    Binary: Packing._binary,
+    _Column: Packing._column,
+    _ScalarColumn: Packing._scalar_column,
+    _Text: Packing._text,
+    **dict.fromkeys(stdlib_types.BY_TYPE, Packing._stdlib),
+    **dict.fromkeys(VALUE_MODELS, Packing._value),
+}
+
+
+def _writer_of(obj: Any) -> _Write:
+    if isinstance(obj, np.generic):
+        return Packing._scalar
+    if arrays.is_plain_torch_tensor(obj):
+        return Packing._tensor
+    return Packing._added_or_pickle
+
+
+def _replaced(obj: Any) -> Any:
+    """The same object with what ``packb`` would not take, or only one by one, replaced.
+
+    These are lists of tuples, lists of numpy scalars, dicts with keys that are not text, and texts
+    that are not Unicode.
+    """
+    kind = type(obj)
+    if kind is dict:
+        return _replaced_dict(obj)
+    if kind is list:
+        return _replaced_list(obj)
+    if kind is tuple:
+        return _Column(Extension.TUPLE, _replaced_items(obj), obj)
+    return obj if kind is not str or _is_unicode(obj) else _Text(obj)
+
+
+def _replaced_dict(obj: Mapping[Any, Any]) -> Any:
+    values = _replaced_items(obj.values())
+    if set(map(type, obj)) <= _TEXT and _is_unicode("".join(obj)):
+        return dict(zip(obj, values, strict=True))
+    keys = _replaced_items(obj)
+    return _Column(Extension.MAP, [*map(list, zip(keys, values, strict=True))], obj)
+
+
+def _replaced_list(obj: list[Any]) -> Any:
+    kinds = set(map(type, obj))
+    if kinds == _TUPLES:
+        return _Column(Extension.TUPLES, _rows(obj), obj)
+    if len(kinds) == 1 and issubclass(next(iter(kinds)), np.generic):
+        dtypes = set(map(_dtype_of, obj))
+        if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
+            return _ScalarColumn(np.array(obj, dtypes.pop()))
+    return _replaced_items(obj)
+
+
+def _replaced_items(items: Collection[Any]) -> list[Any]:
+    taken = _taken_as_they_are(items)
+    if taken.issuperset(map(type, items)):
+        return list(items)
+    return [item if type(item) in taken else _replaced(item) for item in items]
+
+
+def _rows(tuples: list[tuple[Any, ...]]) -> list[Any]:
+    """The items of each tuple, as a list."""
+    flat = [*chain.from_iterable(tuples)]
+    if _taken_as_they_are(flat).issuperset(map(type, flat)):
+        return [*map(list, tuples)]
+    return [_replaced_items(row) for row in tuples]
+
+
+def _taken_as_they_are(items: Collection[Any]) -> frozenset[type[Any]]:
+    """The types of which ``packb`` takes all of some items as they are."""
+    texts = [item for item in items if type(item) is str]
+    return _LEAVES | _TEXT if _is_unicode("".join(texts)) else _LEAVES
+
+
+def _is_writable(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of this element type travel as bytes, and not as a pickle."""
+    if dtype.hasobject or dtype.kind == "T":
+        return False
+    try:
+        arrays.dtype_to_wire(dtype)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""Types of the standard library that travel in frames without a pickle."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+__all__ = ["BY_NAME", "BY_TYPE", "StdlibType", "Unwritable"]
+
+
+class Unwritable(Exception):
+    """An object of such a type that holds what cannot be written: it travels as a pickle."""
+
+
+class StdlibType(NamedTuple):
+    """How one type travels.
+
+    Attributes:
+        name: What the wire calls it.
+        write: Gives the content of an object: what a frame can hold.
+        read: Gives the object back; raises TypeError or ValueError for other content.
+    """
+
+    name: str
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def _write_zone(zone: tzinfo | None) -> Any:
+    if zone is None:
+        return None
+    if type(zone) is timezone and zone == timezone(zone.utcoffset(None)):
+        name = zone.tzname(None)
+        if name == timezone(zone.utcoffset(None)).tzname(None):
+            return _write_timedelta(zone.utcoffset(None))
+    if type(zone) is ZoneInfo and zone.key is not None:
+        return zone.key
+    raise Unwritable(f"the time zone {zone!r} has no name that others know")
+
+
+def _read_zone(content: Any) -> tzinfo | None:
+    if content is None:
+        return None
+    if isinstance(content, str):
+        return ZoneInfo(content)
+    offset = _read_timedelta(content)
+    return timezone(offset) if offset else UTC
+
+
+def _write_timedelta(span: timedelta) -> list[int]:
+    return [span.days, span.seconds, span.microseconds]
+
+
+def _read_timedelta(content: Any) -> timedelta:
+    days, seconds, microseconds = content
+    return timedelta(days=days, seconds=seconds, microseconds=microseconds)
+
+
+def _write_time(moment: time) -> list[Any]:
+    parts = [moment.hour, moment.minute, moment.second, moment.microsecond]
+    return [*parts, moment.fold, _write_zone(moment.tzinfo)]
+
+
+def _read_time(content: Any) -> time:
+    hour, minute, second, microsecond, fold, zone = content
+    return time(hour, minute, second, microsecond, _read_zone(zone), fold=fold)
+
+
+def _write_datetime(moment: datetime) -> list[Any]:
+    return [moment.year, moment.month, moment.day, *_write_time(moment.timetz())]
+
+
+def _read_datetime(content: Any) -> datetime:
+    year, month, day, *moment = content
+    return datetime.combine(date(year, month, day), _read_time(moment))
+
+
+_TABLE: dict[type[Any], StdlibType] = {
+    set: StdlibType("set", list, set),
+    frozenset: StdlibType("frozenset", list, frozenset),
+    OrderedDict: StdlibType("OrderedDict", lambda items: [*map(list, items.items())], OrderedDict),
+    range: StdlibType("range", lambda r: [r.start, r.stop, r.step], lambda c: range(*c)),
+    datetime: StdlibType("datetime", _write_datetime, _read_datetime),
+    date: StdlibType("date", lambda d: [d.year, d.month, d.day], lambda c: date(*c)),
+    time: StdlibType("time", _write_time, _read_time),
+    timedelta: StdlibType("timedelta", _write_timedelta, _read_timedelta),
+    UUID: StdlibType("UUID", lambda uuid: uuid.bytes, lambda content: UUID(bytes=bytes(content))),
+    Decimal: StdlibType("Decimal", str, Decimal),
+    Fraction: StdlibType(
+        "Fraction", lambda f: [f.numerator, f.denominator], lambda c: Fraction(*c)
+    ),
+    PosixPath: StdlibType("PosixPath", str, PosixPath),
+    PurePosixPath: StdlibType("PurePosixPath", str, PurePosixPath),
+    PureWindowsPath: StdlibType("PureWindowsPath", str, PureWindowsPath),
+}
+BY_TYPE = _TABLE
+"""How an object of exactly a type travels."""
+
+BY_NAME = {item.name: item for item in _TABLE.values()}
+"""The same by the name on the wire."""
