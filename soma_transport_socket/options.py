@@ -26,7 +26,8 @@ class SocketOptions(OutputOptions):
         session: The name of a worker that is shared with whoever names it too, and that lives
             on without clients; None for a worker of one's own. Letters, digits, ``.``, ``_``
             and ``-``, at most 64.
-        limits: The largest messages that the host accepts.
+        limits: The largest messages that the host accepts; the daemon accepts those of its
+            environment: ``SOMA_LIMITS='{"header": 1000000}'``.
     """
 
     path: Path = Field(default_factory=address.default_path)

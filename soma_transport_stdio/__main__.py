@@ -61,12 +61,14 @@ def main() -> None:
     hold_lifeline()
     side = inherited_side()
     from soma_core.serve import host_programs, serve
-    from soma_core.streams import SharedMemory, StreamChannel, open_stream
+    from soma_core.streams import SharedMemory, StreamChannel, StreamLimits, open_stream
 
     host_programs()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     memory = None if side is None else SharedMemory(side, initiate=False)
-    serve(StreamChannel(open_stream(read_fd, write_fd), memory=memory), pickle=arguments.pickle)
+    limits = StreamLimits.from_environment()
+    channel = StreamChannel(open_stream(read_fd, write_fd), limits, memory)
+    serve(channel, limits=limits, pickle=arguments.pickle)
     exit_now()
 
 

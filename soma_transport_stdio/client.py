@@ -38,7 +38,7 @@ class StdioOptions(OutputOptions):
         cwd: The worker's working directory.
         allow_modules: With ``pickle="never"``, modules that a filter's configuration may name and
             have imported, beside those that the filter always allows.
-        limits: The largest messages that the host accepts.
+        limits: The largest messages that either side accepts.
     """
 
     python: str | Path = Field(default_factory=lambda: sys.executable)
@@ -107,6 +107,7 @@ class StdioTransport(Transport):
         return {
             **thread_limits(self.options.threads),
             **({"SOMA_ALLOW_MODULES": allowed} if allowed else {}),
+            **self.options.limits.as_environment(),
         }
 
     def poll(self) -> ExitStatus | None:

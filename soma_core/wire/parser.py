@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,7 @@ from soma_core.wire.message import Dialect, Message
 
 __all__ = ["MessageParser", "StreamLimits"]
 
+_VARIABLE = "SOMA_LIMITS"
 _INLINE = int(EntryKind.INLINE)
 _MAP = int(EntryKind.MAP)
 _MIB = 1 << 20
@@ -36,6 +38,20 @@ class StreamLimits(BaseModel):
     line: int = Field(default=256 * _MIB, ge=1)
     header: int = Field(default=1024 * _MIB, ge=1)
     body: int = Field(default=1 << 40, ge=1)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Those of ``SOMA_LIMITS``, which a daemon is started with: ``{"header": 1000000}``.
+
+        Raises:
+            ValidationError: It is no JSON object of such limits.
+        """
+        return cls.model_validate_json(os.environ.get(_VARIABLE, "{}"))
+
+    def as_environment(self) -> dict[str, str]:
+        """The variable that gives a worker the same limits; none if they are the default."""
+        text = self.model_dump_json(exclude_defaults=True)
+        return {} if text == "{}" else {_VARIABLE: text}
 
 
 Take = Callable[[Entry], Any]
@@ -198,12 +214,13 @@ class MessageParser:
         following = iter(inline)
         buffers: list[Any] = []
         for entry in entries:
-            if entry.kind == _MAP:
-                header = self._take(entry)
-                continue
             buffer = next(following) if entry.kind == _INLINE else self._take(entry)
-            if buffer is not None:
+            if entry.kind == _MAP:
+                header = buffer
+            elif buffer is not None:
                 buffers.append(buffer)
+        if len(header) > self._limits.header:
+            raise _too_large("map", "header", len(header), self._limits.header)
         return Message(header, buffers)
 
     def _fill(self, filling: _Filling) -> Message | None:

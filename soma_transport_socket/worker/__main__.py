@@ -59,7 +59,7 @@ def _serve_client(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> Non
     import socket
 
     from soma_core.serve import serve
-    from soma_core.streams import SharedMemory, SocketStream, StreamChannel
+    from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
     from soma_transport_socket.worker.printing import print_to
 
     if "output" in attached:
@@ -70,7 +70,8 @@ def _serve_client(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> Non
     memory = None
     if "memory" in attached:
         memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
-    serve(StreamChannel(SocketStream(client), memory=memory), pickle=spec.pickle)
+    limits = StreamLimits.from_environment()
+    serve(StreamChannel(SocketStream(client), limits, memory), limits=limits, pickle=spec.pickle)
 
 
 def _serve_session(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:

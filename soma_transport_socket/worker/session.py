@@ -19,7 +19,7 @@ from types import FrameType
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.serve import Interrupts, Responder
-from soma_core.streams import SharedMemory, SocketStream, StreamChannel
+from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import Message, close_in_forked_child
 from soma_transport_socket import address
 from soma_transport_socket.messages import Attached, PicklePolicy, SessionEvent, receive
@@ -48,7 +48,9 @@ class _Client:
         memory = None
         if "memory" in attached:
             memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
-        self.channel = StreamChannel(SocketStream(self.connection), memory=memory)
+        self.channel = StreamChannel(
+            SocketStream(self.connection), StreamLimits.from_environment(), memory
+        )
 
     def hung_up(self) -> bool:
         """Whether nobody would receive a reply any more."""

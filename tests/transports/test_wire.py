@@ -19,6 +19,7 @@ import cloudpickle
 import pytest
 from ormsgpack import Ext, packb
 
+from soma_core.errors import ErrorCode, RemoteError
 from soma_core.serve import serve
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
 from soma_core.wire import frames
@@ -668,6 +669,16 @@ def limited():
     wire.close()
     thread.join(20.0)
     assert not thread.is_alive()
+
+
+def test_a_limit_of_connect_holds_on_both_sides_and_the_error_names_it(connect):
+    worker = connect("stdio", filters={"echo": f.Echo()}, limits={"header": 40_000})
+    assert worker.forward("echo", "a" * 10_000) == "a" * 10_000
+    for data in ("a" * 45_000, list(range(100_000))):  # inline, and in shared memory
+        with pytest.raises(RemoteError, match="'header'") as caught:
+            worker.forward("echo", data)
+        assert caught.value.code is ErrorCode.TOO_LARGE
+    assert worker.ping().pid
 
 
 @pytest.mark.parametrize("length", [1001, 100_000])
