@@ -141,9 +141,9 @@ def _items(found: Any) -> list[Any]:
 
 
 def with_buffers(entry: Entry, buffers: list[Any]) -> Entry:
-    """The same entry with other buffers."""
+    """The same entry with other buffers, and a map of its own that shared memory lent."""
     header, _, dialect = entry.message
-    return entry._replace(message=Message(header, buffers, dialect))
+    return entry._replace(message=Message(bytes(header), buffers, dialect))
 
 
 def write_section(section: Section) -> bytes:
