@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["check_import", "limit_imports"]
+__all__ = ["are_imports_limited", "check_import", "limit_imports"]
 
 _limit: ContextVar[tuple[str, ...] | None] = ContextVar("modules_to_import", default=None)
 
@@ -26,6 +26,15 @@ def limit_imports(allowed: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _limit.reset(token)
+
+
+def are_imports_limited() -> bool:
+    """Whether a configuration is being taken from a host that may send no pickles.
+
+    A filter asks this while it validates its configuration, to refuse what would read files or run
+    code for such a host.
+    """
+    return _limit.get() is not None
 
 
 def check_import(module: str, *, own: Iterable[str]) -> None:

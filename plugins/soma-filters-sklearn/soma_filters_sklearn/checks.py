@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_tree", "require"]
+__all__ = ["check_compressed", "check_tree", "integers", "require"]
 
 
 def require(met: bool, what: str) -> None:
@@ -33,3 +33,34 @@ def check_tree(left: Any, right: Any, count: int) -> None:
     children = np.concatenate([left, right]).astype(np.int64)
     require(bool(np.all((children > 0) & (children < count))), "children exist")
     require(len(np.unique(children)) == len(children), "each node is the child of one")
+
+
+def integers(value: Any, name: str) -> Any:
+    """An array of whole numbers, wide enough to compare with any.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    require(value.dtype.kind in "iu", f"{name} holds whole numbers")
+    return value.astype(np.int64)
+
+
+def check_compressed(data: Any, indices: Any, bounds: Any, rows: int, columns: int) -> None:
+    """Check a sparse matrix in compressed rows (or columns), every index of it.
+
+    Args:
+        data: The numbers.
+        indices: The column of each.
+        bounds: Where each row begins in these, and where the last one ends.
+        rows: How many rows there are.
+        columns: How many columns.
+
+    Raises:
+        ValueError: An index leads nowhere, or the arrays do not belong together.
+    """
+    require(data.ndim == indices.ndim == bounds.ndim == 1, "there is one list of numbers")
+    require(0 <= rows == len(bounds) - 1 and columns >= 0, "each row has its bounds")
+    bounds, indices = integers(bounds, "indptr"), integers(indices, "indices")
+    require(bounds[0] == 0 and bool(np.all(np.diff(bounds) >= 0)), "the bounds are in order")
+    require(int(bounds[-1]) == len(indices) == len(data), "the bounds hold all numbers")
+    require(bool(np.all((indices >= 0) & (indices < columns))), "columns exist")

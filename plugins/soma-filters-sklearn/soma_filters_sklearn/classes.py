@@ -6,10 +6,11 @@ whoever wrote it, or of scikit-learn's kernels, splitters and column selectors.
 
 from __future__ import annotations
 
-import functools
 import importlib
+import sys
 from typing import Any
 
+from soma_core.models.imports import check_import
 from soma_filters_sklearn.catalogue import MODULES
 
 __all__ = ["HOMES", "class_at", "class_or_none", "is_registered", "may_be_built"]
@@ -26,6 +27,7 @@ _CONFIGURES = frozenset(
         "sklearn.model_selection._split._RepeatedSplits",
     }
 )  # by name, since importing them all takes longer than most filters need
+_MODULES = (*MODULES, "sklearn.gaussian_process.kernels")
 
 
 def class_at(path: str) -> Any:
@@ -35,6 +37,7 @@ def class_at(path: str) -> Any:
         ValueError: It does not import, or is none that may be configured.
     """
     module, _, name = _full_path(path).rpartition(".")
+    check_import(module, own=_MODULES)
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -47,16 +50,15 @@ def class_at(path: str) -> Any:
             f"{path!r} is no estimator: it has to be a class with get_params, set_params and fit, "
             "or one of scikit-learn's kernels, splitters and column selectors"
         )
+    if not _is_listed(found):
+        check_import(found.__module__, own=())
     return found
 
 
-@functools.cache
 def class_or_none(path: str) -> Any:
-    """The class at a path; None if there is none."""
-    try:
-        return class_at(path)
-    except ValueError:
-        return None
+    """The class at a path, of a module that is imported; None if there is none."""
+    module, _, name = _full_path(path).rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
 
 
 def is_registered(path: str) -> bool:
@@ -68,7 +70,20 @@ def may_be_built(kind: type) -> bool:
     """Whether objects of a class may be made from a configuration."""
     if all(callable(getattr(kind, name, None)) for name in ("get_params", "set_params", "fit")):
         return True
-    return any(f"{base.__module__}.{base.__qualname__}" in _CONFIGURES for base in kind.__mro__)
+    return any(_path(base) in _CONFIGURES for base in kind.__mro__)
+
+
+def _is_listed(kind: type) -> bool:
+    """Whether a class is one of scikit-learn's that do nothing but compute."""
+    if kind.__module__.partition(".")[0] != "sklearn":
+        return False
+    home = HOMES.get(kind.__name__)
+    named = home is not None and getattr(importlib.import_module(home), kind.__name__) is kind
+    return named or any(_path(base) in _CONFIGURES for base in kind.__mro__)
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _full_path(path: str) -> str:

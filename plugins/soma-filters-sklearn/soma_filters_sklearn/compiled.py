@@ -23,7 +23,7 @@ from soma_filters_sklearn.boosters import (
 )
 from soma_filters_sklearn.checks import require
 
-__all__ = ["SPELLINGS", "Spelling", "check_features", "spelling_of"]
+__all__ = ["SPELLINGS", "Spelling", "check_features", "check_generator", "spelling_of"]
 
 _LEAF = -1
 _OUTPUTS_OF_LEAF = 3  # axes of the values of a tree: nodes, outputs, classes
@@ -223,6 +223,9 @@ def _take_neighbors(tree: Any) -> dict[str, Any] | None:
 
 def _make_neighbors(parts: dict[str, Any]) -> Any:
     kind = _class_in(parts["class"], _NEIGHBORS)
+    names = importlib.import_module(_DISTANCES).METRIC_MAPPING64
+    known = parts["metric"] in names and parts["arguments"].keys() <= {"p"}
+    require(known, "its distance is known")
     return kind(
         parts["points"],
         leaf_size=parts["leaf_size"],
@@ -279,9 +282,24 @@ def _take_generator(generator: Any) -> dict[str, Any] | None:
 def _make_generator(parts: dict[str, Any]) -> Any:
     name = parts["state"]["bit_generator"]
     require(name in _GENERATORS, f"{name!r} is one of numpy's generators")
+    check_generator(parts["state"])
     source = getattr(np.random, name)()
     source.state = parts["state"]
     return np.random.Generator(source)
+
+
+def check_generator(state: dict[str, Any]) -> None:
+    """Check where a generator goes on in the numbers that it has ready.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    ready = {"MT19937": "pos", "Philox": "buffer_pos"}.get(state["bit_generator"])
+    if ready is None:
+        return
+    holder = state["state"] if ready == "pos" else state
+    numbers = holder["key"] if ready == "pos" else state["buffer"]
+    require(0 <= holder[ready] <= len(numbers), "a generator goes on where it has numbers")
 
 
 def _take_partial(value: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from soma_core import Filter, FilterKind, FilterMeta
+from soma_core.models.imports import are_imports_limited
+from soma_filters_sklearn.configuration import check_configuration
 from soma_filters_sklearn.inputs import Learning, as_array, as_samples, takes_classes
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic, named_columns, outputs_of
 from soma_filters_sklearn.parameters import Parameter, check_parameters
@@ -169,6 +171,8 @@ class SklearnFilter(Filter):
     def _check(self) -> SklearnFilter:
         estimator = self._new_estimator()
         check_parameters(estimator)
+        if are_imports_limited():
+            check_configuration(estimator)
         if self.output not in ("auto", *outputs_of(estimator), *outputs_of(type(estimator))):
             known = ", ".join(outputs_of(type(estimator)))
             raise ValueError(f"{self._title()} has no {self.output}; output is auto or {known}")

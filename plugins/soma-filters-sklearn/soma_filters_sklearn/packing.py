@@ -9,7 +9,6 @@ sparse matrices, dtypes, random generators, kernels, estimators, trees.
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from types import FunctionType
@@ -20,12 +19,15 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from soma_filters_sklearn.checks import check_compressed
 from soma_filters_sklearn.classes import HOMES, class_at, class_or_none
-from soma_filters_sklearn.compiled import SPELLINGS, Spelling, check_features, spelling_of
+from soma_filters_sklearn.compiled import SPELLINGS, Spelling, check_generator, spelling_of
+from soma_filters_sklearn.configuration import check_parameters_of_state
 from soma_filters_sklearn.functions import function_at, function_path
+from soma_filters_sklearn.invariants import check_fitted, shadows
 from soma_filters_sklearn.spelling import NotSpelled, construct, spell_object
 
-__all__ = ["NotPlain", "attributes_of", "pack", "tagged", "unpack"]
+__all__ = ["NotPlain", "attributes_of", "pack", "set_attributes", "tagged", "unpack"]
 
 _TAG = "$sklearn"
 _SPARSE_FORMATS = frozenset({"csr", "csc"})
@@ -37,6 +39,17 @@ _FUNCTIONS = frozenset(
     }
 )
 _FACTORIES = {kind.__name__: kind for kind in (dict, float, int, list, OrderedDict)}
+_PRIVATE = frozenset(
+    {
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
+        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+        "sklearn.frozen._frozen.FrozenEstimator",
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        "sklearn.impute._iterative.IterativeImputer",
+        "sklearn.multiclass._ConstantPredictor",
+    }
+)  # estimators that are not registered, and that registered ones hold
 _LARGEST_PITCH = 8  # times the length of a row: what lies between the rows is memory for nothing
 _OF_PARAMETERS = frozenset({"sklearn.gaussian_process.kernels", "sklearn.model_selection._split"})
 
@@ -241,6 +254,8 @@ def _unpack_sparse(value: dict[str, Any]) -> Any:
     if value["format"] not in _SPARSE_FORMATS:
         raise ValueError(f"the format is one of {', '.join(sorted(_SPARSE_FORMATS))}")
     make = getattr(sparse, f"{value['format']}_{'array' if value['array'] else 'matrix'}")
+    rows, columns = value["shape"] if value["format"] == "csr" else reversed(value["shape"])
+    check_compressed(value["data"], value["indices"], value["indptr"], rows, columns)
     return make((value["data"], value["indices"], value["indptr"]), shape=tuple(value["shape"]))
 
 
@@ -250,7 +265,9 @@ def _pack_random_state(value: np.random.RandomState) -> dict[str, Any]:
 
 def _unpack_random_state(value: dict[str, Any]) -> np.random.RandomState:
     generator = np.random.RandomState()
-    generator.set_state(unpack(value["state"]))
+    state = unpack(value["state"])
+    check_generator(state)
+    generator.set_state(state)
     return generator
 
 
@@ -270,12 +287,17 @@ def _unpack_masked(value: dict[str, Any]) -> Any:
 
 def _pack_estimator(value: Any) -> dict[str, Any]:
     kind = type(value)
-    if not _is_of_sklearn(kind.__module__):
-        raise NotPlain
+    path = f"{kind.__module__}.{kind.__qualname__}"
     public = class_or_none(f"sklearn.{kind.__name__}") is kind
+    if not public and path not in _PRIVATE:
+        raise NotPlain
+    try:
+        check_parameters_of_state(value)
+    except ValueError:
+        raise NotPlain from None
     return tagged(
         "estimator",
-        name=kind.__name__ if public else f"{kind.__module__}.{kind.__qualname__}",
+        name=kind.__name__ if public else path,
         attributes={key: pack(item) for key, item in attributes_of(value).items()},
     )
 
@@ -283,26 +305,33 @@ def _pack_estimator(value: Any) -> dict[str, Any]:
 def _unpack_estimator(value: dict[str, Any]) -> Any:
     kind = _estimator_class(value["name"])
     estimator = kind.__new__(kind)
-    estimator.__setstate__({key: unpack(item) for key, item in value["attributes"].items()})
-    check_features(estimator)
+    attributes = {key: unpack(item) for key, item in value["attributes"].items()}
+    set_attributes(estimator, attributes)
+    check_parameters_of_state(estimator)
     return estimator
+
+
+def set_attributes(estimator: Any, attributes: dict[str, Any]) -> None:
+    """Give an estimator what it holds, and check that it may.
+
+    Raises:
+        ValueError: It does not fit together.
+    """
+    for name in attributes:
+        if shadows(estimator, name):
+            raise ValueError(f"{name} is a method of a {type(estimator).__name__}")
+    estimator.__setstate__(attributes)
+    check_fitted(estimator)
 
 
 def _estimator_class(name: str) -> Any:
     """A class of scikit-learn's, and none but an estimator, whose attributes are then set."""
     if name in HOMES:
         return class_at(f"sklearn.{name}")
+    if name not in _PRIVATE:
+        raise ValueError(f"{name!r} is no estimator that a state may hold")
     module, _, attribute = name.rpartition(".")
-    if not _is_of_sklearn(module):
-        raise ValueError(f"{name!r} is no estimator of scikit-learn")
-    kind = getattr(importlib.import_module(module), attribute)
-    if not inspect.isclass(kind) or not issubclass(kind, BaseEstimator):
-        raise ValueError(f"{name!r} is no estimator")
-    return kind
-
-
-def _is_of_sklearn(module: str) -> bool:
-    return module.partition(".")[0] == "sklearn"
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _pack_object(value: Any) -> Any:

@@ -71,18 +71,12 @@ class Parameter:
         """The value that a short form stands for; the value itself if it is none.
 
         Raises:
-            ValueError: The name of a function or dtype leads nowhere, or a configuration names
-                a cache directory.
+            ValueError: The name of a function or dtype leads nowhere.
         """
         if isinstance(value, list):
             return self._lengthen_list(value)
         if not isinstance(value, str):
             return value
-        if self.name == "memory":
-            raise ValueError(
-                f"memory={value!r}: a cache directory holds pickles, which scikit-learn would "
-                "read and so run whatever anybody puts there; leave it None"
-            )
         if self._is_dtype:
             return _dtype_named(self.name, value)
         if callable in self.constraints and is_function_path(value):

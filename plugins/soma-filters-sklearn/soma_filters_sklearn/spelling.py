@@ -165,8 +165,6 @@ def spell_parameter(parameter: Parameter, value: Any) -> Any:
     short = parameter.shorten(value)
     if short is not value:
         return _spell_short(short, value)
-    if parameter.name == "memory" and value is not None:
-        raise NotSpelled("a cache directory, which holds pickles")
     if type(value) in (str, list) and parameter.lengthen(value) is not value:
         return _in_full(value)  # it looks like the short form of something else
     return spell(value)

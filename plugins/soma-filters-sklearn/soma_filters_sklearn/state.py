@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 from sklearn import __version__ as sklearn_version
 
-from soma_filters_sklearn.compiled import check_features
 from soma_filters_sklearn.holdings import attributes_learned
-from soma_filters_sklearn.packing import NotPlain, attributes_of, pack, tagged, unpack
+from soma_filters_sklearn.packing import (
+    NotPlain,
+    attributes_of,
+    pack,
+    set_attributes,
+    tagged,
+    unpack,
+)
 
 __all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "restore"]
 
@@ -74,14 +80,13 @@ def restore(estimator: Any, state: dict[str, Any]) -> None:
         else:
             _restore_inside(name, parameters[name], value)
     if attributes:
-        estimator.__setstate__({_VERSION: sklearn_version} | attributes)
-        _check(estimator)
+        _set(estimator, {_VERSION: sklearn_version} | attributes)
 
 
-def _check(estimator: Any) -> None:
+def _set(estimator: Any, attributes: dict[str, Any]) -> None:
     try:
-        check_features(estimator)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        set_attributes(estimator, attributes)
+    except ValueError as error:
         raise ValueError(
             f"the parts of the state do not fit together ({error}); send it as fit returned it"
         ) from error

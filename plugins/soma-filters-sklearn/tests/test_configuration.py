@@ -56,11 +56,6 @@ def test_an_output_that_the_estimator_does_not_have_is_refused():
         estimators.StandardScaler(output="predict")
 
 
-def test_a_cache_directory_is_refused_since_it_holds_pickles():
-    with pytest.raises(ValidationError, match="holds pickles"):
-        estimators.FeatureAgglomeration(memory="/tmp/cache")
-
-
 def test_a_list_is_a_tuple_where_only_a_tuple_will_do():
     from_json = estimators.MinMaxScaler(feature_range=[0, 2])
     assert from_json.feature_range == (0, 2)
