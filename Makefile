@@ -35,6 +35,8 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 	for plugin in $(PLUGINS) $(RAY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
+# Threads of OpenMP that wait by spinning take a core from the next test.
+units coverage: export OMP_WAIT_POLICY := passive
 units: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' $(SUITES)
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from soma_core.cli.pipeline import read_pipeline
 from soma_core.cli.run import run_pipeline
 
+from ..support import gate_runs
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
 
 DOUBLE = """
@@ -252,11 +254,14 @@ def test_training_by_gradients_has_a_loss_for_each_epoch(place, step, epochs):
 
 @pytest.mark.parametrize(
     ("example", "output"),
-    [
+    gate_runs(
         ("iris", "iris.csv"),
-        ("iris-network", "iris-network.npy"),
-        ("iris-forest", "iris-forest.csv"),
-    ],
+        of=[
+            ("iris", "iris.csv"),
+            ("iris-network", "iris-network.npy"),
+            ("iris-forest", "iris-forest.csv"),
+        ],
+    ),
 )
 def test_the_examples_learn_to_tell_the_flowers(soma, tmp_path, example, output):
     pytest.importorskip("soma_filters_sklearn")

@@ -72,7 +72,7 @@ def make(options, request) -> Callable[..., soma.WorkerPool]:
     long = "long_grace" in request.fixturenames
     grace = {"interrupt_grace": request.getfixturevalue("long_grace")} if long else {}
 
-    def start(transport: str = "stdio", n: int = 2, **arguments: Any) -> soma.WorkerPool:
+    def start(transport: str = "socket", n: int = 2, **arguments: Any) -> soma.WorkerPool:
         arguments = {"filters": _filters(), **options(transport), **grace, **arguments}
         pools.append(soma.WorkerPool(transport, n, **arguments))
         return pools[-1]

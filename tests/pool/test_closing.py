@@ -11,11 +11,11 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, descriptors, run_python, wait_until, wait_until_gone
+from ..support import descriptors, either, run_python, wait_until, wait_until_gone
 from ..support import filters as f
 
 
-@both
+@either
 def test_close_ends_running_and_waiting_calls(make, gate, transport):
     pool = make(transport, 2)
     running = [pool.submit("hold", gate.call()) for _ in range(2)]
@@ -151,7 +151,7 @@ def test_a_pool_that_nobody_has_any_more_ends_its_workers(gate):
     wait_until_gone(*pids)
 
 
-@both
+@either
 def test_pools_leave_no_descriptors_and_no_threads(make, transport):
     def use() -> None:
         pool = make(transport, 2, recycle_after=3)

@@ -13,7 +13,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, run_python, wait_until, wait_until_gone
+from ..support import both, either, run_python, wait_until, wait_until_gone
 from ..support import filters as f
 
 
@@ -51,7 +51,7 @@ def test_a_death_costs_exactly_one_call(make, gate, transport):
     wait_until(lambda: len(pool.status()) == 2)
 
 
-@both
+@either
 def test_every_one_of_many_deaths_costs_its_own_call(make, transport):
     pool = make(transport, 2)
     calls = [
@@ -67,7 +67,7 @@ def test_every_one_of_many_deaths_costs_its_own_call(make, transport):
             assert call.result(60.0) > 0
 
 
-@both
+@either
 def test_results_stay_right_while_workers_are_killed_at_random_moments(make, transport):
     pool = make(transport, 2, filters={"scale": f.Scale(factor=2.0)}, recycle_after=50)
     draw = random.Random(0)
@@ -90,7 +90,7 @@ def test_results_stay_right_while_workers_are_killed_at_random_moments(make, tra
     assert died <= 12
 
 
-@both
+@either
 def test_a_death_while_idle_costs_no_call(make, transport):
     pool = make(transport, 2)
     before = pids(pool)
@@ -135,7 +135,7 @@ def test_a_worker_that_closes_its_wire_and_lives_on_is_replaced(make):
                 continue
         f.time.sleep(600)
 
-    pool = make(n=1, filters={"close": f.Apply(close_wire), "echo": f.Echo()})
+    pool = make("stdio", n=1, filters={"close": f.Apply(close_wire), "echo": f.Echo()})
     (before,) = pids(pool)
     call, after = pool.submit("close", 1), pool.submit("echo", 2)
     with pytest.raises(soma.WorkerDied):
@@ -147,7 +147,7 @@ def test_a_worker_that_closes_its_wire_and_lives_on_is_replaced(make):
 # Recycling
 
 
-@both
+@either
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_worker_is_replaced_after_so_many_calls(make, transport, n):
     pool = make(transport, n, recycle_after=4)

@@ -9,7 +9,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, run_python, wait_until
+from ..support import either, run_python, wait_until
 
 orders = pytest.mark.parametrize("ordered", [True, False])
 
@@ -30,7 +30,7 @@ class Counted:
         return value
 
 
-@both
+@either
 def test_results_come_in_the_order_of_the_inputs(make, gate, transport):
     gate.open()
     pool = make(transport, 3)
@@ -108,7 +108,7 @@ def test_an_input_that_fails_raises_at_its_place_and_leaves_the_pool(warm):
     assert [*warm.map("echo", range(3))] == [0, 1, 2]
 
 
-@both
+@either
 def test_a_death_raises_at_its_place_and_leaves_the_pool(make, transport):
     pool = make(transport, 2)
     results = pool.map("process", [("pid",), ("leave", 3), ("pid",)])

@@ -10,7 +10,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, wait_until
+from ..support import either, wait_until
 from ..support import filters as f
 
 
@@ -56,7 +56,7 @@ def renew(pool: soma.WorkerPool) -> None:
     wait_until(lambda: len({s.pid for s in pool.status()} - before) == len(pool))
 
 
-@both
+@either
 def test_what_fit_learned_is_used_by_every_worker(make, meetings, transport):
     pool = make(transport, 2, filters=FILTERS)
     assert pool.fit("mean", np.array([1.0, 3.0])) == {"mean": 2.0}

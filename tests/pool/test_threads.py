@@ -11,7 +11,7 @@ import pytest
 import soma_core as soma
 from soma_core.channel.threads import available_cores, thread_limits
 
-from ..support import both
+from ..support import both, either
 from ..support import filters as f
 
 
@@ -31,7 +31,7 @@ def variables(x: Any, state: Any) -> dict[str, str]:
 FILTERS = {"counted": f.Apply(counted), "variables": f.Apply(variables)}
 
 
-@both
+@either
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_cores_are_shared_among_the_workers_of_a_pool(make, transport, n):
     pytest.importorskip("threadpoolctl")
@@ -43,7 +43,7 @@ def test_the_cores_are_shared_among_the_workers_of_a_pool(make, transport, n):
     assert pool.submit("variables", None).result(60.0) == thread_limits(share)
 
 
-@both
+@either
 def test_a_replaced_worker_has_the_same_share(make, transport):
     pool = make(transport, 1, filters=FILTERS, threads=1, recycle_after=1)
     for _ in range(2):

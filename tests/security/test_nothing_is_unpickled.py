@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-TRANSPORTS = ["inline", "stdio", "socket"]
+from ..support import gate_runs
+
+TRANSPORTS = gate_runs("stdio", of=["inline", "stdio", "socket"])
 
 EVERY_COMMAND = """
 import io

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import pytest
 
 import soma_core as soma
 
-from ..support import PROCESSES, both, is_running, wait_until, wait_until_gone
+from ..support import (
+    PROCESSES,
+    both,
+    either,
+    gate_runs,
+    is_running,
+    wait_until,
+    wait_until_gone,
+)
 from ..support import filters as f
 
 
@@ -18,8 +27,15 @@ def short_grace():
     return 0.5
 
 
-@both
-@pytest.mark.parametrize("how", ["naps", "call", "loop"])
+@pytest.mark.parametrize(
+    ("transport", "how"),
+    gate_runs(
+        ("stdio", "call"),
+        ("stdio", "loop"),
+        ("socket", "naps"),
+        of=list(product(PROCESSES, ["naps", "call", "loop"])),
+    ),
+)
 def test_a_call_that_takes_too_long_is_interrupted_and_the_worker_stays(
     connect, transport, how, long_grace
 ):
@@ -37,8 +53,14 @@ def test_a_call_that_takes_too_long_is_interrupted_and_the_worker_stays(
     assert worker.ping().pid == pid
 
 
-@both
-@pytest.mark.parametrize("how", ["stubborn", "deaf"])
+@pytest.mark.parametrize(
+    ("transport", "how"),
+    gate_runs(
+        ("stdio", "deaf"),
+        ("socket", "stubborn"),
+        of=list(product(PROCESSES, ["stubborn", "deaf"])),
+    ),
+)
 def test_a_filter_that_does_not_stop_is_ended_with_its_worker(connect, transport, how, short_grace):
     worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
     pid = worker.ping().pid
@@ -70,7 +92,7 @@ def test_a_late_reply_is_never_given_to_the_next_call(connect, transport, long_g
         assert worker.forward("echo", number) == number
 
 
-@both
+@either
 def test_calls_that_end_just_in_time_or_just_not_leave_the_worker_in_step(
     connect, transport, long_grace
 ):
@@ -86,7 +108,7 @@ def test_calls_that_end_just_in_time_or_just_not_leave_the_worker_in_step(
     assert outcomes <= {"done", "late"}
 
 
-@both
+@either
 def test_time_spent_waiting_for_a_turn_counts(connect, transport, note):
     worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
     with ThreadPoolExecutor() as pool:
@@ -100,7 +122,7 @@ def test_time_spent_waiting_for_a_turn_counts(connect, transport, note):
     assert worker.forward("echo", 1) == 1
 
 
-@both
+@either
 def test_the_workers_own_timeout_holds_where_a_call_names_none(connect, transport, long_grace):
     worker = connect(transport, filters={"sleep": f.Sleep()}, timeout=0.3)
     with pytest.raises(soma.DeadlineExceeded):
@@ -109,7 +131,7 @@ def test_the_workers_own_timeout_holds_where_a_call_names_none(connect, transpor
     assert worker.forward("sleep", ("naps", 0.5), timeout=30.0) == "done"
 
 
-@both
+@either
 @pytest.mark.parametrize("timeout", [0, 0.0, -1.0])
 def test_a_timeout_of_nothing_ends_at_once(connect, transport, timeout, long_grace):
     worker = connect(transport, filters={"sleep": f.Sleep(), "echo": f.Echo()})
@@ -118,7 +140,7 @@ def test_a_timeout_of_nothing_ends_at_once(connect, transport, timeout, long_gra
     assert worker.forward("echo", 1) == 1
 
 
-@both
+@either
 def test_every_kind_of_call_takes_a_timeout(connect, transport, long_grace):
     slow = f.Apply(
         lambda x, state: f.time.sleep(60) if x else x, lambda x, y: f.time.sleep(60) if x else {}

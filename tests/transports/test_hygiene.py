@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 import soma_core as soma
 
 from ..support import (
+    PROCESSES,
     both,
+    gate_runs,
     is_running,
     short_directory,
     socket_daemon,
@@ -71,15 +74,16 @@ def assert_ends_well(worker: soma.Worker) -> None:
         assert str(transport.poll()) == "exited with status 0", transport.diagnostics()
 
 
-# The workers differ in how they keep their descriptors from filters, and in nothing else.
-DEEDS = [("stdio", deed) for deed in HARMLESS] + [
-    ("socket", deed)
-    for deed in HARMLESS
-    if any(word in deed for word in ("print", "write", "fd", "shell", "child", "sys.std"))
+# The workers differ in how they keep their descriptors from filters, and in little else.
+ON_THE_WIRE = ("print", "write", "fd", "shell", "child", "sys.std")
+SAMPLE = [
+    ("stdio" if any(word in deed for word in ON_THE_WIRE) else "socket", deed) for deed in HARMLESS
 ]
 
 
-@pytest.mark.parametrize(("transport", "deed"), DEEDS)
+@pytest.mark.parametrize(
+    ("transport", "deed"), gate_runs(*SAMPLE, of=list(product(PROCESSES, HARMLESS)))
+)
 def test_what_a_filter_does_to_its_process_does_not_show_on_the_wire(connect, transport, deed):
     worker = connect(transport, filters={"does": f.Apply(HARMLESS[deed]), "echo": f.Echo()})
     with contextlib.suppress(soma.RemoteError):  # it may fail, as long as it is told

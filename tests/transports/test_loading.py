@@ -11,7 +11,7 @@ import pytest
 import soma_core as soma
 from soma_core import ErrorCode, ProtocolError, RemoteError
 
-from ..support import TRANSPORTS, run_python
+from ..support import TRANSPORTS, gate_runs, run_python
 from ..support import filters as f
 
 CONNECT = """
@@ -40,7 +40,7 @@ def run(tmp_path, options):
     return run_script
 
 
-over_each = pytest.mark.parametrize("transport", TRANSPORTS)
+over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))
 
 
 @over_each

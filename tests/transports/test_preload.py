@@ -19,7 +19,7 @@ import pytest
 import soma_core as soma
 
 from ..support import filters as f
-from ..support import short_directory, socket_daemon, wait_until, wait_until_gone
+from ..support import gate_runs, short_directory, socket_daemon, wait_until, wait_until_gone
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux adopts orphans")
 
@@ -156,7 +156,7 @@ def test_two_workers_draw_different_random_tensors():
     assert len(drawn) == 3
 
 
-@pytest.mark.parametrize("set_by_user", [None, "1", "2"])
+@pytest.mark.parametrize("set_by_user", gate_runs(None, of=[None, "1", "2"]))
 def test_a_worker_has_the_threads_of_a_fresh_process(environment, connect, set_by_user):
     """The zygote itself had one."""
 

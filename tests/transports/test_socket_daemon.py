@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from soma_transport_socket import address
 from ..support import (
     SocketDaemon,
     descriptors,
+    gate_runs,
     is_running,
+    nightly,
     run_python,
     short_directory,
     socket_daemon,
@@ -328,8 +331,14 @@ def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-@pytest.mark.parametrize("start", [b"\x93", b"\x93SOMR{}"])
-@pytest.mark.parametrize("how", ["waits", "goes", "says that no more comes"])
+@pytest.mark.parametrize(
+    ("start", "how"),
+    gate_runs(
+        (b"\x93", "waits"),
+        (b"\x93SOMR{}", "goes"),
+        of=list(product([b"\x93", b"\x93SOMR{}"], ["waits", "goes", "says that no more comes"])),
+    ),
+)
 def test_a_client_that_says_half_a_request_does_not_keep_the_daemon_busy(daemon, start, how):
     before = len(descriptors(daemon.pid))
     client = socket.socket(socket.AF_UNIX)
@@ -391,6 +400,7 @@ def test_a_daemon_whose_queue_is_full_is_waited_for_and_not_taken_for_dead(direc
 
 
 @pytest.mark.timeout(400)
+@nightly
 def test_64_clients_at_once_each_get_their_own_right_results_and_none_starves(directory):
     """All are connected before the first calls, and each has its turn while the others work.
 
