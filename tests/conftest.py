@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from importlib.util import find_spec
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +54,28 @@ def long_grace() -> float:
 def shared_socket_daemon() -> SocketDaemon:
     """One socket daemon for all tests that leave it as it was.
 
-    It forks its workers from a template, which is several times faster: torch is there, and what
-    torch imports for its first optimizer. Those that are started afresh have tests of their own
-    (``tests/transports/test_socket_daemon.py``).
+    It forks its workers, which takes a tenth of a start. Those that are started afresh have tests
+    of their own (``tests/transports/test_socket_daemon.py``).
     """
-    preload = "--preload=" + ("torch,torch._dynamo" if find_spec("torch") else "numpy")
+    with _daemon_with("numpy") as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def with_torch() -> dict[str, Any]:
+    """The options of a socket daemon whose workers have imported torch.
+
+    And what torch imports for its first optimizer. Such a worker takes three times as long to
+    fork as one without, and a tenth of what torch takes to import.
+    """
+    pytest.importorskip("torch")
+    with _daemon_with("torch,torch._dynamo") as daemon:
+        yield {"path": daemon.path}
+
+
+@contextmanager
+def _daemon_with(modules: str) -> Iterator[SocketDaemon]:
+    preload = f"--preload={modules}"
     with short_directory() as directory, socket_daemon(directory / "soma.sock", preload) as daemon:
         yield daemon
 

@@ -22,7 +22,6 @@ from ..support import filters as f
 
 KILL = ("kill", int(signal.SIGKILL))
 
-# Where torch is used: the shared daemon has imported it.
 over_a_socket = pytest.mark.parametrize("connect", ["socket"], indirect=True)
 over_both = pytest.mark.parametrize("connect", PROCESSES, indirect=True)
 
@@ -147,9 +146,8 @@ def test_large_arrays_in_states_are_put_back_though_their_memory_was_reused(conn
 
 
 @over_a_socket
-def test_weights_that_a_joint_step_returned_are_put_back(connect) -> None:
-    pytest.importorskip("torch")
-    worker = connect(filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
+def test_weights_that_a_joint_step_returned_are_put_back(connect, with_torch) -> None:
+    worker = connect(**with_torch, filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
     worker.composite_fit(["net"], [[1.0, 1.0]], [[0.0]])
     expected = worker.composite_forward(["net"], [[1.0, 2.0]])
     kill(worker)
@@ -161,9 +159,11 @@ def test_weights_that_a_joint_step_returned_are_put_back(connect) -> None:
 
 
 @over_a_socket
-def test_applied_gradients_are_lost_unless_the_state_was_fetched_after_them(connect) -> None:
+def test_applied_gradients_are_lost_unless_the_state_was_fetched_after_them(
+    connect, with_torch
+) -> None:
     torch = pytest.importorskip("torch")
-    worker = connect(filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
+    worker = connect(**with_torch, filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
     gradients = f.saved({"weight": torch.ones(1, 2), "bias": torch.ones(1)})
     worker.apply_gradients("net", gradients)
     worker.get_state("net")

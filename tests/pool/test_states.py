@@ -73,10 +73,10 @@ def test_what_fit_left_on_the_object_is_used_by_every_worker(make, meetings):
     assert meetings.ask_all(pool, "keep", None) == ["kept", "kept"]
 
 
-def test_weights_are_the_same_in_every_worker(make, meetings):
+def test_weights_are_the_same_in_every_worker(make, with_torch, meetings):
     torch = pytest.importorskip("torch")
-    pool = make(n=2, filters={"meet": f.Apply(meet), "net": f.net([[1.0, 2.0]])})
-    with soma.connect("stdio", filters={"net": f.net([[3.0, 4.0]])}) as trained:
+    pool = make(n=2, **with_torch, filters={"meet": f.Apply(meet), "net": f.net([[1.0, 2.0]])})
+    with soma.connect("inline", filters={"net": f.net([[3.0, 4.0]])}) as trained:
         pool.set_state("net", trained.get_state("net"))
     x = torch.ones(1, 2)
     assert [float(out) for out in meetings.ask_all(pool, "net", x)] == [7.0, 7.0]

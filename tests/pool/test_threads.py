@@ -61,7 +61,7 @@ def test_no_number_leaves_the_workers_alone(make, monkeypatch):
     for name in thread_limits(1):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    pool = make(n=2, filters=FILTERS, threads=None)
+    pool = make("stdio", n=2, filters=FILTERS, threads=None)
     assert pool.submit("variables", None).result(60.0) == {"OPENBLAS_NUM_THREADS": "7"}
     with soma.connect("stdio", filters=FILTERS) as worker:
         assert worker.forward("variables", None) == {"OPENBLAS_NUM_THREADS": "7"}

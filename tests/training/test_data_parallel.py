@@ -120,9 +120,10 @@ def test_nodes_that_were_fitted_before_are_used_and_not_fitted_again(
 @pytest.mark.parametrize("when", ["die now", "die at the step"])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_that_dies_in_a_step_fails_it_whole_and_is_brought_back_by_the_next(
-    connect: Any, data: Any, when: str, victim: int
+    connect: Any, with_torch: Any, data: Any, when: str, victim: int
 ) -> None:
-    workers = [connect("socket", filters={"net": Fragile()}, restart="on-crash") for _ in range(2)]
+    options = {"filters": {"net": Fragile()}, "restart": "on-crash", **with_torch}
+    workers = [connect("socket", **options) for _ in range(2)]
     parallel = soma.DataParallel(workers, ["net"])
     parallel.step(*data)
     survivor = workers[1 - victim]

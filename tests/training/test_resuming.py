@@ -57,13 +57,13 @@ def losses(worker: Any, node_ids: list[str], data: Any, steps: int, optimizer: A
 
 @pytest.mark.parametrize("optimizer", [None, NAMED], ids=["own", "named"])
 def test_a_checkpoint_resumes_in_another_worker(
-    worker: Any, data: Any, optimizer: Any, tmp_path: Any, connect: Any
+    worker: Any, data: Any, optimizer: Any, tmp_path: Any, connect: Any, with_torch: Any
 ) -> None:
     worker.load(FILTERS)
     losses(worker, CHAIN, data, 3, optimizer)
     worker.save_checkpoint(tmp_path / "it.ckpt")
     uninterrupted = losses(worker, CHAIN, data, 4, optimizer)
-    other = connect("socket", filters=FILTERS, pickle="never")
+    other = connect("socket", **with_torch, filters=FILTERS, pickle="never")
     other.load_checkpoint(tmp_path / "it.ckpt")
     assert losses(other, CHAIN, data, 4, optimizer) == uninterrupted
     worker.load_checkpoint(tmp_path / "it.ckpt")
@@ -155,8 +155,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
     assert [entry.name for entry in tmp_path.iterdir()] == ["it"]
 
 
-def test_after_a_restart_training_goes_on_from_what_was_fetched(data: Any, connect: Any) -> None:
-    worker = connect("socket", filters=FILTERS, restart="on-crash")
+def test_after_a_restart_training_goes_on_from_what_was_fetched(
+    data: Any, connect: Any, with_torch: Any
+) -> None:
+    worker = connect("socket", **with_torch, filters=FILTERS, restart="on-crash")
     losses(worker, CHAIN, data, 3, NAMED)
     for node_id in CHAIN:
         worker.get_state(node_id, full=True)
