@@ -128,8 +128,8 @@ def _check_user_data(message: BaseModel) -> None:
         try:
             decode_field(_checker(), kind, getattr(message, name))
         except ProtocolError as error:
-            verb = getattr(message, "cmd", type(message).__name__)
-            raise _invalid(f"{verb}: {name}: {error}") from None
+            what = getattr(message, "cmd", type(message).__name__)
+            raise _invalid(f"{what}: {name}: {error}") from None
 
 
 class _UnreadPickles(Pickles):

@@ -34,7 +34,7 @@ class Call:
         stall_timeout: Seconds that it may take without a progress event.
 
     Attributes:
-        cmd: The verb.
+        cmd: The name of the command.
         node_id: The node that it is about, for messages.
         reply: The class of its reply.
         started: When it was made (``time.monotonic``).

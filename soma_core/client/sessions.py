@@ -1,4 +1,4 @@
-"""Sessions: the engines behind one Worker, and what one verb, ``ask``, does at each level.
+"""Sessions: the engines behind one Worker, and what the one method ``ask`` does at each level.
 
 A :class:`Session` is one engine and the connection to it. A :class:`RestartingSession` starts
 another engine when the one of now has died, and brings it to where that one was.

@@ -41,7 +41,7 @@ from soma_core.models.validation_errors import describe
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands as c
 from soma_core.protocol.fields import set_fields
-from soma_core.protocol.parsing import verb_of
+from soma_core.protocol.parsing import name_of_command
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["DEFAULT", "Timeout", "Worker", "check_recovery"]
@@ -50,8 +50,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CLOSE_GRACE = 2.0
-_OWN_VERBS = {verb_of(model): verb_of(model).lower() for model in c.COMMANDS}
-_OWN_VERBS |= {"HELLO": "ping", "LIST": "node_ids"}
+_OWN_COMMANDS = {name_of_command(model): name_of_command(model).lower() for model in c.COMMANDS}
+_OWN_COMMANDS |= {"HELLO": "ping", "LIST": "node_ids"}
 
 
 class _Default(Enum):
@@ -620,7 +620,7 @@ class Worker:
         """Send a command that a plugin of the worker added; the host need not have the plugin.
 
         Args:
-            cmd: The verb: ``"EVALUATE"``.
+            cmd: Its name: ``"EVALUATE"``.
             fields: The fields of the command, user data as Python objects.
             changes_states: Whether the command changes what its nodes learned: a restarted
                 worker then raises StateLost rather than going on with older states.
@@ -631,10 +631,10 @@ class Worker:
             What the handler returned.
 
         Raises:
-            ValueError: The verb is one of soma's own, which has a method of its own.
+            ValueError: It is one of soma's own commands, each of which has a method.
         """
-        if cmd in _OWN_VERBS:
-            raise ValueError(f"{cmd} has a method of its own: Worker.{_OWN_VERBS[cmd]}")
+        if cmd in _OWN_COMMANDS:
+            raise ValueError(f"{cmd} has a method of its own: Worker.{_OWN_COMMANDS[cmd]}")
         given = {"cmd": cmd, **(fields or {})}
         node_id = given.get("node_id")
         node_ids = [*given.get("node_ids", ()), *([] if node_id is None else [node_id])]

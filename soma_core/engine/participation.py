@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from soma_core.plugins.manager import PluginSet
 from soma_core.protocol.commands import Command
-from soma_core.protocol.parsing import verb_of
+from soma_core.protocol.parsing import name_of_command
 from soma_core.protocol.replies import LoadReply, Reply
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["Participation"]
 
 
 class _Plan(NamedTuple):
-    """Who takes part in commands of one verb on the same nodes.
+    """Who takes part in one command on the same nodes.
 
     Attributes:
         execute: Calls the implementations of ``soma_execute``; None if there are none.
@@ -82,12 +82,12 @@ class Participation:
         node_ids = _node_ids(command) if self._by_node else ()
         key = (type(command), *node_ids)
         if key not in self._plans:
-            self._plans[key] = self._new_plan(verb_of(type(command)), frozenset(node_ids))
+            self._plans[key] = self._new_plan(name_of_command(type(command)), frozenset(node_ids))
         return self._plans[key]
 
-    def _new_plan(self, verb: str, node_ids: frozenset[str]) -> _Plan | None:
-        execute = self._plugins.executing(verb, node_ids)
-        observers = self._plugins.observing(verb, node_ids)
+    def _new_plan(self, cmd: str, node_ids: frozenset[str]) -> _Plan | None:
+        execute = self._plugins.executing(cmd, node_ids)
+        observers = self._plugins.observing(cmd, node_ids)
         if execute is None and not observers:
             return None
         return _Plan(execute, tuple(observers))

@@ -17,7 +17,7 @@ from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol.commands import COMMANDS, Command, Shutdown
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec
-from soma_core.protocol.parsing import CommandParser, Envelope, verb_of
+from soma_core.protocol.parsing import CommandParser, Envelope, name_of_command
 from soma_core.protocol.replies import ErrorReply, Event, Limits, Reply
 from soma_core.wire.frames import FrameError
 from soma_core.wire.line_codec import MAX_NESTING
@@ -85,7 +85,7 @@ class Responder:
         limits: What HELLO says of the largest messages.
         pickle: Whether pickles are made and read.
         interrupts: How a command that runs is interrupted.
-        watch: Called with the verb and the node of each command before it is executed, within
+        watch: Called with the name and the node of each command before it is executed, within
             what an interrupt ends.
         plugins: Who takes part; None for all that are installed.
 
@@ -161,7 +161,7 @@ class Responder:
 
     def _execute(self, command: Command) -> Reply:
         if self._watch is not None:
-            self._watch(verb_of(type(command)), getattr(command, "node_id", None))
+            self._watch(name_of_command(type(command)), getattr(command, "node_id", None))
         return self.engine.execute(command)
 
     def _execute_with_events(

@@ -9,7 +9,7 @@ from typing import Any
 from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.fields import Data
-from soma_core.protocol.parsing import verb_of
+from soma_core.protocol.parsing import name_of_command
 
 __all__ = ["Command", "CommandSpec", "Data", "check_commands"]
 
@@ -31,7 +31,7 @@ class CommandSpec:
     @property
     def cmd(self) -> str:
         """The ``cmd`` of the model."""
-        return verb_of(self.model)
+        return name_of_command(self.model)
 
 
 def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> list[CommandSpec]:
@@ -57,11 +57,11 @@ def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> 
     for spec in returned:
         cmd = _checked_cmd(plugin, spec)
         for model in models:
-            if cmd == verb_of(model) or spec.model.__name__ == model.__name__:
+            if cmd == name_of_command(model) or spec.model.__name__ == model.__name__:
                 raise PluginConflict(
                     f"the plugin {plugin!r} adds the command {cmd} with the model "
                     f"{spec.model.__name__}, and {model.__module__}.{model.__name__} is the "
-                    f"command {verb_of(model)}; choose another cmd and another class name"
+                    f"command {name_of_command(model)}; choose another cmd and another class name"
                 )
         models.append(spec.model)
     return list(returned)

@@ -45,7 +45,7 @@ class Concern(NamedTuple):
     """Which commands a hook implementation takes part in.
 
     Attributes:
-        commands: The verbs; None for all.
+        commands: Their names; None for all.
         nodes: The node ids; None for all.
     """
 
@@ -58,9 +58,9 @@ class Concern(NamedTuple):
         found = getattr(function, _CONCERN, None)
         return found if isinstance(found, Concern) else cls()
 
-    def covers(self, verb: str, node_ids: frozenset[str]) -> bool:
+    def covers(self, cmd: str, node_ids: frozenset[str]) -> bool:
         """Whether a command is one of them."""
-        if self.commands is not None and verb not in self.commands:
+        if self.commands is not None and cmd not in self.commands:
             return False
         return self.nodes is None or bool(self.nodes & node_ids)
 
@@ -90,8 +90,8 @@ def hookimpl(
 
     Args:
         function: The function, where the marker is used without arguments.
-        commands: The verbs that ``soma_execute`` or ``soma_command_finished`` takes part in, such
-            as ``{"FORWARD"}``; None for all. Other commands do not even call it.
+        commands: The commands in which ``soma_execute`` or ``soma_command_finished`` takes part,
+            such as ``{"FORWARD"}``; None for all. Other commands do not even call it.
         nodes: The node ids that it takes part in; None for all.
         options: Those of pluggy: ``wrapper``, ``tryfirst``, ``trylast``, ``optionalhook``,
             ``specname``.

@@ -142,10 +142,10 @@ class PluginSet:
         found = [self._implementations(name) for name in (_EXECUTE, _FINISHED, _LOADED)]
         return [Concern.of(implementation.function) for implementation in chain(*found)]
 
-    def executing(self, verb: str, node_ids: frozenset[str]) -> Callable[..., Any] | None:
+    def executing(self, cmd: str, node_ids: frozenset[str]) -> Callable[..., Any] | None:
         """Calls ``soma_execute`` of the plugins that take part in a command; None without any."""
         implementations = self._implementations(_EXECUTE)
-        taking_part = [i for i in implementations if Concern.of(i.function).covers(verb, node_ids)]
+        taking_part = [i for i in implementations if Concern.of(i.function).covers(cmd, node_ids)]
         if not taking_part:
             return None
         caller: Callable[..., Any] = getattr(self.hook, _EXECUTE)
@@ -154,13 +154,13 @@ class PluginSet:
             caller = self._manager.subset_hook_caller(_EXECUTE, others)
         return caller
 
-    def observing(self, verb: str, node_ids: frozenset[str]) -> list[Callable[..., None]]:
+    def observing(self, cmd: str, node_ids: frozenset[str]) -> list[Callable[..., None]]:
         """Each ``soma_command_finished`` that a command concerns, called with the command, the
         seconds and the error; what it raises is logged."""
         return [
             partial(self._observe, implementation, implementation.function)
             for implementation in reversed(self._implementations(_FINISHED))
-            if Concern.of(implementation.function).covers(verb, node_ids)
+            if Concern.of(implementation.function).covers(cmd, node_ids)
         ]
 
     def _observe(

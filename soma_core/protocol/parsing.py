@@ -15,7 +15,7 @@ from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.dialects import DialectCodec, LineCodec, read_fields
 from soma_core.wire.message import Dialect, Message
 
-__all__ = ["CommandParser", "Envelope", "verb_of"]
+__all__ = ["CommandParser", "Envelope", "name_of_command"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class CommandParser:
     """
 
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
-        self.models = {verb_of(model): model for model in models}
+        self.models = {name_of_command(model): model for model in models}
         self._adapter = _adapter(tuple(models))
 
     def read(self, message: Message, codec: DialectCodec) -> Command:
@@ -100,16 +100,16 @@ class CommandParser:
 
     def _explain(self, error: ValidationError, message: Message) -> ProtocolError:
         fields = read_fields(message)
-        verbs = ", ".join(self.models)
+        names = ", ".join(self.models)
         if "cmd" not in fields:
             return ProtocolError(
-                ErrorCode.INVALID_COMMAND, f"cmd: this field is required; it is one of {verbs}"
+                ErrorCode.INVALID_COMMAND, f"cmd: this field is required; it is one of {names}"
             )
         model = self.models.get(fields["cmd"]) if isinstance(fields["cmd"], str) else None
         if model is None:
             return ProtocolError(
                 ErrorCode.UNKNOWN_COMMAND,
-                f"unknown command: {fields['cmd']!s:.100}; the commands are {verbs}",
+                f"unknown command: {fields['cmd']!s:.100}; the commands are {names}",
             )
         known = ", ".join(name for name in model.model_fields if name != "cmd")
         text = describe(error, skip=1)
@@ -118,7 +118,7 @@ class CommandParser:
         )
 
 
-def verb_of(model: type[Command]) -> str:
+def name_of_command(model: type[Command]) -> str:
     """The ``cmd`` of a command's model."""
-    verb: str = model.model_fields["cmd"].annotation.__args__[0]  # type: ignore[union-attr]
-    return verb
+    cmd: str = model.model_fields["cmd"].annotation.__args__[0]  # type: ignore[union-attr]
+    return cmd

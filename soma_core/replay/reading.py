@@ -42,7 +42,7 @@ class Exchange:
 
     @property
     def cmd(self) -> str:
-        """The verb."""
+        """The name of the command."""
         return str(message_fields(self.command.message).get("cmd", "?"))
 
     @property

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         n: Its entry.
-        cmd: The verb.
+        cmd: The name of the command.
         node_ids: The nodes that it is about.
         verdict: What came of it.
         detail: How it differs, or why it did not run; empty if there is nothing to say.

@@ -19,7 +19,7 @@ from soma_core.client.recording.entries import Direction, Entry, Section, write_
 from soma_core.engine.inline import InlineTransport
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.dialects import codecs_for, read_fields
-from soma_core.protocol.parsing import verb_of
+from soma_core.protocol.parsing import name_of_command
 from soma_core.protocol.versions import PROTOCOL_VERSION
 from soma_core.wire.json_text import write_json
 from soma_core.wire.message import Dialect, Message
@@ -42,7 +42,7 @@ _BLANK = {
 
 # A pickle of soma_core.testing.Mean(), which its public name is enough to read.
 _MEAN = base64.b64encode(b"csoma_core.testing\nMean\n)\x81.").decode("ascii")
-_MODELS = {verb_of(model): model for model in COMMANDS}
+_MODELS = {name_of_command(model): model for model in COMMANDS}
 
 # One section refuses pickles, so that the versions in its HELLO do not matter.
 

@@ -28,7 +28,7 @@ class Activity(NamedTuple):
 
     Attributes:
         client: The number of the client that sent it.
-        command: Its verb.
+        command: Its name.
         node_id: The node that it is for, or None.
         seconds: How long it has been running.
     """
@@ -65,10 +65,10 @@ class SharedActivity:
 
     def begin(self, client: int, command: str, node_id: str | None) -> None:
         """Write what runs from now on; client numbers start at 1."""
-        verb = command.encode()[:_LONGEST_TEXT]
+        name = command.encode()[:_LONGEST_TEXT]
         node = (node_id or "").encode("utf-8", "replace")[:_LONGEST_TEXT]
-        entry = _ENTRY.pack(client, time.monotonic(), len(verb), len(node))
-        self._write(entry + verb + node)
+        entry = _ENTRY.pack(client, time.monotonic(), len(name), len(node))
+        self._write(entry + name + node)
 
     def end(self) -> None:
         """Write that nothing runs."""
@@ -85,12 +85,12 @@ class SharedActivity:
     def read(self) -> Activity | None:
         """What runs; None if nothing does."""
         content = self._content()
-        client, since, verb_size, node_size = _ENTRY.unpack_from(content, _COUNT.size)
+        client, since, name_size, node_size = _ENTRY.unpack_from(content, _COUNT.size)
         if client == 0:
             return None
-        verb = content[_TEXT : _TEXT + verb_size].decode("utf-8", "replace")
-        node = content[_TEXT + verb_size :][:node_size].decode("utf-8", "replace")
-        return Activity(client, verb, node or None, max(0.0, time.monotonic() - since))
+        name = content[_TEXT : _TEXT + name_size].decode("utf-8", "replace")
+        node = content[_TEXT + name_size :][:node_size].decode("utf-8", "replace")
+        return Activity(client, name, node or None, max(0.0, time.monotonic() - since))
 
     def _content(self) -> bytes:
         for _ in range(_LOOKS):

@@ -189,16 +189,16 @@ def test_what_a_plugin_says_in_a_reply_is_in_the_status_of_the_worker() -> None:
     @soma.hookimpl(wrapper=True)
     def soma_execute(command: Any, context: Any) -> Any:
         reply = yield
-        reply.meta = {"counter": {"verb": command.cmd}}
+        reply.meta = {"counter": {"cmd": command.cmd}}
         return reply
 
     plugins = installed_plugins()
     plugins.register("counter", plugin(soma_execute=soma_execute))
     try:
         with soma.connect("inline") as worker:
-            assert worker.status().plugins == {"counter": {"verb": "HELLO"}}
+            assert worker.status().plugins == {"counter": {"cmd": "HELLO"}}
             worker.ping()
-            assert worker.status().plugins == {"counter": {"verb": "PING"}}
+            assert worker.status().plugins == {"counter": {"cmd": "PING"}}
     finally:
         plugins._manager.unregister(name="counter")
     with soma.connect("inline") as worker:

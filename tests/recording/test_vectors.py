@@ -52,8 +52,8 @@ def test_the_vectors_give_the_same_replies_over_any_transport(file, transport):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_every_command_is_in_the_vectors(file):
-    verbs = {model.model_fields["cmd"].annotation.__args__[0] for model in COMMANDS}
-    assert verbs <= {exchange.cmd for exchange in read_exchanges(file)}
+    names = {model.model_fields["cmd"].annotation.__args__[0] for model in COMMANDS}
+    assert names <= {exchange.cmd for exchange in read_exchanges(file)}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)

@@ -76,7 +76,7 @@ def hostile_worker(
     """A Worker over it.
 
     Args:
-        answer: The reply to a command, by its verb.
+        answer: The reply to a command, by its name.
         policy: The policy of the host.
         hello: What its HELLO says beside what a worker of this soma would.
     """

@@ -1,7 +1,7 @@
 """Keys: a hash of everything that a result depends on.
 
-That is the verb, the input, and for each node its configuration, its state, its weights, its code
-and what is installed. What cannot be hashed without pickling is not kept.
+That is the command, the input, and for each node its configuration, its state, its weights, its
+code and what is installed. What cannot be hashed without pickling is not kept.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Keys:
     def __init__(self) -> None:
         self._code: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
 
-    def key(self, verb: str, steps: Iterable[tuple[Node, Any]], data: Any) -> bytes:
+    def key(self, cmd: str, steps: Iterable[tuple[Node, Any]], data: Any) -> bytes:
         """The key of a result.
 
         Args:
-            verb: The command.
+            cmd: The command.
             steps: Each node with the state that it is run with, in order.
             data: The input of the first.
 
@@ -49,7 +49,7 @@ class Keys:
             Uncacheable: The result may not be kept, or something in it cannot be hashed.
         """
         hasher = blake3(_VERSION)
-        _feed(hasher, verb.encode())
+        _feed(hasher, cmd.encode())
         _feed(hasher, environment_digest())
         for node, state in steps:
             _feed(hasher, self._identity(node))

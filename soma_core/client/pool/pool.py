@@ -390,7 +390,7 @@ class WorkerPool:
         """Send a command that a plugin of the workers added, to one of them.
 
         Args:
-            cmd: The verb: ``"EVALUATE"``.
+            cmd: Its name: ``"EVALUATE"``.
             fields: The fields of the command, user data as Python objects.
             changes_states: Whether the command changes what its nodes (``node_id``, ``node_ids``)
                 learned: every worker is then given that.
@@ -401,7 +401,7 @@ class WorkerPool:
             What the handler returned.
 
         Raises:
-            ValueError: The verb is one of soma's own, which has a method of its own.
+            ValueError: It is one of soma's own commands, each of which has a method.
         """
         given = dict(fields or {})
 
