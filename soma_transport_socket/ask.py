@@ -41,7 +41,7 @@ def ask(
         return Answer.model_validate_json(line)
     except ValueError:
         raise StartFailed(
-            f"what listens there is not a soma daemon: it said {line[:80]!r}"
+            f"what listens there is not a soma daemon: it sent {line[:80]!r}"
         ) from None
 
 

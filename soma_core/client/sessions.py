@@ -136,7 +136,7 @@ class Session:
             raise
         except (TransportError, RemoteError, ProtocolError) as error:
             raise StartFailed(
-                f"the worker behind the transport {self._transport.name!r} did not say HELLO: "
+                f"the worker behind the transport {self._transport.name!r} did not answer HELLO: "
                 f"{error}"
             ) from error
         self._pickles.codecs.limit_to(answer.codecs)

@@ -68,9 +68,9 @@ def dtype_to_wire(dtype: np.dtype[Any]) -> WireDtype:
         descr = list(np.lib.format.dtype_to_descr(native))
         spelled = _structured_dtype(descr)
     except TypeError as error:  # numpy itself cannot read some of what it writes
-        raise ValueError(f"{dtype} cannot be spelled as a list of fields: {error}") from None
+        raise ValueError(f"{dtype} cannot be written as a list of fields: {error}") from None
     if spelled != native:
-        raise ValueError(f"{dtype} cannot be spelled as a list of fields")
+        raise ValueError(f"{dtype} cannot be written as a list of fields")
     return descr
 
 

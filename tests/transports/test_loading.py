@@ -315,7 +315,7 @@ def test_a_worker_that_does_not_answer_fails_within_the_start_timeout():
 
 
 def test_what_answers_nonsense_is_no_worker():
-    with pytest.raises(soma.StartFailed, match="did not say HELLO"):
+    with pytest.raises(soma.StartFailed, match="did not answer HELLO"):
         soma.connect("stdio", command=["sh", "-c", "echo Welcome to this host; exec cat"])
 
 

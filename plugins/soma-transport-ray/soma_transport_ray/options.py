@@ -73,7 +73,7 @@ class RayOptions(ProcessOptions):
             else:
                 raise ValueError(
                     f"one filter must run on the worker {wish.WorkerId!r}, and another, or the "
-                    f"option session, says {session!r}; load them into workers of their own"
+                    f"option session, names {session!r}; load them into workers of their own"
                 )
         chosen = self.model_dump(exclude_unset=True) | {"resources": resources, "session": session}
         return type(self)(**chosen)

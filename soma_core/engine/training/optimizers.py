@@ -179,7 +179,9 @@ def _put_moments(
     try:
         load_optimizer_state(optimizer, content)
     except ValueError as error:
-        raise _refused(f"what its nodes were given to go on from does not fit: {error}") from None
+        raise _refused(
+            f"the training state that its nodes were given does not fit: {error}"
+        ) from None
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
