@@ -11,6 +11,7 @@ from soma_core import progress
 from soma_core.channel.contract import Channel
 from soma_core.engine.engine import Engine, EngineInfo
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
+from soma_core.engine.loading import FilterRegistry
 from soma_core.engine.nodes import FilterFailed
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.plugins.catalog import installed_filters
@@ -88,6 +89,7 @@ class Responder:
         watch: Called with the name and the node of each command before it is executed, within
             what an interrupt ends.
         plugins: Who takes part; None for all that are installed.
+        filters: What LOAD knows by name; None for all that are installed.
 
     Attributes:
         engine: The engine that it drives.
@@ -102,6 +104,7 @@ class Responder:
         interrupts: NoInterrupts | None = None,
         watch: Watch | None = None,
         plugins: PluginSet | None = None,
+        filters: FilterRegistry | None = None,
     ) -> None:
         plugins = installed_plugins() if plugins is None else plugins
         pickles = Pickles(allowed=pickle != "never", codecs=plugins.known_codecs())
@@ -114,7 +117,8 @@ class Responder:
             features=("lines", "frames", "events"),
             limits=Limits(line=limits.line, header=limits.header, nesting=MAX_NESTING),
         )
-        self.engine = Engine(installed_filters(), info, pickles, plugins)
+        filters = installed_filters() if filters is None else filters
+        self.engine = Engine(filters, info, pickles, plugins)
         self.finished = False
         self._interrupts = interrupts or NoInterrupts()
         self._watch = watch

@@ -12,7 +12,7 @@ from typing import Any
 
 import pluggy
 
-from soma_core.errors import PluginError, PluginLoadFailed
+from soma_core.errors import PluginError, PluginLoadFailed, PluginNotFound
 from soma_core.plugins import hookspecs
 from soma_core.plugins.catalog import PLUGINS, Catalog
 from soma_core.plugins.codecs import Codec, check_codecs
@@ -55,6 +55,7 @@ class PluginSet:
         self.failures: dict[str, PluginError] = {}
         self.commands: list[CommandSpec] = []
         self.codecs: list[Codec] = []
+        self._added: dict[str, tuple[list[CommandSpec], list[Codec]]] = {}
         for name in _wanted(catalog, environment):
             try:
                 self.load(name)
@@ -105,12 +106,30 @@ class PluginSet:
         try:
             commands = self._returned(name, "soma_register_commands")
             codecs = self._returned(name, "soma_register_codecs")
-            checked = check_commands(name, commands, self.commands)
-            self.codecs += check_codecs(name, codecs, self.codecs)
+            commands = check_commands(name, commands, self.commands)
+            codecs = check_codecs(name, codecs, self.codecs)
         except BaseException:
             self._manager.unregister(name=name)
             raise
-        self.commands += checked
+        self.commands += commands
+        self.codecs += codecs
+        self._added[name] = (commands, codecs)
+
+    def unregister(self, name: str) -> None:
+        """Let a plugin take part no longer; its commands and codecs are gone too.
+
+        Raises:
+            PluginNotFound: No plugin of that name takes part.
+        """
+        if name not in self._added:
+            known = ", ".join(map(repr, self._added)) or "none"
+            raise PluginNotFound(f"no plugin {name!r} takes part; those that do: {known}")
+        self._manager.unregister(name=name)
+        commands, codecs = self._added.pop(name)
+        for spec in commands:
+            self.commands.remove(spec)
+        for codec in codecs:
+            self.codecs.remove(codec)
 
     def _check_hook_names(self, plugin: Any) -> None:
         """Refuse a function that is marked as a hook and has the name of none."""

@@ -17,7 +17,7 @@ __all__ = ["GRACE", "Trial", "attempt", "deadline_of", "inject"]
 GRACE = 3.0
 """Seconds after its deadline in which a call must have ended, whatever the filter does."""
 
-_GIVEN_UP = 30.0  # seconds after which a call counts as one without an end
+_GIVEN_UP = 30.0
 _PREPARATION = 60.0
 _SHORT, _LONG = 0.5, 30.0
 
@@ -60,12 +60,13 @@ def deadline_of(fault: Fault) -> float:
     return _SHORT if fault.silent else _LONG
 
 
-def attempt(call: Callable[[], Any], timeout: float) -> Trial:
+def attempt(call: Callable[[], Any], timeout: float, *, patience: float = _GIVEN_UP) -> Trial:
     """Make a call on a thread of its own, so that one that never ends is noticed.
 
     Args:
         call: The call, which has this deadline.
         timeout: Seconds.
+        patience: Seconds after the deadline; then the call counts as one without an end.
     """
     ends: list[Trial] = []
     begun = time.monotonic()
@@ -80,7 +81,7 @@ def attempt(call: Callable[[], Any], timeout: float) -> Trial:
 
     thread = threading.Thread(target=run, name="soma-trial", daemon=True)
     thread.start()
-    thread.join(timeout + _GIVEN_UP)
+    thread.join(timeout + patience)
     return ends[0] if ends else Trial(CallEnd.NONE, time.monotonic() - begun, timeout)
 
 

@@ -24,11 +24,16 @@ from ..support.installing import install
 
 
 class FakeDistribution(Distribution):
-    def __init__(self, name: str, version: str) -> None:
-        self._text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    """A distribution with one entry point."""
+
+    def __init__(self, name: str, version: str, point: EntryPoint) -> None:
+        self._files = {
+            "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            "entry_points.txt": f"[{point.group}]\n{point.name} = {point.value}\n",
+        }
 
     def read_text(self, filename: str) -> str | None:
-        return self._text if filename == "METADATA" else None
+        return self._files.get(filename)
 
     def locate_file(self, path: Any) -> Any:
         return Path(path)
@@ -40,7 +45,8 @@ def entry_point(
     point = EntryPoint(name, target, "soma.filters")
     if distribution is None:
         return point
-    return point._for(FakeDistribution(distribution, version))  # type: ignore[attr-defined]
+    (provided,) = FakeDistribution(distribution, version, point).entry_points
+    return provided
 
 
 def catalog(*points: EntryPoint, kind: type[Catalog] = Catalog) -> Any:

@@ -95,7 +95,7 @@ def recorder() -> Any:
     recorder = Recorder()
     plugins.register("recorder", recorder)
     yield recorder
-    plugins._manager.unregister(name="recorder")
+    plugins.unregister("recorder")
 
 
 def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:

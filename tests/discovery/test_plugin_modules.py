@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import types
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -12,6 +12,7 @@ import soma_core as soma
 from soma_core.engine import Engine, EngineInfo
 from soma_core.errors import PluginError, PluginLoadFailed
 from soma_core.plugins.catalog import installed_filters
+from soma_core.plugins.commands import Command, CommandSpec
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
 
@@ -200,9 +201,30 @@ def test_what_a_plugin_says_in_a_reply_is_in_the_status_of_the_worker() -> None:
             worker.ping()
             assert worker.status().plugins == {"counter": {"cmd": "PING"}}
     finally:
-        plugins._manager.unregister(name="counter")
+        plugins.unregister("counter")
     with soma.connect("inline") as worker:
         assert worker.status().plugins == {}
+
+
+def test_what_a_plugin_that_is_taken_out_added_is_gone() -> None:
+    class Evaluate(Command):
+        """Evaluate."""
+
+        cmd: Literal["EVALUATE"]
+
+    @soma.hookimpl
+    def soma_register_commands() -> Any:
+        return [CommandSpec(Evaluate, lambda command, engine: None)]
+
+    plugins = plugin_set(
+        works=plugin(soma_adapt=soma_adapt, soma_register_commands=soma_register_commands)
+    )
+    assert [spec.cmd for spec in plugins.commands] == ["EVALUATE"]
+    plugins.unregister("works")
+    assert plugins.commands == []
+    assert plugins.hook.soma_adapt(obj=5) is None
+    with pytest.raises(soma.PluginNotFound, match="no plugin 'works' takes part"):
+        plugins.unregister("works")
 
 
 def test_what_an_executing_plugin_raises_propagates() -> None:

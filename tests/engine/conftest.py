@@ -36,10 +36,10 @@ class Refused(Exception):
 class Host:
     """Drives a Responder; every reply is checked to be one message of strict JSON."""
 
-    def __init__(self, pickle: bool = True) -> None:
+    def __init__(self, pickle: bool = True, filters: Any = None) -> None:
         codecs = installed_plugins().known_codecs()
         self.pickles = Pickles(allowed=pickle, codecs=codecs)
-        self.responder = Responder(pickle="same-user" if pickle else "never")
+        self.responder = Responder(pickle="same-user" if pickle else "never", filters=filters)
         self.events: list[dict[str, Any]] = []
 
     def line(self, text: bytes | str | dict[str, Any]) -> dict[str, Any]:

@@ -347,13 +347,17 @@ def test_filters_trained_by_their_own_optimizers_are_told_the_loss_of_each_epoch
         def on_epoch_end(self, loss: float) -> None:
             self._losses.append(loss)
 
+        @property
+        def told(self) -> list[float]:
+            return self._losses
+
     host.load(net=Told())
     x, y = data(40)
     command = {"node_ids": ["net"], "data": x, "y": y, "epochs": 2}
     losses = host.ask("BATCHED_FIT", **command)["losses"]
-    assert host.node("net").obj._losses == losses
+    assert host.node("net").obj.told == losses
     host.ask("BATCHED_FIT", **command, optimizer={"name": "SGD", "lr": 0.1})
-    assert host.node("net").obj._losses == losses
+    assert host.node("net").obj.told == losses
 
 
 def test_data_without_rows_has_a_loss_too(host: Any) -> None:

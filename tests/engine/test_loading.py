@@ -13,6 +13,8 @@ import soma_core as soma
 from soma_core.models.filters import FilterMeta
 from soma_core.plugins.catalog import FilterCatalog
 
+from .conftest import Host
+
 
 class Plain:
     def forward(self, x: Any, state: Any) -> Any:
@@ -69,7 +71,9 @@ class Registry(FilterCatalog):
 
 
 @pytest.fixture
-def registered(host: Any) -> Any:
+def registered() -> Host:
+    """A host of an engine that knows some filters by name."""
+
     class Broken:
         def __init__(self, **config: Any) -> None:
             raise config.get("error", RuntimeError)("no such device")
@@ -82,8 +86,7 @@ def registered(host: Any) -> Any:
             with open(path) as file:
                 self.text = file.read()
 
-    host.responder.engine._registry = Registry(Scale=Scale, Broken=Broken, NeedsFile=NeedsFile)
-    return host
+    return Host(filters=Registry(Scale=Scale, Broken=Broken, NeedsFile=NeedsFile))
 
 
 def test_loaded_filters_are_described_in_the_reply(host: Any) -> None:

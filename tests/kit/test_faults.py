@@ -14,6 +14,7 @@ import pytest
 
 import soma_core as soma
 from soma_core.testing import (
+    GRACE,
     CallEnd,
     Fault,
     Faulty,
@@ -21,25 +22,22 @@ from soma_core.testing import (
     OpenResources,
     ProcessMark,
     attempt,
-    trials,
 )
 
 from ..support import wait_until
 
 
-def test_a_call_without_an_end_is_noticed(monkeypatch):
-    monkeypatch.setattr(trials, "_GIVEN_UP", 0.2)
+def test_a_call_without_an_end_is_noticed():
     release = threading.Event()
-    trial = attempt(release.wait, 0.1)
+    trial = attempt(release.wait, 0.1, patience=0.2)
     release.set()
     assert trial.end is CallEnd.NONE
     assert trial.late
     assert not trial.worker_survived
 
 
-def test_a_call_that_ends_after_the_grace_is_late(monkeypatch):
-    monkeypatch.setattr(trials, "GRACE", 0.0)
-    assert attempt(lambda: None, -1.0).late
+def test_a_call_that_ends_after_the_grace_is_late():
+    assert attempt(lambda: None, -GRACE - 1.0).late
     assert not attempt(lambda: None, 60.0).late
 
 

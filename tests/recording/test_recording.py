@@ -17,6 +17,7 @@ import pytest
 
 import soma_core as soma
 from soma_core.client.recording.entries import Direction, LeftOut, Section, message_fields
+from soma_core.client.recording.recorder import Recorder
 from soma_core.replay.reading import read_exchanges, read_recording
 
 from ..support import filters as f
@@ -428,15 +429,14 @@ def test_a_damaged_line_is_named(connect, file):
 
 def test_ctrl_c_while_a_reply_is_recorded_loses_no_reply(connect, file, monkeypatch):
     worker = connect("stdio", filters={"echo": f.Echo()}, record=file)
-    recorder = worker._recorder
-    received = recorder.received
+    received = Recorder.received
 
-    def interrupted(message):
-        monkeypatch.setattr(recorder, "received", received)
-        received(message)
+    def interrupted(recorder, message):
+        monkeypatch.setattr(Recorder, "received", received)
+        received(recorder, message)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recorder, "received", interrupted)
+    monkeypatch.setattr(Recorder, "received", interrupted)
     with pytest.raises(KeyboardInterrupt):
         worker.forward("echo", 1)
     assert worker.forward("echo", 2) == 2

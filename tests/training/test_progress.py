@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,22 @@ from rich.console import Console
 
 import soma_core as soma
 from soma_core import progress
-from soma_core.client.progress import display as fit_progress
 from soma_core.client.progress.display import ProgressDisplay
 from soma_core.client.progress.estimate import TrainingProgress
 from soma_core.client.progress.watch import count_rows
 
 
 def shown(
-    reports: Any, *, terminal: bool = False, rows: int | None = None, width: int = 120
+    reports: Any,
+    *,
+    terminal: bool = False,
+    rows: int | None = None,
+    width: int = 120,
+    pause: float = 0.05,
 ) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=width)
-    with ProgressDisplay(console, "net", rows) as display:
+    with ProgressDisplay(console, "net", rows, pause=pause) as display:
         for report in reports:
             display(report)
     return stream.getvalue()
@@ -55,7 +60,7 @@ class Reporting(soma.Filter):
 
 class Asked(Reporting):
     def fit(self, x: Any, y: Any = None) -> Any:
-        return {"watched": progress._listener.get() is not None}
+        return {"watched": progress.is_wanted()}
 
 
 class Failing(Reporting):
@@ -100,7 +105,7 @@ def test_the_mean_loss_of_an_epoch_is_shown_rather_than_that_of_its_last_batch()
 
 def test_the_rate_is_shown_where_the_rows_are_known(monkeypatch: Any) -> None:
     seconds = iter([0.0, 0.0, 2.0])
-    monkeypatch.setattr(fit_progress.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
     assert shown([{"epoch": 3, "epochs": 3}], rows=1000).endswith("  1,500 rows/s\n")
 
 
@@ -169,26 +174,15 @@ def test_the_bar_fits_a_terminal_of_80_columns() -> None:
     assert "rows/s" in line
 
 
-def test_the_bar_begins_anew_with_the_next_filter_of_a_chain(monkeypatch: Any) -> None:
-    monkeypatch.setattr(fit_progress, "_BETWEEN_UPDATES", 0.0)
-    line = last_line(shown([*epochs(2), *epochs(1, 2)], terminal=True))
+def test_the_bar_begins_anew_with_the_next_filter_of_a_chain() -> None:
+    line = last_line(shown([*epochs(2), *epochs(1, 2)], terminal=True, pause=0.0))
     assert "epoch 1/2" in line
     assert not line.startswith("✓")
 
 
-def test_the_bar_is_drawn_no_oftener_than_the_eye_can_tell_but_for_the_end(
-    monkeypatch: Any,
-) -> None:
-    monkeypatch.setattr(fit_progress, "_BETWEEN_UPDATES", 3600.0)
-    drawn = []
-    show = fit_progress._Bar.show
-    monkeypatch.setattr(
-        fit_progress._Bar,
-        "show",
-        lambda bar, *told: (drawn.append(told[0].epoch), show(bar, *told)),
-    )
-    shown(epochs(50), terminal=True)
-    assert drawn == [1, 50]
+def test_the_bar_changes_no_oftener_than_the_eye_can_tell_but_for_the_end() -> None:
+    assert "epoch  1/50" in last_line(shown(epochs(50)[:49], terminal=True, pause=3600.0))
+    assert "epoch 50/50" in last_line(shown(epochs(50), terminal=True, pause=3600.0))
 
 
 def test_what_the_program_prints_to_a_file_does_not_end_up_in_the_bar(capsys: Any) -> None:
@@ -268,13 +262,18 @@ def test_what_cannot_be_told_anything_is_refused(inline: soma.Worker, odd: Any) 
         inline.fit("slow", 1, progress=odd)
 
 
-def test_a_fit_that_fails_ends_the_bar_too(inline: soma.Worker, monkeypatch: Any) -> None:
-    ended = []
-    monkeypatch.setattr(fit_progress._Lines, "stop", lambda lines: ended.append(True))
+def test_a_fit_that_fails_ends_the_bar_too(
+    inline: soma.Worker, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
     inline.load({"slow": Failing(reports=[])})
     with pytest.raises(soma.RemoteError, match="half way"):
         inline.fit("slow", np.zeros(3), progress=True)
-    assert ended == [True]
+    hide, show = "\x1b[?25l", "\x1b[?25h"  # the cursor, as long as there is a bar
+    written = capsys.readouterr().err
+    assert hide in written.rpartition(show)[0]
+    assert hide not in written.rpartition(show)[2]
 
 
 def test_a_pool_shows_the_fit_of_the_worker_that_makes_it(capsys: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import soma_core as soma
+from soma_core.client.connect import transport_maker
 
 from ..support import (
     PROCESSES,
@@ -65,13 +66,35 @@ HARMLESS: dict[str, Any] = {
 }
 
 
-def assert_ends_well(worker: soma.Worker) -> None:
-    """Shut a worker down; one of ours must end by itself and with status 0."""
-    pid, transport = worker.ping().pid, worker._transport
-    worker.shutdown()
-    wait_until_gone(pid)
-    if transport.name == "stdio":
-        assert str(transport.poll()) == "exited with status 0", transport.diagnostics()
+class Watched:
+    """A worker, and the transport that knows how it ended."""
+
+    def __init__(self, transport: str, options: dict[str, Any], filters: dict[str, Any]) -> None:
+        self.transport = transport_maker(transport, options)()
+        self.worker = soma.Worker(self.transport)
+        self.worker.load(filters)
+
+    def assert_ends_well(self) -> None:
+        """Shut the worker down; one of ours must end by itself and with status 0."""
+        pid = self.worker.ping().pid
+        self.worker.shutdown()
+        wait_until_gone(pid)
+        if self.transport.name == "stdio":
+            status = str(self.transport.poll())
+            assert status == "exited with status 0", self.transport.diagnostics()
+
+
+@pytest.fixture
+def watched(options):
+    started = []
+
+    def start(transport: str, **filters: Any) -> Watched:
+        started.append(Watched(transport, options(transport), filters))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.worker.close()
 
 
 # The workers differ in how they keep their descriptors from filters, and in little else.
@@ -84,13 +107,14 @@ SAMPLE = [
 @pytest.mark.parametrize(
     ("transport", "deed"), gate_runs(*SAMPLE, of=list(product(PROCESSES, HARMLESS)))
 )
-def test_what_a_filter_does_to_its_process_does_not_show_on_the_wire(connect, transport, deed):
-    worker = connect(transport, filters={"does": f.Apply(HARMLESS[deed]), "echo": f.Echo()})
+def test_what_a_filter_does_to_its_process_does_not_show_on_the_wire(watched, transport, deed):
+    started = watched(transport, does=f.Apply(HARMLESS[deed]), echo=f.Echo())
+    worker = started.worker
     with contextlib.suppress(soma.RemoteError):  # it may fail, as long as it is told
         worker.forward("does", None)
     assert worker.forward("echo", [1, b"2"]) == [1, b"2"]
     assert worker.forward("echo", bytes(200_000)) == bytes(200_000)
-    assert_ends_well(worker)
+    started.assert_ends_well()
 
 
 @both
@@ -189,10 +213,10 @@ LEFT_RUNNING: dict[str, Any] = {
 
 @both
 @pytest.mark.parametrize("what", LEFT_RUNNING)
-def test_what_a_filter_leaves_running_does_not_keep_the_worker(connect, transport, what):
-    worker = connect(transport, filters={"leaves": f.Apply(LEFT_RUNNING[what])})
-    left = worker.forward("leaves", None)
-    assert_ends_well(worker)
+def test_what_a_filter_leaves_running_does_not_keep_the_worker(watched, transport, what):
+    started = watched(transport, leaves=f.Apply(LEFT_RUNNING[what]))
+    left = started.worker.forward("leaves", None)
+    started.assert_ends_well()
     if left:
         wait_until_gone(left)
 

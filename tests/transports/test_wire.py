@@ -36,21 +36,21 @@ class Wire:
     """A connection to a daemon, on which bytes are written and read as they are."""
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen | None = None) -> None:
-        self._socket, self.process = connection, process
+        self.connection, self.process = connection, process
         self._pending = b""
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
+        self.connection.sendall(data)
 
     def end(self) -> None:
         """Say that nothing more will be sent."""
-        self._socket.shutdown(socket.SHUT_WR)
+        self.connection.shutdown(socket.SHUT_WR)
 
     def _more(self, timeout: float = 30.0) -> bool:
-        if not select.select([self._socket], [], [], timeout)[0]:
+        if not select.select([self.connection], [], [], timeout)[0]:
             raise TimeoutError(f"nothing came; pending {self._pending[:200]!r}")
         try:
-            data = self._socket.recv(1 << 16)
+            data = self.connection.recv(1 << 16)
         except ConnectionResetError:
             return False
         self._pending += data
@@ -111,7 +111,7 @@ class Wire:
         assert reply["ok"], reply
 
     def close(self) -> None:
-        self._socket.close()
+        self.connection.close()
         if self.process is not None:
             self.process.wait(20.0)
 
@@ -734,7 +734,7 @@ def test_a_host_that_goes_away_without_reading_does_not_hang_the_worker(open_wir
     wire.load(big=f.Apply(lambda x, state: "a" * 10_000_000))
     pid = wire.ask("PING")["pid"]
     wire.send(b'{"cmd":"FORWARD","node_id":"big"}\n')
-    wire._socket.close()
+    wire.connection.close()
     begun = time.monotonic()
     if wire.process is not None:
         wire.process.wait(20.0)

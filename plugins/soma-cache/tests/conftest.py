@@ -28,7 +28,7 @@ def caching(directory: Path) -> Iterator[Caching]:
     plugins = installed_plugins()
     plugins.register("cache under test", caching)
     yield caching
-    plugins._manager.unregister(name="cache under test")
+    plugins.unregister("cache under test")
 
 
 @pytest.fixture

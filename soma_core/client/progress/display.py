@@ -16,7 +16,7 @@ from soma_core.client.progress.estimate import TrainingProgress, format_loss
 __all__ = ["ProgressDisplay"]
 
 _LINES = 5  # about so many plain lines for one fit
-_BETWEEN_UPDATES = 0.05  # seconds: more often than the eye can tell would only cost time
+_PAUSE = 0.05  # seconds: more often than the eye can tell would only cost time
 _TEXTS = 70  # columns of a bar's line that are not the bar or the title
 
 
@@ -27,14 +27,18 @@ class ProgressDisplay:
         console: Where to show it.
         title: What is being fitted.
         rows: How many rows an epoch has, for the rate; None shows none.
+        pause: Seconds between two changes of a bar, at the least.
     """
 
-    def __init__(self, console: Console, title: str, rows: int | None = None) -> None:
+    def __init__(
+        self, console: Console, title: str, rows: int | None = None, *, pause: float = _PAUSE
+    ) -> None:
         self._title = title
         self._rows = rows
         self._started = time.perf_counter()
-        view = _Bar if console.is_terminal else _Lines
-        self._view: _Bar | _Lines = view(console, title)
+        self._view: _Bar | _Lines = (
+            _Bar(console, title, pause) if console.is_terminal else _Lines(console, title)
+        )
 
     @classmethod
     def on_stderr(cls, title: str, rows: int | None = None) -> Self:
@@ -110,7 +114,8 @@ class _Lines:
 class _Bar:
     """A line that changes in place."""
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Console, title: str, pause: float) -> None:
+        self._pause = pause
         self._next_update = 0.0
         self._done = 0
         self._bar = Progress(
@@ -140,7 +145,7 @@ class _Bar:
         return progress.done == progress.total or time.perf_counter() >= self._next_update
 
     def show(self, progress: TrainingProgress, texts: dict[str, Any]) -> None:
-        self._next_update = time.perf_counter() + _BETWEEN_UPDATES
+        self._next_update = time.perf_counter() + self._pause
         if progress.done < self._done:  # another filter of a chain begins
             self._bar.reset(self._task)
         self._done = progress.done
