@@ -1,6 +1,6 @@
 """For transport authors: what a daemon calls in the worker's process."""
 
-from soma_core.channel.process import exit_now, hold_lifeline, inherited_side
+from soma_core.channel.process import default_signals, exit_now, hold_lifeline, inherited_side
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.serving import Responder, serve
 from soma_core.wire.definitions.registry import host_programs
@@ -8,6 +8,7 @@ from soma_core.wire.definitions.registry import host_programs
 __all__ = [
     "Interrupts",
     "Responder",
+    "default_signals",
     "exit_now",
     "hold_lifeline",
     "host_programs",

@@ -1,5 +1,6 @@
 """For transport authors: the contract of a channel and a transport, and what starts processes."""
 
+from soma_core.channel.at_exit import stop_at_exit
 from soma_core.channel.contract import (
     Channel,
     ExitStatus,
@@ -37,5 +38,6 @@ __all__ = [
     "WorkerId",
     "WorkerProcess",
     "close_in_forked_child",
+    "stop_at_exit",
     "thread_limits",
 ]

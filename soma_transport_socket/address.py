@@ -70,7 +70,7 @@ def bind(path: Path, *, for_others: bool = False) -> socket.socket:
 def _prepare_directory(directory: Path, *, for_others: bool) -> None:
     try:
         _make_directory(directory, 0o711 if for_others else 0o700)
-        status, link = directory.stat(), directory.lstat()
+        status = directory.stat()
     except OSError as error:
         raise StartFailed(f"cannot use the directory {directory}: {error.strerror}") from error
     if for_others and not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
@@ -78,12 +78,20 @@ def _prepare_directory(directory: Path, *, for_others: bool) -> None:
             f"other users cannot enter {directory}, where the socket would be; choose another "
             f"path, or run chmod o+x {directory}"
         )
-    ours = {status.st_uid, link.st_uid} <= {os.getuid(), 0}
+    resolved = directory.resolve()
+    for place in (directory, resolved, *resolved.parents):
+        if _others_may_replace_files_in(place):
+            raise StartFailed(
+                f"other users may replace files in {place}; choose a directory of your own"
+            )
+
+
+def _others_may_replace_files_in(directory: Path) -> bool:
+    status, link = directory.stat(), directory.lstat()
+    if not {status.st_uid, link.st_uid} <= {os.getuid(), 0}:
+        return True
     open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if not ours or (open_to_others and not status.st_mode & stat.S_ISVTX):
-        raise StartFailed(
-            f"other users may replace files in {directory}; choose a directory of your own"
-        )
+    return bool(open_to_others and not status.st_mode & stat.S_ISVTX)
 
 
 def _make_directory(directory: Path, mode: int) -> None:
@@ -99,10 +107,24 @@ def _alone_in(directory: Path) -> Iterator[None]:
     """Keep other daemons that start from judging a socket that is bound but not yet listening."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, directory)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    deadline = Deadline.after(_PROBE)
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if deadline.over():
+                raise StartFailed(
+                    f"{directory} is locked by another process (flock); end that, or choose "
+                    "another path"
+                ) from None
+        time.sleep(_FULL)
 
 
 def _bind_or_replace(listening: socket.socket, path: Path) -> None:

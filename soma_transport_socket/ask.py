@@ -10,7 +10,7 @@ from pathlib import Path
 from soma_core.errors import StartFailed
 from soma_core.transport import Deadline
 from soma_transport_socket import address
-from soma_transport_socket.messages import MAGIC, Answer, Brought, Request
+from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, send_fds
 
 __all__ = ["ask", "ask_once"]
 
@@ -35,7 +35,7 @@ def ask(
     attached = attached or {}
     line = request.model_copy(update={"attached": tuple(attached)}).to_json()
     with suppress(BrokenPipeError):  # it has refused already, and said why
-        socket.send_fds(connection, [MAGIC + line + b"\n"], list(attached.values()))
+        send_fds(connection, MAGIC + line + b"\n", list(attached.values()))
     line = _read_line(connection, deadline)
     try:
         return Answer.model_validate_json(line)

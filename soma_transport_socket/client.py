@@ -21,6 +21,7 @@ from soma_core.transport import (
     SessionInfo,
     Transport,
     TransportOptions,
+    stop_at_exit,
 )
 from soma_transport_socket import address
 from soma_transport_socket.ask import ask, ask_once
@@ -117,6 +118,7 @@ class SocketTransport(Transport):
         session = self.options.session
         output.start(f"worker {answer.pid}" if session is None else f"session {session}")
         self.output = output
+        stop_at_exit(self, self._channel)
         return self._channel
 
     def _ask_for_worker(self, connection: socket.socket, attached: Mapping[Brought, int]) -> Answer:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,7 @@ __all__ = [
     "receive",
     "recv_fds",
     "send",
+    "send_fds",
 ]
 
 MAGIC = b"\x93SOMR"
@@ -226,7 +228,7 @@ def send(
     """
     attached = attached or {}
     named = message.model_copy(update={"attached": tuple(attached)})
-    socket.send_fds(to, [named.to_json()], list(attached.values()))
+    send_fds(to, named.to_json(), list(attached.values()))
 
 
 def receive(kind: type[_M], source: socket.socket) -> tuple[_M | None, dict[Attached, int]]:
@@ -240,6 +242,17 @@ def receive(kind: type[_M], source: socket.socket) -> tuple[_M | None, dict[Atta
         return None, {}
     message = kind.model_validate_json(data)
     return message, dict(zip(message.attached, descriptors, strict=True))
+
+
+def send_fds(to: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
+    """Send bytes and descriptors.
+
+    Raises:
+        OSError: They could not be sent. Never a SIGPIPE, for which :func:`socket.send_fds` does
+            not care: a host may have that at its default.
+    """
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
+    to.sendmsg([data], [rights] if descriptors else [], getattr(socket, "MSG_NOSIGNAL", 0))
 
 
 def recv_fds(source: socket.socket, size: int) -> tuple[bytes, list[int]]:

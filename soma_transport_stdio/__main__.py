@@ -56,8 +56,9 @@ def main() -> None:
         faulthandler.enable()  # the stack of a crash in native code goes there
     arguments = _arguments()
     os.environ.update(arguments.env)  # libraries read it once
-    from soma_core.serve import exit_now, hold_lifeline, inherited_side
+    from soma_core.serve import default_signals, exit_now, hold_lifeline, inherited_side
 
+    default_signals()
     hold_lifeline()
     side = inherited_side()
     from soma_core.serve import host_programs, serve

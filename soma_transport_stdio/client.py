@@ -20,6 +20,7 @@ from soma_core.transport import (
     Transport,
     TransportOptions,
     WorkerProcess,
+    stop_at_exit,
     thread_limits,
 )
 
@@ -91,6 +92,7 @@ class StdioTransport(Transport):
             except BaseException:
                 self._channel.close()
                 raise
+        stop_at_exit(self, self._channel)
         return self._channel
 
     def _command(self) -> Sequence[str]:

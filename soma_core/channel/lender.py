@@ -30,6 +30,7 @@ from soma_core.wire.frames import Entry, EntryKind
 
 __all__ = ["Lender"]
 
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a host may have SIGPIPE at its default
 _IDLE_COUNT = 64  # free regions that are kept for reuse
 _IDLE_BYTES = 1 << 30  # and their bytes, while messages come and go
 _WASTE = 4  # a free region may be so many times larger than what is put into it
@@ -206,7 +207,7 @@ class Lender:
             _fill(mapping, content)
             announcement = ANNOUNCEMENT.pack(slot, generation, size)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
-            self._side.sendmsg([announcement], [rights])
+            self._side.sendmsg([announcement], [rights], _NO_SIGNAL)
         finally:
             os.close(fd)
         return mapping

@@ -9,7 +9,10 @@ fire when the *thread* that started the child ends.)
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import gc
+import io
 import os
 import select
 import signal
@@ -21,7 +24,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Self
+from typing import Any, NoReturn, Self
 
 from soma_core.channel.contract import ExitStatus
 from soma_core.channel.deadline import Deadline
@@ -29,10 +32,15 @@ from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.output import OutputPump
 from soma_core.errors import StartFailed
 
-__all__ = ["WorkerProcess", "exit_now", "hold_lifeline", "inherited_side"]
+__all__ = ["WorkerProcess", "default_signals", "exit_now", "hold_lifeline", "inherited_side"]
 
 LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
+_lifeline: int | None = None  # of this process, which has one for all its life
+_IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ")}
+_ROUNDS = 5
+_ENDING = b"."  # what a worker sends on its lifeline when it begins to end by itself
+_CHILDREN = 1.0  # seconds for the children of a worker to see that it ends, and to end too
 _GENTLE = 0.5  # seconds to end after SIGTERM, before SIGKILL
 _LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
 
@@ -140,7 +148,7 @@ class WorkerProcess:
             return False
 
     def poll(self) -> ExitStatus | None:
-        """How it ended, or None while it runs. What it left in its process group is killed."""
+        """How it ended, or None while it runs. What it left in its session is killed."""
         with self._lock:
             return self._reap()
 
@@ -170,6 +178,13 @@ class WorkerProcess:
         self.release()
         self.output.finish(_LAST_WORDS)
         return status
+
+    def is_ending(self) -> bool:
+        """Whether it has come to its end and tidies up: it has called :func:`exit_now`."""
+        try:
+            return bool(self._lifeline.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:  # it has said nothing
+            return False
 
     def release(self) -> None:
         """Let go of its lifeline, which ends it if it still runs."""
@@ -209,8 +224,9 @@ class WorkerProcess:
                 return ExitStatus()
             if ended is None:
                 return None
-            # Before it is reaped its number cannot be another's, nor can that of its group.
+            # Before it is reaped its number cannot be another's, nor can that of its session.
             _kill_group(self.pid, signal.SIGKILL)
+            _kill_session(self.pid)
             self._process.wait()
             assert self._process.returncode is not None
         return ExitStatus.from_returncode(self._process.returncode)
@@ -239,6 +255,35 @@ def _kill_group(group: int, number: int) -> None:
     except PermissionError:  # macOS answers so for a group of zombies
         if sys.platform != "darwin":
             raise
+
+
+def _kill_session(leader: int) -> None:
+    """Kill the processes of a session but for its leader, whatever group they are in.
+
+    Once more as long as there are any: one that is killed may have forked before.
+    """
+    for _ in range(_ROUNDS):
+        members = [pid for pid in _processes() if pid != leader and _session_of(pid) == leader]
+        if not members:
+            return
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _processes() -> list[int]:
+    """The processes that run, where the system has a list of them to read."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:  # it has ended meanwhile
+        return None
 
 
 def _wait_for_exit(pid: int, timeout: float) -> None:
@@ -287,7 +332,8 @@ def hold_lifeline(handed: int | None = None) -> int | None:
     Returns:
         The lifeline, if there is one; it stays open as long as this process runs.
     """
-    fd = _inherited(LIFELINE_VARIABLE) if handed is None else handed
+    global _lifeline
+    fd = _lifeline = _inherited(LIFELINE_VARIABLE) if handed is None else handed
     if fd is None or not sys.platform.startswith("linux"):
         return fd
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
@@ -322,15 +368,77 @@ def _inherited(variable: str) -> int | None:
     return fd
 
 
-def exit_now(status: int = 0) -> None:
-    """End this process with its exit handlers run, but without waiting for threads of filters."""
-    import atexit
+def default_signals() -> None:
+    """Put signals back to what Python does by default, for this process and its children.
 
+    Called by a daemon at its start: its parent may block or ignore some, and both are inherited.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
+
+
+def exit_now(status: int = 0) -> NoReturn:
+    """End this process as Python would, but without waiting for threads of filters.
+
+    Exit handlers run, files are flushed, and children that wait for this end, such as the
+    resource tracker of :mod:`multiprocessing`, have a moment to see it. Whoever holds the other
+    end of the lifeline knows from here on that this process ends by itself.
+    """
+    _tell_parent()
     multiprocessing = sys.modules.get("multiprocessing")
     for child in multiprocessing.active_children() if multiprocessing else ():
         child.terminate()  # its own exit handler would wait for them
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError, OSError):  # a filter closed or removed it
-            stream.flush()
+    _close_files()
+    _wait_for_children()
     os._exit(status)
+
+
+def _tell_parent() -> None:
+    if _lifeline is not None:
+        with suppress(OSError):  # the parent is gone, or a filter closed it
+            os.write(_lifeline, _ENDING)
+
+
+def _close_files() -> None:
+    """Flush and close the files that are still open, those of filters among them."""
+    streams = [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
+    for stream in streams:
+        with suppress(AttributeError, ValueError, OSError):  # a filter closed or removed it
+            stream.flush()  # type: ignore[union-attr]
+    kept = {id(stream) for stream in streams}
+    kept |= {id(getattr(stream, "buffer", None)) for stream in streams}
+    files = [one for one in gc.get_objects() if _IO in type(one).__mro__ and id(one) not in kept]
+    for file in sorted(files, key=_depth):
+        with suppress(Exception):  # it may be of any class, with a thread that uses it
+            file.close()
+
+
+_IO = io.IOBase.__mro__[1]  # the base of all files; the check of an abstract class costs more
+_BUFFERS = (io.BufferedWriter, io.BufferedRandom, io.BufferedReader, io.BufferedRWPair)
+
+
+def _depth(file: Any) -> int:
+    """What writes into another file is closed before that."""
+    if isinstance(file, io.TextIOWrapper):
+        return 0
+    if isinstance(file, _BUFFERS):
+        return 2
+    return 3 if isinstance(file, io.RawIOBase) else 1
+
+
+def _wait_for_children() -> None:
+    """Close what this process holds, and wait a moment for children that notice that."""
+    with suppress(ChildProcessError):  # there are none, or none any more
+        os.waitpid(-1, os.WNOHANG)
+        for name in os.listdir("/dev/fd"):
+            if int(name) > 2 and int(name) != _lifeline:
+                with suppress(OSError):  # the one with which this was listed
+                    os.close(int(name))
+        deadline = Deadline.after(_CHILDREN)
+        while not deadline.over():
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)

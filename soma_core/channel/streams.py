@@ -33,6 +33,7 @@ __all__ = [
 
 _LINE = Dialect.LINE
 _INLINE = int(EntryKind.INLINE)
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a host may have SIGPIPE at its default
 _CHUNK = 1 << 16
 _JOIN_BELOW = 1 << 16
 
@@ -103,7 +104,7 @@ class SocketStream(ByteStream):
             if deadline is not None and deadline - monotonic() < self._SLICE:
                 _wait(self._socket.fileno(), select.POLLOUT, deadline)
             try:
-                return self._send(data)
+                return self._send(data, _NO_SIGNAL)
             except BlockingIOError:  # a slice is over
                 continue
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from soma_core.engine.loading import FilterRegistry, load_node
+from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
 from soma_core.engine.training import states, tensors
@@ -158,7 +158,7 @@ class Engine:
 
     def load(self, command: c.Load) -> r.LoadReply:
         """Load all filters of the command, or none."""
-        loaded = [load_node(spec, self._registry, self._pickles) for spec in command.filters]
+        loaded = load_nodes(command.filters, self._registry, self._pickles)
         self.nodes.add(loaded)
         self._optimizers.forget(node.node_id for node in loaded)
         return r.LoadReply(filters={node.node_id: node.meta for node in loaded})
@@ -168,6 +168,10 @@ class Engine:
         self.nodes.remove(command.node_ids)
         self._optimizers.forget(command.node_ids)
         return r.UnloadReply(node_ids=command.node_ids)
+
+    def close(self) -> None:
+        """Forget all nodes: the process ends, or whoever has the engine needs it no more."""
+        self.nodes.close()
 
     def list_nodes(self, command: c.ListNodes) -> r.ListReply:
         """List loaded nodes and registered filters."""

@@ -77,6 +77,7 @@ class _InlineChannel(Channel):
 
     def close(self) -> None:
         self._closed = True
+        self._responder.engine.close()
 
     @property
     def closed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["FilterRegistry", "configuring", "load_node"]
+__all__ = ["FilterRegistry", "configuring", "load_node", "load_nodes"]
 
 
 class FilterRegistry(Protocol):
@@ -30,6 +31,25 @@ class FilterRegistry(Protocol):
             ValueError: The configuration is not valid.
         """
         ...
+
+
+def load_nodes(
+    specs: Iterable[FilterSpec], registry: FilterRegistry, pickles: Pickles
+) -> list[Node]:
+    """Build nodes, all or none.
+
+    Raises:
+        ProtocolError: ``load_failed``, ``unknown_filter`` or ``pickle_refused``, naming the node.
+    """
+    loaded: list[Node] = []
+    try:
+        for spec in specs:
+            loaded.append(load_node(spec, registry, pickles))
+    except BaseException:
+        for node in loaded:
+            node.unload()
+        raise
+    return loaded
 
 
 def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from soma_core.models.schema import Schema, SchemaMismatch
 from soma_core.models.validation_errors import describe
 
 __all__ = ["FilterFailed", "Misfit", "Node", "NodeTable"]
+
+_log = logging.getLogger("soma.engine")
 
 
 class FilterFailed(Exception):
@@ -141,6 +144,16 @@ class Node:
         except BaseException as error:
             raise FilterFailed(self.node_id, error) from error
 
+    def unload(self) -> None:
+        """Tell the filter that it is not used any more; what it raises is logged."""
+        let_go = getattr(self.obj, "on_unload", None)
+        if not callable(let_go):
+            return
+        try:
+            let_go()
+        except BaseException:  # it may call sys.exit() as well, and others must be told too
+            _log.exception("on_unload of node %r failed", self.node_id)
+
     def _method(self, name: str) -> Callable[..., Any]:
         method = getattr(self.obj, name, None)
         if callable(method):
@@ -242,7 +255,12 @@ class NodeTable:
 
     def add(self, nodes: Iterable[Node]) -> None:
         """Add nodes; one of the same id is replaced, with what it learned."""
-        self._nodes.update({node.node_id: node for node in nodes})
+        added = {node.node_id: node for node in nodes}
+        before = [self._nodes[node_id] for node_id in added if node_id in self._nodes]
+        self._nodes.update(added)
+        for node in before:
+            if node.obj is not added[node.node_id].obj:
+                node.unload()
 
     def get(self, node_id: str) -> Node:
         """The node of an id.
@@ -275,4 +293,10 @@ class NodeTable:
             ProtocolError: ``unknown_node``.
         """
         for node in self.chain(node_ids):
-            self._nodes.pop(node.node_id, None)
+            if self._nodes.pop(node.node_id, None) is not None:
+                node.unload()
+
+    def close(self) -> None:
+        """Forget all nodes, the last loaded first."""
+        while self._nodes:
+            self._nodes.popitem()[1].unload()

@@ -77,6 +77,7 @@ def serve(
         pass  # the host is gone, or has said all that it had to say
     finally:
         channel.close()
+        responder.engine.close()
 
 
 class Responder:

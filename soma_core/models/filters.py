@@ -194,6 +194,14 @@ class Filter(BaseModel):
         or a library. The default does nothing.
         """
 
+    def on_unload(self) -> None:
+        """Let go of what the filter holds. Called once in the worker, when it is not used any more.
+
+        That is at UNLOAD, when another filter is loaded under its id, and when the worker ends by
+        itself: at ``close``, ``shutdown``, and the end of the host's script. A worker that dies
+        calls nothing. What it raises is logged. The default does nothing.
+        """
+
     def on_epoch_end(self, loss: float) -> None:
         """Take note of a finished pass over the data.
 

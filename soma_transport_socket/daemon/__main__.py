@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +17,13 @@ def run(arguments: list[str]) -> int:
     from soma_transport_socket.daemon.supervisor import Limits, Supervisor
 
     options = _parser().parse_args(arguments)
-
+    path = options.path.absolute()
+    _leave_the_directory()
     if options.allow_module:  # workers inherit it
         os.environ["SOMA_ALLOW_MODULES"] = ",".join(options.allow_module)
 
     def announce() -> None:
-        sys.stderr.write(f"soma serve socket: listening at {options.path}\n")
+        _say(f"listening at {options.path}")
 
     limits = Limits(
         sessions=options.max_sessions,
@@ -30,7 +32,7 @@ def run(arguments: list[str]) -> int:
         grace=options.grace,
     )
     supervisor = Supervisor(
-        options.path.absolute(),
+        path,
         pickle=options.pickle,
         let_in=options.allow_uid,
         preload=options.preload,
@@ -39,9 +41,23 @@ def run(arguments: list[str]) -> int:
     try:
         supervisor.run(announce)
     except StartFailed as error:
-        sys.stderr.write(f"soma serve socket: {error}\n")
+        _say(str(error))
         return 1
     return 0
+
+
+def _leave_the_directory() -> None:
+    """Run in ``/``: what lies in the current directory is neither imported nor kept in use."""
+    entries = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    absolute = os.pathsep.join(map(os.path.abspath, entries))
+    if absolute:
+        os.environ["PYTHONPATH"] = absolute
+    os.chdir("/")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # there is nobody to read it
+        sys.stderr.write(f"soma serve socket: {text}\n")
 
 
 def _parser() -> "ArgumentParser":

@@ -111,7 +111,7 @@ class Launcher:
         if self._forkserver is not None:
             self._forkserver.drop_dead_worker()
             workers = workers | self._forkserver.pids
-        if self._preload:
+        if self._preload or os.getpid() == 1:  # the first process adopts all orphans
             _reap_orphans(workers)
 
     def stop(self) -> None:

@@ -60,7 +60,7 @@ class Limits:
 
 
 class Supervisor:
-    """Serves a socket until SIGTERM or SIGINT; a second one does not wait for anything.
+    """Serves a socket until SIGTERM or SIGINT (SIGHUP, SIGQUIT); a second one does not wait.
 
     Args:
         path: Where to listen.
@@ -130,6 +130,9 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, _ignore)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells do
+                signal.signal(number, self._stop)
         self._loop.on_readable(woken, lambda: _drain(woken))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
@@ -271,11 +274,16 @@ class Supervisor:
     def _end_workers(self) -> None:
         """End the zygote and the workers, all at once."""
         self._launcher.stop()
-        force = signal.SIGKILL if self._stops > 1 else signal.SIGTERM
+        processes = [worker.process for worker in self._workers.values()]
+        gently = [] if self._stops > 1 else [signal.SIGTERM]
+        for number in (*gently, signal.SIGKILL):
+            for process in processes:
+                process.signal_group(number)
+            deadline = Deadline.after(PATIENCE)
+            for process in processes:
+                process.wait(deadline.left() or 0.0)
         for worker in self._workers.values():
-            worker.process.signal_group(force)
-        for worker in self._workers.values():
-            worker.process.stop(PATIENCE)
+            worker.process.stop(0.0)
             worker.close()
 
 

@@ -21,6 +21,7 @@ from soma_transport_socket.worker.activity import Activity, SharedActivity
 __all__ = ["PATIENCE", "Client", "Session", "SessionKey", "SupervisedWorker"]
 
 PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
+_TIDYING = 2.0  # and more for one that has begun to, and runs the exit handlers of its filters
 _GENTLE = 0.5  # and after SIGTERM: with both it is gone within 2 s
 _LONGEST_TAIL = 16_384  # characters of what a worker printed that an answer carries
 _LAST_WORDS = 0.05  # seconds to wait for them: everybody else waits too
@@ -152,6 +153,7 @@ class SupervisedWorker:
     end_by: Deadline = field(default_factory=Deadline)
     _last_client: int = 0
     _next_signal: signal.Signals = signal.SIGTERM
+    _tidies_up: bool = False
 
     @property
     def name(self) -> str:
@@ -205,7 +207,12 @@ class SupervisedWorker:
 
     def push_if_due(self) -> None:
         """Make it end if it was given long enough: first gently, then not."""
-        if self.end_by.over():
+        if not self.end_by.over():
+            return
+        if not self._tidies_up and self.process.is_ending():
+            self._tidies_up = True
+            self.end_by = Deadline.after(_TIDYING)
+        else:
             self.process.signal_group(self._next_signal)
             self._next_signal = signal.SIGKILL
             self.end_by = Deadline.after(_GENTLE)

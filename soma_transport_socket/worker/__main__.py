@@ -88,8 +88,9 @@ def _serve_session(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> No
 def main() -> None:
     """Start afresh; the arguments are the specification and the descriptors of the worker."""
     shield()
-    from soma_core.serve import hold_lifeline
+    from soma_core.serve import default_signals, hold_lifeline
 
+    default_signals()
     hold_lifeline()
     from soma_transport_socket.messages import WorkerSpec
 

@@ -100,6 +100,7 @@ class SessionServer:
                     break
         for client in self._clients.values():
             client.channel.close()
+        self._responder.engine.close()
 
     def _admit_arrivals(self) -> None:
         while self._arrivals:

@@ -241,8 +241,9 @@ def main() -> None:
     threads = _Threads()
     import signal
 
-    from soma_core.serve import hold_lifeline, inherited_side
+    from soma_core.serve import default_signals, hold_lifeline, inherited_side
 
+    default_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker listens to it once it serves
     lifeline = hold_lifeline()
     daemon = inherited_side()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -80,6 +81,54 @@ def test_a_directory_that_others_may_write_to_is_refused(directory):
     assert "other users may replace files" in refused(path)
 
 
+def test_so_is_one_on_the_way_to_it(directory):
+    path = directory / "open" / "mine" / "soma.sock"
+    path.parent.mkdir(mode=0o700, parents=True)
+    path.parent.parent.chmod(0o777)
+    assert f"other users may replace files in {path.parent.parent}" in refused(path)
+
+
+def test_a_lock_on_the_directory_that_somebody_else_holds_is_not_waited_for_for_ever(directory):
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert f"{directory} is locked by another process" in refused(directory / "soma.sock")
+    finally:
+        os.close(descriptor)
+
+
+def test_the_daemon_and_its_workers_run_in_the_root_directory(directory):
+    path = directory / "soma.sock"
+    with socket_daemon(path, cwd=directory) as daemon:
+        assert os.readlink(f"/proc/{daemon.pid}/cwd") == "/"
+        filters = {"where": f.Apply(lambda x, s: f.os.getcwd())}
+        with soma.connect("socket", path=path, filters=filters) as worker:
+            assert worker.forward("where", None) == "/"
+
+
+def test_a_relative_pythonpath_still_means_where_the_daemon_was_started(directory):
+    (directory / "found").mkdir()
+    (directory / "found" / "found_by_workers.py").write_text("answer = 42\n")
+    environment = {**os.environ, "PYTHONPATH": f"found{os.pathsep}"}
+    path = directory / "soma.sock"
+    filters = {"finds": f.Apply(lambda x, s: __import__("found_by_workers").answer)}
+    with (
+        socket_daemon(path, cwd=directory, env=environment),
+        soma.connect("socket", path=path, filters=filters) as worker,
+    ):
+        assert worker.forward("finds", None) == 42
+
+
+def test_a_daemon_whose_stderr_is_closed_serves(directory):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with socket_daemon(directory / "soma.sock", stderr=writing) as daemon:
+        os.close(writing)
+        with soma.connect("socket", path=daemon.path) as worker:
+            assert worker.ping().pid
+        assert daemon.stop() == 0
+
+
 def test_a_stale_socket_is_replaced(directory):
     path = directory / "soma.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
@@ -131,7 +180,7 @@ def test_a_relative_path_works(directory):
         assert process.wait(20.0) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_the_daemon_its_workers_and_its_socket(directory, number):
     path = directory / "soma.sock"
     with socket_daemon(path) as daemon:
@@ -369,6 +418,58 @@ def test_a_request_that_is_none_is_answered_and_the_daemon_goes_on(daemon, reque
         assert b'"ok":false' in client.recv(4096)
     with soma.connect("socket", path=daemon.path) as worker:
         assert worker.ping().pid
+
+
+BAD_ATTACHMENTS = {
+    "what is no socket": (b'{"op":"connect","attached":["memory"]}', "file"),
+    "what is no pipe": (b'{"op":"connect","attached":["output"]}', "file"),
+    "more than is named": (b'{"op":"connect"}', "file"),
+    "less than is named": (b'{"op":"connect","attached":["memory","output"]}', "file"),
+    "one thing twice": (b'{"op":"connect","attached":["memory","memory"]}', "socket"),
+    "what is the daemon's": (b'{"op":"connect","attached":["lifeline"]}', "socket"),
+    "anything with nonsense": (b"hello", "file"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ATTACHMENTS)
+def test_a_request_with_bad_descriptors_is_refused_and_none_stays_open(daemon, bad):
+    line, kind = BAD_ATTACHMENTS[bad]
+    before = len(descriptors(daemon.pid))
+    for _ in range(5):
+        with (
+            socket.socket(socket.AF_UNIX) as client,
+            open(os.devnull) as file,
+            socket.socket(socket.AF_UNIX) as another,
+        ):
+            client.settimeout(20.0)
+            client.connect(str(daemon.path))
+            attached = [(another if kind == "socket" else file).fileno()]
+            socket.send_fds(client, [b"\x93SOMR" + line + b"\n"], attached)
+            assert b'"ok":false' in client.recv(4096)
+    wait_until(lambda: len(descriptors(daemon.pid)) <= before, what="descriptors stay open")
+
+
+def test_deaf_workers_are_ended_together(directory, tmp_path):
+    path, count = directory / "soma.sock", 8
+    with socket_daemon(path, "--grace=0") as daemon, ThreadPoolExecutor(count) as pool:
+        workers = [
+            soma.connect("socket", path=path, filters={"sleep": f.Sleep()}) for _ in range(count)
+        ]
+        notes = [tmp_path / str(number) for number in range(count)]
+        calls = [
+            pool.submit(worker.forward, "sleep", ("deaf", 60.0, str(note)))
+            for worker, note in zip(workers, notes, strict=True)
+        ]
+        wait_until(lambda: all(note.exists() for note in notes), 60.0)
+        begun = time.monotonic()
+        daemon.process.terminate()
+        assert daemon.process.wait(60.0) == 0
+        assert time.monotonic() - begun < 0.75 * count
+        for call in calls:
+            with pytest.raises(soma.WorkerDied):
+                call.result(20.0)
+        for worker in workers:
+            worker.close()
 
 
 def test_many_clients_at_once(daemon):
