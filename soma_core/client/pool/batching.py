@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class Batching:
         node_ids: tuple[str, ...],
         x: Any,
         timeout: float | None,
-        meta_of: Callable[[str], FilterMeta | None],
+        metas: Mapping[str, FilterMeta],
     ) -> Joinable | None:
         """What must be known of a call to join it with others; None if it is to be run alone.
 
@@ -70,10 +70,10 @@ class Batching:
             node_ids: The nodes that it runs, in order.
             x: Its input.
             timeout: Seconds that it may run.
-            meta_of: Gives the meta of a node.
+            metas: What is known of the nodes.
         """
         for node_id in node_ids:
-            meta = meta_of(node_id)
+            meta = metas.get(node_id)
             named = self.nodes is None or node_id in self.nodes
             if meta is None or not (named and meta.rowwise):
                 return None

@@ -25,7 +25,6 @@ class _Node:
     filter_like: Any
     trainable: bool
     loaded: int
-    meta: FilterMeta | None = None
     state: NodeState | None = None
     state_set: int = 0
 
@@ -49,6 +48,7 @@ class Blueprint:
     Attributes:
         timeout: As given.
         interrupt_grace: As given.
+        metas: What workers said of the nodes when they were loaded.
         version: That of the last change.
     """
 
@@ -70,17 +70,13 @@ class Blueprint:
         self._recording = Recording(record) if isinstance(record, str | os.PathLike) else record
         self._lock = threading.Lock()
         self._nodes = {node_id: _Node(obj, True, 1) for node_id, obj in filters.items()}
+        self.metas: Mapping[str, FilterMeta] = {}
         self.version = 1
 
     @property
     def node_ids(self) -> list[str]:
         """The nodes that every worker has."""
         return list(self._nodes)
-
-    def meta(self, node_id: str) -> FilterMeta | None:
-        """What a worker said of a node when it was loaded; None if there is no such node."""
-        node = self._nodes.get(node_id)
-        return None if node is None else node.meta
 
     def load(
         self,
@@ -93,7 +89,8 @@ class Blueprint:
             self.version += 1
             for node_id, obj in filters.items():
                 flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
-                self._nodes[node_id] = _Node(obj, flag, self.version, metas[node_id])
+                self._nodes[node_id] = _Node(obj, flag, self.version)
+            self.metas = {**self.metas, **metas}
             return self.version
 
     def unload(self, node_ids: Iterable[str]) -> int:
@@ -102,6 +99,7 @@ class Blueprint:
             self.version += 1
             for node_id in node_ids:
                 self._nodes.pop(node_id, None)
+            self.metas = {key: meta for key, meta in self.metas.items() if key in self._nodes}
             return self.version
 
     def set_states(self, states: Mapping[str, NodeState]) -> int:
@@ -153,8 +151,9 @@ class Blueprint:
                 trainable={key: node.trainable for key, node in loads.items()},
                 timeout=timeout,
             )
-            for node_id, meta in metas.items():
-                loads[node_id].meta = meta
+            with self._lock:
+                current = {key for key, node in loads.items() if self._nodes.get(key) is node}
+                self.metas = {**self.metas, **{key: metas[key] for key in current}}
         for node_id, state in states:
             worker.set_state(node_id, state, timeout=timeout)
         return version

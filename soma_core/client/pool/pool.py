@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from soma_core.channel.contract import ProcessOptions
-from soma_core.channel.deadline import Deadline
 from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.loadable import Loadable
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.call import Call, CallFuture
-from soma_core.client.pool.group import SlotGroup
-from soma_core.client.pool.queue import CallQueue
+from soma_core.client.pool.call import CallFuture
+from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.results import map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.progress.watch import Watch
@@ -31,7 +28,6 @@ from soma_core.client.results import (
     WorkerStatus,
 )
 from soma_core.client.worker import DEFAULT, Timeout, Worker
-from soma_core.errors import ChannelClosed, TransportError
 from soma_core.models.filters import FilterMeta
 from soma_core.plugins.catalog import installed_transports
 from soma_core.protocol.commands import StateFormat
@@ -112,10 +108,6 @@ class WorkerPool:
             raise ValueError(f"when_full is 'raise' or 'wait', got {when_full!r}")
         self._transport = transport
         self._waits_for_room = when_full == "wait"
-        self._owner = os.getpid()
-        self._changing = threading.Lock()
-        self._batching = batching
-        self._queue = CallQueue(n, max_queue, batching)
         self._blueprint = Blueprint(
             transport_maker(
                 transport,
@@ -130,15 +122,15 @@ class WorkerPool:
             interrupt_grace=interrupt_grace,
             record=record,
         )
-        self._group = SlotGroup(self._queue, self._blueprint, recycle_after)
-        # The slots know nothing of this object, so that they end when nobody has it any more.
-        weakref.finalize(self, _finish, self._owner, self._queue).atexit = False
-        try:
-            self._group.resize(n)
-            self._check_batching()
-        except BaseException:
-            self.close()
-            raise
+        self._dispatcher = Dispatcher(
+            self._blueprint,
+            n,
+            recycle_after=recycle_after,
+            max_queue=max_queue,
+            batching=batching,
+        )
+        # It knows nothing of this object, so that the workers end when nobody has that any more.
+        weakref.finalize(self, self._dispatcher.abandon).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -152,13 +144,14 @@ class WorkerPool:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._group.slots)
+        return len(self._dispatcher.group.slots)
 
     def __repr__(self) -> str:
-        busy = sum(slot.busy for slot in self._group.slots)
+        dispatcher = self._dispatcher
+        busy = sum(slot.busy for slot in dispatcher.group.slots)
         return (
             f"<WorkerPool of {len(self)} over {self._transport}, {busy} busy, "
-            f"{len(self._queue)} waiting, nodes {self.node_ids}>"
+            f"{len(dispatcher.queue)} waiting, nodes {self.node_ids}>"
         )
 
     @property
@@ -168,12 +161,12 @@ class WorkerPool:
 
     def status(self) -> list[WorkerStatus]:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        workers = [slot.worker for slot in self._group.slots]
+        workers = [slot.worker for slot in self._dispatcher.group.slots]
         return [worker.status() for worker in workers if worker is not None]
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
-        return self._queue.stats()
+        return self._dispatcher.queue.stats()
 
     def submit(
         self,
@@ -208,8 +201,8 @@ class WorkerPool:
             DeadlineExceeded: With ``when_full="wait"``: there was no room before the deadline.
             StartFailed: The pool is broken: no worker is left, and none can be started.
         """
-        call = self._forward(node_id, x, state, timeout, deadline, priority)
-        return self._put(call, limited=True, wait=self._waits_for_room)
+        call = self._dispatcher.forward(node_id, x, state, timeout, deadline, priority)
+        return self._dispatcher.put(call, limited=True, wait=self._waits_for_room)
 
     def map(
         self,
@@ -238,12 +231,13 @@ class WorkerPool:
             timeout: As for :meth:`submit`, for each input.
             priority: As for :meth:`submit`.
         """
-        self._check_usable()
+        dispatcher = self._dispatcher
+        dispatcher.check_usable()
         window = _whole("ahead", ahead) * len(self)
 
         def submit(x: Any) -> CallFuture:
-            call = self._forward(node_id, x, state, timeout, None, priority)
-            return self._put(call, limited=True, wait=True)
+            call = dispatcher.forward(node_id, x, state, timeout, priority=priority)
+            return dispatcher.put(call, limited=True, wait=True)
 
         return map_results(map(submit, xs), window, ordered=ordered)
 
@@ -297,7 +291,7 @@ class WorkerPool:
                 node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
             )
 
-        return self._train(fit, [node_id], timeout, full=False)
+        return self._dispatcher.train(fit, [node_id], timeout, full=False)
 
     def composite_fit(
         self,
@@ -327,7 +321,7 @@ class WorkerPool:
                 timeout=timeout,
             )
 
-        return self._train(fit, node_ids, timeout)
+        return self._dispatcher.train(fit, node_ids, timeout)
 
     def batched_fit(
         self,
@@ -367,7 +361,7 @@ class WorkerPool:
                 timeout=timeout,
             )
 
-        return self._train(fit, node_ids, timeout)
+        return self._dispatcher.train(fit, node_ids, timeout)
 
     def compute_gradients(
         self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
@@ -376,7 +370,9 @@ class WorkerPool:
 
         Nothing is fitted or stepped.
         """
-        return self._ask(lambda worker: worker.compute_gradients(node_ids, x, y, timeout=timeout))
+        return self._dispatcher.ask(
+            lambda worker: worker.compute_gradients(node_ids, x, y, timeout=timeout)
+        )
 
     def call(
         self,
@@ -411,9 +407,11 @@ class WorkerPool:
             )
 
         if not changes_states:
-            return self._ask(ask)
+            return self._dispatcher.ask(ask)
         named = [*given.get("node_ids", ()), given.get("node_id")]
-        return self._train(ask, [node_id for node_id in named if node_id is not None], timeout)
+        return self._dispatcher.train(
+            ask, [node_id for node_id in named if node_id is not None], timeout
+        )
 
     def get_state(
         self,
@@ -427,7 +425,7 @@ class WorkerPool:
 
         The arguments are those of :meth:`Worker.get_state`.
         """
-        return self._ask(
+        return self._dispatcher.ask(
             lambda worker: worker.get_state(node_id, format=format, full=full, timeout=timeout)
         )
 
@@ -440,7 +438,7 @@ class WorkerPool:
         if not isinstance(state, NodeState):
             raise TypeError(f"state is a NodeState, from get_state; got {type(state).__name__}")
         blueprint = self._blueprint
-        self._change(
+        self._dispatcher.change(
             lambda worker: worker.set_state(node_id, state, timeout=timeout),
             lambda _: blueprint.set_states({node_id: state}),
         )
@@ -458,7 +456,7 @@ class WorkerPool:
             RemoteError: One could not be loaded; then no worker has any of them.
         """
         blueprint, kept = self._blueprint, dict(filters)
-        return self._change(
+        return self._dispatcher.change(
             lambda worker: worker.load(kept, trainable=trainable, timeout=timeout),
             lambda metas: blueprint.load(kept, trainable, metas),
         )
@@ -466,7 +464,7 @@ class WorkerPool:
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
         """Have every worker forget nodes and what they learned, all or none."""
         blueprint, gone = self._blueprint, list(node_ids)
-        self._change(
+        self._dispatcher.change(
             lambda worker: worker.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
         )
 
@@ -476,7 +474,7 @@ class WorkerPool:
         Raises:
             KeyError: There is no such node.
         """
-        meta = self._blueprint.meta(node_id)
+        meta = self._blueprint.metas.get(node_id)
         if meta is None:
             loaded = ", ".join(self.node_ids) or "none"
             raise KeyError(f"{node_id!r} is not loaded; loaded: {loaded}")
@@ -496,8 +494,8 @@ class WorkerPool:
             Exception: A worker cannot be started; then the pool is as it was.
         """
         _whole("n", n)
-        self._check_usable()
-        self._group.resize(n)
+        self._dispatcher.check_usable()
+        self._dispatcher.group.resize(n)
 
     def close(self) -> None:
         """End the workers now; from any thread, within 5 s.
@@ -505,12 +503,7 @@ class WorkerPool:
         Calls that run and calls that wait raise ChannelClosed. A second close does nothing, nor
         does one in a forked child: the pool is its parent's.
         """
-        if os.getpid() != self._owner:
-            return
-        deadline = Deadline.after(_CLOSING)
-        self._queue.end(lambda: ChannelClosed("the pool was closed"))
-        self._group.close(deadline)
-        self._queue.join(deadline)
+        self._dispatcher.close()
 
     def shutdown(
         self,
@@ -527,109 +520,7 @@ class WorkerPool:
             timeout: Seconds after which those that are not done are ended, as by :meth:`close`;
                 None for never.
         """
-        self._check_owner()
-        self._queue.close(lambda: ChannelClosed("the pool was shut down"))
-        if cancel_futures:
-            self._queue.cancel()
-        deadline = Deadline.after(timeout)
-        if wait:
-            self._drain(deadline)
-        elif timeout is not None:
-            threading.Thread(target=self._drain, args=[deadline], daemon=True).start()
-
-    def _drain(self, deadline: Deadline) -> None:
-        if self._group.join(deadline):
-            self._queue.join(deadline)
-        elif deadline.over():
-            self.close()
-
-    def _forward(
-        self,
-        node_id: str | Sequence[str],
-        x: Any,
-        state: Any,
-        timeout: Timeout,
-        deadline: float | None,
-        priority: int,
-    ) -> Call:
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise TypeError(f"priority is a whole number, got {priority!r}")
-        end = Deadline.after(deadline)
-        seconds = self._blueprint.timeout if timeout is DEFAULT else timeout
-
-        def forward(worker: Worker) -> Any:
-            left = end.within(seconds).left()
-            if isinstance(node_id, str):
-                return worker.forward(node_id, x, state, timeout=left)
-            return worker.composite_forward(node_id, x, state, timeout=left)
-
-        node_ids = (node_id,) if isinstance(node_id, str) else tuple(node_id)
-        joinable = None
-        if self._batching is not None and state is None:
-            joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.meta)
-        label = " > ".join(node_ids)
-        return Call(forward, label=label, priority=priority, deadline=end, joinable=joinable)
-
-    def _train(
-        self,
-        train: Callable[[Worker], T],
-        node_ids: Sequence[str],
-        timeout: Timeout,
-        *,
-        full: bool = True,
-    ) -> T:
-        """Train nodes in one worker, and give every worker what they learned."""
-        blueprint = self._blueprint
-
-        def run(worker: Worker) -> tuple[T, dict[str, NodeState]]:
-            result = train(worker)
-            states = {
-                node_id: worker.get_state(node_id, full=full, timeout=timeout)
-                for node_id in node_ids
-            }
-            return result, states
-
-        result, _ = self._change(
-            run, lambda trained: blueprint.set_states(trained[1]), replace_on_error=True
-        )
-        return result
-
-    def _change(
-        self,
-        run: Callable[[Worker], T],
-        commit: Callable[[T], int],
-        *,
-        replace_on_error: bool = False,
-    ) -> T:
-        """Change one worker; if that succeeds, the others follow before their next call."""
-        self._check_owner()
-        with self._changing:
-            return self._ask(run, commit=commit, replace_on_error=replace_on_error)
-
-    def _ask(self, run: Callable[[Worker], T], **details: Any) -> T:
-        result: T = wait_for_result(self._put(Call(run, **details)))
-        return result
-
-    def _put(self, call: Call, *, limited: bool = False, wait: bool = False) -> CallFuture:
-        self._check_owner()
-        self._queue.put(call, limited=limited, wait=wait)
-        return call.future
-
-    def _check_batching(self) -> None:
-        if self._batching is not None:
-            metas = {node_id: self._blueprint.meta(node_id) for node_id in self.node_ids}
-            self._batching.check({key: meta for key, meta in metas.items() if meta is not None})
-
-    def _check_usable(self) -> None:
-        self._check_owner()
-        self._queue.check_open()
-
-    def _check_owner(self) -> None:
-        if os.getpid() != self._owner:
-            raise TransportError(
-                "this WorkerPool belongs to the process that this one was forked from; make a "
-                "pool here"
-            )
+        self._dispatcher.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=timeout)
 
 
 def _budget(transport: str, n: int) -> dict[str, int]:
@@ -644,9 +535,3 @@ def _whole(name: str, number: int, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} is at least {least}, got {number}")
     return number
-
-
-def _finish(owner: int, queue: CallQueue) -> None:
-    """The pool is garbage: its workers finish what was submitted, and end."""
-    if os.getpid() == owner:
-        queue.close(lambda: ChannelClosed("the pool is gone"))
