@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
+from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
@@ -59,8 +60,8 @@ class WorkerPool:
         start_timeout: Seconds in which a worker must answer its first message, and load.
         stall_timeout: As for :func:`~soma_core.connect`: a worker that is stuck in a call is
             interrupted, or replaced.
-        interrupt_grace: Seconds that a call may take to end once it was interrupted, because it
-            was cancelled; after that its worker is ended, and replaced.
+        interrupt_grace: Seconds that a call may take to end once it was interrupted, at its
+            deadline or because it was cancelled; after that its worker is ended, and replaced.
         pickle: As for :func:`~soma_core.connect`.
         record: As for :func:`~soma_core.connect`; each worker has a file of its own, such as
             ``calls-1.jsonl`` and ``calls-2.jsonl`` for ``calls.jsonl``.
@@ -88,7 +89,7 @@ class WorkerPool:
         timeout: float | None = None,
         start_timeout: float | None = 60.0,
         stall_timeout: float | None = None,
-        interrupt_grace: float = 2.0,
+        interrupt_grace: float = INTERRUPT_GRACE,
         pickle: PicklePolicy = "same-user",
         record: str | os.PathLike[str] | Recording | None = None,
         recycle_after: int | None = None,
