@@ -43,10 +43,10 @@ def train(trained: soma.Worker | soma.WorkerPool) -> tuple:
 
 def test_training_that_moves_from_worker_to_worker_equals_training_in_one(make, with_torch):
     filters = {"scale": f.Scale(factor=0.5), "net": f.net([[0.1, 0.2]])}
-    pool = make(n=1, recycle_after=1, filters=filters, **with_torch)
+    pool = make(n=1, recycle_after=2, filters=filters, **with_torch)
     with soma.connect("socket", filters=filters, **with_torch) as worker:
         assert train(pool) == train(worker)
-    assert pool.stats().replaced >= 5
+    assert pool.stats().replaced >= 2
 
 
 def test_what_a_chain_learned_is_used_by_every_worker(make):
