@@ -34,6 +34,7 @@ from .errors import StartFailed as StartFailed
 from .errors import StateLost as StateLost
 from .errors import TransportError as TransportError
 from .errors import WorkerDied as WorkerDied
+from .models.files import DataFile as DataFile
 from .models.filters import Distribution as Distribution
 from .models.filters import Filter as Filter
 from .models.filters import FilterKind as FilterKind

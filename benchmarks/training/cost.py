@@ -82,5 +82,5 @@ def _composite_epoch(worker: soma.Worker, x: Array, y: Array) -> float:
 
 
 def _batched_epoch(worker: soma.Worker, x: Array, y: Array) -> float:
-    told = worker.batched_fit(["batched"], x, y, batch_size=BATCH, return_states=False)
-    return told.losses[0]
+    options = {"batch_size": BATCH, "return_states": False}
+    return worker.batched_fit(["batched"], x, y, resume=True, **options).losses[0]

@@ -94,7 +94,7 @@ def resumed(trial: Trial) -> tuple[Losses, Losses, Home]:
         with trial.connect() as other:
             other.load(FILTERS)
             other.load_checkpoint(path)
-            ours += _shuffled(trial, other, 4)
+            ours += _shuffled(trial, other, 4, resume=True)
             other.save_checkpoint(path)
         trial.worker.load_checkpoint(path)
     theirs = _shuffled_at_home(trial, home, 3) + _shuffled_at_home(trial, home, 4)
@@ -145,10 +145,9 @@ def _step(worker: soma.Worker, chain: list[str], x: Array, y: Array, **more: Any
     return loss
 
 
-def _shuffled(trial: Trial, worker: soma.Worker, seed: int) -> Losses:
-    return worker.batched_fit(
-        CHAIN, trial.x, trial.y, batch_size=BATCH, epochs=trial.epochs, shuffle=True, seed=seed
-    ).losses
+def _shuffled(trial: Trial, worker: soma.Worker, seed: int, *, resume: bool = False) -> Losses:
+    options = {"batch_size": BATCH, "epochs": trial.epochs, "shuffle": True, "seed": seed}
+    return worker.batched_fit(CHAIN, trial.x, trial.y, resume=resume, **options).losses
 
 
 def _shuffled_at_home(trial: Trial, home: Home, seed: int) -> Losses:

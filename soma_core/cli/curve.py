@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import isfinite
 
 from rich.text import Text
 
-from soma_core.client.progress.estimate import TrainingProgress, format_loss
+from soma_core.client.progress.estimate import TrainingProgress, format_number
 from soma_core.client.progress.watch import Report
 
 __all__ = ["Curve", "text_plot"]
@@ -32,19 +33,19 @@ class Curve:
         self.title = title
         self.batches: list[tuple[float, float]] = []
         self.epochs: dict[int, float] = {}
-        self._done = 0
+        self._done = Fraction(0)
 
     def __call__(self, report: Report) -> None:
         """Add the loss of a report, if it has one."""
         progress = TrainingProgress.from_report(report)
         if progress is None or progress.epoch_loss is None:
             return
-        if progress.done < self._done:
+        if progress.fraction < self._done:
             self.batches, self.epochs = [], {}
-        self._done = progress.done
+        self._done = progress.fraction
         self.epochs[progress.epoch] = progress.epoch_loss
         if progress.loss is not None:
-            self.batches.append((progress.done / progress.batches, progress.loss))
+            self.batches.append((float(progress.epochs_done), progress.loss))
 
     def __bool__(self) -> bool:
         return bool(self.epochs)
@@ -61,11 +62,13 @@ def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     losses = list(curve.epochs.values())
     finite = [loss for loss in losses if isfinite(loss)]
     top, bottom = max(finite, default=1.0), min([0.0, *finite])
-    labels = [format_loss(top), *[""] * (height - 2), format_loss(bottom) if bottom else "0"]
+    labels = [format_number(top), *[""] * (height - 2), format_number(bottom) if bottom else "0"]
     margin = max(map(len, labels))
     columns = [_column(losses, place, width) for place in range(width)]
     levels = [_level(loss, bottom, top, 8 * height) for loss in columns]
-    picture = Text(f"{curve.title}: loss {format_loss(losses[0])} → {format_loss(losses[-1])}\n")
+    picture = Text(
+        f"{curve.title}: loss {format_number(losses[0])} → {format_number(losses[-1])}\n"
+    )
     for line, label in enumerate(labels):
         floor = 8 * (height - 1 - line)
         cells = "".join(_EIGHTHS[max(0, min(8, level - floor))] for level in levels)

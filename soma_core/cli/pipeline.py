@@ -179,6 +179,7 @@ class Batched(_Step):
         batch_size: Rows in a batch.
         shuffle: Whether to draw another order of rows in each epoch.
         seed: Makes those orders repeatable.
+        resume: Whether nodes go on from what an earlier step taught them.
     """
 
     mode: Literal["batched"] = Field()
@@ -186,6 +187,7 @@ class Batched(_Step):
     batch_size: Annotated[int, Field(ge=1)] = 32
     shuffle: bool = False
     seed: Annotated[int, Field(ge=0)] | None = None
+    resume: bool = False
 
 
 FitStep = Annotated[Each | Composite | Batched, Field(discriminator="mode")]

@@ -138,6 +138,7 @@ def _fit(
             batch_size=step.batch_size,
             shuffle=step.shuffle,
             seed=step.seed,
+            resume=step.resume,
             return_states=False,
             progress=on_report,
         )

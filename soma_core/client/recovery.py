@@ -74,6 +74,12 @@ class RecoveryLog:
         else:
             self._changed([fields["node_id"]], "fit")
 
+    def _partial_fit(self, fields: _Fields, reply: Any) -> None:
+        if fields["return_state"]:
+            self._learned(fields["node_id"], reply.result)
+        else:
+            self._changed([fields["node_id"]], "partial_fit")
+
     def _composite_forward(self, fields: _Fields, reply: Any) -> None:
         if fields.get("evolve"):
             self._changed(fields["node_ids"], "stream")
@@ -201,9 +207,11 @@ _NOTES: dict[type[c.Command], Callable[[RecoveryLog, _Fields, Any], None]] = {
     c.Load: RecoveryLog._load,
     c.Unload: RecoveryLog._unload,
     c.Fit: RecoveryLog._fit,
+    c.PartialFit: RecoveryLog._partial_fit,
     c.CompositeForward: RecoveryLog._composite_forward,
     c.CompositeFit: RecoveryLog._composite_fit,
     c.BatchedFit: RecoveryLog._batched_fit,
+    c.ContinueFit: RecoveryLog._batched_fit,
     c.GetState: RecoveryLog._get_state,
     c.SetState: RecoveryLog._set_state,
     c.ApplyGradients: RecoveryLog._apply_gradients,

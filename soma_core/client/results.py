@@ -97,11 +97,17 @@ class BatchedFitResult:
         result: The output of the last batch, or of all rows with ``collect="all"``.
         states: What ``fit`` returned last, of each node.
         losses: The mean loss of each epoch; empty if nothing was trained by gradients.
+        history: By name, a number for each epoch: ``loss``, ``validation_loss``, the metrics, and
+            ``lr``, the rate of the first optimizer.
+        best_epoch: The epoch from 1 after which the chain was best; None unless ``patience`` or
+            ``restore_best`` asked for it.
     """
 
     result: Any
     states: dict[str, Any]
     losses: list[float]
+    history: dict[str, list[float]]
+    best_epoch: int | None = None
 
     def __repr__(self) -> str:
         return _short(self)

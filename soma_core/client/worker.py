@@ -16,6 +16,13 @@ from pydantic import ValidationError
 
 from soma_core.channel.contract import ExitStatus, Transport
 from soma_core.client import checkpoint
+from soma_core.client.batched_fits import (
+    Metric,
+    OnEpoch,
+    as_chunks,
+    batched_fit_command,
+    run_batched_fit,
+)
 from soma_core.client.calls import Call, Progress
 from soma_core.client.chunks import stream
 from soma_core.client.connection import INTERRUPT_GRACE
@@ -275,6 +282,39 @@ class Worker:
             return self._ask(command, timeout, uses=(node_id,), progress=listener).result
 
     @_arguments_checked
+    def partial_fit(
+        self,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        *,
+        return_state: bool = True,
+        progress: Watch = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Let one node go on from what it learned, on one batch.
+
+        By its own ``partial_fit(x, y, state)``, or by one step of training if it is
+        differentiable.
+
+        Args:
+            node_id: The node.
+            x: The rows.
+            y: Their targets, or None.
+            return_state: Whether the state travels back.
+            progress: As for :meth:`fit`.
+            timeout: Seconds.
+
+        Returns:
+            The state, or None with ``return_state=False``.
+        """
+        command = c.PartialFit(
+            cmd="PARTIAL_FIT", node_id=node_id, data=x, y=y, return_state=return_state
+        )
+        with watched(progress, [node_id], x) as listener:
+            return self._ask(command, timeout, uses=(node_id,), progress=listener).result
+
+    @_arguments_checked
     def forward(
         self,
         node_id: str,
@@ -426,7 +466,6 @@ class Worker:
         reply = self._ask(command, timeout, command.node_ids)
         return reply.loss, {key: bytes(data) for key, data in (reply.gradients or {}).items()}
 
-    @_arguments_checked
     def batched_fit(
         self,
         node_ids: Sequence[str],
@@ -440,14 +479,26 @@ class Worker:
         collect: Literal["last", "all"] = "last",
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        validation: tuple[Any, Any] | None = None,
+        metrics: Mapping[str, str | Metric] | None = None,
+        patience: int | None = None,
+        restore_best: bool = False,
+        on_epoch: OnEpoch | None = None,
         progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> BatchedFitResult:
         """Fit a chain of nodes batch by batch; the data travels once.
 
+        Every node of the chain begins anew, a network with the parameters that it was loaded
+        with; with ``resume`` they go on from what they learned.
+
         Args:
             node_ids: The nodes in order, at least one.
-            x: The training data: rows, or columns of rows in a dict.
+            x: The training data: rows, or columns of rows in a dict; a :class:`DataFile` that
+                the worker reads; an iterator of chunks ``(x, y)``, each taken when the worker has
+                learned from the one before it; or a function that returns such an iterator for
+                each epoch.
             y: The targets, or None.
             batch_size: Rows per batch; the last one may be shorter.
             epochs: How often the data is gone through.
@@ -458,27 +509,56 @@ class Worker:
             optimizer: What steps the whole chain instead of the optimizers that nodes own: a
                 class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
                 The worker keeps its moments for the chain's next command.
+            resume: Whether the nodes go on from what they learned.
+            validation: Data and targets that the chain is measured on after each epoch, without
+                learning from them.
+            metrics: What is measured on them beside the loss, by name: names of scorers of
+                scikit-learn, or functions ``metric(y, out)`` of all targets and outputs.
+            patience: Stop after so many epochs without a better one: one with a lower validation
+                loss; without a loss a higher first metric, without validation a lower loss.
+            restore_best: Whether the nodes are put back as they were after the best epoch.
+            on_epoch: Called after each epoch with its number and what it came to. The worker
+                waits and can be called. What it raises ends the fit.
             progress: Called after each batch with epoch, epochs, batch, batches, its loss, and
                 the mean_loss of the epoch so far; True shows it on stderr, as a bar in a
                 terminal and as lines elsewhere.
             timeout: Seconds.
         """
-
-        command = c.BatchedFit(
-            cmd="BATCHED_FIT",
-            node_ids=_ids(node_ids),
-            data=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            shuffle=shuffle,
-            collect=collect,
-            return_states=return_states,
-            **_given(optimizer=optimizer, seed=seed),
-        )
+        chunks = as_chunks(x, y, epochs)
+        try:
+            command = batched_fit_command(
+                _ids(node_ids),
+                None if chunks else x,
+                y,
+                validation=validation,
+                metrics=metrics,
+                batch_size=batch_size,
+                epochs=epochs,
+                shuffle=shuffle,
+                collect=collect,
+                return_states=return_states,
+                resume=resume,
+                restore_best=restore_best,
+                **_given(optimizer=optimizer, seed=seed, patience=patience),
+            )
+        except ValidationError as error:
+            raise _argument_error("batched_fit", error) from None
+        seconds = self._timeout if timeout is DEFAULT else timeout
         with watched(progress, command.node_ids, x) as listener:
-            reply = self._ask(command, timeout, command.node_ids, listener)
-        return BatchedFitResult(result=reply.result, states=reply.states or {}, losses=reply.losses)
+            reply = run_batched_fit(
+                command,
+                lambda part, left: self._ask(part, left, command.node_ids, listener),
+                chunks=chunks,
+                on_epoch=on_epoch,
+                timeout=seconds,
+            )
+        return BatchedFitResult(
+            result=reply.result,
+            states=reply.states or {},
+            losses=reply.losses,
+            history=reply.history or {},
+            best_epoch=reply.best_epoch,
+        )
 
     @_arguments_checked
     def get_state(

@@ -16,10 +16,11 @@ from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
 from soma_core.engine.training import states, tensors
-from soma_core.engine.training.batches import Batches
+from soma_core.engine.training.beginning import remember
 from soma_core.engine.training.chain import Chain
-from soma_core.engine.training.fitting import fit_batches, fit_once
+from soma_core.engine.training.fitting import fit_once, partial_fit_once
 from soma_core.engine.training.joint import compute_gradients
+from soma_core.engine.training.open_fits import OpenFits
 from soma_core.engine.training.optimizers import Optimizers
 from soma_core.engine.training.resuming import get_training, set_training
 from soma_core.errors import ErrorCode, ProtocolError
@@ -77,6 +78,7 @@ class Engine:
         self._answer: r.Reply | None = None
         self.nodes = NodeTable()
         self._optimizers = Optimizers()
+        self._fits = OpenFits(self._optimizers)
         self.incarnation = uuid.uuid4().hex
         self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {
             c.Hello: self.hello,
@@ -84,10 +86,12 @@ class Engine:
             c.Unload: self.unload,
             c.ListNodes: self.list_nodes,
             c.Fit: self.fit,
+            c.PartialFit: self.partial_fit,
             c.Forward: self.forward,
             c.CompositeForward: self.composite_forward,
             c.CompositeFit: self.composite_fit,
             c.BatchedFit: self.batched_fit,
+            c.ContinueFit: self.continue_fit,
             c.GetState: self.get_state,
             c.SetState: self.set_state,
             c.GetGradients: self.get_gradients,
@@ -160,13 +164,13 @@ class Engine:
         """Load all filters of the command, or none."""
         loaded = load_nodes(command.filters, self._registry, self._pickles)
         self.nodes.add(loaded)
-        self._optimizers.forget(node.node_id for node in loaded)
+        self._forget_training([node.node_id for node in loaded])
         return r.LoadReply(filters={node.node_id: node.meta for node in loaded})
 
     def unload(self, command: c.Unload) -> r.UnloadReply:
         """Forget nodes."""
         self.nodes.remove(command.node_ids)
-        self._optimizers.forget(command.node_ids)
+        self._forget_training(command.node_ids)
         return r.UnloadReply(node_ids=command.node_ids)
 
     def close(self) -> None:
@@ -180,8 +184,18 @@ class Engine:
 
     def fit(self, command: c.Fit) -> r.FitReply:
         """Fit one node."""
-        state = self.nodes.get(command.node_id).fit(command.data, command.y, {})
+        node = self.nodes.get(command.node_id)
+        self._fits.forget([command.node_id])
+        remember([node])
+        state = node.fit(command.data, command.y, {})
         return r.FitReply(result=state) if command.return_state else r.FitReply()
+
+    def partial_fit(self, command: c.PartialFit) -> r.PartialFitReply:
+        """Let one node go on from what it learned."""
+        node = self.nodes.get(command.node_id)
+        loss = partial_fit_once(node, command.data, command.y)
+        returned = {"result": node.state} if command.return_state else {}
+        return r.PartialFitReply(loss=loss, **returned)
 
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
@@ -200,12 +214,21 @@ class Engine:
             out = chain.run(command.data, command.states or {}, evolve=command.evolve)
         return r.CompositeForwardReply(result=tensors.detached(out))
 
+    def in_kind_sent(self, command: Any, reply: Any) -> None:
+        """Have the output of a chain in the kind in which its data came: arrays for arrays.
+
+        A host that sends lines gets the tensors that the chain computed as nested lists instead.
+        """
+        of_chain = isinstance(reply, r.CompositeForwardReply | r.CompositeFitReply)
+        if of_chain and self._chain(command.node_ids).differentiable:
+            reply.result = tensors.in_kind_of(reply.result, command.data)
+
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:
         """Fit a chain, and train its differentiable nodes together."""
         chain = self._chain(command.node_ids)
         if not command.step:
             return self._gradients(chain, command)
-        optimizer = self._optimizer(chain, command)
+        optimizer = self._optimizers.chosen(chain, command.optimizer, command.y)
         out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
         reply = r.CompositeFitReply(result=out, loss=loss, states={})
         if command.return_states:
@@ -236,18 +259,11 @@ class Engine:
 
     def batched_fit(self, command: c.BatchedFit) -> r.BatchedFitReply:
         """Fit a chain batch by batch."""
-        chain = self._chain(command.node_ids)
-        outcome = fit_batches(
-            chain,
-            Batches(command.data, command.y, command.batch_size),
-            epochs=command.epochs,
-            shuffle=command.shuffle,
-            seed=command.seed,
-            collect_all=command.collect == "all",
-            optimizer=self._optimizer(chain, command),
-        )
-        returned = outcome.states if command.return_states else {}
-        return r.BatchedFitReply(result=outcome.result, states=returned, losses=outcome.losses)
+        return self._fits.begin(self._chain(command.node_ids), command)
+
+    def continue_fit(self, command: c.ContinueFit) -> r.ContinueFitReply:
+        """Let a batched fit go on that paused."""
+        return self._fits.go_on(self._chain(command.node_ids), command)
 
     def get_state(self, command: c.GetState) -> r.GetStateReply:
         """Fetch what a node's object holds, and what it learned."""
@@ -263,6 +279,7 @@ class Engine:
         """Put back what GET_STATE returned."""
         node = self.nodes.get(command.node_id)
         resumes = "training_b64" in command.model_fields_set
+        remember([node])
         undo = states.snapshot(node) if resumes else None
         if "state_b64" in command.model_fields_set:
             format = command.format or states.default_format(node, self._pickles)
@@ -286,6 +303,7 @@ class Engine:
         """Set the gradients of a node's parameters, and step its optimizer."""
         node = self.nodes.get(command.node_id)
         spec = command.optimizer
+        remember([node])
         optimizer = None if spec is None else self._optimizers.over([node], spec)
         updated = states.apply_gradients(node, command.gradients_b64, optimizer)
         return r.ApplyGradientsReply(updated=updated)
@@ -298,19 +316,13 @@ class Engine:
         """Acknowledge; whoever serves the engine ends after this reply."""
         return r.ShutdownReply()
 
+    def _forget_training(self, node_ids: Sequence[str]) -> None:
+        self._optimizers.forget(node_ids)
+        self._fits.forget(node_ids)
+
     def _chain(self, node_ids: Sequence[str]) -> Chain:
         nodes: list[Node] = self.nodes.chain(node_ids)
         return Chain(nodes)
-
-    def _optimizer(self, chain: Chain, command: c.CompositeFit | c.BatchedFit) -> Any:
-        if command.optimizer is None:
-            return None
-        if command.y is None or not chain.differentiable:
-            lacking = "y is missing" if command.y is None else "no node is differentiable"
-            raise ProtocolError(
-                ErrorCode.INVALID_COMMAND, f"optimizer: there is nothing to step: {lacking}"
-            )
-        return self._optimizers.over(chain.nodes, command.optimizer)
 
 
 def _versions() -> r.Versions:

@@ -59,6 +59,10 @@ class Node:
         obj: Any object with ``forward(x, state)``, and ``fit(x, y)`` if it learns.
         trainable: Whether the composite commands fit it.
 
+    Attributes:
+        state: What it learned last; ``{}`` if nothing.
+        as_loaded: Puts its object back as it was loaded; None while nothing has changed it.
+
     Raises:
         ProtocolError: ``load_failed``: the object is not a filter.
     """
@@ -70,6 +74,7 @@ class Node:
         self.meta = _meta_of(node_id, obj, trainable)
         self._unlearned: dict[str, Any] = {}
         self.state: Any = self._unlearned
+        self.as_loaded: Callable[[], None] | None = None
 
     @property
     def differentiable(self) -> bool:
@@ -87,6 +92,10 @@ class Node:
     def trained_jointly(self) -> bool:
         """Whether a composite trains it by the joint step alone."""
         return Filter in type(self.obj).__mro__ and self.differentiable
+
+    def forget(self) -> None:
+        """Have learned nothing, as when it was loaded."""
+        self.state = self._unlearned
 
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
         """Call ``fit`` and keep the state that it returns.
@@ -111,8 +120,8 @@ class Node:
         self.state = self.call(self._method("partial_fit"), x, y, state)
         return self.state
 
-    def forward(self, x: Any, state: Any, lengths: dict[str, int]) -> Any:
-        """Call ``forward``.
+    def forward(self, x: Any, state: Any, lengths: dict[str, int], *, raw: bool = False) -> Any:
+        """Call ``forward``, or ``raw_output`` where that is asked for and there is one.
 
         Raises:
             FilterFailed: It raised.
@@ -121,13 +130,14 @@ class Node:
         meta = self.meta
         if meta.input_schema is not None:
             self._check("input", meta.input_schema, x, lengths)
+        own = getattr(self.obj, "raw_output", None) if raw else None
         try:
-            out = self.call(self._method("forward"), x, state)
+            out = self.call(own or self._method("forward"), x, state)
         except FilterFailed as failed:
             unlearned = state is self._unlearned and meta.kind is FilterKind.TRAINABLE
             failed.hint = hint_for_forward(failed.cause, state, unlearned)
             raise
-        if meta.output_schema is not None:
+        if meta.output_schema is not None and own is None:
             self._check("output", meta.output_schema, self._without_auxiliary(out), lengths)
         return out
 

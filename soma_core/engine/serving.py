@@ -148,6 +148,8 @@ class Responder:
             else:
                 reply = self._interrupts.run(self._execute, command)
             self.finished = type(command) is Shutdown
+            if message.dialect is Dialect.FRAME:
+                self.engine.in_kind_sent(command, reply)
             return _written(reply, command.id, codec)
         except BaseException as error:
             return self._failure(error, Envelope.from_fields(command.__dict__), codec)

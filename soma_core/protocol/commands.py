@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from soma_core.models.files import DataFile
 from soma_core.protocol.fields import Binary, Data, State, States
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Command",
     "CompositeFit",
     "CompositeForward",
+    "ContinueFit",
     "FilterSpec",
     "Fit",
     "Forward",
@@ -22,6 +24,7 @@ __all__ = [
     "Hello",
     "ListNodes",
     "Load",
+    "PartialFit",
     "Ping",
     "SetState",
     "Shutdown",
@@ -137,6 +140,17 @@ class Fit(Command):
     """Whether the reply carries the state."""
 
 
+class PartialFit(Command):
+    """Let one node go on from what it learned, on one batch."""
+
+    cmd: Literal["PARTIAL_FIT"] = Field()
+    node_id: NodeId
+    data: Data = None
+    y: Data = None
+    return_state: bool = True
+    """Whether the reply carries the state."""
+
+
 class Forward(Command):
     """Run one node."""
 
@@ -195,6 +209,43 @@ class BatchedFit(Command):
     """Whether the reply carries the states."""
     optimizer: dict[str, Any] | None = None
     """A class of ``torch.optim`` by ``name``, with its arguments, for the whole chain."""
+    resume: bool | None = None
+    """Whether nodes go on from what they learned; false: all begin anew; null: networks go on and
+    others begin anew, as in the original."""
+    validation_data: Data = None
+    """What the chain is measured on after each epoch, without learning from it."""
+    validation_y: Data = None
+    """The targets of ``validation_data``."""
+    metrics: States = None
+    """What is measured beside the loss, by name: names of scorers of scikit-learn, or functions
+    of targets and outputs."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many epochs without a better one."""
+    restore_best: bool = False
+    """Whether the nodes are put back in the end as they were after the best epoch."""
+    files: dict[Literal["data", "y", "validation_data", "validation_y"], DataFile] | None = None
+    """Data that the worker reads from files, in place of the fields of these names."""
+    pause: Literal["never", "epoch", "chunk"] = "never"
+    """When the reply comes before the fit has ended: after each epoch, or after each chunk, of
+    which ``data`` and ``y`` are the first. CONTINUE_FIT goes on."""
+
+
+class ContinueFit(Command):
+    """Let a BATCHED_FIT go on that paused."""
+
+    cmd: Literal["CONTINUE_FIT"] = Field()
+    fit_id: str
+    """The ``fit_id`` of its last reply."""
+    node_ids: NodeIds
+    """The nodes that are fitted."""
+    data: Data = None
+    """The next chunk."""
+    y: Data = None
+    """Its targets."""
+    end_epoch: bool = False
+    """No chunk follows in this epoch; with this, the command brings none."""
+    stop: bool = False
+    """End the fit now, as if this had been its last epoch."""
 
 
 class GetState(Command):
@@ -267,10 +318,12 @@ COMMANDS: tuple[type[Command], ...] = (
     Unload,
     ListNodes,
     Fit,
+    PartialFit,
     Forward,
     CompositeForward,
     CompositeFit,
     BatchedFit,
+    ContinueFit,
     GetState,
     SetState,
     GetGradients,

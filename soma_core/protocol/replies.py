@@ -15,6 +15,7 @@ __all__ = [
     "BatchedFitReply",
     "CompositeFitReply",
     "CompositeForwardReply",
+    "ContinueFitReply",
     "ErrorReply",
     "Event",
     "FitReply",
@@ -25,6 +26,7 @@ __all__ = [
     "Limits",
     "ListReply",
     "LoadReply",
+    "PartialFitReply",
     "PingReply",
     "Reply",
     "SetStateReply",
@@ -131,6 +133,15 @@ class FitReply(Reply):
     result: State = None
 
 
+class PartialFitReply(Reply):
+    """The state that the node learned."""
+
+    result: State = None
+    """Absent with ``return_state=false``."""
+    loss: Number = None
+    """The loss of a step of training by gradients; null if there was none."""
+
+
 class ForwardReply(Reply):
     """The output."""
 
@@ -170,6 +181,17 @@ class BatchedFitReply(Reply):
     """What ``fit`` returned last, of each node."""
     losses: Numbers
     """The mean loss of each epoch; empty if nothing was trained by gradients."""
+    history: States = None
+    """By name, a number for each epoch: ``loss``, ``validation_loss``, the metrics, and ``lr``, the
+    rate of the first optimizer."""
+    best_epoch: int | None = None
+    """The epoch from 1 after which the nodes were best; with ``patience`` or ``restore_best``."""
+    fit_id: str | None = None
+    """The fit pauses here: what CONTINUE_FIT names. Absent once it has ended."""
+
+
+class ContinueFitReply(BatchedFitReply):
+    """As for BATCHED_FIT."""
 
 
 class GetStateReply(Reply):
@@ -226,10 +248,12 @@ REPLIES: tuple[type[Reply], ...] = (
     UnloadReply,
     ListReply,
     FitReply,
+    PartialFitReply,
     ForwardReply,
     CompositeForwardReply,
     CompositeFitReply,
     BatchedFitReply,
+    ContinueFitReply,
     GetStateReply,
     SetStateReply,
     GetGradientsReply,

@@ -87,6 +87,16 @@ _WORKING: Sequence[Fields] = (
         "batch_size": 1,
         "collect": "all",
     },
+    {
+        "cmd": "BATCHED_FIT",
+        "id": "two epochs",
+        "node_ids": ["mean"],
+        "data": _X,
+        "epochs": 2,
+        "pause": "epoch",
+    },
+    {"cmd": "CONTINUE_FIT", "id": "the second", "node_ids": ["mean"], "fit_id": "fit-1"},
+    {"cmd": "PARTIAL_FIT", "id": "it cannot", "node_id": "mean", "data": _X},
     {"cmd": "GET_STATE", "id": 9, "node_id": "mean", "format": "value"},
     {
         "cmd": "SET_STATE",

@@ -21,6 +21,11 @@ def weights(data: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(data), weights_only=True)
 
 
+def same(result: Any, expected: Any) -> bool:
+    """Whether a result, in the kind in which the data came, is that tensor to the last bit."""
+    return np.array_equal(np.asarray(result, "f4"), expected.numpy())
+
+
 class Scaler:
     """Plain: insists on numpy."""
 
@@ -105,7 +110,7 @@ def test_five_steps_equal_those_of_pytorch_itself_to_the_last_bit(host: Any, for
     for step in range(5):
         reply = host.ask("COMPOSITE_FIT", node_ids=["net", "head"], data=make(X), y=make(Y))
         if step == 0:
-            assert torch.equal(reply["result"], before)
+            assert same(reply["result"], before)
         losses.append(reply["loss"])
     assert losses == oracle(local_net, local_head, X, Y, 5)
     assert losses[-1] < losses[0]
@@ -130,7 +135,7 @@ def test_a_plain_scaler_before_a_module_gets_arrays_and_the_module_tensors(host:
     reply = host.ask("COMPOSITE_FIT", node_ids=["scaler", "net"], data=X, y=Y)
     scaled = torch.as_tensor((X - X.mean(0)) / X.std(0))
     out = Net(3, 1)(scaled)
-    assert torch.equal(reply["result"], out.detach())
+    assert same(reply["result"], out.detach())
     assert reply["loss"] == torch.nn.functional.mse_loss(out, torch.as_tensor(Y)).item()
     assert reply["fit_states"]["scaler"]["mean"].tolist() == X.mean(0).tolist()
     assert reply["states"].keys() == {"net"}
@@ -170,7 +175,7 @@ def test_an_array_of_any_layout_from_a_plain_node_becomes_a_tensor(host: Any, na
     weight = AnyInput(3, 1).linear.weight[0, 0].item()
     for cmd, fields in (("COMPOSITE_FORWARD", {}), ("COMPOSITE_FIT", {"y": Y})):
         reply = host.ask(cmd, node_ids=["plain", "net"], data=X, **fields)
-        assert np.allclose(reply["result"].numpy(), expected * weight, atol=1e-2)
+        assert np.allclose(reply["result"], expected * weight, atol=1e-2)
 
 
 def test_a_soma_filter_that_is_differentiable_is_not_fitted_but_a_duck_typed_object_is(
@@ -210,7 +215,7 @@ def test_without_targets_there_is_no_loss_and_nothing_is_trained(host: Any) -> N
     for fields in ({}, {"y": None}):
         reply = host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, **fields)
         assert reply["loss"] is None
-        assert torch.equal(reply["result"], Net(3, 1)(torch.as_tensor(X)).detach())
+        assert same(reply["result"], Net(3, 1)(torch.as_tensor(X)).detach())
         trained = weights(reply["states"]["net"])
         assert torch.equal(trained["linear.weight"], Net(3, 1).linear.weight)
 
@@ -256,7 +261,7 @@ def test_the_loss_is_compute_loss_with_what_stands_beside_the_output(host: Any) 
     expected = local.compute_loss(out, torch.as_tensor(Y), aux).item()
     reply = host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, y=Y)
     assert reply["loss"] == expected
-    assert torch.equal(reply["result"], out.detach())
+    assert same(reply["result"], out.detach())
 
 
 def test_the_loss_is_compute_loss_before_loss_fn_before_the_mean_squared_error(host: Any) -> None:
@@ -378,9 +383,9 @@ def test_integer_inputs_stay_integers(host: Any) -> None:
 
 def test_floats_take_the_type_of_the_first_parameter(host: Any) -> None:
     host.load(net=Net(3, 1).double())
-    for data, y in ((X, Y), (X.astype("f8"), Y.astype("f2")), (X.tolist(), Y.tolist())):
+    for data, y in ((X, Y), (X.astype("f8"), Y.astype("f2"))):
         reply = host.ask("COMPOSITE_FIT", node_ids=["net"], data=data, y=y)
-        assert reply["result"].dtype is torch.float64
+        assert reply["result"].dtype == np.float64
 
 
 def test_gradients_of_an_earlier_backward_are_not_added(host: Any) -> None:

@@ -26,10 +26,12 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "UNLOAD": {"node_ids": ["a"]},
     "LIST": {},
     "FIT": {"node_id": "a"},
+    "PARTIAL_FIT": {"node_id": "a"},
     "FORWARD": {"node_id": "a"},
     "COMPOSITE_FORWARD": {"node_ids": ["a"]},
     "COMPOSITE_FIT": {"node_ids": ["a"]},
     "BATCHED_FIT": {"node_ids": ["a"]},
+    "CONTINUE_FIT": {"fit_id": "fit-1", "node_ids": ["a"]},
     "GET_STATE": {"node_id": "a"},
     "SET_STATE": {"node_id": "a", "state_b64": ""},
     "GET_GRADIENTS": {"node_id": "a"},
@@ -72,7 +74,7 @@ def code_of(function: Callable[[], Any]) -> ErrorCode | None:
 
 def test_every_command_of_the_protocol_is_here_and_nothing_else() -> None:
     assert list(PARSER.models) == list(MINIMAL)
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 17
 
 
 @pytest.mark.parametrize("cmd", MINIMAL)

@@ -141,7 +141,8 @@ def test_one_optimizer_over_the_chain_whose_moments_live_on_between_commands(
     for _ in range(3):
         told = worker.composite_fit(["body", "head"], x, y, optimizer=named)
         assert told.loss == home.step(x, y)
-    worker.batched_fit(["body", "head"], x, y, batch_size=35, epochs=2, optimizer=named)
+    options = {"batch_size": 35, "epochs": 2, "optimizer": named}
+    worker.batched_fit(["body", "head"], x, y, resume=True, **options)
     for _ in range(2):
         home.step(x[:35], y[:35])
         home.step(x[35:], y[35:])

@@ -166,6 +166,20 @@ def test_in_a_terminal_there_is_a_bar_with_epoch_batch_loss_and_rate() -> None:
     assert line.startswith("✓")
 
 
+def test_other_numbers_that_a_filter_reports_are_shown_beside_the_loss() -> None:
+    report = {"epoch": 1, "epochs": 1, "loss": 0.5, "accuracy": 0.875, "note": "text", "n": None}
+    assert shown([report]) == "net: epoch 1/1  loss 0.5000  accuracy 0.8750\n"
+    assert "loss 0.5000  accuracy 0.8750" in last_line(shown([report], terminal=True))
+
+
+def test_where_the_number_of_batches_is_not_known_the_epochs_are_shown() -> None:
+    reports = [{"epoch": 2, "epochs": 4, "batch": batch, "loss": 0.5} for batch in (1, 2)]
+    assert "epoch 2/4 batch 2 loss 0.5000" in last_line(shown(reports, terminal=True, pause=0.0))
+    reports.append({"epoch": 2, "epochs": 4, "batch": 3, "batches": 3, "mean_loss": 0.25})
+    fractions = [TrainingProgress.from_report(report).fraction for report in reports]
+    assert fractions == [0.25, 0.25, 0.5]
+
+
 def test_the_bar_fits_a_terminal_of_80_columns() -> None:
     report = {"epoch": 100, "epochs": 100, "batch": 45, "batches": 45, "loss": 0.5}
     line = last_line(shown([report], terminal=True, rows=1437, width=80))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from soma_core.client.progress.estimate import TrainingProgress, format_loss
+from soma_core.client.progress.estimate import TrainingProgress, format_number
 
 __all__ = ["ProgressDisplay"]
 
@@ -65,11 +66,15 @@ class ProgressDisplay:
             self._view.show(progress, self._texts(progress))
 
     def _texts(self, progress: TrainingProgress) -> dict[str, Any]:
-        several, loss = progress.batches > 1, progress.epoch_loss
+        loss = progress.epoch_loss
+        numbers = {} if loss is None else {"loss": loss}
+        numbers |= progress.metrics
+        shown = [f"{name} {format_number(number)}" for name, number in numbers.items()]
+        several = progress.batches != 1
         return {
-            "epoch": "epoch " + _fraction(progress.epoch, progress.epochs),
-            "batch": "batch " + _fraction(progress.batch, progress.batches) if several else "",
-            "loss": "" if loss is None else f"loss {format_loss(loss)}",
+            "epoch": "epoch " + _number_of(progress.epoch, progress.epochs),
+            "batch": "batch " + _number_of(progress.batch, progress.batches) if several else "",
+            "numbers": "  ".join(shown),
             "rate": self._rate(progress),
         }
 
@@ -77,11 +82,11 @@ class ProgressDisplay:
         seconds = time.perf_counter() - self._started
         if self._rows is None or seconds <= 0:
             return ""
-        return f"{progress.done * self._rows / progress.batches / seconds:,.0f} rows/s"
+        return f"{float(progress.epochs_done) * self._rows / seconds:,.0f} rows/s"
 
 
-def _fraction(number: int, total: int) -> str:
-    return f"{number:>{len(str(total))}}/{total}"
+def _number_of(number: int, total: int | None) -> str:
+    return str(number) if total is None else f"{number:>{len(str(total))}}/{total}"
 
 
 class _Lines:
@@ -98,7 +103,7 @@ class _Lines:
         """Each line is complete by itself."""
 
     def is_due(self, progress: TrainingProgress) -> bool:
-        share = progress.done * _LINES // progress.total
+        share = int(progress.fraction * _LINES)
         if share < self._shown:  # another filter of a chain begins
             self._shown = 0
         due = share > self._shown
@@ -117,14 +122,14 @@ class _Bar:
     def __init__(self, console: Console, title: str, pause: float) -> None:
         self._pause = pause
         self._next_update = 0.0
-        self._done = 0
+        self._done = Fraction(0)
         self._bar = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=max(6, min(28, console.width - _TEXTS - len(title)))),
             TextColumn("{task.fields[epoch]}"),
             TextColumn("{task.fields[batch]}"),
-            TextColumn("[magenta]{task.fields[loss]}"),
+            TextColumn("[magenta]{task.fields[numbers]}"),
             TextColumn("[cyan]{task.fields[rate]}"),
             TimeElapsedColumn(),
             console=console,
@@ -132,7 +137,7 @@ class _Bar:
             redirect_stdout=_is_terminal(sys.stdout),
             redirect_stderr=_is_terminal(sys.stderr),
         )
-        empty: dict[str, Any] = {"epoch": "", "batch": "", "loss": "", "rate": ""}
+        empty: dict[str, Any] = {"epoch": "", "batch": "", "numbers": "", "rate": ""}
         self._task = self._bar.add_task(escape(title), total=None, **empty)
 
     def start(self) -> None:
@@ -142,14 +147,14 @@ class _Bar:
         self._bar.stop()
 
     def is_due(self, progress: TrainingProgress) -> bool:
-        return progress.done == progress.total or time.perf_counter() >= self._next_update
+        return progress.fraction == 1 or time.perf_counter() >= self._next_update
 
     def show(self, progress: TrainingProgress, texts: dict[str, Any]) -> None:
         self._next_update = time.perf_counter() + self._pause
-        if progress.done < self._done:  # another filter of a chain begins
+        if progress.fraction < self._done:  # another filter of a chain begins
             self._bar.reset(self._task)
-        self._done = progress.done
-        self._bar.update(self._task, completed=progress.done, total=progress.total, **texts)
+        self._done = progress.fraction
+        self._bar.update(self._task, completed=float(self._done), total=1.0, **texts)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-__all__ = ["TrainingProgress", "format_loss"]
+__all__ = ["TrainingProgress", "format_number"]
 
 Report = dict[str, Any]
+
+_NO_METRICS = frozenset({"epoch", "epochs", "batch", "batches", "loss", "mean_loss"})
 
 
 class TrainingProgress(NamedTuple):
@@ -17,29 +20,36 @@ class TrainingProgress(NamedTuple):
         epoch: The epoch that runs, from 1.
         epochs: How many there are.
         batch: The batch of the epoch that is done, from 1.
-        batches: How many there are.
+        batches: How many there are; None if that is not known.
         loss: The newest loss, as of one batch; None if there is none.
         mean_loss: The mean loss of the epoch so far, where it is reported.
+        metrics: The other numbers that are reported, by name.
     """
 
     epoch: int
     epochs: int
     batch: int
-    batches: int
+    batches: int | None
     loss: float | None
     mean_loss: float | None
+    metrics: dict[str, float]
 
     @classmethod
     def from_report(cls, report: Report) -> TrainingProgress | None:
-        """What a report says; None where it does not tell how far the fit is.
+        """What a report says; None where it does not say how far the fit is.
 
         A filter may report anything, and nothing that it reports may end its training.
         """
         by_epochs, by_batches = _part(report, "epoch", "epochs"), _part(report, "batch", "batches")
         if not (by_epochs or by_batches) or () in (by_epochs, by_batches):
             return None
+        epoch, epochs = by_epochs or (1, 1)
+        if epochs is None:
+            return None
         losses = _real(report.get("loss")), _real(report.get("mean_loss"))
-        return cls(*(by_epochs or (1, 1)), *(by_batches or (1, 1)), *losses)
+        others = {str(name): _real(report[name]) for name in report if name not in _NO_METRICS}
+        metrics = {name: number for name, number in others.items() if number is not None}
+        return cls(epoch, epochs, *(by_batches or (1, 1)), *losses, metrics)
 
     @property
     def epoch_loss(self) -> float | None:
@@ -47,29 +57,32 @@ class TrainingProgress(NamedTuple):
         return self.loss if self.mean_loss is None else self.mean_loss
 
     @property
-    def done(self) -> int:
-        """The batches that are done, of all epochs."""
-        return (self.epoch - 1) * self.batches + self.batch
+    def epochs_done(self) -> Fraction:
+        """The epochs that are done, with the part of the one that runs where that is known."""
+        part = Fraction(0) if self.batches is None else Fraction(self.batch, self.batches)
+        return self.epoch - 1 + part
 
     @property
-    def total(self) -> int:
-        """The batches that there are, in all epochs."""
-        return self.epochs * self.batches
+    def fraction(self) -> Fraction:
+        """How much of the whole fit is done, from 0 to 1."""
+        return self.epochs_done / self.epochs
 
 
-def format_loss(loss: float) -> str:
-    """A loss as text: ``0.1234``; ``1.234e-06`` where that would show nothing or too much."""
-    return f"{loss:.4f}" if loss == 0 or 1e-3 <= abs(loss) < 1e6 else f"{loss:.3e}"
+def format_number(number: float) -> str:
+    """A loss or a metric: ``0.1234``; ``1.234e-06`` where that would show nothing or too much."""
+    return f"{number:.4f}" if number == 0 or 1e-3 <= abs(number) < 1e6 else f"{number:.3e}"
 
 
-def _part(report: Report, number: str, total: str) -> tuple[int, int] | tuple[()] | None:
+def _part(report: Report, number: str, total: str) -> tuple[int, int | None] | tuple[()] | None:
     """Which one of how many; None where the report does not say, () where it makes no sense."""
     if number not in report and total not in report:
         return None
     found, of = report.get(number), report.get(total)
-    if not isinstance(found, Integral) or not isinstance(of, Integral):
+    if not isinstance(found, Integral) or int(found) < 1:
         return ()
-    return (int(found), int(of)) if 1 <= int(found) <= int(of) else ()
+    if of is None:
+        return int(found), None
+    return (int(found), int(of)) if isinstance(of, Integral) and found <= of else ()
 
 
 def _real(value: Any) -> float | None:

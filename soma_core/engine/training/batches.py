@@ -11,7 +11,7 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models import rows
 from soma_core.models.rows import Selection
 
-__all__ = ["Batches", "join_outputs", "size_of"]
+__all__ = ["Batches", "join_outputs", "shifted", "size_of"]
 
 
 class Batches:
@@ -55,6 +55,13 @@ class Batches:
 def size_of(chosen: Selection) -> int:
     """How many rows are selected."""
     return chosen.stop - chosen.start if isinstance(chosen, slice) else len(chosen)
+
+
+def shifted(chosen: Selection, by: int) -> Selection:
+    """The rows that are selected, so many rows further on."""
+    if isinstance(chosen, slice):
+        return slice(chosen.start + by, chosen.stop + by)
+    return chosen + by
 
 
 def join_outputs(parts: Sequence[tuple[Selection, Any]], purpose: str = "collect='all'") -> Any:

@@ -14,10 +14,13 @@ from soma_core.models.filters import StreamMode
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Chain", "Fit"]
+__all__ = ["Chain", "Fit", "Watch"]
 
 Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
 """Fits one node: ``fit(node, x, y, lengths)``, and returns its state."""
+
+Watch = Callable[[Node, Any, Any], None]
+"""Called after each node with its input and its output."""
 
 
 class Chain:
@@ -59,6 +62,11 @@ class Chain:
             found = self._parameters[node.node_id] = tensors.parameters(node)
         return found
 
+    def refresh(self) -> None:
+        """Look the parameters up anew: other commands may have replaced them meanwhile."""
+        self._parameters.clear()
+        self._like = None
+
     def next_call(self) -> None:
         """Let named axes have other lengths from here on, as in the next batch."""
         self._lengths = {}
@@ -67,13 +75,13 @@ class Chain:
         """What the first node is given for the data that was sent."""
         return self._to_tensors(x) if self.differentiable and isinstance(x, list) else x
 
-    def step(self, place: int, x: Any, state: Any) -> Any:
-        """Run the node at a place of the chain."""
+    def step(self, place: int, x: Any, state: Any, *, raw: bool = False) -> Any:
+        """Run the node at a place of the chain; ``raw`` as for :meth:`run`."""
         node = self.nodes[place]
         if node.differentiable:
             x = self._to_tensors(x)
         try:
-            return node.forward(x, state, self._lengths)
+            return node.forward(x, state, self._lengths, raw=raw)
         except Misfit as misfit:
             raise self._on_its_edge(misfit, place) from None
 
@@ -103,9 +111,10 @@ class Chain:
         self,
         x: Any,
         states: Mapping[str, Any],
-        watch: Callable[[Node, Any, Any], None] | None = None,
+        watch: Watch | None = None,
         *,
         evolve: bool = False,
+        raw: bool = False,
     ) -> Any:
         """Run all nodes.
 
@@ -114,12 +123,14 @@ class Chain:
             states: States by node id; a node without one uses what it learned last.
             watch: Called after each node with its input and its output.
             evolve: Whether Evolving nodes learn from their input before they run.
+            raw: Whether nodes that have ``raw_output(x, state)`` run that in place of ``forward``:
+                what they give while they are trained, which the loss is computed of.
         """
         x = self.enter(x)
         for place, node in enumerate(self.nodes):
             if evolve and node.trainable and node.meta.stream_mode is StreamMode.EVOLVING:
                 self.fit(place, x, None, _partial_fit)
-            out = self.step(place, x, states.get(node.node_id, node.state))
+            out = self.step(place, x, states.get(node.node_id, node.state), raw=raw)
             if watch is not None:
                 watch(node, x, out)
             x = out

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
-from soma_core.engine.training.chain import Chain
+from soma_core.engine.training.chain import Chain, Watch
 from soma_core.errors import ErrorCode, ProtocolError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compute_gradients", "train_step"]
+__all__ = ["MeanLoss", "compute_gradients", "compute_loss", "train_step"]
 
 
 def train_step(
@@ -62,17 +62,47 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
             parameter.grad = None
     flow = _Flow(chain)
     with torch.enable_grad():
-        out, aux = _split(chain.run(x, {}, flow.watch))
-        last = chain.nodes[-1]
-        if not isinstance(out, torch.Tensor):
-            raise _failed(
-                last, f"the chain returned a {type(out).__name__}; training needs a tensor"
-            )
-        loss = _loss(last, out, tensors.to_target(y, out), aux)
+        out, loss = _run(chain, x, y, flow.watch)
     flow.check(loss)
     if loss.requires_grad:
-        last.call(loss.backward)
+        chain.nodes[-1].call(loss.backward)
     return out.detach(), float(loss.item())
+
+
+def compute_loss(chain: Chain, x: Any, y: Any) -> tuple[torch.Tensor, float]:
+    """The output and the loss of a chain that is not trained now: on validation data.
+
+    Call it where autograd is off. Arguments, result and errors are those of :func:`train_step`.
+    """
+    out, loss = _run(chain, x, y, None, raw=True)
+    return out, float(loss.item())
+
+
+def _run(
+    chain: Chain, x: Any, y: Any, watch: Watch | None, *, raw: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    out, aux = _split(chain.run(x, {}, watch, raw=raw))
+    last = chain.nodes[-1]
+    if not tensors.is_tensor(out):
+        raise _failed(last, f"the chain returned a {type(out).__name__}; training needs a tensor")
+    return out, _loss(last, out, tensors.to_target(y, out), aux)
+
+
+class MeanLoss:
+    """The mean over the rows of an epoch so far: a short last batch counts for what it holds."""
+
+    def __init__(self) -> None:
+        self._sum, self._rows = 0.0, 0
+
+    def add(self, loss: float, rows: int) -> None:
+        """Count the loss of a batch; data without rows counts as one."""
+        self._sum += max(1, rows) * loss
+        self._rows += max(1, rows)
+
+    @property
+    def value(self) -> float | None:
+        """None where no batch had a loss."""
+        return self._sum / self._rows if self._rows else None
 
 
 def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
+from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.moments import load_optimizer_state
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.optimizers import build_optimizer
@@ -70,6 +71,31 @@ class Optimizers:
         _put_moments(optimizer, parameters, moments)
         self._kept[chain] = _Kept(dict(spec), optimizer, parameters)
         return optimizer
+
+    def chosen(
+        self, chain: Chain, spec: Mapping[str, Any] | None, y: Any
+    ) -> torch.optim.Optimizer | None:
+        """The optimizer that a command names for a chain; None if it names none.
+
+        Raises:
+            ProtocolError: As for :meth:`over`, or there is nothing to step.
+        """
+        if spec is None:
+            return None
+        if y is None or not chain.differentiable:
+            lacking = "y is missing" if y is None else "no node is differentiable"
+            raise _refused(f"there is nothing to step: {lacking}")
+        return self.over(chain.nodes, spec)
+
+    def begin_anew(self, node_ids: Iterable[str]) -> Callable[[], None]:
+        """Like :meth:`forget`; calling the result undoes it."""
+        kept, pending = dict(self._kept), dict(self._pending)
+        self.forget(node_ids)
+
+        def undo() -> None:
+            self._kept, self._pending = kept, pending
+
+        return undo
 
     def forget(self, node_ids: Iterable[str]) -> None:
         """Drop the optimizers of the chains that some nodes are part of."""

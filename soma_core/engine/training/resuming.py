@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from soma_core.engine.nodes import Node
+from soma_core.engine.training import tensors
 from soma_core.engine.training.moments import load_optimizer_state
 from soma_core.engine.training.optimizers import Optimizers
 from soma_core.errors import ErrorCode, ProtocolError
@@ -45,7 +46,7 @@ def get_training(node: Node, optimizers: Optimizers) -> bytes:
     optimizer = getattr(node.obj, "optimizer", None)
     content = {
         "optimizer": None if optimizer is None else node.call(optimizer.state_dict),
-        "schedulers": [node.call(scheduler.state_dict) for scheduler in _schedulers(node)],
+        "schedulers": [node.call(scheduler.state_dict) for scheduler in tensors.schedulers(node)],
         "named": optimizers.saved(node.node_id),
         "own": node.call(own) if callable(own) else None,
         "random": _random_numbers(),
@@ -76,7 +77,7 @@ def set_training(node: Node, data: bytes, optimizers: Optimizers) -> None:
 
 def _put(node: Node, content: Mapping[str, Any], optimizers: Optimizers) -> None:
     optimizer = getattr(node.obj, "optimizer", None)
-    schedulers = list(_schedulers(node))
+    schedulers = tensors.schedulers(node)
     _require(optimizer is None, content["optimizer"] is None, "an optimizer")
     _require(len(schedulers), len(content["schedulers"]), "schedulers")
     if optimizer is not None:
@@ -94,13 +95,6 @@ def _put(node: Node, content: Mapping[str, Any], optimizers: Optimizers) -> None
 def _require(here: object, came: object, what: str) -> None:
     if here != came:
         raise ValueError(f"the node and the state do not have the same: {what}")
-
-
-def _schedulers(node: Node) -> Iterator[Any]:
-    one, several = getattr(node.obj, "scheduler", None), getattr(node.obj, "schedulers", None)
-    for scheduler in [one, *(several if isinstance(several, list | tuple) else ())]:
-        if callable(getattr(scheduler, "load_state_dict", None)):
-            yield scheduler
 
 
 def _check_fields(scheduler: Any, state: Any) -> None:

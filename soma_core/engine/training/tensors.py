@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "detached",
+    "evaluating",
+    "in_kind_of",
     "is_floating",
     "is_tensor",
     "labelled_parameters",
@@ -23,6 +25,8 @@ __all__ = [
     "named_parameters",
     "no_gradients",
     "parameters",
+    "schedulers",
+    "to_arrays",
     "to_input",
     "to_target",
 ]
@@ -62,6 +66,41 @@ def parameters(node: Node) -> list[torch.nn.Parameter]:
     return [parameter for _, parameter in labelled_parameters(node)]
 
 
+def schedulers(node: Node) -> list[Any]:
+    """The schedulers of a node's own optimizer: its ``scheduler``, and those in ``schedulers``."""
+    one, several = getattr(node.obj, "scheduler", None), getattr(node.obj, "schedulers", None)
+    listed = [one, *(several if isinstance(several, list | tuple) else ())]
+    return [part for part in listed if callable(getattr(part, "load_state_dict", None))]
+
+
+@contextmanager
+def evaluating(nodes: Iterable[Node]) -> Iterator[None]:
+    """Within the block, torch modules are in the mode of evaluation, and autograd is off.
+
+    A filter that holds its network inside does the same by itself, where autograd is off.
+    """
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    modules = [
+        module
+        for node in nodes
+        if isinstance(node.obj, torch.nn.Module)
+        for module in node.obj.modules()
+    ]
+    before = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in zip(modules, before, strict=True):
+            module.training = training
+
+
 def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
     """Autograd off, where a node could use it: it is on in the joint training step alone."""
     if "torch" not in sys.modules or not any(node.differentiable for node in nodes):
@@ -77,6 +116,60 @@ _NOTHING: AbstractContextManager[Any] = nullcontext()
 def detached(value: Any) -> Any:
     """A result without its autograd graph, so that it can leave the step."""
     return value.detach() if is_tensor(value) else value
+
+
+def to_arrays(value: Any) -> Any:
+    """A value with arrays in place of tensors, in its tuples, lists and dicts too."""
+    return _map_tensors(value, _as_array)
+
+
+def in_kind_of(out: Any, x: Any) -> Any:
+    """What a chain computed as tensors, in the kind in which its data were sent.
+
+    Args:
+        out: The output.
+        x: The data. Tensors and lists of tensors leave tensors as they are, numbers and lists of
+            numbers ask for nested lists, anything else for arrays.
+    """
+    first = _first(x)
+    if is_tensor(first):
+        return out
+    as_lists = isinstance(first, list | int | float)
+    return _map_tensors(out, _as_lists if as_lists else _as_array)
+
+
+def _first(x: Any) -> Any:
+    """The first column of some data, or the first item of a list: what tells its kind."""
+    if isinstance(x, dict):
+        return _first(next(iter(x.values()), None))
+    return _first(x[0]) if isinstance(x, list | tuple) and x else x
+
+
+def _map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """A value with each tensor in it changed; the same object if there is none."""
+    if is_tensor(value):
+        return change(value)
+    if isinstance(value, dict):
+        items = {key: _map_tensors(item, change) for key, item in value.items()}
+        same = all(items[key] is value[key] for key in value)
+        return value if same else items
+    if type(value) in (list, tuple):
+        changed = [_map_tensors(item, change) for item in value]
+        same = all(new is old for new, old in zip(changed, value, strict=True))
+        return value if same else type(value)(changed)
+    return value
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    tensor = tensor.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:  # a type that numpy lacks, such as bfloat16
+        return tensor.float().numpy()
+
+
+def _as_lists(tensor: torch.Tensor) -> Any:
+    return tensor.detach().tolist()
 
 
 def is_floating(tensor: torch.Tensor) -> bool:

@@ -1,0 +1,218 @@
+"""Batched fits: BATCHED_FIT as a host drives it, with pauses between epochs and between chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from soma_core.channel.deadline import Deadline
+from soma_core.errors import DeadlineExceeded, SomaError
+from soma_core.models.files import DataFile
+from soma_core.protocol.commands import BatchedFit, ContinueFit
+
+__all__ = ["Chunks", "Metric", "OnEpoch", "as_chunks", "batched_fit_command", "run_batched_fit"]
+
+Chunks = Callable[[], Iterator[tuple[Any, Any]]]
+"""Gives the chunks of one epoch: the data and the targets of each."""
+
+Metric = Callable[[Any, Any], float]
+"""``metric(y, out)``: the targets and the outputs of all rows."""
+
+OnEpoch = Callable[[dict[str, Any]], object]
+"""Called after each epoch with its number and what it came to."""
+
+Ask = Callable[[BatchedFit | ContinueFit, float | None], Any]
+"""Sends a command and returns its reply; the second argument is how many seconds it may take."""
+
+_STOP_GRACE = 5.0  # seconds for a worker to let go of a fit that is given up
+
+
+def batched_fit_command(
+    node_ids: Sequence[str],
+    x: Any,
+    y: Any,
+    *,
+    validation: tuple[Any, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> BatchedFit:
+    """The command for the arguments of ``batched_fit``.
+
+    Args:
+        node_ids: The nodes.
+        x: The data, or a file of them; None if they come in chunks.
+        y: The targets, likewise.
+        validation: The data and targets of the validation, likewise.
+        metrics: What is measured on them.
+        options: Further fields of the command; what is None is left out.
+
+    Raises:
+        TypeError: ``validation`` is no tuple of two.
+        ValueError: There are metrics and no validation.
+    """
+    given = {"data": x, "y": y}
+    if validation is not None:
+        given["validation_data"], given["validation_y"] = _pair(validation)
+    elif metrics:
+        raise ValueError("metrics need validation=(x, y): what they are measured on")
+    files = {name: value for name, value in given.items() if isinstance(value, DataFile)}
+    fields = {name: value for name, value in given.items() if name not in files}
+    optional = {"files": files or None, "metrics": metrics and dict(metrics), **options}
+    fields |= {name: value for name, value in optional.items() if value is not None}
+    return BatchedFit(cmd="BATCHED_FIT", node_ids=[*node_ids], **fields)
+
+
+def _pair(validation: Any) -> tuple[Any, Any]:
+    if isinstance(validation, tuple) and len(validation) == 2:
+        return validation
+    raise TypeError(f"validation is a tuple (x, y), got a {type(validation).__name__}")
+
+
+def as_chunks(x: Any, y: Any, epochs: int) -> Chunks | None:
+    """The chunks that data come in; None if they are all there.
+
+    Args:
+        x: An iterator of ``(x, y)``, a function that returns one for each epoch, or data.
+        y: The targets; None with chunks, which bring their own.
+        epochs: How often they are gone through.
+
+    Raises:
+        ValueError: An iterator would be gone through twice, or there are targets beside chunks.
+    """
+    if not callable(x) and not isinstance(x, Iterator):
+        return None
+    if y is not None:
+        raise ValueError("chunks are (x, y) tuples: they bring their targets, so leave y out")
+    if callable(x):
+        return lambda: _checked(x())
+    if epochs > 1:
+        raise ValueError(
+            f"an iterator of chunks can be gone through once, and epochs is {epochs}; give a "
+            "function that returns a new iterator for each epoch"
+        )
+    return lambda: _checked(x)
+
+
+def _checked(chunks: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
+    for chunk in chunks:
+        if not isinstance(chunk, tuple) or len(chunk) != 2:
+            raise TypeError(
+                f"a chunk is a tuple (x, y), of which y may be None; got a {type(chunk).__name__}"
+            )
+        yield chunk
+
+
+def run_batched_fit(
+    command: BatchedFit,
+    ask: Ask,
+    *,
+    chunks: Chunks | None = None,
+    on_epoch: OnEpoch | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """Send BATCHED_FIT, and CONTINUE_FIT until it has ended.
+
+    Args:
+        command: The command; of chunks it holds none yet.
+        ask: Sends a command.
+        chunks: A chunk is taken when the worker has learned from the one before it.
+        on_epoch: Called between epochs, when the worker is free for other calls.
+        timeout: Seconds for everything; None for ever.
+
+    Returns:
+        The last reply.
+
+    Raises:
+        DeadlineExceeded: It did not end within its timeout.
+        ValueError: There is no chunk.
+    """
+    fit = _RunningFit(command, ask, timeout)
+    while not fit.ended:
+        with fit.stopped_on_error():
+            if chunks is None:
+                fit.advance("never" if on_epoch is None else "epoch")
+            else:
+                fit.send_chunks(chunks())
+            fit.epochs_done += 1
+            if on_epoch is not None:
+                on_epoch(fit.last_epoch())
+    return fit.reply
+
+
+class _RunningFit:
+    """A fit that the worker may hold open between two commands.
+
+    Attributes:
+        reply: The last reply; None before the first.
+        epochs_done: The epochs that have ended, of a fit that pauses between them.
+    """
+
+    def __init__(self, command: BatchedFit, ask: Ask, timeout: float | None) -> None:
+        self._command, self._ask = command, ask
+        self._timeout, self._deadline = timeout, Deadline.after(timeout)
+        self.reply: Any = None
+        self.epochs_done = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.reply is not None and self.reply.fit_id is None
+
+    def advance(self, pause: str = "never", **fields: Any) -> None:
+        """Begin the fit, which then pauses as it is told, or let it go on.
+
+        Args:
+            pause: When the fit replies before its end.
+            fields: Further fields of the command.
+        """
+        if self.reply is None:
+            command: BatchedFit | ContinueFit
+            command = self._command.model_copy(update={"pause": pause, **fields})
+        else:
+            self._check_time()
+            command = self._next(**fields)
+        self.reply = self._ask(command, self._deadline.left())
+
+    def send_chunks(self, chunks: Iterator[tuple[Any, Any]]) -> None:
+        """Send the chunks of one epoch, and end it."""
+        empty = True
+        for x, y in chunks:
+            empty = False
+            self.advance("chunk", data=x, y=y)
+        if empty:
+            raise ValueError(f"there is no chunk of data in epoch {self.epochs_done + 1}")
+        self.advance(end_epoch=True)
+
+    def last_epoch(self) -> dict[str, Any]:
+        """The number of the epoch that was done last, and what it came to."""
+        numbers = {name: values[-1] for name, values in self.reply.history.items()}
+        return {"epoch": self.epochs_done, "epochs": self._command.epochs, **numbers}
+
+    @contextmanager
+    def stopped_on_error(self) -> Iterator[None]:
+        """What the host's own code raises ends the fit in the worker, too."""
+        try:
+            yield
+        except SomaError:
+            raise  # the worker has ended it, or is gone
+        except BaseException:
+            if self.reply is not None and not self.ended:
+                self._stop()
+            raise
+
+    def _check_time(self) -> None:
+        if self._deadline.over():
+            self._stop()
+            raise DeadlineExceeded(
+                f"BATCHED_FIT of {', '.join(self._command.node_ids)} did not end within "
+                f"{self._timeout:g} s; it was ended after {self.epochs_done} epochs",
+                worker_survived=True,
+            )
+
+    def _stop(self) -> None:
+        with suppress(SomaError):  # then the worker is gone, or has given the fit up already
+            self._ask(self._next(stop=True), _STOP_GRACE)
+
+    def _next(self, **fields: Any) -> ContinueFit:
+        fit_id, node_ids = self.reply.fit_id, self._command.node_ids
+        return ContinueFit(cmd="CONTINUE_FIT", fit_id=fit_id, node_ids=node_ids, **fields)

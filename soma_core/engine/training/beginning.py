@@ -1,0 +1,118 @@
+"""Beginning anew: what training changes in a node, kept, and put back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from soma_core.engine.nodes import Node
+from soma_core.engine.training import tensors
+
+__all__ = ["Undo", "begin_anew", "capture", "capture_weights", "has_learned", "remember"]
+
+Undo = Callable[[], None]
+
+
+def remember(nodes: Iterable[Node]) -> None:
+    """Keep what nodes were loaded with, once, before anything changes it.
+
+    Only what learns inside of its object needs that: what has parameters. The copy is on the CPU.
+    """
+    for node in nodes:
+        if node.as_loaded is None and node.trainable and node.differentiable:
+            node.as_loaded = capture(node)
+
+
+def begin_anew(nodes: Iterable[Node], *, networks: bool = True) -> Undo:
+    """Make trainable nodes forget what they learned.
+
+    Args:
+        nodes: Those that are not trainable stay as they are.
+        networks: Whether those that learn by their parameters forget that, too.
+
+    Returns:
+        Undoes it.
+    """
+    undo = ExitStack()
+    for node in nodes:
+        if node.trainable and (networks or node.fitted_apart):
+            undo.callback(_forget(node, parameters=networks))
+    return undo.close
+
+
+def _forget(node: Node, *, parameters: bool) -> Undo:
+    state = node.state
+    node.forget()
+    put_back = None
+    if parameters and node.as_loaded is not None:
+        put_back = capture(node)
+        node.as_loaded()
+
+    def undo() -> None:
+        node.state = state
+        if put_back is not None:
+            put_back()
+
+    return undo
+
+
+def has_learned(node: Node) -> bool:
+    """Whether a node holds a state: one that is not empty."""
+    return node.state is not None and not (isinstance(node.state, dict) and not node.state)
+
+
+def capture(node: Node) -> Undo:
+    """What training changes in a node's object; calling the result puts it back.
+
+    Parameters and buffers, the optimizer and schedulers of the object, and what it names in its
+    ``training_state()``, such as where its random numbers stand.
+    """
+    put_weights = capture_weights(node)
+    steppers = [copy.deepcopy(node.call(part.state_dict)) for part in _steppers(node)]
+    own = _own_state(node)
+
+    def put_back() -> None:
+        put_weights()
+        for part, content in zip(_steppers(node), steppers, strict=False):
+            node.call(part.load_state_dict, copy.deepcopy(content))
+        if own is not None:
+            node.call(node.obj.load_training_state, copy.deepcopy(own))
+
+    return put_back
+
+
+def capture_weights(node: Node) -> Undo:
+    """The parameters and buffers of a node; calling the result puts them back, by name."""
+    kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _weights(node).items()}
+
+    def put_back() -> None:
+        if not kept:
+            return
+        import torch
+
+        with torch.no_grad():
+            for name, tensor in _weights(node).items():
+                if name in kept and kept[name].shape == tensor.shape:
+                    tensor.copy_(kept[name])
+
+    return put_back
+
+
+def _weights(node: Node) -> dict[str, Any]:
+    return dict(tensors.labelled_parameters(node)) | tensors.named_buffers(node)
+
+
+def _steppers(node: Node) -> Iterator[Any]:
+    """The optimizer and the schedulers that a node owns."""
+    optimizer = getattr(node.obj, "optimizer", None)
+    for part in [optimizer, *tensors.schedulers(node)]:
+        if callable(getattr(part, "load_state_dict", None)):
+            yield part
+
+
+def _own_state(node: Node) -> Any:
+    ask = getattr(node.obj, "training_state", None)
+    put = getattr(node.obj, "load_training_state", None)
+    return copy.deepcopy(node.call(ask)) if callable(ask) and callable(put) else None
