@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 from pydantic import ValidationError
@@ -260,6 +261,7 @@ class RemoteError(SomaError):
         Exception.__init__(self, message)
         self._text = message
         self._raised: dict[str, Any] | None = None
+        self._trace: TracebackType | None = None
         self.code = code
         self.remote_type = remote_type
         self.node_id = node_id
@@ -280,6 +282,13 @@ class RemoteError(SomaError):
             "exception": self._raised,
         }
         return _from_reply_with_notes, (reply, getattr(self, "__notes__", []))
+
+    def shorten(self) -> None:
+        """Leave nothing in its traceback but what ran in the worker.
+
+        Called where the user called soma: what lies between says nothing to him.
+        """
+        self.__traceback__ = self._trace
 
     @staticmethod
     def from_reply(reply: dict[str, Any]) -> RemoteError:
@@ -346,7 +355,7 @@ def _rebuilt(raised: Raised, text: str, **facts: Any) -> RemoteError:
     for note in raised.notes:
         error.add_note(note)
     if raised.stack and sources_agree(raised.stack):
-        error.__traceback__ = traceback_from(raised.stack)
+        error.__traceback__ = error._trace = traceback_from(raised.stack)
     if raised.context is not None:
         error.__context__ = _member(raised.context, facts)
     if raised.cause is not None:

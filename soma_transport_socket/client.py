@@ -162,6 +162,10 @@ class SocketTransport(Transport):
     def runs_here(self, pid: int) -> bool:
         return self._worker is not None
 
+    @property
+    def shares_files(self) -> bool:
+        return True
+
     def stop(self, grace: float) -> ExitStatus | None:
         """End a worker of our own; a session is only left."""
         if self.options.session is None:

@@ -123,6 +123,10 @@ class StdioTransport(Transport):
     def runs_here(self, pid: int) -> bool:
         return self._process is not None and self._process.started(pid)
 
+    @property
+    def shares_files(self) -> bool:
+        return self.options.command is None  # a launcher may lead anywhere
+
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()

@@ -221,6 +221,9 @@ class Transport(ABC):
     Options: ClassVar[type[TransportOptions]] = TransportOptions
     output: OutputPump | None = None
 
+    alone: bool = True
+    """Whether no other engine is given the same filters; set before ``start``."""
+
     def __init__(self, options: Any) -> None:
         self.options = options
 
@@ -283,6 +286,22 @@ class Transport(ABC):
         Called by ``Worker.status`` before it looks at what the process uses. The default is no.
         """
         return False
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether the engine sees this machine's files under the same names.
+
+        Then it imports modules from where this program imports them. The default is no: what the
+        engine cannot import is sent whole.
+        """
+        return False
+
+    def lend(self, obj: Any) -> bytes | None:
+        """A pickle that stands for the very object, for an engine in this process; else None.
+
+        Called for each filter object that is loaded.
+        """
+        return None
 
     def shutdown(self, grace: float) -> ExitStatus | None:
         """End the engine even if it is shared with other clients. Never raises.

@@ -76,6 +76,7 @@ class SocketStream(ByteStream):
     """A connected stream socket, which it owns.
 
     The socket blocks in the kernel in slices, since a plain call costs less than polling first.
+    One that another library keeps from blocking, as gevent does, waits in slices by itself.
     """
 
     _SLICE = 0.2
@@ -85,6 +86,8 @@ class SocketStream(ByteStream):
         slice_of_time = _timeval(self._SLICE)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_of_time)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, slice_of_time)
+        if not os.get_blocking(connection.fileno()):
+            connection.settimeout(self._SLICE)
         self._socket = connection
         self._receive, self._send = connection.recv_into, connection.send
         close_in_forked_child(connection)
@@ -95,7 +98,8 @@ class SocketStream(ByteStream):
                 _wait(self._socket.fileno(), select.POLLIN, deadline)
             try:
                 return self._receive(view)
-            except BlockingIOError:  # a slice is over
+            except (BlockingIOError, TimeoutError) as error:
+                _require_end_of_slice(error)
                 if self.on_wait is not None:
                     self.on_wait()
 
@@ -105,13 +109,19 @@ class SocketStream(ByteStream):
                 _wait(self._socket.fileno(), select.POLLOUT, deadline)
             try:
                 return self._send(data, _NO_SIGNAL)
-            except BlockingIOError:  # a slice is over
-                continue
+            except (BlockingIOError, TimeoutError) as error:
+                _require_end_of_slice(error)
 
     def close(self) -> None:
         with suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def _require_end_of_slice(error: OSError) -> None:
+    """Go on where only a slice is over; the kernel's own time-out of a connection is an error."""
+    if isinstance(error, TimeoutError) and error.errno is not None:
+        raise error
 
 
 def _timeval(seconds: float) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -111,6 +113,8 @@ def transport_maker(
     Raises:
         PluginError, TypeError, ValueError: As for :func:`connect`.
     """
+    _check_name(name)
+    _check_not_being_imported()
     transport_class = installed_transports().load(name)
     checked = _options(name, transport_class, options).placed(distributions(filters or {}))
     if apart and checked.shared:
@@ -121,9 +125,37 @@ def transport_maker(
 
     def make() -> Transport:
         installed_plugins().notify("soma_worker_starting", transport=name, options=checked)
-        return transport_class(checked)
+        made = transport_class(checked)
+        made.alone = not apart
+        return made
 
     return make
+
+
+def _meant(unknown: Iterable[str], known: Iterable[str]) -> str:
+    close = [match for name in unknown for match in get_close_matches(name, known, 1)]
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(
+            f"the first argument is the name of a transport, such as 'stdio'; got a "
+            f"{type(name).__name__}. Filters are given by name: connect('stdio', filters=…)"
+        )
+
+
+def _check_not_being_imported() -> None:
+    """Refuse to start workers while a child process imports the script that starts it.
+
+    Each would run the script again, and so on without end.
+    """
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a process that multiprocessing starts imports the script anew, and the script "
+            "starts workers as it is imported: put that under `if __name__ == '__main__':`"
+        )
 
 
 def _options(name: str, transport_class: type[Transport], options: dict[str, Any]) -> Any:
@@ -131,8 +163,8 @@ def _options(name: str, transport_class: type[Transport], options: dict[str, Any
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         raise TypeError(
-            f"the transport {name!r} has no option {', '.join(unknown)}; its options: "
-            f"{', '.join(known)}; {installed_transports().origin(name)}"
+            f"the transport {name!r} has no option {', '.join(unknown)}{_meant(unknown, known)}; "
+            f"its options: {', '.join(known)}; {installed_transports().origin(name)}"
         )
     try:
         return transport_class.Options(**options)

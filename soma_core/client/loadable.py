@@ -10,7 +10,7 @@ from soma_core.models.filters import Distribution
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import installed_plugins
 
-__all__ = ["Loadable", "adapt", "check_filter", "distributions"]
+__all__ = ["Loadable", "adapt", "check_filter", "check_filters", "distributions"]
 
 Loadable = Any
 """A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
@@ -41,6 +41,22 @@ def _instance(loadable: Loadable) -> Any:
         return loadable
     name, config = (loadable, {}) if isinstance(loadable, str) else loadable
     return installed_filters().load(name)(**config)
+
+
+def check_filters(filters: Any) -> None:
+    """Refuse what does not say under which id each filter is loaded.
+
+    Raises:
+        TypeError: It is no mapping from node ids.
+    """
+    if not isinstance(filters, Mapping):
+        raise TypeError(
+            f"filters is a dict from node id to filter, got a {type(filters).__name__}; give "
+            '{"name": …}'
+        )
+    for node_id in filters:
+        if not isinstance(node_id, str):
+            raise TypeError(f"filters: a node id is a text, got {node_id!r}")
 
 
 def check_filter(node_id: str, loadable: Loadable) -> None:
@@ -96,15 +112,18 @@ def _first_not_json(values: Iterable[Any]) -> Any | None:
 
 def _is_filter(obj: Any) -> bool:
     forward = getattr(obj, "forward", None)
-    if not callable(forward):
-        return False
-    return callable(getattr(obj, "fit", None)) or _takes_state(forward)
+    return callable(forward) and _takes_state(forward, unknown=callable(getattr(obj, "fit", None)))
 
 
-def _takes_state(forward: Callable[..., Any]) -> bool:
+def _takes_state(forward: Callable[..., Any], *, unknown: bool) -> bool:
+    """Whether it can be called with x and state; ``unknown`` if its signature is."""
     try:
-        inspect.signature(forward).bind(None, None)
+        signature = inspect.signature(forward)
     except (TypeError, ValueError):
+        return unknown
+    try:
+        signature.bind(None, None)
+    except TypeError:
         return False
     return True
 
@@ -122,5 +141,11 @@ def _advice(obj: Any) -> str:
         return (
             f"{kind} is an estimator without forward(x, state); install soma-filters-sklearn and "
             f'pass ("sklearn.{type(obj).__name__}", {{…}})'
+        )
+    forward = getattr(type(obj), "forward", None)
+    if forward is not None:
+        return (
+            f"{kind}.forward{inspect.signature(forward)} cannot be called with x and state; "
+            "define forward(self, x, state)"
         )
     return f"{kind} has no fit(x, y) and forward(x, state); subclass soma_core.Filter, or add them"

@@ -14,11 +14,13 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.backoff import Backoff
 from soma_core.client.calls import Call
 from soma_core.client.connection import INTERRUPT_GRACE, Connection
+from soma_core.client.host_path import host_path
 from soma_core.client.recording import Recorder
 from soma_core.client.recovery import RecoveryLog
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
+    ErrorCode,
     IncompatibleWorker,
     ProtocolError,
     RemoteError,
@@ -76,6 +78,7 @@ class Session:
         self._recorder = recorder
         self._grace = grace
         self._closed = threading.Event()
+        self._path: list[str] | None = None
         self.restarts = 0
         self.connection, self.hello = self._begin(Deadline.after(start_timeout))
         self._notify_start()
@@ -122,22 +125,34 @@ class Session:
             transport.stop(_STOP_GRACE)
             raise
 
-    def _greet(self, connection: Connection, deadline: Deadline) -> WorkerHello:
-        hello = Hello(
+    def share_path(self, timeout: float | None) -> bool:
+        """Tell the engine where this program imports modules from, if that has changed since."""
+        if self._path is None or self._path == host_path():
+            return False
+        self.connection.ask(Call.of(self._hello(), timeout))
+        return True
+
+    def _hello(self) -> Hello:
+        share = self._transport.shares_files and self._pickles.allowed
+        self._path = host_path() if share else None
+        return Hello(
             cmd="HELLO",
             protocol=PROTOCOL_VERSION,
             client=client_info("soma_core"),
             codecs=self._pickles.codecs.names(),
+            path=self._path,
         )
+
+    def _greet(self, connection: Connection, deadline: Deadline) -> WorkerHello:
         try:
-            answer: WorkerHello = connection.ask(Call.of(hello, deadline.left()))
+            answer: WorkerHello = connection.ask(Call.of(self._hello(), deadline.left()))
             answer.check(pickles=self._pickles.allowed)
         except IncompatibleWorker:
             raise
         except (TransportError, RemoteError, ProtocolError) as error:
             raise StartFailed(
                 f"the worker behind the transport {self._transport.name!r} did not answer HELLO: "
-                f"{error}"
+                f"{error}{_start_remedy(error)}"
             ) from error
         self._pickles.codecs.limit_to(answer.codecs)
         if answer.pickle == "never":
@@ -249,6 +264,21 @@ class RestartingSession(Session):
         if left is not None and left <= delay:
             raise _late(call.cmd)
         self._closed.wait(delay)
+
+
+def _start_remedy(error: Exception) -> str:
+    """What to do about the commonest reasons why a worker does not come up."""
+    if "No module named" in str(error) and "soma_" in str(error):
+        return (
+            "\nIts Python lacks soma: install soma-core there, or name another interpreter with "
+            "python="
+        )
+    if isinstance(error, ProtocolError) and error.code is ErrorCode.MALFORMED:
+        return (
+            "; something else writes to the worker's stdout before it answers, such as the "
+            "greeting of a login shell or a print in sitecustomize: let it write to stderr"
+        )
+    return ""
 
 
 def _late(cmd: str) -> DeadlineExceeded:

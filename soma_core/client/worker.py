@@ -10,12 +10,13 @@ from enum import Enum
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, Literal, NoReturn, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
 from soma_core.channel.contract import ExitStatus, Transport
 from soma_core.client import checkpoint
+from soma_core.client.arguments import check_bytes, check_seconds
 from soma_core.client.batched_fits import (
     Metric,
     OnEpoch,
@@ -26,8 +27,9 @@ from soma_core.client.batched_fits import (
 from soma_core.client.calls import Call, Progress
 from soma_core.client.chunks import stream
 from soma_core.client.connection import INTERRUPT_GRACE
-from soma_core.client.loadable import Loadable, adapt, check_filter
+from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters
 from soma_core.client.missing_modules import missing_module
+from soma_core.client.profiles import profiled
 from soma_core.client.progress.watch import Watch, watched
 from soma_core.client.recording import Recorder
 from soma_core.client.recovery import RecoveryLog
@@ -88,7 +90,10 @@ def check_recovery(restart: str, retries: int) -> None:
 def _arguments_checked(
     method: Callable[Concatenate[Worker, P], T],
 ) -> Callable[Concatenate[Worker, P], T]:
-    """Let a method say in one line which of its arguments its command does not take."""
+    """Let a method say in one line which of its arguments its command does not take.
+
+    What a filter raises has the user's line and the filter's own in its traceback, and this one.
+    """
 
     @wraps(method)
     def checked(self: Worker, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -96,6 +101,9 @@ def _arguments_checked(
             return method(self, *args, **kwargs)
         except ValidationError as error:
             raise _argument_error(method.__name__, error) from None
+        except RemoteError as error:
+            error.shorten()
+            raise
 
     return checked
 
@@ -144,6 +152,9 @@ class Worker:
         plugins: PluginSet | None = None,
     ) -> None:
         check_recovery(restart, retries)
+        check_seconds("timeout", timeout)
+        check_seconds("start_timeout", start_timeout)
+        check_seconds("stall_timeout", stall_timeout)
         plugins = installed_plugins() if plugins is None else plugins
         self._transport = transport
         self._recorder = recorder
@@ -183,6 +194,12 @@ class Worker:
         state = "closed" if session.connection.closed else f"pid {session.hello.pid}"
         return f"<Worker over {self._transport.name}, {state}, nodes {list(self._metas)}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Worker belongs to the process that started it, and is not pickled; connect anew in "
+            "the other process"
+        )
+
     @property
     def metas(self) -> Mapping[str, FilterMeta]:
         """What is known of the nodes that this worker loaded, by id."""
@@ -217,6 +234,7 @@ class Worker:
         Raises:
             TypeError: An object is not a filter; the message says what wraps it.
         """
+        check_filters(filters)
         adapted = {node_id: adapt(obj) for node_id, obj in filters.items()}
         for node_id, filter_like in adapted.items():
             check_filter(node_id, filter_like)
@@ -240,7 +258,8 @@ class Worker:
         if isinstance(filter_like, tuple):
             name, config = filter_like
             return c.FilterSpec(id=node_id, trainable=flag, filter=name, config=dict(config))
-        pickled = self._pickles.dump(filter_like)
+        lent = self._transport.lend(filter_like) if self._pickles.allowed else None
+        pickled = self._pickles.dump(filter_like) if lent is None else lent
         return c.FilterSpec(id=node_id, trainable=flag, pickle_b64=pickled)
 
     @_arguments_checked
@@ -260,6 +279,7 @@ class Worker:
         *,
         return_state: bool = True,
         progress: Watch = None,
+        profile: str | os.PathLike[str] | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Fit one node; the state that it learned is its own from then on.
@@ -271,6 +291,7 @@ class Worker:
             return_state: Whether the state travels back.
             progress: Called with what the filter reports while it runs; True shows it on stderr,
                 as a bar in a terminal and as lines elsewhere.
+            profile: A file for a profile of the call in the worker, as cProfile writes it.
             timeout: Seconds.
 
         Returns:
@@ -279,7 +300,9 @@ class Worker:
 
         command = c.Fit(cmd="FIT", node_id=node_id, data=x, y=y, return_state=return_state)
         with watched(progress, [node_id], x) as listener:
-            return self._ask(command, timeout, uses=(node_id,), progress=listener).result
+            return self._ask(
+                command, timeout, uses=(node_id,), progress=listener, profile=profile
+            ).result
 
     @_arguments_checked
     def partial_fit(
@@ -322,6 +345,7 @@ class Worker:
         state: Any = None,
         *,
         progress: Progress | None = None,
+        profile: str | os.PathLike[str] | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run one node.
@@ -331,13 +355,14 @@ class Worker:
             x: The input.
             state: The state to use; None means what the node learned last (``{}`` if nothing).
             progress: Called with what the filter, or a plugin around it, reports.
+            profile: A file for a profile of the call in the worker, as cProfile writes it.
             timeout: Seconds.
         """
         if state is None:
             command = c.Forward(cmd="FORWARD", node_id=node_id, data=x)
-            return self._ask(command, timeout, (node_id,), progress).result
+            return self._ask(command, timeout, (node_id,), progress, profile=profile).result
         command = c.Forward(cmd="FORWARD", node_id=node_id, data=x, state=state)
-        return self._ask(command, timeout, (), progress).result
+        return self._ask(command, timeout, (), progress, profile=profile).result
 
     @_arguments_checked
     def composite_forward(
@@ -347,6 +372,7 @@ class Worker:
         states: Mapping[str, Any] | None = None,
         *,
         progress: Progress | None = None,
+        profile: str | os.PathLike[str] | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run a chain of nodes, the output of each being the input of the next.
@@ -356,13 +382,14 @@ class Worker:
             x: The input of the first.
             states: States by node id; a node without one uses what it learned last.
             progress: As for :meth:`forward`.
+            profile: A file for a profile of the call in the worker, as cProfile writes it.
             timeout: Seconds.
         """
 
         command = c.CompositeForward(
             cmd="COMPOSITE_FORWARD", node_ids=_ids(node_ids), data=x, **_given(states=states)
         )
-        return self._ask(command, timeout, command.node_ids, progress).result
+        return self._ask(command, timeout, command.node_ids, progress, profile=profile).result
 
     @_arguments_checked
     def stream(
@@ -411,6 +438,7 @@ class Worker:
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
         progress: Watch = None,
+        profile: str | os.PathLike[str] | None = None,
         timeout: Timeout = DEFAULT,
     ) -> CompositeFitResult:
         """Fit a chain of nodes, then train its differentiable ones together by one step.
@@ -424,6 +452,7 @@ class Worker:
                 class of ``torch.optim`` and its arguments, ``{"name": "Adam", "lr": 0.001}``.
                 The worker keeps its moments for the chain's next command.
             progress: Called with what the filters report while they run; True shows it.
+            profile: A file for a profile of the call in the worker, as cProfile writes it.
             timeout: Seconds.
         """
 
@@ -436,7 +465,7 @@ class Worker:
             **_given(optimizer=optimizer),
         )
         with watched(progress, command.node_ids, x) as listener:
-            reply = self._ask(command, timeout, command.node_ids, listener)
+            reply = self._ask(command, timeout, command.node_ids, listener, profile=profile)
         return CompositeFitResult(
             result=reply.result,
             states={key: bytes(data) for key, data in (reply.states or {}).items()},
@@ -486,6 +515,7 @@ class Worker:
         restore_best: bool = False,
         on_epoch: OnEpoch | None = None,
         progress: Watch = None,
+        profile: str | os.PathLike[str] | None = None,
         timeout: Timeout = DEFAULT,
     ) -> BatchedFitResult:
         """Fit a chain of nodes batch by batch; the data travels once.
@@ -522,9 +552,16 @@ class Worker:
             progress: Called after each batch with epoch, epochs, batch, batches, its loss, and
                 the mean_loss of the epoch so far; True shows it on stderr, as a bar in a
                 terminal and as lines elsewhere.
+            profile: A file for a profile of the call in the worker, as cProfile writes it; of a
+                fit that is one command: no chunks, no ``on_epoch``.
             timeout: Seconds.
         """
         chunks = as_chunks(x, y, epochs)
+        if profile is not None and (chunks or on_epoch):
+            raise ValueError(
+                "profile is of one command, and a fit of chunks or with on_epoch is several; "
+                "leave one of them out"
+            )
         try:
             command = batched_fit_command(
                 _ids(node_ids),
@@ -543,11 +580,13 @@ class Worker:
             )
         except ValidationError as error:
             raise _argument_error("batched_fit", error) from None
-        seconds = self._timeout if timeout is DEFAULT else timeout
+        seconds = self._timeout if timeout is DEFAULT else self._seconds(timeout)
         with watched(progress, command.node_ids, x) as listener:
             reply = run_batched_fit(
                 command,
-                lambda part, left: self._ask(part, left, command.node_ids, listener),
+                lambda part, left: self._ask(
+                    part, left, command.node_ids, listener, profile=profile
+                ),
                 chunks=chunks,
                 on_epoch=on_epoch,
                 timeout=seconds,
@@ -679,6 +718,7 @@ class Worker:
             The names of the parameters that received a gradient.
         """
 
+        check_bytes("Worker.apply_gradients: gradients", gradients, "get_gradients")
         command = c.ApplyGradients(
             cmd="APPLY_GRADIENTS",
             node_id=node_id,
@@ -801,7 +841,10 @@ class Worker:
             self._recorder.keep()
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        return self._timeout if timeout is DEFAULT else timeout
+        if timeout is DEFAULT:
+            return self._timeout
+        check_seconds("timeout", timeout)
+        return timeout
 
     def _ask(
         self,
@@ -809,13 +852,13 @@ class Worker:
         timeout: Timeout,
         uses: Iterable[str] = (),
         progress: Progress | None = None,
+        profile: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Send a command and return its reply."""
-        seconds = self._timeout if timeout is DEFAULT else timeout
+        seconds = self._timeout if timeout is DEFAULT else self._seconds(timeout)
         fields = set_fields(command)
-        return self._perform(
-            Call(type(command), fields, seconds, uses, progress, self._stall_timeout)
-        )
+        call = Call(type(command), fields, seconds, uses, progress, self._stall_timeout)
+        return self._perform(call) if profile is None else profiled(profile, call, self._perform)
 
     def _perform(self, call: Call, rebuild: Callable[[], dict[str, Any]] | None = None) -> Any:
         """Send a command; again if it came to nothing because the worker lacks a module of ours.
@@ -832,7 +875,8 @@ class Worker:
                 if module is None or module in self._pickles.by_value:
                     self._keep_recording()
                     raise
-                self._pickles.by_value |= {module}
+                if not self._session.share_path(call.deadline.left()):
+                    self._pickles.by_value |= {module}
                 if rebuild is not None:
                     call.fields |= rebuild()
             except SomaError:

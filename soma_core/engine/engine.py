@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from soma_core.engine.host_path import HostPath
 from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
@@ -79,6 +80,7 @@ class Engine:
         self.nodes = NodeTable()
         self._optimizers = Optimizers()
         self._fits = OpenFits(self._optimizers)
+        self._host_path = HostPath()
         self.incarnation = uuid.uuid4().hex
         self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {
             c.Hello: self.hello,
@@ -148,6 +150,8 @@ class Engine:
         codecs = self._pickles.codecs
         if command.codecs is not None:
             codecs.limit_to(command.codecs)
+        if command.path is not None and self._pickles.allowed:
+            self._host_path.add(command.path)
         return r.HelloReply(
             protocol=PROTOCOL_VERSION,
             versions=_versions(),
@@ -162,7 +166,9 @@ class Engine:
 
     def load(self, command: c.Load) -> r.LoadReply:
         """Load all filters of the command, or none."""
+        self._host_path.refresh()
         loaded = load_nodes(command.filters, self._registry, self._pickles)
+        self._host_path.look()
         self.nodes.add(loaded)
         self._forget_training([node.node_id for node in loaded])
         return r.LoadReply(filters={node.node_id: node.meta for node in loaded})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +32,8 @@ def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
         y: What it was given as targets.
         cause: What it raised.
     """
+    if isinstance(cause, ModuleNotFoundError):
+        return _install(cause)
     if isinstance(cause, TypeError) and not accepts(fit, None, y):
         return "fit is called with x and y: define fit(self, x, y=None)"
     if y is None and "NoneType" in str(cause):
@@ -45,10 +49,26 @@ def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
         state: The state that it was given.
         unlearned: Whether that is because its filter, which learns, has not learned yet.
     """
-    if not isinstance(cause, (LookupError, TypeError, AttributeError)):
+    if isinstance(cause, ModuleNotFoundError):
+        return _install(cause)
+    if not isinstance(cause, (LookupError, TypeError, AttributeError)) or _on_purpose(cause):
         return ""
     if unlearned and "fit" not in str(cause):
         return "it has not been fitted, so that its state is {}: call fit first, or pass a state"
     if state is None:
         return "its state is None: fit must return what forward needs, or pass a state"
     return ""
+
+
+def _install(cause: ModuleNotFoundError) -> str:
+    return f"it is missing in the worker's Python, {sys.executable}: install it there"
+
+
+def _on_purpose(cause: BaseException) -> bool:
+    """Whether a ``raise`` of the filter raised it, which knows best what it means."""
+    last = cause.__traceback__
+    if last is None:
+        return True
+    while last.tb_next is not None:
+        last = last.tb_next
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]].startswith(("RAISE", "RERAISE"))

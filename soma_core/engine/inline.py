@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 from collections import deque
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar
+from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport, TransportOptions
 from soma_core.engine.serving import PicklePolicy, Responder
@@ -30,6 +33,7 @@ class InlineTransport(Transport):
     def __init__(self, options: TransportOptions) -> None:
         super().__init__(options)
         self._channel: _InlineChannel | None = None
+        self._lent: list[_Lent] = []
 
     def start(self, timeout: float | None = None) -> Channel:
         self._channel = _InlineChannel(self.options.pickle)
@@ -45,10 +49,37 @@ class InlineTransport(Transport):
     def runs_here(self, pid: int) -> bool:
         return True
 
+    def lend(self, obj: Any) -> bytes | None:
+        if not self.alone:
+            return None
+        lent = _Lent(obj)
+        self._lent.append(lent)
+        return pickle.dumps(lent)
+
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()
         return ExitStatus(code=0)
+
+
+class _Lent:
+    """An object that stays itself when it is pickled and read back in this process."""
+
+    def __init__(self, obj: Any) -> None:
+        self._obj = obj
+        self._token = uuid4().hex
+        _lent[self._token] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lent.find, (self._token,)
+
+    @staticmethod
+    def find(token: str) -> Any:
+        """The object that was lent under a token; its transport keeps it."""
+        return _lent[token]._obj
+
+
+_lent: WeakValueDictionary[str, _Lent] = WeakValueDictionary()
 
 
 class _InlineChannel(Channel):

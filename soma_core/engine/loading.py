@@ -13,7 +13,11 @@ from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["FilterRegistry", "configuring", "load_node", "load_nodes"]
+__all__ = ["FilterRegistry", "Misconfigured", "configuring", "load_node", "load_nodes"]
+
+
+class Misconfigured(ProtocolError):
+    """``load_failed``: a configuration is not valid; the text says all that is to be said."""
 
 
 class FilterRegistry(Protocol):
@@ -111,6 +115,13 @@ def _from_registry(
         return registry.create(name, config)
     except PluginNotFound as error:
         raise _load_error(ErrorCode.UNKNOWN_FILTER, node_id, error) from error
+    except ValueError as error:
+        raise Misconfigured(
+            ErrorCode.LOAD_FAILED,
+            f"node {node_id!r}: {error}",
+            node_id=node_id,
+            remote_type=type(error).__name__,
+        ) from error
     except Exception as error:  # a filter's constructor may raise anything
         raise _load_error(ErrorCode.LOAD_FAILED, node_id, error) from error
 

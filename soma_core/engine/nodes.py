@@ -6,6 +6,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -207,7 +208,7 @@ def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
         raise ProtocolError(
             ErrorCode.LOAD_FAILED,
             f"node {node_id!r}: {type(obj).__qualname__}.forward{signature} cannot be called with "
-            "x and state: define forward(self, x, state)",
+            "x and state: define forward(self, x, state), or wrap it in a filter that does",
             node_id=node_id,
             remote_type="TypeError",
         )
@@ -280,13 +281,19 @@ class NodeTable:
         """
         node = self._nodes.get(node_id)
         if node is None:
-            loaded = ", ".join(map(repr, self._nodes)) or "none"
             raise ProtocolError(
                 ErrorCode.UNKNOWN_NODE,
-                f"unknown node {node_id!r}; loaded nodes: {loaded}",
+                f"unknown node {node_id!r}; loaded nodes: {self._listed_for(node_id)}",
                 node_id=node_id,
             )
         return node
+
+    def _listed_for(self, node_id: str) -> str:
+        if not self._nodes:
+            return "none"
+        close = get_close_matches(node_id, self._nodes, 1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        return ", ".join(map(repr, self._nodes)) + meant
 
     def chain(self, node_ids: Iterable[str]) -> list[Node]:
         """The nodes of several ids.

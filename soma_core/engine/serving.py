@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any, Literal
 
 from soma_core import progress
 from soma_core.channel.contract import Channel
 from soma_core.engine.engine import Engine, EngineInfo
+from soma_core.engine.failures import describe_failure
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
 from soma_core.engine.loading import FilterRegistry
-from soma_core.engine.nodes import FilterFailed
+from soma_core.engine.profiling import profiled
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
@@ -31,16 +31,6 @@ __all__ = ["PicklePolicy", "Responder", "serve"]
 PicklePolicy = Literal["same-user", "never"]
 Watch = Callable[[str, str | None], None]
 SendEvent = Callable[[Message], None]
-
-_LONGEST_TEXT = 1 << 16  # characters of an error and of its traceback
-_WITH_TRACEBACK = frozenset(
-    {
-        ErrorCode.LOAD_FAILED,
-        ErrorCode.FILTER_FAILED,
-        ErrorCode.INTERRUPTED,
-        ErrorCode.INTERNAL,
-    }
-)
 
 
 def serve(
@@ -169,6 +159,8 @@ class Responder:
     def _execute(self, command: Command) -> Reply:
         if self._watch is not None:
             self._watch(name_of_command(type(command)), getattr(command, "node_id", None))
+        if command.profile:
+            return profiled(self.engine.execute, command)
         return self.engine.execute(command)
 
     def _execute_with_events(
@@ -186,17 +178,9 @@ class Responder:
 
     def _failure(self, error: BaseException, envelope: Envelope, codec: DialectCodec) -> Message:
         """Where every exception becomes a reply."""
-        code, cause, node_id = _classify(error)
-        fields: dict[str, Any] = {
-            "error": _shortened(_text(cause)),
-            "code": code,
-            "type": _type_name(cause),
-            "cmd": envelope.cmd,
-            "node_id": node_id or envelope.node_id,
-        }
-        if code in _WITH_TRACEBACK:
-            fields["traceback"] = _shortened(_traceback(cause))
-        reply = ErrorReply(**{name: field for name, field in fields.items() if field is not None})
+        known = {"cmd": envelope.cmd, "node_id": envelope.node_id}
+        fields = {name: field for name, field in known.items() if field is not None}
+        reply = ErrorReply(**(fields | describe_failure(error)))
         return codec.write_reply(reply, envelope.id)
 
 
@@ -217,48 +201,6 @@ def _written(reply: Reply, message_id: str | int | None, codec: DialectCodec) ->
             f"the command was executed, and its result cannot be sent: {error}",
             remote_type=error.remote_type,
         ) from error
-
-
-def _type_name(cause: BaseException) -> str:
-    named = cause.remote_type if isinstance(cause, ProtocolError) else None
-    return named or type(cause).__name__
-
-
-def _shortened(text: str) -> str:
-    """A text of at most so many characters: its start, and its end."""
-    if len(text) <= _LONGEST_TEXT:
-        return text
-    half = _LONGEST_TEXT // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[... {left_out:,} characters left out ...]\n{text[-half:]}"
-
-
-# The exception is of the user's class, and saying what it is may fail in any way as well.
-
-
-def _text(cause: BaseException) -> str:
-    try:
-        return str(cause) or type(cause).__name__
-    except BaseException:
-        return type(cause).__name__
-
-
-def _traceback(cause: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(cause))
-    except BaseException:
-        return "".join(traceback.format_tb(cause.__traceback__))
-
-
-def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | None]:
-    """The code of an exception, the exception to show, and the node that it is about."""
-    if isinstance(error, FilterFailed):
-        return ErrorCode.FILTER_FAILED, error.cause, error.node_id
-    if isinstance(error, ProtocolError):
-        return error.code, error, error.node_id
-    if isinstance(error, KeyboardInterrupt):
-        return ErrorCode.INTERRUPTED, error, None
-    return ErrorCode.INTERNAL, error, None
 
 
 class _EventSender:

@@ -51,6 +51,8 @@ class Command(_Model):
     """Whether progress and log events may be sent before the reply."""
     meta: dict[str, Any] | None = None
     """Open to the host; not interpreted."""
+    profile: bool = False
+    """Whether the reply brings a profile of the command."""
 
 
 class ClientInfo(_Model):
@@ -77,6 +79,9 @@ class Hello(Command):
     client: ClientInfo
     codecs: list[str] | None = None
     """The codecs of plugins that the host has; without this the worker uses all that it has."""
+    path: list[str] | None = None
+    """Folders from which the host imports modules, for a worker that has the same folders: it looks
+    there after all that it looks into by itself. Of no effect where pickles are refused."""
 
 
 class FilterSpec(_Model):

@@ -8,6 +8,7 @@ from soma_core.errors import ErrorCode
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import MessageId, StateFormat
 from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
+from soma_core.raised import Raised
 
 __all__ = [
     "REPLIES",
@@ -56,6 +57,8 @@ class Reply(_Model):
     """The id of the command."""
     meta: dict[str, Any] | None = None
     """What plugins of the worker say of the command and of themselves, by plugin."""
+    profile_b64: Binary = None
+    """With ``profile``: the statistics of Python's :mod:`cProfile`, written by :mod:`marshal`."""
 
 
 class ErrorReply(_Model):
@@ -72,6 +75,9 @@ class ErrorReply(_Model):
     cmd: str | None = None
     node_id: str | None = None
     traceback: str | None = None
+    """What Python would have printed of it."""
+    exception: Raised | None = None
+    """What else is known of the exception."""
 
 
 class Versions(_Model):

@@ -83,8 +83,8 @@ def _entry(step: TracebackType, line: int) -> StackEntry:
 
 
 def sources_agree(entries: Iterable[StackEntry]) -> bool:
-    """Whether this process finds the same source lines as the one where the entries were made."""
-    return all(_source(entry) == entry.source for entry in entries)
+    """Whether this process finds the source lines that the one of the entries found, if it did."""
+    return all(entry.source in ("", _source(entry)) for entry in entries)
 
 
 def _source(entry: StackEntry) -> str:

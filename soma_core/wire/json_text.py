@@ -13,6 +13,9 @@ from soma_core.wire.line_codec import MAX_NESTING
 __all__ = ["read_json", "write_json"]
 
 
+_QUOTED = 80  # bytes of what is not JSON that its error shows
+
+
 def write_json(content: Any) -> bytes:
     """The JSON text of plain data and of models in it, as UTF-8."""
     try:
@@ -32,14 +35,14 @@ def read_json(text: bytes) -> Any:
     except ValueError as error:
         if b"\\ud" in text.lower():  # a lone surrogate is JSON, but not for the fast parser
             return _read_with_surrogates(text, error)
-        raise _invalid(error) from None
+        raise _invalid(text, error) from None
 
 
 def _read_with_surrogates(text: bytes, first_error: ValueError) -> Any:
     try:
         parsed = json.loads(text.decode())
     except (ValueError, RecursionError):
-        raise _invalid(first_error) from None
+        raise _invalid(text, first_error) from None
     if _nests_deeper(parsed, MAX_NESTING):
         raise ProtocolError(ErrorCode.MALFORMED, f"the message nests deeper than {MAX_NESTING}")
     return parsed
@@ -52,5 +55,7 @@ def _nests_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_nests_deeper(item, levels - 1) for item in inner)
 
 
-def _invalid(error: ValueError) -> ProtocolError:
-    return ProtocolError(ErrorCode.MALFORMED, f"invalid JSON: {error}")
+def _invalid(text: bytes, error: ValueError) -> ProtocolError:
+    start = bytes(text[:_QUOTED]).decode("utf-8", "replace")
+    more = "…" if len(text) > _QUOTED else ""
+    return ProtocolError(ErrorCode.MALFORMED, f"invalid JSON: {error}: {start!r}{more}")

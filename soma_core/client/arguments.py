@@ -1,0 +1,39 @@
+"""Arguments of calls that no model of a command checks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["check_bytes", "check_seconds"]
+
+
+def check_seconds(name: str, seconds: Any) -> None:
+    """Make sure that a time limit is one.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is a negative number or none.
+    """
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds or None, got {seconds!r}")
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"{name} is a number of seconds from 0 on or None, got {seconds!r}")
+
+
+def check_bytes(name: str, content: Any, source: str) -> None:
+    """Make sure that something is bytes.
+
+    Args:
+        name: The argument.
+        content: What was given.
+        source: The method that returns such bytes.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        kind = type(content).__name__
+        raise TypeError(f"{name} is bytes, as {source} returns, got a {kind}")

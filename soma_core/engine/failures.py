@@ -1,0 +1,104 @@
+"""Failures: what a host learns of an exception that ended its command."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from soma_core.engine.loading import Misconfigured
+from soma_core.engine.nodes import FilterFailed
+from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.raised import Raised
+
+__all__ = ["describe_failure"]
+
+_SOMA = str(Path(__file__).parents[1])
+_LONGEST_TEXT = 1 << 16  # characters of an error and of its traceback
+_WITH_TRACEBACK = frozenset(
+    {
+        ErrorCode.LOAD_FAILED,
+        ErrorCode.FILTER_FAILED,
+        ErrorCode.INTERRUPTED,
+        ErrorCode.INTERNAL,
+    }
+)
+
+
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """The fields of the error reply for an exception; none of them is None.
+
+    Whatever the exception is of, and whatever its methods do, this raises nothing.
+    """
+    code, shown, node_id = _classify(error)
+    hint = f"; {error.hint}" if isinstance(error, FilterFailed) and error.hint else ""
+    fields: dict[str, Any] = {
+        "error": _shortened(_text(shown) + hint),
+        "code": code,
+        "type": _type_name(shown),
+        "node_id": node_id,
+    }
+    if code in _WITH_TRACEBACK and not _says_all(shown):
+        fields["exception"] = _raised(shown)
+        if not isinstance(shown, Misconfigured):
+            fields["traceback"] = _shortened(_traceback(shown))
+    return {name: field for name, field in fields.items() if field is not None}
+
+
+def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | None]:
+    """The code of an exception, the exception to show, and the node that it is about."""
+    if isinstance(error, FilterFailed):
+        return ErrorCode.FILTER_FAILED, error.cause, error.node_id
+    if isinstance(error, ProtocolError):
+        return error.code, error, error.node_id
+    if isinstance(error, KeyboardInterrupt):
+        return ErrorCode.INTERRUPTED, error, None
+    return ErrorCode.INTERNAL, error, None
+
+
+def _says_all(shown: BaseException) -> bool:
+    """Whether soma found the mistake itself, so that a traceback would show nothing of the user."""
+    return isinstance(shown, ProtocolError) and isinstance(
+        shown.__cause__, ProtocolError | NoneType
+    )
+
+
+def _type_name(shown: BaseException) -> str:
+    named = shown.remote_type if isinstance(shown, ProtocolError) else None
+    return named or type(shown).__name__
+
+
+def _raised(shown: BaseException) -> Raised | None:
+    """The exception itself; of an error of soma about another one, that one."""
+    error = shown.__cause__ if isinstance(shown, ProtocolError) and shown.__cause__ else shown
+    try:
+        raised = Raised.of(error, leave_out=_SOMA)
+    except Exception:  # the exception is of the user's class, and may fail in any way
+        return None
+    if isinstance(shown, Misconfigured):
+        return raised.model_copy(update={"stack": [], "cause": None, "context": None})
+    return raised
+
+
+def _text(shown: BaseException) -> str:
+    try:
+        return str(shown) or type(shown).__name__
+    except BaseException:
+        return type(shown).__name__
+
+
+def _traceback(shown: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(shown))
+    except BaseException:
+        return "".join(traceback.format_tb(shown.__traceback__))
+
+
+def _shortened(text: str) -> str:
+    """A text of at most so many characters: its start, and its end."""
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    half = _LONGEST_TEXT // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[... {left_out:,} characters left out ...]\n{text[-half:]}"

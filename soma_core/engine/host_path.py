@@ -1,0 +1,73 @@
+"""Modules beside the host's script: found by the worker where the host finds them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from time import time
+from types import ModuleType
+
+__all__ = ["HostPath"]
+
+
+class HostPath:
+    """The folders of the host's ``sys.path`` that this process looks into after its own.
+
+    Modules that were imported from there are read anew after their files have changed: a script
+    may be edited between two of its runs, and a notebook while it runs.
+    """
+
+    def __init__(self) -> None:
+        self._folders: tuple[str, ...] = ()
+        self._read: dict[str, float] = {}
+        self._looked_at = 0.0
+
+    def add(self, entries: Iterable[str]) -> None:
+        """Look into these folders too, after all that this process looks into by itself."""
+        new = [entry for entry in entries if entry not in sys.path and os.path.isdir(entry)]
+        sys.path += new
+        self._folders += tuple(os.path.join(os.path.abspath(entry), "") for entry in new)
+
+    def refresh(self) -> None:
+        """Forget the modules of these folders if the file of one has changed since it was read."""
+        times = self._times()
+        known = {name: self._read.get(name, min(at, self._looked_at)) for name, at in times.items()}
+        if times == known:
+            return
+        for name in times:  # all of them: those that are unchanged may refer to what has changed
+            del sys.modules[name]
+        self._read.clear()
+
+    def look(self) -> None:
+        """Note when the files of the modules that were imported by now were changed last."""
+        self._read |= {name: at for name, at in self._times().items() if name not in self._read}
+        self._looked_at = time()
+
+    def _times(self) -> dict[str, float]:
+        """When the file of each module of these folders was changed last."""
+        if not self._folders:
+            return {}
+        found = {module.__name__: self._file(module) for module in _modules()}
+        return {name: _changed_at(file) for name, file in found.items() if file is not None}
+
+    def _file(self, module: ModuleType) -> str | None:
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.startswith(self._folders):
+            return file
+        return None
+
+
+def _modules() -> list[ModuleType]:
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType) and name != "__main__" and module.__name__ == name
+    ]
+
+
+def _changed_at(file: str) -> float:
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0

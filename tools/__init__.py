@@ -1,1 +1,0 @@
-"""tools: what writes parts of this repository from others; not shipped."""
