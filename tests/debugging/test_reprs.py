@@ -44,9 +44,9 @@ ARRAY = np.ones((8, 512), "f4")
             "states={'net': <999 bytes>}, fit_states={}, loss=0.5)",
         ),
         (
-            BatchedFitResult([1.5], {"a": {}}, [0.5] * 1000),
+            BatchedFitResult([1.5], {"a": {}}, [0.5] * 1000, {"lr": [0.1]}, 3),
             "BatchedFitResult(result=[1.5], states={'a': {}}, losses=[0.5, 0.5, 0.5, 0.5, "
-            "… 996 more])",
+            "… 996 more], history={'lr': [0.1]}, best_epoch=3)",
         ),
         (Big().meta(), "FilterMeta(name='Big')"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import wait_until_gone
+from ..support import wait_until
 
 X = np.linspace(-1, 1, 60, dtype="f4").reshape(20, 3)
 Y = (X @ np.array([[1.0], [-2.0], [0.5]], "f4")).astype("f4")
@@ -221,9 +221,8 @@ def test_partial_fit_of_what_cannot_go_on_is_refused_by_name(inline: Any) -> Non
 
 
 def kill(worker: Any) -> None:
-    pid = worker.ping().pid
-    os.kill(pid, signal.SIGKILL)
-    wait_until_gone(pid)
+    os.kill(worker.ping().pid, signal.SIGKILL)
+    wait_until(lambda: not worker.status().alive)
 
 
 def test_a_partial_fit_that_was_acknowledged_outlives_its_worker() -> None:
