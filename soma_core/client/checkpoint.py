@@ -1,31 +1,43 @@
 """Checkpoints: the states of several nodes in one file, written whole or not at all.
 
-The file is an uncompressed zip: ``checkpoint.msgpack``, the map of a frame
+What a filter learned is in it, and how it was configured; the filter itself is not. The file is an
+uncompressed zip: ``checkpoint.msgpack``, the map of a frame
 (:mod:`~soma_core.wire.extensions`), and a member for each of its buffers. Zip keeps a checksum of
 each.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import os
+import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
+
 from soma_core.client.results import NodeState
-from soma_core.errors import ProtocolError, RemoteError
+from soma_core.errors import ErrorCode, ProtocolError, RemoteError
 from soma_core.models.filters import FilterMeta
+from soma_core.models.validation_errors import describe
+from soma_core.protocol.commands import StateFormat
+from soma_core.wire.archive import read_archive
 from soma_core.wire.packing import Binary, pack
 from soma_core.wire.pickles import Pickles
-from soma_core.wire.unpacking import unpack, unpack_map
+from soma_core.wire.unpacking import Unpacking, unpack, unpack_map
 
 __all__ = ["Saved", "load", "read_checkpoint", "save", "write_checkpoint"]
 
 _HEADER = "checkpoint.msgpack"
 _VERSION = 2
+_LONGEST_TEXT = 200  # characters of a configuration's field in an error
 
 
 class Saved(NamedTuple):
@@ -79,8 +91,9 @@ def _fields(saved: Saved) -> dict[str, Any]:
     state = saved.state
     return {
         "filter": saved.filter,
+        "config": None if state.config is None else dict(state.config),
         "format": state.format,
-        "state": Binary(state.data),
+        "state": None if state.data is None else Binary(state.data),
         "fit_state": state.fit_state,
         "training": None if state.training is None else Binary(state.training),
     }
@@ -89,36 +102,103 @@ def _fields(saved: Saved) -> dict[str, Any]:
 def read_checkpoint(path: Path, pickles: Pickles) -> dict[str, Saved]:
     """Read what :func:`write_checkpoint` wrote.
 
+    The file takes at most a few times its size in memory. Nothing in it is unpickled before all
+    of it is known to have the form of a checkpoint.
+
     Raises:
         OSError: It cannot be read.
         ValueError: It is no checkpoint, damaged, or of another version.
         ProtocolError: ``pickle_refused``: a learned state in it is a pickle.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            header = archive.read(_HEADER)
-            count = len(archive.namelist()) - 1
-            buffers = [bytearray(archive.read(str(number))) for number in range(count)]
+        header, buffers = _members(_content(path))
         version = unpack_map(header).get("soma_checkpoint")
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, ProtocolError) as error:
-        raise ValueError(f"{path} is not a checkpoint, or damaged: {error}") from None
-    if version != _VERSION:
-        raise ValueError(
-            f"{path} is a checkpoint of version {version!r}; this soma reads {_VERSION}"
+        if version != _VERSION:
+            raise ValueError(f"it has version {version!r:.100}; this soma reads {_VERSION}")
+        _Content.model_validate(Unpacking(buffers, pickles, resolve=False).run(header))
+        content = _Content.model_validate(unpack(header, buffers, pickles))
+    except ProtocolError as error:
+        if error.code is ErrorCode.PICKLE_REFUSED:
+            raise
+        raise _no_checkpoint(path, error) from None
+    except ValidationError as error:
+        raise _no_checkpoint(path, describe(error)) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise _no_checkpoint(path, error or type(error).__name__) from None
+    return {node_id: node.saved() for node_id, node in content.nodes.items()}
+
+
+def _no_checkpoint(path: Path, reason: object) -> ValueError:
+    return ValueError(f"{path} is not a checkpoint, or damaged: {reason}")
+
+
+def _content(path: Path) -> bytes:
+    """What a regular file holds; opening any other might wait for ever, as for a writer of a pipe.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no regular file.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _members(content: bytes) -> tuple[bytes, list[bytearray]]:
+    """The header and the buffers in the archive, each as its checksum says.
+
+    Raises:
+        ValueError: They are not there, or damaged.
+    """
+    members = read_archive(content)
+    names = [_HEADER, *map(str, range(len(members) - 1))]
+    if members.keys() != set(names):
+        raise ValueError(f"its members are not {_HEADER} and a number for each buffer")
+    for name in names:
+        if zlib.crc32(members[name].content) != members[name].checksum:
+            raise ValueError(f"the checksum of its member {name} is wrong")
+    header, *buffers = (bytearray(members[name].content) for name in names)
+    return bytes(header), buffers
+
+
+_Bytes = bytes | bytearray | memoryview
+
+
+class _Node(BaseModel):
+    """One node, as it stands in the file."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    filter: StrictStr
+    config: dict[str, Any] | None
+    format: StateFormat
+    state: _Bytes | None
+    fit_state: Any
+    training: _Bytes | None
+
+    def saved(self) -> Saved:
+        state = NodeState(
+            data=None if self.state is None else bytes(self.state),
+            format=self.format,
+            fit_state=self.fit_state,
+            training=None if self.training is None else bytes(self.training),
+            config=self.config,
         )
-    content = unpack(header, buffers, pickles)
-    return {node_id: _saved(saved) for node_id, saved in content["nodes"].items()}
+        return Saved(self.filter, state)
 
 
-def _saved(fields: Mapping[str, Any]) -> Saved:
-    training = fields["training"]
-    state = NodeState(
-        data=bytes(fields["state"]),
-        format=fields["format"],
-        fit_state=fields["fit_state"],
-        training=None if training is None else bytes(training),
-    )
-    return Saved(fields["filter"], state)
+class _Content(BaseModel):
+    """All that stands in the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    soma_checkpoint: int
+    nodes: dict[StrictStr, _Node]
 
 
 class Stateful(Protocol):
@@ -157,7 +237,13 @@ def save(
 
 
 def load(
-    worker: Stateful, path: Path, pickles: Pickles, registered: Container[str], timeout: Any
+    worker: Stateful,
+    path: Path,
+    pickles: Pickles,
+    registered: Container[str],
+    timeout: Any,
+    *,
+    force: bool,
 ) -> None:
     """Put back what :func:`save` wrote, into all nodes or none; see ``Worker.load_checkpoint``."""
     saved = read_checkpoint(path, pickles)
@@ -169,10 +255,12 @@ def load(
             "id); load the same filters under the same ids first"
         )
     before = {node_id: _full_state(worker, node_id, registered, timeout) for node_id in saved}
+    if not force:
+        _check_configurations(path, before, saved)
     done: list[str] = []
     try:
         for node_id, item in saved.items():
-            worker.set_state(node_id, item.state, timeout=timeout)
+            worker.set_state(node_id, _without_filter(item.state), timeout=timeout)
             done.append(node_id)
     except RemoteError:
         for node_id in done:
@@ -180,11 +268,55 @@ def load(
         raise
 
 
+def _check_configurations(
+    path: Path, here: Mapping[str, NodeState], saved: Mapping[str, Saved]
+) -> None:
+    different = [
+        f"node {node_id!r}: {text}"
+        for node_id, state in here.items()
+        for text in _differences(saved[node_id].state.config, state.config)
+    ]
+    if different:
+        raise ValueError(
+            f"{os.fspath(path)} was saved with filters of another configuration: "
+            f"{'; '.join(different)}. Load filters that are configured alike, or pass force=True: "
+            "what they learned is put into those that are loaded"
+        )
+
+
+def _differences(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> list[str]:
+    """In which fields two configurations differ; none where one of them is not known."""
+    if saved is None or here is None:
+        return []
+    return [
+        f"{name} was {_spelled(saved, name)} and is {_spelled(here, name)}"
+        for name in dict.fromkeys([*saved, *here])
+        if _spelled(saved, name) != _spelled(here, name)
+    ]
+
+
+def _spelled(config: Mapping[str, Any], name: str) -> str:
+    """A field as text, in which a nan equals a nan; cut where it is long."""
+    if name not in config:
+        return "not there"
+    text = json.dumps(config[name], default=str, skipkeys=True)
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    return f"{text[:_LONGEST_TEXT]}… ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
+
+
 def _full_state(
     worker: Stateful, node_id: str, registered: Container[str], timeout: Any
 ) -> NodeState:
-    if node_id in registered:
-        for format in ("torch", "value"):
-            with suppress(RemoteError):  # then it has no state of that format
-                return worker.get_state(node_id, format=format, full=True, timeout=timeout)
-    return worker.get_state(node_id, full=True, timeout=timeout)
+    state = worker.get_state(node_id, full=True, timeout=timeout)
+    if state.format == "cloudpickle" and node_id in registered:
+        with suppress(RemoteError):  # then it has attributes that are no typed values
+            state = worker.get_state(node_id, format="value", full=True, timeout=timeout)
+    return _without_filter(state)
+
+
+def _without_filter(state: NodeState) -> NodeState:
+    """A state without the filter itself, which is its configuration: the loaded one stays."""
+    if state.config is None or state.format in ("torch", "safetensors"):
+        return state
+    return dataclasses.replace(state, data=None)

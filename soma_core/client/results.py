@@ -54,16 +54,19 @@ class NodeState:
     """What a node's object holds, and what the node learned.
 
     Attributes:
-        data: The object's state, as bytes.
+        data: The object's state, as bytes; None leaves the object as it is.
         format: How it is written: ``torch``, ``cloudpickle``, ``value`` or ``safetensors``.
         fit_state: The state that ``fit`` returned last.
         training: Optimizers, schedulers and random numbers, as bytes; None unless asked for.
+        config: How a :class:`~soma_core.Filter` is configured, as JSON; None for other objects,
+            and unless asked for.
     """
 
-    data: bytes
+    data: bytes | None
     format: StateFormat
     fit_state: Any = None
     training: bytes | None = None
+    config: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return _short(self)

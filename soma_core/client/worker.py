@@ -613,7 +613,8 @@ class Worker:
         Args:
             node_id: The node.
             format: How to write it; None chooses ``torch`` for what has a ``state_dict``, else
-                ``cloudpickle``, or ``value`` where pickle is off.
+                ``cloudpickle``, or ``value`` where pickle is off, and for a full state of a
+                :class:`~soma_core.Filter`.
             full: Whether optimizers, schedulers and random numbers come with it, so that
                 training resumed from it equals training that never stopped.
             timeout: Seconds.
@@ -627,6 +628,7 @@ class Worker:
             format=reply.format,
             fit_state={} if reply.fit_state is None else reply.fit_state,
             training=bytes(reply.training_b64) if full else None,
+            config=reply.config if isinstance(reply.config, dict) else None,
         )
 
     @_arguments_checked
@@ -648,8 +650,9 @@ class Worker:
         """
 
         if isinstance(state, NodeState):
-            fields = {"state_b64": state.data, "format": state.format, "fit_state": state.fit_state}
-            fields |= _given(training_b64=state.training)
+            fields = {"fit_state": state.fit_state, **_given(training_b64=state.training)}
+            if state.data is not None:
+                fields |= {"state_b64": state.data, "format": state.format}
         elif isinstance(state, bytes | bytearray | memoryview):
             fields = {"state_b64": state, **_given(format=format)}
         else:
@@ -663,8 +666,9 @@ class Worker:
         """Write the full states of all nodes to one file, which is replaced whole or not at all.
 
         Training that goes on from it equals training that never stopped. Parameters, optimizers
-        and registered filters are in it without pickles; an object that was loaded as a pickle
-        and is no module is a pickle in it too. No other thread should train meanwhile.
+        and what filters learned are in it without pickles; the attributes of an object that is no
+        :class:`~soma_core.Filter` and no module are a pickle. No other thread should train
+        meanwhile.
 
         Args:
             path: The file.
@@ -675,21 +679,30 @@ class Worker:
         """
         checkpoint.save(self, Path(path), self._pickles, self._registered, timeout)
 
-    def load_checkpoint(self, path: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> None:
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
         """Put back what :meth:`save_checkpoint` wrote, into all nodes or none.
 
-        The worker must hold the same nodes, loaded before. Only read a file that you trust:
-        it may hold pickles, which ``pickle="never"`` refuses.
+        The worker must hold the same nodes, loaded before. What they learned is put into the
+        filters that are loaded, whose code and configuration stay. Only read a file that you
+        trust: it may hold pickles, which ``pickle="never"`` refuses.
 
         Args:
             path: The file.
+            force: Whether filters may be configured in another way than those that were saved.
             timeout: Seconds for each node.
 
         Raises:
             OSError: It cannot be read.
-            ValueError: It is no checkpoint, or its nodes are not those of this worker.
+            ValueError: It is no checkpoint, or its nodes or their configurations are not those of
+                this worker; the message names the fields that differ.
         """
-        checkpoint.load(self, Path(path), self._pickles, self._registered, timeout)
+        checkpoint.load(self, Path(path), self._pickles, self._registered, timeout, force=force)
 
     @_arguments_checked
     def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> bytes:

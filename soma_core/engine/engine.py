@@ -274,11 +274,17 @@ class Engine:
     def get_state(self, command: c.GetState) -> r.GetStateReply:
         """Fetch what a node's object holds, and what it learned."""
         node = self.nodes.get(command.node_id)
-        format = command.format or states.default_format(node, self._pickles)
-        data = states.get_state(node, format, self._pickles)
+        if command.full and command.format is None:
+            format, data = states.get_full_state(node, self._pickles)
+        else:
+            format = command.format or states.default_format(node, self._pickles)
+            data = states.get_state(node, format, self._pickles)
         reply = r.GetStateReply(state_b64=data, format=format, fit_state=node.state)
         if command.full:
             reply.training_b64 = get_training(node, self._optimizers)
+            config = states.configuration(node)
+            if config is not None:
+                reply.config = config
         return reply
 
     def set_state(self, command: c.SetState) -> r.SetStateReply:

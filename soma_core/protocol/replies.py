@@ -208,6 +208,8 @@ class GetStateReply(Reply):
     fit_state: State = None
     training_b64: Binary = None
     """Optimizers, schedulers and random numbers; absent unless ``full`` was asked for."""
+    config: Data = None
+    """How a filter is configured; absent for other objects, and unless ``full`` was asked for."""
 
 
 class SetStateReply(Reply):

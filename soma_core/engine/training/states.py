@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,8 @@ from soma_core.engine.loading import configuring
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.filters import Filter
+from soma_core.models.fingerprint import fingerprint
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import StateFormat
 from soma_core.wire.json_text import read_json, write_json
@@ -21,8 +24,10 @@ from soma_core.wire.weights import dump_weights, load_weights
 
 __all__ = [
     "apply_gradients",
+    "configuration",
     "default_format",
     "get_batch",
+    "get_full_state",
     "get_gradients",
     "get_state",
     "keep_buffers",
@@ -56,6 +61,45 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
     return _pickled(node, pickles)
 
 
+def get_full_state(node: Node, pickles: Pickles) -> tuple[StateFormat, bytes]:
+    """What the object of a node holds, and the format of that, where none is asked for.
+
+    Of a filter these are its fields: what it learned is not in itself, so that no pickle of it is
+    needed where they can be written down.
+
+    Raises:
+        ProtocolError: As :func:`get_state`.
+    """
+    format = default_format(node, pickles)
+    if format == "cloudpickle" and isinstance(node.obj, Filter):
+        with suppress(ProtocolError):
+            return "value", get_state(node, "value", pickles)
+    return format, get_state(node, format, pickles)
+
+
+def configuration(node: Node) -> dict[str, Any] | None:
+    """How a filter is configured, as JSON; None for any other object.
+
+    A field that JSON cannot hold is told by a hash of its content, or by its type alone.
+    """
+    if not isinstance(node.obj, Filter):
+        return None
+    fields = type(node.obj).model_fields
+    return {field.alias or name: _as_json(node.obj, name) for name, field in fields.items()}
+
+
+def _as_json(obj: Filter, name: str) -> Any:
+    try:
+        (value,) = obj.model_dump(mode="json", include={name}).values()
+        return value
+    except Exception:  # a serializer of the user's may raise anything
+        value = getattr(obj, name)
+    try:
+        return f"sha256:{fingerprint(value)}"
+    except TypeError:
+        return f"a {type(value).__qualname__}"
+
+
 def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) -> None:
     """Put back what :func:`get_state` returned.
 
@@ -64,7 +108,7 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
             ``pickle_refused``.
     """
     if format == "cloudpickle":
-        node.obj = _unpickled(node, data, pickles)
+        _take_over(node, _unpickled(node, data, pickles))
     elif format == "value":
         with configuring(pickles):
             _load_fields(node, data, pickles.typed_only())
@@ -193,6 +237,25 @@ def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
     if not callable(getattr(obj, "forward", None)):
         raise _invalid(node, f"the state holds a {type(obj).__name__}, which is not a filter")
     return obj
+
+
+def _take_over(node: Node, obj: Any) -> None:
+    """Put an object in the place of a node's own.
+
+    Of one of the same class only the attributes are taken: the code that runs stays the code that
+    was loaded.
+    """
+    same = _name_of(obj) == _name_of(node.obj) and not isinstance(node.obj, BaseModel)
+    if same and hasattr(node.obj, "__dict__") and hasattr(obj, "__dict__"):
+        own = vars(node.obj)
+        own.clear()
+        own.update(vars(obj))
+    else:
+        node.obj = obj
+
+
+def _name_of(obj: Any) -> str:
+    return f"{type(obj).__module__}.{type(obj).__qualname__}"
 
 
 def _fields(obj: Any) -> dict[str, Any]:
