@@ -1,0 +1,168 @@
+"""The process that reads hostile data: one input after another from stdin, one line of JSON each.
+
+It runs as a program of its own, so that a crash is seen by its signal.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+import soma_core as soma
+from soma_core.wire.added_types import Codecs
+from soma_core.wire.pickles import Pickles
+
+LENGTH = struct.Struct("<Q")
+Reader = Callable[[bytes], None]
+
+
+def weights() -> Reader:
+    """Weights in torch's format, each tensor of which is read through."""
+    import torch
+
+    from soma_core.wire.weights import dump_weights, load_weights
+
+    def read(data: bytes) -> None:
+        look_at(load_weights(data), levels=20)
+
+    read(dump_weights({"a": torch.ones(2)}))  # what it imports is no input's fault
+    return read
+
+
+def look_at(value: Any, levels: int) -> None:
+    """Read every element of every tensor."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        np.asarray(value.detach().reshape(-1).view(torch.uint8).numpy()).sum(dtype=np.uint64)
+    elif isinstance(value, dict | list | tuple | set) and levels:
+        for item in [*value, *(value.values() if isinstance(value, dict) else ())]:
+            look_at(item, levels - 1)
+
+
+NET = {"sizes": [3, 8, 2], "seed": 1}
+
+
+def training() -> Reader:
+    """States and gradients of a network, which then trains on with them.
+
+    The first byte says what the rest is: weights, a training state, or gradients.
+    """
+    fused = {"name": "Adam", "fused": True}
+    filters = {"net": ("torch.MLP", {**NET, "optimizer": fused, "scheduler": "StepLR"})}
+    filters["net"][1]["scheduler"] = {"name": "StepLR", "step_size": 2}
+    worker = soma.connect("inline", pickle="never", filters=filters)
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    worker.composite_fit(["net"], x, y)
+    sound = worker.get_state("net", full=True)
+
+    def read(data: bytes) -> None:
+        try:
+            if data[0] == 0:
+                worker.set_state("net", soma.NodeState(data[1:], "torch", {}))
+            elif data[0] == 1:
+                state = soma.NodeState(sound.data, "torch", {}, training=data[1:])
+                worker.set_state("net", state)
+            elif data[0] == 2:
+                worker.set_state("net", soma.NodeState(data[1:], "safetensors", {}))
+            else:
+                worker.apply_gradients("net", data[1:])
+            worker.composite_fit(["net"], x, y)
+        finally:
+            worker.set_state("net", sound)
+
+    return read
+
+
+def tables() -> Reader:
+    """An Arrow stream as a Table and as a DataFrame."""
+    import pandas as pd
+    from soma_codecs_arrow import frames, soma_register_codecs
+
+    codecs = Codecs(soma_register_codecs())
+
+    def read(data: bytes) -> None:
+        table = codec(codecs, "pyarrow.Table").decode(None, [bytearray(data)])
+        table.slice(0, 100).to_pylist()
+        codec(codecs, "pandas.DataFrame").decode(None, [bytearray(data)])
+
+    encoded = frames.encode(pd.DataFrame({"a": [1], "b": ["x"]}), aside=False)
+    read(bytes(encoded.buffers[0]))
+    return read
+
+
+def codec(codecs: Codecs, name: str) -> Any:
+    found = codecs.get(name)
+    assert found is not None
+    return found
+
+
+def checkpoints() -> Reader:
+    """A file as a checkpoint."""
+    from soma_core.client.checkpoint import read_checkpoint
+
+    path = Path(tempfile.mkdtemp(prefix="soma-hostile-")) / "it"
+    pickles = Pickles(allowed=False)
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_checkpoint(path, pickles)
+
+    return read
+
+
+KINDS: dict[str, Callable[[], Reader]] = {
+    "weights": weights,
+    "training": training,
+    "tables": tables,
+    "checkpoints": checkpoints,
+}
+EXPECTED: tuple[type[Exception], ...] = (soma.SomaError, ValueError)
+OF_CODECS: tuple[type[Exception], ...] = (Exception,)  # Codecs turn any of them into one of ours
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that this process holds, and the most that it held since it was last asked."""
+    found = {}
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("VmRSS", "VmHWM"):
+            found[name] = int(value.split()[0]) * 1024
+    Path("/proc/self/clear_refs").write_text("5")
+    return found["VmRSS"], found["VmHWM"]
+
+
+def outcome(read: Reader, data: bytes, expected: tuple[type[Exception], ...]) -> dict[str, Any]:
+    """What reading came to: what it raised, and how much memory it took at its height."""
+    before, _ = memory()
+    told: dict[str, Any] = {"raised": None, "sound": True}
+    try:
+        read(data)
+    except expected as error:
+        told["raised"] = type(error).__name__
+    except BaseException as error:
+        told |= {"raised": f"{type(error).__name__}: {error}"[:500], "sound": False}
+    return {**told, "taken": memory()[1] - before}
+
+
+def serve(kind: str, stdin: BinaryIO) -> None:
+    """Answer each input until there is no more."""
+    warnings.simplefilter("ignore")
+    read = KINDS[kind]()
+    expected = OF_CODECS if kind == "tables" else EXPECTED
+    while head := stdin.read(LENGTH.size):
+        data = stdin.read(*LENGTH.unpack(head))
+        sys.stdout.write(json.dumps(outcome(read, data, expected)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.stdin.buffer)
