@@ -271,10 +271,12 @@ def load(
 def _check_configurations(
     path: Path, here: Mapping[str, NodeState], saved: Mapping[str, Saved]
 ) -> None:
-    different = [
-        f"node {node_id!r}: {text}"
+    differences = {
+        node_id: _differences(saved[node_id].state.config, state.config)
         for node_id, state in here.items()
-        for text in _differences(saved[node_id].state.config, state.config)
+    }
+    different = [
+        f"node {node_id!r}: {', '.join(texts)}" for node_id, texts in differences.items() if texts
     ]
     if different:
         raise ValueError(

@@ -87,7 +87,7 @@ def test_another_configuration_is_refused_by_its_fields_unless_it_is_forced(
     worker: soma.Worker, path: Path
 ) -> None:
     worker.load({"center": Center(scale=10.0, window=(1, 3))})
-    with pytest.raises(ValueError, match=r"'center': scale was 1\.0 and is 10\.0; .*window was"):
+    with pytest.raises(ValueError, match=r"'center': scale was 1\.0 and is 10\.0, window was"):
         worker.load_checkpoint(path)
     worker.load_checkpoint(path, force=True)
     assert worker.forward("center", 5.0) == 30.0
