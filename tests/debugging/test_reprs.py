@@ -36,7 +36,7 @@ ARRAY = np.ones((8, 512), "f4")
         (
             NodeState(b"x" * 3_000_000, "torch", {"mean": ARRAY}),
             "NodeState(data=<3.0 MB>, format='torch', fit_state={'mean': <ndarray of 8 by 512 "
-            "float32, 16.4 kB>}, training=None)",
+            "float32, 16.4 kB>}, training=None, config=None)",
         ),
         (
             CompositeFitResult(ARRAY, {"net": b"x" * 999}, {}, 0.5),
