@@ -79,7 +79,7 @@ def test_weights_are_the_same_in_every_worker(make, with_torch, meetings):
     with soma.connect("inline", filters={"net": f.net([[3.0, 4.0]])}) as trained:
         pool.set_state("net", trained.get_state("net"))
     x = torch.ones(1, 2)
-    assert [float(out) for out in meetings.ask_all(pool, "net", x)] == [7.0, 7.0]
+    assert [out.item() for out in meetings.ask_all(pool, "net", x)] == [7.0, 7.0]
 
 
 def test_the_state_of_a_pool_can_be_put_into_another(make, meetings):
