@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage ray models figures wheel schemas reference docs clean
+.PHONY: demo test nightly lint types units coverage ray models figures schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -62,7 +62,7 @@ models: $(MODELS_VENV)/.ready
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
-	missed=0; for figure in start memory training cache tables plugins ray_price faults soak __main__; do \
+	missed=0; for figure in start memory payloads training cache tables plugins ray_price faults soak __main__; do \
 		$(RAY_VENV)/bin/python -m benchmarks.$$figure || missed=1; done; exit $$missed
 
 schemas: $(VENV)/.ready

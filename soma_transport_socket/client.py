@@ -68,9 +68,9 @@ class SocketTransport(Transport):
             StartFailed: No daemon answers there.
         """
         answer = _consult(path, Request(op="sessions"))
-        memory = {entry.pid: _memory(entry.pid) for entry in answer.sessions}
         return [
-            SessionInfo(memory=memory[entry.pid], **entry.model_dump()) for entry in answer.sessions
+            SessionInfo(memory=_memory(entry.pid), **entry.model_dump())
+            for entry in answer.sessions
         ]
 
     @staticmethod

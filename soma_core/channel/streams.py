@@ -24,10 +24,8 @@ from soma_core.wire.parser import MessageParser, StreamLimits
 __all__ = [
     "ByteStream",
     "PipeStream",
-    "SharedMemory",
     "SocketStream",
     "StreamChannel",
-    "StreamLimits",
     "open_stream",
 ]
 

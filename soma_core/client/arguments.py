@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["check_bytes", "check_seconds"]
+__all__ = ["as_node_ids", "check_bytes", "check_seconds"]
+
+
+def as_node_ids(node_ids: Iterable[str]) -> list[str]:
+    """Node ids as a list.
+
+    Raises:
+        TypeError: It is a text, which would be read as one id for each letter.
+    """
+    if isinstance(node_ids, str):
+        raise TypeError(
+            f"node_ids is a list of node ids, got the text {node_ids!r}; give [{node_ids!r}]"
+        )
+    return list(node_ids)
 
 
 def check_seconds(name: str, seconds: Any) -> None:

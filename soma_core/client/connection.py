@@ -39,7 +39,6 @@ Explain = Callable[[SomaError, int], None]
 INTERRUPT_GRACE = 2.0
 """Seconds that an interrupted command may take to end, before the worker is ended."""
 
-_SIGKILL = int(getattr(signal, "SIGKILL", 9))
 _REPEAT = 0.2  # seconds between interrupts
 _LAST_BYTES = 0.2  # seconds in which a worker is seen to be dead that sent half a message
 _DEATH = 1.0  # seconds to wait for the exit status of a worker whose channel closed
@@ -327,7 +326,7 @@ class Connection:
         status = self._status_within(_DEATH)
         stderr = self._transport.diagnostics()
         how = str(status) if status is not None else f"closed the channel ({error})"
-        hint = self._memory.hint() if status is not None and status.signal == _SIGKILL else ""
+        hint = self._memory.hint() if status is not None and status.signal == signal.SIGKILL else ""
         tail = f"; the end of its stderr:\n{stderr}" if stderr else ""
         when = f"during {call}" if flight.sent else f"before {call} was sent"
         self.ended = WorkerDied(

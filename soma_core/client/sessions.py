@@ -79,6 +79,7 @@ class Session:
         self._grace = grace
         self._closed = threading.Event()
         self._path: list[str] | None = None
+        self._exit_notified = False
         self.restarts = 0
         self.connection, self.hello = self._begin(Deadline.after(start_timeout))
         self._notify_start()
@@ -93,7 +94,10 @@ class Session:
         self.connection.close()
 
     def notify_exit(self, status: ExitStatus | None) -> None:
-        """Tell plugins that the engine of now has ended."""
+        """Tell plugins that the engine of now has ended, once."""
+        if self._exit_notified:
+            return
+        self._exit_notified = True
         self._plugins.notify(
             "soma_worker_exited",
             transport=self._transport.name,
@@ -102,6 +106,7 @@ class Session:
         )
 
     def _notify_start(self) -> None:
+        self._exit_notified = False
         self._plugins.notify(
             "soma_worker_started",
             transport=self._transport.name,
@@ -216,7 +221,8 @@ class RestartingSession(Session):
         while self.connection.ended is not None and not self._closed.is_set():
             dead = self.connection
             left = call.deadline.left()
-            if not self._restarting.acquire(timeout=-1 if left is None else left):
+            wait = -1 if left is None else min(left, threading.TIMEOUT_MAX)
+            if not self._restarting.acquire(timeout=wait):
                 raise _late(call.cmd)
             try:
                 death = dead.ended

@@ -14,9 +14,9 @@ from typing import Any, Concatenate, Final, Literal, NoReturn, ParamSpec, Self, 
 
 from pydantic import ValidationError
 
-from soma_core.channel.contract import ExitStatus, Transport
+from soma_core.channel.contract import Transport
 from soma_core.client import checkpoint
-from soma_core.client.arguments import check_bytes, check_seconds
+from soma_core.client.arguments import as_node_ids, check_bytes, check_seconds
 from soma_core.client.batched_fits import (
     Metric,
     OnEpoch,
@@ -59,7 +59,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CLOSE_GRACE = 2.0
-_OWN_COMMANDS = {name_of_command(model): name_of_command(model).lower() for model in c.COMMANDS}
+_OWN_COMMANDS = {name: name.lower() for name in map(name_of_command, c.COMMANDS)}
 _OWN_COMMANDS |= {"HELLO": "ping", "LIST": "node_ids"}
 
 
@@ -164,7 +164,6 @@ class Worker:
         self._pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs())
         self._metas: dict[str, FilterMeta] = {}
         self._registered: set[str] = set()
-        self._exit_notified = False
         options: dict[str, Any] = {
             "start_timeout": start_timeout,
             "recorder": recorder,
@@ -258,14 +257,20 @@ class Worker:
         if isinstance(filter_like, tuple):
             name, config = filter_like
             return c.FilterSpec(id=node_id, trainable=flag, filter=name, config=dict(config))
-        lent = self._transport.lend(filter_like) if self._pickles.allowed else None
-        pickled = self._pickles.dump(filter_like) if lent is None else lent
-        return c.FilterSpec(id=node_id, trainable=flag, pickle_b64=pickled)
+        return c.FilterSpec(id=node_id, trainable=flag, pickle_b64=self._pickle(filter_like))
+
+    def _pickle(self, filter_like: object) -> bytes:
+        # A recording is read by other processes, which could not return what was lent to this one.
+        if self._pickles.allowed and self._recorder is None:
+            lent = self._transport.lend(filter_like)
+            if lent is not None:
+                return lent
+        return self._pickles.dump(filter_like)
 
     @_arguments_checked
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
         """Forget nodes and what they learned, all or none."""
-        ids = _ids(node_ids)
+        ids = as_node_ids(node_ids)
         self._ask(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
         for node_id in ids:
             self._metas.pop(node_id, None)
@@ -387,7 +392,7 @@ class Worker:
         """
 
         command = c.CompositeForward(
-            cmd="COMPOSITE_FORWARD", node_ids=_ids(node_ids), data=x, **_given(states=states)
+            cmd="COMPOSITE_FORWARD", node_ids=as_node_ids(node_ids), data=x, **_given(states=states)
         )
         return self._ask(command, timeout, command.node_ids, progress, profile=profile).result
 
@@ -413,6 +418,7 @@ class Worker:
         Raises:
             ValueError: Neighbours declare what cannot fit together; the message names the edge.
         """
+        node_ids = as_node_ids(node_ids)
         metas = {key: self._metas.get(key, FilterMeta(name=key)) for key in node_ids}
         check_chain(ChainNode.of(node_id, metas[node_id]) for node_id in node_ids)
         modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
@@ -426,7 +432,7 @@ class Worker:
             )
             return self._ask(command, timeout, segment).result
 
-        return stream(list(node_ids), chunks, barriers, run)
+        return stream(node_ids, chunks, barriers, run)
 
     @_arguments_checked
     def composite_fit(
@@ -458,7 +464,7 @@ class Worker:
 
         command = c.CompositeFit(
             cmd="COMPOSITE_FIT",
-            node_ids=_ids(node_ids),
+            node_ids=as_node_ids(node_ids),
             data=x,
             y=y,
             return_states=return_states,
@@ -490,7 +496,7 @@ class Worker:
         """
 
         command = c.CompositeFit(
-            cmd="COMPOSITE_FIT", node_ids=_ids(node_ids), data=x, y=y, step=False
+            cmd="COMPOSITE_FIT", node_ids=as_node_ids(node_ids), data=x, y=y, step=False
         )
         reply = self._ask(command, timeout, command.node_ids)
         return reply.loss, {key: bytes(data) for key, data in (reply.gradients or {}).items()}
@@ -564,7 +570,7 @@ class Worker:
             )
         try:
             command = batched_fit_command(
-                _ids(node_ids),
+                as_node_ids(node_ids),
                 None if chunks else x,
                 y,
                 validation=validation,
@@ -580,7 +586,7 @@ class Worker:
             )
         except ValidationError as error:
             raise _argument_error("batched_fit", error) from None
-        seconds = self._timeout if timeout is DEFAULT else self._seconds(timeout)
+        seconds = self._seconds(timeout)
         with watched(progress, command.node_ids, x) as listener:
             reply = run_batched_fit(
                 command,
@@ -826,13 +832,8 @@ class Worker:
         """
         if self._session.connection.belongs_to_this_process:
             self._session.close()
-            self._notify_exit(self._transport.stop(_CLOSE_GRACE))
+            self._session.notify_exit(self._transport.stop(_CLOSE_GRACE))
             self._end_recording()
-
-    def _notify_exit(self, status: ExitStatus | None) -> None:
-        if not self._exit_notified:
-            self._exit_notified = True
-            self._session.notify_exit(status)
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share."""
@@ -842,7 +843,7 @@ class Worker:
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
             connection.ask(Call.of(c.Shutdown(cmd="SHUTDOWN"), _CLOSE_GRACE))
         self._session.close()
-        self._notify_exit(self._transport.shutdown(_CLOSE_GRACE))
+        self._session.notify_exit(self._transport.shutdown(_CLOSE_GRACE))
         self._end_recording()
 
     def _end_recording(self) -> None:
@@ -895,15 +896,6 @@ class Worker:
             except SomaError:
                 self._keep_recording()
                 raise
-
-
-def _ids(node_ids: Iterable[str]) -> list[str]:
-    """Node ids as a list; a lone text would be read as one id for each letter."""
-    if isinstance(node_ids, str):
-        raise TypeError(
-            f"node_ids is a list of node ids, got the text {node_ids!r}; give [{node_ids!r}]"
-        )
-    return list(node_ids)
 
 
 def _given(**arguments: Any) -> dict[str, Any]:

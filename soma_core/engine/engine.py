@@ -226,7 +226,7 @@ class Engine:
         A host that sends lines gets the tensors that the chain computed as nested lists instead.
         """
         of_chain = isinstance(reply, r.CompositeForwardReply | r.CompositeFitReply)
-        if of_chain and self._chain(command.node_ids).differentiable:
+        if of_chain and any(node.differentiable for node in self.nodes.chain(command.node_ids)):
             reply.result = tensors.in_kind_of(reply.result, command.data)
 
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:

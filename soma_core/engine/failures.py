@@ -74,7 +74,7 @@ def _raised(shown: BaseException) -> Raised | None:
     error = shown.__cause__ if isinstance(shown, ProtocolError) and shown.__cause__ else shown
     try:
         raised = Raised.of(error, leave_out=_SOMA)
-    except Exception:  # the exception is of the user's class, and may fail in any way
+    except BaseException:  # the exception is of the user's class, and may do anything
         return None
     if isinstance(shown, Misconfigured):
         return raised.model_copy(update={"stack": [], "cause": None, "context": None})

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Participation"]
 
+_MOST_PLANS = 1024
+
 
 class _Plan(NamedTuple):
     """Who takes part in one command on the same nodes.
@@ -82,6 +84,8 @@ class Participation:
         node_ids = _node_ids(command) if self._by_node else ()
         key = (type(command), *node_ids)
         if key not in self._plans:
+            if len(self._plans) >= _MOST_PLANS:  # a host may name ever other nodes
+                self._plans.clear()
             self._plans[key] = self._new_plan(name_of_command(type(command)), frozenset(node_ids))
         return self._plans[key]
 

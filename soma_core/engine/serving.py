@@ -16,7 +16,7 @@ from soma_core.engine.profiling import profiled
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
-from soma_core.protocol.commands import COMMANDS, Command, Shutdown
+from soma_core.protocol.commands import Command, Shutdown
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec
 from soma_core.protocol.parsing import CommandParser, Envelope, name_of_command
 from soma_core.protocol.replies import ErrorReply, Event, Limits, Reply
@@ -99,7 +99,7 @@ class Responder:
     ) -> None:
         plugins = installed_plugins() if plugins is None else plugins
         pickles = Pickles(allowed=pickle != "never", codecs=plugins.known_codecs())
-        self._parser = CommandParser([*COMMANDS, *(spec.model for spec in plugins.commands)])
+        self._parser = CommandParser(plugins.known_commands())
         self._frames: DialectCodec = FrameCodec(pickles)
         self._lines: DialectCodec = LineCodec(pickles)
         limits = limits or StreamLimits()

@@ -127,7 +127,9 @@ class LineCodec(DialectCodec):
         self._decoder = LineDecoder(pickles=pickles)
 
     def read(self, message: Message, validator: Any) -> Any:
-        model: BaseModel = self.validate(message.header, validator)
+        model = self.validate(message.header, validator)
+        if not isinstance(model, BaseModel):
+            return model
         for name, kind in carried_fields(type(model)):
             if kind not in BYTES and name in model.model_fields_set:
                 model.__dict__[name] = self._decoded(name, kind, model.__dict__[name])

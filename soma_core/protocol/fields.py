@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any
@@ -60,10 +61,10 @@ def _from_b64(text: str) -> bytes:
 def _from_tag(data: Any) -> bytes:
     if isinstance(data, Mapping) and data.keys() == {"b64"} and isinstance(data["b64"], str):
         return _from_b64(data["b64"])
-    try:
-        return bytes(data if isinstance(data, list) else None)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError("the data of Bytes is a list of numbers from 0 to 255") from None
+    if isinstance(data, list):
+        with suppress(TypeError, ValueError):
+            return bytes(data)
+    raise ValueError("the data of Bytes is a list of numbers from 0 to 255")
 
 
 def _read_binaries(content: Any) -> dict[str, Any]:

@@ -19,16 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from soma_core.models import filters, values
 from soma_core.models import schema as schemas
 from soma_core.models.field_descriptions import field_descriptions
-from soma_core.models.values import (
-    Bytes,
-    Empty,
-    EncodedBytes,
-    Json,
-    Object,
-    Tensor,
-    TensorData,
-    Text,
-)
+from soma_core.models.values import VALUE_MODELS, TensorData
 from soma_core.protocol import commands, replies
 from soma_core.protocol.commands import COMMANDS, Command, FilterSpec, SetState
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
@@ -39,7 +30,6 @@ __all__ = ["SCHEMAS", "command_schema", "reply_schema", "value_schema"]
 JsonSchema = dict[str, Any]
 T = TypeVar("T")
 
-_VALUES: tuple[type[BaseModel], ...] = (Tensor, Text, Json, Bytes, Object, Empty)
 _USER_DATA = "value.schema.json"  # what the models refer to where they carry user data
 _RESOLVABLE = "https://soma.invalid/value"  # pydantic leaves absolute references alone
 
@@ -85,7 +75,7 @@ def value_schema() -> JsonSchema:
     return _document(
         "value",
         "One value, in the tagged form of JSON hosts.",
-        {"oneOf": _references(model.__name__ for model in _VALUES)},
+        {"oneOf": _references(model.__name__ for model in VALUE_MODELS)},
         (),
     )
 
@@ -107,7 +97,7 @@ def _document(
         "title": name.capitalize(),
         "description": description,
         **body,
-        "$defs": _definitions((*models, *_VALUES)) | _user_data_definitions(),
+        "$defs": _definitions((*models, *VALUE_MODELS)) | _user_data_definitions(),
     }
     return _sorted_definitions(document)
 
@@ -253,8 +243,7 @@ _RULES: dict[type[BaseModel], JsonSchema] = {
         pickle_b64={"properties": {"config": {"maxProperties": 0}}}, filter={}
     ),
     SetState: {"anyOf": [{"required": ["state_b64"]}, {"required": ["fit_state"]}]},
-    TensorData: _exactly_one(values={}, b64=_WITH_DTYPE, buffer=_WITH_DTYPE),
-    EncodedBytes: _exactly_one(b64={}, buffer={}),
+    TensorData: _exactly_one(values={}, b64=_WITH_DTYPE),
 }
 """What the models check between fields, said once more for those who have only the schema."""
 
@@ -274,17 +263,16 @@ def _user_data_definitions() -> dict[str, JsonSchema]:
     return _USER_DATA_DEFINITIONS | {
         "Value": {
             "description": "One value in tagged form.",
-            "oneOf": _references(model.__name__ for model in _VALUES),
+            "oneOf": _references(model.__name__ for model in VALUE_MODELS),
         },
         "SpecialValue": {
             "description": "What JSON has no form for, and no Value either.",
             "oneOf": [
                 _special("float", "A float that is not finite.", value=_NOT_FINITE),
-                _special("floats", "A long list of floats; in frames alone.", buffer=_INDEX),
                 _special("int", "An integer of very many digits.", value=_HEXADECIMAL),
                 _special("dict", "A dict that looks like a tag.", items=_PAIRS),
-                _special("tuple", "A tuple; in frames alone.", items={"type": "array"}),
-                _special("scalar", "A numpy scalar; in frames alone.", array=_TENSOR),
+                _special("tuple", "A tuple.", items={"type": "array"}),
+                _special("scalar", "A numpy scalar.", array=_TENSOR),
                 _CODEC,
                 _PICKLE,
             ],
@@ -302,7 +290,6 @@ def _special(tag: str, description: str, **content: JsonSchema) -> JsonSchema:
 
 
 _NOT_FINITE: JsonSchema = {"enum": ["nan", "inf", "-inf"]}
-_INDEX: JsonSchema = {"type": "integer", "minimum": 0}
 _HEXADECIMAL: JsonSchema = {"type": "string", "pattern": "^-?0x[0-9a-f]+$"}
 _PAIRS: JsonSchema = {
     "type": "array",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -120,5 +120,5 @@ class CommandParser:
 
 def name_of_command(model: type[Command]) -> str:
     """The ``cmd`` of a command's model."""
-    cmd: str = model.model_fields["cmd"].annotation.__args__[0]  # type: ignore[union-attr]
+    cmd: str = get_args(model.model_fields["cmd"].annotation)[0]
     return cmd

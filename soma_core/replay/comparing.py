@@ -56,7 +56,7 @@ def _differences(recorded: Message, now: Message) -> Iterator[Difference]:
     pickled_state = isinstance(before, dict) and before.get("format") == "cloudpickle"
     for path, old, new in _differing(before, after, ""):
         pickled = path.endswith(_PICKLE) or (path == _STATE and pickled_state)
-        if pickled and isinstance(old, str) and isinstance(new, str):
+        if pickled and _are_bytes(old) and _are_bytes(new):
             yield _pickles_differ(path)
         else:
             yield Difference(f"{path or 'the reply'}: {_short(old)}, now {_short(new)}")
@@ -101,6 +101,11 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             yield from _differing(left, right, f"{path}[{index}]")
     elif type(old) is not type(new) or (old != new and not _both_nan(old, new)):
         yield path, old, new
+
+
+def _are_bytes(value: Any) -> bool:
+    """Whether it is what bytes are in a message: base64 in a line, themselves in a frame."""
+    return isinstance(value, str | bytes) and value is not _MISSING
 
 
 def _both_nan(old: Any, new: Any) -> bool:

@@ -82,12 +82,12 @@ class Actions(Filter):
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    def _die_later(self, seconds: float, size: int) -> str:
-        """Return a text of this size, and be killed while it is sent."""
+    def _die_later(self, seconds: float, count: int, size: int) -> list[Any]:
+        """Return so many arrays of so many bytes, and be killed while they are sent."""
         killer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
         killer.daemon = True
         killer.start()
-        return "x" * size
+        return [np.ones(size, np.uint8) for _ in range(count)]
 
     def _exit(self) -> None:
         sys.exit(3)

@@ -43,6 +43,8 @@ _START = 60.0  # seconds that a start may take, which is mostly imports
 _REPORTED = 0.15  # the part of the patience in which a death is reported
 _MIB = 1 << 20
 _MORE_THAN_ANY_BUFFER = 48 * _MIB
+_NOT_SHARED = 40_000  # bytes of an array that travels with its message, not in shared memory
+_ARRAYS = _MORE_THAN_ANY_BUFFER // _NOT_SHARED
 _FAULTS = [  # of those that no other clause covers, what a filter may do anywhere
     Fault.RAISE, Fault.OS_EXIT, Fault.SEGFAULT, Fault.TERMINATE, Fault.FORK_AND_DIE,
     Fault.HANG_IN_PYTHON,
@@ -50,10 +52,12 @@ _FAULTS = [  # of those that no other clause covers, what a filter may do anywhe
 _COMMANDS: dict[str, tuple[dict[str, Any], bool]] = {  # the fields, and whether it succeeds
     "LIST": ({}, True),
     "FIT": ({"node_id": "mean", "data": np.arange(4.0)}, True),
+    "PARTIAL_FIT": ({"node_id": "mean", "data": np.arange(4.0)}, False),
     "FORWARD": ({"node_id": "mean", "data": np.arange(4.0)}, True),
     "COMPOSITE_FORWARD": ({"node_ids": ["mean", "echo"], "data": np.arange(4.0)}, True),
     "COMPOSITE_FIT": ({"node_ids": ["mean", "echo"], "data": np.arange(4.0)}, True),
     "BATCHED_FIT": ({"node_ids": ["mean"], "data": np.arange(4.0), "batch_size": 3}, True),
+    "CONTINUE_FIT": ({"node_ids": ["mean"], "fit_id": "of no fit"}, False),
     "GET_STATE": ({"node_id": "mean", "format": "value"}, True),
     "SET_STATE": ({"node_id": "mean", "state_b64": "e30=", "format": "value"}, True),
     "GET_GRADIENTS": ({"node_id": "mean"}, False),
@@ -500,9 +504,10 @@ class TransportConformance(ConformanceSuite):
         own_wire.send("FORWARD", node_id="actions", data=["sleep", 30.0])
         killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
         killer.start()
+        arrays = [np.ones(_NOT_SHARED, np.uint8) for _ in range(_ARRAYS)]
 
         def exchange() -> None:
-            own_wire.send("FORWARD", node_id="echo", data="x" * _MORE_THAN_ANY_BUFFER)
+            own_wire.send("FORWARD", node_id="echo", data=arrays)
             own_wire.receive()
 
         with pytest.raises(ChannelClosed):
@@ -512,7 +517,7 @@ class TransportConformance(ConformanceSuite):
     @covers("death.mid-reply")
     def test_a_reply_that_was_cut_off_is_never_received(self, own_wire: Wire) -> None:
         pid = own_wire.ask("PING")["pid"]
-        own_wire.send("FORWARD", node_id="actions", data=["die_later", 1.0, _MORE_THAN_ANY_BUFFER])
+        own_wire.send("FORWARD", node_id="actions", data=["die_later", 1.0, _ARRAYS, _NOT_SHARED])
         assert self._soon(lambda: not _runs(pid), after=1.0), "it was killed, and still runs"
 
         def result() -> Any:
@@ -526,7 +531,7 @@ class TransportConformance(ConformanceSuite):
             whole = within(self.patience + self._prompt, result, what)
         except ChannelClosed:
             return
-        assert len(whole) == _MORE_THAN_ANY_BUFFER  # something between us had it all
+        assert sum(map(len, whole)) == _ARRAYS * _NOT_SHARED  # something between us had it all
 
     @covers("death.status")
     def test_the_signal_that_ended_the_engine_is_named(self, own_worker: Worker) -> None:

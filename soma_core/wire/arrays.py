@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BY_NAME",
-    "IN_TORCH_TOO",
     "array_from_bytes",
     "array_from_values",
     "array_to_bytes",
@@ -39,11 +38,6 @@ _VIEWABLE = "?bBhHiIlLqQefd" if sys.byteorder == "little" else ""
 _NAMES = {char: np.dtype(char).name for char in _VIEWABLE}
 BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}
 """The element types that :func:`name_and_bytes` names."""
-
-IN_TORCH_TOO = frozenset(
-    {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
-)
-"""Those of them that torch has under the same name."""
 
 _TORCH = re.compile(r"(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)\Z")  # not the quantized ones
 _MOST_EMPTY_TEXTS = 100_000

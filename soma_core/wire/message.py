@@ -20,7 +20,7 @@ class Message(NamedTuple):
     """One whole message.
 
     Attributes:
-        header: The JSON text, as UTF-8.
+        header: The fields: of a line its JSON text, as UTF-8; of a frame its MessagePack map.
         buffers: Bytes that the header refers to by index. Those of a received message are
             writable and belong to the receiver alone; those of a message to send are read
             before ``send`` returns and may be views of the caller's memory.

@@ -82,7 +82,7 @@ def _read_datetime(content: Any) -> datetime:
     return datetime.combine(date(year, month, day), _read_time(moment))
 
 
-_TABLE: dict[type[Any], StdlibType] = {
+BY_TYPE: dict[type[Any], StdlibType] = {
     set: StdlibType("set", list, set),
     frozenset: StdlibType("frozenset", list, frozenset),
     OrderedDict: StdlibType("OrderedDict", lambda items: [*map(list, items.items())], OrderedDict),
@@ -100,8 +100,7 @@ _TABLE: dict[type[Any], StdlibType] = {
     PurePosixPath: StdlibType("PurePosixPath", str, PurePosixPath),
     PureWindowsPath: StdlibType("PureWindowsPath", str, PureWindowsPath),
 }
-BY_TYPE = _TABLE
 """How an object of exactly a type travels."""
 
-BY_NAME = {item.name: item for item in _TABLE.values()}
+BY_NAME = {item.name: item for item in BY_TYPE.values()}
 """The same by the name on the wire."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from soma_core.codecs import Codec
 from soma_core.plugins import hookspecs
 from soma_core.plugins.manager import installed_plugins
 from soma_core.verbs import CommandSpec
+
+from ..support import wait_until
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "hooks.md").read_text()
 HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("soma_")}
@@ -105,3 +109,17 @@ def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
     registering = ["soma_register_commands", "soma_register_codecs"]
     assert recorder.fired[:4] == [*registering, "soma_worker_starting", "soma_execute"]
     assert recorder.fired[-1] == "soma_worker_exited"
+
+
+@pytest.mark.parametrize("ends", [["close"], ["shutdown", "close"], ["close", "close"]])
+def test_the_end_of_a_worker_is_reported_once_for_each_start(
+    recorder: Recorder, ends: list[str]
+) -> None:
+    worker = soma.connect("stdio", restart="on-crash")
+    os.kill(worker.ping().pid, signal.SIGKILL)
+    wait_until(lambda: not worker.status().alive)
+    worker.ping()
+    for end in ends:
+        getattr(worker, end)()
+    assert recorder.fired.count("soma_worker_started") == 2
+    assert recorder.fired.count("soma_worker_exited") == 2

@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import Any, ClassVar
 
+from ormsgpack import packb
+
 from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.testing import TransportConformance
 from soma_core.transport import ExitStatus, Message
@@ -136,7 +138,7 @@ class TestTakesHalfAReplyForAWholeOne(Process):
             try:
                 return self.inner.receive(timeout)
             except ProtocolError:
-                return Message(b'{"ok":true,"result":"xxxx"}')
+                return Message(packb({"ok": True, "result": "xxxx"}))
 
 
 class TestSwallowsABrokenSend(Process):
@@ -150,7 +152,7 @@ class TestSwallowsABrokenSend(Process):
             try:
                 self.inner.send(message, timeout)
             except ChannelClosed:
-                if len(message.header) < 10_000_000:
+                if sum(memoryview(buffer).nbytes for buffer in message.buffers) < 10_000_000:
                     raise
                 self.swallowed = True
 
@@ -223,7 +225,7 @@ class TestTakesATerminationForASuccess(Process):
                 return self.inner.receive(timeout)
             except ChannelClosed:
                 if self.ended() == "SIGTERM":
-                    return Message(b'{"ok":true,"result":null}')
+                    return Message(packb({"ok": True, "result": None}))
                 raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,37 @@ def test_a_recording_that_cannot_be_written_is_said_at_once(make, tmp_path):
     (tmp_path / "calls-1.jsonl").write_text("something else")
     with pytest.raises(ValueError, match="is not a recording"):
         make(n=1, record=soma.Recording(tmp_path / "calls.jsonl"))
+
+
+@pytest.mark.parametrize("run", ["unload", "composite_forward", "stream"])
+def test_a_text_in_the_place_of_node_ids_is_refused(inline_pair, run):
+    worker, pool = inline_pair
+    of = worker if run == "stream" else pool
+    with pytest.raises(TypeError, match=r"the text 'scale'; give \['scale'\]"):
+        getattr(of, run)("scale", *([] if run == "unload" else [[1.0]]))
+
+
+@pytest.mark.parametrize("limit", ["timeout", "deadline"])
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_time_limit_that_is_none_is_refused_at_once(inline_pair, limit, seconds):
+    _, pool = inline_pair
+    with pytest.raises(ValueError, match=f"{limit} is a number of seconds from 0"):
+        pool.submit("scale", 1.0, **{limit: seconds})
+
+
+def test_filters_in_the_place_of_the_transport_are_refused_as_by_connect():
+    with pytest.raises(TypeError) as expected:
+        soma.connect({"scale": f.Scale()})
+    with pytest.raises(TypeError, match=re.escape(str(expected.value))):
+        soma.WorkerPool({"scale": f.Scale()})
+
+
+@pytest.fixture
+def inline_pair():
+    """A worker, and a pool of another."""
+    filters = {"scale": f.Scale()}
+    with (
+        soma.connect("inline", filters=filters) as worker,
+        soma.WorkerPool("inline", 1, filters=filters) as pool,
+    ):
+        yield worker, pool

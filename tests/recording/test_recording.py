@@ -475,3 +475,15 @@ worker.forward("echo", [{{1: Trap()}}])
     (tmp_path / "sprung").unlink()
     assert commands(file) == ["HELLO", "LOAD", "FORWARD"]
     assert not (tmp_path / "sprung").exists()
+
+
+def test_gradients_alone_do_not_push_out_what_was_fitted(connect, file):
+    filters = {"net": f.net([[1.0, 2.0]]), "fail": f.Fail()}
+    worker = connect("inline", filters=filters, record=soma.Recording(file, last=2))
+    worker.set_state("net", worker.get_state("net"))
+    worker.compute_gradients(["net"], np.ones((1, 2), "f4"), np.ones((1, 1), "f4"))
+    for _ in range(4):
+        worker.forward("net", np.ones((1, 2), "f4"))
+    with pytest.raises(soma.RemoteError):
+        worker.forward("fail", ["ValueError", "no"])
+    assert "SET_STATE" in commands(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ormsgpack import packb
 
 import soma_core as soma
 from soma_core.client.recording import Recorder
@@ -300,6 +301,15 @@ def test_pickles_that_differ_are_told_and_not_judged():
     assert difference(reply(header, b"a"), reply(header, b"bc")) == told
     line = b'{"result":{"__pickle_b64__":"%s"}}'
     assert difference(reply(line % b"YQ=="), reply(line % b"Yg==")).certain is False
+
+
+def test_pickled_states_in_frames_are_not_judged_but_a_missing_one_is():
+    state = {"ok": True, "format": "cloudpickle"}
+    old, new, gone = (
+        Message(packb({**state, **more})) for more in ({"state_b64": b"a"}, {"state_b64": b"b"}, {})
+    )
+    assert difference(old, new).certain is False
+    assert difference(old, gone).certain is True
 
 
 def test_a_certain_difference_beside_a_pickle_counts():

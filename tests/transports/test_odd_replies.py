@@ -11,9 +11,9 @@ from ormsgpack import Ext, packb
 from soma_core.client.calls import Call
 from soma_core.client.connection import Connection
 from soma_core.engine.inline import InlineTransport
-from soma_core.errors import ChannelClosed, RemoteError
+from soma_core.errors import ChannelClosed, ProtocolError, RemoteError
 from soma_core.protocol.commands import Forward
-from soma_core.transport import Channel, Message
+from soma_core.transport import Channel, Dialect, Message
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import unpack_map
 
@@ -104,3 +104,24 @@ def test_only_what_comes_after_sending_counts_as_a_stall(made):
     if made == "for the queue":
         call.started -= 3600.0  # it waited for other calls, or for a restart
     assert conversation.ask(call).result == 1
+
+
+class LineAnswers(Answers):
+    """A worker that answers with lines, or whose filters print some in the place of frames."""
+
+    def send(self, message, timeout=None):
+        self._waiting.extend(Message(line, (), Dialect.LINE) for line in self._replies)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"ok":false,"error":"too long","code":"malformed"}', "too long"),
+        (b'{"level":"info"}', "no reason"),
+        (b'{"ok":false}', "no reason"),
+    ],
+)
+def test_a_line_that_is_no_result_is_an_error_of_ours(line, said):
+    connection = Connection(InlineTransport({}), LineAnswers(line), Pickles())
+    with pytest.raises((RemoteError, ProtocolError), match=said):
+        connection.ask(forward(timeout=5.0))

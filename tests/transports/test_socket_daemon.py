@@ -180,10 +180,20 @@ def test_a_relative_path_works(directory):
         assert process.wait(20.0) == 0
 
 
+@contextlib.contextmanager
+def not_ignored(number):
+    """Processes that start in the block do not inherit that a signal is ignored (``nohup``)."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_the_daemon_its_workers_and_its_socket(directory, number):
     path = directory / "soma.sock"
-    with socket_daemon(path) as daemon:
+    with not_ignored(number), socket_daemon(path) as daemon:
         workers = [
             soma.connect("socket", path=path, filters={"sleep": f.Sleep()}) for _ in range(2)
         ]

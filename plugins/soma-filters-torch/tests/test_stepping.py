@@ -163,11 +163,12 @@ def test_training_goes_on_after_a_pause_as_if_there_were_none(choice, data):
     config = CONFIG | CLIPPED | {"scheduler": choice, "optimizer": "Adam", "lr": 0.1}
     filters = {"net": MLP(**config)}
 
-    def losses(worker):
-        return worker.batched_fit(["net"], data.x, data.y, batch_size=16, epochs=3).losses
+    def losses(worker, *, resume=True):
+        fitted = worker.batched_fit(["net"], data.x, data.y, batch_size=16, epochs=3, resume=resume)
+        return fitted.losses
 
     with soma.connect("inline", filters=filters) as worker:
-        losses(worker)
+        losses(worker, resume=False)
         state = worker.get_state("net", full=True)
         uninterrupted = losses(worker)
         worker.load(filters)

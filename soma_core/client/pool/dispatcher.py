@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from soma_core.channel.deadline import Deadline
+from soma_core.client.arguments import check_seconds
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import Call, CallFuture
@@ -77,8 +78,10 @@ class Dispatcher:
         """A call that runs a node, or a chain of nodes; for :meth:`put`."""
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise TypeError(f"priority is a whole number, got {priority!r}")
-        end = Deadline.after(deadline)
         seconds = self._blueprint.timeout if timeout is DEFAULT else timeout
+        check_seconds("timeout", seconds)
+        check_seconds("deadline", deadline)
+        end = Deadline.after(deadline)
 
         def run(worker: Worker) -> Any:
             left = end.within(seconds).left()

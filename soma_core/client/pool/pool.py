@@ -6,10 +6,11 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.threads import available_cores
+from soma_core.client.arguments import as_node_ids
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable
@@ -34,10 +35,6 @@ from soma_core.plugins.catalog import installed_transports
 from soma_core.protocol.commands import StateFormat
 
 __all__ = ["WorkerPool"]
-
-T = TypeVar("T")
-
-_CLOSING = 4.5  # seconds that close() waits for the threads; the workers are ended before that
 
 
 class WorkerPool:
@@ -257,7 +254,7 @@ class WorkerPool:
         timeout: Timeout = DEFAULT,
     ) -> Any:
         """Run a chain of nodes and wait for the result, as :meth:`Worker.composite_forward`."""
-        return wait_for_result(self.submit(list(node_ids), x, state=states, timeout=timeout))
+        return wait_for_result(self.submit(as_node_ids(node_ids), x, state=states, timeout=timeout))
 
     def fit(
         self,
@@ -308,7 +305,7 @@ class WorkerPool:
         """Fit a chain in one worker, and give every worker what its nodes learned.
 
         Optimizers and random numbers go along, so that the next call goes on as if it ran in the
-        same worker. The arguments are those of :meth:`Worker.composite_fit`.
+        same worker. The arguments mean what they do for :meth:`Worker.composite_fit`.
         """
 
         def fit(worker: Worker) -> CompositeFitResult:
@@ -342,8 +339,8 @@ class WorkerPool:
     ) -> BatchedFitResult:
         """Fit a chain batch by batch in one worker, and give every worker what its nodes learned.
 
-        Optimizers and random numbers go along. The arguments are those of
-        :meth:`Worker.batched_fit`.
+        Optimizers and random numbers go along. The arguments mean what they do for
+        :meth:`Worker.batched_fit`, which has more.
         """
 
         def fit(worker: Worker) -> BatchedFitResult:
@@ -464,7 +461,7 @@ class WorkerPool:
 
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
         """Have every worker forget nodes and what they learned, all or none."""
-        blueprint, gone = self._blueprint, list(node_ids)
+        blueprint, gone = self._blueprint, as_node_ids(node_ids)
         self._dispatcher.change(
             lambda worker: worker.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
         )
@@ -526,6 +523,8 @@ class WorkerPool:
 
 def _budget(transport: str, n: int) -> dict[str, int]:
     """The cores of one of n workers, if the transport can limit its threads."""
+    if not isinstance(transport, str):
+        return {}  # whoever makes the transport says what is wrong with it
     budgeted = issubclass(installed_transports().load(transport).Options, ProcessOptions)
     return {"threads": max(1, available_cores() // n)} if budgeted else {}
 

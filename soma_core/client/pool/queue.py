@@ -100,6 +100,7 @@ class CallQueue:
         """
         with self._lock:
             for call in reversed(calls):
+                self._watched.discard(call)
                 if call.ended:
                     continue
                 if alone:
@@ -116,7 +117,7 @@ class CallQueue:
     def take(self, patience: float) -> list[Call]:
         """The next call, or several that one command can run.
 
-        None if no call comes within so many seconds, or if there is other work.
+        Empty if no call comes within so many seconds, or if there is other work.
         """
         with self._lock:
             if not self._calls and self._refusal is None:

@@ -30,10 +30,14 @@ def _kept(entry: Entry) -> Iterator[bytes]:
     return (buffer for buffer in entry.message.buffers if not isinstance(buffer, LeftOut))
 
 
+_GIVE_STATES = ("FIT", "SET_STATE", "COMPOSITE_FIT", "BATCHED_FIT")
+
+
 class Ring:
     """Forgets the oldest exchange first, but last those that the others build on.
 
-    These are, of each node, the newest LOAD and the newest command that gave it a state.
+    These are, of each node, the newest LOAD and the newest command that gave it a whole state; not
+    those that go on from one, as PARTIAL_FIT and APPLY_GRADIENTS do.
 
     Args:
         last: How many exchanges to keep beside those.
@@ -80,7 +84,7 @@ class Ring:
             for node_id in node_ids(fields):
                 self._foundations.pop(("state", node_id), None)
                 self._foundations.pop(("node", node_id), None)
-        elif cmd in ("FIT", "SET_STATE", "COMPOSITE_FIT", "BATCHED_FIT"):
+        elif cmd in _GIVE_STATES and fields.get("step", True):
             for node_id in node_ids(fields):
                 self._foundations["state", node_id] = n
 

@@ -154,7 +154,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else list(value)
+        kind = tuple if type(value) is tuple else list
+        return kind(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
 

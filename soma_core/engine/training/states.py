@@ -126,7 +126,8 @@ def snapshot(node: Node) -> Callable[[], None]:
         node.obj = obj
         if weights is not None:
             _restore(obj.state_dict(), weights)
-        else:
+        elif hasattr(obj, "__dict__"):
+            vars(obj).clear()
             vars(obj).update(fields)
 
     return undo
