@@ -229,9 +229,12 @@ def save(
         registered: The nodes that were loaded by name, whose states need no pickle.
         timeout: Seconds for each node.
     """
+    metas = worker.metas
+    if not metas:
+        raise ValueError("there is nothing to save: the worker has no nodes; load filters first")
     nodes = {
         node_id: Saved(meta.name, _full_state(worker, node_id, registered, timeout))
-        for node_id, meta in worker.metas.items()
+        for node_id, meta in metas.items()
     }
     write_checkpoint(path, nodes, pickles)
 

@@ -66,6 +66,9 @@ class DataParallel:
         self._lock = threading.Lock()
         self._current: set[int] = {0}
 
+    def __repr__(self) -> str:
+        return f"<DataParallel over {len(self._workers)} workers, nodes {self._node_ids}>"
+
     def synchronize(self) -> None:
         """Copy the full states of one replica to all others; a step does so where it must.
 

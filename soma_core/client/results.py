@@ -8,9 +8,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from soma_core.models.brief import brief
+from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import StateFormat
 
-__all__ = ["BatchedFitResult", "CompositeFitResult", "NodeState", "Pong", "WorkerStatus"]
+__all__ = [
+    "BatchedFitResult",
+    "CompositeFitResult",
+    "NodeListing",
+    "NodeState",
+    "Pong",
+    "WorkerListing",
+    "WorkerStatus",
+]
 
 
 class Pong(NamedTuple):
@@ -47,6 +56,40 @@ class WorkerStatus(NamedTuple):
     cpu_seconds: float | None
     memory_bytes: int | None
     plugins: Mapping[str, Any] = MappingProxyType({})
+
+
+class NodeListing(NamedTuple):
+    """What a worker says of one of its nodes.
+
+    Attributes:
+        meta: What is known of its filter.
+        filter: The registered name that it was loaded by; None for an object.
+        trainable: Whether the composite commands fit it.
+        learned: Whether it has learned anything, or was given a state, since it was loaded.
+    """
+
+    meta: FilterMeta
+    filter: str | None
+    trainable: bool
+    learned: bool
+
+
+class WorkerListing(NamedTuple):
+    """What a worker holds, and what it can do.
+
+    Attributes:
+        nodes: Its nodes by id, whoever loaded them.
+        filters: The registered names that can be loaded there.
+        versions: Its versions of soma, Python and cloudpickle.
+        codecs: The codecs of plugins that both sides have.
+        features: What it can do.
+    """
+
+    nodes: dict[str, NodeListing]
+    filters: list[str]
+    versions: dict[str, str]
+    codecs: list[str]
+    features: list[str]
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import (
     BatchedFitResult,
     CompositeFitResult,
+    NodeListing,
     NodeState,
     Pong,
+    WorkerListing,
     WorkerStatus,
 )
 from soma_core.client.sessions import RestartingSession, Session
@@ -58,9 +60,11 @@ __all__ = ["DEFAULT", "Timeout", "Worker", "check_recovery"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_Texts = list[str]  # within Worker, list is a method
+
 _CLOSE_GRACE = 2.0
 _OWN_COMMANDS = {name: name.lower() for name in map(name_of_command, c.COMMANDS)}
-_OWN_COMMANDS |= {"HELLO": "ping", "LIST": "node_ids"}
+_OWN_COMMANDS |= {"HELLO": "ping"}
 
 
 class _Default(Enum):
@@ -201,13 +205,33 @@ class Worker:
 
     @property
     def metas(self) -> Mapping[str, FilterMeta]:
-        """What is known of the nodes that this worker loaded, by id."""
+        """What is known of the worker's nodes, by id; a session is asked, others may load too."""
+        self._ask_session()
         return MappingProxyType(self._metas)
 
     @property
-    def node_ids(self) -> list[str]:
-        """The ids of the nodes that this worker loaded."""
-        return list(self._metas)
+    def node_ids(self) -> _Texts:
+        """The ids of the worker's nodes; a session is asked, others may load too."""
+        return list(self.metas)
+
+    def list(self, *, timeout: Timeout = DEFAULT) -> WorkerListing:
+        """What the worker holds, and what it can do."""
+        reply = self._ask(c.ListNodes(cmd="LIST"), timeout)
+        details = reply.details or {}
+        self._metas = dict(reply.nodes)
+        self._registered = {node_id for node_id, known in details.items() if known.filter}
+        hello = self._session.hello
+        return WorkerListing(
+            nodes={
+                node_id: NodeListing(meta, known.filter, known.trainable, known.learned)
+                for node_id, meta in reply.nodes.items()
+                if (known := details.get(node_id))
+            },
+            filters=reply.filters,
+            versions=hello.versions.model_dump(),
+            codecs=hello.codecs,
+            features=hello.features,
+        )
 
     @_arguments_checked
     def load(
@@ -419,9 +443,10 @@ class Worker:
             ValueError: Neighbours declare what cannot fit together; the message names the edge.
         """
         node_ids = as_node_ids(node_ids)
-        metas = {key: self._metas.get(key, FilterMeta(name=key)) for key in node_ids}
+        known = self.metas
+        metas = {key: known.get(key, FilterMeta(name=key)) for key in node_ids}
         check_chain(ChainNode.of(node_id, metas[node_id]) for node_id in node_ids)
-        modes = {node_id: self._metas[node_id].stream_mode for node_id in self._metas}
+        modes = {node_id: meta.stream_mode for node_id, meta in known.items()}
         evolving = {key for key, mode in modes.items() if mode is StreamMode.EVOLVING}
         barriers = {key for key, mode in modes.items() if mode is StreamMode.BARRIER}
 
@@ -683,7 +708,7 @@ class Worker:
         Raises:
             OSError: It cannot be written.
         """
-        checkpoint.save(self, Path(path), self._pickles, self._registered, timeout)
+        checkpoint.save(self, Path(path), self._pickles, self._by_name(), timeout)
 
     def load_checkpoint(
         self,
@@ -708,7 +733,7 @@ class Worker:
             ValueError: It is no checkpoint, or its nodes or their configurations are not those of
                 this worker; the message names the fields that differ.
         """
-        checkpoint.load(self, Path(path), self._pickles, self._registered, timeout, force=force)
+        checkpoint.load(self, Path(path), self._pickles, self._by_name(), timeout, force=force)
 
     @_arguments_checked
     def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> bytes:
@@ -724,7 +749,7 @@ class Worker:
         *,
         optimizer: Mapping[str, Any] | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> list[str]:
+    ) -> _Texts:
         """Set the gradients of a node's parameters, all or none, and step its optimizer.
 
         Args:
@@ -814,15 +839,25 @@ class Worker:
             plugins=connection.plugins_said,
         )
 
+    def _by_name(self) -> set[str]:
+        """The nodes that were loaded by a registered name."""
+        self._ask_session()
+        return self._registered
+
+    def _ask_session(self) -> None:
+        if self._transport.options.shared and not self._session.connection.closed:
+            self.list()
+
     def filter(self, node_id: str) -> RemoteFilter:
         """A loaded node as a Filter of its own, for code that expects one.
 
         Raises:
             KeyError: This worker loaded no such node.
         """
-        if node_id not in self._metas:
-            raise KeyError(f"{node_id!r} is not loaded; loaded: {', '.join(self._metas) or 'none'}")
-        return RemoteFilter.of(self, node_id, self._metas[node_id])
+        metas = self.metas
+        if node_id not in metas:
+            raise KeyError(f"{node_id!r} is not loaded; loaded: {', '.join(metas) or 'none'}")
+        return RemoteFilter.of(self, node_id, metas[node_id])
 
     def close(self) -> None:
         """End a private worker, or leave a shared one; from any thread, at most 5 s.

@@ -17,7 +17,7 @@ from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
 from soma_core.engine.training import states, tensors
-from soma_core.engine.training.beginning import remember
+from soma_core.engine.training.beginning import has_learned, remember
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.fitting import fit_once, partial_fit_once
 from soma_core.engine.training.joint import compute_gradients
@@ -185,8 +185,11 @@ class Engine:
 
     def list_nodes(self, command: c.ListNodes) -> r.ListReply:
         """List loaded nodes and registered filters."""
-        loaded = {node.node_id: node.meta for node in self.nodes}
-        return r.ListReply(nodes=loaded, filters=self._registry.names())
+        return r.ListReply(
+            nodes={node.node_id: node.meta for node in self.nodes},
+            filters=self._registry.names(),
+            details={node.node_id: _details(node) for node in self.nodes},
+        )
 
     def fit(self, command: c.Fit) -> r.FitReply:
         """Fit one node."""
@@ -335,6 +338,11 @@ class Engine:
     def _chain(self, node_ids: Sequence[str]) -> Chain:
         nodes: list[Node] = self.nodes.chain(node_ids)
         return Chain(nodes)
+
+
+def _details(node: Node) -> r.NodeDetails:
+    learned = has_learned(node) or node.as_loaded is not None
+    return r.NodeDetails(filter=node.registered, trainable=node.trainable, learned=learned)
 
 
 def _versions() -> r.Versions:

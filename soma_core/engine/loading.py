@@ -67,7 +67,7 @@ def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> N
             obj = _from_pickle(spec, pickles)
         else:
             obj = _from_registry(spec.id, spec.filter, spec.config, registry)
-        node = Node(spec.id, obj, trainable=spec.trainable)
+        node = Node(spec.id, obj, trainable=spec.trainable, registered=spec.filter)
         _get_ready(node)
         return node
 

@@ -59,6 +59,7 @@ class Node:
         node_id: The id that the host gave it.
         obj: Any object with ``forward(x, state)``, and ``fit(x, y)`` if it learns.
         trainable: Whether the composite commands fit it.
+        registered: The name under which it is registered, if it was loaded by that.
 
     Attributes:
         state: What it learned last; ``{}`` if nothing.
@@ -68,8 +69,11 @@ class Node:
         ProtocolError: ``load_failed``: the object is not a filter.
     """
 
-    def __init__(self, node_id: str, obj: Any, *, trainable: bool = True) -> None:
+    def __init__(
+        self, node_id: str, obj: Any, *, trainable: bool = True, registered: str | None = None
+    ) -> None:
         self.node_id = node_id
+        self.registered = registered
         self.obj = obj
         self.trainable = trainable
         self.meta = _meta_of(node_id, obj, trainable)

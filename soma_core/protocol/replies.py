@@ -27,6 +27,7 @@ __all__ = [
     "Limits",
     "ListReply",
     "LoadReply",
+    "NodeDetails",
     "PartialFitReply",
     "PingReply",
     "Reply",
@@ -125,12 +126,25 @@ class UnloadReply(Reply):
     node_ids: list[str]
 
 
+class NodeDetails(_Model):
+    """What LIST says of a node beside its meta."""
+
+    filter: str | None = None
+    """The registered name that it was loaded by; null for an object."""
+    trainable: bool
+    """Whether the composite commands fit it."""
+    learned: bool
+    """Whether it has learned anything, or was given a state, since it was loaded."""
+
+
 class ListReply(Reply):
     """What is loaded, and what could be."""
 
     nodes: dict[str, Annotated[FilterMeta, Field(strict=False)]]
     filters: list[str]
     """The registered names that LOAD accepts."""
+    details: dict[str, NodeDetails] | None = None
+    """More of each node."""
 
 
 class FitReply(Reply):

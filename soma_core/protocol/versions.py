@@ -135,6 +135,7 @@ class WorkerHello(Reply):
     pid: int
     incarnation: str
     codecs: list[str] = []  # noqa: RUF012 - a model copies it
+    features: list[str] = []  # noqa: RUF012
     pickle: Literal["same-user", "never"]
 
     def check(self, *, pickles: bool) -> None:

@@ -56,6 +56,18 @@ def test_a_repr_is_short(shown: object, expected: str) -> None:
     assert repr(shown) == expected
 
 
+def test_a_pool_says_what_it_does_and_when_it_is_closed() -> None:
+    pool = soma.WorkerPool("inline", 1, filters={"big": Big()})
+    workers = [soma.connect("inline", filters={"big": Big()}) for _ in range(2)]
+    assert repr(pool) == "<WorkerPool of 1 over inline, 0 busy, 0 waiting, nodes ['big']>"
+    pool.close()
+    assert repr(pool) == "<WorkerPool of 1 over inline, closed, nodes ['big']>"
+    parallel = soma.DataParallel(workers, ["big"])
+    assert repr(parallel) == "<DataParallel over 2 workers, nodes ['big']>"
+    for worker in workers:
+        worker.close()
+
+
 def test_a_module_is_shown_by_its_parameters() -> None:
     torch = pytest.importorskip("torch")
     assert brief(torch.nn.Linear(10, 10)) == "<Linear of 110 parameters>"

@@ -147,10 +147,9 @@ class WorkerPool:
     def __repr__(self) -> str:
         dispatcher = self._dispatcher
         busy = sum(slot.busy for slot in dispatcher.group.slots)
-        return (
-            f"<WorkerPool of {len(self)} over {self._transport}, {busy} busy, "
-            f"{len(dispatcher.queue)} waiting, nodes {self.node_ids}>"
-        )
+        waiting = len(dispatcher.queue)
+        state = "closed" if dispatcher.queue.over else f"{busy} busy, {waiting} waiting"
+        return f"<WorkerPool of {len(self)} over {self._transport}, {state}, nodes {self.node_ids}>"
 
     @property
     def node_ids(self) -> list[str]:

@@ -265,10 +265,28 @@ def _fields(obj: Any) -> dict[str, Any]:
     return dict(vars(obj))
 
 
+def _spelled(obj: BaseModel, encoder: LineEncoder) -> dict[str, Any]:
+    """The fields of a model; those of no type of the wire as pydantic spells them in JSON."""
+    fields = _fields(obj)
+    for name, value in fields.items():
+        try:
+            encoder.encode(value)
+        except ProtocolError:
+            fields[name] = obj.model_dump(mode="json", include={name})[name]
+    return fields
+
+
 def _save_fields(node: Node, typed: Pickles) -> bytes:
+    encoder = LineEncoder(pickles=typed)
     try:
-        return write_json(LineEncoder(pickles=typed).encode(_fields(node.obj)))
-    except (ProtocolError, TypeError) as error:
+        try:
+            encoded = encoder.encode(_fields(node.obj))
+        except ProtocolError:
+            if not isinstance(node.obj, BaseModel):
+                raise
+            encoded = encoder.encode(_spelled(node.obj, encoder))
+        return write_json(encoded)
+    except (ProtocolError, TypeError, ValueError) as error:
         raise _invalid(node, f"it cannot be expressed as typed values: {error}") from None
 
 
