@@ -80,7 +80,7 @@ def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
 
 
 def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
-    pytest.importorskip("diskcache")
+    pytest.importorskip("xxhash")
     printed = run("benchmarks.cache", "--rounds", 2, "--size", 1 << 20)
     for name in ("reading", "in the engine: a hit", "through stdio: x * 2, hit"):
         milliseconds, ratio = map(float, cells(printed, name))

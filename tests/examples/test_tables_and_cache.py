@@ -40,7 +40,7 @@ def test_the_most_unusual_flowers_of_each_species_are_listed_the_farthest_first(
 
 @nightly
 def test_a_sweep_computes_what_no_sweep_before_it_has(tmp_path: Path) -> None:
-    pytest.importorskip("diskcache")
+    pytest.importorskip("xxhash")
     said = printed("cached_sweep.py", SOMA_CACHE_DIR=str(tmp_path / "cache"))
     rows = re.findall(r"│ (\w[\w ]+?) +│ (\d+) +│ (\d+) +│ [\d.]+ +│", said)
     assert rows == [

@@ -1,32 +1,47 @@
-"""Store: entries on disk, shared by any number of processes, through diskcache without its pickles.
+"""Store: entries on disk, each in a file that is named after its key.
 
-Whatever is wrong with the disk makes a miss: it is logged once, and never raised.
+There is no index: nothing says which files there are but the directory itself, so that nothing can
+name another file, hold a lock, or be out of step after a process was killed. A file is written
+beside its place and then put there. Whatever is wrong with the disk makes a miss: it is logged
+once, and never raised.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import sqlite3
-import warnings
-import weakref
-from collections.abc import Sequence
-from contextlib import suppress
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import diskcache
+from typing import Any, NamedTuple
 
 from soma_cache.entries import Damaged, encode, read, size_of
+from soma_cache.keys import KEY_SIZE
 from soma_cache.settings import Settings
 from soma_core.errors import ProtocolError
 
 __all__ = ["MISSING", "Store"]
 
 _log = logging.getLogger("soma.cache")
-_PATIENCE = 5.0  # seconds to wait for other processes at the index
+_SUFFIX, _UNFINISHED = ".val", ".part"
+_SHARDS = [f"{number:02x}" for number in range(256)]
+_BLOCK = 4096  # bytes that even the smallest file takes
+_SHARE = 64  # the directory is looked through after so small a part of its size was written
+_FULL = 0.9  # and then has room again
+_ABANDONED = 3600.0  # seconds after which nobody is writing a file any more
+_READ_AT_ONCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 MISSING = object()
+
+
+class _File(NamedTuple):
+    """A file of the cache, the least recently used ones first in order."""
+
+    used: float
+    size: int
+    path: Path
 
 
 class Store:
@@ -41,21 +56,22 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._opened: diskcache.Cache | None = None
+        self._directory: Path | None = None
+        self._unseen = settings.size  # bytes written since the directory was looked through
         self.trouble: str | None = None
 
     def get(self, key: bytes) -> Any:
         """The result of a key; ``MISSING`` if it is not here, or not whole."""
         try:
-            found = self._cache().get(key, read=True, default=None)
-            if found is None:
+            place = self._place(key)
+            try:
+                return _read(key, place)
+            except FileNotFoundError:
                 return MISSING
-            with found as file:
-                return read(key, file, os.fstat(file.fileno()).st_size)
-        except Damaged as error:
-            self._tell(f"an entry is damaged and was removed: {error}")
-            self._remove(key)
-        except Exception as error:  # a damaged index may raise anything
+            except Damaged as error:
+                self._tell(f"an entry is damaged and was removed: {error}")
+                _remove(place)
+        except Exception as error:  # a file may be wrong in any way
             self._tell(f"{type(error).__name__}: {error}")
         return MISSING
 
@@ -69,7 +85,12 @@ class Store:
         if size > self._settings.size // 2:
             return f"the result of {size:,} bytes is more than half of the cache"
         try:
-            self._cache().set(key, pieces)
+            place = self._place(key)
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            with _written_whole(place) as file:
+                for piece in pieces:
+                    file.write(piece)
+            self._make_room(size)
         except Exception as error:
             self._tell(f"{type(error).__name__}: {error}")
             return self.trouble
@@ -77,42 +98,65 @@ class Store:
 
     def content(self) -> tuple[int, int]:
         """How many results there are, and their bytes."""
-        cache = self._cache()
-        return len(cache), cache.volume()
+        sizes = [file.size for file in self._files(_SUFFIX)]
+        return len(sizes), sum(sizes)
 
     def clear(self) -> int:
         """Remove all results, and return how many there were."""
-        removed: int = self._cache().clear()
-        return removed
+        return sum(_remove(file.path) for file in self._files(_SUFFIX))
 
     def repair(self) -> int:
-        """Remove what a killed process left behind, and return how much was amiss.
+        """Remove what a killed process left behind, and return how many files that were.
 
         What other processes are writing at the time is lost to them, and a miss.
         """
-        with warnings.catch_warnings():  # which is how diskcache counts
-            warnings.simplefilter("always")
-            return len(self._cache().check(fix=True))
+        return sum(_remove(file.path) for file in self._files(_UNFINISHED))
 
-    def _cache(self) -> diskcache.Cache:
-        """The index, opened when first needed: a worker that keeps nothing has none."""
-        if self._opened is None:
+    def _place(self, key: bytes) -> Path:
+        """The file of a key."""
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"a key has {KEY_SIZE} bytes, got {len(key)}")
+        name = key.hex()
+        return self._own_directory() / name[:2] / f"{name[2:]}{_SUFFIX}"
+
+    def _own_directory(self) -> Path:
+        """The directory, made and looked at when first needed: who keeps nothing has none."""
+        if self._directory is None:
             directory = self._settings.directory
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _require_own(directory)
-            self._opened = diskcache.Cache(
-                str(directory),
-                timeout=_PATIENCE,
-                disk=_Entries,
-                eviction_policy="least-recently-used",
-                size_limit=self._settings.size,
-            )
-            weakref.finalize(self, self._opened.close)
-        return self._opened
+            self._directory = directory
+        return self._directory
 
-    def _remove(self, key: bytes) -> None:
-        with suppress(Exception):
-            self._cache().delete(key)
+    def _files(self, suffix: str) -> Iterator[_File]:
+        """The files in the cache's own directories; links and anything else are no files of it."""
+        directory = self._own_directory()
+        for shard in _SHARDS:
+            with suppress(OSError), _entries(directory / shard) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # another process was faster
+                        if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
+                            status = entry.stat(follow_symlinks=False)
+                            yield _File(status.st_mtime, status.st_size, Path(entry.path))
+
+    def _make_room(self, written: int) -> None:
+        """Remove the least recently used results where there are too many."""
+        self._unseen += max(written, _BLOCK)
+        if self._unseen < self._settings.size // _SHARE:
+            return
+        self._unseen = 0
+        for file in self._files(_UNFINISHED):
+            if time.time() - file.used > _ABANDONED:
+                _remove(file.path)
+        files = sorted(self._files(_SUFFIX))
+        taken = sum(max(file.size, _BLOCK) for file in files)
+        if taken <= self._settings.size:
+            return
+        for file in files:
+            if taken <= self._settings.size * _FULL:
+                break
+            _remove(file.path)
+            taken -= max(file.size, _BLOCK)
 
     def _tell(self, trouble: str) -> None:
         where = self._settings.directory
@@ -126,6 +170,59 @@ class Store:
         self.trouble = trouble
 
 
+def _read(key: bytes, place: Path) -> Any:
+    """The result in a file, which counts as used now.
+
+    Raises:
+        FileNotFoundError: There is none.
+        Damaged: It is not the entry of the key, or no regular file.
+    """
+    with open(place, "rb", buffering=0, opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise Damaged("it is no regular file")
+        found = read(key, file, status.st_size)
+        os.utime(file.fileno())
+        return found
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    try:
+        return os.open(path, _READ_AT_ONCE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a link, a socket
+        raise Damaged(str(error)) from None
+
+
+@contextmanager
+def _written_whole(place: Path) -> Iterator[Any]:
+    """A file to write, which is put in its place when the block ends well."""
+    descriptor, name = tempfile.mkstemp(suffix=_UNFINISHED, dir=place.parent)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            yield file
+        os.replace(name, place)
+    except BaseException:
+        _remove(Path(name))
+        raise
+
+
+def _entries(directory: Path) -> Any:
+    if directory.is_symlink():
+        raise NotADirectoryError(f"{directory} is a link")
+    return os.scandir(directory)
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file; False if that cannot be done."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    return True
+
+
 def _require_own(directory: Path) -> None:
     """Refuse a directory into which another user could put results."""
     status = directory.stat()
@@ -134,29 +231,3 @@ def _require_own(directory: Path) -> None:
             f"{directory} is not this user's alone, and others could put results there: "
             f"chmod 700 {directory}, or name another one"
         )
-
-
-class _Entries(diskcache.Disk):  # type: ignore[misc]
-    """How diskcache keeps an entry: always as a file of its own, and never as a pickle."""
-
-    def put(self, key: bytes) -> tuple[Any, bool]:
-        return sqlite3.Binary(key), True
-
-    def get(self, key: Any, raw: bool) -> bytes:
-        return bytes(key)
-
-    def store(
-        self, value: Sequence[memoryview], read: bool, key: Any = None
-    ) -> tuple[int, int, str, None]:
-        name, path = self.filename()
-        try:
-            size = self._write(path, iter(value), "xb")
-        except BaseException:
-            self.remove(name)
-            raise
-        return size, diskcache.core.MODE_BINARY, name, None
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> BinaryIO:
-        if mode != diskcache.core.MODE_BINARY or filename is None:
-            raise OSError(f"the index has an entry of mode {mode}, which is never written")
-        return io.FileIO(os.path.join(self._directory, filename))

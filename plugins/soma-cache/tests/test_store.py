@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import pickle
 import random
-import sqlite3
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import diskcache
 import numpy as np
 import pytest
 from soma_cache import plugin_for
@@ -53,19 +52,6 @@ def test_what_was_put_is_found_by_another_process_and_is_writable(directory) -> 
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_store_that_is_dropped_lets_go_of_its_index(directory, monkeypatch) -> None:
-    closed = []
-    close = diskcache.Cache.close
-    monkeypatch.setattr(
-        diskcache.Cache, "close", lambda cache: closed.append(cache.directory) or close(cache)
-    )
-    full = store(directory)
-    assert full.put(KEY, RESULT) is None
-    closed.clear()  # diskcache closes and opens again while it sets itself up
-    del full
-    assert closed == [str(directory)]
-
-
 def test_an_entry_that_was_changed_anywhere_is_a_miss_and_is_removed(directory, caplog) -> None:
     file = filled(directory)
     whole = file.read_bytes()
@@ -102,43 +88,65 @@ def test_an_entry_with_more_after_it_or_of_another_key_or_gone_is_a_miss(directo
     assert store(directory).get(KEY) is MISSING
 
 
-class Exploding:
-    def __reduce__(self) -> Any:
-        return os._exit, (99,)
+def _link(place: Path, outside: Path) -> None:
+    place.symlink_to(outside)
 
 
-@pytest.mark.parametrize("mode", [1, 3, 4])
-def test_nothing_that_the_index_holds_is_unpickled(directory, mode) -> None:
-    filled(directory)
-    evil = pickle.dumps(Exploding())
-    with sqlite3.connect(directory / "cache.db") as index:
-        index.execute("UPDATE Cache SET mode = ?, value = ?, filename = NULL", (mode, evil))
-    index.close()
-    assert store(directory).get(KEY) is MISSING
+def _pipe(place: Path, outside: Path) -> None:
+    os.mkfifo(place)
 
 
-@pytest.mark.parametrize("content", [b"", b"no database" * 1000], ids=["empty", "garbage"])
-def test_a_damaged_index_is_a_miss_told_once_with_what_to_do(directory, content, caplog) -> None:
-    filled(directory)
-    for path in directory.glob("cache.db*"):
-        path.write_bytes(content)
-    damaged = store(directory)
-    with caplog.at_level(logging.WARNING, "soma.cache"):
-        for _ in range(2):
-            assert damaged.get(KEY) is MISSING
-            damaged.put(bytes(32), RESULT)
-    if content:
-        (record,) = caplog.records
-        assert f"remove {directory}" in record.getMessage()
+def _directory(place: Path, outside: Path) -> None:
+    place.mkdir()
 
 
-def test_an_index_with_columns_missing_is_a_miss(directory) -> None:
-    filled(directory)
-    with sqlite3.connect(directory / "cache.db") as index:
-        index.execute("UPDATE Settings SET value = 'what' WHERE key IN ('size', 'count')")
-        index.execute("UPDATE Cache SET filename = 7, size = 'x'")
-    index.close()
-    assert store(directory).get(KEY) is MISSING
+def _socket(place: Path, outside: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        os.chdir(place.parent)
+        server.bind(place.name[-40:])
+        os.rename(place.name[-40:], place.name)
+
+
+@pytest.mark.parametrize("odd", [_link, _pipe, _directory, _socket])
+def test_what_is_no_file_of_the_cache_is_a_miss_and_nothing_outside_is_touched(
+    directory, tmp_path, odd, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outside = tmp_path / "outside"
+    file = filled(directory)
+    file.rename(outside)
+    whole = outside.read_bytes()
+    odd(file, outside)
+    used = store(directory)
+    assert used.get(KEY) is MISSING
+    assert outside.read_bytes() == whole
+    used.put(bytes(32), RESULT)
+    used.clear()
+    assert outside.read_bytes() == whole
+
+
+def test_a_directory_that_leads_elsewhere_is_neither_counted_nor_cleared(
+    directory, tmp_path
+) -> None:
+    file = filled(directory)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious.val").write_text("mine")
+    (directory / "fe").symlink_to(elsewhere)
+    used = store(directory, 1 << 20)
+    for number in range(12):
+        used.put(bytes([number]) * 32, np.zeros(200_000, np.uint8))
+    assert used.clear() <= 6
+    assert used.repair() == 0
+    assert (elsewhere / "precious.val").read_text() == "mine"
+    assert not file.exists()
+
+
+def test_only_a_key_has_a_place(directory) -> None:
+    used = store(directory)
+    for wrong in (b"", b"../" * 8, bytes(33)):
+        assert used.get(wrong) is MISSING
+        assert "a key has 32 bytes" in (used.put(wrong, 1) or "")
 
 
 def test_a_directory_that_cannot_be_one_or_that_others_may_write_is_not_used(tmp_path) -> None:
@@ -222,13 +230,25 @@ def test_processes_share_a_cache_and_one_that_is_killed_harms_none(directory) ->
     assert is_result(again.get(KEY))
 
 
-def test_files_of_a_killed_process_are_found_by_repairing(directory) -> None:
+def test_files_of_a_killed_process_are_found_by_repairing_or_after_an_hour(directory) -> None:
     file = filled(directory)
-    left = file.with_name("left.val")
+    for age, repair in ((0, True), (7200, False)):
+        left = file.with_name("left.part")
+        left.write_bytes(b"half an entry")
+        os.utime(left, (time.time() - age,) * 2)
+        used = store(directory)
+        if repair:
+            assert used.repair() == 1
+        used.put(bytes(32), 1)
+        assert not left.exists()
+        assert is_result(used.get(KEY))
+
+
+def test_what_another_process_is_writing_is_left_alone(directory) -> None:
+    left = filled(directory).with_name("now.part")
     left.write_bytes(b"half an entry")
-    assert store(directory).repair() >= 1
-    assert not left.exists()
-    assert is_result(store(directory).get(KEY))
+    store(directory).put(bytes(32), 1)
+    assert left.exists()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +268,7 @@ def test_what_is_no_size_is_refused_with_an_example(text) -> None:
 def test_without_a_directory_the_plugin_has_no_hooks_and_imports_nothing(tmp_path) -> None:
     assert not hasattr(plugin_for({}), "soma_execute")
     assert isinstance(plugin_for({"SOMA_CACHE_DIR": str(tmp_path)}), Caching)
-    light = "import sys, soma_cache; print({'diskcache', 'blake3', 'numpy'} & set(sys.modules))"
+    light = "import sys, soma_cache; print({'xxhash', 'blake3', 'numpy'} & set(sys.modules))"
     environment = {name: text for name, text in os.environ.items() if name != "SOMA_CACHE_DIR"}
     done = subprocess.run(
         [sys.executable, "-c", light], env=environment, capture_output=True, text=True, timeout=60
