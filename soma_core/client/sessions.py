@@ -35,7 +35,7 @@ from soma_core.wire.pickles import Pickles
 
 __all__ = ["RestartingSession", "Session"]
 
-_REPEATABLE = frozenset({"FORWARD", "COMPOSITE_FORWARD"})
+_REPEATABLE = frozenset({"FORWARD", "CALL_METHOD", "COMPOSITE_FORWARD"})
 _STOP_GRACE = 0.5
 _MOST_RESTARTS = 5
 

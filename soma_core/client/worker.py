@@ -394,6 +394,69 @@ class Worker:
         return self._ask(command, timeout, (), progress, profile=profile).result
 
     @_arguments_checked
+    def predict(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Any:
+        """Call a node's ``predict``, whatever its ``forward`` answers.
+
+        Args:
+            node_id: The node.
+            x: The input.
+            state: As for :meth:`forward`.
+            timeout: Seconds.
+
+        Raises:
+            RemoteError: The filter has no such method, or it raised.
+        """
+        return self._call_method("predict", node_id, x, state, timeout)
+
+    @_arguments_checked
+    def predict_proba(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Any:
+        """Call a node's ``predict_proba``; arguments and errors are those of :meth:`predict`."""
+        return self._call_method("predict_proba", node_id, x, state, timeout)
+
+    @_arguments_checked
+    def transform(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Any:
+        """Call a node's ``transform``; arguments and errors are those of :meth:`predict`."""
+        return self._call_method("transform", node_id, x, state, timeout)
+
+    @_arguments_checked
+    def score(
+        self,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        state: Any = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Call a node's ``score``: how well it answers, where the targets are known.
+
+        Args:
+            node_id: The node.
+            x: The input.
+            y: The targets.
+            state: As for :meth:`forward`.
+            timeout: Seconds.
+
+        Raises:
+            RemoteError: The filter has no such method, or it raised.
+        """
+        return self._call_method("score", node_id, x, state, timeout, y=y)
+
+    def _call_method(
+        self, method: c.Method, node_id: str, x: Any, state: Any, timeout: Timeout, **fields: Any
+    ) -> Any:
+        if state is not None:
+            fields["state"] = state
+        command = c.CallMethod(cmd="CALL_METHOD", node_id=node_id, method=method, data=x, **fields)
+        return self._ask(command, timeout, () if "state" in fields else (node_id,)).result
+
+    @_arguments_checked
     def composite_forward(
         self,
         node_ids: Sequence[str],

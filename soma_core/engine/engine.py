@@ -90,6 +90,7 @@ class Engine:
             c.Fit: self.fit,
             c.PartialFit: self.partial_fit,
             c.Forward: self.forward,
+            c.CallMethod: self.call_method,
             c.CompositeForward: self.composite_forward,
             c.CompositeFit: self.composite_fit,
             c.BatchedFit: self.batched_fit,
@@ -215,6 +216,15 @@ class Engine:
             return r.ForwardReply(result=node.forward(command.data, state, {}))
         with tensors.no_gradients((node,)):
             return r.ForwardReply(result=node.forward(command.data, state, {}))
+
+    def call_method(self, command: c.CallMethod) -> r.CallMethodReply:
+        """Call a method of one node."""
+        node = self.nodes.get(command.node_id)
+        given = "state" in command.__pydantic_fields_set__
+        state = command.state if given else node.state
+        with tensors.no_gradients((node,)):
+            out = node.call_method(command.method, command.data, command.y, state)
+        return r.CallMethodReply(result=tensors.detached(out))
 
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
         """Run a chain."""

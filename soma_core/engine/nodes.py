@@ -146,6 +146,18 @@ class Node:
             self._check("output", meta.output_schema, self._without_auxiliary(out), lengths)
         return out
 
+    def call_method(self, name: str, x: Any, y: Any, state: Any) -> Any:
+        """Call another method that answers: ``score`` with targets, the others without.
+
+        Raises:
+            FilterFailed: It raised.
+            Misfit: The input is not what the node declares.
+            ProtocolError: There is no such method.
+        """
+        self._check("input", self.meta.input_schema, x, {})
+        arguments = (x, y, state) if name == "score" else (x, state)
+        return self.call(self._method(name), *arguments)
+
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code; the one place where its exceptions become ours.
 

@@ -11,6 +11,7 @@ __all__ = [
     "COMMANDS",
     "ApplyGradients",
     "BatchedFit",
+    "CallMethod",
     "ClientInfo",
     "Command",
     "CompositeFit",
@@ -24,6 +25,7 @@ __all__ = [
     "Hello",
     "ListNodes",
     "Load",
+    "Method",
     "PartialFit",
     "Ping",
     "SetState",
@@ -35,6 +37,10 @@ __all__ = [
 MessageId = str | int
 NodeId = Annotated[str, Field(min_length=1)]
 NodeIds = Annotated[list[NodeId], Field(min_length=1)]
+Method = Literal[
+    "decision_function", "inverse_transform", "predict", "predict_log_proba", "predict_proba",
+    "score", "score_samples", "transform",
+]  # fmt: skip
 StateFormat = Literal["torch", "cloudpickle", "value", "safetensors"]
 
 
@@ -162,6 +168,22 @@ class Forward(Command):
     cmd: Literal["FORWARD"] = Field()
     node_id: NodeId
     data: Data = None
+    state: State = None
+    """Omitted: the state that the node learned last. ``null``: None."""
+
+
+class CallMethod(Command):
+    """Call a method of one node by its name; refused by name where the filter has none.
+
+    ``score`` is called with ``x, y, state``, the others with ``x, state``.
+    """
+
+    cmd: Literal["CALL_METHOD"] = Field()
+    node_id: NodeId
+    method: Method
+    data: Data = None
+    y: Data = None
+    """The targets, for ``score``."""
     state: State = None
     """Omitted: the state that the node learned last. ``null``: None."""
 
@@ -325,6 +347,7 @@ COMMANDS: tuple[type[Command], ...] = (
     Fit,
     PartialFit,
     Forward,
+    CallMethod,
     CompositeForward,
     CompositeFit,
     BatchedFit,

@@ -14,6 +14,7 @@ __all__ = [
     "REPLIES",
     "ApplyGradientsReply",
     "BatchedFitReply",
+    "CallMethodReply",
     "CompositeFitReply",
     "CompositeForwardReply",
     "ContinueFitReply",
@@ -168,6 +169,12 @@ class ForwardReply(Reply):
     result: Data = None
 
 
+class CallMethodReply(Reply):
+    """What the method returned."""
+
+    result: Data = None
+
+
 class CompositeForwardReply(Reply):
     """The output of the last node; torch tensors as nested lists in the lines dialect."""
 
@@ -272,6 +279,7 @@ REPLIES: tuple[type[Reply], ...] = (
     FitReply,
     PartialFitReply,
     ForwardReply,
+    CallMethodReply,
     CompositeForwardReply,
     CompositeFitReply,
     BatchedFitReply,

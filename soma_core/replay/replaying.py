@@ -21,7 +21,7 @@ __all__ = ["Outcome", "Verdict", "replay"]
 _LOOK = 0.25  # seconds between looks at whether the worker still runs
 _GRACE = 2.0
 _CHANGES_NOTHING = frozenset(
-    {"FORWARD", "COMPOSITE_FORWARD", "GET_STATE", "GET_GRADIENTS", "LIST", "PING"}
+    {"FORWARD", "CALL_METHOD", "COMPOSITE_FORWARD", "GET_STATE", "GET_GRADIENTS", "LIST", "PING"}
 )
 
 

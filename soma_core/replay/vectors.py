@@ -71,6 +71,7 @@ _WORKING: Sequence[Fields] = (
         "state": {"mean": float("-inf")},
     },
     {"cmd": "FORWARD", "id": 5, "node_id": "mean", "data": 1, "state": {}},
+    {"cmd": "CALL_METHOD", "id": "score", "node_id": "mean", "method": "score", "data": _X},
     {
         "cmd": "COMPOSITE_FORWARD",
         "id": 6,

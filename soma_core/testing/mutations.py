@@ -108,6 +108,7 @@ def _commands() -> list[dict[str, Any]]:
         {"cmd": "FIT", "node_id": "a", "data": rows, "y": [1, 0], "return_state": True},
         {"cmd": "FORWARD", "node_id": "a", "data": data},
         {"cmd": "FORWARD", "node_id": "a", "data": 1.5, "state": state, "id": 7},
+        {"cmd": "CALL_METHOD", "node_id": "a", "method": "score", "data": rows, "y": [1, 0]},
         {"cmd": "COMPOSITE_FORWARD", "node_ids": ["a", "b"], "data": rows, "states": {"a": state}},
         {"cmd": "COMPOSITE_FIT", "node_ids": ["a", "b"], "data": rows, "y": rows, "events": True},
         {"cmd": "BATCHED_FIT", "node_ids": ["a"], "data": rows, "batch_size": 2, "epochs": 2},

@@ -54,6 +54,7 @@ _COMMANDS: dict[str, tuple[dict[str, Any], bool]] = {  # the fields, and whether
     "FIT": ({"node_id": "mean", "data": np.arange(4.0)}, True),
     "PARTIAL_FIT": ({"node_id": "mean", "data": np.arange(4.0)}, False),
     "FORWARD": ({"node_id": "mean", "data": np.arange(4.0)}, True),
+    "CALL_METHOD": ({"node_id": "mean", "method": "predict", "data": np.arange(4.0)}, False),
     "COMPOSITE_FORWARD": ({"node_ids": ["mean", "echo"], "data": np.arange(4.0)}, True),
     "COMPOSITE_FIT": ({"node_ids": ["mean", "echo"], "data": np.arange(4.0)}, True),
     "BATCHED_FIT": ({"node_ids": ["mean"], "data": np.arange(4.0), "batch_size": 3}, True),

@@ -100,6 +100,60 @@ def test_an_omitted_state_is_the_learned_one_and_an_explicit_one_is_used_as_give
     assert state() == learned
 
 
+class Answers:
+    """Has other methods than forward."""
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        return {"x": x}
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return "forward"
+
+    def predict(self, x: Any, state: Any) -> Any:
+        return {"x": x, "state": state}
+
+    def score(self, x: Any, y: Any, state: Any) -> Any:
+        return [x, y, state]
+
+    def transform(self, x: Any, state: Any) -> Any:
+        raise LookupError("no such row")
+
+
+def test_a_method_is_called_by_its_name_with_the_learned_state_or_the_one_that_came(
+    host: Any,
+) -> None:
+    host.load(a=Answers())
+    host.ask("FIT", node_id="a", data=7)
+    call = {"cmd": "CALL_METHOD", "node_id": "a", "method": "predict", "data": 1}
+    assert host.line(call)["result"] == {"x": 1, "state": {"x": 7}}
+    assert host.line({**call, "state": {"x": 8}})["result"] == {"x": 1, "state": {"x": 8}}
+    assert host.line({**call, "state": None})["result"] == {"x": 1, "state": None}
+    scored = host.ask("CALL_METHOD", node_id="a", method="score", data=1, y=2)
+    assert scored["result"] == [1, 2, {"x": 7}]
+
+
+def test_a_method_that_the_filter_lacks_is_refused_by_name(host: Any) -> None:
+    host.load(a=Answers())
+    call = {"cmd": "CALL_METHOD", "node_id": "a", "method": "predict_proba", "data": 1}
+    error = host.line(call)
+    assert (error["ok"], error["code"]) == (False, "filter_failed")
+    assert error["error"] == "node 'a' is a Answers, which has no method predict_proba"
+
+
+@pytest.mark.parametrize("method", ["fit", "__init__", "forward", "state_dict", None])
+def test_only_methods_that_answer_can_be_named(host: Any, method: Any) -> None:
+    host.load(a=Answers())
+    error = host.line({"cmd": "CALL_METHOD", "node_id": "a", "method": method, "data": 1})
+    assert (error["ok"], error["code"]) == (False, "invalid_command")
+    assert "method" in error["error"]
+
+
+def test_what_a_method_raises_is_an_error_reply(host: Any) -> None:
+    host.load(a=Answers())
+    error = host.line({"cmd": "CALL_METHOD", "node_id": "a", "method": "transform", "data": 1})
+    assert (error["code"], error["type"], error["node_id"]) == ("filter_failed", "LookupError", "a")
+
+
 def test_empty_is_an_empty_dict_as_a_state_and_none_as_data(host: Any) -> None:
     host.load(a=Sees())
     empty = {"type": "Empty"}

@@ -28,6 +28,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "FIT": {"node_id": "a"},
     "PARTIAL_FIT": {"node_id": "a"},
     "FORWARD": {"node_id": "a"},
+    "CALL_METHOD": {"node_id": "a", "method": "predict"},
     "COMPOSITE_FORWARD": {"node_ids": ["a"]},
     "COMPOSITE_FIT": {"node_ids": ["a"]},
     "BATCHED_FIT": {"node_ids": ["a"]},
@@ -74,7 +75,7 @@ def code_of(function: Callable[[], Any]) -> ErrorCode | None:
 
 def test_every_command_of_the_protocol_is_here_and_nothing_else() -> None:
     assert list(PARSER.models) == list(MINIMAL)
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 18
 
 
 @pytest.mark.parametrize("cmd", MINIMAL)
@@ -161,6 +162,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("FIT", {"node_id": "a", "y": {"type": "Bytes", "data": [300]}}, "y"),
     ("FORWARD", {"node_id": "a", "y": 1}, "y"),
     ("FORWARD", {"node_id": "a", "state": {"$soma": 1}}, "state"),
+    ("CALL_METHOD", {"node_id": "a", "method": "fit"}, "method"),
     ("COMPOSITE_FORWARD", {"node_ids": []}, "node_ids"),
     ("COMPOSITE_FORWARD", {"node_ids": ["a"], "states": []}, "states"),
     ("COMPOSITE_FORWARD", {"node_ids": ["a"], "states": "x"}, "states"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +30,23 @@ from soma_filters_sklearn.state import (
 )
 
 __all__ = ["NamedFilter", "SklearnFilter"]
+
+
+class _Answering:
+    """A method of a filter that calls the estimator's of the same name, where it has one.
+
+    ``predict(x, state=None)``; ``score(x, y=None, state=None)``.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, node: SklearnFilter | None, owner: type) -> Any:
+        if node is None:
+            return self
+        if not hasattr(node._new_estimator(), self._name):
+            raise AttributeError(f"{node._title()} has no {self._name}")
+        return node._score if self._name == "score" else partial(node._answer, self._name)
 
 
 class SklearnFilter(Filter):
@@ -119,11 +137,16 @@ class SklearnFilter(Filter):
             ValueError: The estimator needs to be fitted and there is no state.
         """
         estimator = self._estimator(state or self.learned)
-        method = self._method(estimator)
-        out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
-        if self.transform_output != "columns" or not hasattr(out, "columns"):
-            return out
-        return named_columns(out)
+        return self._answer(self._method(estimator), x, state)
+
+    decision_function: ClassVar[Any] = _Answering()
+    inverse_transform: ClassVar[Any] = _Answering()
+    predict: ClassVar[Any] = _Answering()
+    predict_log_proba: ClassVar[Any] = _Answering()
+    predict_proba: ClassVar[Any] = _Answering()
+    score: ClassVar[Any] = _Answering()
+    score_samples: ClassVar[Any] = _Answering()
+    transform: ClassVar[Any] = _Answering()
 
     def meta(self) -> FilterMeta:
         """Trainable; not deterministic while a ``random_state`` in it is None."""
@@ -198,6 +221,18 @@ class SklearnFilter(Filter):
     def _learning(self, estimator: Any, method: Callable[..., Any], x: Any, y: Any) -> Learning:
         samples = as_samples(self._title(), estimator, x)
         return Learning(self._title(), method, samples, y, self.ignore)
+
+    def _answer(self, method: str, x: Any, state: Any = None) -> Any:
+        estimator = self._estimator(state or self.learned)
+        out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
+        if self.transform_output != "columns" or not hasattr(out, "columns"):
+            return out
+        return named_columns(out)
+
+    def _score(self, x: Any, y: Any = None, state: Any = None) -> Any:
+        estimator = self._estimator(state or self.learned)
+        judged = self._learning(estimator, estimator.score, x, y)
+        return estimator.score(*judged.positional, **judged.named)
 
     def _refuse_named(self, named: dict[str, Any]) -> None:
         if named:
