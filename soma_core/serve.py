@@ -2,11 +2,14 @@
 
 from soma_core.channel.process import default_signals, exit_now, hold_lifeline, inherited_side
 from soma_core.engine.interrupts import Interrupts
+from soma_core.engine.records import Host, RecordForwarder
 from soma_core.engine.serving import Responder, serve
 from soma_core.wire.definitions.registry import host_programs
 
 __all__ = [
+    "Host",
     "Interrupts",
+    "RecordForwarder",
     "Responder",
     "default_signals",
     "exit_now",

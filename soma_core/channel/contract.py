@@ -6,13 +6,14 @@ business of ``soma_core``; a transport never looks inside a message.
 
 from __future__ import annotations
 
+import logging
 import signal as signals
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from soma_core.channel.output import Output, OutputPump
 from soma_core.channel.region_table import RETAINED
@@ -92,6 +93,15 @@ class SessionInfo(NamedTuple):
     memory: int
 
 
+def _level(level: Any) -> Any:
+    if not isinstance(level, str):
+        return level
+    levels = logging.getLevelNamesMapping()
+    if level.upper() not in levels:
+        raise ValueError(f"one of {', '.join(levels)} or a number is expected, got {level!r}")
+    return levels[level.upper()]
+
+
 class Channel(ABC):
     """Carries whole messages both ways, in order, between one host and one engine.
 
@@ -150,11 +160,19 @@ class TransportOptions(BaseModel):
     Attributes:
         pickle: ``"never"`` where the engine must refuse pickles; whatever serves the engine
             hands it on to ``serve``.
+        log_level: From which level on what filters log comes to the loggers of this process: a
+            number or a name. None: from the level of the root logger here, WARNING if none is
+            set. An engine in this process logs here anyway.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     pickle: Literal["same-user", "never"] = "same-user"
+    log_level: Annotated[int | None, BeforeValidator(_level)] = None
+
+    def least_level(self) -> int:
+        """From which level on records come here."""
+        return logging.getLogger().level if self.log_level is None else self.log_level
 
     @property
     def shared(self) -> bool:

@@ -128,10 +128,16 @@ class OutputPump:
             self.close()
             raise StartFailed(f"no thread can be started to read what {name} prints") from error
 
-    def show(self) -> None:
-        """Show what was printed up to now. Called by a Worker before a call returns."""
+    def show(self, *, unfinished: bool = True) -> None:
+        """Show what was printed up to now.
+
+        Called by a Worker before a call returns, and before it shows a record of the worker.
+
+        Args:
+            unfinished: Whether to show a line that has no end yet as it is.
+        """
         if self._has_more():
-            self._take(unfinished=True)
+            self._take(unfinished=unfinished)
             self._deliver(_BRIEFLY)
 
     def _has_more(self) -> bool:

@@ -15,6 +15,7 @@ from soma_core.channel.contract import Channel, ExitStatus, Transport
 from soma_core.channel.deadline import Deadline
 from soma_core.client.calls import Call, Flight
 from soma_core.client.oom import MemoryPressure
+from soma_core.client.records import hand_over
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -224,9 +225,7 @@ class Connection:
                 flight.settled = True
                 raise _not_a_reply(flight.call, error) from None
             if type(came) is Event:
-                flight.progressed = time.monotonic()
-                if flight.call.progress is not None:
-                    flight.call.progress({} if came.data is None else came.data)
+                self._take_event(flight, came)
             elif type(came) is not _Stray:
                 flight.settled = True
                 return came
@@ -235,6 +234,17 @@ class Connection:
                 raise self._mixed_up(flight, came)
             if flight.over():  # messages without end are no reason to wait without end
                 raise self._expire(flight)
+
+    def _take_event(self, flight: Flight, event: Event) -> None:
+        data = {} if event.data is None else event.data
+        if event.event != "progress":
+            if self._transport.output is not None:
+                self._transport.output.show(unfinished=False)  # what was printed before it
+            hand_over(event.event, data, flight.call.node_id)
+            return
+        flight.progressed = time.monotonic()
+        if flight.call.progress is not None:
+            flight.call.progress(data)
 
     def _look_around(self, flight: Flight) -> None:
         """Nothing has come for a while: is the time over, the worker gone, or an interrupt due?

@@ -146,6 +146,7 @@ class Session:
             client=client_info("soma_core"),
             codecs=self._pickles.codecs.names(),
             path=self._path,
+            log_level=self._transport.options.least_level(),
         )
 
     def _greet(self, connection: Connection, deadline: Deadline) -> WorkerHello:

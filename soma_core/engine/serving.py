@@ -13,13 +13,14 @@ from soma_core.engine.failures import describe_failure
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
 from soma_core.engine.loading import FilterRegistry
 from soma_core.engine.profiling import profiled
+from soma_core.engine.records import Host, RecordForwarder
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
-from soma_core.protocol.commands import Command, Shutdown
+from soma_core.protocol.commands import Command, Hello, Shutdown
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec
 from soma_core.protocol.parsing import CommandParser, Envelope, name_of_command
-from soma_core.protocol.replies import ErrorReply, Event, Limits, Reply
+from soma_core.protocol.replies import ErrorReply, Event, EventKind, Limits, Reply
 from soma_core.wire.frames import FrameError
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.message import Dialect, Message
@@ -52,7 +53,16 @@ def serve(
     """
     interrupts = Interrupts()
     interrupts.arm()
-    responder = Responder(limits=limits, pickle=pickle, interrupts=interrupts, plugins=plugins)
+    records = RecordForwarder()
+    responder = Responder(
+        limits=limits, pickle=pickle, interrupts=interrupts, plugins=plugins, records=records
+    )
+    host = Host()
+    with records.installed():
+        _answer_all(channel, responder, host)
+
+
+def _answer_all(channel: Channel, responder: Responder, host: Host) -> None:
     try:
         while not responder.finished:
             try:
@@ -60,7 +70,7 @@ def serve(
             except ProtocolError as error:
                 channel.send(responder.refuse(error))
             else:
-                reply = responder.respond(message, channel.send)
+                reply = responder.respond(message, channel.send, host)
                 del message  # the memory that it lent is free before the host sends the next one
                 channel.send(reply)
     except ChannelClosed:
@@ -81,6 +91,7 @@ class Responder:
             what an interrupt ends.
         plugins: Who takes part; None for all that are installed.
         filters: What LOAD knows by name; None for all that are installed.
+        records: Forwards what filters log and warn; None leaves that in this process.
 
     Attributes:
         engine: The engine that it drives.
@@ -96,6 +107,7 @@ class Responder:
         watch: Watch | None = None,
         plugins: PluginSet | None = None,
         filters: FilterRegistry | None = None,
+        records: RecordForwarder | None = None,
     ) -> None:
         plugins = installed_plugins() if plugins is None else plugins
         pickles = Pickles(allowed=pickle != "never", codecs=plugins.known_codecs())
@@ -113,6 +125,8 @@ class Responder:
         self.finished = False
         self._interrupts = interrupts or NoInterrupts()
         self._watch = watch
+        self._records = records
+        self._sending = threading.RLock() if records is None else records.sending
 
     def warm_up(self) -> None:
         """Import and build what the first command of each dialect needs, plugins among it."""
@@ -120,25 +134,58 @@ class Responder:
             ping = codec.write({"cmd": "PING"}, Command)
             self.respond(ping, lambda event: None)
 
-    def respond(self, message: Message, send_event: SendEvent) -> Message:
+    def respond(self, message: Message, send_event: SendEvent, host: Host | None = None) -> Message:
         """Execute the command in a message and return the reply to send.
 
         Args:
             message: The message, whatever it holds.
-            send_event: Sends a progress event, if the command asked for them.
+            send_event: Sends an event, if the command or the host asked for them.
+            host: Whose it is, and what it asked for before; noted here at its HELLO.
         """
         codec = self._codec(message.dialect)
         try:
             command = self._parser.read(message, codec)
         except BaseException as error:
             return self._failure(error, Envelope.of(message), codec)
+        records = self._records
+        if records is None or host is None:
+            return self._reply(command, codec, send_event)
+        if type(command) is Hello:
+            records.note_level(host, command.log_level)
+        if host.log_level is None:
+            return self._reply(command, codec, send_event)
+
+        def send_record(kind: EventKind, data: dict[str, Any]) -> None:
+            self._send_event(kind, data, command, codec, send_event)
+
+        records.begin(send_record, host.log_level)
+        try:
+            return self._reply(command, codec, send_event)
+        finally:
+            records.end()
+
+    def _send_event(
+        self,
+        kind: EventKind,
+        data: dict[str, Any],
+        command: Command,
+        codec: DialectCodec,
+        send_event: SendEvent,
+    ) -> None:
+        """Send an event of a command that runs: one at a time, and not cut in two."""
+        event = Event(event=kind, cmd=name_of_command(type(command)), data=data)
+        message = codec.write_model(event, command.id)
+        with self._sending:
+            self._interrupts.shield(lambda: send_event(message))
+
+    def _reply(self, command: Command, codec: DialectCodec, send_event: SendEvent) -> Message:
         try:
             if command.events:
                 reply = self._execute_with_events(command, codec, send_event)
             else:
                 reply = self._interrupts.run(self._execute, command)
             self.finished = type(command) is Shutdown
-            if message.dialect is Dialect.FRAME:
+            if codec is self._frames:
                 self.engine.in_kind_sent(command, reply)
             return _written(reply, command.id, codec)
         except BaseException as error:
@@ -166,15 +213,15 @@ class Responder:
     def _execute_with_events(
         self, command: Command, codec: DialectCodec, send_event: SendEvent
     ) -> Reply:
-        def send(message: Message) -> None:
-            self._interrupts.shield(lambda: send_event(message))
+        def send(data: dict[str, Any]) -> None:
+            self._send_event("progress", data, command, codec, send_event)
 
-        sender = _EventSender(command, codec, send)
+        reports = _Reports(send)
         try:
-            with progress.listening(sender):
+            with progress.listening(reports):
                 return self._interrupts.run(self._execute, command)
         finally:
-            sender.end()
+            reports.end()
 
     def _failure(self, error: BaseException, envelope: Envelope, codec: DialectCodec) -> Message:
         """Where every exception becomes a reply."""
@@ -203,27 +250,22 @@ def _written(reply: Reply, message_id: str | int | None, codec: DialectCodec) ->
         ) from error
 
 
-class _EventSender:
-    """Sends what a filter reports as events of the command that runs, while it runs.
+class _Reports:
+    """Takes what a filter reports while its command runs, on whichever thread.
 
     Args:
-        command: The command.
-        codec: Writes its dialect.
-        send: Sends one event; an interrupt must not cut it in two.
+        send: Sends it to the host.
     """
 
-    def __init__(self, command: Command, codec: DialectCodec, send: SendEvent) -> None:
-        self._command: Any = command
-        self._codec, self._send = codec, send
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send = send
         self._lock = threading.RLock()
         self._running = True
 
     def __call__(self, data: dict[str, Any]) -> None:
-        event = Event(event="progress", cmd=self._command.cmd, data=data)
-        message = self._codec.write_model(event, self._command.id)
-        with self._lock:  # a filter may report from a thread of its own
+        with self._lock:
             if self._running:
-                self._send(message)
+                self._send(data)
 
     def end(self) -> None:
         """The command has ended: a late report of a thread is dropped."""

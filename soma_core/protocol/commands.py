@@ -88,6 +88,8 @@ class Hello(Command):
     path: list[str] | None = None
     """Folders from which the host imports modules, for a worker that has the same folders: it looks
     there after all that it looks into by itself. Of no effect where pickles are refused."""
+    log_level: int | None = None
+    """Have what filters log, from this level on, and what they warn sent as events."""
 
 
 class FilterSpec(_Model):

@@ -20,6 +20,7 @@ __all__ = [
     "ContinueFitReply",
     "ErrorReply",
     "Event",
+    "EventKind",
     "FitReply",
     "ForwardReply",
     "GetGradientsReply",
@@ -260,15 +261,19 @@ class ShutdownReply(Reply):
     """The worker exits after this."""
 
 
-class Event(_Model):
-    """Sent before the reply, and only to a command that said ``"events": true``."""
+EventKind = Literal["progress", "log", "warning"]
 
-    event: Literal["progress"]
+
+class Event(_Model):
+    """Sent before the reply: progress only to a command that said ``"events": true``, what filters
+    log and warn only to a host that said ``log_level`` in HELLO."""
+
+    event: EventKind
     id: MessageId | None = None
     """The id of the command that runs."""
     cmd: str
     data: Data
-    """What the filter reported, an object."""
+    """What the filter reported, logged or warned, an object."""
 
 
 REPLIES: tuple[type[Reply], ...] = (

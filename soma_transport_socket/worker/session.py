@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
-from soma_core.serve import Interrupts, Responder
+from soma_core.serve import Host, Interrupts, RecordForwarder, Responder
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import Message, close_in_forked_child
 from soma_transport_socket import address
@@ -45,6 +45,7 @@ class _Client:
         self.connection = socket.socket(fileno=attached["connection"])
         self.pipe = attached.get("output")
         self.gone = False
+        self.host = Host()
         memory = None
         if "memory" in attached:
             memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
@@ -81,7 +82,13 @@ class SessionServer:
         self._perhaps_more: dict[int, _Client] = {}
         self._running: _Client | None = None
         self._interrupts = _Interrupts(self._is_interrupted)
-        self._responder = Responder(pickle=pickle, interrupts=self._interrupts, watch=self._begin)
+        self._records = RecordForwarder()
+        self._responder = Responder(
+            pickle=pickle,
+            interrupts=self._interrupts,
+            watch=self._begin,
+            records=self._records,
+        )
         self._selector = selectors.DefaultSelector()
         self._selector.register(events, selectors.EVENT_READ)
         for inherited in (events, self._selector):
@@ -90,6 +97,11 @@ class SessionServer:
     def run(self) -> None:
         """Serve until SHUTDOWN, or until nobody comes any more and the last client has left."""
         self._interrupts.arm()
+        with self._records.installed():
+            self._serve_all()
+        self._responder.engine.close()
+
+    def _serve_all(self) -> None:
         while not self._responder.finished:
             self._admit_arrivals()
             if self._ending and not self._clients:
@@ -100,7 +112,6 @@ class SessionServer:
                     break
         for client in self._clients.values():
             client.channel.close()
-        self._responder.engine.close()
 
     def _admit_arrivals(self) -> None:
         while self._arrivals:
@@ -193,7 +204,7 @@ class SessionServer:
         self._running = client
         self._printing.turn_to(client.pipe)
         try:
-            reply = self._responder.respond(message, client.channel.send)
+            reply = self._responder.respond(message, client.send, client.host)
             self._activity.end()
             self._send(client, reply)
         finally:

@@ -1,0 +1,99 @@
+"""Records of a worker: what its filters log and warn is logged and warned here."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import sys
+import traceback
+import warnings
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["hand_over"]
+
+_made_of_texts: dict[type[Warning], type[Warning]] = {}
+_registries: dict[str, dict[Any, Any]] = {}
+"""What was warned already, by file: Python's rule, across all workers of this process."""
+
+
+def hand_over(event: str, fields: dict[str, Any], node_id: str | None) -> None:
+    """Log a record, or show a warning, of a worker. Raises only what is no Exception.
+
+    Args:
+        event: ``log`` or ``warning``.
+        fields: What the worker says of it.
+        node_id: The node whose command runs.
+    """
+    try:
+        if event == "log":
+            _log(fields, node_id)
+        else:
+            _warn(fields)
+    except Exception:  # of a handler: the command is none the worse for it
+        if sys.stderr is not None:
+            traceback.print_exc()
+
+
+def _log(fields: dict[str, Any], node_id: str | None) -> None:
+    logger = logging.getLogger(fields["name"])
+    level = fields["level"]
+    if not logger.isEnabledFor(level):
+        return
+    record = logging.makeLogRecord(
+        {
+            "name": fields["name"],
+            "levelno": level,
+            "levelname": logging.getLevelName(level),
+            "msg": fields["message"],
+            "exc_text": fields.get("exc_text"),
+            "pathname": fields["pathname"],
+            "filename": fields["pathname"].rpartition("/")[2],
+            "module": fields["pathname"].rpartition("/")[2].removesuffix(".py"),
+            "lineno": fields["lineno"],
+            "funcName": fields["function"],
+            "created": fields["created"],
+            "threadName": fields["thread"],
+            "processName": "worker",
+            "process": fields["process"],
+            "node_id": node_id,
+        }
+    )
+    logger.handle(record)
+
+
+def _warn(fields: dict[str, Any]) -> None:
+    filename, lineno = fields["filename"], fields["lineno"]
+    registry = _registries.setdefault(filename, {})
+    category, text = _category(fields["categories"], fields["message"])
+    try:
+        warnings.warn_explicit(text, category, filename, lineno, registry=registry)
+    except Warning as error:  # this program turns warnings into errors, and the call went on
+        warnings.showwarning(error, category, filename, lineno)
+
+
+def _category(names: list[str], text: str) -> tuple[type[Warning], str]:
+    """The nearest class that this program has, and the text, which then names the real one."""
+    for name in names:
+        module, _, qualname = name.partition(":")
+        home = builtins if module == "builtins" else sys.modules.get(module)
+        found = getattr(home, qualname, None)
+        if isinstance(found, type) and issubclass(found, Warning):
+            real = names[0].partition(":")[2]
+            return _of_a_text(found), text if name == names[0] else f"{real}: {text}"
+    return UserWarning, text
+
+
+def _of_a_text(category: type[Warning]) -> type[Warning]:
+    """The class, or one like it that is made of a text alone, if it takes something else."""
+    if category not in _made_of_texts:
+        _made_of_texts[category] = _make_of_texts(category)
+    return _made_of_texts[category]
+
+
+def _make_of_texts(category: type[Warning]) -> type[Warning]:
+    with suppress(Exception):  # its constructor may want anything
+        if str(category("text")) == "text":
+            return category
+    methods = {"__init__": Warning.__init__, "__str__": Warning.__str__}
+    return type(category.__name__, (category,), {"__module__": category.__module__, **methods})

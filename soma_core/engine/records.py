@@ -1,0 +1,189 @@
+"""Records: what filters log and warn travels to the host whose command runs, as events.
+
+Handlers that filters set up themselves go on working: a record that one of them writes to stdout or
+stderr is shown as what it prints, and does not travel.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, TextIO
+
+__all__ = ["Host", "RecordForwarder", "SendRecord"]
+
+SendRecord = Callable[[Literal["log", "warning"], dict[str, Any]], None]
+
+_LONGEST_TEXT = 1 << 16
+_FALLBACK = logging.Formatter(logging.BASIC_FORMAT)
+
+
+class Host:
+    """What a host has asked for since HELLO.
+
+    Attributes:
+        log_level: The least level of the records that it takes; None for none of them.
+    """
+
+    def __init__(self) -> None:
+        self.log_level: int | None = None
+
+
+class RecordForwarder(logging.Handler):
+    """Of a process that serves one engine: forwards records and warnings while a command runs.
+
+    What is logged and warned between commands, by a child process, or for a host that takes no
+    records goes to stderr, from WARNING on.
+
+    Attributes:
+        sending: Whoever sends an event holds it: the lock of a handler too, so that there is one
+            lock only, and no order in which two of them could be taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owner = os.getpid()
+        self._send: SendRecord | None = None
+        self._level = logging.WARNING
+        self.sending: AbstractContextManager[object] = self.lock or threading.RLock()
+        self._basic_config = logging.basicConfig
+        self._show_warning = warnings.showwarning
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Forward within the block, in the whole process, if this is its main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        root = logging.getLogger()
+        root.addHandler(self)
+        self._basic_config, self._show_warning = logging.basicConfig, warnings.showwarning
+        logging.basicConfig = self._configure
+        warnings.showwarning = self._warn
+        try:
+            yield
+        finally:
+            root.removeHandler(self)
+            logging.basicConfig = self._basic_config
+            warnings.showwarning = self._show_warning
+
+    def _configure(self, **options: Any) -> None:
+        """``logging.basicConfig``, which does nothing where there is a handler already.
+
+        Without options it is what ``logging.error`` calls, and this is the configuration.
+        """
+        if not options:
+            return
+        root = logging.getLogger()
+        root.removeHandler(self)
+        try:
+            self._basic_config(**options)
+        finally:
+            root.addHandler(self)
+
+    def note_level(self, host: Host, level: int | None) -> None:
+        """Note which records a host takes, and have them made: the root logger decides that."""
+        host.log_level = level
+        root = logging.getLogger()
+        if level is not None and level < root.level:
+            root.setLevel(level)
+
+    def begin(self, send: SendRecord, level: int) -> None:
+        """Forward to the host whose command runs from now on."""
+        self._level = level
+        self._send = send
+
+    def end(self) -> None:
+        """Forward no more: nothing is sent once this has returned."""
+        with self.sending:
+            self._send = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Forward a record, called by :mod:`logging`."""
+        if _is_printed(record):
+            return
+        if self._send is not None and record.levelno < self._level:
+            return
+        if not self._sent("log", lambda: _fields_of(record)) and record.levelno >= logging.WARNING:
+            _print(_FALLBACK.format(record))
+
+    def _sent(self, event: Literal["log", "warning"], fields: Callable[[], dict[str, Any]]) -> bool:
+        with self.sending:
+            send = self._send
+            if send is None or os.getpid() != self._owner:
+                return False
+            self._send = None  # what sending logs does not travel
+            try:
+                send(event, fields())
+            except Exception:  # the host is gone or does not read, which its reply shows
+                return False
+            finally:
+                self._send = send
+            return True
+
+    def _warn(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """``warnings.showwarning``."""
+
+        def fields() -> dict[str, Any]:
+            classes = [cls for cls in category.__mro__ if issubclass(cls, Warning)]
+            return {
+                "message": str(message)[:_LONGEST_TEXT],
+                "categories": [f"{cls.__module__}:{cls.__qualname__}" for cls in classes],
+                "filename": filename,
+                "lineno": lineno,
+            }
+
+        if file is not None or not self._sent("warning", fields):
+            self._show_warning(message, category, filename, lineno, file, line)
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "level": record.levelno,
+        "message": record.getMessage()[:_LONGEST_TEXT],
+        "exc_text": _exception_text(record),
+        "pathname": record.pathname,
+        "lineno": record.lineno,
+        "function": record.funcName,
+        "created": record.created,
+        "thread": record.threadName,
+        "process": record.process,
+    }
+
+
+def _exception_text(record: logging.LogRecord) -> str | None:
+    if record.exc_info:
+        return _FALLBACK.formatException(record.exc_info)[-_LONGEST_TEXT:]
+    return record.exc_text
+
+
+def _is_printed(record: logging.LogRecord) -> bool:
+    """Whether a handler of a filter's own writes it to stdout or stderr, which the host shows."""
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        for handler in logger.handlers:
+            writes = isinstance(handler, logging.StreamHandler) and handler.stream in streams
+            if writes and record.levelno >= handler.level:
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _print(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")

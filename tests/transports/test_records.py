@@ -1,0 +1,315 @@
+"""What a filter logs and warns is logged and warned in the host, as if it had run there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+
+import pytest
+
+import soma_core as soma
+from soma_core.engine.records import RecordForwarder
+
+from ..support import both, run_python
+from ..support import filters as f
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def logs(level, name="acme.filters", **options):
+    """A filter that logs its input."""
+
+    def forward(x, state):
+        logging.getLogger(name).log(level, x, **options)
+
+    return f.Apply(forward)
+
+
+@both
+def test_a_record_reaches_the_logger_of_its_name_before_the_call_returns(
+    connect, transport, caplog, capsys
+):
+    worker = connect(transport, filters={"logs": logs(logging.WARNING)})
+    worker.forward("logs", "a message with 100 %")
+    (record,) = caplog.records
+    assert record.name == "acme.filters"
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "a message with 100 %"
+    assert (record.filename, record.funcName) == ("test_records.py", "forward")
+    assert record.process == worker.ping().pid
+    assert record.node_id == "logs"
+    assert capsys.readouterr().err == ""
+
+
+@both
+def test_the_host_chooses_the_level(connect, transport, caplog):
+    caplog.set_level("DEBUG", "acme")
+    for level, expected in (("ERROR", 0), ("info", 1), (logging.DEBUG, 1)):
+        worker = connect(transport, filters={"logs": logs(logging.INFO)}, log_level=level)
+        worker.forward("logs", "hello")
+        assert len(caplog.records) == expected
+        caplog.clear()
+
+
+@both
+def test_without_a_choice_it_is_that_of_the_hosts_root_logger(connect, transport, caplog):
+    caplog.set_level("INFO")
+    worker = connect(transport, filters={"logs": logs(logging.INFO), "more": logs(logging.DEBUG)})
+    worker.forward("logs", "hello")
+    worker.forward("more", "details")
+    assert [record.getMessage() for record in caplog.records] == ["hello"]
+
+
+def test_a_logger_of_the_host_that_is_quieter_keeps_to_its_own_level(connect, caplog):
+    caplog.set_level("CRITICAL", "acme")
+    connect("stdio", filters={"logs": logs(logging.ERROR)}).forward("logs", "hello")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("level", ["LOUD", 1.5, "  "])
+def test_another_level_is_refused(level):
+    with pytest.raises(ValueError, match="log_level"):
+        soma.connect("stdio", log_level=level)
+
+
+@both
+def test_the_traceback_of_an_exception_comes_along(connect, transport, caplog):
+    def forward(x, state):
+        try:
+            x / 0
+        except ZeroDivisionError:
+            logging.getLogger("acme").exception("it failed")
+
+    connect(transport, filters={"fails": f.Apply(forward)}).forward("fails", 1)
+    assert "ZeroDivisionError: division by zero" in caplog.text
+
+
+@both
+def test_logging_without_a_logger_is_not_printed_as_well(connect, transport, caplog, capsys):
+    """Python would set up a handler that prints, at the first of these."""
+    worker = connect(transport, filters={"logs": f.Apply(lambda x, s: logging.error("hello"))})
+    worker.forward("logs", None)
+    worker.forward("logs", None)
+    assert [(record.name, record.levelname) for record in caplog.records] == [("root", "ERROR")] * 2
+    assert capsys.readouterr().err == ""
+
+
+@both
+def test_a_filter_that_sets_up_logging_itself_has_its_way_and_is_shown_once(
+    connect, transport, caplog, tmp_path
+):
+    def forward(x, state):
+        logging.basicConfig(filename=x, format="%(levelname)s of mine: %(message)s", force=True)
+        logging.getLogger("acme").error("to a file")
+        logging.basicConfig(format="%(message)s on stderr", force=True)
+        logging.getLogger("acme").error("printed")
+
+    lines: list[str] = []
+    path = tmp_path / "log"
+    worker = connect(transport, filters={"own": f.Apply(forward)}, output=lines.append)
+    worker.forward("own", str(path))
+    assert path.read_text() == "ERROR of mine: to a file\n"
+    assert lines == ["printed on stderr"]
+    assert [record.getMessage() for record in caplog.records] == ["to a file"]
+
+
+@both
+def test_threads_log_too_while_their_command_runs(connect, transport, caplog):
+    def forward(x, state):
+        threads = [
+            threading.Thread(target=logging.getLogger("acme").warning, args=[str(n)])
+            for n in range(x)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    worker = connect(transport, filters={"threads": f.Apply(forward)})
+    worker.forward("threads", 20)
+    assert sorted(int(record.getMessage()) for record in caplog.records) == list(range(20))
+
+
+@both
+def test_children_and_what_runs_between_commands_log_to_stderr(connect, transport, caplog):
+    def forward(x, state):
+        import multiprocessing
+
+        log = logging.getLogger("acme").warning
+        child = multiprocessing.get_context("fork").Process(target=log, args=["of a child"])
+        child.start()
+        child.join()
+
+    lines: list[str] = []
+    worker = connect(transport, filters={"forks": f.Apply(forward)}, output=lines.append)
+    worker.forward("forks", None)
+    assert "WARNING:acme:of a child" in lines
+    assert caplog.records == []
+
+
+@both
+def test_a_handler_of_the_host_that_raises_costs_nothing(connect, transport, capsys):
+    class Raises(logging.Handler):
+        def emit(self, record):
+            raise ConnectionError("the log server is away")
+
+    handler = Raises()
+    logging.getLogger().addHandler(handler)
+    try:
+        worker = connect(transport, filters={"logs": logs(logging.ERROR)})
+        assert worker.forward("logs", "hello") is None
+        assert worker.forward("logs", "hello") is None
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert "the log server is away" in capsys.readouterr().err
+
+
+@both
+def test_prints_and_records_come_in_their_order(connect, transport, caplog):
+    seen: list[str] = []
+
+    class Notes(logging.Handler):
+        def emit(self, record):
+            seen.append(record.getMessage())
+
+    def forward(x, state):
+        for n in range(x):
+            print(f"print {n}")  # noqa: T201
+            logging.getLogger("acme").warning(f"record {n}")
+
+    handler = Notes()
+    logging.getLogger("acme").addHandler(handler)
+    try:
+        worker = connect(transport, filters={"both": f.Apply(forward)}, output=seen.append)
+        worker.forward("both", 5)
+    finally:
+        logging.getLogger("acme").removeHandler(handler)
+    for n in range(5):
+        assert seen.index(f"print {n}") < seen.index(f"record {n}")
+
+
+def test_in_a_session_records_go_to_the_client_whose_command_runs(connect, caplog):
+    quiet = connect(
+        "socket", session="records", filters={"logs": logs(logging.INFO)}, log_level="ERROR"
+    )
+    loud = connect("socket", session="records", log_level="INFO")
+    caplog.set_level("INFO")
+    quiet.forward("logs", "to the quiet one")
+    loud.forward("logs", "to the loud one")
+    quiet.shutdown()
+    assert [record.getMessage() for record in caplog.records] == ["to the loud one"]
+
+
+# Warnings
+
+
+class OddWarning(UserWarning):
+    """Takes more than a text."""
+
+    def __init__(self, *, estimator: str, version: str) -> None:
+        self.estimator, self.version = estimator, version
+
+    def __str__(self) -> str:
+        return f"{self.estimator} is of version {self.version}"
+
+
+def warns(x, state):
+    for _ in range(3):
+        warnings.warn("mind the gap", RuntimeWarning, stacklevel=1)
+
+
+@both
+def test_a_warning_is_warned_here_with_its_class_file_and_line(connect, transport):
+    worker = connect(transport, filters={"warns": f.Apply(warns)})
+    with pytest.warns(RuntimeWarning, match="mind the gap") as caught:
+        worker.forward("warns", None)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert caught[0].lineno == warns.__code__.co_firstlineno + 2
+
+
+def test_a_warning_of_several_workers_is_shown_once(tmp_path):
+    source = """if True:
+        import warnings
+        import soma_core as soma
+        class Warns(soma.Filter):
+            def forward(self, x, state):
+                warnings.warn("mind the gap")
+                return x
+        if __name__ == "__main__":
+            for _ in range(2):
+                with soma.connect("stdio", filters={"w": Warns()}) as worker:
+                    worker.forward("w", 1), worker.forward("w", 2)
+    """
+    said = run_python(source, directory=tmp_path).stderr
+    assert said.count("UserWarning: mind the gap") == 1
+    assert 'warnings.warn("mind the gap")' in said
+
+
+def test_a_host_that_ignores_a_warning_does_not_see_it(connect, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        connect("stdio", filters={"warns": f.Apply(warns)}).forward("warns", None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_host_that_makes_warnings_errors_sees_it_and_the_call_goes_on(connect):
+    worker = connect("stdio", filters={"warns": f.Apply(warns), "echo": f.Echo()})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error")
+        worker.forward("warns", None)
+    assert [str(one.message) for one in caught] == ["mind the gap"]
+    assert worker.forward("echo", 1) == 1
+
+
+def test_a_class_that_the_host_lacks_is_named(connect):
+    def forward(x, state):
+        class GapWarning(DeprecationWarning):
+            pass
+
+        warnings.simplefilter("always")
+        warnings.warn("mind the gap", GapWarning, stacklevel=1)
+
+    worker = connect("stdio", filters={"warns": f.Apply(forward)})
+    with pytest.warns(DeprecationWarning, match="GapWarning: mind the gap"):
+        worker.forward("warns", None)
+
+
+def test_a_class_that_takes_more_than_a_text_is_still_that_class(connect):
+    def forward(x, state):
+        warnings.warn(OddWarning(estimator=x, version="1"), stacklevel=1)
+
+    worker = connect("stdio", filters={"warns": f.Apply(forward)})
+    with pytest.warns(OddWarning, match="PCA is of version 1"):
+        worker.forward("warns", "PCA")
+
+
+# The part
+
+
+def test_forwarding_leaves_the_process_as_it_was():
+    root = logging.getLogger()
+    before = (list(root.handlers), logging.basicConfig, warnings.showwarning)
+    with RecordForwarder().installed():
+        assert list(root.handlers) != before[0]
+    assert (list(root.handlers), logging.basicConfig, warnings.showwarning) == before
+
+
+def test_what_is_logged_while_a_record_is_sent_does_not_travel(capsys):
+    forwarder = RecordForwarder()
+    sent: list[str] = []
+
+    def send(kind, fields):
+        sent.append(fields["message"])
+        logging.getLogger("acme").error("sending")
+
+    with forwarder.installed():
+        forwarder.begin(send, logging.WARNING)
+        logging.getLogger("acme").error("hello")
+        forwarder.end()
+        logging.getLogger("acme").error("too late")
+    assert sent == ["hello"]
+    said = capsys.readouterr().err
+    assert "ERROR:acme:sending" in said
+    assert "ERROR:acme:too late" in said
