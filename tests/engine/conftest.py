@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-import cloudpickle
+
 import pytest
 
 from soma_core.plugins import installed_plugins
@@ -96,7 +96,7 @@ class Host:
 
 
 def pickled(obj: Any) -> str:
-    return base64.b64encode(cloudpickle.dumps(obj)).decode("ascii")
+    return base64.b64encode(Pickles().dump(obj)).decode("ascii")
 
 
 @pytest.fixture
