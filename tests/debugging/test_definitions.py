@@ -324,6 +324,32 @@ def test_classes_that_a_function_makes_are_told_apart(run: Run) -> None:
     assert run("stdio", source) == "[1, 2, 2] True\n"
 
 
+def test_a_class_of_pydantic_leaves_the_variables_of_its_function_behind(run: Run) -> None:
+    source = """
+    import threading
+    import pydantic
+
+    class Keeper:
+        def __init__(self): self.lock = threading.RLock()
+
+    def work():
+        keeper = Keeper()
+        class Step(pydantic.BaseModel):
+            by: int = 1
+            after: "Step | None" = None
+        class Add(soma.Filter):
+            step: Step
+            def forward(self, x, state): return x + self.step.by + self.step.after.by
+        with connect() as worker:
+            worker.load({"add": Add(step=Step(by=2, after=Step(by=3)))})
+            print(worker.forward("add", 1))
+
+    if __name__ == "__main__":
+        work()
+    """
+    assert run("stdio", source) == "6\n"
+
+
 def test_a_class_that_a_filter_defines_is_one_class_for_its_host(run: Run) -> None:
     source = """
     class Make(soma.Filter):

@@ -6,7 +6,6 @@ import base64
 import json
 from typing import Any
 
-
 import pytest
 
 from soma_core.plugins import installed_plugins

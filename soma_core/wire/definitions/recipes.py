@@ -104,6 +104,10 @@ _COMPILED = (
     "__pydantic_validator__",
 )
 
+# The variables of the function that defines the class, in which pydantic looks up annotations.
+# Once all are found nothing needs them, and they may be anything: a lock, this host's worker.
+_LOCALS = "__pydantic_parent_namespace__"
+
 
 def is_compiled(obj: Any) -> bool:
     """Whether pydantic compiles this class."""
@@ -127,6 +131,8 @@ def without_derived(obj: Any, state: Any) -> Any:
     if not isinstance(obj, type):
         return state
     derived = {"__slotnames__"}.union(_COMPILED if is_compiled(obj) else ())
+    if getattr(obj, "__pydantic_complete__", False):
+        derived.add(_LOCALS)
     attributes, *rest = state
     kept = {name: value for name, value in attributes.items() if name not in derived}
     return (kept, *rest)
