@@ -13,9 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+NEEDED = ("mkdocs", "material", "mkdocstrings", "mkdocstrings_handlers")
+
+
 @pytest.mark.skipif(
-    importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("material") is None,
-    reason="mkdocs-material is not installed: pip install -e '.[docs]'",
+    any(importlib.util.find_spec(name) is None for name in NEEDED),
+    reason="mkdocs-material or mkdocstrings is not installed: pip install -e '.[docs]'",
 )
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     built = subprocess.run(
