@@ -56,6 +56,11 @@ def main() -> None:
         faulthandler.enable()  # the stack of a crash in native code goes there
     arguments = _arguments()
     os.environ.update(arguments.env)  # libraries read it once
+    # Before what needs them: deep in a chain of imports Python may fetch and give back a page of
+    # its stack at each call, which doubles the time that numpy takes.
+    import numpy  # noqa: F401
+    from pydantic import BaseModel  # noqa: F401
+
     from soma_core.serve import default_signals, exit_now, hold_lifeline, inherited_side
 
     default_signals()

@@ -88,6 +88,11 @@ def _serve_session(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> No
 def main() -> None:
     """Start afresh; the arguments are the specification and the descriptors of the worker."""
     shield()
+    # Before what needs them: deep in a chain of imports Python may fetch and give back a page of
+    # its stack at each call, which doubles the time that numpy takes.
+    import numpy  # noqa: F401
+    from pydantic import BaseModel  # noqa: F401
+
     from soma_core.serve import default_signals, hold_lifeline
 
     default_signals()
