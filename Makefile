@@ -67,6 +67,7 @@ figures: $(RAY_VENV)/.ready
 
 schemas: $(VENV)/.ready
 	$(BIN)/soma schema --out schemas --vectors schemas/vectors
+	$(BIN)/python -m tools.typescript
 
 reference: $(VENV)/.ready
 	$(BIN)/python -m tools.reference

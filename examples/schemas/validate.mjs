@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import Ajv from "ajv/dist/2020.js";
 
 const schema = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const ajv = new Ajv({ allErrors: true, strictTypes: false });
+const ajv = new Ajv({ allErrors: true, strictTypes: false, keywords: ["x-soma-reply"] });
 const validate = ajv.addSchema(schema).getSchema(schema.$id);
 
 for (const line of readFileSync(0, "utf8").split("\n").filter((text) => text.trim())) {

@@ -2,8 +2,9 @@
 
 Each document stands alone: what the others define and it needs is among its own ``$defs``. A
 union is a ``oneOf`` whose branches differ in a required constant, so that any validator can tell
-them apart. What a schema cannot say is left to the worker: that ids are distinct within LOAD,
-that the shape and the payload of a Tensor agree, and that 1.0 is not an integer.
+them apart. Each command names the definition of its reply, in the document of the replies, under
+``x-soma-reply``. What a schema cannot say is left to the worker: that ids are distinct within
+LOAD, that the shape and the payload of a Tensor agree, and that 1.0 is not an integer.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from soma_core.models import filters, values
 from soma_core.models import schema as schemas
 from soma_core.models.field_descriptions import field_descriptions
-from soma_core.models.values import VALUE_MODELS, TensorData
+from soma_core.models.values import VALUE_MODELS, Json, TensorData
 from soma_core.protocol import commands, replies
 from soma_core.protocol.commands import COMMANDS, Command, FilterSpec, SetState
-from soma_core.protocol.replies import REPLIES, ErrorReply, Event
+from soma_core.protocol.replies import REPLIES, ErrorReply, Event, ForwardReply
 from soma_core.protocol.versions import PROTOCOL_VERSION
 
-__all__ = ["SCHEMAS", "command_schema", "reply_schema", "value_schema"]
+__all__ = ["REPLY", "SCHEMAS", "command_schema", "reply_schema", "value_schema"]
+
+REPLY = "x-soma-reply"
+"""The keyword of a command's definition that names the definition of its reply."""
 
 JsonSchema = dict[str, Any]
 T = TypeVar("T")
@@ -40,12 +44,17 @@ def command_schema(models: Sequence[type[Command]] = COMMANDS) -> JsonSchema:
     Args:
         models: The commands that there are.
     """
-    return _document(
+    schema = _document(
         "command",
         "One command: what a host sends, as one line of JSON.",
         {"oneOf": _references(model.__name__ for model in models)},
         models,
     )
+    own = dict(zip(COMMANDS, REPLIES, strict=True))
+    for model in models:
+        reply = own.get(model, ForwardReply)  # a plugin's command has a result, like FORWARD
+        schema["$defs"][model.__name__][REPLY] = reply.__name__
+    return schema
 
 
 def reply_schema() -> JsonSchema:
@@ -127,6 +136,8 @@ def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, JsonSchema]:
     for model, rule in _RULES.items():
         if model.__name__ in definitions:
             definitions[model.__name__].update(rule)
+    if Json.__name__ in definitions:
+        definitions[Json.__name__]["properties"]["data"] = _DATA
     return definitions
 
 
@@ -172,6 +183,9 @@ def _simplify(node: JsonSchema) -> JsonSchema:
     if isinstance(node.get("description"), str):
         node["description"] = _plain(node["description"])
     alternatives = node.get("anyOf", [])
+    if "items" in node and {"items": {}, "type": "array"} in alternatives:
+        items = node.pop("items")
+        node["anyOf"] = [{**one, "items": items} if "items" in one else one for one in alternatives]
     if {"$ref": _RESOLVABLE} not in alternatives:
         return node
     name = "Data" if True in alternatives else "Binary"
@@ -212,7 +226,7 @@ def _exactly_one(**shapes: JsonSchema) -> JsonSchema:
     """A rule: exactly one of these properties is there; null stands for absent.
 
     Args:
-        shapes: For each property, what else holds when it is the one.
+        shapes: For each property, what holds when it is the one: its type, and what else.
     """
 
     def absent(name: str) -> JsonSchema:
@@ -222,41 +236,49 @@ def _exactly_one(**shapes: JsonSchema) -> JsonSchema:
         "oneOf": [
             {
                 "required": [name, *shape.get("required", ())],
-                "properties": {
-                    name: {"not": {"type": "null"}},
-                    **absent(name),
-                    **shape.get("properties", {}),
-                },
+                "properties": {**absent(name), **shape["properties"]},
             }
             for name, shape in shapes.items()
         ]
     }
 
 
-_WITH_DTYPE: JsonSchema = {
-    "required": ["dtype"],
-    "properties": {"dtype": {"type": ["string", "array"]}},
-}
+_DATA: JsonSchema = {"$ref": "#/$defs/Data"}
+_BINARY: JsonSchema = {"$ref": "#/$defs/Binary"}
+_TEXT: JsonSchema = {"type": "string"}
+_NUMBERS: JsonSchema = {"type": "array", "items": {"type": ["number", "boolean", "null"]}}
+_NO_CONFIG: JsonSchema = {"type": "object", "maxProperties": 0}
+_DTYPE: JsonSchema = {"type": ["string", "array"]}
 
 _RULES: dict[type[BaseModel], JsonSchema] = {
     FilterSpec: _exactly_one(
-        pickle_b64={"properties": {"config": {"maxProperties": 0}}}, filter={}
+        pickle_b64={"properties": {"pickle_b64": _BINARY, "config": _NO_CONFIG}},
+        filter={"properties": {"filter": _TEXT}},
     ),
     SetState: {"anyOf": [{"required": ["state_b64"]}, {"required": ["fit_state"]}]},
-    TensorData: _exactly_one(values={}, b64=_WITH_DTYPE),
+    TensorData: _exactly_one(
+        values={"properties": {"values": _NUMBERS}},
+        b64={"properties": {"b64": _TEXT, "dtype": _DTYPE}, "required": ["dtype"]},
+    ),
 }
 """What the models check between fields, said once more for those who have only the schema."""
 
 _USER_DATA_DEFINITIONS: dict[str, JsonSchema] = {
     "Data": {
         "description": "Any JSON value, or a tagged value, or lists and objects that hold some.",
-        "anyOf": [*_references(["Value", "SpecialValue"]), True],
+        "anyOf": [
+            {"type": ["null", "boolean", "number", "string"]},
+            *_references(["Value", "SpecialValue"]),
+            {"type": "array", "items": _DATA},
+            {"type": "object", "additionalProperties": _DATA},
+        ],
     },
     "Binary": {
         "description": "Bytes: base64, or a Bytes value.",
         "anyOf": [{"type": "string", "contentEncoding": "base64"}, *_references(["Bytes"])],
     },
 }
+"""Any JSON fits ``Data``: its union is for those who make types of a schema."""
 
 
 def _user_data_definitions() -> dict[str, JsonSchema]:
@@ -271,7 +293,7 @@ def _user_data_definitions() -> dict[str, JsonSchema]:
                 _special("float", "A float that is not finite.", value=_NOT_FINITE),
                 _special("int", "An integer of very many digits.", value=_HEXADECIMAL),
                 _special("dict", "A dict that looks like a tag.", items=_PAIRS),
-                _special("tuple", "A tuple.", items={"type": "array"}),
+                _special("tuple", "A tuple.", items={"type": "array", "items": _DATA}),
                 _special("scalar", "A numpy scalar.", array=_TENSOR),
                 _CODEC,
                 _PICKLE,
@@ -282,6 +304,7 @@ def _user_data_definitions() -> dict[str, JsonSchema]:
 
 def _special(tag: str, description: str, **content: JsonSchema) -> JsonSchema:
     return {
+        "title": f"Special{tag.capitalize()}",
         "description": description,
         "type": "object",
         "properties": {"$soma": {"const": tag}, **content},
@@ -295,26 +318,28 @@ _PAIRS: JsonSchema = {
     "type": "array",
     "items": {
         "type": "array",
-        "prefixItems": [{"type": "string"}, {"$ref": "#/$defs/Data"}],
+        "prefixItems": [_TEXT, _DATA],
         "items": False,
         "minItems": 2,
     },
 }
 _TENSOR: JsonSchema = {"$ref": "#/$defs/Tensor"}
 _CODEC: JsonSchema = {
+    "title": "SpecialCodec",
     "description": "A value of a type that a plugin adds; what is in it, its codec says.",
     "type": "object",
     "properties": {
         "$soma": {"const": "codec"},
         "codec": {"description": "The name of the codec; HELLO lists them.", "type": "string"},
         "distribution": {"description": "What to install for it.", "type": "string"},
-        "data": {"$ref": "#/$defs/Data"},
-        "buffers": {"type": "array", "items": {"$ref": "#/$defs/Binary"}},
+        "data": _DATA,
+        "buffers": {"type": "array", "items": _BINARY},
     },
     "required": ["$soma", "codec"],
     "additionalProperties": False,
 }
 _PICKLE: JsonSchema = {
+    "title": "Pickle",
     "description": "A pickled Python object, as the lines dialect writes it.",
     "type": "object",
     "properties": {"__pickle_b64__": {"type": "string", "contentEncoding": "base64"}},

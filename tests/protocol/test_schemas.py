@@ -14,9 +14,10 @@ from soma_core.cli.schema import FILES
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.values import VALUE
 from soma_core.protocol.commands import COMMANDS
-from soma_core.protocol.json_schema import SCHEMAS
+from soma_core.protocol.json_schema import REPLY, SCHEMAS
 from soma_core.protocol.parsing import CommandParser
 from soma_core.protocol.replies import REPLIES, ErrorReply, Event
+from tools import typescript
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 ERROR = {"ok": False, "error": "no", "code": "internal"}
@@ -26,6 +27,12 @@ ERROR = {"ok": False, "error": "no", "code": "internal"}
 def test_the_files_in_schemas_are_up_to_date(part, name):
     written = json.loads((FOLDER / name).read_text(encoding="utf-8"))
     assert written == SCHEMAS[part](), "run: soma schema --out schemas"
+
+
+def test_the_types_of_typescript_are_up_to_date():
+    assert typescript.FILE.read_text(encoding="utf-8") == typescript.file(), (
+        "run: python -m tools.typescript"
+    )
 
 
 @pytest.mark.parametrize("part", list(SCHEMAS))
@@ -56,6 +63,20 @@ def test_every_command_and_reply_is_in_its_schema():
     assert {model.__name__ for model in COMMANDS} <= SCHEMAS["commands"]()["$defs"].keys()
     replies = {model.__name__ for model in (*REPLIES, ErrorReply, Event)}
     assert replies <= SCHEMAS["replies"]()["$defs"].keys()
+
+
+def test_every_command_names_the_definition_of_its_reply():
+    replies = SCHEMAS["replies"]()
+    successes = {one["$ref"] for one in replies["$defs"]["SuccessReply"]["anyOf"]}
+    named = [SCHEMAS["commands"]()["$defs"][model.__name__][REPLY] for model in COMMANDS]
+    assert {f"#/$defs/{name}" for name in named} == successes
+    own = dict(zip((model.__name__ for model in COMMANDS), named, strict=True))
+    assert (own["Fit"], own["ListNodes"]) == ("FitReply", "ListReply")
+
+
+def test_no_type_is_given_by_what_it_is_not():
+    for part in SCHEMAS:
+        assert '"not"' not in json.dumps(SCHEMAS[part]())
 
 
 def test_what_is_said_of_a_field_is_in_the_schema():
