@@ -22,7 +22,8 @@ export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
 
-test: lint types units
+test: lint
+	+$(MAKE) --jobs=2 types units
 
 nightly: lint types coverage ray
 

@@ -37,6 +37,7 @@ def test_every_module_of_the_commands_can_be_imported() -> None:
         assert importlib.import_module(name).__doc__
 
 
+@nightly
 def test_contestants_are_compared_in_a_table_and_in_json(tmp_path: Path) -> None:
     names = ["multiprocessing.Pipe", "SharedMemory loop", "soma stdio", "soma socket"]
     printed = run(
@@ -88,6 +89,7 @@ def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
         assert ratio > 0
 
 
+@nightly
 def test_frames_by_the_codec_are_compared_with_pickles() -> None:
     pytest.importorskip("pyarrow")
     printed = run("benchmarks.tables", "--rounds", 1, "--size", 1 << 20)

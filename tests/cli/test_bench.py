@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from ..support import nightly
 from .conftest import Install, Soma
 
 QUICK = ["--rounds", 1, "--size", 80, "--size", 100_000]
@@ -37,6 +38,7 @@ def test_json_gives_seconds(soma: Soma) -> None:
     assert run["ping_s"] > 0.0
 
 
+@nightly
 def test_a_transport_that_cannot_be_started_is_reported_and_stops_nothing(
     soma: Soma, install: Install
 ) -> None:
@@ -48,6 +50,7 @@ def test_a_transport_that_cannot_be_started_is_reported_and_stops_nothing(
     assert "soma stdio" in done.stdout
 
 
+@nightly
 def test_the_cpus_of_this_process_are_what_they_were(soma: Soma) -> None:
     before = os.sched_getaffinity(0)
     assert soma("bench", "--pinned", *QUICK).exit_code == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import PROCESSES, socket_daemon
+from ..support import PROCESSES, nightly, socket_daemon
 
 Run = Callable[..., str]
 over_processes = pytest.mark.parametrize("transport", PROCESSES)
@@ -159,6 +159,7 @@ class F(soma.Filter):
 """
 
 
+@nightly
 def test_a_session_reads_a_module_anew_after_it_was_edited(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(EDITED)
     module = tmp_path / "mine.py"

@@ -23,6 +23,7 @@ from ..support import (
     descriptors,
     gate_runs,
     is_running,
+    nightly,
     wait_until,
     wait_until_gone,
 )
@@ -279,6 +280,7 @@ def resources() -> tuple[int, int]:
     return len(descriptors()), len(Path(f"/proc/{here}/task/{here}/children").read_text().split())
 
 
+@nightly
 @both
 def test_many_workers_leave_no_descriptors_and_no_processes(connect, transport):
     def use(number: int) -> soma.Worker:

@@ -17,7 +17,7 @@ import pytest
 import soma_core as soma
 from soma_core.client.backoff import Backoff
 
-from ..support import PROCESSES, gate_runs, wait_until, wait_until_gone
+from ..support import PROCESSES, gate_runs, nightly, wait_until, wait_until_gone
 from ..support import filters as f
 
 KILL = ("kill", int(signal.SIGKILL))
@@ -356,6 +356,7 @@ def test_closing_while_the_worker_restarts_ends_the_call(connect, tmp_path) -> N
     wait_until_gone(second)
 
 
+@nightly
 def test_a_restart_does_not_outlast_the_calls_timeout(connect, tmp_path) -> None:
     note = tmp_path / "note"
 

@@ -16,6 +16,7 @@ from ..support import (
     either,
     gate_runs,
     is_running,
+    nightly,
     wait_until,
     wait_until_gone,
 )
@@ -175,6 +176,7 @@ def test_a_worker_that_does_not_read_does_not_hold_a_call_up(connect, transport,
     wait_until_gone(pid)
 
 
+@nightly
 @both
 def test_a_stopped_worker_is_ended_by_close(connect, transport):
     import os

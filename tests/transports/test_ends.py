@@ -16,6 +16,7 @@ from ..support import (
     both,
     descriptors,
     is_running,
+    nightly,
     run_python,
     short_directory,
     socket_daemon,
@@ -146,6 +147,7 @@ def test_an_exit_handler_that_takes_its_time_is_waited_for(connect, transport, t
     wait_until(path.exists)
 
 
+@nightly
 @both
 def test_an_exit_handler_that_never_ends_is_not(connect, transport):
     def registers(x, state):
@@ -367,6 +369,7 @@ def test_children_of_a_pool_of_a_filter_are_ended(connect, transport):
     wait_until_gone(*children)
 
 
+@nightly
 def test_many_ends_leave_no_descriptor_and_no_thread(connect):
     def used() -> tuple[int, int]:
         return len(descriptors()), threading.active_count()

@@ -18,7 +18,15 @@ from soma_core.channel.printed import LineCutter
 from soma_core.transport import OutputLine, OutputPump
 from soma_transport_socket import SocketTransport
 
-from ..support import both, descriptors, run_python, short_directory, socket_daemon, wait_until
+from ..support import (
+    both,
+    descriptors,
+    nightly,
+    run_python,
+    short_directory,
+    socket_daemon,
+    wait_until,
+)
 from ..support import filters as f
 
 PRINTS = f.Apply(lambda x, s: print(x))  # noqa: T201
@@ -343,6 +351,7 @@ if __name__ == "__main__":
 """
 
 
+@nightly
 @needs_linux
 def test_a_client_that_does_not_read_holds_up_nobody_else(connect, own, tmp_path):
     script = tmp_path / "stopped.py"

@@ -19,7 +19,14 @@ import pytest
 import soma_core as soma
 
 from ..support import filters as f
-from ..support import gate_runs, short_directory, socket_daemon, wait_until, wait_until_gone
+from ..support import (
+    gate_runs,
+    nightly,
+    short_directory,
+    socket_daemon,
+    wait_until,
+    wait_until_gone,
+)
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux adopts orphans")
 
@@ -319,6 +326,7 @@ def test_a_daemon_that_ends_leaves_nobody_behind(own, connect):
     assert not own.path.exists()
 
 
+@nightly
 def test_what_a_worker_leaves_behind_is_buried_by_the_daemon(own, connect):
     """It adopts orphans, and so must reap them: no zombies stay."""
     worker = connect(own, filters={"process": f.Process()})
@@ -409,6 +417,7 @@ def test_a_warm_worker_that_is_killed_costs_nobody_anything(own, connect):
     assert importer(connect(own)) == importer(worker)
 
 
+@nightly
 def test_a_zygote_that_does_not_answer_is_not_waited_for_for_ever(own, connect):
     zygote = importer(connect(own))
     os.kill(zygote, signal.SIGSTOP)

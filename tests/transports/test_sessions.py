@@ -19,7 +19,14 @@ import pytest
 import soma_core as soma
 from soma_transport_socket import SocketTransport
 
-from ..support import descriptors, short_directory, socket_daemon, wait_until, wait_until_gone
+from ..support import (
+    descriptors,
+    nightly,
+    short_directory,
+    socket_daemon,
+    wait_until,
+    wait_until_gone,
+)
 from ..support import filters as f
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sessions need Linux")
@@ -238,6 +245,7 @@ def test_interrupts_without_end_never_hit_a_command_of_another_client(connect, l
         assert nuisance.result(60.0) > 5
 
 
+@nightly
 def test_a_session_that_does_not_listen_costs_a_waiting_client_its_connection_alone(connect, note):
     one, other = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()}), connect()
     with ThreadPoolExecutor() as pool:

@@ -88,6 +88,7 @@ def test_so_is_one_on_the_way_to_it(directory):
     assert f"other users may replace files in {path.parent.parent}" in refused(path)
 
 
+@nightly
 def test_a_lock_on_the_directory_that_somebody_else_holds_is_not_waited_for_for_ever(directory):
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -337,6 +338,7 @@ def test_a_call_under_way_when_the_daemon_is_killed_is_a_death(directory):
         worker.close()
 
 
+@nightly
 def test_a_daemon_that_is_held_up_does_not_make_workers_look_dead(daemon):
     """Whoever cannot be asked whether a worker has died has not said that it did."""
     with (
@@ -352,6 +354,7 @@ def test_a_daemon_that_is_held_up_does_not_make_workers_look_dead(daemon):
             os.kill(daemon.pid, signal.SIGCONT)
 
 
+@nightly
 def test_what_one_worker_leaves_behind_does_not_hold_other_clients_up(daemon):
     """A grandchild keeps the stderr of a dead worker open, which the daemon reads to its end."""
     left = []

@@ -235,7 +235,7 @@ def lies_told(names: list[str], count: int, start: int = 0) -> str:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_state_with_a_lie_in_it_does_not_crash_the_worker(part):
     assert lies_told(NAMES[part::2], LIES).startswith("0 crashes")
 
