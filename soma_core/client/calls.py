@@ -19,7 +19,6 @@ Progress = Callable[[dict[str, Any]], None]
 _REPLY_TO: dict[type[Command], type[Reply]] = dict(zip(COMMANDS, REPLIES, strict=True))
 _REPLY_TO[Hello] = WorkerHello
 _NEVER = Deadline()
-_LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 
 
 class Call:
@@ -74,47 +73,3 @@ class Call:
 
     def __str__(self) -> str:
         return self.cmd if self.node_id is None else f"{self.cmd} of node {self.node_id!r}"
-
-
-class Flight:
-    """A call that was sent, or is about to be.
-
-    Attributes:
-        call: The call.
-        message_id: Its id on the wire.
-        sent: Whether the worker may have received it.
-        settled: Whether its reply came, or nobody waits for that any more.
-        progressed: When it was sent, or its last progress event came.
-        last_look: Whether the worker was seen to be gone, and is waited for one last time.
-    """
-
-    __slots__ = ("call", "last_look", "message_id", "progressed", "sent", "settled")
-
-    def __init__(self, call: Call, message_id: int) -> None:
-        self.call = call
-        self.message_id = message_id
-        self.sent = True
-        self.settled = self.last_look = False
-        self.progressed = 0.0 if call.stall_timeout is None else time.monotonic()
-
-    def over(self) -> bool:
-        """Whether its time has passed, or it has made no progress for too long."""
-        return self.call.deadline.over() or self._stall_left() == 0.0
-
-    def _stall_left(self) -> float | None:
-        limit = self.call.stall_timeout
-        return None if limit is None else max(0.0, self.progressed + limit - time.monotonic())
-
-    def excess(self) -> str:
-        """Which of its limits it exceeded."""
-        call = self.call
-        if call.deadline.over():
-            return f"did not end within {round(call.timeout or 0.0, 3):g} s"
-        return f"made no progress for {call.stall_timeout:g} s"
-
-    def next_wait(self) -> float:
-        """Seconds to wait for a message before looking whether the worker still runs."""
-        if self.call.deadline.at is None and self.call.stall_timeout is None:
-            return _LIVENESS
-        limits = (_LIVENESS, self.call.deadline.left(), self._stall_left())
-        return min(limit for limit in limits if limit is not None)

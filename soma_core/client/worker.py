@@ -884,7 +884,7 @@ class Worker:
     def status(self) -> WorkerStatus:
         """What is known of the worker without asking it."""
         connection, hello = self._session.connection, self._session.hello
-        running = connection.running
+        running = connection.conversation.running
         command, node_id, since = running or (None, None, 0.0)
         ended = connection.closed or self._transport.poll() is not None
         here = not ended and self._transport.runs_here(hello.pid)
@@ -899,7 +899,7 @@ class Worker:
             restarts=self._session.restarts,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
-            plugins=connection.plugins_said,
+            plugins=connection.conversation.plugins_said,
         )
 
     def _by_name(self) -> set[str]:

@@ -1,0 +1,292 @@
+"""Conversation: the host's side of a channel as a state machine: commands, replies, how it ended.
+
+It does no I/O and never waits. A driver sends what :meth:`Conversation.begin` made, hands each
+message that comes to :meth:`~Conversation.take`, does what the exchange says is due, and says what
+became of the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from soma_core.channel.contract import ExitStatus
+from soma_core.client.calls import Call
+from soma_core.client.exchange import Exchange
+from soma_core.client.oom import MemoryPressure
+from soma_core.errors import (
+    ChannelClosed,
+    DeadlineExceeded,
+    ErrorCode,
+    IncompatibleWorker,
+    ProtocolError,
+    RemoteError,
+    SomaError,
+    TransportError,
+    WorkerDied,
+)
+from soma_core.models.validation_errors import describe
+from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec, read_fields
+from soma_core.protocol.replies import Event
+from soma_core.wire.message import Dialect, Message
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """What is said over one channel: one command at a time, and its reply.
+
+    Args:
+        pickles: Whether pickles are made and read.
+        grace: Seconds that an interrupted command may take to end.
+        clock: Gives the time in seconds; the deadlines of calls are of the same clock.
+
+    Attributes:
+        exchange: The command that is under way, or None.
+        last_id: The id of the last command.
+        plugins_said: What plugins of the worker said last, by plugin.
+        ended: How the worker ended, once it has.
+        closed: Whether this side has closed it.
+    """
+
+    def __init__(
+        self, pickles: Pickles, *, grace: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._frames: DialectCodec = FrameCodec(pickles)
+        self._lines: DialectCodec = LineCodec(pickles)
+        self._grace = grace
+        self._memory = MemoryPressure()
+        self._owner = os.getpid()
+        self._fate = "ended"
+        self.clock = clock
+        self.exchange: Exchange | None = None
+        self._expected = _Expected(self)
+        self.last_id = 0
+        self.plugins_said: dict[str, Any] = {}
+        self.ended: WorkerDied | None = None
+        self.closed = False
+
+    @property
+    def belongs_to_this_process(self) -> bool:
+        """Whether this is the process that started it, and not one forked from that."""
+        return os.getpid() == self._owner
+
+    @property
+    def running(self) -> tuple[str, str | None, float] | None:
+        """The command that runs, its node, and since when (``time.monotonic``); or None."""
+        exchange = self.exchange
+        if exchange is None:
+            return None
+        return exchange.call.cmd, exchange.call.node_id, exchange.call.started
+
+    def check_usable(self) -> None:
+        """Make sure that a command can be sent.
+
+        Raises:
+            TransportError: This process was forked from the one that started the worker.
+            ChannelClosed: This side has closed it.
+            WorkerDied: The worker has ended.
+        """
+        if not self.belongs_to_this_process:
+            raise TransportError(
+                "this Worker belongs to the process that this one was forked from; connect anew"
+            )
+        if self.closed:
+            raise ChannelClosed("the worker was closed")
+        if self.ended is not None:
+            raise WorkerDied(str(self.ended), sent=False, **self.ended.facts)
+
+    def begin(self, call: Call) -> Exchange:
+        """Begin an exchange; its message is to be sent.
+
+        Raises:
+            TransportError: As :meth:`check_usable`.
+            ProtocolError: The data cannot be sent.
+        """
+        self.last_id += 1
+        if self.closed or self.ended is not None or os.getpid() != self._owner:
+            self.check_usable()
+        exchange = Exchange(call, self.last_id, self._grace, self.clock())
+        exchange.message = self._frames.write({**call.fields, "id": self.last_id}, call.model)
+        self.exchange = exchange
+        return exchange
+
+    def take(self, message: Message) -> Event | None:
+        """A message has come; returns an event of the command, which is for the caller.
+
+        Raises:
+            ProtocolError: It is the reply, and cannot be read; or it is of nobody, and the
+                channel is of no use any more.
+        """
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.given_up:
+            self._take_late(exchange, message)
+            return None
+        codec = self._frames if message.dialect is Dialect.FRAME else self._lines
+        try:
+            came = codec.read(message, self._expected)
+        except ValidationError as error:
+            exchange.over = exchange.answered = True
+            raise _not_a_reply(exchange.call, error) from None
+        if type(came) is Event:
+            if came.event == "progress":
+                exchange.progress(self.clock())
+            return came
+        if type(came) is not _Stray:
+            exchange.reply = came
+            exchange.over = exchange.answered = True
+        elif came.is_of_nobody:
+            exchange.over = True
+            raise ProtocolError(
+                ErrorCode.MALFORMED,
+                f"the reply has id {came.id!r}, the command {exchange.message_id}; the transport "
+                "mixed up messages, and the channel was closed",
+            )
+        return None
+
+    def _take_late(self, exchange: Exchange, message: Message) -> None:
+        """Look whether a message is the reply that nobody waits for any more."""
+        fields = read_fields(message)
+        if "event" not in fields and fields.get("id", exchange.message_id) == exchange.message_id:
+            exchange.over = exchange.answered = True
+
+    def result(self, exchange: Exchange) -> Any:
+        """The reply of an exchange that is over.
+
+        Raises:
+            DeadlineExceeded: Its time has passed; the worker gave it up, or was ended.
+            RemoteError: The worker refused it, or the filter failed.
+        """
+        if exchange.excess is not None:
+            raise self._expired(exchange)
+        reply = exchange.reply
+        if type(reply) is _Failure:
+            raise _error_of(reply.fields)
+        if reply.meta is not None:
+            self.plugins_said = {**self.plugins_said, **reply.meta}
+        return reply
+
+    def _expired(self, exchange: Exchange) -> DeadlineExceeded:
+        outcome = (
+            "the worker gave the command up and can be used on"
+            if exchange.answered
+            else f"the worker did not give it up when interrupted, and was {self._fate}"
+        )
+        text = f"{exchange.call} {exchange.excess}; {outcome}"
+        return DeadlineExceeded(text, worker_survived=exchange.answered)
+
+    def stopped(self, exchange: Exchange, status: ExitStatus | None) -> None:
+        """The driver has ended the worker, since a command did not stop.
+
+        Args:
+            exchange: The command.
+            status: How the worker ended; None if it serves others too, or nobody knows.
+        """
+        call = exchange.call
+        exchange.over = True
+        if status is None:
+            self._fate = "given up"
+        self.ended = WorkerDied(
+            f"the worker was {self._fate} because {call} did not stop when interrupted",
+            command=call.cmd,
+            node_id=call.node_id,
+        )
+
+    def died(
+        self, exchange: Exchange, error: ChannelClosed, status: ExitStatus | None, stderr: str
+    ) -> WorkerDied:
+        """The channel closed under a command; returns what to raise.
+
+        Args:
+            exchange: The command.
+            error: What the channel raised.
+            status: How the worker ended, as far as is known.
+            stderr: The last that it printed.
+        """
+        call = exchange.call
+        exchange.over = True
+        how = str(status) if status is not None else f"closed the channel ({error})"
+        killed = status is not None and status.signal == signal.SIGKILL
+        hint = self._memory.hint() if killed else ""
+        tail = f"; the end of its stderr:\n{stderr}" if stderr else ""
+        when = f"during {call}" if exchange.sent else f"before {call} was sent"
+        self.ended = WorkerDied(
+            f"the worker {how} {when}{hint}{tail}",
+            exit_code=status.code if status else None,
+            signal=status.signal_name if status else None,
+            stderr=stderr,
+            command=call.cmd,
+            node_id=call.node_id,
+            sent=exchange.sent,
+        )
+        return self.ended
+
+
+class _Failure(NamedTuple):
+    """A reply that says why the command failed, whatever it holds."""
+
+    fields: dict[str, Any]
+    meta: None = None
+
+
+class _Stray(BaseModel):
+    """A message that belongs to another command."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    id: Any
+    is_of_nobody: bool
+
+
+class _Expected:
+    """Validates what comes while a command runs: its reply, an event of it, or a stray.
+
+    Args:
+        conversation: Says which command that is.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    def validate_python(self, fields: dict[str, Any]) -> Any:
+        """The model of a message, by what its fields say that it is."""
+        exchange = self._conversation.exchange
+        assert exchange is not None
+        replied_to = fields.get("id", exchange.message_id)
+        if replied_to != exchange.message_id:
+            return _stray(replied_to, exchange.message_id, fields)
+        if fields.get("ok") is True:
+            return exchange.call.reply.__pydantic_validator__.validate_python(fields)
+        if "event" in fields:
+            return Event.__pydantic_validator__.validate_python(fields)
+        return _Failure(fields)
+
+    def validate_json(self, text: bytes) -> Any:
+        """The same for a line."""
+        fields = read_fields(Message(text, (), Dialect.LINE))
+        return self.validate_python(fields)
+
+
+def _stray(replied_to: Any, message_id: int, fields: dict[str, Any]) -> _Stray:
+    late = type(replied_to) is int and 0 < replied_to < message_id
+    return _Stray(id=replied_to, is_of_nobody=not late and "event" not in fields)
+
+
+def _error_of(fields: dict[str, Any]) -> SomaError:
+    if fields.get("code") == ErrorCode.INCOMPATIBLE:
+        return IncompatibleWorker(fields.get("error"))
+    return RemoteError.from_reply(fields)
+
+
+def _not_a_reply(call: Call, error: ValidationError) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.MALFORMED,
+        f"the worker's reply to {call} is not one: {describe(error)}; is it a soma worker?",
+    )
