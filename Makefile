@@ -5,10 +5,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache
+PLUGINS := plugins/soma-filters-sklearn plugins/soma-filters-torch plugins/soma-codecs-arrow plugins/soma-cache plugins/soma-http
 RAY := plugins/soma-transport-ray
 RAY_VENV := .venv-ray
 MODELS_VENV := .venv-models
+HTTP := plugins/soma-http
+HTTP_VENV := .venv-http
 SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
@@ -17,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage ray models figures schemas reference docs clean
+.PHONY: demo test nightly lint types units coverage ray models http figures schemas reference docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -60,6 +62,11 @@ ray: $(RAY_VENV)/.ready
 models: $(MODELS_VENV)/.ready
 	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py
 
+# Everything over HTTP, also what the gate leaves out, against clients that others wrote.
+http: $(HTTP_VENV)/.ready
+	cd $(HTTP) && PYTHONPATH=. ../../$(HTTP_VENV)/bin/lint-imports
+	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests
+
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
@@ -101,5 +108,12 @@ $(MODELS_VENV)/.ready: $(INPUTS)
 		--editable '.[test]' --editable 'plugins/soma-filters-sklearn[models]'
 	touch $@
 
+$(HTTP_VENV)/.ready: $(INPUTS)
+	$(PYTHON) -m venv $(HTTP_VENV)
+	$(HTTP_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(HTTP_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--editable '.[test]' --editable plugins/soma-filters-sklearn --editable '$(HTTP)[clients]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(RAY_VENV) $(MODELS_VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY_VENV) $(MODELS_VENV) $(HTTP_VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""For transport authors: a channel over any byte stream, and shared memory beside it."""
+"""For transport authors: a channel over any byte stream, shared memory, and messages as bytes."""
 
 from soma_core.channel.shared_memory import SharedMemory
 from soma_core.channel.streams import (
@@ -8,14 +8,21 @@ from soma_core.channel.streams import (
     StreamChannel,
     open_stream,
 )
-from soma_core.wire.parser import StreamLimits
+from soma_core.wire.frames import MAGIC as FRAME_MAGIC
+from soma_core.wire.frames import PREAMBLE_SIZE, frame_parts, read_preamble
+from soma_core.wire.parser import MessageParser, StreamLimits
 
 __all__ = [
+    "FRAME_MAGIC",
+    "PREAMBLE_SIZE",
     "ByteStream",
+    "MessageParser",
     "PipeStream",
     "SharedMemory",
     "SocketStream",
     "StreamChannel",
     "StreamLimits",
+    "frame_parts",
     "open_stream",
+    "read_preamble",
 ]

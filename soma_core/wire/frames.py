@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.wire.message import Message
 
 __all__ = [
     "ENTRY_SIZE",
@@ -43,6 +44,7 @@ __all__ = [
     "EntryKind",
     "FrameError",
     "Preamble",
+    "frame_parts",
     "read_preamble",
     "read_table",
     "write_frame",
@@ -76,6 +78,7 @@ class EntryKind(IntEnum):
 
 
 _INLINE = int(EntryKind.INLINE)
+_SMALL = 1 << 16
 _LAST_KIND = int(max(EntryKind))
 
 
@@ -115,6 +118,20 @@ def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] =
             body_size += entry[3]
     fields = _FIELDS.pack(_START, len(header), len(entries), body_size)
     return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, *table, *inline))
+
+
+def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
+    """A message as the bytes of one frame, all of its buffers inline.
+
+    Returns:
+        One piece, or several where the buffers are large: those are not copied.
+    """
+    views = [memoryview(buffer) for buffer in message.buffers]
+    entries = [Entry(_INLINE, 0, 0, view.nbytes) for view in views]
+    inline = [view.cast("B") for view in views if view.nbytes]
+    if sum(view.nbytes for view in inline) < _SMALL:
+        return (write_frame(message.header, entries, inline),)
+    return (write_frame(message.header, entries), *inline)
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:

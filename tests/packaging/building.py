@@ -15,6 +15,7 @@ PLUGINS = [
     "soma-codecs-arrow",
     "soma-filters-sklearn",
     "soma-filters-torch",
+    "soma-http",
     "soma-transport-ray",
 ]
 NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}

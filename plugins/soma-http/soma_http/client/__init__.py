@@ -1,0 +1,1 @@
+"""The host's side: the transport, and the WebSocket that it speaks over."""

@@ -1,0 +1,79 @@
+"""What is asked about a worker beside its WebSocket: interrupt it, end it, how it ended."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+from urllib.parse import SplitResult
+
+from soma_core.transport import ExitStatus
+from soma_http.client.streams import tls_context
+from soma_http.notices import exit_status
+
+__all__ = ["WorkerControl"]
+
+_LARGEST = 1 << 16
+
+
+class WorkerControl:
+    """Asks a server about one worker, each time over a connection of its own.
+
+    Args:
+        url: The server.
+        worker: The worker's id there.
+        headers: Headers of each request.
+        ca_file: The certificates to trust; None for the system's.
+    """
+
+    def __init__(
+        self, url: SplitResult, worker: str, headers: dict[str, str], ca_file: Path | None
+    ) -> None:
+        self._url = url
+        self._path = f"{url.path}/workers/{worker}"
+        self._headers = headers
+        self._context = tls_context(ca_file) if url.scheme == "https" else None
+
+    def interrupt(self, timeout: float) -> None:
+        """Interrupt the command that runs.
+
+        Raises:
+            OSError: The server does not answer.
+        """
+        self._ask("POST", f"{self._path}/interrupt", timeout)
+
+    def look(self, timeout: float) -> ExitStatus | None:
+        """How it ended; None if it runs, or the server has forgotten it.
+
+        Raises:
+            OSError: The server does not answer.
+        """
+        return exit_status(self._ask("GET", self._path, timeout))
+
+    def end(self, grace: float, timeout: float) -> ExitStatus | None:
+        """End it, and return how it ended.
+
+        Args:
+            grace: Seconds in which it may end by itself.
+            timeout: Seconds for the server to answer.
+
+        Raises:
+            OSError: The server does not answer.
+        """
+        return exit_status(self._ask("DELETE", f"{self._path}?grace={grace:.3f}", timeout))
+
+    def _ask(self, method: str, path: str, timeout: float) -> bytes:
+        host = self._url.hostname or ""
+        connection: http.client.HTTPConnection
+        if self._context is None:
+            connection = http.client.HTTPConnection(host, self._url.port, timeout=timeout)
+        else:
+            connection = http.client.HTTPSConnection(
+                host, self._url.port, timeout=timeout, context=self._context
+            )
+        try:
+            connection.request(method, path, headers=self._headers)
+            return connection.getresponse().read(_LARGEST)
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the server answered nonsense: {error}") from error
+        finally:
+            connection.close()

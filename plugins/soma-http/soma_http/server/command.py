@@ -1,0 +1,105 @@
+"""``soma serve http``: reads the configuration, and serves until SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import uvicorn
+
+from soma_http.server.app import make_app
+from soma_http.server.config import FRIGHTENING, Settings
+from soma_http.server.config_file import ConfigError, read_settings
+
+__all__ = ["run"]
+
+_QUEUE = 1024  # clients that wait to be accepted
+_PING = 20.0  # seconds between pings: what a proxy sees of a WebSocket on which nothing happens
+_GONE = 60_000  # milliseconds without an answer of a client's machine, after which it is gone
+
+
+def run(arguments: list[str]) -> int:
+    """Parse the arguments and serve; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = read_settings(options.config, os.environ)
+        app = make_app(settings)
+    except (ConfigError, OSError, ValueError) as error:
+        _say(str(error))
+        return 1
+    if options.check:
+        _say(f"{options.config or 'the configuration'} is valid")
+        return 0
+    if settings.server.allows_pickles:
+        _say(f"pickle = {FRIGHTENING!r}: whoever has a token is this user")
+    try:
+        listening = _listen(settings)
+    except OSError as error:
+        where = f"{settings.server.host}:{settings.server.port}"
+        _say(f"cannot listen at {where}: {error.strerror or error}")
+        return 1
+    server = settings.server
+    host, port = listening.getsockname()[:2]
+    scheme = "http" if server.certificate is None else "https"
+    _say(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            root_path=server.root_path,
+            limit_concurrency=settings.limits.connections,
+            timeout_graceful_shutdown=max(1, round(server.grace)),
+            ws="websockets-sansio",
+            ws_max_size=settings.limits.body,
+            ws_ping_interval=_PING,
+            ws_ping_timeout=None,  # a host answers when it reads, and it reads when it waits
+            ws_per_message_deflate=False,
+            ssl_certfile=server.certificate,
+            ssl_keyfile=server.key,
+            server_header=False,
+        )
+    ).run(sockets=[listening])
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Listen, so that connections of machines that are gone are noticed."""
+    server = settings.server
+    [family, kind, *_, address] = socket.getaddrinfo(
+        server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit it
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE)
+        listening.bind(address)
+        listening.listen(_QUEUE)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines():
+        sys.stderr.write(f"soma serve http: {line}\n")
+    sys.stderr.flush()
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "soma serve http",
+        description="Serve soma over HTTP: workers for hosts elsewhere, over WebSockets. Each "
+        "setting of the file can also be a variable: SOMA_HTTP_SERVER__PORT=9000.",
+    )
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE", help="the configuration, a TOML file")
+    add("--check", action="store_true", help="say what is wrong with the configuration, and end")
+    return parser

@@ -1,0 +1,135 @@
+"""Reading a configuration: a TOML file, the environment above it, and errors with their place."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from soma_http.server.config import Settings
+
+__all__ = ["ConfigError", "read_settings"]
+
+_PREFIX = "SOMA_HTTP_"
+_TABLE = re.compile(r"\s*\[{1,2}\s*(?P<path>[^\[\]]+?)\s*\]{1,2}\s*(#.*)?$")
+_KEY = re.compile(r"\s*(?P<path>[\w\-.\"' ]+?)\s*=")
+_PATHS = (("server", "tokens"), ("server", "certificate"), ("server", "key"))
+
+
+class ConfigError(Exception):
+    """A configuration is not valid; the text has a line for each mistake, with its place."""
+
+
+def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """The settings of a file, and of variables such as ``SOMA_HTTP_SERVER__PORT=9000``.
+
+    Paths in the file are relative to where the file is.
+
+    Args:
+        path: The file; None for the environment alone.
+        environment: The variables; those above the file's settings start with ``SOMA_HTTP_``.
+
+    Raises:
+        ConfigError: Something in them is not valid.
+    """
+    text = "" if path is None else _text(path)
+    name = "the configuration" if path is None else str(path)
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if path is not None:
+        _make_absolute(tables, path.absolute().parent)
+    variables = _put_variables(tables, environment)
+    try:
+        return Settings.model_validate(tables)
+    except ValidationError as error:
+        lines = _lines(text)
+        texts = []
+        for mistake in error.errors():
+            where = tuple(str(part) for part in mistake["loc"])
+            place = _place(name, where, lines, variables)
+            texts.append(f"{place}: {'.'.join(where)}: {_said(mistake)}")
+        raise ConfigError("\n".join(texts)) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _make_absolute(tables: dict[str, Any], directory: Path) -> None:
+    for table, key in _PATHS:
+        section = tables.get(table)
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = str(directory / section[key])
+
+
+def _put_variables(tables: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Put variables into the tables; returns which name set what, by path."""
+    names = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(_PREFIX):
+            continue
+        *parents, last = name.removeprefix(_PREFIX).lower().split("__")
+        table: Any = tables
+        for parent in parents:
+            table = table.setdefault(parent, {}) if isinstance(table, dict) else {}
+        if isinstance(table, dict):
+            table[last] = _value(text)
+            names[".".join([*parents, last])] = name
+    return names
+
+
+def _value(text: str) -> Any:
+    """What a variable holds: a value of TOML, or else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _said(mistake: Any) -> str:
+    text = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "extra_forbidden":
+        return "there is no such setting"
+    given = mistake.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return text if mistake["type"] == "value_error" else f"{text}{shown}"
+
+
+def _place(
+    name: str, where: Sequence[str], lines: Mapping[str, int], variables: Mapping[str, str]
+) -> str:
+    """The variable or the line that set something, or else what it is in."""
+    for count in range(len(where), 0, -1):
+        path = ".".join(where[:count])
+        if path in variables:
+            return variables[path]
+        if path in lines:
+            return f"{name}:{lines[path]}"
+    return name
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line of each table and each key of a TOML file, by their dotted path."""
+    found: dict[str, int] = {}
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        header, key = _TABLE.match(line), _KEY.match(line)
+        if header:
+            table = _parts(header["path"])
+            found.setdefault(".".join(table), number)
+        elif key:
+            found.setdefault(".".join([*table, *_parts(key["path"])]), number)
+    return found
+
+
+def _parts(path: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in path.split(".")]

@@ -1,0 +1,73 @@
+"""What every request must pass before anything else looks at it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from soma_http.server.tokens import Tokens
+
+__all__ = ["Guard"]
+
+_LOCAL = ("localhost", "127.0.0.1", "::1", "testserver")
+
+
+class Guard:
+    """Refuses requests without a token, those of web pages, and bodies that are too large.
+
+    A browser lets any page open a WebSocket to any server and send it forms; a page of another
+    origin names that in the header ``Origin``. Where no token is wanted, a page could also have
+    its own name point at this machine: then only the names of this machine are answered.
+
+    Args:
+        app: What comes after it.
+        tokens: Who is let in.
+        body: The largest body, in bytes.
+        open_paths: Paths that need no token: those of probes.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, tokens: Tokens, body: int, open_paths: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._body = body
+        self._open = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await refusal(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return _refused(403, f"pages of {origin!r} may not use this server")
+        if not self._tokens.wanted and urlsplit(f"//{host}").hostname not in _LOCAL:
+            return _refused(403, f"this server is for this machine alone, not for {host!r}")
+        if scope["path"] not in self._open and not self._tokens.let_in(
+            headers.get("authorization", "")
+        ):
+            response = _refused(401, "a token is wanted: Authorization: Bearer …")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._body:
+            return _refused(
+                413, f"a body of {length} bytes is refused; the limit is {self._body:,}"
+            )
+        return None
+
+
+def _refused(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": text}, status)

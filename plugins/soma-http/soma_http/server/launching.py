@@ -1,0 +1,91 @@
+"""Starting the worker of one WebSocket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from soma_core.streams import StreamLimits
+from soma_core.transport import OutputLine, OutputPump, WorkerProcess, thread_limits
+from soma_http.server.config import WorkersConfig
+
+__all__ = ["LaunchedWorker", "WorkerLauncher"]
+
+Policy = Literal["same-user", "never"]
+
+
+@dataclass(frozen=True)
+class LaunchedWorker:
+    """A worker that runs.
+
+    Attributes:
+        process: Its process.
+        wire: Our end of its stdin and stdout.
+    """
+
+    process: WorkerProcess
+    wire: socket.socket
+
+
+class WorkerLauncher:
+    """Starts workers as the configuration says.
+
+    Args:
+        config: What the operator wants of each.
+        limits: The largest messages that they accept.
+        pickles: Whether pickles may be read and made, where a client wants that too.
+    """
+
+    def __init__(self, config: WorkersConfig, limits: StreamLimits, *, pickles: bool) -> None:
+        self._config = config
+        self._limits = limits
+        self._pickles = pickles
+
+    def launch(
+        self,
+        pickle: Policy,
+        threads: int | None,
+        printed: Callable[[OutputLine], object] | None,
+    ) -> LaunchedWorker:
+        """Start one; returns while it still imports.
+
+        Args:
+            pickle: What the client wants; the server may refuse pickles all the same.
+            threads: Threads of its numerical libraries; None for what the configuration says.
+            printed: Called with what it prints; None shows that on this process's stderr.
+
+        Raises:
+            StartFailed: It cannot be started.
+        """
+        config = self._config
+        allowed = pickle == "same-user" and self._pickles
+        most = config.threads
+        wanted = [number for number in (threads, most) if number is not None]
+        modules = ",".join(config.allow_modules)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = WorkerProcess(
+                    [
+                        str(config.python),
+                        "-P",
+                        "-m",
+                        "soma_transport_stdio",
+                        f"--pickle={'same-user' if allowed else 'never'}",
+                    ],
+                    output=OutputPump(printed or "stderr"),
+                    wire=theirs.fileno(),
+                    env={
+                        **thread_limits(min(wanted, default=None)),
+                        **({"SOMA_ALLOW_MODULES": modules} if modules else {}),
+                        **self._limits.as_environment(),
+                        **config.env,
+                    },
+                    cwd=config.cwd,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return LaunchedWorker(process, ours)

@@ -1,0 +1,216 @@
+"""Sessions: one WebSocket and its worker, from the upgrade until both have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from soma_core.errors import ProtocolError
+from soma_core.streams import PREAMBLE_SIZE
+from soma_core.transport import Deadline, ExitStatus
+from soma_http.messages import declared_size, is_frame
+from soma_http.notices import ENDED, WORKER_HEADER, output_notice, status_text
+from soma_http.server.launching import LaunchedWorker
+from soma_http.server.printed import PrintedLines
+from soma_http.server.wire import WorkerWire
+
+__all__ = ["Session", "Sessions"]
+
+_log = logging.getLogger("soma.http")
+_LOOK = 0.2  # seconds between looks whether a process runs whose wire somebody else may hold
+_ENDING = 0.02  # the same while it is to end
+_DRAIN = 0.2  # seconds for the last messages of a worker that has ended
+_INVALID = 1007  # the close code for a message that is none
+
+
+class Session:
+    """One client and its worker.
+
+    Args:
+        websocket: The client's, not accepted yet.
+        worker: Its worker.
+        printed: What the worker prints, if the client wants to have it.
+        grace: Seconds in which a worker may end whose client is gone.
+
+    Attributes:
+        id: What the client calls it by in other requests.
+        status: How the worker ended, once it has.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        worker: LaunchedWorker,
+        printed: PrintedLines | None,
+        grace: float,
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.status: ExitStatus | None = None
+        self._websocket = websocket
+        self._process = worker.process
+        self._wire = WorkerWire(worker.wire)
+        self._printed = printed
+        self._grace = grace
+        self._end_by = Deadline()
+        self._asked_to_end = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    def interrupt(self) -> None:
+        """Interrupt the command that runs."""
+        self._process.interrupt()
+
+    def end(self, grace: float) -> None:
+        """Have it end, within so many seconds."""
+        self._end_by = self._end_by.within(grace)
+        self._asked_to_end.set()
+
+    async def run(self) -> None:
+        """Pass messages both ways until the client or the worker is gone; then end the other."""
+        try:
+            await self._websocket.accept(headers=[(WORKER_HEADER.encode(), self.id.encode())])
+            await self._pass_on()
+        except (OSError, WebSocketDisconnect):
+            _log.debug("worker %s: the client is gone", self.id)
+        finally:
+            await asyncio.shield(self._finish())
+
+    async def _pass_on(self) -> None:
+        down = asyncio.create_task(self._down())
+        tasks = [down, *map(asyncio.create_task, self._others())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._process.poll() is not None:
+                await asyncio.wait([down], timeout=_DRAIN)
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, _EXPECTED):
+                _log.error("worker %s: %s", self.id, outcome, exc_info=outcome)
+
+    def _others(self) -> list[Coroutine[Any, Any, Any]]:
+        passing = [self._up(), self._watch(), self._asked_to_end.wait()]
+        return passing if self._printed is None else [*passing, self._pass_on_prints()]
+
+    async def _up(self) -> None:
+        """From the client to the worker."""
+        receive, send = self._websocket.receive, self._wire.send
+        while True:
+            message = await receive()
+            data = message.get("bytes")
+            if data is not None:
+                if not _is_whole_frame(data):
+                    await self._websocket.close(_INVALID, "a binary message is one whole frame")
+                    return
+                await send(data)
+            elif message["type"] == "websocket.disconnect":
+                return
+            else:  # an end of line is blank in JSON, and elsewhere an error either way
+                await send(message["text"].replace("\n", " ").encode() + b"\n")
+
+    async def _down(self) -> None:
+        """From the worker to the client."""
+        websocket, output = self._websocket, self._process.output
+        while (data := await self._wire.receive()) is not None:
+            if self._printed is not None:
+                output.show()
+                await self._send_printed()
+            if is_frame(data):
+                await websocket.send_bytes(data)  # type: ignore[arg-type]
+            else:
+                await websocket.send_text(data.decode())
+
+    async def _watch(self) -> None:
+        """Until the process has ended: a child of it may hold its wire open."""
+        while self._process.poll() is None:
+            await asyncio.sleep(_LOOK)
+
+    async def _pass_on_prints(self) -> None:
+        assert self._printed is not None
+        while True:
+            await self._printed.wait()
+            await self._send_printed()
+
+    async def _send_printed(self) -> None:
+        lines = self._printed.take() if self._printed is not None else []
+        if lines:
+            await self._websocket.send_text(output_notice(lines))
+
+    async def _finish(self) -> None:
+        """End the worker, and tell the client how it ended."""
+        self._wire.close()
+        self._end_by = self._end_by.within(self._grace)
+        process = self._process
+        while process.poll() is None and not self._end_by.over():
+            await asyncio.sleep(_ENDING)
+        status = await asyncio.to_thread(process.stop, 0.0)
+        self.status = status or ExitStatus()
+        self.ended.set()
+        if self._websocket.application_state is WebSocketState.CONNECTED:
+            try:
+                await self._send_printed()
+                await self._websocket.close(ENDED, status_text(self.status))
+            except (OSError, RuntimeError, WebSocketDisconnect):
+                _log.debug("worker %s: nobody is there to hear how it ended", self.id)
+
+
+_EXPECTED = (asyncio.CancelledError, OSError, WebSocketDisconnect, ProtocolError)
+
+
+def _is_whole_frame(data: bytes) -> bool:
+    if not is_frame(data) or len(data) < PREAMBLE_SIZE:
+        return False
+    try:
+        return declared_size(data) == len(data)
+    except ProtocolError:  # the worker says what is wrong with it, and closes
+        return True
+
+
+class Sessions:
+    """Those that run, and how the last ones ended.
+
+    Args:
+        most: How many may run at once.
+    """
+
+    _REMEMBERED = 256
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.starting = 0
+        self._running: dict[str, Session] = {}
+        self._ended: OrderedDict[str, ExitStatus] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.starting + len(self._running)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many run as may."""
+        return len(self) >= self.most
+
+    def find(self, session_id: str) -> Session | None:
+        """One that runs."""
+        return self._running.get(session_id)
+
+    def status(self, session_id: str) -> ExitStatus | None:
+        """How one ended."""
+        return self._ended.get(session_id)
+
+    async def run(self, session: Session) -> None:
+        """Run one until its end."""
+        self._running[session.id] = session
+        try:
+            await session.run()
+        finally:
+            del self._running[session.id]
+            self._ended[session.id] = session.status or ExitStatus()
+            while len(self._ended) > self._REMEMBERED:
+                self._ended.popitem(last=False)

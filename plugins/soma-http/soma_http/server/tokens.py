@@ -1,0 +1,65 @@
+"""Who is let in: bearer tokens from a file, compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+from pathlib import Path
+
+__all__ = ["Tokens"]
+
+_SHORTEST = 16
+
+
+class Tokens:
+    """The tokens that let clients in.
+
+    Args:
+        tokens: The tokens; None lets everybody in.
+
+    Raises:
+        ValueError: There is none, or one is so short that it could be guessed.
+    """
+
+    def __init__(self, tokens: list[str] | None) -> None:
+        if tokens is not None and not tokens:
+            raise ValueError("there is no token in it; write one a line")
+        for number, token in enumerate(tokens or (), 1):
+            if len(token) < _SHORTEST:
+                raise ValueError(
+                    f"token {number} has fewer than {_SHORTEST} characters and could be guessed; "
+                    "make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+                )
+        self._digests = None if tokens is None else [_digest(token) for token in tokens]
+
+    @classmethod
+    def of_file(cls, path: Path) -> Tokens:
+        """Those of a file: one a line; ``#`` starts a comment.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: As for the class.
+        """
+        lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+        try:
+            return cls([line for line in lines if line])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether clients must have one."""
+        return self._digests is not None
+
+    def let_in(self, authorization: str) -> bool:
+        """Whether the header of a request names one of them; each takes the same time."""
+        if self._digests is None:
+            return True
+        scheme, _, token = authorization.partition(" ")
+        digest = _digest(token.strip())
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,106 @@
+"""The routes of workers: a WebSocket for the protocol, and requests about a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from math import isfinite
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from soma_core.errors import SomaError
+from soma_http.notices import status_text
+from soma_http.server.launching import Policy, WorkerLauncher
+from soma_http.server.printed import PrintedLines
+from soma_http.server.sessions import Session, Sessions
+
+__all__ = ["WorkerRoutes"]
+
+_FORCE = 3.0  # seconds for a worker to end after its grace
+
+
+class WorkerRoutes:
+    """Gives each WebSocket a worker of its own.
+
+    Args:
+        launcher: Starts them.
+        sessions: Those that run.
+        grace: Seconds in which a worker may end whose client is gone.
+    """
+
+    def __init__(self, launcher: WorkerLauncher, sessions: Sessions, grace: float) -> None:
+        self._launcher = launcher
+        self._sessions = sessions
+        self._grace = grace
+
+    def routes(self) -> list[BaseRoute]:
+        """What is served."""
+        return [
+            WebSocketRoute("/workers", self.connect),
+            Route("/workers/{id}", self.worker, methods=["GET", "DELETE"]),
+            Route("/workers/{id}/interrupt", self.interrupt, methods=["POST"]),
+        ]
+
+    async def connect(self, websocket: WebSocket) -> None:
+        """Start a worker and pass messages, until one of the two is gone."""
+        sessions, asked = self._sessions, websocket.query_params
+        if sessions.full:
+            text = f"as many workers run as may ({sessions.most}); try again when one has ended"
+            await websocket.send_denial_response(JSONResponse({"error": text}, 503))
+            return
+        printed = PrintedLines() if asked.get("output") == "true" else None
+        pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
+        threads = asked.get("threads", "")
+        sessions.starting += 1
+        try:
+            worker = await asyncio.to_thread(
+                self._launcher.launch,
+                pickle,
+                int(threads) if threads.isdecimal() and int(threads) else None,
+                None if printed is None else printed.add,
+            )
+        except SomaError as error:
+            await websocket.send_denial_response(JSONResponse({"error": str(error)}, 503))
+            return
+        finally:
+            sessions.starting -= 1
+        await sessions.run(Session(websocket, worker, printed, self._grace))
+
+    async def worker(self, request: Request) -> Response:
+        """How a worker is; with DELETE, end it first."""
+        session_id = request.path_params["id"]
+        session = self._sessions.find(session_id)
+        if session is not None and request.method == "DELETE":
+            grace = _grace(request.query_params.get("grace", ""), self._grace)
+            session.end(grace)
+            try:
+                await asyncio.wait_for(session.ended.wait(), grace + _FORCE)
+            except TimeoutError:
+                return JSONResponse({"error": "the worker does not end"}, 504)
+        status = self._sessions.status(session_id)
+        if session is not None:
+            status = session.status
+        elif status is None:
+            return JSONResponse({"error": f"there is no worker {session_id!r}"}, 404)
+        if status is None:
+            return JSONResponse({"ended": False})
+        return Response(status_text(status), media_type="application/json")
+
+    async def interrupt(self, request: Request) -> Response:
+        """Interrupt the command that a worker runs."""
+        session_id = request.path_params["id"]
+        session = self._sessions.find(session_id)
+        if session is None:
+            return JSONResponse({"error": f"there is no worker {session_id!r}"}, 404)
+        session.interrupt()
+        return Response(status_code=204)
+
+
+def _grace(text: str, most: float) -> float:
+    try:
+        grace = float(text)
+    except ValueError:
+        return most
+    return min(max(grace, 0.0), most) if isfinite(grace) else most

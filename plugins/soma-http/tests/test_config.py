@@ -1,0 +1,90 @@
+"""A configuration that is not valid is refused with file, line and field."""
+
+from __future__ import annotations
+
+import pytest
+from soma_http.server.command import run
+from soma_http.server.config_file import ConfigError, read_settings
+from soma_http.server.tokens import Tokens
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text: str, **variables: str):
+        path = tmp_path / "models.toml"
+        path.write_text(text)
+        return read_settings(path, variables)
+
+    return read
+
+
+def test_without_anything_this_machine_is_served_and_pickles_are_refused(read):
+    server = read("").server
+    assert (server.host, server.tokens, server.allows_pickles) == ("127.0.0.1", None, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("[server]\nport = 70000", ["models.toml:2: server.port", "70000"]),
+        ("# c\n[server]\n\nprot = 1", ["models.toml:4: server.prot: there is no such setting"]),
+        ("[limits]\nbody = 'big'\n[workers]\nmost = -1", [":2: limits.body", ":4: workers.most"]),
+        ("workers.grace = inf", [":1: workers.grace"]),
+        ("[server\n", ["models.toml: ", "line 1"]),
+        ("[server]\npickle = 'same-user'", [":2: server.pickle", "any code as this user"]),
+        ("[server]\nhost = '0.0.0.0'", [":1: server: host = '0.0.0.0'", "tokens"]),
+        ("[server]\ntokens = 'none.txt'", [":2: server.tokens: cannot read", "none.txt"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(read, text, places):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    for place in places:
+        assert place in str(caught.value)
+
+
+def test_variables_go_before_the_file(read):
+    settings = read(
+        "[server]\nport = 1",
+        SOMA_HTTP_SERVER__PORT="9000",
+        SOMA_HTTP_SERVER__HOST="localhost",
+        SOMA_HTTP_WORKERS__ALLOW_MODULES='["numpy"]',
+    )
+    assert (settings.server.port, settings.server.host) == (9000, "localhost")
+    assert settings.workers.allow_modules == ("numpy",)
+
+
+def test_a_variable_that_is_wrong_is_named(read):
+    with pytest.raises(ConfigError, match=r"SOMA_HTTP_SERVER__PORT: server\.port"):
+        read("", SOMA_HTTP_SERVER__PORT="none")
+
+
+def test_paths_are_relative_to_the_file(read, tmp_path):
+    (tmp_path / "tokens.txt").write_text("x" * 20)
+    settings = read("[server]\ntokens = 'tokens.txt'\nhost = '0.0.0.0'")
+    assert settings.server.tokens == tmp_path / "tokens.txt"
+
+
+def test_check_says_what_is_wrong_and_serves_nothing(tmp_path, capfd):
+    path = tmp_path / "models.toml"
+    path.write_text("[server]\nport = 'http'")
+    assert run(["--config", str(path), "--check"]) == 1
+    assert f"{path}:2: server.port" in capfd.readouterr().err
+    path.write_text("[server]\nport = 80")
+    assert run(["--config", str(path), "--check"]) == 0
+
+
+def test_tokens_let_in_whoever_has_one():
+    tokens = Tokens(["first-token-of-two", "second-token-of-two"])
+    assert tokens.let_in("Bearer second-token-of-two")
+    assert tokens.let_in("bearer first-token-of-two")
+    for header in ("", "Bearer", "Bearer first", "Basic first-token-of-two", "Bearer \udcff"):
+        assert not tokens.let_in(header)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "short"])
+def test_a_file_without_a_good_token_is_refused(tmp_path, text):
+    path = tmp_path / "tokens.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"tokens\.txt"):
+        Tokens.of_file(path)
