@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import ConfigDict, PrivateAttr
 
@@ -24,22 +24,27 @@ class Runner(Protocol):
 class RemoteFilter(Filter):
     """A node of a worker as a Filter: its ``fit`` and ``forward`` run there.
 
-    Attributes:
-        node_id: The node.
+    A plugin may give its nodes handles that can do more: that of a scikit-learn estimator is an
+    estimator itself.
     """
 
     model_config = ConfigDict(defer_build=True)
 
-    node_id: str
     _worker: Runner = PrivateAttr()
+    _node_id: str = PrivateAttr()
     _meta: FilterMeta = PrivateAttr()
 
     @classmethod
-    def of(cls, worker: Runner, node_id: str, meta: FilterMeta) -> RemoteFilter:
+    def of(cls, worker: Runner, node_id: str, meta: FilterMeta) -> Self:
         """The filter for a node of a worker."""
-        remote = cls(node_id=node_id)
-        remote._worker, remote._meta = worker, meta
+        remote = cls()
+        remote._worker, remote._node_id, remote._meta = worker, node_id, meta
         return remote
+
+    @property
+    def node_id(self) -> str:
+        """The node."""
+        return self._node_id
 
     def fit(self, x: Any, y: Any = None) -> Any:
         """Fit the node, and return the state that it learned."""
@@ -57,3 +62,8 @@ class RemoteFilter(Filter):
     def trainable(self) -> bool:
         """Whether the filter learns."""
         return self._meta.kind is FilterKind.TRAINABLE
+
+    def __repr__(self) -> str:
+        return f"<RemoteFilter {self.node_id!r}: {self._meta.name}>"
+
+    __str__ = __repr__

@@ -448,6 +448,33 @@ class Worker:
         """
         return self._call_method("score", node_id, x, state, timeout, y=y)
 
+    @_arguments_checked
+    def call_method(
+        self,
+        method: c.Method,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        *,
+        state: Any = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Call any method of a node that answers: ``"decision_function"``, ``"score_samples"``.
+
+        Args:
+            method: Its name.
+            node_id: The node.
+            x: The input.
+            y: The targets, for ``"score"``.
+            state: As for :meth:`forward`.
+            timeout: Seconds.
+
+        Raises:
+            ValueError: ``method`` is none of those that a node may be asked for.
+            RemoteError: The filter has no such method, or it raised.
+        """
+        return self._call_method(method, node_id, x, state, timeout, y=y)
+
     def _call_method(
         self, method: c.Method, node_id: str, x: Any, state: Any, timeout: Timeout, **fields: Any
     ) -> Any:
@@ -914,13 +941,18 @@ class Worker:
     def filter(self, node_id: str) -> RemoteFilter:
         """A loaded node as a Filter of its own, for code that expects one.
 
+        That of a scikit-learn estimator is an estimator itself: it can be cloned, searched over
+        and put into a Pipeline.
+
         Raises:
             KeyError: This worker loaded no such node.
         """
         metas = self.metas
         if node_id not in metas:
             raise KeyError(f"{node_id!r} is not loaded; loaded: {', '.join(metas) or 'none'}")
-        return RemoteFilter.of(self, node_id, metas[node_id])
+        hook = installed_plugins().hook.soma_remote_filter
+        own: RemoteFilter | None = hook(worker=self, node_id=node_id, meta=metas[node_id])
+        return RemoteFilter.of(self, node_id, metas[node_id]) if own is None else own
 
     def close(self) -> None:
         """End a private worker, or leave a shared one; from any thread, at most 5 s.

@@ -14,9 +14,9 @@ A plugin marks its functions with ``soma_core.hookimpl``::
         print(command.cmd, time.perf_counter() - started)
         return reply
 
-``soma_execute`` and ``soma_adapt`` take part in the work: what they raise propagates. What
-``soma_register_commands`` and ``soma_register_codecs`` raise keeps their plugin from taking part.
-The others observe: what they raise is logged and stops nothing.
+``soma_execute``, ``soma_adapt`` and ``soma_remote_filter`` take part in the work: what they raise
+propagates. What ``soma_register_commands`` and ``soma_register_codecs`` raise keeps their plugin
+from taking part. The others observe: what they raise is logged and stops nothing.
 """
 
 from __future__ import annotations
@@ -132,6 +132,22 @@ def soma_adapt(obj: Any) -> Any:
 
     Returns:
         A :class:`~soma_core.Filter`, or ``(registered name, config)``.
+    """
+
+
+@hookspec(firstresult=True)
+def soma_remote_filter(worker: Any, node_id: str, meta: FilterMeta) -> Any:
+    """Make what ``Worker.filter`` returns for a node; None if the node is not yours.
+
+    Called in the host's process.
+
+    Args:
+        worker: The :class:`~soma_core.Worker`.
+        node_id: The node.
+        meta: What is known of it.
+
+    Returns:
+        A :class:`~soma_core.RemoteFilter` that can do more than run the node.
     """
 
 

@@ -54,6 +54,11 @@ class Recorder:
         return Doubled() if isinstance(obj, Raw) else None
 
     @soma.hookimpl
+    def soma_remote_filter(self, worker: Any, node_id: str, meta: soma.FilterMeta) -> Any:
+        self.fired.append("soma_remote_filter")
+        return None if meta.name != "Doubled" else Handle.of(worker, node_id, meta)
+
+    @soma.hookimpl
     def soma_register_commands(self) -> list[CommandSpec]:
         self.fired.append("soma_register_commands")
         return []
@@ -89,6 +94,10 @@ class Doubled(soma.Filter):
         return x * 2
 
 
+class Handle(soma.RemoteFilter):
+    """What a plugin makes of a node."""
+
+
 class Raw:
     """No filter."""
 
@@ -105,6 +114,7 @@ def recorder() -> Any:
 def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
     with soma.connect("inline", filters={"raw": Raw()}) as worker:
         assert worker.forward("raw", 2) == 4
+        assert isinstance(worker.filter("raw"), Handle)
     assert set(recorder.fired) == set(HOOKS)
     registering = ["soma_register_commands", "soma_register_codecs"]
     assert recorder.fired[:4] == [*registering, "soma_worker_starting", "soma_execute"]

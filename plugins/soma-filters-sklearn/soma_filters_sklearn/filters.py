@@ -244,7 +244,8 @@ class SklearnFilter(Filter):
     def _learn_batch(self, x: Any, y: Any = None, state: Any = None) -> dict[str, Any]:
         estimator, ahead = self._continued(state)
         learning = self._learning(estimator, estimator.partial_fit, x, y)
-        named = {**self._classes(estimator, ahead), **learning.named}
+        classes = {} if "classes" in learning.named else self._classes(estimator, ahead)
+        named = {**classes, **learning.named}
         estimator.partial_fit(*learning.positional, **named)
         return self._learned(estimator)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 __all__ = ["Learning", "as_array", "as_samples", "takes_classes"]
 
@@ -39,7 +40,9 @@ class Learning:
         self.named = {name: as_array(value) for name, value in named.items() if name not in ignore}
         _check_names(title, method.__name__, parameters, self.named)
         if y is None and any(item.default is item.empty and _is_y(item) for item in parameters[1:]):
-            raise ValueError(f"{title} learns from targets: pass y beside the data")
+            raise ValueError(
+                f"{title} requires y to be passed, but the target y is None: it learns from targets"
+            )
         alone = y is None or not any(map(_is_y, parameters[1:]))
         self.positional = (x,) if alone else (x, as_array(y))
 
@@ -91,7 +94,7 @@ def as_samples(title: str, estimator: Any, x: Any) -> Any:
         ValueError: The columns are no columns, or differ in length.
         ModuleNotFoundError: Columns came, and pandas is not installed.
     """
-    if not isinstance(x, dict) or _takes_dicts(estimator):
+    if not isinstance(x, dict) or issparse(x) or _takes_dicts(estimator):
         return as_array(x)
     columns = {name: as_array(column) for name, column in x.items()}
     shapes = {name: np.shape(column) for name, column in columns.items()}

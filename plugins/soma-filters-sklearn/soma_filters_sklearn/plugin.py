@@ -1,4 +1,4 @@
-"""Plugin: takes part in soma by wrapping estimators that are handed to ``filters=``."""
+"""Plugin: wraps estimators that are handed to ``filters=``, and makes handles of their nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import soma_core as soma
 
-__all__ = ["SOMA_API_VERSION", "soma_adapt"]
+__all__ = ["SOMA_API_VERSION", "soma_adapt", "soma_remote_filter"]
 
 SOMA_API_VERSION = 1
 
@@ -22,3 +22,13 @@ def soma_adapt(obj: Any) -> Any:
     from soma_filters_sklearn.adapting import as_filter
 
     return as_filter(obj)
+
+
+@soma.hookimpl
+def soma_remote_filter(worker: Any, node_id: str, meta: soma.FilterMeta) -> Any:
+    """The node as an estimator, where it is one of this plugin's."""
+    if not meta.name.startswith(("sklearn.", "the estimator ")):
+        return None
+    from soma_filters_sklearn.remote import remote_estimator
+
+    return remote_estimator(worker, node_id)

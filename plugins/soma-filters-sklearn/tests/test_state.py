@@ -62,7 +62,7 @@ def test_a_state_of_another_release_is_noticed(data):
 
 
 def test_an_estimator_that_predicts_asks_for_its_targets(data):
-    with pytest.raises(ValueError, match=r"LogisticRegression learns from targets: pass y"):
+    with pytest.raises(ValueError, match=r"LogisticRegression requires y to be passed"):
         estimators.LogisticRegression().fit(data.x)
 
 
