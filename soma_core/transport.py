@@ -15,6 +15,7 @@ from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.output import OutputPump
 from soma_core.channel.printed import OutputLine
 from soma_core.channel.process import WorkerProcess
+from soma_core.channel.process_tree import ProcessTree
 from soma_core.channel.threads import thread_limits
 from soma_core.models.filters import Distribution, Remote, Tag, WorkerId
 from soma_core.wire.message import Dialect, Message
@@ -30,6 +31,7 @@ __all__ = [
     "OutputOptions",
     "OutputPump",
     "ProcessOptions",
+    "ProcessTree",
     "Remote",
     "SessionInfo",
     "Tag",

@@ -11,6 +11,7 @@ each message: :func:`send` and :func:`receive`.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from array import array
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "FINISH",
     "MAGIC",
     "Answer",
     "Attached",
@@ -54,6 +56,9 @@ end of a pipe that becomes stdout and stderr; ``printed``: its other end. ``even
 for :class:`SessionEvent`. ``activity``: the memory in which a session writes what it runs.
 ``lifeline``: the worker's end of it. ``spec``: the socket for its :class:`WorkerSpec`.
 """
+
+FINISH = signal.SIGURG
+"""Tells the worker of one client to end after what it was sent; nobody else is harmed by it."""
 
 _LONGEST_PACKET = 1 << 16
 _MOST_DESCRIPTORS = 8  # more than ever come at once
@@ -186,7 +191,13 @@ class SessionEvent(_Message):
 
 
 class ForkRequest(_Message):
-    """The daemon to the zygote: fork a worker, with this ``lifeline``, ``output`` and ``spec``."""
+    """The daemon to the zygote: fork a worker, with this ``lifeline``, ``output`` and ``spec``.
+
+    Attributes:
+        tree: The mark of what comes of the worker.
+    """
+
+    tree: str
 
 
 class ZygoteEvent(_Message):

@@ -10,6 +10,7 @@ fire when the *thread* that started the child ends.)
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import gc
 import io
@@ -30,6 +31,7 @@ from soma_core.channel.contract import ExitStatus
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.output import OutputPump
+from soma_core.channel.process_tree import TREE_VARIABLE, ProcessTree
 from soma_core.errors import StartFailed
 
 __all__ = ["WorkerProcess", "default_signals", "exit_now", "hold_lifeline", "inherited_side"]
@@ -38,11 +40,16 @@ LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
 _lifeline: int | None = None  # of this process, which has one for all its life
 _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ")}
-_ROUNDS = 5
 _ENDING = b"."  # what a worker sends on its lifeline when it begins to end by itself
 _CHILDREN = 1.0  # seconds for the children of a worker to see that it ends, and to end too
 _GENTLE = 0.5  # seconds to end after SIGTERM, before SIGKILL
 _LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
+_SCARCE = {
+    errno.EMFILE: "; close workers or files that are not needed, or raise the limit (ulimit -n)",
+    errno.ENFILE: "; the whole system has no more open files to give (sysctl fs.file-max)",
+    errno.EAGAIN: "; the user may have no more processes: end some, or raise the limit (ulimit -u)",
+    errno.ENOMEM: "; the system has no memory for another process: close workers, or add memory",
+}
 
 
 class WorkerProcess:
@@ -58,9 +65,12 @@ class WorkerProcess:
         pass_fds: Descriptors that it inherits under their own numbers.
         env: Variables to add to this process's environment.
         cwd: Its working directory; None keeps this process's.
+        leaves_children: Whether what it starts lives on without it, as what a zygote forks.
 
     Attributes:
         output: What reads its output.
+        lifeline: Our end of its lifeline. It hangs up when the process ends, or when it has
+            closed all its descriptors and goes on.
 
     Raises:
         StartFailed: The program cannot be started.
@@ -76,11 +86,15 @@ class WorkerProcess:
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        leaves_children: bool = False,
     ) -> None:
         output = output or OutputPump()
         with ExitStack() as theirs, ExitStack() as undo:
             undo.callback(output.close)
             try:
+                tree = None if leaves_children else ProcessTree()
+                marks = {} if tree is None else {TREE_VARIABLE: tree.mark}
+                undo.callback(_release, tree)
                 ours, lifeline = socket.socketpair()
                 undo.callback(ours.close)
                 theirs.enter_context(lifeline)
@@ -91,26 +105,31 @@ class WorkerProcess:
                     stdout=output.writing if wire is None else wire,
                     stderr=output.writing,
                     pass_fds=[*(end.fileno() for end in handed.values()), *pass_fds],
-                    env=_environment(env or {}, handed),
+                    env=_environment({**(env or {}), **marks}, handed),
                     cwd=cwd,
                     start_new_session=True,
                 )
             except (OSError, ValueError) as error:
-                raise StartFailed(f"cannot start {' '.join(command)}: {error}") from error
+                raise StartFailed(
+                    f"cannot start {' '.join(command)}: {error}{_remedy(error)}"
+                ) from error
             undo.pop_all()
-        self._hold(process, output, ours)
+        self._hold(process, output, ours, tree)
 
     @classmethod
-    def adopted(cls, pid: int, lifeline: socket.socket, output: OutputPump) -> Self:
+    def adopted(
+        cls, pid: int, lifeline: socket.socket, output: OutputPump, tree: ProcessTree
+    ) -> Self:
         """Hold a process that another one forked, and whose parent this process is by now.
 
         Args:
             pid: The process; it has :func:`hold_lifeline` of the other end.
             lifeline: Our end of its lifeline, owned from here on.
             output: Reads its stdout and stderr.
+            tree: What comes of it; it bears the mark.
         """
         held = cls.__new__(cls)
-        held._hold(_AdoptedChild(pid), output, lifeline)
+        held._hold(_AdoptedChild(pid), output, lifeline, tree)
         return held
 
     def _hold(
@@ -118,10 +137,12 @@ class WorkerProcess:
         process: subprocess.Popen[bytes] | _AdoptedChild,
         output: OutputPump,
         lifeline: socket.socket,
+        tree: ProcessTree | None,
     ) -> None:
         close_in_forked_child(lifeline)
         self._process = process
-        self._lifeline = lifeline
+        self._tree = tree
+        self.lifeline = lifeline
         self._lock = threading.Lock()
         self._taken = False
         self.output = output
@@ -161,7 +182,7 @@ class WorkerProcess:
 
     def interrupt(self) -> None:
         """Send SIGINT, as Ctrl-C would."""
-        self._signal(signal.SIGINT)
+        self.send_signal(signal.SIGINT)
 
     def stop(self, grace: float) -> ExitStatus | None:
         """End it: by itself within the grace, else by SIGTERM, else by SIGKILL.
@@ -182,13 +203,13 @@ class WorkerProcess:
     def is_ending(self) -> bool:
         """Whether it has come to its end and tidies up: it has called :func:`exit_now`."""
         try:
-            return bool(self._lifeline.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            return bool(self.lifeline.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:  # it has said nothing
             return False
 
     def release(self) -> None:
         """Let go of its lifeline, which ends it if it still runs."""
-        self._lifeline.close()
+        self.lifeline.close()
 
     def output_tail(self, patience: float = _LAST_WORDS) -> str:
         """The last lines that it printed.
@@ -200,7 +221,8 @@ class WorkerProcess:
             self.output.finish(patience)
         return self.output.tail()
 
-    def _signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it, if it runs."""
         with self._lock:
             if self._reap() is None:
                 os.kill(self.pid, number)
@@ -221,15 +243,21 @@ class WorkerProcess:
             except ChildProcessError:  # somebody else in this program waited for our child
                 self._process.poll()
                 self._taken = True
+                self._end_tree(None)
                 return ExitStatus()
             if ended is None:
                 return None
             # Before it is reaped its number cannot be another's, nor can that of its session.
             _kill_group(self.pid, signal.SIGKILL)
-            _kill_session(self.pid)
+            self._end_tree(self.pid)
             self._process.wait()
             assert self._process.returncode is not None
         return ExitStatus.from_returncode(self._process.returncode)
+
+    def _end_tree(self, leader: int | None) -> None:
+        if self._tree is not None:
+            self._tree.kill(leader)
+            self._tree.release()
 
 
 class _AdoptedChild:
@@ -247,6 +275,19 @@ class _AdoptedChild:
         return self.returncode
 
 
+def _release(tree: ProcessTree | None) -> None:
+    if tree is not None:
+        tree.release()
+
+
+def _remedy(error: OSError | ValueError) -> str:
+    """What to do about a process that cannot be started."""
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError):
+        return "; check the options that say what is started, and where (python, command, cwd)"
+    number = getattr(error, "errno", None)
+    return _SCARCE.get(number, "") if number is not None else ""
+
+
 def _kill_group(group: int, number: int) -> None:
     try:
         os.killpg(group, number)
@@ -255,35 +296,6 @@ def _kill_group(group: int, number: int) -> None:
     except PermissionError:  # macOS answers so for a group of zombies
         if sys.platform != "darwin":
             raise
-
-
-def _kill_session(leader: int) -> None:
-    """Kill the processes of a session but for its leader, whatever group they are in.
-
-    Once more as long as there are any: one that is killed may have forked before.
-    """
-    for _ in range(_ROUNDS):
-        members = [pid for pid in _processes() if pid != leader and _session_of(pid) == leader]
-        if not members:
-            return
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _processes() -> list[int]:
-    """The processes that run, where the system has a list of them to read."""
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    except OSError:
-        return []
-
-
-def _session_of(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:  # it has ended meanwhile
-        return None
 
 
 def _wait_for_exit(pid: int, timeout: float) -> None:

@@ -239,6 +239,8 @@ class Connection:
         status = self._status_within(DEATH_WAIT)
         death = self.conversation.died(exchange, error, status, self._transport.diagnostics())
         self.channel.close()
+        if status is None:
+            self._transport.stop(0.0)  # it lives, and nobody can reach it
         return death
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from soma_core.errors import StartFailed
-from soma_core.transport import OutputPump, WorkerProcess
+from soma_core.transport import OutputPump, ProcessTree, WorkerProcess
 from soma_transport_socket.messages import (
     Attached,
     ForkRequest,
@@ -42,6 +42,8 @@ class _Pending:
             self._output = OutputPump()
             undo.callback(self._output.close)
             try:
+                self._tree = ProcessTree()
+                undo.callback(self._tree.release)
                 self._lifeline, self._their_lifeline = socket.socketpair()
                 undo.callback(self._lifeline.close)
                 undo.callback(self._their_lifeline.close)
@@ -49,6 +51,11 @@ class _Pending:
             except OSError as error:
                 raise StartFailed(f"cannot make a socket: {error.strerror}") from error
             undo.pop_all()
+
+    @property
+    def request(self) -> ForkRequest:
+        """What to ask the zygote."""
+        return ForkRequest(tree=self._tree.mark)
 
     def attached(self) -> dict[Attached, int]:
         """The ends of the worker."""
@@ -60,7 +67,8 @@ class _Pending:
 
     def forked(self, pid: int) -> _WarmWorker:
         """The worker, which runs by now and is a child of ours."""
-        return _WarmWorker(WorkerProcess.adopted(pid, self._lifeline, self._output), self._spec)
+        process = WorkerProcess.adopted(pid, self._lifeline, self._output, self._tree)
+        return _WarmWorker(process, self._spec)
 
     def hand_over(self) -> None:
         """Let go of the ends of the worker, which have been sent."""
@@ -73,6 +81,7 @@ class _Pending:
         self._lifeline.close()
         self._spec.close()
         self._output.close()
+        self._tree.release()
 
 
 class _WarmWorkerDied(StartFailed):
@@ -130,7 +139,7 @@ class Forkserver:
         self.events, theirs = packet_sockets()
         command = [sys.executable, "-P", "-m", "soma_transport_socket.worker.zygote", *modules]
         with theirs:
-            self._zygote = WorkerProcess(command, side=theirs)
+            self._zygote = WorkerProcess(command, side=theirs, leaves_children=True)
         self.ready = False
         self._pending: _Pending | None = None
         self._warm: _WarmWorker | None = None
@@ -201,7 +210,7 @@ class Forkserver:
     def _request_worker(self) -> None:
         pending = self._pending = _Pending()
         try:
-            send(self.events, ForkRequest(), pending.attached())
+            send(self.events, pending.request, pending.attached())
         except OSError as error:
             self.ready = False
             raise StartFailed(f"the zygote does not listen: {error}") from error

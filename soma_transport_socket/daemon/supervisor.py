@@ -7,7 +7,6 @@ client is gone.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import uuid
@@ -39,6 +38,7 @@ from soma_transport_socket.messages import (
 
 __all__ = ["Limits", "Supervisor"]
 
+_REMINDER = 0.2  # seconds until workers are told again that the daemon ends
 _REMEMBERED = 256  # ended workers whose exit status can still be asked for
 
 
@@ -148,8 +148,8 @@ class Supervisor:
             return False
         if self._end_by is None:
             self._end_by = Deadline.after(self._limits.grace)
-            for worker in self._workers.values():
-                worker.finish()
+        for worker in self._workers.values():
+            worker.finish()
         return not self._workers or self._stops > 1 or self._end_by.over()
 
     def _step(self) -> None:
@@ -168,6 +168,7 @@ class Supervisor:
     def _next_deadline(self) -> Deadline:
         """When something is due that no event will tell."""
         due = [self._reception.next_look(), self._end_by or Deadline()]
+        due += [Deadline.after(_REMINDER)] if self._stops else []
         due += [worker.end_by for worker in self._workers.values()]
         due += self._sessions.deadlines()
         return Deadline(min((one.at for one in due if one.at is not None), default=None))
@@ -184,24 +185,32 @@ class Supervisor:
             request: What it wants.
             attached: The descriptors that came with it; they stay the caller's.
         """
-        client = Client(connection, _copy(attached.get("printed")))
         try:
-            worker, number = self._assign(client, request, attached)
+            client = Client(connection, attached)
+        except OSError as error:
+            refuse(connection, f"cannot watch this connection: {error.strerror}")
+            return
+        try:
+            worker, number = self._assign(client, connection, request, attached)
         except (Refused, OSError, SomaError) as error:
             refuse(connection, str(error))
             client.close("worker")
             return
-        self._loop.on_hangup(connection, lambda: self._hung_up(worker, number))
+        self._loop.on_hangup(client.watched, lambda: self._hung_up(worker, number))
         if request.op == "connect":
             answer = Answer(ok=True, worker=worker.id, pid=worker.process.pid, client=number)
             reply(connection, answer)
+        client.let_go()
 
     def _assign(
-        self, client: Client, request: Request, brought: Mapping[Brought, int]
+        self,
+        client: Client,
+        connection: socket.socket,
+        request: Request,
+        brought: Mapping[Brought, int],
     ) -> tuple[SupervisedWorker, int]:
         if self._stops:
             raise Refused("this daemon is ending, and takes no clients any more")
-        connection = client.connection
         attached: dict[Attached, int] = {"connection": connection.fileno()}
         attached.update((name, fd) for name, fd in brought.items() if name != "printed")
         spec = WorkerSpec(
@@ -223,10 +232,17 @@ class Supervisor:
             raise Refused(f"cannot start a worker: {error}") from error
         worker = SupervisedWorker(uuid.uuid4().hex, process)
         self._workers[worker.id] = worker
+        self._loop.on_hangup(process.lifeline, lambda: self._ends(worker))
         return worker
 
+    def _ends(self, worker: SupervisedWorker) -> None:
+        """A worker ends, or has closed all that it shares with us: then it is made to end."""
+        self._loop.remove(worker.process.lifeline)
+        self._sessions.forget(worker)
+        worker.must_end()
+
     def _hung_up(self, worker: SupervisedWorker, client: int) -> None:
-        self._loop.remove(worker.clients[client].connection)
+        self._loop.remove(worker.clients[client].watched)
         worker.hung_up(client)
 
     def answer(self, request: Request, uid: int) -> Answer:
@@ -259,8 +275,9 @@ class Supervisor:
     def _reap(self, worker: SupervisedWorker, status: ExitStatus) -> None:
         del self._workers[worker.id]
         self._sessions.forget(worker)
+        self._loop.remove(worker.process.lifeline)
         for client in worker.clients.values():
-            self._loop.remove(client.connection)
+            self._loop.remove(client.watched)
         self._ended[worker.id] = worker.last_answer(status)
         worker.close()
         while len(self._ended) > _REMEMBERED:
@@ -285,10 +302,6 @@ class Supervisor:
         for worker in self._workers.values():
             worker.process.stop(0.0)
             worker.close()
-
-
-def _copy(descriptor: int | None) -> int | None:
-    return None if descriptor is None else os.dup(descriptor)
 
 
 def _drain(source: socket.socket) -> None:

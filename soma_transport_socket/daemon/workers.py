@@ -15,7 +15,15 @@ from typing import Literal, NamedTuple
 
 from soma_core.errors import StartFailed
 from soma_core.transport import Deadline, ExitStatus, OutputPump, WorkerProcess
-from soma_transport_socket.messages import Answer, Attached, PicklePolicy, SessionEvent, send
+from soma_transport_socket.messages import (
+    FINISH,
+    Answer,
+    Attached,
+    Brought,
+    PicklePolicy,
+    SessionEvent,
+    send,
+)
 from soma_transport_socket.worker.activity import Activity, SharedActivity
 
 __all__ = ["PATIENCE", "Client", "Session", "SessionKey", "SupervisedWorker"]
@@ -34,14 +42,38 @@ class Client:
 
     Args:
         connection: Its connection.
-        printed: The pipe in which it reads what is printed for it, if it gave that; owned from
-            here on.
+        brought: What else it brought. It stays the caller's: copies are kept.
+
+    Attributes:
+        watched: What hangs up when the client is gone: the socket for shared memory if it
+            brought one, which it closes with its channel; else the connection.
+
+    Raises:
+        OSError: This process has no descriptors left.
     """
 
-    def __init__(self, connection: socket.socket, printed: int | None = None) -> None:
-        self.connection = connection
-        self._printed = printed
+    def __init__(self, connection: socket.socket, brought: Mapping[Brought, int]) -> None:
+        self.watched = self._connection = connection
+        if "memory" in brought:
+            self.watched = socket.socket(fileno=os.dup(brought["memory"]))
+        self._printed = os.dup(brought["printed"]) if "printed" in brought else None
         self._unread = 0
+
+    def let_go(self) -> None:
+        """Leave the connection to its worker alone, where it is not needed to watch the client.
+
+        So the client sees at once that its worker has closed it, whatever became of the worker.
+        """
+        if self.watched is not self._connection:
+            self._connection.close()
+
+    def send_no_more(self) -> bool:
+        """End what the client can send, if the connection is still here."""
+        if self.watched is not self._connection:
+            return False
+        with suppress(OSError):  # the client was faster
+            self._connection.shutdown(socket.SHUT_RD)
+        return True
 
     def relieve(self) -> int:
         """Empty the pipe of a client that does not read it, so that its session can go on.
@@ -64,7 +96,8 @@ class Client:
         Args:
             name: What to call the worker that prints.
         """
-        self.connection.close()
+        self._connection.close()
+        self.watched.close()
         printed, self._printed = self._printed, None
         if printed is None:
             return
@@ -154,6 +187,7 @@ class SupervisedWorker:
     _last_client: int = 0
     _next_signal: signal.Signals = signal.SIGTERM
     _tidies_up: bool = False
+    _finishes: bool = False
 
     @property
     def name(self) -> str:
@@ -193,12 +227,16 @@ class SupervisedWorker:
         self.process.interrupt()
 
     def finish(self) -> None:
-        """Let it end what runs and what was sent already, and then itself."""
-        for client in self.clients.values():
-            with suppress(OSError):  # the client was faster
-                client.connection.shutdown(socket.SHUT_RD)
+        """Let it end what runs and what was sent already, and then itself.
+
+        To be called again until it has ended: while a worker starts, it does not listen.
+        """
         if self.session is not None:
-            self.session.tell("finish")
+            if not self._finishes:
+                self.session.tell("finish")
+        elif not any(client.send_no_more() for client in self.clients.values()):
+            self.process.send_signal(FINISH)
+        self._finishes = True
 
     def must_end(self) -> None:
         """Give it a little time to end by itself."""

@@ -3,9 +3,11 @@
 import faulthandler
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     from soma_transport_socket.messages import Attached, WorkerSpec
@@ -56,10 +58,12 @@ def _limit_memory(size: int) -> None:
 
 
 def _serve_client(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
+    import signal
     import socket
 
     from soma_core.serve import serve
     from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
+    from soma_transport_socket.messages import FINISH
     from soma_transport_socket.worker.printing import print_to
 
     if "output" in attached:
@@ -67,11 +71,19 @@ def _serve_client(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> Non
         os.close(attached["output"])
     client = socket.socket(fileno=attached["connection"])
     client.setblocking(True)
+    signal.signal(FINISH, lambda *_: _receive_no_more(client))
     memory = None
     if "memory" in attached:
         memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
     limits = StreamLimits.from_environment()
     serve(StreamChannel(SocketStream(client), limits, memory), limits=limits, pickle=spec.pickle)
+
+
+def _receive_no_more(client: "socket.socket") -> None:
+    import socket
+
+    with suppress(OSError):  # it is gone already
+        client.shutdown(socket.SHUT_RD)
 
 
 def _serve_session(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:

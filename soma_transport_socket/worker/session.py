@@ -15,6 +15,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
@@ -59,6 +60,11 @@ class _Client:
 
     def send(self, message: Message) -> None:
         self.channel.send(message, _SLOWEST)
+
+    def receive_no_more(self) -> None:
+        """Take no more of it than what it has sent already."""
+        with suppress(OSError):  # it is gone already
+            self.connection.shutdown(socket.SHUT_RD)
 
 
 class SessionServer:
@@ -118,6 +124,8 @@ class SessionServer:
             number, attached = self._arrivals.popleft()
             client = self._clients[number] = _Client(number, attached)
             self._selector.register(client.connection, selectors.EVENT_READ, client)
+            if self._ending:
+                client.receive_no_more()
 
     def _ready_clients(self) -> list[_Client]:
         """Clients that sent something, or may have: each gets one turn."""
@@ -147,6 +155,8 @@ class SessionServer:
                 self._selector.unregister(self._events)
             elif event.kind == "finish":
                 self._ending = True
+                for client in self._clients.values():
+                    client.receive_no_more()
             elif event.kind == "join":
                 self._arrivals.append((event.client, attached))
             else:

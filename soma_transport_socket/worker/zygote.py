@@ -148,14 +148,14 @@ class Zygote:
             if request is None:
                 return
             try:
-                event = self._fork_if_alone(attached)
+                event = self._fork_if_alone(request.tree, attached)
             finally:
                 for fd in attached.values():
                     os.close(fd)
             # Now the worker alone holds the socket for its specification: if it dies, that shows.
             send(self._daemon, event)
 
-    def _fork_if_alone(self, attached: "Mapping[Attached, int]") -> "ZygoteEvent":
+    def _fork_if_alone(self, tree: str, attached: "Mapping[Attached, int]") -> "ZygoteEvent":
         from soma_transport_socket.messages import ZygoteEvent
 
         threads = len(os.listdir("/proc/self/task"))
@@ -163,11 +163,11 @@ class Zygote:
             reason = f"{threads} threads run in the zygote, and a fork copies only one"
             return ZygoteEvent(kind="refused", reason=reason)
         try:
-            return ZygoteEvent(kind="forked", pid=self._fork_twice(attached))
+            return ZygoteEvent(kind="forked", pid=self._fork_twice(tree, attached))
         except OSError as error:
             return ZygoteEvent(kind="refused", reason=f"the zygote cannot fork: {error}")
 
-    def _fork_twice(self, attached: "Mapping[Attached, int]") -> int:
+    def _fork_twice(self, tree: str, attached: "Mapping[Attached, int]") -> int:
         """Fork a worker whose parent ends at once, so that the daemon adopts it.
 
         Returns:
@@ -182,7 +182,7 @@ class Zygote:
         try:
             between = os.fork()
             if between == 0:
-                self._fork_and_end(attached, (reading, writing))
+                self._fork_and_end(tree, attached, (reading, writing))
             os.waitpid(between, 0)
             os.set_blocking(reading, False)
             outcome = os.read(reading, 64)
@@ -194,13 +194,16 @@ class Zygote:
         return int(outcome)
 
     def _fork_and_end(
-        self, attached: "Mapping[Attached, int]", pipe: tuple[int, int]
+        self, tree: str, attached: "Mapping[Attached, int]", pipe: tuple[int, int]
     ) -> "NoReturn":
+        from soma_core.serve import TREE_VARIABLE
+
         try:
             pid = os.fork()
             if pid == 0:
                 for fd in pipe:
                     os.close(fd)
+                os.environ[TREE_VARIABLE] = tree
                 self._become_a_worker(attached["lifeline"], attached["output"], attached["spec"])
             os.write(pipe[1], str(pid).encode())
         except OSError as error:

@@ -1,0 +1,104 @@
+"""What comes of a worker: its processes are found, wherever they went, and ended with it.
+
+Two things tell that a process came of a worker: it is in the worker's session, or it bears the
+worker's mark, a variable of its environment that children inherit even if they leave the session
+and their parents are gone. Where this process is killed too, a guard ends them: a shell that
+waits for the end of its input, which takes a millisecond to start and a megabyte of memory.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import uuid
+from contextlib import ExitStack, suppress
+
+from soma_core.channel.forks import close_in_forked_child
+
+__all__ = ["TREE_VARIABLE", "ProcessTree"]
+
+TREE_VARIABLE = "SOMA_TREE"
+_ROUNDS = 5  # a process that is killed may have started another one just before
+_GUARD = """
+while read -r _; do :; done
+for round in 1 2 3 4 5; do
+  found=$(grep -lasxzF -e "$1" /proc/[0-9]*/environ | cut -d / -f 3)
+  [ -n "$found" ] || exit
+  kill -9 $found
+done
+"""
+
+
+class ProcessTree:
+    """The processes that come of one worker; without ``/proc`` (macOS) none are found.
+
+    Attributes:
+        mark: The value of the variable ``SOMA_TREE`` that the worker must be given.
+
+    Raises:
+        OSError: The guard cannot be started.
+    """
+
+    def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
+        self._record = f"{TREE_VARIABLE}={self.mark}"
+        self._guard: subprocess.Popen[bytes] | None = None
+        if not os.path.isdir("/proc/self"):
+            return
+        with ExitStack() as undo:
+            self._held, theirs = socket.socketpair()
+            undo.callback(self._held.close)
+            with theirs, suppress(FileNotFoundError):  # a system without a shell
+                self._guard = subprocess.Popen(
+                    ["/bin/sh", "-c", _GUARD, "soma-guard", self._record],
+                    stdin=theirs,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                    cwd="/",
+                    start_new_session=True,
+                )
+            undo.pop_all()
+        close_in_forked_child(self._held)
+
+    def kill(self, leader: int | None) -> None:
+        """Kill all that is left of it, once the worker itself has ended.
+
+        Args:
+            leader: The worker, not reaped yet, so that its session is no other's; None if it
+                was reaped already.
+        """
+        for _ in range(_ROUNDS):
+            members = [pid for pid in _processes() if pid != leader and self._has(pid, leader)]
+            if not members:
+                return
+            for pid in members:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _has(self, pid: int, leader: int | None) -> bool:
+        try:
+            if leader is not None and os.getsid(pid) == leader:
+                return True
+            with open(f"/proc/{pid}/environ", "rb") as environment:
+                return self._record.encode() in environment.read().split(b"\0")
+        except OSError:  # it has ended meanwhile, or is another user's
+            return False
+
+    def release(self) -> None:
+        """End the guard: nothing is left that it would have to end."""
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.wait()
+            self._held.close()
+
+
+def _processes() -> list[int]:
+    """The processes that run, where the system has a list of them to read."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
