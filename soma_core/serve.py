@@ -1,18 +1,18 @@
 """For transport authors: what a daemon calls in the worker's process."""
 
 from soma_core.channel.process import default_signals, exit_now, hold_lifeline, inherited_side
-from soma_core.channel.process_tree import TREE_VARIABLE
+from soma_core.channel.process_tree import bear_mark
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.records import Host, RecordForwarder
 from soma_core.engine.serving import Responder, serve
 from soma_core.wire.definitions.registry import host_programs
 
 __all__ = [
-    "TREE_VARIABLE",
     "Host",
     "Interrupts",
     "RecordForwarder",
     "Responder",
+    "bear_mark",
     "default_signals",
     "exit_now",
     "hold_lifeline",

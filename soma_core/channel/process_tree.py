@@ -1,9 +1,12 @@
 """What comes of a worker: its processes are found, wherever they went, and ended with it.
 
-Two things tell that a process came of a worker: it is in the worker's session, or it bears the
-worker's mark, a variable of its environment that children inherit even if they leave the session
-and their parents are gone. Where this process is killed too, a guard ends them: a shell that
-waits for the end of its input, which takes a millisecond to start and a megabyte of memory.
+Three things tell that a process came of a worker. It is in the worker's session. It bears the
+worker's mark, a variable of its environment, which children inherit even if they leave the session
+and their parents are gone. Or it bears a name: of a worker that a zygote forked, the kernel shows
+the environment of the zygote until another program is run.
+
+Where this process is killed too, a guard ends them: a shell that waits for the end of its input,
+which takes a millisecond to start and a megabyte of memory.
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ from contextlib import ExitStack, suppress
 
 from soma_core.channel.forks import close_in_forked_child
 
-__all__ = ["TREE_VARIABLE", "ProcessTree"]
+__all__ = ["TREE_VARIABLE", "ProcessTree", "bear_mark"]
 
 TREE_VARIABLE = "SOMA_TREE"
 _ROUNDS = 5  # a process that is killed may have started another one just before
 _GUARD = """
 while read -r _; do :; done
 for round in 1 2 3 4 5; do
-  found=$(grep -lasxzF -e "$1" /proc/[0-9]*/environ | cut -d / -f 3)
+  found=$( (grep -lasxzF -e "$1" /proc/[0-9]*/environ
+            grep -lsxF -e "$2" /proc/[0-9]*/comm) | cut -d / -f 3)
   [ -n "$found" ] || exit
   kill -9 $found
 done
@@ -43,7 +47,7 @@ class ProcessTree:
 
     def __init__(self) -> None:
         self.mark = uuid.uuid4().hex
-        self._record = f"{TREE_VARIABLE}={self.mark}"
+        self._record, self._name = f"{TREE_VARIABLE}={self.mark}", _name(self.mark)
         self._guard: subprocess.Popen[bytes] | None = None
         if not os.path.isdir("/proc/self"):
             return
@@ -52,8 +56,8 @@ class ProcessTree:
             undo.callback(self._held.close)
             with theirs, suppress(FileNotFoundError):  # a system without a shell
                 self._guard = subprocess.Popen(
-                    ["/bin/sh", "-c", _GUARD, "soma-guard", self._record],
-                    stdin=theirs,
+                    ["/bin/sh", "-c", _GUARD, "soma-guard", self._record, self._name],
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env={"PATH": os.environ.get("PATH", os.defpath)},
@@ -83,7 +87,10 @@ class ProcessTree:
             if leader is not None and os.getsid(pid) == leader:
                 return True
             with open(f"/proc/{pid}/environ", "rb") as environment:
-                return self._record.encode() in environment.read().split(b"\0")
+                if self._record.encode() in environment.read().split(b"\0"):
+                    return True
+            with open(f"/proc/{pid}/comm", "rb") as name:
+                return name.read().strip() == self._name.encode()
         except OSError:  # it has ended meanwhile, or is another user's
             return False
 
@@ -94,6 +101,17 @@ class ProcessTree:
             guard.kill()
             guard.wait()
             self._held.close()
+
+
+def bear_mark(mark: str) -> None:
+    """Let this process, which was forked, and all that it starts bear the mark of a tree."""
+    os.environ[TREE_VARIABLE] = mark
+    with open("/proc/self/comm", "w") as name:
+        name.write(_name(mark))
+
+
+def _name(mark: str) -> str:
+    return f"soma-{mark[:10]}"  # the kernel keeps 15 bytes
 
 
 def _processes() -> list[int]:

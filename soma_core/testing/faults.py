@@ -49,8 +49,6 @@ class Fault(Enum):
 
     Attributes:
         ends: The ways in which the call may end.
-        escapes: Whether it starts a process that leaves the worker's session on purpose, which
-            a worker cannot follow: whoever injects it must end that process.
         silent: Whether nothing but a deadline ends the call.
     """
 
@@ -81,11 +79,6 @@ class Fault(Enum):
     def silent(self) -> bool:
         """Whether nothing but a deadline ends the call."""
         return CallEnd.DEADLINE_EXCEEDED in self.ends
-
-    @property
-    def escapes(self) -> bool:
-        """Whether it starts a process outside of the worker's session."""
-        return self in (Fault.DAEMONIZE, Fault.BECOME_DAEMON)
 
     def happen(self) -> None:
         """Do it, here and now, to this process."""

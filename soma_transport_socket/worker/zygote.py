@@ -196,39 +196,37 @@ class Zygote:
     def _fork_and_end(
         self, tree: str, attached: "Mapping[Attached, int]", pipe: tuple[int, int]
     ) -> "NoReturn":
-        from soma_core.serve import TREE_VARIABLE
-
         try:
             pid = os.fork()
             if pid == 0:
                 for fd in pipe:
                     os.close(fd)
-                os.environ[TREE_VARIABLE] = tree
-                self._become_a_worker(attached["lifeline"], attached["output"], attached["spec"])
+                self._become_a_worker(tree, attached)
             os.write(pipe[1], str(pid).encode())
         except OSError as error:
             os.write(pipe[1], str(error).encode()[:64])
         finally:
             os._exit(0)
 
-    def _become_a_worker(self, lifeline: int, output: int, spec: int) -> "NoReturn":
+    def _become_a_worker(self, tree: str, attached: "Mapping[Attached, int]") -> "NoReturn":
         import traceback
 
-        from soma_core.serve import hold_lifeline
+        from soma_core.serve import bear_mark, hold_lifeline
         from soma_transport_socket.worker.printing import print_to
 
         try:
             os.setsid()
-            print_to(output)
-            os.close(output)
+            bear_mark(tree)
+            print_to(attached["output"])
+            os.close(attached["output"])
             self._daemon.close()
             if self._lifeline is not None:
                 os.close(self._lifeline)
-            hold_lifeline(lifeline)
+            hold_lifeline(attached["lifeline"])
             sys.argv[1:] = []
             self._threads.restore()
             _seed_anew()
-            _work_once_specified(spec, self._threads)
+            _work_once_specified(attached["spec"], self._threads)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -43,6 +43,7 @@ class Busy:
         if x["fork"]:
             child = os.fork()
             if child == 0:
+                os.setsid()
                 time.sleep(600)
                 os._exit(0)
         with open(x["note"] + ".new", "w") as file:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -326,7 +327,7 @@ def test_a_host_that_dies_of_sigpipe_is_not_killed_by_the_death_of_its_worker(tr
 
 GROUPS = {
     "a process group of its own": {"process_group": 0},
-    "the group of the worker": {},
+    "a session of its own": {"start_new_session": True},
 }
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc"), reason="without a list of processes")
 
@@ -337,9 +338,7 @@ needs_proc = pytest.mark.skipif(not os.path.isdir("/proc"), reason="without a li
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_children_of_filters_are_ended_whatever_group_they_are_in(connect, transport, group, end):
     def begins(x, state):
-        if x:  # Python 3.11 has the argument
-            return f.subprocess.Popen(["sleep", "600"], **x).pid
-        return f.subprocess.Popen(["sleep", "600"]).pid
+        return f.subprocess.Popen(["sleep", "600"], **x).pid
 
     worker = connect(transport, filters={"begins": f.Apply(begins)})
     child, pid = worker.forward("begins", GROUPS[group]), worker.ping().pid
@@ -367,6 +366,26 @@ def test_children_of_a_pool_of_a_filter_are_ended(connect, transport):
     children = worker.forward("begins", None)
     worker.close()
     wait_until_gone(*children)
+
+
+@pytest.mark.parametrize("where", ["stdio", "socket", "session"])
+def test_a_worker_that_closes_its_descriptors_and_goes_on_is_seen_and_ended(connect, where):
+    def closes(x, state):
+        child = f.subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+        with open(x, "w") as file:
+            file.write(f"{f.os.getpid()} {child}")
+        f.os.closerange(3, 1000)
+        f.time.sleep(600)
+
+    options = {"session": f"closes-{os.getpid()}"} if where == "session" else {}
+    transport = "stdio" if where == "stdio" else "socket"
+    worker = connect(transport, filters={"closes": f.Apply(closes)}, **options)
+    with short_directory() as directory:
+        begun = time.monotonic()
+        with pytest.raises(soma.WorkerDied):
+            worker.forward("closes", str(directory / "pids"), timeout=60.0)
+        assert time.monotonic() - begun < 10.0
+        wait_until_gone(*map(int, (directory / "pids").read_text().split()))
 
 
 @nightly

@@ -367,7 +367,7 @@ def test_what_one_worker_leaves_behind_does_not_hold_other_clients_up(daemon):
             wait_until(lambda: patient.status().command)
             for _ in range(3):
                 worker = soma.connect("socket", path=daemon.path, filters={"process": f.Process()})
-                left.append(worker.forward("process", ("forked_grandchild_of_another_session",)))
+                left.append(worker.forward("process", ("escaped_grandchild",)))
                 os.kill(worker.ping().pid, signal.SIGKILL)
                 worker.close()
             assert call.result(30.0) == "done"
