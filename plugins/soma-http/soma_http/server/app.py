@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from soma_http.server.config import Settings
 from soma_http.server.guard import Guard
+from soma_http.server.inference.routes import InferenceRoutes
 from soma_http.server.launching import WorkerLauncher
+from soma_http.server.models import Models
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
 from soma_http.server.workers import WorkerRoutes
 
 __all__ = ["make_app"]
 
-_OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+_PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 
 
-def make_app(settings: Settings) -> Starlette:
+def make_app(settings: Settings, models: Models | None = None) -> Starlette:
     """The application that the settings describe.
+
+    Args:
+        settings: The settings.
+        models: The models; None for those of the settings, which are started with the server.
 
     Raises:
         OSError, ValueError: The file of tokens cannot be used.
     """
     tokens_file = settings.server.tokens
     tokens = Tokens(None) if tokens_file is None else Tokens.of_file(tokens_file)
+    serving = Models(settings.models) if models is None else models
+    limit = settings.limits.body
     launcher = WorkerLauncher(
         settings.workers, settings.limits.of_messages(), pickles=settings.server.allows_pickles
     )
     workers = WorkerRoutes(launcher, Sessions(settings.workers.most), settings.workers.grace)
-    guard = Middleware(Guard, tokens=tokens, body=settings.limits.body, open_paths=_OPEN)
-    return Starlette(routes=workers.routes(), middleware=[guard])
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        """Answer probes at once, while the models are loaded."""
+        starting = asyncio.create_task(serving.start())
+        try:
+            yield
+        finally:
+            with suppress(asyncio.CancelledError):
+                await starting
+            await serving.stop()
+
+    return Starlette(
+        routes=[*InferenceRoutes(serving, limit).routes(), *workers.routes()],
+        middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_PROBES)],
+        exception_handlers={HTTPException: _as_json},
+        lifespan=lifespan,
+    )
+
+
+async def _as_json(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)

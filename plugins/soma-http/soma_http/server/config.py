@@ -5,13 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from soma_core.streams import StreamLimits
 
-__all__ = ["FRIGHTENING", "LimitsConfig", "ServerConfig", "Settings", "WorkersConfig"]
+__all__ = [
+    "FRIGHTENING",
+    "LimitsConfig",
+    "ModelConfig",
+    "NodeConfig",
+    "ServerConfig",
+    "Settings",
+    "TensorConfig",
+    "WorkersConfig",
+]
 
 FRIGHTENING = "clients may run any code as this user"
 """What an operator writes who lets clients send pickles."""
@@ -111,9 +127,107 @@ class WorkersConfig(_Section):
     grace: float = Field(default=5.0, ge=0, allow_inf_nan=False)
 
 
+class NodeConfig(_Section):
+    """A registered filter and its configuration.
+
+    Attributes:
+        filter: Its name: ``soma filters`` lists them.
+        config: The values of its fields.
+    """
+
+    filter: str = Field(min_length=1)
+    config: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class BatchingConfig(_Section):
+    """How waiting requests for a model are joined into one command.
+
+    Attributes:
+        max_rows: The most rows of one command.
+        max_delay: The most seconds that a request waits for others.
+    """
+
+    max_rows: int = Field(default=64, ge=2)
+    max_delay: float = Field(default=0.005, ge=0, allow_inf_nan=False)
+
+
+class TensorConfig(_Section):
+    """An input or output of a model, as the Open Inference Protocol describes it.
+
+    Attributes:
+        name: What requests call it.
+        datatype: ``"FP32"`` and the like.
+        shape: The length of each axis; -1 is any.
+    """
+
+    name: str = Field(min_length=1)
+    datatype: Literal[
+        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+        "FP16", "FP32", "FP64", "BF16", "BYTES",
+    ]  # fmt: skip
+    shape: tuple[Annotated[int, Field(ge=-1)], ...]
+
+
+class ModelConfig(_Section):
+    """A table ``[models.NAME]``: a filter or a chain of them, in workers of its own.
+
+    Attributes:
+        filter: A registered filter; give this or ``chain``.
+        config: The values of its fields.
+        chain: Several of them, by node id: the output of each is the input of the next.
+        version: What requests call this version of it.
+        checkpoint: A file of ``Worker.save_checkpoint`` with what its nodes learned; the node of
+            a single filter is called like the model.
+        pickle: ``"same-user"`` if the checkpoint holds pickles and may run code.
+        workers: How many workers it has.
+        threads: Threads of the numerical libraries of each; None for the cores by their number.
+        timeout: Seconds that a request may take once a worker has taken it.
+        max_queue: How many requests may wait; more get status 503.
+        batching: How requests are joined; None if they are not. The filter must say that it is
+            ``rowwise``.
+        allow_modules: Modules that its configuration may name and have imported.
+        env: Variables to add to the environment of its workers.
+        inputs: Its inputs, where the filter's meta does not say. With several, the filter gets a
+            dict of them.
+        outputs: Its outputs.
+    """
+
+    filter: str | None = None
+    config: Mapping[str, Any] = Field(default_factory=dict)
+    chain: Mapping[str, NodeConfig] = Field(default_factory=dict)
+    version: str = Field(default="1", min_length=1)
+    checkpoint: Annotated[Path, AfterValidator(_readable)] | None = None
+    pickle: Literal["never", "same-user"] = "never"
+    workers: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    timeout: float | None = Field(default=60.0, gt=0)
+    max_queue: int | None = Field(default=256, ge=0)
+    batching: BatchingConfig | None = None
+    allow_modules: tuple[str, ...] = ()
+    env: Mapping[str, str] = Field(default_factory=dict)
+    inputs: tuple[TensorConfig, ...] = ()
+    outputs: tuple[TensorConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.filter is None) == (not self.chain):
+            raise ValueError("give either a filter or a chain of them")
+        return self
+
+    def nodes(self, name: str) -> dict[str, NodeConfig]:
+        """Its nodes, by id, in order."""
+        if self.filter is None:
+            return dict(self.chain)
+        return {name: NodeConfig(filter=self.filter, config=self.config)}
+
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[\w.\-]{1,200}$")]
+
+
 class Settings(_Section):
     """All that a server is configured by."""
 
     server: ServerConfig = Field(default_factory=ServerConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     workers: WorkersConfig = Field(default_factory=WorkersConfig)
+    models: Mapping[ModelName, ModelConfig] = Field(default_factory=dict)

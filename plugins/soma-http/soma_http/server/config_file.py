@@ -67,8 +67,15 @@ def _text(path: Path) -> str:
 def _make_absolute(tables: dict[str, Any], directory: Path) -> None:
     for table, key in _PATHS:
         section = tables.get(table)
-        if isinstance(section, dict) and isinstance(section.get(key), str):
-            section[key] = str(directory / section[key])
+        _make_path_absolute(section, key, directory)
+    models = tables.get("models")
+    for model in models.values() if isinstance(models, dict) else ():
+        _make_path_absolute(model, "checkpoint", directory)
+
+
+def _make_path_absolute(section: Any, key: str, directory: Path) -> None:
+    if isinstance(section, dict) and isinstance(section.get(key), str):
+        section[key] = str(directory / section[key])
 
 
 def _put_variables(tables: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""The routes of the protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from soma_http.server.bodies import BodyRefused, read_body
+from soma_http.server.inference.failures import Failure, failure_of
+from soma_http.server.inference.messages import ModelMetadata
+from soma_http.server.inference.reading import ReadRequest, read_request
+from soma_http.server.inference.writing import write_answer
+from soma_http.server.models import Model, Models
+
+__all__ = ["InferenceRoutes"]
+
+_log = logging.getLogger("soma.http")
+_SIZE_HEADER = "Inference-Header-Content-Length"
+_EXTENSIONS = ["binary_tensor_data", "model_repository"]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class InferenceRoutes:
+    """Answers requests of the Open Inference Protocol.
+
+    Args:
+        models: The models that are served.
+        limit: The largest body, in bytes.
+    """
+
+    def __init__(self, models: Models, limit: int) -> None:
+        self._models = models
+        self._limit = limit
+
+    def routes(self) -> list[BaseRoute]:
+        """What is served."""
+        found = [
+            ("/v2", self.server, "GET"),
+            ("/v2/health/live", self.live, "GET"),
+            ("/v2/health/ready", self.ready, "GET"),
+            ("/v2/repository/index", self.index, "POST"),
+        ]
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            found += [
+                (model, self.metadata, "GET"),
+                (f"{model}/ready", self.model_ready, "GET"),
+                (f"{model}/infer", self.infer, "POST"),
+            ]
+        return [
+            Route(path, _answering_errors(handler), methods=[method])
+            for path, handler, method in found
+        ]
+
+    async def server(self, request: Request) -> Response:
+        """What this server is."""
+        fields = {"name": "soma", "version": version("soma-http"), "extensions": _EXTENSIONS}
+        return JSONResponse(fields)
+
+    async def live(self, request: Request) -> Response:
+        """Whether it answers at all."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether all models can be asked."""
+        ready = self._models.ready
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def index(self, request: Request) -> Response:
+        """Which models there are."""
+        await read_body(request, self._limit)
+        return JSONResponse(
+            [
+                {
+                    "name": model.name,
+                    "version": model.config.version,
+                    "state": "READY" if model.ready else "UNAVAILABLE",
+                    "reason": model.failure or "",
+                }
+                for model in self._models
+            ]
+        )
+
+    async def metadata(self, request: Request) -> Response:
+        """What a model is."""
+        model = self._model(request)
+        fields = ModelMetadata(
+            name=model.name,
+            versions=[model.config.version],
+            platform=model.platform,
+            inputs=model.inputs,
+            outputs=model.outputs,
+        )
+        return JSONResponse(fields.model_dump())
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether a model can be asked."""
+        model = self._model(request)
+        fields = {"name": model.name, "ready": model.ready}
+        return JSONResponse(fields, 200 if model.ready else 503)
+
+    async def infer(self, request: Request) -> Response:
+        """Run a model."""
+        model = self._model(request)
+        body = await read_body(request, self._limit)
+        asked: ReadRequest = read_request(body, request.headers.get(_SIZE_HEADER), model.inputs)
+        tensors = asked.tensors
+        x = next(iter(tensors.values())) if len(tensors) == 1 else tensors
+        result = await model.run(x)
+        answer = write_answer(result, asked, model.name, model.config.version, model.outputs)
+        if answer.json_size is None:
+            return Response(answer.body, media_type="application/json")
+        headers = {_SIZE_HEADER: str(answer.json_size)}
+        return Response(answer.body, headers=headers, media_type="application/octet-stream")
+
+    def _model(self, request: Request) -> Model:
+        name = request.path_params["model"]
+        model = self._models.get(name)
+        if model is None:
+            raise Failure(404, f"there is no model {name!r}")
+        asked = request.path_params.get("version", model.config.version)
+        if asked != model.config.version:
+            known = model.config.version
+            raise Failure(404, f"the model {name!r} has no version {asked!r}; it has {known!r}")
+        return model
+
+
+def _answering_errors(handler: Handler) -> Handler:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (Failure, BodyRefused) as error:
+            return _failed(error.status, str(error))
+        except ClientDisconnect:
+            return _failed(400, "the body was cut off")
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                _log.exception("%s %s failed", request.method, request.url.path)
+                failure = Failure(500, "the server failed; its log says why")
+            return _failed(failure.status, str(failure))
+
+    return answer
+
+
+def _failed(status: int, text: str) -> Response:
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return JSONResponse({"error": text}, status, headers=headers)

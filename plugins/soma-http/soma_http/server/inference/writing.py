@@ -1,0 +1,140 @@
+"""Writing an answer: what a model returned, as tensors of the protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_json as dump
+
+from soma_http.server.inference.datatypes import (
+    Array,
+    Refused,
+    datatype_of,
+    to_binary,
+    to_json,
+)
+from soma_http.server.inference.messages import RequestOutput, TensorMetadata
+from soma_http.server.inference.reading import ReadRequest
+
+__all__ = ["Answer", "write_answer"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to ``infer``.
+
+    Attributes:
+        body: The JSON, and after it the bytes of tensors.
+        json_size: How long the JSON is, where bytes follow it; else None.
+    """
+
+    body: bytes
+    json_size: int | None
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    array: Array
+    datatype: str
+
+
+def write_answer(
+    result: Any, request: ReadRequest, model: str, version: str, declared: Sequence[TensorMetadata]
+) -> Answer:
+    """Write what a model returned.
+
+    Args:
+        result: An array, a number, a text, a list of these, a dict of outputs by name, or a tuple
+            of outputs.
+        request: What was asked for.
+        model: The name of the model.
+        version: Its version.
+        declared: What the model says that its outputs are; empty if it does not.
+
+    Raises:
+        Refused: An output was asked for that is not there, or has no datatype.
+    """
+    named = _named(result, [tensor.name for tensor in declared])
+    datatypes = {tensor.name: tensor.datatype for tensor in declared}
+    wanted = request.outputs or [RequestOutput(name=name) for name in named]
+    outputs, pieces = [], []
+    for one in wanted:
+        if one.name not in named:
+            raise Refused(f"the model has no output {one.name!r}; it has {', '.join(named)}")
+        tensor = _tensor(one.name, named[one.name], datatypes.get(one.name))
+        fields: dict[str, Any] = {
+            "name": one.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.array.shape),
+        }
+        if one.parameters.get("binary_data", request.binary_outputs) is True:
+            data = to_binary(tensor.array, tensor.datatype)
+            fields["parameters"] = {"binary_data_size": len(data)}
+            pieces.append(data)
+        else:
+            fields["data"] = to_json(tensor.array, tensor.datatype)
+        outputs.append(fields)
+    answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
+    if request.id is not None:
+        answer["id"] = request.id
+    head = dump(answer, inf_nan_mode="null")
+    return Answer(b"".join([head, *pieces]), len(head) if pieces else None)
+
+
+def _named(result: Any, names: Sequence[str]) -> Mapping[str, Any]:
+    """The outputs by name."""
+    if isinstance(result, dict):
+        return {str(name): value for name, value in result.items()}
+    if isinstance(result, tuple):
+        given = names if len(names) == len(result) else [f"output_{n}" for n in range(len(result))]
+        return dict(zip(given, result, strict=True))
+    return {names[0] if len(names) == 1 else "output": result}
+
+
+def _tensor(name: str, value: Any, declared: str | None) -> _Tensor:
+    array = _array(value)
+    datatype = None if array is None else datatype_of(array)
+    if array is None or datatype is None:
+        raise Refused(
+            f"the model's output {name!r} is a {type(value).__name__}, for which the protocol has "
+            "no datatype; let it return arrays, numbers or texts, or a dict of them by name",
+            500,
+        )
+    if declared == "BF16" and datatype == "FP32":
+        datatype = "BF16"
+    return _Tensor(array, datatype)
+
+
+def _array(value: Any) -> Array | None:
+    """Some data as an array; None if they are none."""
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    elif hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):  # a column or a table
+        value = value.to_numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return None
+    if array.dtype.kind == "O" or isinstance(value, list | str | bytes):
+        array = _of_objects(value, array)
+    return np.atleast_1d(array)
+
+
+def _of_objects(value: Any, array: Array) -> Array:
+    """Texts keep what numpy would cut off, their zeros at the end; anything else becomes JSON."""
+    if array.dtype.kind not in "OSU":
+        return array
+    objects = np.array(value, dtype=object)
+    items = [_as_text(item) for item in objects.ravel().tolist()]
+    texts = np.empty(len(items), object)
+    texts[:] = items
+    return texts.reshape(objects.shape)
+
+
+def _as_text(item: Any) -> Any:
+    return item if isinstance(item, str | bytes) else json.dumps(item, default=str)

@@ -1,0 +1,198 @@
+"""Models: each a pool of workers, started beside the server and used from its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import soma_core as soma
+from soma_http.server.config import ModelConfig, TensorConfig
+from soma_http.server.inference.messages import TensorMetadata
+
+__all__ = ["Model", "Models"]
+
+_log = logging.getLogger("soma.http")
+_DATATYPES = {
+    "Float64": "FP64",
+    "Float32": "FP32",
+    "Float16": "FP16",
+    "BFloat16": "BF16",
+    "Int64": "INT64",
+    "Int32": "INT32",
+    "Int16": "INT16",
+    "Int8": "INT8",
+    "UInt8": "UINT8",
+    "Bool": "BOOL",
+    "Utf8": "BYTES",
+    "Bytes": "BYTES",
+}
+
+
+class Model:
+    """One model.
+
+    Args:
+        name: What requests call it.
+        config: What it is made of.
+
+    Attributes:
+        failure: Why it could not be started; None if it could, or is being started.
+        inputs: What is known of its inputs.
+        outputs: What is known of its outputs.
+    """
+
+    def __init__(self, name: str, config: ModelConfig) -> None:
+        self.name = name
+        self.config = config
+        self.failure: str | None = None
+        self.inputs = [_metadata(one) for one in config.inputs]
+        self.outputs = [_metadata(one) for one in config.outputs]
+        self._pool: soma.WorkerPool | None = None
+        self._node_ids = list(config.nodes(name))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be asked."""
+        return self._pool is not None
+
+    @property
+    def platform(self) -> str:
+        """What it is made of, for who asks."""
+        return " > ".join(node.filter for node in self.config.nodes(self.name).values())
+
+    def start(self) -> None:
+        """Start its workers and load it.
+
+        Raises:
+            Exception: Whatever ``soma.WorkerPool`` raises.
+        """
+        config = self.config
+        filters = {
+            node_id: (node.filter, dict(node.config))
+            for node_id, node in config.nodes(self.name).items()
+        }
+        options: dict[str, Any] = {
+            "pickle": config.pickle,
+            "env": dict(config.env),
+            "allow_modules": config.allow_modules,
+        }
+        if config.threads is not None:
+            options["threads"] = config.threads
+        batching = config.batching
+        pool = soma.WorkerPool(
+            "stdio",
+            config.workers,
+            filters=filters,
+            timeout=config.timeout,
+            max_queue=config.max_queue,
+            batching=None
+            if batching is None
+            else soma.Batching(max_rows=batching.max_rows, max_delay=batching.max_delay),
+            **options,
+        )
+        try:
+            self._put_states(pool, filters, options)
+            self._describe(pool)
+        except BaseException:
+            pool.close()
+            raise
+        self._pool = pool
+
+    def _put_states(
+        self, pool: soma.WorkerPool, filters: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        """Give the workers what the checkpoint holds, by way of one that reads it."""
+        path = self.config.checkpoint
+        if path is None:
+            return
+        with soma.connect("stdio", filters=filters, **options) as worker:
+            worker.load_checkpoint(path)
+            for node_id in filters:
+                pool.set_state(node_id, worker.get_state(node_id))
+
+    def _describe(self, pool: soma.WorkerPool) -> None:
+        first, last = pool.filter(self._node_ids[0]), pool.filter(self._node_ids[-1])
+        if not self.inputs:
+            self.inputs = _of_schema("input", first.meta().input_schema)
+        if not self.outputs:
+            self.outputs = _of_schema("output", last.meta().output_schema)
+
+    async def run(self, x: Any) -> Any:
+        """Run it in whichever worker is free first.
+
+        Raises:
+            Exception: Whatever ``WorkerPool.submit`` and its future raise.
+        """
+        if self._pool is None:
+            raise soma.StartFailed(self.failure or "it is being loaded")
+        node_ids = self._node_ids
+        future = self._pool.submit(node_ids[0] if len(node_ids) == 1 else node_ids, x)
+        return await asyncio.wrap_future(future)
+
+    def stats(self) -> soma.PoolStats | None:
+        """What its pool has done; None while it has none."""
+        return None if self._pool is None else self._pool.stats()
+
+    def stop(self) -> None:
+        """End its workers."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+def _metadata(one: TensorConfig) -> TensorMetadata:
+    return TensorMetadata(name=one.name, datatype=one.datatype, shape=list(one.shape))
+
+
+def _of_schema(name: str, schema: soma.Schema | None) -> list[TensorMetadata]:
+    """What a filter declares, if the protocol has words for it."""
+    datatype = None if schema is None else _DATATYPES.get(str(schema.dtype))
+    if schema is None or datatype is None or schema.shape is None:
+        return []
+    shape = [axis.Fixed if isinstance(axis, soma.Fixed) else -1 for axis in schema.shape]
+    fields = {"name": name, "datatype": datatype, "shape": shape}
+    return [TensorMetadata.model_validate(fields)]
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        configs: What they are made of, by name.
+        others: Models that are made already, by name.
+    """
+
+    def __init__(
+        self, configs: Mapping[str, ModelConfig], others: Mapping[str, Model] | None = None
+    ) -> None:
+        made = {name: Model(name, config) for name, config in configs.items()}
+        self._models = {**made, **(others or {})}
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def get(self, name: str) -> Model | None:
+        """One of them."""
+        return self._models.get(name)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them can be asked."""
+        return all(model.ready for model in self._models.values())
+
+    async def start(self) -> None:
+        """Start them, side by side; one that fails keeps the reason, and the others go on."""
+        await asyncio.gather(*map(self._start, self._models.values()))
+
+    async def _start(self, model: Model) -> None:
+        try:
+            await asyncio.to_thread(model.start)
+        except Exception as error:
+            model.failure = f"{type(error).__name__}: {error}"
+            _log.error("the model %r cannot be loaded: %s", model.name, model.failure)
+
+    async def stop(self) -> None:
+        """End the workers of all."""
+        await asyncio.gather(*(asyncio.to_thread(model.stop) for model in self))
