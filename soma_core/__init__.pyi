@@ -2,7 +2,9 @@
 
 __version__: str
 
+from .client.aio.worker import AsyncWorker as AsyncWorker
 from .client.connect import connect as connect
+from .client.connect import connect_async as connect_async
 from .client.data_parallel import DataParallel as DataParallel
 from .client.data_parallel import average_states as average_states
 from .client.pool.batching import Batching as Batching

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 
-from soma_core.channel.contract import Channel
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
+from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
 from soma_core.wire.frames import Entry, EntryKind
@@ -69,6 +69,25 @@ class ByteStream(ABC):
     def close(self) -> None:
         """Close it and wake a thread that reads or writes; a second call does nothing."""
 
+    @property
+    def descriptors(self) -> Descriptors | None:
+        """What an event loop can watch; None if there is nothing."""
+        return None
+
+    def read_now(self, view: memoryview) -> int | None:
+        """Read what has come, without waiting: as :meth:`read_into`, and None if it is nothing."""
+        try:
+            return self.read_into(view, 0.0)
+        except TimeoutError:
+            return None
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        """Write what can be written without waiting, and return how much; it may be nothing."""
+        try:
+            return self.write(data, 0.0)
+        except TimeoutError:
+            return 0
+
 
 class SocketStream(ByteStream):
     """A connected stream socket, which it owns.
@@ -110,6 +129,22 @@ class SocketStream(ByteStream):
             except (BlockingIOError, TimeoutError) as error:
                 _require_end_of_slice(error)
 
+    @property
+    def descriptors(self) -> Descriptors | None:
+        return Descriptors(self._socket.fileno(), self._socket.fileno())
+
+    def read_now(self, view: memoryview) -> int | None:
+        try:
+            return self._receive(view, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        try:
+            return self._send(data, _NO_SIGNAL | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
     def close(self) -> None:
         with suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -143,6 +178,10 @@ class PipeStream(ByteStream):
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         _wait(self._write_fd, select.POLLOUT, deadline)
         return os.write(self._write_fd, data if deadline is None else data[: select.PIPE_BUF])
+
+    @property
+    def descriptors(self) -> Descriptors | None:
+        return Descriptors(self._read_fd, self._write_fd)
 
     def close(self) -> None:
         """Close it. Only the thread that reads may: nothing wakes a reader of a pipe."""
@@ -178,7 +217,7 @@ def _wait(fd: int, event: int, deadline: float | None) -> None:
         raise TimeoutError
 
 
-class StreamChannel(Channel):
+class StreamChannel(WatchableChannel):
     """Messages over a byte stream, in both dialects.
 
     Args:
@@ -202,6 +241,7 @@ class StreamChannel(Channel):
         if memory is not None:
             stream.on_wait = memory.rest
         self._scratch = memoryview(bytearray(_CHUNK))
+        self._unsent: list[memoryview] = []
         self._closed = False
 
     @property
@@ -237,6 +277,42 @@ class StreamChannel(Channel):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text, sent=started) from None
             raise
+
+    @property
+    def descriptors(self) -> Descriptors | None:
+        return self._stream.descriptors
+
+    def send_now(self, message: Message) -> bool:
+        if self._closed:
+            raise ChannelClosed("the channel is closed")
+        entries: list[Entry] = []
+        first, *others = self._parts(message, entries)
+        try:
+            sent = self._stream.write_now(first)
+        except (OSError, ValueError) as error:
+            if self._memory is not None:
+                self._memory.take_back(entries)
+            raise ChannelClosed(f"the other end closed the channel ({error})") from None
+        if sent == len(first) and not others:
+            return True
+        self._unsent = [memoryview(first)[sent:], *(memoryview(part) for part in others)]
+        return self.flush_now()
+
+    def flush_now(self) -> bool:
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self._stream.write_now(unsent[0])
+                if not sent and len(unsent[0]):
+                    return False
+                unsent[0] = unsent[0][sent:]
+                if not unsent[0]:
+                    del unsent[0]
+        except (OSError, ValueError) as error:
+            self.close()
+            text = f"the other end closed the channel ({error})"
+            raise ChannelClosed(text, sent=True) from None
+        return True
 
     def _parts(self, message: Message, entries: list[Entry]) -> Sequence[bytes | memoryview]:
         """A message as bytes: one piece with its small buffers; large ones apart, or in shared
@@ -284,10 +360,8 @@ class StreamChannel(Channel):
         parser = self._parser
         message = parser.next_message() if parser.pending or parser.ended else None
         while message is None:
-            if parser.finished:
-                raise ChannelClosed("the other end closed the channel")
-            if self._closed:
-                raise ChannelClosed("the channel is closed")
+            if parser.finished or self._closed:
+                self._check_readable()
             target = parser.target
             try:
                 count = self._stream.read_into(target or self._scratch, deadline)
@@ -301,3 +375,30 @@ class StreamChannel(Channel):
                 raise ChannelClosed("the channel was closed while it waited")
             message = parser.filled(count) if target else parser.feed(self._scratch[:count])
         return message
+
+    def receive_now(self) -> Message | None:
+        parser = self._parser
+        message = parser.next_message() if parser.pending or parser.ended else None
+        if message is not None:
+            return message
+        self._check_readable()
+        target = parser.target
+        try:
+            count = self._stream.read_now(target or self._scratch)
+        except ConnectionError:
+            count = 0
+        except (OSError, ValueError) as error:
+            raise ChannelClosed(f"the channel is closed ({error})") from None
+        if count is None:
+            return None
+        return parser.filled(count) if target else parser.feed(self._scratch[:count])
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._parser.pending) or self._parser.ended
+
+    def _check_readable(self) -> None:
+        if self._parser.finished:
+            raise ChannelClosed("the other end closed the channel")
+        if self._closed:
+            raise ChannelClosed("the channel is closed")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from soma_core.channel.deadline import Deadline
+from soma_core.client.steps import Steps
 from soma_core.errors import DeadlineExceeded, SomaError
 from soma_core.models.files import DataFile
 from soma_core.protocol.commands import BatchedFit, ContinueFit
@@ -22,7 +23,7 @@ Metric = Callable[[Any, Any], float]
 OnEpoch = Callable[[dict[str, Any]], object]
 """Called after each epoch with its number and what it came to."""
 
-Ask = Callable[[BatchedFit | ContinueFit, float | None], Any]
+Ask = Callable[[BatchedFit | ContinueFit, float | None], Steps[Any]]
 """Sends a command and returns its reply; the second argument is how many seconds it may take."""
 
 _STOP_GRACE = 5.0  # seconds for a worker to let go of a fit that is given up
@@ -110,7 +111,7 @@ def run_batched_fit(
     chunks: Chunks | None = None,
     on_epoch: OnEpoch | None = None,
     timeout: float | None = None,
-) -> Any:
+) -> Steps[Any]:
     """Send BATCHED_FIT, and CONTINUE_FIT until it has ended.
 
     Args:
@@ -129,14 +130,19 @@ def run_batched_fit(
     """
     fit = _RunningFit(command, ask, timeout)
     while not fit.ended:
-        with fit.stopped_on_error():
+        try:
             if chunks is None:
-                fit.advance("never" if on_epoch is None else "epoch")
+                yield from fit.advance("never" if on_epoch is None else "epoch")
             else:
-                fit.send_chunks(chunks())
+                yield from fit.send_chunks(chunks())
             fit.epochs_done += 1
             if on_epoch is not None:
                 on_epoch(fit.last_epoch())
+        except SomaError:
+            raise  # the worker has ended it, or is gone
+        except BaseException:  # of the host's own code
+            yield from fit.stop()
+            raise
     return fit.reply
 
 
@@ -158,7 +164,7 @@ class _RunningFit:
     def ended(self) -> bool:
         return self.reply is not None and self.reply.fit_id is None
 
-    def advance(self, pause: str = "never", **fields: Any) -> None:
+    def advance(self, pause: str = "never", **fields: Any) -> Steps[None]:
         """Begin the fit, which then pauses as it is told, or let it go on.
 
         Args:
@@ -169,49 +175,39 @@ class _RunningFit:
             command: BatchedFit | ContinueFit
             command = self._command.model_copy(update={"pause": pause, **fields})
         else:
-            self._check_time()
+            yield from self._check_time()
             command = self._next(**fields)
-        self.reply = self._ask(command, self._deadline.left())
+        self.reply = yield from self._ask(command, self._deadline.left())
 
-    def send_chunks(self, chunks: Iterator[tuple[Any, Any]]) -> None:
+    def send_chunks(self, chunks: Iterator[tuple[Any, Any]]) -> Steps[None]:
         """Send the chunks of one epoch, and end it."""
         empty = True
         for x, y in chunks:
             empty = False
-            self.advance("chunk", data=x, y=y)
+            yield from self.advance("chunk", data=x, y=y)
         if empty:
             raise ValueError(f"there is no chunk of data in epoch {self.epochs_done + 1}")
-        self.advance(end_epoch=True)
+        yield from self.advance(end_epoch=True)
 
     def last_epoch(self) -> dict[str, Any]:
         """The number of the epoch that was done last, and what it came to."""
         numbers = {name: values[-1] for name, values in self.reply.history.items()}
         return {"epoch": self.epochs_done, "epochs": self._command.epochs, **numbers}
 
-    @contextmanager
-    def stopped_on_error(self) -> Iterator[None]:
-        """What the host's own code raises ends the fit in the worker, too."""
-        try:
-            yield
-        except SomaError:
-            raise  # the worker has ended it, or is gone
-        except BaseException:
-            if self.reply is not None and not self.ended:
-                self._stop()
-            raise
+    def stop(self) -> Steps[None]:
+        """Have the worker let go of the fit, if it holds it open."""
+        if self.reply is not None and not self.ended:
+            with suppress(SomaError):  # then the worker is gone, or has given the fit up already
+                yield from self._ask(self._next(stop=True), _STOP_GRACE)
 
-    def _check_time(self) -> None:
+    def _check_time(self) -> Steps[None]:
         if self._deadline.over():
-            self._stop()
+            yield from self.stop()
             raise DeadlineExceeded(
                 f"BATCHED_FIT of {', '.join(self._command.node_ids)} did not end within "
                 f"{self._timeout:g} s; it was ended after {self.epochs_done} epochs",
                 worker_survived=True,
             )
-
-    def _stop(self) -> None:
-        with suppress(SomaError):  # then the worker is gone, or has given the fit up already
-            self._ask(self._next(stop=True), _STOP_GRACE)
 
     def _next(self, **fields: Any) -> ContinueFit:
         fit_id, node_ids = self.reply.fit_id, self._command.node_ids

@@ -39,9 +39,11 @@ class Call:
         started: When it was made (``time.monotonic``).
         deadline: When it must have ended.
         changes_states: Whether a command of a plugin changes what its nodes learned.
+        rebuild: Makes the fields anew that hold pickles already; None if none does.
     """
 
     changes_states = False
+    rebuild: Callable[[], dict[str, Any]] | None = None
 
     def __init__(
         self,

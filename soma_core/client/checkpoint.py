@@ -16,7 +16,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
 
 from soma_core.client.results import NodeState
+from soma_core.client.steps import Steps
 from soma_core.errors import ErrorCode, ProtocolError, RemoteError
 from soma_core.models.filters import FilterMeta
 from soma_core.models.validation_errors import describe
@@ -204,38 +205,33 @@ class _Content(BaseModel):
 class Stateful(Protocol):
     """What a checkpoint needs of a worker."""
 
-    @property
-    def metas(self) -> Mapping[str, FilterMeta]:
-        """What is known of its nodes, by id."""
+    metas: dict[str, FilterMeta]
+    registered: set[str]
 
     def get_state(
         self, node_id: str, *, format: Any = None, full: bool = False, timeout: Any
-    ) -> NodeState:
+    ) -> Steps[NodeState]:
         """Fetch the state of a node."""
 
-    def set_state(self, node_id: str, state: NodeState, *, timeout: Any) -> None:
+    def set_state(self, node_id: str, state: NodeState, *, timeout: Any) -> Steps[None]:
         """Put the state of a node back."""
 
 
-def save(
-    worker: Stateful, path: Path, pickles: Pickles, registered: Container[str], timeout: Any
-) -> None:
+def save(worker: Stateful, path: Path, pickles: Pickles, timeout: Any) -> Steps[None]:
     """Write the full states of a worker's nodes; see ``Worker.save_checkpoint``.
 
     Args:
-        worker: The worker.
+        worker: What makes the calls of the worker, and knows its nodes.
         path: The file.
         pickles: Whether learned states that are no plain data may be pickled.
-        registered: The nodes that were loaded by name, whose states need no pickle.
         timeout: Seconds for each node.
     """
     metas = worker.metas
     if not metas:
         raise ValueError("there is nothing to save: the worker has no nodes; load filters first")
-    nodes = {
-        node_id: Saved(meta.name, _full_state(worker, node_id, registered, timeout))
-        for node_id, meta in metas.items()
-    }
+    nodes = {}
+    for node_id, meta in metas.items():
+        nodes[node_id] = Saved(meta.name, (yield from _full_state(worker, node_id, timeout)))
     write_checkpoint(path, nodes, pickles)
 
 
@@ -243,11 +239,10 @@ def load(
     worker: Stateful,
     path: Path,
     pickles: Pickles,
-    registered: Container[str],
     timeout: Any,
     *,
     force: bool,
-) -> None:
+) -> Steps[None]:
     """Put back what :func:`save` wrote, into all nodes or none; see ``Worker.load_checkpoint``."""
     saved = read_checkpoint(path, pickles)
     here = {node_id: meta.name for node_id, meta in worker.metas.items()}
@@ -257,17 +252,19 @@ def load(
             f"{os.fspath(path)} holds the nodes {there}, this worker {here} (filters by node "
             "id); load the same filters under the same ids first"
         )
-    before = {node_id: _full_state(worker, node_id, registered, timeout) for node_id in saved}
+    before = {}
+    for node_id in saved:
+        before[node_id] = yield from _full_state(worker, node_id, timeout)
     if not force:
         _check_configurations(path, before, saved)
     done: list[str] = []
     try:
         for node_id, item in saved.items():
-            worker.set_state(node_id, _without_filter(item.state), timeout=timeout)
+            yield from worker.set_state(node_id, _without_filter(item.state), timeout=timeout)
             done.append(node_id)
     except RemoteError:
         for node_id in done:
-            worker.set_state(node_id, before[node_id], timeout=timeout)
+            yield from worker.set_state(node_id, before[node_id], timeout=timeout)
         raise
 
 
@@ -310,13 +307,11 @@ def _spelled(config: Mapping[str, Any], name: str) -> str:
     return f"{text[:_LONGEST_TEXT]}… ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
 
 
-def _full_state(
-    worker: Stateful, node_id: str, registered: Container[str], timeout: Any
-) -> NodeState:
-    state = worker.get_state(node_id, full=True, timeout=timeout)
-    if state.format == "cloudpickle" and node_id in registered:
+def _full_state(worker: Stateful, node_id: str, timeout: Any) -> Steps[NodeState]:
+    state = yield from worker.get_state(node_id, full=True, timeout=timeout)
+    if state.format == "cloudpickle" and node_id in worker.registered:
         with suppress(RemoteError):  # then it has attributes that are no typed values
-            state = worker.get_state(node_id, format="value", full=True, timeout=timeout)
+            state = yield from worker.get_state(node_id, format="value", full=True, timeout=timeout)
     return _without_filter(state)
 
 

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
 from soma_core.models import rows
 
-__all__ = ["stream"]
+__all__ = ["StreamPlan", "gather", "split", "stream"]
 
 Run = Callable[[Sequence[str], Any], Any]
 
 
-def stream(
-    node_ids: Sequence[str], chunks: Iterable[Any], barriers: Collection[str], run: Run
-) -> Generator[Any, None, None]:
+@dataclass(frozen=True)
+class StreamPlan:
+    """How chunks go through a chain.
+
+    Attributes:
+        node_ids: The chain.
+        barriers: The nodes that need all the data at once.
+        evolving: The nodes that learn from each chunk before they run it.
+    """
+
+    node_ids: Sequence[str]
+    barriers: Collection[str]
+    evolving: Collection[str]
+
+    def segments(self) -> list[list[str]]:
+        """The chain cut before each barrier; the first segment may be empty."""
+        starts = [index for index, node_id in enumerate(self.node_ids) if node_id in self.barriers]
+        return [list(self.node_ids[a:b]) for a, b in pairwise([0, *starts, len(self.node_ids)])]
+
+    def learns(self, segment: Iterable[str]) -> bool:
+        """Whether one of the nodes learns from each chunk."""
+        return not set(self.evolving).isdisjoint(segment)
+
+
+def stream(plan: StreamPlan, chunks: Iterable[Any], run: Run) -> Generator[Any, None, None]:
     """Run chunks through a chain; a chunk is taken when its result is asked for.
 
     Before a node that needs all the data at once everything is gathered; behind it, the data
     goes on in chunks of the old sizes if it has as many rows as before, else in one.
 
     Args:
-        node_ids: The chain.
+        plan: How.
         chunks: The data; closed with this generator if it can be.
-        barriers: The nodes that need all the data at once.
         run: Runs some nodes of the chain: ``run(node_ids, x)``.
 
     Raises:
@@ -32,7 +54,7 @@ def stream(
     """
     source = iter(chunks)
     try:
-        first, *others = _segments(node_ids, barriers)
+        first, *others = plan.segments()
         flow: Iterator[Any] = (run(first, chunk) if first else chunk for chunk in source)
         for segment in others:
             flow = _from_barrier(segment, flow, run)
@@ -43,25 +65,28 @@ def stream(
             close()
 
 
-def _segments(node_ids: Sequence[str], barriers: Collection[str]) -> list[list[str]]:
-    """The chain cut before each barrier; the first segment may be empty."""
-    starts = [index for index, node_id in enumerate(node_ids) if node_id in barriers]
-    return [list(node_ids[a:b]) for a, b in pairwise([0, *starts, len(node_ids)])]
-
-
 def _from_barrier(segment: Sequence[str], flow: Iterator[Any], run: Run) -> Iterator[Any]:
     barrier, *behind = segment
     gathered = list(flow)
     if not gathered:
         return
-    sizes = [rows.count(chunk) for chunk in gathered]
-    out = run([barrier], rows.concatenate(gathered))
+    x, sizes = gather(gathered)
     del gathered
-    for piece in _cut(out, sizes):
+    for piece in split(run([barrier], x), sizes):
         yield run(behind, piece) if behind else piece
 
 
-def _cut(out: Any, sizes: Sequence[int | None]) -> Iterator[Any]:
+def gather(chunks: Sequence[Any]) -> tuple[Any, list[int | None]]:
+    """Chunks put together, and the number of rows of each.
+
+    Raises:
+        ValueError: They cannot be.
+    """
+    return rows.concatenate(chunks), [rows.count(chunk) for chunk in chunks]
+
+
+def split(out: Any, sizes: Sequence[int | None]) -> Iterator[Any]:
+    """Data in chunks of these sizes if it has as many rows, else in one."""
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes) or not 0 < sum(known) == _rows_of(out):
         yield out

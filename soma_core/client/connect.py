@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
+from soma_core.client.aio.opening import Opening
+from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.connection import INTERRUPT_GRACE
+from soma_core.client.handle import Handle, HandleOptions, check_recovery
 from soma_core.client.loadable import Loadable, distributions
 from soma_core.client.recording import Recorder, Recording
-from soma_core.client.worker import Worker, check_recovery
+from soma_core.client.worker import Worker
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.catalog import installed_transports
 from soma_core.plugins.manager import installed_plugins
 
-__all__ = ["PicklePolicy", "connect", "transport_maker"]
+__all__ = ["PicklePolicy", "connect", "connect_async", "transport_maker"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PicklePolicy = Literal["same-user", "never"]
 
@@ -68,24 +76,20 @@ def connect(
         IncompatibleWorker: Its versions do not fit this host's.
         RemoteError: A filter could not be loaded; the worker is stopped again.
     """
-    check_recovery(restart, retries)
-    started = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
-    recorder = None if record is None else Recorder(record, transport, started.options)
-    try:
-        worker = Worker(
-            started,
-            timeout=timeout,
-            start_timeout=start_timeout,
-            stall_timeout=stall_timeout,
-            restart=restart,
-            retries=retries,
-            recorder=recorder,
-            interrupt_grace=interrupt_grace,
-        )
-    except BaseException:
-        if recorder is not None:
-            recorder.close()
-        raise
+    start = _prepared(
+        transport,
+        filters=filters,
+        pickle=pickle,
+        record=record,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        stall_timeout=stall_timeout,
+        restart=restart,
+        retries=retries,
+        interrupt_grace=interrupt_grace,
+        **options,
+    )
+    worker = Worker(start.transport, **start.options)
     try:
         if filters:
             worker.load(filters, timeout=start_timeout)
@@ -93,6 +97,89 @@ def connect(
         worker.close()
         raise
     return worker
+
+
+def _taking_arguments_of(
+    function: Callable[P, Any],
+) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Declare that a function takes the arguments of another one, which says what they mean."""
+
+    def declare(other: Callable[..., T]) -> Callable[P, T]:
+        other.__signature__ = signature(function).replace(  # type: ignore[attr-defined]
+            return_annotation=other.__annotations__["return"]
+        )
+        return other
+
+    return declare
+
+
+@_taking_arguments_of(connect)
+def connect_async(*arguments: Any, **options: Any) -> Opening[AsyncWorker]:
+    """Start or reach a worker for the event loop that runs, and load filters into it.
+
+    ``async with soma.connect_async(…) as worker:`` closes it at the end of the block;
+    ``worker = await soma.connect_async(…)`` leaves that to you (``await worker.close()``). The
+    arguments and errors are those of :func:`connect`. A thread starts the worker, and ends then.
+
+    Raises:
+        PluginError, TypeError, ValueError: At once, as :func:`connect`.
+        SomaError: When it is awaited, as :func:`connect`.
+    """
+    start = _prepared(*arguments, **options)
+    return Opening(start.open)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A worker to start, and what it is to load."""
+
+    transport: Transport
+    filters: Mapping[str, Loadable]
+    options: HandleOptions
+
+    async def open(self) -> AsyncWorker:
+        """Start it in the loop that runs."""
+        worker = await AsyncWorker.start(lambda: Handle(self.transport, **self.options))
+        try:
+            if self.filters:
+                await worker.load(self.filters, timeout=self.options["start_timeout"])
+        except BaseException:
+            await worker.close()
+            raise
+        return worker
+
+
+def _prepared(
+    transport: str = "stdio",
+    *,
+    filters: Mapping[str, Loadable] | None = None,
+    pickle: PicklePolicy = "same-user",
+    record: str | os.PathLike[str] | Recording | None = None,
+    timeout: float | None = None,
+    start_timeout: float | None = 60.0,
+    stall_timeout: float | None = None,
+    restart: Literal["never", "on-crash"] = "never",
+    retries: int = 0,
+    interrupt_grace: float = INTERRUPT_GRACE,
+    **options: Any,
+) -> _Start:
+    """Check the arguments of :func:`connect`; nothing is started yet."""
+    check_recovery(restart, retries)
+    made = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
+    recorder = None if record is None else Recorder(record, transport, made.options)
+    return _Start(
+        made,
+        filters or {},
+        {
+            "timeout": timeout,
+            "start_timeout": start_timeout,
+            "stall_timeout": stall_timeout,
+            "restart": restart,
+            "retries": retries,
+            "recorder": recorder,
+            "interrupt_grace": interrupt_grace,
+        },
+    )
 
 
 def transport_maker(

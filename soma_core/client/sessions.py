@@ -84,9 +84,26 @@ class Session:
         self.connection, self.hello = self._begin(Deadline.after(start_timeout))
         self._notify_start()
 
+    restarts_engines = False
+    """Whether another engine is started when the one of now has died."""
+
     def ask(self, call: Call) -> Any:
         """Send a command and return its reply; as :meth:`Connection.ask`."""
         return self.connection.ask(call)
+
+    def living(self, call: Call) -> Connection:
+        """The connection to an engine that lives, as far as is known; blocks while it starts."""
+        return self.connection
+
+    def repeats(self, call: Call) -> int:
+        """How often a call may be sent again after it was sent to an engine that died."""
+        return 0
+
+    def check(self, call: Call) -> None:
+        """Refuse a call that the engine of now cannot do as the one before it would have."""
+
+    def acknowledged(self, call: Call, reply: Any) -> None:
+        """The engine has done a call."""
 
     def close(self) -> None:
         """Start no other engine, and close the connection to this one."""
@@ -130,12 +147,11 @@ class Session:
             transport.stop(_STOP_GRACE)
             raise
 
-    def share_path(self, timeout: float | None) -> bool:
-        """Tell the engine where this program imports modules from, if that has changed since."""
+    def changed_path(self, timeout: float | None) -> Call | None:
+        """What tells the engine where this program imports modules from, if that has changed."""
         if self._path is None or self._path == host_path():
-            return False
-        self.connection.ask(Call.of(self._hello(), timeout))
-        return True
+            return None
+        return Call.of(self._hello(), timeout)
 
     def _hello(self) -> Hello:
         share = self._transport.shares_files and self._pickles.allowed
@@ -194,6 +210,8 @@ class RestartingSession(Session):
         self._unrecoverable: RemoteError | None = None
         super().__init__(transport, pickles, plugins, **options)
 
+    restarts_engines = True
+
     def ask(self, call: Call) -> Any:
         """Send a command to the engine of now, starting another one first if that has died.
 
@@ -202,9 +220,9 @@ class RestartingSession(Session):
             StartFailed: The other engine did not come up.
             WorkerDied: The engine died during the command, or too many have in a row.
         """
-        repeats = self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
+        repeats = self.repeats(call)
         while True:
-            connection = self._living(call)
+            connection = self.living(call)
             self._recovery.check(call)
             try:
                 reply = connection.ask(call)
@@ -213,12 +231,20 @@ class RestartingSession(Session):
                     raise
                 repeats -= death.sent
             else:
-                self._backoff.reset()
-                self._recovery.acknowledged(call, reply)
+                self.acknowledged(call, reply)
                 return reply
 
-    def _living(self, call: Call) -> Connection:
-        """The connection to an engine that lives, as far as is known."""
+    def repeats(self, call: Call) -> int:
+        return self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
+
+    def check(self, call: Call) -> None:
+        self._recovery.check(call)
+
+    def acknowledged(self, call: Call, reply: Any) -> None:
+        self._backoff.reset()
+        self._recovery.acknowledged(call, reply)
+
+    def living(self, call: Call) -> Connection:
         while self.connection.ended is not None and not self._closed.is_set():
             dead = self.connection
             left = call.deadline.left()

@@ -117,19 +117,14 @@ class Blueprint:
         if self._recording is not None:
             recording = replace(self._recording, path=_numbered(self._recording.path, number))
             recorder = Recorder(recording, transport.name, transport.options)
-        try:
-            return Worker(
-                transport,
-                timeout=self.timeout,
-                start_timeout=self._start_timeout,
-                stall_timeout=self._stall_timeout,
-                recorder=recorder,
-                interrupt_grace=self.interrupt_grace,
-            )
-        except BaseException:
-            if recorder is not None:
-                recorder.close()
-            raise
+        return Worker(
+            transport,
+            timeout=self.timeout,
+            start_timeout=self._start_timeout,
+            stall_timeout=self._stall_timeout,
+            recorder=recorder,
+            interrupt_grace=self.interrupt_grace,
+        )
 
     def update(self, worker: Worker, since: int) -> int:
         """Make a worker that has a version equal to the others; returns the version it then has."""

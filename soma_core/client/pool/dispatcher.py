@@ -16,7 +16,8 @@ from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.results import wait_for_result
 from soma_core.client.results import NodeState
-from soma_core.client.worker import DEFAULT, Timeout, Worker
+from soma_core.client.timeouts import DEFAULT, Timeout
+from soma_core.client.worker import Worker
 from soma_core.errors import ChannelClosed, TransportError
 
 __all__ = ["Dispatcher"]

@@ -29,7 +29,8 @@ from soma_core.client.results import (
     NodeState,
     WorkerStatus,
 )
-from soma_core.client.worker import DEFAULT, Timeout, Worker
+from soma_core.client.timeouts import DEFAULT, Timeout
+from soma_core.client.worker import Worker
 from soma_core.models.filters import FilterMeta
 from soma_core.plugins.catalog import installed_transports
 from soma_core.protocol.commands import StateFormat

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Channel, TransportOptions
+from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.client.recording.entries import Direction, Entry, Section, message_fields
 from soma_core.client.recording.files import RecordingFile, RecordingFull, check_replaceable
 from soma_core.client.recording.ring import Ring
@@ -101,6 +102,8 @@ class Recorder:
     def over(self, channel: Channel) -> Channel:
         """The same channel, recorded; a new section of the file begins."""
         self._guarded(self._begin)
+        if isinstance(channel, WatchableChannel):
+            return _WatchableRecordingChannel(channel, self)
         return _RecordingChannel(channel, self)
 
     def sent(self, message: Message) -> None:
@@ -248,6 +251,35 @@ class _RecordingChannel(Channel):
     @property
     def closed(self) -> bool:
         return self._channel.closed
+
+
+class _WatchableRecordingChannel(_RecordingChannel, WatchableChannel):
+    """The same of a channel that an event loop can watch."""
+
+    def __init__(self, channel: WatchableChannel, recorder: Recorder) -> None:
+        super().__init__(channel, recorder)
+        self._watchable = channel
+
+    @property
+    def descriptors(self) -> Descriptors | None:
+        return self._watchable.descriptors
+
+    def send_now(self, message: Message) -> bool:
+        self._recorder.sent(message)
+        return self._watchable.send_now(message)
+
+    def flush_now(self) -> bool:
+        return self._watchable.flush_now()
+
+    def receive_now(self) -> Message | None:
+        message = self._watchable.receive_now()
+        if message is not None:
+            self._recorder.received(message)
+        return message
+
+    @property
+    def has_more(self) -> bool:
+        return self._watchable.has_more
 
 
 _HIDDEN = "(not recorded)"

@@ -1,0 +1,217 @@
+"""Channels of an event loop: messages over a channel without blocking the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from soma_core.channel.contract import Channel
+from soma_core.channel.watchable import Descriptors, WatchableChannel
+from soma_core.errors import ChannelClosed, ProtocolError
+from soma_core.wire.message import Message
+
+__all__ = ["LoopChannel", "loop_channel"]
+
+_MOST_ARRIVED = 64  # messages that nobody has taken, after which no more are read
+
+
+class LoopChannel(ABC):
+    """A channel in an event loop. Used by one task at a time."""
+
+    @abstractmethod
+    def send(self, message: Message) -> None:
+        """Send a message; what cannot be sent at once is sent while the caller waits.
+
+        Raises:
+            ChannelClosed: As for :meth:`Channel.send`.
+        """
+
+    @abstractmethod
+    async def receive(self, timeout: float) -> Message:
+        """Wait for a message; one that comes when the caller was cancelled is not lost.
+
+        Raises:
+            TimeoutError, ChannelClosed, ProtocolError: As for :meth:`Channel.receive`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it: who waits for a message gets ChannelClosed. A second call does nothing."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+
+
+def loop_channel(channel: Channel, loop: asyncio.AbstractEventLoop) -> LoopChannel:
+    """A channel in an event loop: watched if it has a descriptor, else used in one thread."""
+    if isinstance(channel, WatchableChannel) and channel.descriptors is not None:
+        return _WatchedChannel(channel, channel.descriptors, loop)
+    return _ThreadedChannel(channel, loop)
+
+
+class _WatchedChannel(LoopChannel):
+    """A channel whose descriptor the loop watches: no thread, and no wake-up while it is idle."""
+
+    def __init__(
+        self,
+        channel: WatchableChannel,
+        descriptors: Descriptors,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._channel = channel
+        self._reading, self._writing = descriptors
+        self._loop = loop
+        self._arrived: deque[Message | Exception] = deque()
+        self._waiter: asyncio.Future[Message] | None = None
+        self._watches = self._sends = False
+        self._watch()
+
+    @property
+    def closed(self) -> bool:
+        return self._channel.closed
+
+    def send(self, message: Message) -> None:
+        if not self._channel.send_now(message):
+            self._sends = True
+            self._loop.add_writer(self._writing, self._send_more)
+
+    def _send_more(self) -> None:
+        try:
+            if not self._channel.flush_now():
+                return
+        except ChannelClosed as error:
+            self._stop_watching()
+            self._arrive(error)
+        self._stop_sending()
+
+    async def receive(self, timeout: float) -> Message:
+        if self._arrived:
+            return self._next()
+        if self._channel.closed:
+            raise ChannelClosed("the channel is closed")
+        self._watch()
+        waiter: asyncio.Future[Message] = self._loop.create_future()
+        self._waiter = waiter
+        timer = self._loop.call_later(timeout, _time_out, waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():  # it came at the same moment
+                self._arrived.appendleft(waiter.exception() or waiter.result())  # type: ignore[arg-type]
+            raise
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _next(self) -> Message:
+        came = self._arrived.popleft()
+        if isinstance(came, Exception):
+            raise came
+        return came
+
+    def _read(self) -> None:
+        """The descriptor is ready."""
+        channel = self._channel
+        try:
+            while (message := channel.receive_now()) is not None:
+                self._arrive(message)
+                if not channel.has_more:
+                    break
+        except ProtocolError as error:
+            if channel.closed:
+                self._stop_watching()
+            self._arrive(error)
+        except ChannelClosed as error:
+            self._stop_watching()
+            self._arrive(error)
+        if len(self._arrived) > _MOST_ARRIVED:
+            self._stop_watching()
+
+    def _arrive(self, came: Message | Exception) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            self._arrived.append(came)
+        elif isinstance(came, Exception):
+            waiter.set_exception(came)
+        else:
+            waiter.set_result(came)
+
+    def _watch(self) -> None:
+        if not self._watches:
+            self._watches = True
+            self._loop.add_reader(self._reading, self._read)
+
+    def _stop_watching(self) -> None:
+        if self._watches:
+            self._watches = False
+            self._loop.remove_reader(self._reading)
+
+    def _stop_sending(self) -> None:
+        if self._sends:
+            self._sends = False
+            self._loop.remove_writer(self._writing)
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._stop_watching()
+            self._stop_sending()
+        self._channel.close()
+        if self._waiter is not None:
+            self._arrive(ChannelClosed("the channel was closed while it waited"))
+
+
+def _time_out(waiter: asyncio.Future[Message]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())
+
+
+class _ThreadedChannel(LoopChannel):
+    """A channel without a descriptor: one thread does what blocks, one thing after another."""
+
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="soma-channel")
+        self._sending: asyncio.Future[None] | None = None
+        self._receiving: asyncio.Future[Message] | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._channel.closed
+
+    def send(self, message: Message) -> None:
+        if self._channel.closed:
+            raise ChannelClosed("the channel is closed")
+        self._sending = self._loop.run_in_executor(self._thread, self._channel.send, message)
+
+    async def receive(self, timeout: float) -> Message:
+        if self._sending is not None:
+            if not await _ended_within(self._sending, timeout):
+                raise TimeoutError
+            sending, self._sending = self._sending, None
+            sending.result()
+        if self._receiving is None:
+            if self._channel.closed:
+                raise ChannelClosed("the channel is closed")
+            self._receiving = self._loop.run_in_executor(
+                self._thread, self._channel.receive, timeout
+            )
+        if not await _ended_within(self._receiving, timeout):
+            raise TimeoutError
+        receiving, self._receiving = self._receiving, None
+        return receiving.result()
+
+    def close(self) -> None:
+        self._channel.close()
+        self._thread.shutdown(wait=False)
+
+
+async def _ended_within(future: asyncio.Future[Any], timeout: float) -> bool:
+    """Whether something has ended; it goes on if the caller is cancelled."""
+    ended, _ = await asyncio.wait([future], timeout=timeout)
+    return bool(ended)

@@ -1,0 +1,218 @@
+"""AsyncConnection: runs a conversation over a channel in an event loop, and awaits what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from soma_core.channel.contract import ExitStatus, Transport
+from soma_core.channel.deadline import Deadline
+from soma_core.client.aio.channels import loop_channel
+from soma_core.client.aio.threads import in_thread
+from soma_core.client.calls import Call
+from soma_core.client.connection import DEATH_WAIT, LAST_BYTES_WAIT, Connection, not_sent
+from soma_core.client.events import deliver
+from soma_core.client.exchange import Due, Exchange
+from soma_core.errors import (
+    ChannelClosed,
+    ErrorCode,
+    ProtocolError,
+    SomaError,
+    TransportError,
+)
+
+__all__ = ["AsyncConnection"]
+
+
+class AsyncConnection:
+    """The host's side of a channel in an event loop: calls of its tasks queue.
+
+    A call whose task is cancelled is interrupted, as at a deadline. The task does not wait for
+    that; the next call does, until the worker has given the command up, or was ended.
+
+    Args:
+        transport: Started already.
+        connection: The connection over which the worker was greeted. Its conversation goes on
+            here; it is used no more.
+        loop: The loop, which runs.
+    """
+
+    def __init__(
+        self, transport: Transport, connection: Connection, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.origin = connection
+        self.conversation = connection.conversation
+        self._explain = connection.explain
+        self._transport = transport
+        self._channel = loop_channel(connection.channel, loop)
+        self._loop = loop
+        self._turn = asyncio.Lock()
+        self._left: Exchange | None = None  # by its caller, before it was over
+        self._background: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, call: Call) -> Any:
+        """Send a command and wait for its reply.
+
+        Raises:
+            Exception: As for :meth:`Connection.ask`.
+            CancelledError: The task was cancelled.
+        """
+        if self._turn.locked():
+            await self._wait_for_turn(call)
+        else:
+            await self._turn.acquire()
+        conversation = self.conversation
+        exchange: Exchange | None = None
+        try:
+            exchange = conversation.begin(call)
+            await self._run(exchange)
+            return conversation.result(exchange)
+        except SomaError as error:
+            self._explain(error, conversation.last_id)
+            raise
+        finally:
+            if exchange is None or exchange.over:
+                self._release()
+            else:
+                self._left = exchange
+
+    def interrupt(self) -> None:
+        """Interrupt the command that runs, if one does."""
+        exchange = self.conversation.exchange
+        if exchange is not None:
+            exchange.interrupted = True
+            self._transport.interrupt()
+
+    def close(self) -> None:
+        """End it; a call that waits raises ChannelClosed."""
+        self.conversation.closed = True
+        self._channel.close()
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way in the background any more."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _wait_for_turn(self, call: Call) -> None:
+        self.conversation.check_usable()
+        try:
+            async with asyncio.timeout(call.deadline.left()):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise not_sent(call) from None
+
+    def _release(self) -> None:
+        """The exchange is over: it is the turn of the next one."""
+        output = self._transport.output
+        if output is not None:
+            output.show()
+            output.node_id = None
+        self.conversation.exchange = None
+        self._turn.release()
+
+    async def _run(self, exchange: Exchange) -> None:
+        """Do an exchange until it is over; if the caller gives it up, the rest is done without."""
+        output = self._transport.output
+        if output is not None:
+            output.node_id = exchange.call.node_id
+        try:
+            try:
+                self._channel.send(exchange.message)
+            except ChannelClosed as error:
+                exchange.sent = error.sent
+                raise
+            await self._receive(exchange)
+        except ChannelClosed as error:
+            dying = self._in_background(self._death(exchange, error), exchange)
+            raise await asyncio.shield(dying) from None
+        except BaseException:
+            if not exchange.over:
+                exchange.give_up(self.conversation.clock())
+                self._in_background(self._receive(exchange), exchange)
+            raise
+
+    async def _receive(self, exchange: Exchange) -> None:
+        conversation, channel = self.conversation, self._channel
+        while not exchange.over:
+            try:
+                message = await channel.receive(exchange.wait(conversation.clock()))
+                event = conversation.take(message)
+            except TimeoutError:
+                await self._do_what_is_due(exchange)
+            except (ChannelClosed, ProtocolError) as error:
+                if exchange.given_up:
+                    await self._end(exchange)
+                    return
+                if isinstance(error, ProtocolError):
+                    await self._check_unreadable(exchange, error)
+                raise
+            else:
+                if event is not None:
+                    deliver(event, exchange.call, self._transport.output)
+                    await self._do_what_is_due(exchange)
+
+    async def _do_what_is_due(self, exchange: Exchange) -> None:
+        for due in exchange.due(self.conversation.clock()):
+            match due:
+                case Due.LOOK:
+                    exchange.looked(self._transport.poll() is not None)
+                case Due.INTERRUPT:
+                    self._transport.interrupt()
+                case Due.END:
+                    await self._end(exchange)
+
+    async def _check_unreadable(self, exchange: Exchange, error: ProtocolError) -> None:
+        """As :meth:`Connection._check_unreadable`."""
+        if exchange.over:
+            if not exchange.answered:
+                self._channel.close()
+        elif error.code is ErrorCode.MALFORMED and await self._status_within(LAST_BYTES_WAIT):
+            raise ChannelClosed(str(error), sent=True) from None
+        elif not self._channel.closed:
+            exchange.over = exchange.answered = True
+
+    async def _end(self, exchange: Exchange) -> None:
+        self._channel.close()
+        status = await in_thread(lambda: self._transport.stop(0.0), name="soma-stop")
+        self.conversation.stopped(exchange, status)
+
+    async def _status_within(self, seconds: float) -> ExitStatus | None:
+        """How the worker's process ended, if it does within so many seconds."""
+        status = self._transport.poll()
+        end = Deadline.after(seconds)
+        while status is None and not end.over():
+            await asyncio.sleep(0.01)
+            status = self._transport.poll()
+        return status
+
+    async def _death(self, exchange: Exchange, error: ChannelClosed) -> TransportError:
+        """What to raise when the channel closed under a call."""
+        if self.conversation.closed:
+            exchange.over = True
+            return ChannelClosed(f"the worker was closed while {exchange.call} ran")
+        status = await self._status_within(DEATH_WAIT)
+        stderr = await in_thread(self._transport.diagnostics, name="soma-diagnostics")
+        death = self.conversation.died(exchange, error, status, stderr)
+        self._channel.close()
+        if status is None:  # it lives, and nobody can reach it
+            await in_thread(lambda: self._transport.stop(0.0), name="soma-stop")
+        return death
+
+    def _in_background(
+        self, rest: Coroutine[Any, Any, Any], exchange: Exchange
+    ) -> asyncio.Task[Any]:
+        """Do the rest of an exchange in a task of its own, whatever becomes of the caller."""
+        task = self._loop.create_task(rest)
+        self._background.add(task)
+
+        def end(task: asyncio.Task[Any]) -> None:
+            self._background.discard(task)
+            if task.cancelled():  # the loop ends, and nobody will know what becomes of it
+                self._channel.close()
+            if self._left is exchange:
+                self._left = None
+                self._release()
+
+        task.add_done_callback(end)
+        return task

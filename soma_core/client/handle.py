@@ -1,0 +1,154 @@
+"""Handle: a worker that was started, and what all that drive one have in common."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal, TypedDict
+
+from soma_core.channel.contract import ExitStatus, Transport
+from soma_core.client.arguments import check_seconds
+from soma_core.client.connection import INTERRUPT_GRACE
+from soma_core.client.recording import Recorder
+from soma_core.client.recovery import RecoveryLog
+from soma_core.client.results import WorkerStatus
+from soma_core.client.sessions import RestartingSession, Session
+from soma_core.client.usage import process_usage
+from soma_core.client.verbs.verbs import Verbs
+from soma_core.plugins.manager import PluginSet, installed_plugins
+from soma_core.wire.pickles import Pickles
+
+__all__ = ["CLOSE_GRACE", "Handle", "HandleOptions", "check_recovery"]
+
+CLOSE_GRACE = 2.0
+"""Seconds in which a worker that is closed may end by itself."""
+
+
+def check_recovery(restart: str, retries: int) -> None:
+    """Make sure that these arguments of a worker go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if restart not in ("never", "on-crash"):
+        raise ValueError(f"restart is 'never' or 'on-crash', got {restart!r}")
+    if type(retries) is not int or retries < 0:
+        raise ValueError(f"retries is a whole number from 0 on, got {retries!r}")
+    if retries and restart == "never":
+        raise ValueError("retries needs restart='on-crash': a dead worker answers no second time")
+
+
+class HandleOptions(TypedDict, total=False):
+    """The arguments of a Handle, but for the transport."""
+
+    timeout: float | None
+    start_timeout: float | None
+    stall_timeout: float | None
+    restart: Literal["never", "on-crash"]
+    retries: int
+    recorder: Recorder | None
+    interrupt_grace: float
+    plugins: PluginSet | None
+
+
+class Handle:
+    """A worker, started by making this; blocks until it answers.
+
+    The arguments are those of :class:`~soma_core.client.worker.Worker`.
+
+    Attributes:
+        transport: How it is reached.
+        session: The engine behind it.
+        verbs: What can be asked of it.
+        recorder: Records the channel, or None; closed with the worker, or if it does not start.
+
+    Raises:
+        StartFailed: The worker did not come up.
+        IncompatibleWorker: Its versions do not fit this host's.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout: float | None = None,
+        start_timeout: float | None = 60.0,
+        stall_timeout: float | None = None,
+        restart: Literal["never", "on-crash"] = "never",
+        retries: int = 0,
+        recorder: Recorder | None = None,
+        interrupt_grace: float = INTERRUPT_GRACE,
+        plugins: PluginSet | None = None,
+    ) -> None:
+        check_recovery(restart, retries)
+        check_seconds("timeout", timeout)
+        check_seconds("start_timeout", start_timeout)
+        check_seconds("stall_timeout", stall_timeout)
+        plugins = installed_plugins() if plugins is None else plugins
+        allowed = transport.options.pickle != "never"
+        pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs())
+        options: dict[str, Any] = {
+            "start_timeout": start_timeout,
+            "recorder": recorder,
+            "grace": interrupt_grace,
+        }
+        self.transport = transport
+        self.recorder = recorder
+        try:
+            self.session = (
+                Session(transport, pickles, plugins, **options)
+                if restart == "never"
+                else RestartingSession(
+                    transport, pickles, plugins, RecoveryLog(pickles), retries, **options
+                )
+            )
+        except BaseException:
+            if recorder is not None:
+                recorder.close()
+            raise
+        self.verbs = Verbs(transport, self.session, pickles, recorder, timeout, stall_timeout)
+
+    def describe(self, kind: str) -> str:
+        """The worker in a few words, for a repr."""
+        state = "closed" if self.session.connection.closed else f"pid {self.session.hello.pid}"
+        return f"<{kind} over {self.transport.name}, {state}, nodes {list(self.verbs.metas)}>"
+
+    def status(self) -> WorkerStatus:
+        """What is known of the worker without asking it."""
+        connection, hello = self.session.connection, self.session.hello
+        running = connection.conversation.running
+        command, node_id, since = running or (None, None, 0.0)
+        ended = connection.closed or self.transport.poll() is not None
+        here = not ended and self.transport.runs_here(hello.pid)
+        cpu_seconds, memory_bytes = process_usage(hello.pid) if here else (None, None)
+        return WorkerStatus(
+            alive=not ended,
+            pid=hello.pid,
+            incarnation=hello.incarnation,
+            command=command,
+            node_id=node_id,
+            seconds=time.monotonic() - since if running else 0.0,
+            restarts=self.session.restarts,
+            cpu_seconds=cpu_seconds,
+            memory_bytes=memory_bytes,
+            plugins=connection.conversation.plugins_said,
+        )
+
+    @property
+    def belongs_to_this_process(self) -> bool:
+        """Whether this is the process that started it, and not one forked from that."""
+        return self.session.connection.belongs_to_this_process
+
+    def close(self) -> None:
+        """End a private worker, or leave a shared one; at most 5 s. A second call does nothing."""
+        self.session.close()
+        self._ended(self.transport.stop(CLOSE_GRACE))
+
+    def shutdown(self) -> None:
+        """End the worker, even one that other clients share; it was sent SHUTDOWN before."""
+        self.session.close()
+        self._ended(self.transport.shutdown(CLOSE_GRACE))
+
+    def _ended(self, status: ExitStatus | None) -> None:
+        self.session.notify_exit(status)
+        if self.recorder is not None:
+            self.recorder.close()

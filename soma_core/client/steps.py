@@ -1,0 +1,46 @@
+"""Steps: what a method of a worker sends, one call after another, without waiting for any.
+
+A generator yields each call and is given its reply, or has its error thrown in; it returns the
+result of the method. Whoever runs it decides how to wait: a Worker blocks, an AsyncWorker awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from soma_core.client.calls import Call
+from soma_core.models.validation_errors import describe
+from soma_core.protocol.commands import COMMANDS, FilterSpec
+from soma_core.protocol.parsing import name_of_command
+
+__all__ = ["OWN_COMMANDS", "Steps", "argument_error"]
+
+T = TypeVar("T")
+
+Steps = Generator[Call, Any, T]
+
+OWN_COMMANDS = {name: name.lower() for name in map(name_of_command, COMMANDS)} | {"HELLO": "ping"}
+"""The method for each of soma's own commands."""
+
+_METHODS = {model.__name__: name_of_command(model).lower() for model in COMMANDS}
+_METHODS[FilterSpec.__name__] = "load"
+
+
+def argument_error(steps: Steps[Any], error: ValidationError) -> Exception:
+    """What to raise in place of an error of pydantic: an argument that a command does not take.
+
+    Args:
+        steps: They raised it.
+        error: The error; one that is of no command of ours is somebody else's, and stays.
+    """
+    method = _METHODS.get(error.title)
+    if method is None:
+        return error
+    if method == "call_method":
+        method = getattr(steps, "__name__", method)
+    of_type = any(problem["type"].endswith("_type") for problem in error.errors(include_url=False))
+    kind = TypeError if of_type else ValueError
+    return kind(f"Worker.{method}: {describe(error)}")

@@ -1,0 +1,154 @@
+"""NodeVerbs: what loads nodes into a worker, lists them, and asks plugins of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from soma_core.client.arguments import as_node_ids
+from soma_core.client.calls import Call
+from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters
+from soma_core.client.progress.watch import Watch, watched
+from soma_core.client.results import NodeListing, Pong, WorkerListing
+from soma_core.client.steps import OWN_COMMANDS, Steps
+from soma_core.client.timeouts import DEFAULT, Timeout
+from soma_core.client.verbs.base import VerbsBase
+from soma_core.models.filters import FilterMeta
+from soma_core.protocol import commands as c
+
+__all__ = ["NodeVerbs"]
+
+
+class NodeVerbs(VerbsBase):
+    """Loading and listing."""
+
+    def list(self, *, timeout: Timeout = DEFAULT) -> Steps[WorkerListing]:
+        """What the worker holds, and what it can do."""
+        reply = yield self._call(c.ListNodes(cmd="LIST"), timeout)
+        details = reply.details or {}
+        self.metas = dict(reply.nodes)
+        self.registered = {node_id for node_id, known in details.items() if known.filter}
+        hello = self._session.hello
+        return WorkerListing(
+            nodes={
+                node_id: NodeListing(meta, known.filter, known.trainable, known.learned)
+                for node_id, meta in reply.nodes.items()
+                if (known := details.get(node_id))
+            },
+            filters=reply.filters,
+            versions=hello.versions.model_dump(),
+            codecs=hello.codecs,
+            features=hello.features,
+        )
+
+    def refresh(self) -> Steps[None]:
+        """Ask what the worker holds, if others may have loaded something too."""
+        if self._transport.options.shared and not self._session.connection.closed:
+            yield from self.list()
+
+    def load(
+        self,
+        filters: Mapping[str, Loadable],
+        *,
+        trainable: bool | Mapping[str, bool] = True,
+        timeout: Timeout = DEFAULT,
+    ) -> Steps[dict[str, FilterMeta]]:
+        """Load filters, all or none; one of an id that is loaded is replaced.
+
+        Objects are pickled, what modules define that the worker cannot import by value.
+
+        Args:
+            filters: As for :func:`connect`.
+            trainable: Whether the composite commands call ``fit`` of the nodes, for all or by
+                id. The joint training step trains by gradients whatever has an optimizer.
+            timeout: Seconds.
+
+        Returns:
+            What is known of each filter, by node id.
+
+        Raises:
+            TypeError: An object is not a filter; the message says what wraps it.
+        """
+        check_filters(filters)
+        adapted = {node_id: adapt(obj) for node_id, obj in filters.items()}
+        for node_id, filter_like in adapted.items():
+            check_filter(node_id, filter_like)
+
+        def specs() -> list[c.FilterSpec]:
+            return [self._spec(*item, trainable) for item in adapted.items()]
+
+        call = Call.of(c.Load(cmd="LOAD", filters=specs()), self._seconds(timeout))
+        call.rebuild = lambda: {"filters": specs()}
+        metas: dict[str, FilterMeta] = (yield call).filters
+        self.metas.update(metas)
+        named = {node_id for node_id, item in adapted.items() if isinstance(item, str | tuple)}
+        self.registered = (self.registered - adapted.keys()) | named
+        return metas
+
+    def _spec(
+        self, node_id: str, filter_like: Loadable, trainable: bool | Mapping[str, bool]
+    ) -> c.FilterSpec:
+        flag = trainable if isinstance(trainable, bool) else trainable.get(node_id, True)
+        if isinstance(filter_like, str):
+            return c.FilterSpec(id=node_id, trainable=flag, filter=filter_like)
+        if isinstance(filter_like, tuple):
+            name, config = filter_like
+            return c.FilterSpec(id=node_id, trainable=flag, filter=name, config=dict(config))
+        return c.FilterSpec(id=node_id, trainable=flag, pickle_b64=self._pickle(filter_like))
+
+    def _pickle(self, filter_like: object) -> bytes:
+        # A recording is read by other processes, which could not return what was lent to this one.
+        if self._pickles.allowed and self._recorder is None:
+            lent = self._transport.lend(filter_like)
+            if lent is not None:
+                return lent
+        return self._pickles.dump(filter_like)
+
+    def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> Steps[None]:
+        """Forget nodes and what they learned, all or none."""
+        ids = as_node_ids(node_ids)
+        yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
+        for node_id in ids:
+            self.metas.pop(node_id, None)
+
+    def call(
+        self,
+        cmd: str,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        changes_states: bool = False,
+        progress: Watch = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Steps[Any]:
+        """Send a command that a plugin of the worker added; the host need not have the plugin.
+
+        Args:
+            cmd: Its name: ``"EVALUATE"``.
+            fields: The fields of the command, user data as Python objects.
+            changes_states: Whether the command changes what its nodes learned: a restarted
+                worker then raises StateLost rather than going on with older states.
+            progress: Called with what the handler reports while it runs; True shows it.
+            timeout: Seconds.
+
+        Returns:
+            What the handler returned.
+
+        Raises:
+            ValueError: It is one of soma's own commands, each of which has a method.
+        """
+        if cmd in OWN_COMMANDS:
+            raise ValueError(f"{cmd} has a method of its own: Worker.{OWN_COMMANDS[cmd]}")
+        given = {"cmd": cmd, **(fields or {})}
+        node_id = given.get("node_id")
+        node_ids = [*given.get("node_ids", ()), *([] if node_id is None else [node_id])]
+        with watched(progress, [cmd], given.get("data")) as listener:
+            call = Call(
+                c.Command, given, self._seconds(timeout), node_ids, listener, self._stall_timeout
+            )
+            call.changes_states = changes_states
+            return (yield call).result
+
+    def ping(self, *, timeout: Timeout = DEFAULT) -> Steps[Pong]:
+        """Ask the engine whether it answers."""
+        reply = yield self._call(c.Ping(cmd="PING"), timeout)
+        return Pong(reply.pid, reply.incarnation)

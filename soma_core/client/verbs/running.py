@@ -1,0 +1,192 @@
+"""RunningVerbs: what runs nodes, alone and in chains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from soma_core.client.arguments import as_node_ids
+from soma_core.client.calls import Progress
+from soma_core.client.chunks import StreamPlan
+from soma_core.client.steps import Steps
+from soma_core.client.timeouts import DEFAULT, Timeout
+from soma_core.client.verbs.base import VerbsBase, given
+from soma_core.models.chains import ChainNode, check_chain
+from soma_core.models.filters import FilterMeta, StreamMode
+from soma_core.protocol import commands as c
+
+__all__ = ["RunningVerbs"]
+
+
+class RunningVerbs(VerbsBase):
+    """Running nodes."""
+
+    def forward(
+        self,
+        node_id: str,
+        x: Any,
+        state: Any = None,
+        *,
+        progress: Progress | None = None,
+        profile: str | os.PathLike[str] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Steps[Any]:
+        """Run one node.
+
+        Args:
+            node_id: The node.
+            x: The input.
+            state: The state to use; None means what the node learned last (``{}`` if nothing).
+            progress: Called with what the filter, or a plugin around it, reports.
+            profile: A file for a profile of the call in the worker, as cProfile writes it.
+            timeout: Seconds.
+        """
+        if state is None:
+            command = c.Forward(cmd="FORWARD", node_id=node_id, data=x)
+            call = self._call(command, timeout, (node_id,), progress)
+        else:
+            command = c.Forward(cmd="FORWARD", node_id=node_id, data=x, state=state)
+            call = self._call(command, timeout, (), progress)
+        reply = (yield call) if profile is None else (yield from self._profiled(call, profile))
+        return reply.result
+
+    def predict(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Steps[Any]:
+        """Call a node's ``predict``, whatever its ``forward`` answers.
+
+        Args:
+            node_id: The node.
+            x: The input.
+            state: As for :meth:`forward`.
+            timeout: Seconds.
+
+        Raises:
+            RemoteError: The filter has no such method, or it raised.
+        """
+        return (yield from self._call_method("predict", node_id, x, state, timeout))
+
+    def predict_proba(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Steps[Any]:
+        """Call a node's ``predict_proba``; arguments and errors are those of :meth:`predict`."""
+        return (yield from self._call_method("predict_proba", node_id, x, state, timeout))
+
+    def transform(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Steps[Any]:
+        """Call a node's ``transform``; arguments and errors are those of :meth:`predict`."""
+        return (yield from self._call_method("transform", node_id, x, state, timeout))
+
+    def score(
+        self,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        state: Any = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> Steps[Any]:
+        """Call a node's ``score``: how well it answers, where the targets are known.
+
+        Args:
+            node_id: The node.
+            x: The input.
+            y: The targets.
+            state: As for :meth:`forward`.
+            timeout: Seconds.
+
+        Raises:
+            RemoteError: The filter has no such method, or it raised.
+        """
+        return (yield from self._call_method("score", node_id, x, state, timeout, y=y))
+
+    def call_method(
+        self,
+        method: c.Method,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        *,
+        state: Any = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Steps[Any]:
+        """Call any method of a node that answers: ``"decision_function"``, ``"score_samples"``.
+
+        Args:
+            method: Its name.
+            node_id: The node.
+            x: The input.
+            y: The targets, for ``"score"``.
+            state: As for :meth:`forward`.
+            timeout: Seconds.
+
+        Raises:
+            ValueError: ``method`` is none of those that a node may be asked for.
+            RemoteError: The filter has no such method, or it raised.
+        """
+        return (yield from self._call_method(method, node_id, x, state, timeout, y=y))
+
+    def _call_method(
+        self, method: c.Method, node_id: str, x: Any, state: Any, timeout: Timeout, **fields: Any
+    ) -> Steps[Any]:
+        if state is not None:
+            fields["state"] = state
+        command = c.CallMethod(cmd="CALL_METHOD", node_id=node_id, method=method, data=x, **fields)
+        uses = () if "state" in fields else (node_id,)
+        return (yield self._call(command, timeout, uses)).result
+
+    def composite_forward(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        states: Mapping[str, Any] | None = None,
+        *,
+        progress: Progress | None = None,
+        profile: str | os.PathLike[str] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Steps[Any]:
+        """Run a chain of nodes, the output of each being the input of the next.
+
+        Args:
+            node_ids: The nodes in order, at least one.
+            x: The input of the first.
+            states: States by node id; a node without one uses what it learned last.
+            progress: As for :meth:`forward`.
+            profile: A file for a profile of the call in the worker, as cProfile writes it.
+            timeout: Seconds.
+        """
+        command = c.CompositeForward(
+            cmd="COMPOSITE_FORWARD", node_ids=as_node_ids(node_ids), data=x, **given(states=states)
+        )
+        call = self._call(command, timeout, command.node_ids, progress)
+        return (yield from self._profiled(call, profile)).result
+
+    def plan_stream(self, node_ids: Sequence[str]) -> StreamPlan:
+        """How chunks go through a chain, by the stream modes of its nodes.
+
+        Raises:
+            ValueError: Neighbours declare what cannot fit together; the message names the edge.
+        """
+        node_ids = as_node_ids(node_ids)
+        metas = {key: self.metas.get(key, FilterMeta(name=key)) for key in node_ids}
+        check_chain(ChainNode.of(node_id, metas[node_id]) for node_id in node_ids)
+        modes = {node_id: meta.stream_mode for node_id, meta in metas.items()}
+        return StreamPlan(
+            node_ids,
+            barriers={key for key, mode in modes.items() if mode is StreamMode.BARRIER},
+            evolving={key for key, mode in modes.items() if mode is StreamMode.EVOLVING},
+        )
+
+    def run_segment(
+        self, segment: Sequence[str], x: Any, *, learns: bool, timeout: Timeout = DEFAULT
+    ) -> Steps[Any]:
+        """Run a chunk through a part of a chain, whose nodes may learn from it first."""
+        command = c.CompositeForward(
+            cmd="COMPOSITE_FORWARD",
+            node_ids=list(segment),
+            data=x,
+            **given(evolve=learns or None),
+        )
+        return (yield self._call(command, timeout, segment)).result
