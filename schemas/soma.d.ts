@@ -14,6 +14,8 @@ export interface ApplyGradients {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "APPLY_GRADIENTS";
   node_id: string;
   gradients_b64: Binary;
@@ -43,6 +45,8 @@ export interface BatchedFit {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "BATCHED_FIT";
   node_ids: string[];
   data?: Data;
@@ -123,6 +127,8 @@ export interface CallMethod {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "CALL_METHOD";
   node_id: string;
   method: "decision_function" | "inverse_transform" | "predict" | "predict_log_proba" | "predict_proba" | "score" | "score_samples" | "transform";
@@ -163,6 +169,8 @@ export interface CompositeFit {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "COMPOSITE_FIT";
   node_ids: string[];
   data?: Data;
@@ -208,6 +216,8 @@ export interface CompositeForward {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "COMPOSITE_FORWARD";
   node_ids: string[];
   data?: Data;
@@ -239,6 +249,8 @@ export interface ContinueFit {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "CONTINUE_FIT";
   /** The `fit_id` of its last reply. */
   fit_id: string;
@@ -396,6 +408,8 @@ export interface Fit {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "FIT";
   node_id: string;
   data?: Data;
@@ -431,6 +445,8 @@ export interface Forward {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "FORWARD";
   node_id: string;
   data?: Data;
@@ -460,6 +476,8 @@ export interface GetGradients {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "GET_GRADIENTS";
   node_id: string;
 }
@@ -486,6 +504,8 @@ export interface GetState {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "GET_STATE";
   node_id: string;
   /** Omitted: `torch` for a module; for others `cloudpickle`, or `value` without pickle. */
@@ -522,6 +542,8 @@ export interface Hello {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "HELLO";
   protocol: number;
   client: ClientInfo;
@@ -578,6 +600,8 @@ export interface ListNodes {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "LIST";
 }
 
@@ -607,6 +631,8 @@ export interface Load {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "LOAD";
   filters: FilterSpec[];
 }
@@ -649,6 +675,8 @@ export interface PartialFit {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "PARTIAL_FIT";
   node_id: string;
   data?: Data;
@@ -685,6 +713,8 @@ export interface Ping {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "PING";
 }
 
@@ -746,6 +776,8 @@ export type SetState = {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "SET_STATE";
   node_id: string;
   /** Omitted: the object stays as it is. */
@@ -779,6 +811,8 @@ export interface Shutdown {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "SHUTDOWN";
 }
 
@@ -889,6 +923,8 @@ export interface Unload {
   meta?: { [key: string]: unknown } | null;
   /** Whether the reply brings a profile of the command. */
   profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
   cmd: "UNLOAD";
   node_ids: string[];
 }

@@ -114,10 +114,11 @@ class Responder:
         self._parser = CommandParser(plugins.known_commands())
         self._frames: DialectCodec = FrameCodec(pickles)
         self._lines: DialectCodec = LineCodec(pickles)
+        self._dense_lines: DialectCodec = LineCodec(pickles, dense=True)
         limits = limits or StreamLimits()
         info = EngineInfo(
             commands=tuple(self._parser.models),
-            features=("lines", "frames", "events"),
+            features=("lines", "frames", "events", "encoding"),
             limits=Limits(line=limits.line, header=limits.header, nesting=MAX_NESTING),
         )
         filters = installed_filters() if filters is None else filters
@@ -147,6 +148,8 @@ class Responder:
             command = self._parser.read(message, codec)
         except BaseException as error:
             return self._failure(error, Envelope.of(message), codec)
+        if command.encoding is not None and codec is self._lines:
+            codec = self._dense_lines
         records = self._records
         if records is None or host is None:
             return self._reply(command, codec, send_event)

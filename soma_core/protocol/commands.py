@@ -59,6 +59,8 @@ class Command(_Model):
     """Open to the host; not interpreted."""
     profile: bool = False
     """Whether the reply brings a profile of the command."""
+    encoding: Literal["b64"] | None = None
+    """``b64``: arrays and bytes in the reply as base64, not as numbers; for lines."""
 
 
 class ClientInfo(_Model):

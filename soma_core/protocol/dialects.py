@@ -120,10 +120,12 @@ class LineCodec(DialectCodec):
 
     Args:
         pickles: Whether and how objects that are not data travel.
+        dense: Whether arrays and bytes are written as base64, and not as numbers.
     """
 
-    def __init__(self, pickles: Pickles) -> None:
+    def __init__(self, pickles: Pickles, *, dense: bool = False) -> None:
         super().__init__(pickles)
+        self._dense = dense
         self._decoder = LineDecoder(pickles=pickles)
 
     def read(self, message: Message, validator: Any) -> Any:
@@ -154,7 +156,7 @@ class LineCodec(DialectCodec):
 
     def write(self, fields: dict[str, Any], model: type[BaseModel]) -> Message:
         as_lists = getattr(model, "tensors_as_lists", False)
-        encoder = LineEncoder(pickles=self._pickles, tensors_as_lists=as_lists)
+        encoder = LineEncoder(pickles=self._pickles, tensors_as_lists=as_lists, dense=self._dense)
         for name, kind in carried_fields(model):
             if name in fields:
                 fields[name] = _ENCODE[kind](encoder, fields[name])

@@ -56,11 +56,19 @@ class LineEncoder:
     Args:
         pickles: Whether and how objects that are not data are pickled.
         tensors_as_lists: Whether torch tensors become nested lists of numbers.
+        dense: Whether arrays and bytes become base64, and no list of numbers.
     """
 
-    def __init__(self, *, pickles: Pickles | None = None, tensors_as_lists: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        pickles: Pickles | None = None,
+        tensors_as_lists: bool = False,
+        dense: bool = False,
+    ) -> None:
         self._pickles = pickles or _ALLOWED
-        self._tensors_as_lists = tensors_as_lists
+        self._tensors_as_lists = tensors_as_lists and not dense
+        self._dense = dense
 
     def encode(self, obj: Any, depth: int = 0) -> Any:
         """The JSON-able form of an object.
@@ -95,7 +103,7 @@ class LineEncoder:
         return self._list(list(obj), depth)
 
     def _bytes(self, obj: bytes, depth: int = 0) -> Any:
-        return {"type": "Bytes", "data": list(obj)}
+        return {"type": "Bytes", "data": {"b64": _b64(obj)} if self._dense else list(obj)}
 
     def _float(self, obj: float, depth: int = 0) -> Any:
         if math.isfinite(obj):
@@ -136,7 +144,7 @@ class LineEncoder:
             dtype = arrays.dtype_to_wire(obj.dtype)
         except ValueError:
             return self._pickle(obj)
-        readable = obj.dtype.kind in "iuf" and obj.dtype.itemsize <= 8
+        readable = obj.dtype.kind in "iuf" and obj.dtype.itemsize <= 8 and not self._dense
         if readable and bool(np.isfinite(obj).all()):
             data: dict[str, Any] = {"values": obj.ravel().tolist()}
         else:
@@ -148,9 +156,8 @@ class LineEncoder:
             return self.encode(obj.detach().tolist())
         name = arrays.torch_dtype_name(obj)
         data: dict[str, Any] = {"dtype": name, "container": "torch", "shape": tuple(obj.shape)}
-        if not (obj.is_complex() or name == "bool" or name.startswith("float8")) and bool(
-            obj.isfinite().all()
-        ):
+        opaque = self._dense or obj.is_complex() or name == "bool" or name.startswith("float8")
+        if not opaque and bool(obj.isfinite().all()):
             data["values"] = obj.detach().reshape(-1).tolist()
         else:
             data["b64"] = _b64(arrays.tensor_to_bytes(obj))
