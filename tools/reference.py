@@ -14,9 +14,9 @@ _INTRODUCTION = """\
 # Commands and replies
 
 Written from the models by `make reference`; the prose is in [the protocol](../protocol.md). Every
-command also takes `id`, `events`, `meta`, `profile` and `encoding`; every reply has `ok` and the `id`
-of its command. A field without a default is required in a command; in a reply it may be absent where its command
-did not ask for it.
+command also takes `id`, `events`, `meta`, `profile` and `encoding`; every reply has `ok` and the
+`id` of its command. A field without a default is required in a command; in a reply it may be absent
+where its command did not ask for it.
 """
 _COMMON = {"cmd", "id", "events", "meta", "profile", "encoding", "ok"}
 

@@ -1,4 +1,4 @@
-"""The page for implementers: its examples are what soma reads and writes, its tables are complete."""
+"""The page for implementers: soma reads and writes its examples, and its tables are complete."""
 
 from __future__ import annotations
 
