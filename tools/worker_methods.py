@@ -1,0 +1,57 @@
+"""The methods of a worker on the site: classes take them from one place, where griffe cannot look.
+
+``load = _blocking(Verbs.load)`` is an attribute for who does not run it; here it becomes a method.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+__all__ = ["WorkerMethods"]
+
+_VERBS = "client.verbs.verbs.Verbs"
+_WORKERS = {"client.worker.Worker": False, "client.aio.worker.AsyncWorker": True}
+"""The classes, and whether their methods are awaited."""
+
+_TAKEN = re.compile(r"\w+\(Verbs\.(\w+)\)")
+
+
+class WorkerMethods(griffe.Extension):
+    """Puts the methods in their places, once the whole package was read."""
+
+    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+        """Called by griffe for a package that it has read."""
+        if pkg.path != "soma_core":
+            return
+        verbs = pkg[_VERBS].all_members
+        for path, awaited in _WORKERS.items():
+            worker = pkg[path]
+            for name, member in list(worker.members.items()):
+                taken = _TAKEN.fullmatch(str(getattr(member, "value", None)))
+                if taken:
+                    worker.set_member(name, _method(name, verbs[taken[1]], worker, awaited))
+
+
+def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe.Function:
+    text = "" if verb.docstring is None else verb.docstring.value
+    method = griffe.Function(
+        name,
+        parameters=verb.parameters,
+        returns=_result(verb.returns),
+        lineno=verb.lineno,
+        endlineno=verb.endlineno,
+        parent=worker,
+    )
+    method.docstring = griffe.Docstring(text, parent=method)
+    if awaited:
+        method.labels.add("async")
+    return method
+
+
+def _result(returns: Any) -> Any:
+    """What steps of a type come to: ``T`` of ``Steps[T]``."""
+    is_steps = isinstance(returns, griffe.ExprSubscript) and str(returns.left) == "Steps"
+    return returns.slice if is_steps else returns
