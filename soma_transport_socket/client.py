@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from soma_transport_socket.options import SocketOptions
 
 __all__ = ["SocketOptions", "SocketTransport"]
 
+_log = logging.getLogger("soma.transport.socket")
 _PATIENCE = 2.0  # seconds that a daemon may take to appear
 _POLL = 0.02
 _ASIDE = 0.2  # seconds for a question beside the channel
@@ -134,6 +136,8 @@ class SocketTransport(Transport):
             raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
         if not answer.ok:
             raise StartFailed(f"the daemon at {self.options.path} refused: {answer.error}")
+        if answer.warning is not None:
+            _log.warning("the daemon at %s: %s", self.options.path, answer.warning)
         return answer
 
     def _connect(self, timeout: float | None) -> socket.socket:

@@ -139,6 +139,7 @@ class Answer(_Model):
         worker: The id of the worker.
         pid: Its process.
         client: The number of the client in it.
+        warning: What is not as it should be with it.
         ended: Whether it has ended.
         code: Its exit status.
         signal: The signal that ended it.
@@ -151,6 +152,7 @@ class Answer(_Model):
     worker: str | None = None
     pid: int | None = None
     client: int | None = None
+    warning: str | None = None
     ended: bool = False
     code: int | None = None
     signal: int | None = None

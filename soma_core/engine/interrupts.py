@@ -19,6 +19,9 @@ C = TypeVar("C")
 
 _SIGINT = int(signal.SIGINT)
 
+_IMPORTING = frozenset({"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"})
+"""The files, as their code says, of the functions that import."""
+
 
 class NoInterrupts:
     """For an engine that shares its process with others: signals are not its business."""
@@ -36,7 +39,9 @@ class Interrupts(NoInterrupts):
     """For a process that serves one engine on its main thread.
 
     The handler looks at what it interrupted: it raises only inside of a command, and not inside
-    of what is shielded. So there is no flag to set at the right moment, and no moment to miss.
+    of what is shielded, nor of an import: a package that was imported by half can neither be used
+    nor imported again. The host asks again until the reply comes. So there is no flag to set at
+    the right moment, and no moment to miss.
     """
 
     def __init__(self) -> None:
@@ -67,6 +72,8 @@ class Interrupts(NoInterrupts):
         while frame is not None:
             if frame.f_code is _shielded.__code__:
                 self._missed = True
+                return
+            if frame.f_code.co_filename in _IMPORTING:
                 return
             if frame.f_code is _interruptible.__code__:
                 raise KeyboardInterrupt("the host interrupted the command")

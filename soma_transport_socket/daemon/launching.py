@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from soma_core.errors import StartFailed
 from soma_core.transport import WorkerProcess, thread_limits
@@ -15,10 +16,17 @@ from soma_transport_socket.daemon.forkserver import Forkserver
 from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.messages import Attached, WorkerSpec
 
-__all__ = ["Launcher"]
+__all__ = ["Launched", "Launcher"]
 
 _log = logging.getLogger("soma.daemon")
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+class Launched(NamedTuple):
+    """A worker process, and why it was not forked where it should have been."""
+
+    process: WorkerProcess
+    warning: str | None = None
 
 
 class Launcher:
@@ -80,7 +88,7 @@ class Launcher:
 
         self._start_forkserver(lambda: None, give_up)
 
-    def launch(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
+    def launch(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> Launched:
         """Fork a worker from the zygote if that can be, else start one afresh.
 
         Args:
@@ -92,15 +100,16 @@ class Launcher:
         """
         forkserver = self._forkserver
         if forkserver is None or not forkserver.ready:
-            return _start_afresh(spec, attached)
+            return Launched(_start_afresh(spec, attached))
         try:
-            return forkserver.take(spec, attached)
+            return Launched(forkserver.take(spec, attached))
         except StartFailed as error:
-            _log.warning("--preload: %s; this worker is started afresh", error)
+            warning = f"--preload: {error}; this worker is started afresh"
+        _log.warning("%s", warning)
         if not forkserver.ready:
             self._stop(forkserver)
             self._restart_forkserver()
-        return _start_afresh(spec, attached)
+        return Launched(_start_afresh(spec, attached), warning)
 
     def look_after(self, workers: set[int]) -> None:
         """Replace a warm worker that died, and reap what ended workers left behind.

@@ -198,7 +198,13 @@ class Supervisor:
             return
         self._loop.on_hangup(client.watched, lambda: self._hung_up(worker, number))
         if request.op == "connect":
-            answer = Answer(ok=True, worker=worker.id, pid=worker.process.pid, client=number)
+            answer = Answer(
+                ok=True,
+                worker=worker.id,
+                pid=worker.process.pid,
+                client=number,
+                warning=worker.warning,
+            )
             reply(connection, answer)
         client.let_go()
 
@@ -227,12 +233,12 @@ class Supervisor:
 
     def _start_worker(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> SupervisedWorker:
         try:
-            process = self._launcher.launch(spec, attached)
+            launched = self._launcher.launch(spec, attached)
         except (OSError, StartFailed) as error:
             raise Refused(f"cannot start a worker: {error}") from error
-        worker = SupervisedWorker(uuid.uuid4().hex, process)
+        worker = SupervisedWorker(uuid.uuid4().hex, launched.process, warning=launched.warning)
         self._workers[worker.id] = worker
-        self._loop.on_hangup(process.lifeline, lambda: self._ends(worker))
+        self._loop.on_hangup(worker.process.lifeline, lambda: self._ends(worker))
         return worker
 
     def _ends(self, worker: SupervisedWorker) -> None:

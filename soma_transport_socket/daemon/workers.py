@@ -175,6 +175,7 @@ class SupervisedWorker:
         id: What clients call it.
         process: The process.
         session: What it has besides, if clients share it.
+        warning: What is not as it should be with it, for its clients.
         clients: Those that it serves, by number.
         end_by: When it is made to end, if it has not ended by itself.
     """
@@ -182,6 +183,7 @@ class SupervisedWorker:
     id: str
     process: WorkerProcess
     session: Session | None = None
+    warning: str | None = None
     clients: dict[int, Client] = field(default_factory=dict)
     end_by: Deadline = field(default_factory=Deadline)
     _last_client: int = 0

@@ -1,13 +1,15 @@
 """The zygote: a process that has imported what workers need, and forks them warm.
 
-It runs with one BLAS thread and refuses to fork while it has more than one thread of any kind,
-since a forked child has only the thread that forked: a lock that another one held would stay
+It runs with one BLAS thread and refuses to fork while another thread runs that is not known to be
+safe, since a forked child has only the thread that forked: a lock that another one held would stay
 locked for ever. A worker is forked by way of a process that ends at once, so that the daemon,
 which adopts orphans, becomes its parent and learns how it ends from the kernel itself.
 """
 
 import os
 import sys
+
+from soma_transport_socket.worker.other_threads import OtherThreads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Zygote:
         self._daemon = daemon
         self._lifeline = lifeline
         self._threads = threads
+        self._others = OtherThreads()
 
     def prepare(self, modules: "Sequence[str]") -> None:
         """Import the modules and what every worker imports; tell the daemon how it went."""
@@ -133,7 +136,9 @@ class Zygote:
                 reason = f"cannot import {module!r} ({type(error).__name__}: {error})"
                 send(self._daemon, ZygoteEvent(kind="failed", reason=reason[:_LONGEST_REASON]))
                 sys.exit(1)
+            self._others.note(f"{module!r} was imported")
         _use_the_engine_once()
+        self._others.note("the plugins were imported")
         self._threads.find_libraries()
         gc.collect()
         gc.freeze()  # a collection in a worker would copy every page that it looks at
@@ -158,10 +163,9 @@ class Zygote:
     def _fork_if_alone(self, tree: str, attached: "Mapping[Attached, int]") -> "ZygoteEvent":
         from soma_transport_socket.messages import ZygoteEvent
 
-        threads = len(os.listdir("/proc/self/task"))
-        if threads > 1:
-            reason = f"{threads} threads run in the zygote, and a fork copies only one"
-            return ZygoteEvent(kind="refused", reason=reason)
+        reason = self._others.describe()
+        if reason is not None:
+            return ZygoteEvent(kind="refused", reason=reason[:_LONGEST_REASON])
         try:
             return ZygoteEvent(kind="forked", pid=self._fork_twice(tree, attached))
         except OSError as error:

@@ -54,6 +54,49 @@ def test_a_call_that_takes_too_long_is_interrupted_and_the_worker_stays(
     assert worker.ping().pid == pid
 
 
+# As torch's: what its import registers in C can be registered once.
+IMPORTED_ONCE = """
+import sys, time
+if hasattr(sys, "imported_once"):
+    raise RuntimeError("imported twice")
+sys.imported_once = True
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    time.sleep(0.01)
+"""
+
+
+def imports(name, state):
+    return __import__(name).__name__
+
+
+@either
+def test_a_module_that_is_being_imported_at_the_deadline_is_imported_whole(
+    connect, transport, tmp_path, monkeypatch, long_grace
+):
+    (tmp_path / "imported_once.py").write_text(IMPORTED_ONCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = connect(transport, filters={"imports": f.Apply(imports)})
+    with pytest.raises(soma.DeadlineExceeded) as caught:
+        worker.forward("imports", "imported_once", timeout=0.5)
+    assert caught.value.worker_survived is True
+    assert worker.forward("imports", "imported_once", timeout=60.0) == "imported_once"
+
+
+@either
+def test_a_module_whose_import_does_not_end_costs_the_worker(
+    connect, transport, tmp_path, monkeypatch, short_grace
+):
+    (tmp_path / "imported_once.py").write_text(IMPORTED_ONCE.replace("1.5", "600"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = connect(transport, filters={"imports": f.Apply(imports)}, restart="on-crash")
+    pid = worker.ping().pid
+    with pytest.raises(soma.DeadlineExceeded) as caught:
+        worker.forward("imports", "imported_once", timeout=0.5)
+    assert caught.value.worker_survived is False
+    assert worker.ping().pid != pid
+
+
 @pytest.mark.parametrize(
     ("transport", "how"),
     gate_runs(

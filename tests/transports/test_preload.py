@@ -32,6 +32,12 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Li
 
 WARM = "import os\nIMPORTED_BY = os.getpid()\n"
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n"
+ARROW = """
+import glob
+import pyarrow
+KEPT = pyarrow.array(range(100_000), memory_pool=pyarrow.jemalloc_memory_pool())
+THREADS = [open(name).read().strip() for name in glob.glob("/proc/self/task/*/comm")]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,7 @@ def modules():
     with short_directory() as directory:
         (directory / "warm_module.py").write_text(WARM)
         (directory / "threaded_module.py").write_text(THREADED)
+        (directory / "arrow_module.py").write_text(ARROW)
         (directory / "broken_module.py").write_text("raise RuntimeError('it is broken')\n")
         yield directory
 
@@ -382,7 +389,7 @@ def test_a_module_that_raises_ends_the_daemon_with_what_it_said(environment):
     assert "cannot import 'broken_module' (RuntimeError: it is broken)" in said
 
 
-def test_a_module_that_starts_threads_is_told_and_workers_are_started_afresh(environment):
+def test_a_module_that_starts_threads_is_named_and_workers_are_started_afresh(environment, caplog):
     with (
         short_directory() as directory,
         socket_daemon(
@@ -397,8 +404,21 @@ def test_a_module_that_starts_threads_is_told_and_workers_are_started_afresh(env
             assert ask(worker, lambda x, s: "threaded_module" in f.sys.modules) is False
         daemon.process.terminate()
         said = daemon.process.stderr.read()
-    assert "2 threads run in the zygote" in said
-    assert "started afresh" in said
+    for heard in (said, caplog.text):
+        assert "since 'threaded_module' was imported" in heard
+        assert "started afresh" in heard
+
+
+def test_the_thread_of_an_allocator_does_not_keep_workers_from_being_forked(environment):
+    pytest.importorskip("pyarrow")
+    with (
+        short_directory() as directory,
+        socket_daemon(directory / "s", "--preload=arrow_module", env=environment) as daemon,
+        soma.connect("socket", path=daemon.path) as worker,
+    ):
+        assert ask(worker, lambda x, s: "arrow_module" in f.sys.modules) is True
+        threads = ask(worker, lambda x, s: f.sys.modules["arrow_module"].THREADS)
+    assert "jemalloc_bg_thd" in threads, "there was nothing that could have kept it from forking"
 
 
 def test_a_zygote_that_is_killed_is_replaced(own, connect):
