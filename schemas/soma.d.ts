@@ -92,6 +92,8 @@ export interface BatchedFitReply {
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
   profile_b64?: Binary;
+  /** Nodes that learned inside of their objects, which the states do not tell: `fit` returned null or the object itself. GET_STATE fetches it. */
+  in_objects?: string[] | null;
   result?: Data;
   /** What `fit` returned last, of each node. */
   states?: { [key: string]: Data };
@@ -192,6 +194,8 @@ export interface CompositeFitReply {
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
   profile_b64?: Binary;
+  /** Nodes that learned inside of their objects, which the states do not tell: `fit` returned null or the object itself. GET_STATE fetches it. */
+  in_objects?: string[] | null;
   result?: Data;
   /** The `state_dict` of each node that has one, in torch's format. */
   states?: { [key: string]: Binary };
@@ -275,6 +279,8 @@ export interface ContinueFitReply {
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
   profile_b64?: Binary;
+  /** Nodes that learned inside of their objects, which the states do not tell: `fit` returned null or the object itself. GET_STATE fetches it. */
+  in_objects?: string[] | null;
   result?: Data;
   /** What `fit` returned last, of each node. */
   states?: { [key: string]: Data };
@@ -351,7 +357,7 @@ export interface EventMessage {
   data: Data;
 }
 
-/** Whether a filter learns: `Opaque` where soma cannot know. */
+/** Whether a filter learns. `Opaque`: it does, and where soma cannot know: an object that is no `Filter` may learn in the state that its `fit` returns, or inside of itself. */
 export type FilterKind = "Stateless" | "Trainable" | "Opaque";
 
 /** What the host may know about a filter without running it. */
@@ -427,6 +433,8 @@ export interface FitReply {
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
   profile_b64?: Binary;
+  /** Nodes that learned inside of their objects, which the states do not tell: `fit` returned null or the object itself. GET_STATE fetches it. */
+  in_objects?: string[] | null;
   result?: Data;
 }
 
@@ -694,6 +702,8 @@ export interface PartialFitReply {
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
   profile_b64?: Binary;
+  /** Nodes that learned inside of their objects, which the states do not tell: `fit` returned null or the object itself. GET_STATE fetches it. */
+  in_objects?: string[] | null;
   /** Absent with `return_state=false`. */
   result?: Data;
   /** The loss of a step of training by gradients; null if there was none. */

@@ -58,3 +58,4 @@ from .models.values import Tensor as Tensor
 from .models.values import Text as Text
 from .models.values import Value as Value
 from .plugins.hookspecs import hookimpl as hookimpl
+from .wire.opaque import OpaqueState as OpaqueState

@@ -85,7 +85,7 @@ class Handle:
         check_seconds("stall_timeout", stall_timeout)
         plugins = installed_plugins() if plugins is None else plugins
         allowed = transport.options.pickle != "never"
-        pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs())
+        pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs(), opaque_states=True)
         options: dict[str, Any] = {
             "start_timeout": start_timeout,
             "recorder": recorder,

@@ -73,12 +73,14 @@ class RecoveryLog:
             self._learned(fields["node_id"], reply.result)
         else:
             self._changed([fields["node_id"]], "fit")
+        self._changed(reply.in_objects or (), "fit")
 
     def _partial_fit(self, fields: _Fields, reply: Any) -> None:
         if fields["return_state"]:
             self._learned(fields["node_id"], reply.result)
         else:
             self._changed([fields["node_id"]], "partial_fit")
+        self._changed(reply.in_objects or (), "partial_fit")
 
     def _composite_forward(self, fields: _Fields, reply: Any) -> None:
         if fields.get("evolve"):
@@ -92,11 +94,13 @@ class RecoveryLog:
             self._learned(node_id, state)
         for node_id, data in (reply.states or {}).items():
             self._holds(node_id, data, "torch")
+        self._changed(reply.in_objects or (), "composite_fit")
 
     def _batched_fit(self, fields: _Fields, reply: Any) -> None:
         self._changed(fields["node_ids"], "batched_fit")
         for node_id, state in (reply.states or {}).items():
             self._learned(node_id, state)
+        self._changed(reply.in_objects or (), "batched_fit")
 
     def _get_state(self, fields: _Fields, reply: Any) -> None:
         node_id = fields["node_id"]

@@ -61,7 +61,7 @@ class RemoteFilter(Filter):
     @property
     def trainable(self) -> bool:
         """Whether the filter learns."""
-        return self._meta.kind is FilterKind.TRAINABLE
+        return self._meta.kind is not FilterKind.STATELESS
 
     def __repr__(self) -> str:
         return f"<RemoteFilter {self.node_id!r}: {self._meta.name}>"

@@ -198,14 +198,15 @@ class Engine:
         self._fits.forget([command.node_id])
         remember([node])
         state = node.fit(command.data, command.y, {})
-        return r.FitReply(result=state) if command.return_state else r.FitReply()
+        returned = {"result": state} if command.return_state else {}
+        return r.FitReply(**returned, **states.learned_inside([node]))
 
     def partial_fit(self, command: c.PartialFit) -> r.PartialFitReply:
         """Let one node go on from what it learned."""
         node = self.nodes.get(command.node_id)
         loss = partial_fit_once(node, command.data, command.y)
         returned = {"result": node.state} if command.return_state else {}
-        return r.PartialFitReply(loss=loss, **returned)
+        return r.PartialFitReply(loss=loss, **returned, **states.learned_inside([node]))
 
     def forward(self, command: c.Forward) -> r.ForwardReply:
         """Run one node."""
@@ -249,7 +250,8 @@ class Engine:
             return self._gradients(chain, command)
         optimizer = self._optimizers.chosen(chain, command.optimizer, command.y)
         out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
-        reply = r.CompositeFitReply(result=out, loss=loss, states={})
+        inside = states.learned_inside(chain.nodes)
+        reply = r.CompositeFitReply(result=out, loss=loss, states={}, **inside)
         if command.return_states:
             reply.states = {
                 node.node_id: states.get_state(node, "torch", self._pickles)

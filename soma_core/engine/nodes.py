@@ -52,6 +52,9 @@ class Misfit(ProtocolError):
         self.side = side
 
 
+_NONE = object()
+
+
 class Node:
     """One loaded filter.
 
@@ -62,7 +65,8 @@ class Node:
         registered: The name under which it is registered, if it was loaded by that.
 
     Attributes:
-        state: What it learned last; ``{}`` if nothing.
+        learned_inside: Whether it learned inside of its object, which then is all of its state:
+            ``fit`` of an object that is no Filter returned None or the object itself.
         as_loaded: Puts its object back as it was loaded; None while nothing has changed it.
 
     Raises:
@@ -78,8 +82,21 @@ class Node:
         self.trainable = trainable
         self.meta = _meta_of(node_id, obj, trainable)
         self._unlearned: dict[str, Any] = {}
-        self.state: Any = self._unlearned
+        self._state: Any = self._unlearned
+        self._prepares = _prepares(obj)
+        self._prepared: tuple[Any, Any] = (None, _NONE)
+        self.learned_inside = False
         self.as_loaded: Callable[[], None] | None = None
+
+    @property
+    def state(self) -> Any:
+        """What it learned last; ``{}`` if nothing."""
+        return self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._state = state
+        self._prepared = (None, _NONE)
 
     @property
     def differentiable(self) -> bool:
@@ -100,7 +117,7 @@ class Node:
 
     def forget(self) -> None:
         """Have learned nothing, as when it was loaded."""
-        self.state = self._unlearned
+        self.state, self.learned_inside = self._unlearned, False
 
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
         """Call ``fit`` and keep the state that it returns.
@@ -113,7 +130,7 @@ class Node:
         self._check("input", self.meta.input_schema, x, lengths)
         fit = self._method("fit")
         try:
-            self.state = self.call(fit, x, y)
+            self._learn(self.call(fit, x, y))
         except FilterFailed as failed:
             failed.hint = hint_for_fit(fit, y, failed.cause)
             raise
@@ -122,8 +139,14 @@ class Node:
     def partial_fit(self, x: Any, y: Any, state: Any, lengths: dict[str, int]) -> Any:
         """Like :meth:`fit`, going on from a state."""
         self._check("input", self.meta.input_schema, x, lengths)
-        self.state = self.call(self._method("partial_fit"), x, y, state)
+        self._learn(self.call(self._method("partial_fit"), x, y, state))
         return self.state
+
+    def _learn(self, state: Any) -> None:
+        self.state = state
+        self.learned_inside = (state is None or state is self.obj) and not isinstance(
+            self.obj, Filter
+        )
 
     def forward(self, x: Any, state: Any, lengths: dict[str, int], *, raw: bool = False) -> Any:
         """Call ``forward``, or ``raw_output`` where that is asked for and there is one.
@@ -136,15 +159,29 @@ class Node:
         if meta.input_schema is not None:
             self._check("input", meta.input_schema, x, lengths)
         own = getattr(self.obj, "raw_output", None) if raw else None
+        given = (x, state) if own or not self._prepares else (x, state, self._prepare(state))
         try:
-            out = self.call(own or self._method("forward"), x, state)
+            out = self.call(own or self._method("forward"), *given)
         except FilterFailed as failed:
-            unlearned = state is self._unlearned and meta.kind is FilterKind.TRAINABLE
+            unlearned = state is self._unlearned and meta.kind is not FilterKind.STATELESS
             failed.hint = hint_for_forward(failed.cause, state, unlearned)
             raise
         if meta.output_schema is not None and own is None:
             self._check("output", meta.output_schema, self._without_auxiliary(out), lengths)
         return out
+
+    def _prepare(self, state: Any) -> Any:
+        """What ``prepare`` makes of a state: once of that which was learned, anew of another.
+
+        Raises:
+            FilterFailed: It raised.
+        """
+        obj, prepared = self._prepared
+        if state is not self._state or obj is not self.obj or prepared is _NONE:
+            prepared = self.call(self.obj.prepare, state)
+            if state is self._state:
+                self._prepared = (self.obj, prepared)
+        return prepared
 
     def call_method(self, name: str, x: Any, y: Any, state: Any) -> Any:
         """Call another method that answers: ``score`` with targets, the others without.
@@ -155,8 +192,10 @@ class Node:
             ProtocolError: There is no such method.
         """
         self._check("input", self.meta.input_schema, x, {})
-        arguments = (x, y, state) if name == "score" else (x, state)
-        return self.call(self._method(name), *arguments)
+        method, arguments = self._method(name), [x, y, state] if name == "score" else [x, state]
+        if self._prepares and accepts(method, *arguments, None):
+            arguments.append(self._prepare(state))
+        return self.call(method, *arguments)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code; the one place where its exceptions become ours.
@@ -231,12 +270,20 @@ def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
     declare = getattr(obj, "meta", None)
     if callable(declare):
         return _declared_meta(node_id, declare)
+    differentiable = _holds_parameters(obj)
     learns = trainable and callable(getattr(obj, "fit", None))
+    learning = FilterKind.TRAINABLE if differentiable else FilterKind.OPAQUE
     return FilterMeta(
         name=type(obj).__name__,
-        kind=FilterKind.TRAINABLE if learns else FilterKind.STATELESS,
-        differentiable=_holds_parameters(obj),
+        kind=learning if learns else FilterKind.STATELESS,
+        differentiable=differentiable,
     )
+
+
+def _prepares(obj: Any) -> bool:
+    """Whether a filter has ``prepare(state)``, and a ``forward`` that takes what it returns."""
+    prepare = getattr(obj, "prepare", None)
+    return callable(prepare) and accepts(prepare, None) and accepts(obj.forward, None, None, None)
 
 
 def _declared_meta(node_id: str, declare: Callable[[], Any]) -> FilterMeta:

@@ -27,7 +27,11 @@ __all__ = [
 
 
 class FilterKind(StrEnum):
-    """Whether a filter learns: ``Opaque`` where soma cannot know."""
+    """Whether a filter learns.
+
+    ``Opaque``: it does, and where soma cannot know: an object that is no :class:`Filter` may learn
+    in the state that its ``fit`` returns, or inside of itself.
+    """
 
     STATELESS = "Stateless"
     TRAINABLE = "Trainable"

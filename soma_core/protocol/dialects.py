@@ -37,6 +37,8 @@ __all__ = [
 BYTES = frozenset({Carried.BINARY, Carried.BINARIES})
 """What validation reads already."""
 
+_STATES = frozenset({Carried.STATE, Carried.STATES})
+
 
 class DialectCodec(ABC):
     """Reads and writes the messages of one dialect.
@@ -102,8 +104,11 @@ class FrameCodec(DialectCodec):
 
     def _resolve(self, model: BaseModel, message: Message) -> None:
         """Read a message once more, now that it is valid, with the objects in it."""
-        resolved = Unpacking(message.buffers, self._pickles, resolve=True).map(message.header)
-        for name, kind in carried_fields(type(model)):
+        carried = carried_fields(type(model))
+        opaque = self._pickles.opaque_states and any(kind in _STATES for _, kind in carried)
+        unpacking = Unpacking(message.buffers, self._pickles, resolve=True, opaque=opaque)
+        resolved = unpacking.map(message.header)
+        for name, kind in carried:
             if kind not in BYTES and name in resolved:
                 model.__dict__[name] = resolved[name]
 

@@ -149,13 +149,19 @@ class ListReply(Reply):
     """More of each node."""
 
 
-class FitReply(Reply):
+class _Learned(Reply):
+    in_objects: list[str] | None = None
+    """Nodes that learned inside of their objects, which the states do not tell: ``fit`` returned
+    null or the object itself. GET_STATE fetches it."""
+
+
+class FitReply(_Learned):
     """The state that the node learned; absent with ``return_state=false``."""
 
     result: State = None
 
 
-class PartialFitReply(Reply):
+class PartialFitReply(_Learned):
     """The state that the node learned."""
 
     result: State = None
@@ -184,7 +190,7 @@ class CompositeForwardReply(Reply):
     result: Data = None
 
 
-class CompositeFitReply(Reply):
+class CompositeFitReply(_Learned):
     """The output before the training step, and what was learned."""
 
     tensors_as_lists: ClassVar[bool] = True
@@ -201,7 +207,7 @@ class CompositeFitReply(Reply):
     where there is none, and the new value of each buffer, for APPLY_GRADIENTS."""
 
 
-class BatchedFitReply(Reply):
+class BatchedFitReply(_Learned):
     """The output, and what was learned."""
 
     result: Data = None

@@ -122,6 +122,7 @@ FILTER_CLAUSES: Mapping[str, Clause] = _clauses(
     ("fit.input-kept", "fit() does not change its input or its targets."),
     ("fit.state-returned", "What fit() learned is in the state, and not on the filter."),
     ("state.round-trip", "A state that travelled gives the results of the one that stayed."),
+    ("state.fetched", "Its state can be fetched after it ran, with pickles and without."),
     ("batches", "A chain of this filter can be fitted batch by batch."),
     ("worker", "A worker loads it and returns what it returns here."),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from soma_core.client.connect import connect
 from soma_core.client.worker import Worker
+from soma_core.errors import RemoteError
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.fingerprint import fingerprint
 from soma_core.testing.clauses import FILTER_CLAUSES, Clause, covers
@@ -184,6 +185,17 @@ class FilterConformance(ConformanceSuite):
         for travel in (_in_a_frame, _in_a_line):
             travelled = self.build().forward(self.data(), travel(state))
             assert _same(travelled, stayed), travel.__name__
+
+    @covers("state.fetched")
+    def test_its_state_can_be_fetched_after_it_ran(self) -> None:
+        with connect("inline", filters={"node": self.build()}) as inline:
+            inline.fit("node", self.data(), self.targets(), return_state=False)
+            inline.forward("node", self.data())
+            assert inline.get_state("node").data is not None
+            try:
+                inline.get_state("node", format="value")  # as where pickles are refused
+            except RemoteError as error:
+                pytest.skip(f"its fields need a pickle: {error}")
 
     @covers("batches")
     def test_a_chain_of_it_can_be_fitted_batch_by_batch(self) -> None:

@@ -24,6 +24,7 @@ from soma_core.wire import arrays, stdlib_types
 from soma_core.wire.added_types import encode_added
 from soma_core.wire.extensions import DEEPEST_EXTENSION, Extension
 from soma_core.wire.line_codec import LineDecoder
+from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["Binary", "pack"]
@@ -241,6 +242,12 @@ class Packing:
         indexes = [self._put_aside(buffer.raw()) for buffer in kept_apart]
         return Ext(Extension.PICKLE, packb([index, indexes]))
 
+    def _opaque(self, obj: OpaqueState) -> Ext:
+        if not self._pickles.allowed:
+            return self._pickle(obj)
+        index = self._put_aside(obj.content)
+        return Ext(Extension.PICKLE, packb([index, [*map(self._put_aside, obj.buffers)]]))
+
     def _column(self, obj: _Column) -> Any:
         if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
             return self._pickle(obj.original)
@@ -287,6 +294,7 @@ _WRITERS: dict[type[Any], _Write] = {
     complex: Packing._complex,
     np.memmap: Packing._array,
     Binary: Packing._binary,
+    OpaqueState: Packing._opaque,
     _Column: Packing._column,
     _ScalarColumn: Packing._scalar_column,
     _Text: Packing._text,

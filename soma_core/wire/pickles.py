@@ -23,16 +23,22 @@ class Pickles:
     Args:
         allowed: False refuses both: then only typed values travel.
         codecs: What plugins made typed values, which therefore needs no pickle.
+        opaque_states: Whether an object in a state that cannot be read here stays bytes, as an
+            :class:`~soma_core.wire.opaque.OpaqueState`; else it is an error.
 
     Attributes:
         allowed: Whether they may. What was refused once is never allowed again.
         codecs: As given.
+        opaque_states: As given.
         by_value: Modules whose functions and classes travel whole, since the other side lacks
             these modules.
     """
 
-    def __init__(self, *, allowed: bool = True, codecs: Codecs | None = None) -> None:
+    def __init__(
+        self, *, allowed: bool = True, codecs: Codecs | None = None, opaque_states: bool = False
+    ) -> None:
         self._allowed = allowed
+        self.opaque_states = opaque_states
         self.codecs = codecs or Codecs()
         self.by_value: frozenset[ModuleType] = frozenset()
 

@@ -21,6 +21,7 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire import arrays, stdlib_types
 from soma_core.wire.extensions import Extension
 from soma_core.wire.frames import FrameError
+from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["Unpacking", "unpack", "unpack_map"]
@@ -49,7 +50,7 @@ def unpack(header: Any, buffers: Sequence[Any], pickles: Pickles) -> Any:
         ProtocolError: ``malformed`` if it is not MessagePack, ``invalid_command`` if an extension
             type is not well formed, ``pickle_refused``.
     """
-    return Unpacking(buffers, pickles, resolve=True).run(header)
+    return Unpacking(buffers, pickles, resolve=True, opaque=pickles.opaque_states).run(header)
 
 
 def unpack_map(header: Any) -> dict[str, Any]:
@@ -71,17 +72,22 @@ class Unpacking:
         buffers: The buffers of the frame.
         pickles: Whether and how pickles are read.
         resolve: Whether pickles and objects of codecs are made; else each is a placeholder.
+        opaque: Whether a pickle that cannot be read stays one, as an OpaqueState.
 
     Attributes:
         unresolved: Whether there is a placeholder.
     """
 
-    __slots__ = ("_buffers", "_failure", "_levels_left", "_pickles", "_resolve", "unresolved")
+    __slots__ = (
+        "_buffers", "_failure", "_levels_left", "_opaque", "_pickles", "_resolve", "unresolved"
+    )  # fmt: skip
 
-    def __init__(self, buffers: Sequence[Any], pickles: Pickles, *, resolve: bool) -> None:
+    def __init__(
+        self, buffers: Sequence[Any], pickles: Pickles, *, resolve: bool, opaque: bool = False
+    ) -> None:
         self._buffers = list(buffers)
         self._pickles = pickles
-        self._resolve = resolve
+        self._resolve, self._opaque = resolve, opaque
         self._failure: BaseException | None = None
         self._levels_left = _DEEPEST
         self.unresolved = False
@@ -224,8 +230,14 @@ class Unpacking:
         if not self._resolve:
             return self._placeholder()
         index, indexes = unpackb(data)
-        content = self._take(index)
-        return self._pickles.load(content, [self._take(index) for index in indexes])
+        content, beside = self._take(index), [self._take(index) for index in indexes]
+        try:
+            return self._pickles.load(content, beside)
+        except ProtocolError as error:
+            if not self._opaque or error.code is ErrorCode.PICKLE_REFUSED:
+                raise
+            reason = f"{type(error.__cause__).__name__}: {error.__cause__}"
+            return OpaqueState(bytes(content), [bytes(memoryview(each)) for each in beside], reason)
 
     def _placeholder(self) -> Any:
         self.unresolved = True

@@ -93,7 +93,7 @@ def test_loaded_filters_are_described_in_the_reply(host: Any) -> None:
     metas = host.load(plain=Plain(), learner=Learner(), scale=Scale())
     assert {node_id: meta["kind"] for node_id, meta in metas.items()} == {
         "plain": "Stateless",
-        "learner": "Trainable",
+        "learner": "Opaque",
         "scale": "Stateless",
     }
     assert metas["scale"] == {

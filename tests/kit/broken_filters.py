@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import threading
 from typing import Any, ClassVar
 
 import numpy as np
@@ -201,6 +202,16 @@ class TestLearnsWhatLinesCannotTell(Suite):
 
         def forward(self, x, state):
             return super().forward(x, state) + (type(state["count"]) is not np.float32)
+
+
+class TestKeepsALockInItsState(Suite):
+    breaks = "state.fetched"
+    with_it = ("forward.state-kept", "batches")
+
+    class filter(Good):  # noqa: N801
+        def forward(self, x, state):
+            state["lock"] = threading.Lock()
+            return super().forward(x, state)
 
 
 class TestNeedsAllRows(Suite):

@@ -43,7 +43,7 @@ def begin_anew(nodes: Iterable[Node], *, networks: bool = True) -> Undo:
 
 
 def _forget(node: Node, *, parameters: bool) -> Undo:
-    state = node.state
+    state, inside = node.state, node.learned_inside
     node.forget()
     put_back = None
     if parameters and node.as_loaded is not None:
@@ -51,7 +51,7 @@ def _forget(node: Node, *, parameters: bool) -> Undo:
         node.as_loaded()
 
     def undo() -> None:
-        node.state = state
+        node.state, node.learned_inside = state, inside
         if put_back is not None:
             put_back()
 
@@ -59,7 +59,9 @@ def _forget(node: Node, *, parameters: bool) -> Undo:
 
 
 def has_learned(node: Node) -> bool:
-    """Whether a node holds a state: one that is not empty."""
+    """Whether a node holds a state that is not empty, or learned inside of its object."""
+    if node.learned_inside:
+        return True
     return node.state is not None and not (isinstance(node.state, dict) and not node.state)
 
 

@@ -17,6 +17,7 @@ from soma_core.engine.training.evaluation import Evaluation
 from soma_core.engine.training.files import open_data
 from soma_core.engine.training.metrics import build_metrics
 from soma_core.engine.training.optimizers import Optimizers
+from soma_core.engine.training.states import learned_inside
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models import rows
 from soma_core.protocol import commands as c
@@ -130,6 +131,7 @@ class OpenFits:
             "states": outcome.states if ended and opened.return_states else {},
             "losses": outcome.losses,
             "history": outcome.history,
+            **learned_inside(fit.chain.nodes),
         }
         if fit.chain.differentiable:
             fields["result"] = tensors.in_kind_of(outcome.result, opened.sample)

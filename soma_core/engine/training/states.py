@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "get_gradients",
     "get_state",
     "keep_buffers",
+    "learned_inside",
     "set_state",
     "snapshot",
 ]
@@ -75,6 +76,12 @@ def get_full_state(node: Node, pickles: Pickles) -> tuple[StateFormat, bytes]:
         with suppress(ProtocolError):
             return "value", get_state(node, "value", pickles)
     return format, get_state(node, format, pickles)
+
+
+def learned_inside(nodes: Iterable[Node]) -> dict[str, Any]:
+    """What a reply says of nodes that learned inside of their objects; nothing without one."""
+    found = [node.node_id for node in nodes if node.learned_inside]
+    return {"in_objects": found} if found else {}
 
 
 def configuration(node: Node) -> dict[str, Any] | None:
@@ -215,7 +222,7 @@ def _load_safetensors(node: Node, data: bytes) -> Any:
 def _pickled(node: Node, pickles: Pickles) -> bytes:
     """The object as a pickle; what its ``__getstate__`` raises is the filter's failure."""
     try:
-        data: bytes = node.call(pickles.dump, node.obj)
+        data: bytes = node.call(pickles.dump, node.call(_without_privates, node.obj))
     except ProtocolError as error:
         if error.code is ErrorCode.PICKLE_REFUSED:
             raise
@@ -226,6 +233,16 @@ def _pickled(node: Node, pickles: Pickles) -> bytes:
             remote_type=error.remote_type,
         ) from error.__cause__
     return data
+
+
+def _without_privates(obj: Any) -> Any:
+    """A filter with its fields alone: what it holds beside is of this process, such as a lock.
+
+    Parameters that it trains are no such thing.
+    """
+    if not isinstance(obj, Filter) or callable(getattr(obj, "state_dict", None)):
+        return obj
+    return type(obj).model_construct(obj.model_fields_set, **vars(obj))
 
 
 def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
@@ -246,13 +263,37 @@ def _take_over(node: Node, obj: Any) -> None:
     Of one of the same class only the attributes are taken: the code that runs stays the code that
     was loaded.
     """
-    same = _name_of(obj) == _name_of(node.obj) and not isinstance(node.obj, BaseModel)
-    if same and hasattr(node.obj, "__dict__") and hasattr(obj, "__dict__"):
+    if _name_of(obj) != _name_of(node.obj):
+        node.obj = obj
+    elif isinstance(node.obj, Filter):
+        _configure(node, obj)
+    elif not isinstance(node.obj, BaseModel) and _has_attributes(node.obj, obj):
         own = vars(node.obj)
         own.clear()
         own.update(vars(obj))
     else:
         node.obj = obj
+
+
+def _has_attributes(*objects: Any) -> bool:
+    return all(hasattr(obj, "__dict__") for obj in objects)
+
+
+def _configure(node: Node, made: Any) -> None:
+    """Put a filter in the place of a node's own, unless that is configured alike: it is ready.
+
+    Raises:
+        FilterFailed: The ``on_load`` of the filter raised; the node is left as it was.
+    """
+    try:
+        alike = fingerprint(_fields(made)) == fingerprint(_fields(node.obj))
+    except TypeError:  # a field whose content cannot be hashed
+        alike = False
+    if alike and not callable(getattr(node.obj, "state_dict", None)):
+        return
+    if callable(getattr(made, "on_load", None)):
+        node.call(made.on_load)
+    node.obj = made
 
 
 def _name_of(obj: Any) -> str:
@@ -298,7 +339,7 @@ def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
     if not isinstance(fields, dict):
         raise _invalid(node, f"a typed state is an object of fields, got {type(fields).__name__}")
     if isinstance(node.obj, BaseModel):
-        node.obj = _revalidated(node, fields)
+        _configure(node, _revalidated(node, fields))
         return
     methods = sorted(name for name in fields if callable(getattr(type(node.obj), name, None)))
     if methods:
