@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-for _module in ("httpx", "starlette", "uvicorn", "websockets"):
+for _module in ("httpx", "prometheus_client", "starlette", "uvicorn", "websockets"):
     pytest.importorskip(_module, reason=f"{_module} is not installed; make http has all")
 
 TOKEN = "a-token-that-nobody-guesses"

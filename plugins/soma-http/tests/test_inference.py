@@ -172,3 +172,16 @@ def test_an_error_of_the_server_itself_tells_nothing_of_it(caplog):
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert "secret" in caplog.text
+
+
+def test_answers_are_counted_by_model_and_status():
+    asked = client(echo=lambda x: x)
+    infer(asked)
+    infer(asked, inputs=[])
+    infer(asked, "none")
+    shown = asked.get("/metrics").text
+    assert 'soma_http_requests_total{model="echo",status="200"} 1.0' in shown
+    assert 'soma_http_requests_total{model="echo",status="400"} 1.0' in shown
+    assert 'soma_http_request_seconds_count{model="echo"} 2.0' in shown
+    assert 'soma_model_ready{model="echo"} 1.0' in shown
+    assert "none" not in shown

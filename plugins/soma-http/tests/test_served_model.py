@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,6 +87,12 @@ def test_each_of_many_callers_gets_the_answer_to_its_own_rows(client, served):
     assert [answer["outputs"][0]["data"] for answer in answers] == expected.reshape(-1, 1).tolist()
 
 
+def test_the_pool_is_seen_by_prometheus(client):
+    shown = client.get("/metrics").text
+    assert 'soma_pool_workers{model="iris"} 1.0' in shown
+    assert re.search(r'^soma_pool_done_total\{model="iris"\} [1-9]', shown, re.MULTILINE)
+
+
 def test_what_the_model_refuses_is_a_mistake_of_the_sender(client):
     refused = ask(client, np.full((1, 4), np.nan))
     assert refused.status_code == 400
@@ -109,7 +116,8 @@ def test_tritonclient_gets_the_same_answers(served, client):
             given = triton.InferInput("x", list(x.shape), "FP64")
             given.set_data_from_numpy(x, binary_data=binary)
             wanted = triton.InferRequestedOutput("species", binary_data=binary)
-            result = asked.infer("iris", [given], outputs=[wanted], headers=BEARER)
+            headers = dict(BEARER)  # it writes into them
+            result = asked.infer("iris", [given], outputs=[wanted], headers=headers)
             assert np.array_equal(result.as_numpy("species"), expected)
         with pytest.raises(Exception, match="no model 'none'"):
             asked.get_model_metadata("none", headers=BEARER)

@@ -11,11 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from soma_http.server.config import Settings
 from soma_http.server.guard import Guard
 from soma_http.server.inference.routes import InferenceRoutes
 from soma_http.server.launching import WorkerLauncher
+from soma_http.server.metrics import Metrics
 from soma_http.server.models import Models
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
@@ -43,7 +45,10 @@ def make_app(settings: Settings, models: Models | None = None) -> Starlette:
     launcher = WorkerLauncher(
         settings.workers, settings.limits.of_messages(), pickles=settings.server.allows_pickles
     )
-    workers = WorkerRoutes(launcher, Sessions(settings.workers.most), settings.workers.grace)
+    sessions = Sessions(settings.workers.most)
+    workers = WorkerRoutes(launcher, sessions, settings.workers.grace)
+    metrics = Metrics(serving, sessions)
+    inference = InferenceRoutes(serving, limit, metrics.count)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -57,7 +62,7 @@ def make_app(settings: Settings, models: Models | None = None) -> Starlette:
             await serving.stop()
 
     return Starlette(
-        routes=[*InferenceRoutes(serving, limit).routes(), *workers.routes()],
+        routes=[*inference.routes(), *workers.routes(), Route("/metrics", metrics.show)],
         middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_PROBES)],
         exception_handlers={HTTPException: _as_json},
         lifespan=lifespan,

@@ -178,13 +178,18 @@ class Sessions:
 
     Args:
         most: How many may run at once.
+
+    Attributes:
+        most: As given.
+        starting: How many are being started.
+        started: How many were started so far.
     """
 
     _REMEMBERED = 256
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.starting = 0
+        self.starting = self.started = 0
         self._running: dict[str, Session] = {}
         self._ended: OrderedDict[str, ExitStatus] = OrderedDict()
 
@@ -207,6 +212,7 @@ class Sessions:
     async def run(self, session: Session) -> None:
         """Run one until its end."""
         self._running[session.id] = session
+        self.started += 1
         try:
             await session.run()
         finally:

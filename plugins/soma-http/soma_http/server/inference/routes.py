@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from time import perf_counter
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -23,6 +24,7 @@ _log = logging.getLogger("soma.http")
 _SIZE_HEADER = "Inference-Header-Content-Length"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 Handler = Callable[[Request], Awaitable[Response]]
+Count = Callable[[str, int, float], None]
 
 
 class InferenceRoutes:
@@ -31,11 +33,13 @@ class InferenceRoutes:
     Args:
         models: The models that are served.
         limit: The largest body, in bytes.
+        count: Called with the model, the status and the start of each request to run one.
     """
 
-    def __init__(self, models: Models, limit: int) -> None:
+    def __init__(self, models: Models, limit: int, count: Count) -> None:
         self._models = models
         self._limit = limit
+        self._count = count
 
     def routes(self) -> list[BaseRoute]:
         """What is served."""
@@ -52,7 +56,7 @@ class InferenceRoutes:
                 (f"{model}/infer", self.infer, "POST"),
             ]
         return [
-            Route(path, _answering_errors(handler), methods=[method])
+            Route(path, self._answering_errors(handler), methods=[method])
             for path, handler, method in found
         ]
 
@@ -128,23 +132,33 @@ class InferenceRoutes:
             raise Failure(404, f"the model {name!r} has no version {asked!r}; it has {known!r}")
         return model
 
+    def _answering_errors(self, handler: Handler) -> Handler:
+        counted = handler == self.infer
 
-def _answering_errors(handler: Handler) -> Handler:
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except (Failure, BodyRefused) as error:
-            return _failed(error.status, str(error))
-        except ClientDisconnect:
-            return _failed(400, "the body was cut off")
-        except Exception as error:
-            failure = failure_of(error)
-            if failure is None:
-                _log.exception("%s %s failed", request.method, request.url.path)
-                failure = Failure(500, "the server failed; its log says why")
-            return _failed(failure.status, str(failure))
+        async def answer(request: Request) -> Response:
+            started = perf_counter()
+            try:
+                response = await handler(request)
+            except Exception as error:
+                response = _answer_to(request, error)
+            name = request.path_params.get("model")
+            if counted and name is not None and self._models.get(name) is not None:
+                self._count(name, response.status_code, started)
+            return response
 
-    return answer
+        return answer
+
+
+def _answer_to(request: Request, error: Exception) -> Response:
+    if isinstance(error, Failure | BodyRefused):
+        return _failed(error.status, str(error))
+    if isinstance(error, ClientDisconnect):
+        return _failed(400, "the body was cut off")
+    failure = failure_of(error)
+    if failure is None:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        failure = Failure(500, "the server failed; its log says why")
+    return _failed(failure.status, str(failure))
 
 
 def _failed(status: int, text: str) -> Response:

@@ -1,0 +1,126 @@
+"""What a server has done, for Prometheus: counted as it happens, and read from the pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+import soma_core as soma
+from soma_http.server.models import Models
+from soma_http.server.sessions import Sessions
+
+__all__ = ["Metrics"]
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_GAUGES = {
+    "workers": "Workers of the pool of a model.",
+    "queued": "Requests that wait for a worker.",
+    "running": "Requests that a worker runs.",
+}
+_COUNTERS = {
+    "done": "Requests that gave a result.",
+    "failed": "Requests that raised.",
+    "cancelled": "Requests that were cancelled.",
+    "refused": "Requests that were refused, since the queue was full.",
+    "replaced": "Workers that took the place of one that died or was recycled.",
+}
+
+
+class Metrics:
+    """The metrics of one server.
+
+    Args:
+        models: Its models.
+        sessions: Its workers of clients' own.
+    """
+
+    def __init__(self, models: Models, sessions: Sessions) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "soma_http_requests",
+            "Answers to inference requests.",
+            ["model", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "soma_http_request_seconds",
+            "Seconds from an inference request to its answer.",
+            ["model"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._registry.register(_Pools(models, sessions))
+
+    def count(self, model: str, status: int, started: float) -> None:
+        """An inference request was answered.
+
+        Args:
+            model: The model, which exists.
+            status: The status of the answer.
+            started: When it came (``time.perf_counter``).
+        """
+        self._requests.labels(model, str(status)).inc()
+        self._seconds.labels(model).observe(perf_counter() - started)
+
+    async def show(self, request: Request) -> Response:
+        """All of them, as Prometheus reads them."""
+        return Response(
+            generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+
+class _Pools(Collector):
+    """Reads what pools and sessions count by themselves."""
+
+    def __init__(self, models: Models, sessions: Sessions) -> None:
+        self._models = models
+        self._sessions = sessions
+
+    def collect(self) -> Iterator[Metric]:
+        ready = GaugeMetricFamily(
+            "soma_model_ready", "Whether a model can be asked.", labels=["model"]
+        )
+        stats = {}
+        for model in self._models:
+            ready.add_metric([model.name], float(model.ready))
+            found = model.stats()
+            if found is not None:
+                stats[model.name] = found
+        yield ready
+        yield from _of_pools(stats)
+        yield GaugeMetricFamily(
+            "soma_http_workers", "Workers of clients' own that run.", value=len(self._sessions)
+        )
+        yield CounterMetricFamily(
+            "soma_http_workers_started",
+            "Workers of clients' own that were started.",
+            value=self._sessions.started,
+        )
+
+
+def _of_pools(stats: dict[str, soma.PoolStats]) -> Iterator[Metric]:
+    for name, text in _GAUGES.items():
+        gauge = GaugeMetricFamily(f"soma_pool_{name}", text, labels=["model"])
+        for model, found in stats.items():
+            gauge.add_metric([model], getattr(found, name))
+        yield gauge
+    for name, text in _COUNTERS.items():
+        counter = CounterMetricFamily(f"soma_pool_{name}", text, labels=["model"])
+        for model, found in stats.items():
+            counter.add_metric([model], getattr(found, name))
+        yield counter
+    for name, text in (
+        ("batches", "Commands that ran several requests together."),
+        ("batched", "The requests that those ran."),
+    ):
+        counter = CounterMetricFamily(f"soma_pool_{name}", text, labels=["model"])
+        for model, found in stats.items():
+            counter.add_metric([model], sum(getattr(node, name) for node in found.nodes.values()))
+        yield counter
