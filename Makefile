@@ -11,7 +11,9 @@ RAY_VENV := .venv-ray
 MODELS_VENV := .venv-models
 HTTP := plugins/soma-http
 HTTP_VENV := .venv-http
-SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY))
+# Not installed in the gate: every worker of every test would load it.
+TELEMETRY := plugins/soma-telemetry
+SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
@@ -36,7 +38,7 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
-	for plugin in $(PLUGINS) $(RAY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
+	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 # Threads of OpenMP that wait by spinning take a core from the next test.
 units coverage: export OMP_WAIT_POLICY := passive
@@ -65,7 +67,8 @@ models: $(MODELS_VENV)/.ready
 # Everything over HTTP, also what the gate leaves out, against clients that others wrote.
 http: $(HTTP_VENV)/.ready
 	cd $(HTTP) && PYTHONPATH=. ../../$(HTTP_VENV)/bin/lint-imports
-	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests
+	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests
+	$(HTTP_VENV)/bin/python -m benchmarks.telemetry
 
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
@@ -112,7 +115,8 @@ $(HTTP_VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(HTTP_VENV)
 	$(HTTP_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(HTTP_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[test]' --editable plugins/soma-filters-sklearn --editable '$(HTTP)[clients]'
+		--editable '.[test]' --editable plugins/soma-filters-sklearn --editable '$(HTTP)[clients]' \
+		--editable $(TELEMETRY)
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ from soma_core.errors import (
     TransportError,
     WorkerDied,
 )
+from soma_core.plugins.manager import CallObservers
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["DEATH_WAIT", "INTERRUPT_GRACE", "LAST_BYTES_WAIT", "Connection", "Explain"]
@@ -47,6 +48,7 @@ class Connection:
         pickles: Whether pickles are made and read.
         explain: Given the error of a call and the id of its command, before it is raised.
         grace: Seconds that an interrupted command may take to end, before the worker is ended.
+        observers: The plugins that observe calls, if there are any.
 
     Attributes:
         conversation: What is said.
@@ -62,8 +64,9 @@ class Connection:
         explain: Explain | None = None,
         *,
         grace: float = INTERRUPT_GRACE,
+        observers: CallObservers | None = None,
     ) -> None:
-        self.conversation = Conversation(pickles, grace=grace)
+        self.conversation = Conversation(pickles, grace=grace, observers=observers)
         self.channel = channel
         self.explain = explain or _no_explanation
         self._transport = transport
@@ -104,8 +107,10 @@ class Connection:
             exchange = conversation.begin(call)
             self._run(exchange)
             return conversation.result(exchange)
-        except SomaError as error:
-            self.explain(error, conversation.last_id)
+        except BaseException as error:
+            conversation.failed(call, error)
+            if isinstance(error, SomaError):
+                self.explain(error, conversation.last_id)
             raise
         finally:
             self._turn_of = None

@@ -31,6 +31,7 @@ from soma_core.errors import (
     WorkerDied,
 )
 from soma_core.models.validation_errors import describe
+from soma_core.plugins.manager import CallObservers
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec, read_fields
 from soma_core.protocol.replies import Event
 from soma_core.wire.message import Dialect, Message
@@ -45,6 +46,7 @@ class Conversation:
     Args:
         pickles: Whether pickles are made and read.
         grace: Seconds that an interrupted command may take to end.
+        observers: The plugins that observe calls, if there are any.
         clock: Gives the time in seconds; the deadlines of calls are of the same clock.
 
     Attributes:
@@ -56,11 +58,17 @@ class Conversation:
     """
 
     def __init__(
-        self, pickles: Pickles, *, grace: float, clock: Callable[[], float] = time.monotonic
+        self,
+        pickles: Pickles,
+        *,
+        grace: float,
+        observers: CallObservers | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._frames: DialectCodec = FrameCodec(pickles)
         self._lines: DialectCodec = LineCodec(pickles)
         self._grace = grace
+        self._observers = observers
         self._memory = MemoryPressure()
         self._owner = os.getpid()
         self._fate = "ended"
@@ -110,6 +118,8 @@ class Conversation:
             ProtocolError: The data cannot be sent.
         """
         self.last_id += 1
+        if self._observers is not None:
+            self._observers.starting(call)
         if self.closed or self.ended is not None or os.getpid() != self._owner:
             self.check_usable()
         exchange = Exchange(call, self.last_id, self._grace, self.clock())
@@ -171,7 +181,14 @@ class Conversation:
             raise _error_of(reply.fields)
         if reply.meta is not None:
             self.plugins_said = {**self.plugins_said, **reply.meta}
+        if self._observers is not None:
+            self._observers.finished(exchange.call, reply, None)
         return reply
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """A call that has had its turn raises an error."""
+        if self._observers is not None:
+            self._observers.finished(call, None, error)
 
     def _expired(self, exchange: Exchange) -> DeadlineExceeded:
         outcome = (

@@ -139,7 +139,14 @@ class Session:
         explain = None
         if recorder is not None:
             channel, explain = recorder.over(channel), recorder.explain
-        connection = Connection(transport, channel, self._pickles, explain, grace=self._grace)
+        connection = Connection(
+            transport,
+            channel,
+            self._pickles,
+            explain,
+            grace=self._grace,
+            observers=self._plugins.observing_calls(),
+        )
         try:
             return connection, self._greet(connection, deadline)
         except BaseException:

@@ -194,6 +194,28 @@ def soma_command_finished(command: Any, seconds: float, error: BaseException | N
 
 
 @hookspec
+def soma_call_starting(call: Any) -> None:
+    """A call has its turn, and is about to be sent. Called in the host's process.
+
+    Args:
+        call: ``cmd``, ``node_id``, ``started`` (``time.monotonic``; since then it waited for calls
+            of the same worker), and ``fields``: what is put into ``fields["meta"]``, a dict of
+            plain data, reaches the hooks of the worker as ``command.meta``.
+    """
+
+
+@hookspec
+def soma_call_finished(call: Any, reply: Any, error: BaseException | None) -> None:
+    """A call has ended that had begun. Called in the host's process, once for each start.
+
+    Args:
+        call: That of ``soma_call_starting``.
+        reply: The reply of the worker, or None; ``reply.meta`` is what its plugins said.
+        error: What the call raises, or None.
+    """
+
+
+@hookspec
 def soma_worker_starting(transport: str, options: Any) -> None:
     """A worker is about to be started. Called in the host's process by ``soma.connect``."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from typing import Any
@@ -21,10 +22,11 @@ from soma_core.plugins.hookspecs import Concern
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.wire.added_types import Codecs
 
-__all__ = ["PluginSet", "installed_plugins"]
+__all__ = ["CallObservers", "PluginSet", "installed_plugins"]
 
 _CORE = "soma_core"
 _EXECUTE, _FINISHED, _LOADED = "soma_execute", "soma_command_finished", "soma_filter_loaded"
+_CALL_STARTING, _CALL_FINISHED = "soma_call_starting", "soma_call_finished"
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
 _log = logging.getLogger("soma.plugins")
 
@@ -182,6 +184,21 @@ class PluginSet:
             if Concern.of(implementation.function).covers(cmd, node_ids)
         ]
 
+    def observing_calls(self) -> CallObservers | None:
+        """The plugins that observe the calls of a host; None without any."""
+        found = [
+            [partial(self._observe_call, one) for one in reversed(self._implementations(name))]
+            for name in (_CALL_STARTING, _CALL_FINISHED)
+        ]
+        return CallObservers(*found) if any(found) else None
+
+    def _observe_call(self, implementation: Any, **given: Any) -> None:
+        try:
+            implementation.function(**{name: given[name] for name in implementation.argnames})
+        except Exception:
+            hook = implementation.function.__name__
+            _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook)
+
     def _observe(
         self, implementation: Any, function: Any, command: Any, seconds: float, error: Any
     ) -> None:
@@ -212,6 +229,29 @@ class PluginSet:
                 implementation.function(**wanted)
             except Exception:
                 _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
+
+
+@dataclass(frozen=True)
+class CallObservers:
+    """The plugins that observe the calls of a host; what they raise is logged.
+
+    Args:
+        at_start: Called with the call.
+        at_end: Called with the call, its reply and its error.
+    """
+
+    at_start: Sequence[Callable[..., None]]
+    at_end: Sequence[Callable[..., None]]
+
+    def starting(self, call: Any) -> None:
+        """A call is about to be sent."""
+        for observer in self.at_start:
+            observer(call=call)
+
+    def finished(self, call: Any, reply: Any, error: BaseException | None) -> None:
+        """It has ended."""
+        for observer in self.at_end:
+            observer(call=call, reply=reply, error=error)
 
 
 class _EngineLast:

@@ -77,6 +77,14 @@ class Recorder:
         self.fired.append("soma_command_finished")
 
     @soma.hookimpl
+    def soma_call_starting(self, call: Any) -> None:
+        self.fired.append("soma_call_starting")
+
+    @soma.hookimpl
+    def soma_call_finished(self, call: Any, reply: Any, error: Any) -> None:
+        self.fired.append("soma_call_finished")
+
+    @soma.hookimpl
     def soma_worker_starting(self, transport: str, options: Any) -> None:
         self.fired.append("soma_worker_starting")
 
@@ -117,7 +125,8 @@ def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
         assert isinstance(worker.filter("raw"), Handle)
     assert set(recorder.fired) == set(HOOKS)
     registering = ["soma_register_commands", "soma_register_codecs"]
-    assert recorder.fired[:4] == [*registering, "soma_worker_starting", "soma_execute"]
+    hello = ["soma_call_starting", "soma_execute"]
+    assert recorder.fired[:5] == [*registering, "soma_worker_starting", *hello]
     assert recorder.fired[-1] == "soma_worker_exited"
 
 

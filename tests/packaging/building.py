@@ -16,6 +16,7 @@ PLUGINS = [
     "soma-filters-sklearn",
     "soma-filters-torch",
     "soma-http",
+    "soma-telemetry",
     "soma-transport-ray",
 ]
 NEW = {"filter": "acme.RobustScaler", "transport": "carrier-pigeon"}

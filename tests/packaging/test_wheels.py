@@ -22,6 +22,7 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
         "soma-filters-sklearn": {"soma_filters_sklearn"},
         "soma-filters-torch": {"soma_filters_torch"},
         "soma-http": {"soma_http"},
+        "soma-telemetry": {"soma_telemetry"},
         "soma-transport-ray": {"soma_transport_ray"},
     }
     for distribution, packages in expected.items():

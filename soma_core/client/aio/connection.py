@@ -68,8 +68,10 @@ class AsyncConnection:
             exchange = conversation.begin(call)
             await self._run(exchange)
             return conversation.result(exchange)
-        except SomaError as error:
-            self._explain(error, conversation.last_id)
+        except BaseException as error:
+            conversation.failed(call, error)
+            if isinstance(error, SomaError):
+                self._explain(error, conversation.last_id)
             raise
         finally:
             if exchange is None or exchange.over:

@@ -1,0 +1,96 @@
+"""What tracing a call costs: ``python -m benchmarks.telemetry`` measures a call with and without.
+
+The worker is a process over stdio; host and worker have soma-telemetry. The pipeline of the host is
+OpenTelemetry's SDK with an exporter that keeps nothing, so that what is measured is the price of
+recording. Rounds are interleaved; shown are medians, and what each adds to one without telemetry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from importlib.util import find_spec
+from typing import Any
+
+import soma_core as soma
+from soma_core.benchmarking import time_name
+from soma_core.plugins.manager import installed_plugins
+from soma_core.testing.filters import Echo
+
+__all__ = ["measure"]
+
+PLUGIN = "telemetry that is measured"
+
+
+def plugins() -> dict[str, Any]:
+    """What is registered in the host, by what the row is called."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+    from soma_telemetry.plugin import Telemetry
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    tracers = TracerProvider()
+    tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
+    unsampled = TracerProvider(sampler=ALWAYS_OFF)
+    return {
+        "without telemetry": None,
+        "no pipeline in the program": Telemetry(),
+        "metrics, no trace is sampled": Telemetry(
+            unsampled, MeterProvider([InMemoryMetricReader()])
+        ),
+        "spans of host and worker": Telemetry(tracers),
+        "spans and metrics": Telemetry(tracers, MeterProvider([InMemoryMetricReader()])),
+    }
+
+
+def measure(calls: int, rounds: int) -> dict[str, float]:
+    """The median of a call in seconds, by what is registered in the host."""
+    times: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, plugin in plugins().items():
+            times.setdefault(name, []).extend(_calls(plugin, calls))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _calls(plugin: Any, count: int) -> list[float]:
+    if plugin is not None:
+        installed_plugins().register(PLUGIN, plugin)
+    try:
+        with soma.connect("stdio", filters={"echo": Echo()}) as worker:
+            return [_seconds(worker) for _ in range(count + count // 5)][count // 5 :]
+    finally:
+        if plugin is not None:
+            installed_plugins().unregister(PLUGIN)
+
+
+def _seconds(worker: soma.Worker) -> float:
+    started = time.perf_counter()
+    worker.forward("echo", 1.0)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser("python -m benchmarks.telemetry", description=__doc__)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if find_spec("soma_telemetry") is None or find_spec("opentelemetry") is None:
+        sys.exit("this measures soma-telemetry, which is not installed: make http has it")
+    found = measure(options.calls, options.rounds)
+    least = next(iter(found.values()))
+    print("| in the host | a call | more |\n| --- | --- | --- |")
+    for name, seconds in found.items():
+        print(f"| {name} | {time_name(seconds)} | {time_name(seconds - least)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Calls are spans and metrics, in the host's pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soma_telemetry
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from soma_telemetry.on_demand import OnDemand
+from soma_telemetry.plugin import Telemetry
+
+import soma_core as soma
+from soma_core.client.calls import Call
+from soma_core.plugins.manager import installed_plugins
+from soma_core.protocol.commands import Ping
+
+
+class Recorded:
+    """What was recorded."""
+
+    def __init__(self) -> None:
+        self.spans = InMemorySpanExporter()
+        self.metrics = InMemoryMetricReader()
+        tracers = TracerProvider()
+        tracers.add_span_processor(SimpleSpanProcessor(self.spans))
+        self.plugin = Telemetry(tracers, MeterProvider([self.metrics]))
+
+    def named(self, name: str) -> dict[SpanKind, Any]:
+        return {span.kind: span for span in self.spans.get_finished_spans() if span.name == name}
+
+    def points(self, metric: str) -> list[Any]:
+        data = self.metrics.get_metrics_data()
+        assert data is not None
+        return [
+            point
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for found in scope.metrics
+            if found.name == metric
+            for point in found.data.data_points
+        ]
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    recorded = Recorded()
+    plugins = installed_plugins()
+    plugins.register("telemetry under test", recorded.plugin)
+    yield recorded
+    plugins.unregister("telemetry under test")
+
+
+class Traced(soma.Filter):
+    def forward(self, x: Any, state: Any) -> Any:
+        if x is None:
+            raise ValueError("nothing to trace")
+        return format(get_current_span().get_span_context().trace_id, "032x")
+
+
+@pytest.fixture
+def worker(recorded: Recorded) -> Iterator[soma.Worker]:
+    with soma.connect("inline", filters={"traced": Traced()}) as worker:
+        yield worker
+
+
+def test_a_call_is_a_span_in_the_host_with_one_of_the_worker_under_it(recorded, worker):
+    worker.forward("traced", 1)
+    spans = recorded.named("FORWARD traced")
+    client, server = spans[SpanKind.CLIENT], spans[SpanKind.SERVER]
+    assert server.parent.span_id == client.context.span_id
+    assert client.start_time <= server.start_time <= server.end_time <= client.end_time
+    assert client.attributes["rpc.system.name"] == "soma"
+    assert client.attributes["rpc.method"] == "FORWARD"
+    assert client.attributes["soma.node.id"] == "traced"
+    assert client.attributes["soma.queue.duration"] >= 0
+    assert server.attributes["process.pid"] == worker.ping().pid
+
+
+def test_what_a_filter_traces_belongs_to_the_call(recorded, worker):
+    trace_id = worker.forward("traced", 1)
+    client = recorded.named("FORWARD traced")[SpanKind.CLIENT]
+    assert trace_id == format(client.context.trace_id, "032x")
+
+
+def test_a_call_that_fails_is_a_span_with_its_error(recorded, worker):
+    with pytest.raises(ValueError, match="nothing to trace"):
+        worker.forward("traced", None)
+    span = recorded.named("FORWARD traced")[SpanKind.CLIENT]
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["error.type"] == "ValueError"
+    assert span.events[0].name == "exception"
+
+
+def test_calls_are_counted_by_command_node_and_error(recorded, worker):
+    worker.forward("traced", 1)
+    worker.forward("traced", 2)
+    with pytest.raises(ValueError, match="nothing to trace"):
+        worker.forward("traced", None)
+    points = recorded.points("rpc.client.call.duration")
+    counts = {
+        "error.type" in point.attributes: point.count
+        for point in points
+        if point.attributes["rpc.method"] == "FORWARD"
+    }
+    assert counts == {False: 2, True: 1}
+
+
+def test_a_call_that_waits_for_another_is_seen_to_wait(recorded, worker):
+    call = Call.of(Ping(cmd="PING"))
+    call.started -= 0.5
+    recorded.plugin.soma_call_starting(call)
+    recorded.plugin.soma_call_finished(call, None, None)
+    [point] = recorded.points("soma.client.queue.duration")
+    assert point.sum >= 0.5
+    span = recorded.named("PING")[SpanKind.CLIENT]
+    assert span.attributes["soma.queue.duration"] >= 0.5
+    assert span.end_time - span.start_time >= 0.5e9
+
+
+def test_workers_are_counted_by_how_they_ended(recorded):
+    soma.connect("inline").close()
+    [started] = recorded.points("soma.worker.starts")
+    assert (started.value, started.attributes["soma.transport"]) == (1, "inline")
+    [ended] = recorded.points("soma.worker.exits")
+    assert (ended.value, ended.attributes["soma.exit"]) == (1, "exit 0")
+
+
+class Seeing:
+    """Sees what commands bring along."""
+
+    def __init__(self) -> None:
+        self.metas: list[Any] = []
+
+    @soma.hookimpl(wrapper=True)
+    def soma_execute(self, command: Any) -> Any:
+        self.metas.append(command.meta)
+        return (yield)
+
+
+@pytest.mark.parametrize("plugin", [Telemetry(), OnDemand()])
+def test_without_a_pipeline_nothing_is_sent_along(plugin):
+    seeing = Seeing()
+    plugins = installed_plugins()
+    plugins.register("without a pipeline", plugin)
+    plugins.register("seeing", seeing)
+    try:
+        with soma.connect("inline") as worker:
+            worker.ping()
+    finally:
+        plugins.unregister("seeing")
+        plugins.unregister("without a pipeline")
+    assert len(seeing.metas) >= 2
+    assert not any(seeing.metas)
+
+
+def test_the_installed_plugin_imports_nothing_until_it_is_of_use():
+    program = "import sys, soma_telemetry; sys.exit('opentelemetry' in sys.modules)"
+    path = str(Path(soma_telemetry.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 0
