@@ -71,6 +71,13 @@ _WORKING: Sequence[Fields] = (
         "state": {"mean": float("-inf")},
     },
     {"cmd": "FORWARD", "id": 5, "node_id": "mean", "data": 1, "state": {}},
+    {
+        "cmd": "FORWARD",
+        "id": "a list of tuples",
+        "node_id": "mean",
+        "data": [(1, "a"), (2, "b"), (3, "c")],
+        "state": {},
+    },
     {"cmd": "CALL_METHOD", "id": "score", "node_id": "mean", "method": "score", "data": _X},
     {
         "cmd": "COMPOSITE_FORWARD",

@@ -11,7 +11,8 @@ ARRAY           1  [buffer, dtype, shape] or [buffer, dtype, shape, order]: a nu
 TENSOR          2  [buffer, dtype, shape] or [buffer, dtype, shape, options]: a torch tensor; the
                    options are {"order": …, "requires_grad": true}
 TUPLE           3  [item, …]: a tuple
-TUPLES          4  [[item, …], …]: a list of tuples
+TUPLES          4  [column, …]: a list of tuples of one length, by position: [(1, 2), (3, 4)] is
+                   [[1, 3], [2, 4]]
 SCALAR          5  [dtype, bytes]: a numpy scalar
 SCALARS         6  [dtype, bytes]: a list of numpy scalars
 INT             7  raw, two's complement, big-endian: an int of more than 64 bits

@@ -10,8 +10,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable, Collection, Mapping
-from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -337,8 +336,10 @@ def _replaced_dict(obj: Mapping[Any, Any]) -> Any:
 
 def _replaced_list(obj: list[Any]) -> Any:
     kinds = set(map(type, obj))
-    if kinds == _TUPLES:
-        return _Column(Extension.TUPLES, _rows(obj), obj)
+    if kinds == _TUPLES and len(widths := set(map(len, obj))) == 1 and 0 not in widths:
+        positions = map(itemgetter, range(widths.pop()))
+        columns = [_replaced_items([*map(position, obj)]) for position in positions]
+        return _Column(Extension.TUPLES, columns, obj)
     if len(kinds) == 1 and issubclass(next(iter(kinds)), np.generic):
         dtypes = set(map(_dtype_of, obj))
         if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
@@ -347,24 +348,17 @@ def _replaced_list(obj: list[Any]) -> Any:
 
 
 def _replaced_items(items: Collection[Any]) -> list[Any]:
-    taken = _taken_as_they_are(items)
-    if taken.issuperset(map(type, items)):
+    kinds = set(map(type, items))
+    taken = _LEAVES | _TEXT if str in kinds and _are_unicode(items, kinds) else _LEAVES
+    if kinds <= taken:
         return list(items)
     return [item if type(item) in taken else _replaced(item) for item in items]
 
 
-def _rows(tuples: list[tuple[Any, ...]]) -> list[Any]:
-    """The items of each tuple, as a list."""
-    flat = [*chain.from_iterable(tuples)]
-    if _taken_as_they_are(flat).issuperset(map(type, flat)):
-        return [*map(list, tuples)]
-    return [_replaced_items(row) for row in tuples]
-
-
-def _taken_as_they_are(items: Collection[Any]) -> frozenset[type[Any]]:
-    """The types of which ``packb`` takes all of some items as they are."""
-    texts = [item for item in items if type(item) is str]
-    return _LEAVES | _TEXT if _is_unicode("".join(texts)) else _LEAVES
+def _are_unicode(items: Collection[Any], kinds: set[type[Any]]) -> bool:
+    """Whether all texts among some items are."""
+    texts = items if len(kinds) == 1 else [item for item in items if type(item) is str]
+    return _is_unicode("".join(texts))
 
 
 def _is_writable(dtype: np.dtype[Any]) -> bool:

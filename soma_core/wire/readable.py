@@ -82,7 +82,7 @@ _TAGS: dict[int, Callable[[bytes], Any]] = {
     Extension.ARRAY: _tensor,
     Extension.TENSOR: _torch,
     Extension.TUPLE: lambda data: {"$soma": "tuple", "items": _items(data)},
-    Extension.TUPLES: lambda data: {"$soma": "tuples", "items": _items(data)},
+    Extension.TUPLES: lambda data: {"$soma": "tuples", "columns": _items(data)},
     Extension.SCALAR: _scalar,
     Extension.SCALARS: _scalar,
     Extension.INT: lambda data: {"$soma": "int", "value": hex(int.from_bytes(data, signed=True))},

@@ -185,10 +185,10 @@ class Unpacking:
         return tuple(_require_list(self._nested(data)))
 
     def _tuples(self, data: bytes) -> list[tuple[Any, ...]]:
-        rows = _require_list(self._nested(data))
-        if not set(map(type, rows)) <= {list}:
-            raise ValueError("a row is not an array")
-        return [*map(tuple, rows)]
+        columns = _require_list(self._nested(data))
+        if not set(map(type, columns)) == {list}:
+            raise ValueError("it has no columns, or one that is not an array")
+        return [*zip(*columns, strict=True)]
 
     def _scalar(self, data: bytes) -> Any:
         return _elements(data, 1)[0]

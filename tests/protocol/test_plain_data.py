@@ -128,6 +128,21 @@ def test_long_tuples_of_floats_arrive_in_frames(frame: Any, identical: Any, leng
         assert identical(frame(obj), obj)
 
 
+@given(
+    rows=st.integers(0, 4).flatmap(
+        lambda width: st.lists(
+            st.tuples(
+                *[st.none() | st.integers() | st.text(max_size=3) | st.tuples(st.text())] * width
+            )
+            | st.just(("of another length",) * 5)
+        )
+    )
+)
+def test_lists_of_tuples_arrive_in_frames(frame: Any, identical: Any, rows: list[Any]) -> None:
+    for obj in (rows, [rows, rows], {"a": rows, "b": tuple(rows)}, [*rows, 1]):
+        assert identical(frame(obj), obj)
+
+
 @pytest.mark.parametrize(
     "number",
     [

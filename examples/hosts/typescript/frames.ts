@@ -77,6 +77,7 @@ const codec = new ExtensionCodec<Buffers>();
 const options = (all: Uint8Array[]) => ({ extensionCodec: codec, context: { all }, ignoreUndefined: true });
 const inner = (content: unknown, { all }: Buffers) => encode(content, options(all));
 const outer = (data: Uint8Array, { all }: Buffers) => decode(data, options(all)) as any;
+const rows = (columns: unknown[][]) => (columns[0] ?? []).map((_, row) => columns.map((column) => column[row]));
 
 function bytesOf(data: ArrayBufferView): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
@@ -194,7 +195,7 @@ register(
 );
 const readers: [Ext, Read][] = [
   [Ext.TUPLE, outer],
-  [Ext.TUPLES, outer],
+  [Ext.TUPLES, (data, buffers) => rows(outer(data, buffers))],
   [Ext.SCALAR, (data, buffers) => scalars(data, buffers)[0]],
   [Ext.SCALARS, scalars],
   [Ext.TEXT, (data) => Buffer.from(data).toString("utf8")],

@@ -297,7 +297,8 @@ impl<'a> Unpacker<'a> {
         let mut inner = Unpacker { bytes: data, buffers: self.buffers };
         Ok(match kind {
             ARRAY | TENSOR => Value::Array(self.array(inner.items()?, kind == TENSOR)?),
-            TUPLE | TUPLES => inner.value()?,
+            TUPLE => inner.value()?,
+            TUPLES => Value::List(rows(inner.items()?)?),
             SCALAR => scalars(&inner.items()?)?.swap_remove(0),
             SCALARS => Value::List(scalars(&inner.items()?)?),
             INT => Value::BigInt(data.to_vec()),
@@ -349,6 +350,13 @@ fn list(value: Value) -> Result<Vec<Value>> {
         Value::List(items) => Ok(items),
         other => Err(format!("an array is expected, got {other:?}")),
     }
+}
+
+/// The tuples of a list that came by columns.
+fn rows(columns: Vec<Value>) -> Result<Vec<Value>> {
+    let mut columns = columns.into_iter().map(|column| Ok(list(column)?.into_iter())).collect::<Result<Vec<_>>>()?;
+    let count = columns.first().map_or(0, |column| column.len());
+    Ok((0..count).map(|_| Value::List(columns.iter_mut().filter_map(Iterator::next).collect())).collect())
 }
 
 fn pair(item: Value) -> Result<(Value, Value)> {
