@@ -20,14 +20,18 @@ class HostPath:
 
     def __init__(self) -> None:
         self._folders: tuple[str, ...] = ()
+        self._installed: tuple[str, ...] = ()
         self._read: dict[str, float] = {}
         self._looked_at = 0.0
 
     def add(self, entries: Iterable[str]) -> None:
         """Look into these folders too, after all that this process looks into by itself."""
         new = [entry for entry in entries if entry not in sys.path and os.path.isdir(entry)]
+        own = set(_as_folders(sys.path)).difference(self._folders)
         sys.path += new
-        self._folders += tuple(os.path.join(os.path.abspath(entry), "") for entry in new)
+        self._folders += _as_folders(new)
+        # A virtual environment is often beside the script: what is in it is not the user's to edit.
+        self._installed = tuple(entry for entry in own if entry.startswith(self._folders))
 
     def refresh(self) -> None:
         """Forget the modules of these folders if the file of one has changed since it was read."""
@@ -53,9 +57,13 @@ class HostPath:
 
     def _file(self, module: ModuleType) -> str | None:
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.startswith(self._folders):
-            return file
-        return None
+        if not isinstance(file, str) or file.startswith(self._installed):
+            return None
+        return file if file.startswith(self._folders) else None
+
+
+def _as_folders(entries: Iterable[str]) -> tuple[str, ...]:
+    return tuple(os.path.join(os.path.abspath(entry), "") for entry in entries)
 
 
 def _modules() -> list[ModuleType]:

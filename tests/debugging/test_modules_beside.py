@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from soma_core.engine.host_path import HostPath
 
 from ..support import PROCESSES, nightly, socket_daemon
 
@@ -160,6 +163,27 @@ class F(soma.Filter):
 
 
 @nightly
+def test_an_environment_beside_the_script_is_installed_and_never_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / ".venv" / "lib" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "soma_test_installed.py").touch()
+    (tmp_path / "soma_test_beside.py").touch()
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    modules = HostPath()
+    modules.add([str(tmp_path)])
+    for name, folder in {"soma_test_installed": site, "soma_test_beside": tmp_path}.items():
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+        os.utime(folder / f"{name}.py", (0.0, 1.0))
+    modules.look()
+    for name, folder in {"soma_test_installed": site, "soma_test_beside": tmp_path}.items():
+        os.utime(folder / f"{name}.py", (0.0, 2.0))
+    modules.refresh()
+    assert "soma_test_beside" not in sys.modules
+    assert "soma_test_installed" in sys.modules
+
+
 def test_a_session_reads_a_module_anew_after_it_was_edited(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(EDITED)
     module = tmp_path / "mine.py"
