@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage ray models http figures schemas reference docs clean
+.PHONY: demo test nightly lint types units coverage ray models http figures schemas reference docs release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -86,6 +86,12 @@ reference: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Builds all wheels and sdists into dist, checks them, installs each by itself and tries it. Uploads
+# nothing. `make release RELEASE="--draft --only soma-core"` tries one, whatever the CHANGELOG says.
+release: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet twine hatchling
+	$(BIN)/python -m tools.release $(RELEASE)
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
 # It would compile on one core. Some packages hold code for other Pythons, which does not compile.
