@@ -37,7 +37,8 @@ def test_each_public_name_of_a_face_is_on_its_page(face: str) -> None:
     named = {*DESCRIBED.findall(page), *REFERRED.findall(page)}
     public = [f"{face}.{name}" for name in importlib.import_module(face).__all__]
     assert public
-    assert [name for name in public if name not in named] == []
+    missing = [f"::: {name}" for name in public if name not in named]
+    assert missing == [], f"add a line for each to docs/reference/python/{FACES[face]}"
 
 
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda page: page.stem)
