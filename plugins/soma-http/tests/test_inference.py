@@ -44,7 +44,7 @@ def fails_with(error: Exception) -> Callable[[Any], Any]:
 
 
 def client(**functions: Callable[[Any], Any] | None) -> Client:
-    models = Models({}, {name: Served(name, function) for name, function in functions.items()})
+    models = Models(dict.fromkeys(functions, CONFIG), lambda name, _: Served(name, functions[name]))
     settings = Settings(limits=LimitsConfig(body=10_000))
     return Client(make_app(settings, models))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from soma_http.server.inference.routes import InferenceRoutes
 from soma_http.server.launching import WorkerLauncher
 from soma_http.server.metrics import Metrics
 from soma_http.server.models import Models
+from soma_http.server.reloading import Reloading
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
 from soma_http.server.workers import WorkerRoutes
@@ -28,18 +29,23 @@ __all__ = ["make_app"]
 _PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 
 
-def make_app(settings: Settings, models: Models | None = None) -> Starlette:
+def make_app(
+    settings: Settings,
+    models: Models | None = None,
+    *,
+    read: Callable[[], Settings] | None = None,
+) -> Starlette:
     """The application that the settings describe.
 
     Args:
         settings: The settings.
         models: The models; None for those of the settings, which are started with the server.
+        read: Reads the settings again at SIGHUP; None leaves that signal alone.
 
     Raises:
         OSError, ValueError: The file of tokens cannot be used.
     """
-    tokens_file = settings.server.tokens
-    tokens = Tokens(None) if tokens_file is None else Tokens.of_file(tokens_file)
+    tokens = Tokens.of(settings.server.tokens)
     serving = Models(settings.models) if models is None else models
     limit = settings.limits.body
     launcher = WorkerLauncher(
@@ -54,8 +60,10 @@ def make_app(settings: Settings, models: Models | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         """Answer probes at once, while the models are loaded."""
         starting = asyncio.create_task(serving.start())
+        reloading = None if read is None else Reloading(read, settings, serving, tokens)
         try:
-            yield
+            with nullcontext() if reloading is None else reloading.at_hangup():
+                yield
         finally:
             with suppress(asyncio.CancelledError):
                 await starting

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
 import sys
 from argparse import ArgumentParser
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
@@ -24,15 +27,20 @@ _GONE = 60_000  # milliseconds without an answer of a client's machine, after wh
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
     options = _parser().parse_args(arguments)
+
+    def read() -> Settings:
+        return read_settings(options.config, os.environ)
+
     try:
-        settings = read_settings(options.config, os.environ)
-        app = make_app(settings)
+        settings = read()
+        app = make_app(settings, read=read)
     except (ConfigError, OSError, ValueError) as error:
         _say(str(error))
         return 1
     if options.check:
         _say(f"{options.config or 'the configuration'} is valid")
         return 0
+    _log_to_stderr(options.log_format)
     if settings.server.allows_pickles:
         _say(f"pickle = {FRIGHTENING!r}: whoever has a token is this user")
     try:
@@ -48,7 +56,7 @@ def run(arguments: list[str]) -> int:
     uvicorn.Server(
         uvicorn.Config(
             app,
-            log_level="warning",
+            log_config=None,
             access_log=False,
             lifespan="on",
             root_path=server.root_path,
@@ -87,6 +95,29 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
+class _JsonLines(logging.Formatter):
+    """A record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def _log_to_stderr(form: str) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if form == "json" else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("soma").setLevel(logging.INFO)
+
+
 def _say(text: str) -> None:
     for line in text.splitlines():
         sys.stderr.write(f"soma serve http: {line}\n")
@@ -101,5 +132,11 @@ def _parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="the configuration, a TOML file")
+    add(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="how the log is written: json has one object a line (%(default)s)",
+    )
     add("--check", action="store_true", help="say what is wrong with the configuration, and end")
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import soma_core as soma
@@ -13,6 +13,7 @@ from soma_http.server.inference.messages import TensorMetadata
 
 __all__ = ["Model", "Models"]
 
+_GRACE = 30.0  # seconds for the requests of a model that was replaced
 _log = logging.getLogger("soma.http")
 _DATATYPES = {
     "Float64": "FP64",
@@ -49,6 +50,7 @@ class Model:
         self.failure: str | None = None
         self.inputs = [_metadata(one) for one in config.inputs]
         self.outputs = [_metadata(one) for one in config.outputs]
+        self._stamp = _stamp(config)
         self._pool: soma.WorkerPool | None = None
         self._node_ids = list(config.nodes(name))
 
@@ -56,6 +58,10 @@ class Model:
     def ready(self) -> bool:
         """Whether it can be asked."""
         return self._pool is not None
+
+    def is_made_of(self, config: ModelConfig) -> bool:
+        """Whether it is what a configuration says, its checkpoint included."""
+        return self.config == config and self._stamp == _stamp(config)
 
     @property
     def platform(self) -> str:
@@ -135,11 +141,22 @@ class Model:
         """What its pool has done; None while it has none."""
         return None if self._pool is None else self._pool.stats()
 
-    def stop(self) -> None:
-        """End its workers."""
+    def stop(self, grace: float = 0.0) -> None:
+        """End its workers, once they have done what was asked, or after so many seconds."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.close()
+            pool.shutdown(timeout=grace)
+
+
+def _stamp(config: ModelConfig) -> tuple[int, ...] | None:
+    """Differs once the file of a checkpoint was replaced."""
+    if config.checkpoint is None:
+        return None
+    try:
+        status = config.checkpoint.stat()
+    except OSError:  # its start says so
+        return ()
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _metadata(one: TensorConfig) -> TensorMetadata:
@@ -161,14 +178,17 @@ class Models:
 
     Args:
         configs: What they are made of, by name.
-        others: Models that are made already, by name.
+        make: Makes a model of its name and configuration.
     """
 
     def __init__(
-        self, configs: Mapping[str, ModelConfig], others: Mapping[str, Model] | None = None
+        self,
+        configs: Mapping[str, ModelConfig],
+        make: Callable[[str, ModelConfig], Model] = Model,
     ) -> None:
-        made = {name: Model(name, config) for name, config in configs.items()}
-        self._models = {**made, **(others or {})}
+        self._make = make
+        self._changing = asyncio.Lock()
+        self._models = {name: make(name, config) for name, config in configs.items()}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -184,14 +204,42 @@ class Models:
 
     async def start(self) -> None:
         """Start them, side by side; one that fails keeps the reason, and the others go on."""
-        await asyncio.gather(*map(self._start, self._models.values()))
+        async with self._changing:
+            await asyncio.gather(*map(self._start, self._models.values()))
 
     async def _start(self, model: Model) -> None:
         try:
             await asyncio.to_thread(model.start)
+            _log.info("the model %r is ready", model.name)
         except Exception as error:
             model.failure = f"{type(error).__name__}: {error}"
             _log.error("the model %r cannot be loaded: %s", model.name, model.failure)
+
+    async def become(self, configs: Mapping[str, ModelConfig]) -> None:
+        """Serve what other configurations say.
+
+        Those that changed are started beside the ones of now, which serve until then, and are
+        ended when they have answered. One that cannot be started leaves the one of now in place.
+        """
+        async with self._changing:
+            await self._change_to(configs)
+
+    async def _change_to(self, configs: Mapping[str, ModelConfig]) -> None:
+        kept = {
+            name: model
+            for name, model in self._models.items()
+            if name in configs and model.ready and model.is_made_of(configs[name])
+        }
+        changed = {name: config for name, config in configs.items() if name not in kept}
+        made = {name: self._make(name, config) for name, config in changed.items()}
+        await asyncio.gather(*map(self._start, made.values()))
+        before = self._models
+        for name, model in made.items():
+            old = before.get(name)
+            kept[name] = old if old is not None and old.ready and not model.ready else model
+        self._models = {name: kept[name] for name in configs}
+        retired = [model for model in before.values() if model not in kept.values()]
+        await asyncio.gather(*(asyncio.to_thread(model.stop, _GRACE) for model in retired))
 
     async def stop(self) -> None:
         """End the workers of all."""

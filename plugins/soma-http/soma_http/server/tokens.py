@@ -33,6 +33,15 @@ class Tokens:
         self._digests = None if tokens is None else [_digest(token) for token in tokens]
 
     @classmethod
+    def of(cls, path: Path | None) -> Tokens:
+        """Those of a file, or none are wanted.
+
+        Raises:
+            OSError, ValueError: As for :meth:`of_file`.
+        """
+        return cls(None) if path is None else cls.of_file(path)
+
+    @classmethod
     def of_file(cls, path: Path) -> Tokens:
         """Those of a file: one a line; ``#`` starts a comment.
 
@@ -50,6 +59,10 @@ class Tokens:
     def wanted(self) -> bool:
         """Whether clients must have one."""
         return self._digests is not None
+
+    def become(self, other: Tokens) -> None:
+        """Let in whom others let in."""
+        self._digests = other._digests
 
     def let_in(self, authorization: str) -> bool:
         """Whether the header of a request names one of them; each takes the same time."""

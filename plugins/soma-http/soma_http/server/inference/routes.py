@@ -109,8 +109,9 @@ class InferenceRoutes:
 
     async def infer(self, request: Request) -> Response:
         """Run a model."""
-        model = self._model(request)
+        self._model(request)
         body = await read_body(request, self._limit)
+        model = self._model(request)  # it may have been replaced meanwhile
         asked: ReadRequest = read_request(body, request.headers.get(_SIZE_HEADER), model.inputs)
         tensors = asked.tensors
         x = next(iter(tensors.values())) if len(tensors) == 1 else tensors
