@@ -17,7 +17,7 @@ from soma_http.server.app import make_app
 from soma_http.server.config import FRIGHTENING, Settings
 from soma_http.server.config_file import ConfigError, read_settings
 
-__all__ = ["run"]
+__all__ = ["argument_parser", "run"]
 
 _QUEUE = 1024  # clients that wait to be accepted
 _PING = 20.0  # seconds between pings: what a proxy sees of a WebSocket on which nothing happens
@@ -26,7 +26,7 @@ _GONE = 60_000  # milliseconds without an answer of a client's machine, after wh
 
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
 
     def read() -> Settings:
         return read_settings(options.config, os.environ)
@@ -124,7 +124,8 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _parser() -> ArgumentParser:
+def argument_parser() -> ArgumentParser:
+    """What ``soma serve http`` takes."""
     parser = ArgumentParser(
         "soma serve http",
         description="Serve soma over HTTP: workers for hosts elsewhere, over WebSockets. Each "
