@@ -136,13 +136,11 @@ class OutputPump:
         Args:
             unfinished: Whether to show a line that has no end yet as it is.
         """
-        if self._has_more():
+        if self._waiting or self._cutter.unfinished or self._holds_bytes():
             self._take(unfinished=unfinished)
             self._deliver(_BRIEFLY)
 
-    def _has_more(self) -> bool:
-        if self._waiting or self._cutter.unfinished:
-            return True
+    def _holds_bytes(self) -> bool:
         if self._ended:
             return False
         try:
@@ -201,7 +199,7 @@ class OutputPump:
             poller.register(fd, select.POLLIN)
         stopped = False
         while not (self._ended or stopped):
-            unfinished = self._cutter.unfinished
+            unfinished = bool(self._cutter.unfinished)
             ready = dict(poller.poll(_UNFINISHED * 1000 if unfinished else None))
             stopped = self._woken in ready
             if not stopped:

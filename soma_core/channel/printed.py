@@ -32,34 +32,33 @@ class OutputLine(str):
 
 
 class LineCutter:
-    """Cuts bytes into lines. Of what carriage returns overwrite, the last state is kept."""
+    """Cuts bytes into lines. Of what carriage returns overwrite, the last state is kept.
+
+    Attributes:
+        unfinished: A line that has no end yet, or nothing.
+    """
 
     def __init__(self) -> None:
-        self._rest = b""
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether there is a line without an end."""
-        return bool(self._rest)
+        self.unfinished = b""
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that end in these bytes."""
-        *whole, rest = (self._rest + data).split(b"\n")
+        *whole, rest = (self.unfinished + data).split(b"\n")
         lines = [piece for line in whole for piece in _pieces(line)]
         if b"\r" in rest:
             ends_with_return = rest.endswith(b"\r")
             rest = _last_state(rest) + (b"\r" if ends_with_return else b"")
-        *full, self._rest = _cut(rest)
+        *full, self.unfinished = _cut(rest)
         return lines + [_text(piece) for piece in full]
 
     def finish(self) -> list[str]:
         """What has no end, as if it had one."""
-        lines, self._rest = self.peek(), b""
+        lines, self.unfinished = self.peek(), b""
         return lines
 
     def peek(self) -> list[str]:
         """What :meth:`finish` would return."""
-        return _pieces(self._rest) if self._rest else []
+        return _pieces(self.unfinished) if self.unfinished else []
 
 
 def _pieces(line: bytes) -> list[str]:

@@ -17,7 +17,7 @@ from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
-from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.frames import Entry, EntryKind, as_entry
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
 
@@ -338,7 +338,7 @@ class StreamChannel(WatchableChannel):
             size = view.nbytes
             entry = memory.lend(view) if size >= THRESHOLD and memory is not None else None
             if entry is None:
-                entry = Entry(_INLINE, 0, 0, size)
+                entry = as_entry((_INLINE, 0, 0, size))
                 inline_size += size
                 inline.append(view)
             entries.append(entry)

@@ -19,8 +19,8 @@ from soma_core.protocol.fields import Carried, carried_fields, set_fields
 from soma_core.protocol.replies import ErrorReply, Reply
 from soma_core.wire.json_text import read_json, write_json
 from soma_core.wire.line_codec import LineDecoder, LineEncoder
-from soma_core.wire.message import Dialect, Message
-from soma_core.wire.packing import Binary, pack
+from soma_core.wire.message import Dialect, Message, as_message
+from soma_core.wire.packing import Binary, Packing
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import Unpacking, unpack_map
 
@@ -116,8 +116,9 @@ class FrameCodec(DialectCodec):
         for name, replace in _replaced_in_frames(model):
             if name in fields:
                 fields[name] = replace(fields[name])
-        header, buffers = pack(fields, self._pickles)
-        return Message(header, buffers)
+        packing = Packing(self._pickles)
+        header = packing.run(fields)
+        return as_message((header, packing.buffers, Dialect.FRAME))
 
 
 class LineCodec(DialectCodec):

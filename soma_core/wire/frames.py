@@ -44,6 +44,7 @@ __all__ = [
     "EntryKind",
     "FrameError",
     "Preamble",
+    "as_entry",
     "frame_parts",
     "read_preamble",
     "read_table",
@@ -96,7 +97,8 @@ class Entry(NamedTuple):
         return self.kind <= EntryKind.SHARED
 
 
-_as_entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
+as_entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
+"""An entry of its four numbers, at the price of a tuple."""
 
 
 class Preamble(NamedTuple):
@@ -106,6 +108,9 @@ class Preamble(NamedTuple):
     header_size: int
     table_size: int
     body_size: int
+
+
+_as_preamble: Callable[[tuple[int, int, int]], Preamble] = partial(tuple.__new__, Preamble)
 
 
 def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] = ()) -> bytes:
@@ -149,7 +154,7 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
             f"this peer speaks layout {version} of frames, and this side layout {_VERSION}; "
             "upgrade soma-core on the older side"
         )
-    return Preamble(header_size, entry_count * ENTRY_SIZE, body_size)
+    return _as_preamble((header_size, entry_count * ENTRY_SIZE, body_size))
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:
@@ -167,7 +172,7 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
             inline_size += fields[3]
         elif kind > _LAST_KIND:
             raise _malformed(f"a frame's buffer table has an entry of unknown kind {kind}")
-        entries.append(_as_entry(fields))
+        entries.append(as_entry(fields))
     expected = preamble.body_size - preamble.header_size - preamble.table_size
     if inline_size != expected:
         raise _malformed(

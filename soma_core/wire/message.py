@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple
 
-__all__ = ["Dialect", "Message"]
+__all__ = ["Dialect", "Message", "as_message"]
 
 
 class Dialect(Enum):
@@ -30,3 +31,9 @@ class Message(NamedTuple):
     header: bytes
     buffers: Sequence[Any] = ()
     dialect: Dialect = Dialect.FRAME
+
+
+as_message: Callable[[tuple[bytes, Sequence[Any], Dialect]], Message] = partial(
+    tuple.__new__, Message
+)
+"""A message of its three parts, at the price of a tuple."""

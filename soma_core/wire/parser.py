@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire import frames
 from soma_core.wire.frames import MAGIC, PREAMBLE_SIZE, Entry, EntryKind, FrameError, Preamble
-from soma_core.wire.message import Dialect, Message
+from soma_core.wire.message import Dialect, Message, as_message
 
 __all__ = ["MessageParser", "StreamLimits"]
 
@@ -20,6 +20,7 @@ _VARIABLE = "SOMA_LIMITS"
 _INLINE = int(EntryKind.INLINE)
 _MAP = int(EntryKind.MAP)
 _MIB = 1 << 20
+_FRAME = Dialect.FRAME
 _BLANK = b" \t\r\n\x0b\x0c"
 _BOM = b"\xef\xbb\xbf"
 
@@ -80,6 +81,8 @@ class MessageParser:
 
     def __init__(self, limits: StreamLimits, take: Take = _share_nothing) -> None:
         self._limits = limits
+        self._most_before_buffers = PREAMBLE_SIZE + limits.header
+        self._longest_frame = PREAMBLE_SIZE + limits.body
         self._take = take
         self._filling: _Filling | None = None
         self._to_skip = 0
@@ -167,8 +170,10 @@ class MessageParser:
             raise
         table = PREAMBLE_SIZE + preamble.header_size
         start = table + preamble.table_size
+        end = PREAMBLE_SIZE + preamble.body_size
         try:
-            self._check(preamble)
+            if start > end or start > self._most_before_buffers or end > self._longest_frame:
+                self._refuse(preamble)
             if len(view) < start:
                 self._require_more(view)
                 return None
@@ -178,13 +183,19 @@ class MessageParser:
             self._to_skip = preamble.body_size
             raise
         header = bytes(view[PREAMBLE_SIZE:table])
-        end = PREAMBLE_SIZE + preamble.body_size
         if len(view) < end:
             self._used = start
             self._filling = _Filling(header, entries)
             return None
         self._used = end
-        return self._message(header, entries, _inline_buffers(view, start, entries))
+        inline = []
+        for entry in entries:
+            if entry[0] == _INLINE:
+                inline.append(bytearray(view[start : start + entry[3]]))
+                start += entry[3]
+        if len(inline) == len(entries):
+            return as_message((header, inline, _FRAME))
+        return self._message(header, entries, inline)
 
     def _require_more(self, view: memoryview) -> None:
         """More of a frame must come; it cannot, once the stream has ended."""
@@ -197,20 +208,17 @@ class MessageParser:
         self._used = len(view)
         self.ended = True
 
-    def _check(self, preamble: Preamble) -> None:
+    def _refuse(self, preamble: Preamble) -> NoReturn:
         """Refuse a frame by what its preamble declares, before anything is allocated."""
         before_buffers = preamble.header_size + preamble.table_size
         if before_buffers > preamble.body_size:
             raise _malformed("a frame's map and buffer table are longer than its body")
         if before_buffers > self._limits.header:
             raise _too_large("map", "header", before_buffers, self._limits.header)
-        if preamble.body_size > self._limits.body:
-            raise _too_large("body", "body", preamble.body_size, self._limits.body)
+        raise _too_large("body", "body", preamble.body_size, self._limits.body)
 
     def _message(self, header: bytes, entries: Sequence[Entry], inline: list[Any]) -> Message:
         """A message of a frame's parts."""
-        if len(inline) == len(entries):
-            return Message(header, inline)
         following = iter(inline)
         buffers: list[Any] = []
         for entry in entries:
@@ -221,7 +229,7 @@ class MessageParser:
                 buffers.append(buffer)
         if len(header) > self._limits.header:
             raise _too_large("map", "header", len(header), self._limits.header)
-        return Message(header, buffers)
+        return as_message((header, buffers, _FRAME))
 
     def _fill(self, filling: _Filling) -> Message | None:
         """Move pending bytes into the buffers of a frame, and let the rest be read directly."""
@@ -308,15 +316,6 @@ class _Filling:
         except (MemoryError, ValueError):
             raise MemoryError(f"there is no memory for a buffer of {size:,} bytes") from None
         return self.buffers[-1]
-
-
-def _inline_buffers(view: memoryview, start: int, entries: Sequence[Entry]) -> list[Any]:
-    buffers = []
-    for kind, _, _, size in entries:
-        if kind == _INLINE:
-            buffers.append(bytearray(view[start : start + size]))
-            start += size
-    return buffers
 
 
 def _too_large(what: str, option: str, size: int, limit: int) -> FrameError:

@@ -20,7 +20,7 @@ from soma_core.streams import SocketStream, StreamChannel
 from soma_core.testing import Echo
 from soma_core.wire.pickles import Pickles
 
-MOST_CALLS = 46
+MOST_CALLS = 40
 RECORD = {"id": 7, "name": "a", "score": 0.5, "tags": ["x"], "ok": True, "note": None}
 # An array costs some eight, a list of what MessagePack has not some thirty, however long it is.
 MORE = {
