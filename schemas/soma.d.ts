@@ -300,12 +300,12 @@ export interface ContinueFitReply {
 /** Any JSON value, or a tagged value, or lists and objects that hold some. */
 export type Data = null | boolean | number | string | Value | SpecialValue | Data[] | { [key: string]: Data };
 
-/** An array in a file, of which a worker reads the rows that a batch needs. Give one to `batched_fit` in place of an array: the data may be larger than memory. */
+/** Rows in a file, of which a worker reads those that a batch needs. Give one to `batched_fit` in place of an array: the data may be larger than memory. */
 export interface DataFile {
-  /** A `.npy` file, or a `.npz` file that `numpy.savez` wrote (not compressed). The worker opens it; a relative path is one of the host's working directory. */
+  /** A `.npy` file, a `.npz` file that `numpy.savez` wrote (not compressed), or a `.parquet` file where soma-codecs-arrow is installed. The worker opens it; a relative path is one of the host's working directory. */
   path: string;
-  /** The name of the array in a `.npz` file; None where it holds one array. */
-  key?: string | null;
+  /** The name of the array in a `.npz` file; None where it holds one array. Of a `.parquet` file the name of a column, the names of several, which make a matrix, or None for all columns by name. */
+  key?: string | string[] | null;
 }
 
 /** The element types that a schema can ask for; `Json` accepts every value. */

@@ -1,4 +1,4 @@
-"""Curve: the losses of a fit as they were reported, and their picture in text."""
+"""Curve: losses and metrics of a fit as they were reported, and their picture in text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDTH, _HEIGHT = 60, 6  # characters
 
 
 class Curve:
-    """The losses of a fit. Call it with each report.
+    """The losses and metrics of a fit. Call it with each report.
 
     Where several filters report one after the other, the curve is that of the last.
 
@@ -27,28 +27,34 @@ class Curve:
     Attributes:
         batches: How many epochs were done, with a fraction, and the loss that was reported then.
         epochs: The loss of each epoch: its mean where that was reported, else the newest.
+        metrics: By name, other numbers that were reported, the newest of each epoch: the loss
+            and the metrics of the validation, or what a filter reports of itself.
     """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.batches: list[tuple[float, float]] = []
         self.epochs: dict[int, float] = {}
+        self.metrics: dict[str, dict[int, float]] = {}
         self._done = Fraction(0)
 
     def __call__(self, report: Report) -> None:
-        """Add the loss of a report, if it has one."""
+        """Add the numbers of a report."""
         progress = TrainingProgress.from_report(report)
-        if progress is None or progress.epoch_loss is None:
+        if progress is None or (progress.epoch_loss is None and not progress.metrics):
             return
         if progress.fraction < self._done:
-            self.batches, self.epochs = [], {}
+            self.batches, self.epochs, self.metrics = [], {}, {}
         self._done = progress.fraction
-        self.epochs[progress.epoch] = progress.epoch_loss
+        if progress.epoch_loss is not None:
+            self.epochs[progress.epoch] = progress.epoch_loss
         if progress.loss is not None:
             self.batches.append((float(progress.epochs_done), progress.loss))
+        for name, number in progress.metrics.items():
+            self.metrics.setdefault(name, {})[progress.epoch] = number
 
     def __bool__(self) -> bool:
-        return bool(self.epochs)
+        return bool(self.epochs or self.metrics)
 
 
 def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
@@ -66,15 +72,24 @@ def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     margin = max(map(len, labels))
     columns = [_column(losses, place, width) for place in range(width)]
     levels = [_level(loss, bottom, top, 8 * height) for loss in columns]
-    picture = Text(
-        f"{curve.title}: loss {format_number(losses[0])} → {format_number(losses[-1])}\n"
-    )
+    picture = Text(", ".join([_change(f"{curve.title}: loss", curve.epochs), *_changes(curve)]))
+    picture.append("\n")
     for line, label in enumerate(labels):
         floor = 8 * (height - 1 - line)
         cells = "".join(_EIGHTHS[max(0, min(8, level - floor))] for level in levels)
         picture.append(f"{label:>{margin}} │", "dim").append(cells.rstrip() + "\n", "magenta")
     first, last = min(curve.epochs), max(curve.epochs)
     return picture.append(f"{'':>{margin}}  {first:<{width - len(str(last))}}{last} epochs", "dim")
+
+
+def _changes(curve: Curve) -> list[str]:
+    return [_change(name, numbers) for name, numbers in curve.metrics.items()]
+
+
+def _change(name: str, numbers: dict[int, float]) -> str:
+    """What a number was after the first epoch and after the last."""
+    values = list(numbers.values())
+    return f"{name} {format_number(values[0])} → {format_number(values[-1])}"
 
 
 def _column(losses: list[float], place: int, width: int) -> float | None:

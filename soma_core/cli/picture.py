@@ -1,4 +1,4 @@
-"""Picture: curves of losses drawn into a file, by matplotlib where it is installed."""
+"""Picture: curves of losses and metrics drawn into a file, by matplotlib where it is installed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from soma_core.cli.console import CommandFailed
 from soma_core.cli.curve import Curve
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["PictureFile", "check_drawing", "draw_curves", "figure_of"]
@@ -65,11 +66,32 @@ def figure_of(curves: Sequence[Curve]) -> Figure:
     width, height = _SIZE
     figure = Figure(figsize=(width * len(curves), height), layout="constrained")
     for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-        if len(curve.batches) > len(curve.epochs):
-            axes.plot(*zip(*curve.batches, strict=True), alpha=0.3, label="batches")
-        axes.plot(list(curve.epochs), list(curve.epochs.values()), marker=".", label="epochs")
-        axes.set(title=curve.title, xlabel="epoch", ylabel="loss")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
+        _draw(axes, curve)
     return figure
+
+
+def _draw(axes: Axes, curve: Curve) -> None:
+    """Losses on the left axis; other metrics, if there are any, on the right one."""
+    if len(curve.batches) > len(curve.epochs):
+        axes.plot(*zip(*curve.batches, strict=True), alpha=0.3, label="batches")
+    if curve.epochs:
+        axes.plot(*zip(*curve.epochs.items(), strict=True), marker=".", label="epochs")
+    others = {name: numbers for name, numbers in curve.metrics.items() if not _is_loss(name)}
+    for name in curve.metrics.keys() - others.keys():
+        axes.plot(*zip(*curve.metrics[name].items(), strict=True), marker=".", label=name)
+    axes.set(title=curve.title, xlabel="epoch", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    if not others:
+        axes.legend()
+        return
+    right, lines = axes.twinx(), axes.get_lines()
+    right.set_ylabel(", ".join(others))
+    for color, (name, numbers) in enumerate(others.items(), start=len(lines)):
+        points = zip(*numbers.items(), strict=True)
+        right.plot(*points, "--", marker=".", color=f"C{color}", label=name)
+    right.legend(handles=[*lines, *right.get_lines()], loc="center right")
+
+
+def _is_loss(name: str) -> bool:
+    return name == "loss" or name.endswith("_loss")

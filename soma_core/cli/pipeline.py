@@ -138,11 +138,15 @@ class DataSection(_Section):
     Attributes:
         x: The data.
         y: The targets, where a filter learns from targets.
+        validation_x: What a batched fit measures the chain on after each epoch.
+        validation_y: The targets of that.
         apply: What the fitted chain runs on; ``x`` without it.
     """
 
     x: Source
     y: Source | None = None
+    validation_x: Source | None = None
+    validation_y: Source | None = None
     apply: Source | None = None
 
 
@@ -180,6 +184,10 @@ class Batched(_Step):
         shuffle: Whether to draw another order of rows in each epoch.
         seed: Makes those orders repeatable.
         resume: Whether nodes go on from what an earlier step taught them.
+        metrics: What is measured on the validation data beside the loss, by name: names of
+            scorers of scikit-learn.
+        patience: How many epochs without a better one end the step.
+        restore_best: Whether the nodes are put back as they were after the best epoch.
     """
 
     mode: Literal["batched"] = Field()
@@ -188,6 +196,9 @@ class Batched(_Step):
     shuffle: bool = False
     seed: Annotated[int, Field(ge=0)] | None = None
     resume: bool = False
+    metrics: dict[str, str] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    restore_best: bool = False
 
 
 FitStep = Annotated[Each | Composite | Batched, Field(discriminator="mode")]
@@ -235,6 +246,10 @@ class Pipeline(_Section):
         twice = sorted({node_id for node_id in chain if chain.count(node_id) > 1})
         if twice:
             raise ValueError(f"filters: each id is given once; repeated: {', '.join(twice)}")
+        if self.data.validation_x is None and any(
+            isinstance(step, Batched) and step.metrics for step in self.fit
+        ):
+            raise ValueError("fit: metrics are measured on data.validation_x; name a file there")
         for step in self.fit:
             if step.nodes is not None and not _are_neighbours(step.nodes, chain):
                 raise ValueError(

@@ -15,7 +15,7 @@ from soma_core.cli.console import CommandFailed
 from soma_core.cli.curve import Curve
 from soma_core.cli.files import read_array, write_array
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
-from soma_core.cli.pipeline import Batched, Composite, Each, Pipeline, read_pipeline
+from soma_core.cli.pipeline import Batched, Composite, DataFile, Each, Pipeline, read_pipeline
 from soma_core.client.connect import connect
 from soma_core.client.progress.display import ProgressDisplay
 from soma_core.client.progress.watch import Report, count_rows, each_of
@@ -55,21 +55,27 @@ def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> tuple[Any,
         SomaError: A file, a filter or the worker failed.
     """
     started = time.perf_counter()
-    x = read_array(pipeline.data.x, base)
-    y = read_array(pipeline.data.y, base) if pipeline.data.y else None
-    applied = read_array(pipeline.data.apply, base) if pipeline.data.apply else x
+    data = pipeline.data
+    x, y = read_array(data.x, base), _read(data.y, base)
+    validation = _read(data.validation_x, base), _read(data.validation_y, base)
+    applied = read_array(data.apply, base) if data.apply else x
     with _connect(pipeline) as worker:
         chain = pipeline.node_ids
         _check_chain(worker, chain)
         _say(console, f"loaded {', '.join(chain)} over {pipeline.transport.name}")
         fits = _Fits(console)
         for step in pipeline.fit:
-            _fit(worker, chain, step, x, y, fits)
+            learned_from = (x, y, None if data.validation_x is None else validation)
+            _fit(worker, chain, step, learned_from, fits)
         output = worker.composite_forward(chain, applied)
     path = base / pipeline.output.path
     shape = " x ".join(map(str, write_array(output, path))) or "a single value"
     _say(console, f"wrote {path} ({shape}) after {time.perf_counter() - started:.1f} s")
     return output, fits.curves
+
+
+def _read(source: DataFile | None, base: Path) -> Any:
+    return None if source is None else read_array(source, base)
 
 
 class _Fits:
@@ -116,12 +122,19 @@ def _check_chain(worker: Worker, chain: list[str]) -> None:
 
 
 def _fit(
-    worker: Worker, chain: list[str], step: Each | Composite | Batched, x: Any, y: Any, fits: _Fits
+    worker: Worker,
+    chain: list[str],
+    step: Each | Composite | Batched,
+    data: tuple[Any, Any, tuple[Any, Any] | None],
+    fits: _Fits,
 ) -> None:
     nodes = step.nodes or chain
     before = chain[: chain.index(nodes[0])]
+    x, y, validation = data
     if before:
         x = worker.composite_forward(before, x)
+        if validation is not None:
+            validation = worker.composite_forward(before, validation[0]), validation[1]
     if isinstance(step, Each):
         _fit_each(worker, nodes, x, y, fits)
         return
@@ -139,6 +152,10 @@ def _fit(
             shuffle=step.shuffle,
             seed=step.seed,
             resume=step.resume,
+            validation=validation,
+            metrics=step.metrics,
+            patience=step.patience,
+            restore_best=step.restore_best,
             return_states=False,
             progress=on_report,
         )

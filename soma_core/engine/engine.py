@@ -79,7 +79,7 @@ class Engine:
         self._answer: r.Reply | None = None
         self.nodes = NodeTable()
         self._optimizers = Optimizers()
-        self._fits = OpenFits(self._optimizers)
+        self._fits = OpenFits(self._optimizers, plugins)
         self._host_path = HostPath()
         self.incarnation = uuid.uuid4().hex
         self._methods: dict[type[c.Command], Callable[[Any], r.Reply]] = {

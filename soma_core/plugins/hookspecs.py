@@ -14,9 +14,10 @@ A plugin marks its functions with ``soma_core.hookimpl``::
         print(command.cmd, time.perf_counter() - started)
         return reply
 
-``soma_execute``, ``soma_adapt`` and ``soma_remote_filter`` take part in the work: what they raise
-propagates. What ``soma_register_commands`` and ``soma_register_codecs`` raise keeps their plugin
-from taking part. The others observe: what they raise is logged and stops nothing.
+``soma_execute``, ``soma_adapt``, ``soma_remote_filter`` and ``soma_open_file`` take part in the
+work: what they raise propagates. What ``soma_register_commands`` and ``soma_register_codecs`` raise
+keeps their plugin from taking part. The others observe: what they raise is logged and stops
+nothing.
 """
 
 from __future__ import annotations
@@ -174,6 +175,27 @@ def soma_register_codecs() -> Any:
 
     Returns:
         A list of :class:`~soma_core.plugins.codecs.Codec`.
+    """
+
+
+@hookspec(firstresult=True)
+def soma_open_file(path: str, key: Any) -> Any:
+    """Open a file that a :class:`~soma_core.DataFile` names; None if it is of no kind of yours.
+
+    Called in the worker's process, for files that soma does not read itself.
+
+    Args:
+        path: The file.
+        key: Which part of it: a name, a list of names, or None.
+
+    Returns:
+        The rows: an object with ``shape``, and ``[selection]`` for a slice or an array of row
+        numbers. Its ``order(generator)``, if it has one, is an order of the rows that is random
+        and that it can be read in.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It does not hold what ``key`` asks for.
     """
 
 

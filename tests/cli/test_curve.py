@@ -94,6 +94,39 @@ def test_the_figure_shows_batches_and_epochs_of_each_curve() -> None:
     ]
 
 
+def validated() -> Curve:
+    made = Curve("net")
+    for epoch, (loss, accuracy) in enumerate([(2.0, 0.5), (1.0, 0.75)], start=1):
+        made(
+            {"epoch": epoch, "epochs": 2, "loss": loss}
+            | {"validation_loss": 2 * loss, "accuracy": accuracy}
+        )
+    return made
+
+
+def test_metrics_are_kept_for_each_epoch_and_told_in_the_text() -> None:
+    assert validated().metrics == {
+        "validation_loss": {1: 4.0, 2: 2.0},
+        "accuracy": {1: 0.5, 2: 0.75},
+    }
+    assert text_plot(validated(), width=4, height=2).plain.splitlines()[0] == (
+        "net: loss 2.0000 → 1.0000, validation_loss 4.0000 → 2.0000, accuracy 0.5000 → 0.7500"
+    )
+
+
+def test_the_figure_shows_other_losses_beside_the_loss_and_metrics_on_an_axis_of_their_own() -> (
+    None
+):
+    pytest.importorskip("matplotlib")
+    losses, metrics = figure_of([validated()]).axes
+    assert [line.get_label() for line in losses.lines] == ["epochs", "validation_loss"]
+    assert losses.lines[1].get_xydata().tolist() == [[1.0, 4.0], [2.0, 2.0]]
+    assert [line.get_label() for line in metrics.lines] == ["accuracy"]
+    assert metrics.get_ylabel() == "accuracy"
+    legend = [text.get_text() for text in metrics.get_legend().get_texts()]
+    assert legend == ["epochs", "validation_loss", "accuracy"]
+
+
 def test_curves_are_drawn_into_a_png_that_shows_something(tmp_path: Any) -> None:
     image = pytest.importorskip("matplotlib.image")
     path = tmp_path / "new" / "curve.png"

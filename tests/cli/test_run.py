@@ -252,6 +252,29 @@ def test_training_by_gradients_has_a_loss_for_each_epoch(place, step, epochs):
     assert sorted(curve.epochs.values(), reverse=True) == list(curve.epochs.values())
 
 
+def test_a_batched_step_is_validated_and_measured(place):
+    pytest.importorskip("soma_filters_sklearn")
+    np.save(place / "rows.npy", np.arange(8.0).reshape(4, 2) % 3)
+    np.save(place / "y.npy", np.array([0, 1, 0, 1]))
+    config = "{ random_state = 0 }"
+    filters = f'[[filters]]\nid = "line"\nfilter = "sklearn.SGDClassifier"\nconfig = {config}\n'
+    scale = '[[filters]]\nid = "scale"\nfilter = "sklearn.StandardScaler"\n'
+    step = '[[fit]]\nmode = "fit"\nnodes = ["scale"]\n[[fit]]\nmode = "batched"\n'
+    step += 'nodes = ["line"]\nepochs = 50\npatience = 2\nmetrics = { right = "accuracy" }\n'
+    data = dict.fromkeys(("x", "validation_x"), '"rows.npy"')
+    data |= dict.fromkeys(("y", "validation_y"), '"y.npy"')
+    path = _pipeline(place, step, filters=scale + filters, **data)
+    _, (_, curve) = run_pipeline(read_pipeline(path), place, Console(file=io.StringIO()))
+    assert 3 <= len(curve.metrics["right"]) < 50
+
+
+def test_metrics_without_validation_data_are_refused(soma, place):
+    step = '[fit]\nmode = "batched"\nmetrics = { right = "accuracy" }\n'
+    result = soma("run", _pipeline(place, step))
+    assert result.exit_code == 1
+    assert "metrics are measured on data.validation_x; name a file there" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("example", "output"),
     gate_runs(

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import soma_core as soma
@@ -69,6 +70,11 @@ class Recorder:
         return []
 
     @soma.hookimpl
+    def soma_open_file(self, path: str, key: Any) -> Any:
+        self.fired.append("soma_open_file")
+        return np.zeros((2, 1)) if path.endswith(".ours") else None
+
+    @soma.hookimpl
     def soma_filter_loaded(self, node_id: str, meta: soma.FilterMeta) -> None:
         self.fired.append("soma_filter_loaded")
 
@@ -123,6 +129,7 @@ def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
     with soma.connect("inline", filters={"raw": Raw()}) as worker:
         assert worker.forward("raw", 2) == 4
         assert isinstance(worker.filter("raw"), Handle)
+        assert worker.batched_fit(["raw"], soma.DataFile("data.ours")).result.shape == (2, 1)
     assert set(recorder.fired) == set(HOOKS)
     registering = ["soma_register_commands", "soma_register_codecs"]
     hello = ["soma_call_starting", "soma_execute"]

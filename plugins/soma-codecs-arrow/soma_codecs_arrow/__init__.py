@@ -1,4 +1,4 @@
-"""Tables as typed values: what this plugin adds to soma, importing neither pandas nor pyarrow."""
+"""Tables as typed values and Parquet files as data; imports neither pandas nor pyarrow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from soma_core import hookimpl
 from soma_core.codecs import Codec, Encoded
 
-__all__ = ["SOMA_API_VERSION", "soma_register_codecs"]
+__all__ = ["SOMA_API_VERSION", "soma_open_file", "soma_register_codecs"]
 
 SOMA_API_VERSION = 1
 _DISTRIBUTION = "soma-codecs-arrow"
@@ -21,6 +21,16 @@ def soma_register_codecs() -> list[Codec]:
         _codec("pandas.DataFrame", "pandas:DataFrame", _frame),
         _codec("pandas.Series", "pandas:Series", _series),
     ]
+
+
+@hookimpl
+def soma_open_file(path: str, key: Any) -> Any:
+    """The rows of a ``.parquet`` file; None for any other."""
+    if not path.endswith(".parquet"):
+        return None
+    from soma_codecs_arrow.parquet import ParquetRows
+
+    return ParquetRows(path, key)
 
 
 def _codec(name: str, target: str, module: Any) -> Codec:

@@ -45,11 +45,20 @@ class Batches:
         Args:
             shuffle: Draws the order of the rows; None keeps it, and cuts without copying.
         """
-        order = None if shuffle is None or not self.rows else shuffle.permutation(self.rows)
+        order = None if shuffle is None or not self.rows else self._order(shuffle)
         for start in range(0, self.count * self.size, self.size):
             end = min(start + self.size, self.rows)
             chosen: Selection = slice(start, end) if order is None else order[start:end]
             yield chosen, rows.take(self.x, chosen), rows.take(self.y, chosen)
+
+    def _order(self, shuffle: np.random.Generator) -> np.ndarray[Any, Any]:
+        """A random order of the rows: one that the data can be read in, where they say so."""
+        sources = (source for source in (self.x, self.y) if not isinstance(source, np.ndarray))
+        own = next((source.order for source in sources if hasattr(source, "order")), None)
+        order: np.ndarray[Any, Any] = (
+            own(shuffle) if callable(own) else shuffle.permutation(self.rows)
+        )
+        return order
 
 
 def size_of(chosen: Selection) -> int:

@@ -10,6 +10,7 @@ from soma_core.engine.training.batches import Batches, join_outputs, size_of
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.joint import MeanLoss, compute_loss
 from soma_core.engine.training.metrics import Metric, measure
+from soma_core.models import rows
 from soma_core.models.rows import Selection
 
 __all__ = ["Evaluation"]
@@ -64,7 +65,8 @@ class Evaluation:
         found = {} if mean.value is None else {"validation_loss": mean.value}
         if self._metrics:
             joined = join_outputs(outputs, "a metric")
-            found |= measure(self._metrics, self._batches.y, joined)
+            targets = rows.take(self._batches.y, slice(None))
+            found |= measure(self._metrics, targets, joined)
         return found
 
     def _outcome(self, x: Any, y: Any) -> tuple[Any, float | None]:

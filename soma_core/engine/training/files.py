@@ -1,10 +1,9 @@
-"""Files as data: arrays that are mapped into memory and copied row by row as batches need them."""
+"""Files as data: rows that are read as batches need them, and are not kept in memory."""
 
 from __future__ import annotations
 
 import mmap
 import struct
-from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
@@ -14,6 +13,7 @@ from numpy.lib import format as npy
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.files import DataFile
 from soma_core.models.rows import Selection
+from soma_core.plugins.manager import PluginSet
 
 __all__ = ["MappedArray", "open_data"]
 
@@ -22,17 +22,22 @@ _RETAINED = 1 << 25  # bytes of a file that may stay mapped before they are let 
 _FAULT = 1 << 16  # bytes that the kernel maps around one that is touched
 
 
-def open_data(source: DataFile) -> MappedArray:
-    """Open an array in a file.
+def open_data(source: DataFile, plugins: PluginSet | None = None) -> Any:
+    """Open the rows in a file.
+
+    Args:
+        source: The file: an array of numpy's, or what a plugin reads.
+        plugins: Those that read other files.
 
     Raises:
-        ProtocolError: ``invalid_command``: there is no such file, or it is not an array whose
-            rows can be read one by one.
+        ProtocolError: ``invalid_command``: there is no such file, or nothing in it whose rows can
+            be read one by one.
     """
-    path = Path(source.path)
     try:
-        with path.open("rb") as file:
-            if path.suffix == ".npz":
+        if not source.path.endswith((".npy", ".npz")):
+            return _opened_by_plugin(source, plugins)
+        with open(source.path, "rb") as file:
+            if source.path.endswith(".npz"):
                 file.seek(_member_start(file, source.key))
             elif source.key is not None:
                 raise ValueError(f"it is no .npz file, so that there is no {source.key!r} in it")
@@ -45,12 +50,23 @@ def open_data(source: DataFile) -> MappedArray:
         ) from None
 
 
-def _member_start(file: BinaryIO, key: str | None) -> int:
+def _opened_by_plugin(source: DataFile, plugins: PluginSet | None) -> Any:
+    key = list(source.key) if isinstance(source.key, tuple) else source.key
+    opened = plugins and plugins.hook.soma_open_file(path=source.path, key=key)
+    if opened is None:
+        raise ValueError(
+            "files are .npy, .npz, and what plugins read: pip install soma-codecs-arrow in the "
+            "worker for .parquet"
+        )
+    return opened
+
+
+def _member_start(file: BinaryIO, key: str | tuple[str, ...] | None) -> int:
     """Where an array begins in a ``.npz`` file."""
     members = {info.filename.removesuffix(".npy"): info for info in ZipFile(file).infolist()}
     if key is None and len(members) == 1:
         key = next(iter(members))
-    if key is None or key not in members:
+    if not isinstance(key, str) or key not in members:
         raise ValueError(f"expected key= to be one of the arrays in it: {', '.join(members)}")
     info = members[key]
     if info.compress_type != ZIP_STORED:

@@ -20,6 +20,7 @@ from soma_core.engine.training.optimizers import Optimizers
 from soma_core.engine.training.states import learned_inside
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models import rows
+from soma_core.plugins.manager import PluginSet
 from soma_core.protocol import commands as c
 from soma_core.protocol import replies as r
 
@@ -48,10 +49,11 @@ class OpenFits:
 
     Args:
         optimizers: Where the optimizers that commands name are kept.
+        plugins: Those that read files of data.
     """
 
-    def __init__(self, optimizers: Optimizers) -> None:
-        self._optimizers = optimizers
+    def __init__(self, optimizers: Optimizers, plugins: PluginSet | None = None) -> None:
+        self._optimizers, self._plugins = optimizers, plugins
         self._waiting: dict[str, _OpenFit] = {}
         self._numbers = itertools.count(1)
 
@@ -63,7 +65,7 @@ class OpenFits:
             ProtocolError: The command cannot be done; the code says why.
         """
         self.forget(command.node_ids)
-        x, y, validation_x, validation_y = _data(command)
+        x, y, validation_x, validation_y = _data(command, self._plugins)
         evaluation = _evaluation(chain, command, validation_x, validation_y)
         stopping = _stopping(chain, command, evaluation, y)
         with ExitStack() as undo:
@@ -166,10 +168,10 @@ def _run(opened: _OpenFit, x: Any, y: Any) -> None:
     run(x, y)
 
 
-def _data(command: c.BatchedFit) -> list[Any]:
+def _data(command: c.BatchedFit, plugins: PluginSet | None) -> list[Any]:
     """Data and targets, and those of the validation: as sent, or from files."""
-    files = command.files or {}
-    return [open_data(files[name]) if name in files else getattr(command, name) for name in _DATA]
+    files = {name: open_data(file, plugins) for name, file in (command.files or {}).items()}
+    return [files[name] if name in files else getattr(command, name) for name in _DATA]
 
 
 def _plan(command: c.BatchedFit) -> Plan:
