@@ -72,6 +72,8 @@ def figure_of(curves: Sequence[Curve]) -> Figure:
 
 def _draw(axes: Axes, curve: Curve) -> None:
     """Losses on the left axis; other metrics, if there are any, on the right one."""
+    from matplotlib.ticker import MaxNLocator
+
     if len(curve.batches) > len(curve.epochs):
         axes.plot(*zip(*curve.batches, strict=True), alpha=0.3, label="batches")
     if curve.epochs:
@@ -80,7 +82,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
     for name in curve.metrics.keys() - others.keys():
         axes.plot(*zip(*curve.metrics[name].items(), strict=True), marker=".", label=name)
     axes.set(title=curve.title, xlabel="epoch", ylabel="loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.grid(alpha=0.3)
     if not others:
         axes.legend()
