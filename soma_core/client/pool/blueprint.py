@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Transport
+from soma_core.client.handle import HandleOptions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.results import NodeState
-from soma_core.client.worker import Worker
+from soma_core.client.steps import Steps
+from soma_core.client.verbs.verbs import Verbs
 from soma_core.models.filters import FilterMeta
 
 __all__ = ["Blueprint"]
@@ -111,27 +113,26 @@ class Blueprint:
                 node.state, node.state_set = states[node_id], self.version
             return self.version
 
-    def connect(self, transport: Transport, number: int) -> Worker:
-        """Start the worker with a number, which holds nothing yet: version 0."""
+    def options(self, transport: Transport, number: int) -> HandleOptions:
+        """How to start the worker with a number, which then holds nothing yet: version 0."""
         recorder = None
         if self._recording is not None:
             recording = replace(self._recording, path=_numbered(self._recording.path, number))
             recorder = Recorder(recording, transport.name, transport.options)
-        return Worker(
-            transport,
-            timeout=self.timeout,
-            start_timeout=self._start_timeout,
-            stall_timeout=self._stall_timeout,
-            recorder=recorder,
-            interrupt_grace=self.interrupt_grace,
-        )
+        return {
+            "timeout": self.timeout,
+            "start_timeout": self._start_timeout,
+            "stall_timeout": self._stall_timeout,
+            "recorder": recorder,
+            "interrupt_grace": self.interrupt_grace,
+        }
 
-    def update(self, worker: Worker, since: int) -> int:
+    def update(self, verbs: Verbs, since: int) -> Steps[int]:
         """Make a worker that has a version equal to the others; returns the version it then has."""
         with self._lock:
             version = self.version
             loads = {key: node for key, node in self._nodes.items() if node.loaded > since}
-            gone = [key for key in worker.node_ids if key not in self._nodes]
+            gone = [key for key in verbs.metas if key not in self._nodes]
             states = [
                 (key, node.state)
                 for key, node in self._nodes.items()
@@ -139,9 +140,9 @@ class Blueprint:
             ]
         timeout = self._start_timeout
         if gone:
-            worker.unload(gone, timeout=timeout)
+            yield from verbs.unload(gone, timeout=timeout)
         if loads:
-            metas = worker.load(
+            metas = yield from verbs.load(
                 {key: node.filter_like for key, node in loads.items()},
                 trainable={key: node.trainable for key, node in loads.items()},
                 timeout=timeout,
@@ -150,7 +151,7 @@ class Blueprint:
                 current = {key for key, node in loads.items() if self._nodes.get(key) is node}
                 self.metas = {**self.metas, **{key: metas[key] for key in current}}
         for node_id, state in states:
-            worker.set_state(node_id, state, timeout=timeout)
+            yield from verbs.set_state(node_id, state, timeout=timeout)
         return version
 
 

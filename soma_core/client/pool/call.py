@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.batching import Joinable
-from soma_core.client.pool.execution import Execution
-from soma_core.client.worker import Worker
+from soma_core.client.steps import Steps
+from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded
 
-__all__ = ["Call", "CallFuture", "Outcome"]
+__all__ = ["Call", "CallFuture", "Outcome", "Run"]
 
 _log = logging.getLogger("soma.pool")
+
+
+Run = Callable[[Verbs], Steps[Any]]
+"""What a call does on a worker."""
 
 
 class Outcome(Enum):
@@ -73,6 +77,26 @@ class CallFuture(Future[Any]):
             _log.exception("a callback of a call's future failed")
 
 
+class Ending(Protocol):
+    """The future of a call, of whatever kind."""
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Set the result or the error."""
+
+    def cancel(self, *, interrupt: bool = True) -> bool:
+        """Cancel the call."""
+
+
+class Running(Protocol):
+    """A worker that runs a call, perhaps together with others."""
+
+    def add(self) -> None:
+        """One more call wants it."""
+
+    def drop(self) -> None:
+        """A call wants it no longer."""
+
+
 class Call:
     """One call of a pool: it waits, a worker may begin it, and it ends once. Thread-safe.
 
@@ -91,13 +115,13 @@ class Call:
     Attributes:
         submitted: When it was made (``time.monotonic``).
         due: When the pool must end it, whatever the worker does: its deadline while it waits.
-        future: Receives how it ends.
+        future: Receives how it ends; set when it is submitted.
         on_end: Called once, just before the future says how it ended.
     """
 
     def __init__(
         self,
-        run: Callable[[Worker], Any],
+        run: Run,
         *,
         label: str | None = None,
         priority: int = 0,
@@ -112,11 +136,11 @@ class Call:
         self.joinable = joinable
         self.replace_on_error = replace_on_error
         self.submitted = time.monotonic()
-        self.future = CallFuture(self)
+        self.future: Ending | None = None
         self.on_end: Callable[[Call, Outcome], None] | None = None
         self._lock = threading.Lock()
         self._ended = False
-        self._execution: Execution | None = None
+        self._execution: Running | None = None
 
     @property
     def running(self) -> bool:
@@ -128,7 +152,7 @@ class Call:
         """Whether it has ended."""
         return self._ended
 
-    def begin(self, execution: Execution) -> bool:
+    def begin(self, execution: Running) -> bool:
         """A worker has it from now on, and sees to its time; False if it has ended."""
         self.expire()
         with self._lock:
@@ -151,18 +175,18 @@ class Call:
             if isinstance(error, DeadlineExceeded) and self.deadline.over():
                 waited = time.monotonic() - self.submitted
                 error.add_note(f"Its deadline counts from its submission, {waited:.3g} s before.")
-            self.future.end(result, error)
+            self._tell(result, error)
 
     def refuse(self, error: Exception) -> None:
         """End it with an error, unless a worker has it or it has ended."""
         if self._end(Outcome.FAILED, if_waiting=True):
-            self.future.end(None, error)
+            self._tell(None, error)
 
     def expire(self) -> None:
         """End it if it is due; its worker may go on for the calls that it runs with it."""
         if self.due.over() and self._end(Outcome.FAILED):
             self._drop()
-            self.future.end(None, self.excess())
+            self._tell(None, self.excess())
 
     def excess(self) -> DeadlineExceeded:
         """What it raises when the pool ends it over its time."""
@@ -183,6 +207,10 @@ class Call:
             return False
         self._drop()
         return True
+
+    def _tell(self, result: Any, error: BaseException | None) -> None:
+        if self.future is not None:
+            self.future.end(result, error)
 
     def _drop(self) -> None:
         if self._execution is not None:

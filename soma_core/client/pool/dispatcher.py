@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from contextlib import nullcontext
+from typing import TypeVar
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.arguments import check_seconds
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import Call, CallFuture
 from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.results import wait_for_result
-from soma_core.client.results import NodeState
-from soma_core.client.timeouts import DEFAULT, Timeout
-from soma_core.client.worker import Worker
+from soma_core.client.pool.verbs import Request
 from soma_core.errors import ChannelClosed, TransportError
 
 __all__ = ["Dispatcher"]
@@ -54,7 +51,6 @@ class Dispatcher:
         max_queue: int | None,
         batching: Batching | None,
     ) -> None:
-        self._blueprint, self._batching = blueprint, batching
         self._owner = os.getpid()
         self._changing = threading.Lock()
         self.queue = CallQueue(n, max_queue, batching)
@@ -67,88 +63,22 @@ class Dispatcher:
             self.close()
             raise
 
-    def forward(
-        self,
-        node_id: str | Sequence[str],
-        x: Any,
-        state: Any,
-        timeout: Timeout,
-        deadline: float | None = None,
-        priority: int = 0,
-    ) -> Call:
-        """A call that runs a node, or a chain of nodes; for :meth:`put`."""
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise TypeError(f"priority is a whole number, got {priority!r}")
-        seconds = self._blueprint.timeout if timeout is DEFAULT else timeout
-        check_seconds("timeout", seconds)
-        check_seconds("deadline", deadline)
-        end = Deadline.after(deadline)
-
-        def run(worker: Worker) -> Any:
-            left = end.within(seconds).left()
-            if isinstance(node_id, str):
-                return worker.forward(node_id, x, state, timeout=left)
-            return worker.composite_forward(node_id, x, state, timeout=left)
-
-        node_ids = (node_id,) if isinstance(node_id, str) else tuple(node_id)
-        joinable = None
-        if self._batching is not None and state is None:
-            joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
-        label = " > ".join(node_ids)
-        return Call(run, label=label, priority=priority, deadline=end, joinable=joinable)
-
     def put(self, call: Call, *, limited: bool = False, wait: bool = False) -> CallFuture:
         """Submit a call, as :meth:`CallQueue.put`."""
         self.check_owner()
+        call.future = future = CallFuture(call)
         self.queue.put(call, limited=limited, wait=wait)
-        return call.future
+        return future
 
-    def ask(self, run: Callable[[Worker], T], **details: Any) -> T:
-        """Submit a call and wait for its result; the details are arguments of :class:`Call`."""
-        result: T = wait_for_result(self.put(Call(run, **details)))
-        return result
+    def perform(self, request: Request[T]) -> T:
+        """Do what a method of the pool asks, and wait for it.
 
-    def change(
-        self,
-        run: Callable[[Worker], T],
-        commit: Callable[[T], int],
-        *,
-        replace_on_error: bool = False,
-    ) -> T:
-        """Change one worker; if that succeeds, the others follow before their next call."""
-        self.check_owner()
-        with self._changing:
-            return self.ask(run, commit=commit, replace_on_error=replace_on_error)
-
-    def train(
-        self,
-        train: Callable[[Worker], T],
-        node_ids: Sequence[str],
-        timeout: Timeout,
-        *,
-        full: bool = True,
-    ) -> T:
-        """Train nodes in one worker, and give every worker what they learned.
-
-        Args:
-            train: Trains them.
-            node_ids: The nodes.
-            timeout: Seconds to fetch the state of each.
-            full: Whether optimizers and random numbers go along.
+        Of a change, the other workers are told before their next call.
         """
-        blueprint = self._blueprint
-
-        def run(worker: Worker) -> tuple[T, dict[str, NodeState]]:
-            result = train(worker)
-            states = {
-                node_id: worker.get_state(node_id, full=full, timeout=timeout)
-                for node_id in node_ids
-            }
-            return result, states
-
-        result, _ = self.change(
-            run, lambda trained: blueprint.set_states(trained[1]), replace_on_error=True
-        )
+        call = Call(request.run, commit=request.commit, replace_on_error=request.replace_on_error)
+        self.check_owner()
+        with nullcontext() if request.commit is None else self._changing:
+            result: T = wait_for_result(self.put(call))
         return result
 
     def close(self) -> None:

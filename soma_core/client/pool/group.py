@@ -46,7 +46,7 @@ class SlotGroup:
         """
         with self._resizing:
             more = n - len(self.slots)
-            self._queue.workers = n
+            self._queue.resize(n)
             if more > 0:
                 self._add(more)
             elif more < 0:
@@ -62,7 +62,7 @@ class SlotGroup:
                 start.result()
         except BaseException:
             self.slots = before
-            self._queue.workers = len(before)
+            self._queue.resize(len(before))
             self._leaving += tuple(new)
             _end(new, Deadline.after(_CLOSING))
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -11,15 +11,18 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.batching import Joinable
 from soma_core.client.pool.call import Call
 from soma_core.client.pool.execution import ends_worker
-from soma_core.client.pool.queue import CallQueue
-from soma_core.client.worker import Worker
+from soma_core.client.pool.stats import Tally
+from soma_core.client.steps import Steps
+from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import ErrorCode, RemoteError, TransportError, WorkerDied
 from soma_core.models import rows
 
 __all__ = ["run_joined"]
 
 
-def run_joined(calls: Sequence[Call], worker: Worker, queue: CallQueue) -> bool:
+def run_joined(
+    calls: Sequence[Call], verbs: Verbs, watch: Callable[[Iterable[Call]], None], tally: Tally
+) -> Steps[bool]:
     """Run calls as one command, and end each with its part of the result.
 
     If the command fails, each half of the calls is run by itself, and so on: so the call that
@@ -28,22 +31,23 @@ def run_joined(calls: Sequence[Call], worker: Worker, queue: CallQueue) -> bool:
 
     Args:
         calls: They have begun on the worker.
-        worker: The worker.
-        queue: Sees to the calls that have less time than others; counts the batches.
+        verbs: What can be asked of the worker.
+        watch: Given the calls that have less time than others, which somebody must see to.
+        tally: Counts the batches.
 
     Returns:
         Whether the worker can be used on.
     """
-    latest = _share_time(calls, queue)
+    latest = _share_time(calls, watch)
     groups = [list(calls)]
     while groups:
         group = [call for call in groups.pop() if not call.ended]
         if not group:
             continue
         if len(group) > 1:
-            queue.tally.add_batch(group[0].label, len(group))
+            tally.add_batch(group[0].label, len(group))
         try:
-            results = _forward(group, worker, latest)
+            results = yield from _forward(group, verbs, latest)
         except TransportError as error:
             if not isinstance(error, WorkerDied) or (len(group) == 1 and error.sent):
                 _fail(group, error)
@@ -63,8 +67,8 @@ def run_joined(calls: Sequence[Call], worker: Worker, queue: CallQueue) -> bool:
     return True
 
 
-def _share_time(calls: Sequence[Call], queue: CallQueue) -> Deadline:
-    """Have the queue see to calls that have less time than others; returns the time of those."""
+def _share_time(calls: Sequence[Call], watch: Callable[[Iterable[Call]], None]) -> Deadline:
+    """Have somebody see to calls that have less time than others; returns the time of those."""
     ends = [call.deadline.within(_joinable(call).timeout) for call in calls]
     moments = [end.at for end in ends]
     latest = Deadline(None if None in moments else max(at for at in moments if at is not None))
@@ -73,11 +77,11 @@ def _share_time(calls: Sequence[Call], queue: CallQueue) -> Deadline:
         if end.at is not None and end != latest:
             call.due = end
             less.append(call)
-    queue.watch(less)
+    watch(less)
     return latest
 
 
-def _forward(calls: Sequence[Call], worker: Worker, latest: Deadline) -> list[Any]:
+def _forward(calls: Sequence[Call], verbs: Verbs, latest: Deadline) -> Steps[list[Any]]:
     """The result of each call.
 
     Raises:
@@ -85,14 +89,14 @@ def _forward(calls: Sequence[Call], worker: Worker, latest: Deadline) -> list[An
         Exception: Whatever the calls on a Worker raise.
     """
     if len(calls) == 1:
-        return [calls[0].run(worker)]
+        return [(yield from calls[0].run(verbs))]
     parts = [_joinable(call) for call in calls]
     node_ids, timeout = parts[0].node_ids, latest.left()
     x = rows.concatenate([part.x for part in parts])
     if len(node_ids) == 1:
-        result = worker.forward(node_ids[0], x, timeout=timeout)
+        result = yield from verbs.forward(node_ids[0], x, timeout=timeout)
     else:
-        result = worker.composite_forward(node_ids, x, timeout=timeout)
+        result = yield from verbs.composite_forward(node_ids, x, timeout=timeout)
     bounds = accumulate((part.rows for part in parts), initial=0)
     return _cut(result, [slice(*pair) for pair in pairwise(bounds)])
 

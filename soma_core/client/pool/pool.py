@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.threads import available_cores
@@ -20,22 +21,32 @@ from soma_core.client.pool.call import CallFuture
 from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.results import map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
-from soma_core.client.progress.watch import Watch
+from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.recording import Recording
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import (
-    BatchedFitResult,
-    CompositeFitResult,
-    NodeState,
     WorkerStatus,
 )
 from soma_core.client.timeouts import DEFAULT, Timeout
-from soma_core.client.worker import Worker
-from soma_core.models.filters import FilterMeta
 from soma_core.plugins.catalog import installed_transports
-from soma_core.protocol.commands import StateFormat
 
 __all__ = ["WorkerPool"]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _asked(
+    verb: Callable[Concatenate[PoolVerbs, P], Request[T]],
+) -> Callable[Concatenate[WorkerPool, P], T]:
+    """The method of a WorkerPool for a verb: it waits until a worker has done what is asked."""
+
+    @wraps(verb)
+    def method(self: WorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._dispatcher.perform(verb(self._verbs, *args, **kwargs))
+
+    return method
 
 
 class WorkerPool:
@@ -128,6 +139,7 @@ class WorkerPool:
             max_queue=max_queue,
             batching=batching,
         )
+        self._verbs = PoolVerbs(self._blueprint, batching)
         # It knows nothing of this object, so that the workers end when nobody has that any more.
         weakref.finalize(self, self._dispatcher.abandon).atexit = False
 
@@ -199,7 +211,7 @@ class WorkerPool:
             DeadlineExceeded: With ``when_full="wait"``: there was no room before the deadline.
             StartFailed: The pool is broken: no worker is left, and none can be started.
         """
-        call = self._dispatcher.forward(node_id, x, state, timeout, deadline, priority)
+        call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
         return self._dispatcher.put(call, limited=True, wait=self._waits_for_room)
 
     def map(
@@ -234,7 +246,7 @@ class WorkerPool:
         window = _whole("ahead", ahead) * len(self)
 
         def submit(x: Any) -> CallFuture:
-            call = dispatcher.forward(node_id, x, state, timeout, priority=priority)
+            call = self._verbs.forward(node_id, x, state, timeout, priority=priority)
             return dispatcher.put(call, limited=True, wait=True)
 
         return map_results(map(submit, xs), window, ordered=ordered)
@@ -256,215 +268,15 @@ class WorkerPool:
         """Run a chain of nodes and wait for the result, as :meth:`Worker.composite_forward`."""
         return wait_for_result(self.submit(as_node_ids(node_ids), x, state=states, timeout=timeout))
 
-    def fit(
-        self,
-        node_id: str,
-        x: Any,
-        y: Any = None,
-        *,
-        return_state: bool = True,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Any:
-        """Fit one node in one worker, and give every worker what it learned.
-
-        Calls that are submitted afterwards use it, in whichever worker. The worker of a fit that
-        fails is replaced, since the filter may be half changed.
-
-        Args:
-            node_id: The node.
-            x: The training data.
-            y: The targets, or None.
-            return_state: Whether to return the state.
-            progress: Called with what the filter reports while it runs, on another thread; True
-                shows it on stderr.
-            timeout: Seconds, once a worker has taken it.
-
-        Returns:
-            The state, or None with ``return_state=False``.
-        """
-
-        def fit(worker: Worker) -> Any:
-            return worker.fit(
-                node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
-            )
-
-        return self._dispatcher.train(fit, [node_id], timeout, full=False)
-
-    def composite_fit(
-        self,
-        node_ids: Sequence[str],
-        x: Any,
-        y: Any = None,
-        *,
-        return_states: bool = True,
-        optimizer: Mapping[str, Any] | None = None,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> CompositeFitResult:
-        """Fit a chain in one worker, and give every worker what its nodes learned.
-
-        Optimizers and random numbers go along, so that the next call goes on as if it ran in the
-        same worker. The arguments mean what they do for :meth:`Worker.composite_fit`.
-        """
-
-        def fit(worker: Worker) -> CompositeFitResult:
-            return worker.composite_fit(
-                node_ids,
-                x,
-                y,
-                return_states=return_states,
-                optimizer=optimizer,
-                progress=progress,
-                timeout=timeout,
-            )
-
-        return self._dispatcher.train(fit, node_ids, timeout)
-
-    def batched_fit(
-        self,
-        node_ids: Sequence[str],
-        x: Any,
-        y: Any = None,
-        *,
-        batch_size: int = 32,
-        epochs: int = 1,
-        shuffle: bool = False,
-        seed: int | None = None,
-        collect: Literal["last", "all"] = "last",
-        return_states: bool = True,
-        optimizer: Mapping[str, Any] | None = None,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> BatchedFitResult:
-        """Fit a chain batch by batch in one worker, and give every worker what its nodes learned.
-
-        Optimizers and random numbers go along. The arguments mean what they do for
-        :meth:`Worker.batched_fit`, which has more.
-        """
-
-        def fit(worker: Worker) -> BatchedFitResult:
-            return worker.batched_fit(
-                node_ids,
-                x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                shuffle=shuffle,
-                seed=seed,
-                collect=collect,
-                return_states=return_states,
-                optimizer=optimizer,
-                progress=progress,
-                timeout=timeout,
-            )
-
-        return self._dispatcher.train(fit, node_ids, timeout)
-
-    def compute_gradients(
-        self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
-    ) -> tuple[float, dict[str, bytes]]:
-        """The loss of a chain on one batch and its gradients, as :meth:`Worker.compute_gradients`.
-
-        Nothing is fitted or stepped.
-        """
-        return self._dispatcher.ask(
-            lambda worker: worker.compute_gradients(node_ids, x, y, timeout=timeout)
-        )
-
-    def call(
-        self,
-        cmd: str,
-        fields: Mapping[str, Any] | None = None,
-        *,
-        changes_states: bool = False,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Any:
-        """Send a command that a plugin of the workers added, to one of them.
-
-        Args:
-            cmd: Its name: ``"EVALUATE"``.
-            fields: The fields of the command, user data as Python objects.
-            changes_states: Whether the command changes what its nodes (``node_id``, ``node_ids``)
-                learned: every worker is then given that.
-            progress: As for :meth:`fit`.
-            timeout: Seconds, once a worker has taken it.
-
-        Returns:
-            What the handler returned.
-
-        Raises:
-            ValueError: It is one of soma's own commands, each of which has a method.
-        """
-        given = dict(fields or {})
-
-        def ask(worker: Worker) -> Any:
-            return worker.call(
-                cmd, given, changes_states=changes_states, progress=progress, timeout=timeout
-            )
-
-        if not changes_states:
-            return self._dispatcher.ask(ask)
-        named = [*given.get("node_ids", ()), given.get("node_id")]
-        return self._dispatcher.train(
-            ask, [node_id for node_id in named if node_id is not None], timeout
-        )
-
-    def get_state(
-        self,
-        node_id: str,
-        *,
-        format: StateFormat | None = None,
-        full: bool = False,
-        timeout: Timeout = DEFAULT,
-    ) -> NodeState:
-        """What the object of a node holds, and what the node learned; the same in every worker.
-
-        The arguments are those of :meth:`Worker.get_state`.
-        """
-        return self._dispatcher.ask(
-            lambda worker: worker.get_state(node_id, format=format, full=full, timeout=timeout)
-        )
-
-    def set_state(self, node_id: str, state: NodeState, *, timeout: Timeout = DEFAULT) -> None:
-        """Give every worker what :meth:`get_state` returned, of this pool or of a Worker.
-
-        Raises:
-            RemoteError: It does not fit; then no worker has it.
-        """
-        if not isinstance(state, NodeState):
-            raise TypeError(f"state is a NodeState, from get_state; got {type(state).__name__}")
-        blueprint = self._blueprint
-        self._dispatcher.change(
-            lambda worker: worker.set_state(node_id, state, timeout=timeout),
-            lambda _: blueprint.set_states({node_id: state}),
-        )
-
-    def load(
-        self,
-        filters: Mapping[str, Loadable],
-        *,
-        trainable: bool | Mapping[str, bool] = True,
-        timeout: Timeout = DEFAULT,
-    ) -> dict[str, FilterMeta]:
-        """Load filters into every worker, as :meth:`Worker.load` does.
-
-        Raises:
-            RemoteError: One could not be loaded; then no worker has any of them.
-        """
-        blueprint, kept = self._blueprint, dict(filters)
-        return self._dispatcher.change(
-            lambda worker: worker.load(kept, trainable=trainable, timeout=timeout),
-            lambda metas: blueprint.load(kept, trainable, metas),
-        )
-
-    def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> None:
-        """Have every worker forget nodes and what they learned, all or none."""
-        blueprint, gone = self._blueprint, as_node_ids(node_ids)
-        self._dispatcher.change(
-            lambda worker: worker.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
-        )
+    fit = _asked(PoolVerbs.fit)
+    composite_fit = _asked(PoolVerbs.composite_fit)
+    batched_fit = _asked(PoolVerbs.batched_fit)
+    compute_gradients = _asked(PoolVerbs.compute_gradients)
+    call = _asked(PoolVerbs.call)
+    get_state = _asked(PoolVerbs.get_state)
+    set_state = _asked(PoolVerbs.set_state)
+    load = _asked(PoolVerbs.load)
+    unload = _asked(PoolVerbs.unload)
 
     def filter(self, node_id: str) -> RemoteFilter:
         """A loaded node as a Filter of its own, for code that expects one.

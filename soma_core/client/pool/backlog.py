@@ -1,0 +1,186 @@
+"""Backlog: which calls of a pool wait, how many may, and which are run together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from soma_core.channel.deadline import Deadline
+from soma_core.client.pool.batching import Batching
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.stats import PoolStats, Tally
+from soma_core.client.pool.waiting import WaitingCalls
+from soma_core.errors import QueueFull, SomaError
+
+__all__ = ["Backlog", "Joining"]
+
+
+class Backlog:
+    """The calls of a pool that no worker has taken yet. It never waits. Not thread-safe.
+
+    Args:
+        workers: How many calls can run at once.
+        limit: How many calls may wait beyond those; None for any number.
+        batching: How calls are joined; None if they are not.
+
+    Attributes:
+        workers: As given; it may be changed.
+        tally: Counts what happens in the pool.
+        running: How many calls workers have.
+        refusal: Makes the error of a call that comes now; None as long as calls are taken.
+    """
+
+    def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
+        self.workers = workers
+        self.tally = Tally()
+        self.running = 0
+        self.refusal: Callable[[], SomaError] | None = None
+        self._limit, self._batching = limit, batching
+        self._calls = WaitingCalls()
+        self._last_batch: dict[str | None, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, and nothing will come."""
+        return self.refusal is not None and not self._calls
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more calls may wait."""
+        if self._limit is None:
+            return False
+        return len(self) + self.running >= self.workers + self._limit
+
+    def waiting(self) -> list[Call]:
+        """The calls that wait."""
+        return list(self._calls)
+
+    def stats(self) -> PoolStats:
+        """What the pool does, and has done."""
+        return self.tally.stats(workers=self.workers, queued=len(self), running=self.running)
+
+    def check_open(self) -> None:
+        """Raise the refusal of a pool that takes no more calls."""
+        if self.refusal is not None:
+            raise self.refusal()
+
+    def refuse_one_more(self) -> QueueFull:
+        """What a call raises for which there is no room."""
+        self.tally.add_refusal()
+        return QueueFull(
+            f"{len(self)} calls wait for a worker of the pool, and max_queue is {self._limit}; "
+            "try again later, or raise max_queue"
+        )
+
+    def add(self, call: Call) -> None:
+        """Add a call behind those of its priority."""
+        self._calls.add(call)
+
+    def put_back(self, calls: Sequence[Call], *, alone: bool = False) -> None:
+        """Let other workers take calls that one has taken; they are the next of their priority.
+
+        Args:
+            calls: Those of them that have not ended are put back.
+            alone: Whether each is to be run without others.
+        """
+        for call in reversed(calls):
+            if call.ended:
+                continue
+            if alone:
+                call.joinable = None
+            call.wait_again()
+            self.running -= 1
+            self._calls.add(call, first=True)
+
+    def take(self) -> list[Call]:
+        """The next call, with those that wait and may run together with it; there must be one."""
+        calls = [self._take(self._calls.first())]
+        self.join(calls)
+        return calls
+
+    def join(self, calls: list[Call]) -> int:
+        """Add the waiting calls to some that may run together; returns the rows that all have."""
+        rows = sum(call.joinable.rows for call in calls if call.joinable is not None)
+        if self._batching is None or calls[0].joinable is None:
+            return rows
+        for call in self._calls.alike(calls[0]):
+            more = 0 if call.joinable is None else call.joinable.rows
+            if rows + more > self._batching.max_rows:
+                break
+            rows += more
+            calls.append(self._take(call))
+        return rows
+
+    def joining(self, calls: list[Call], *, idle: bool) -> Joining | None:
+        """How to wait for calls that may run with those that were taken; None not to.
+
+        Args:
+            calls: What was taken.
+            idle: Whether a worker has nothing to do: then nothing waits.
+        """
+        if self._batching is None or calls[0].joinable is None:
+            return None
+        return Joining(self, calls, self._batching, self._last_batch, idle=idle)
+
+    def ended(self, call: Call) -> None:
+        """A call has ended, wherever it was."""
+        if not self._calls.remove(call):
+            self.running -= 1
+
+    def _take(self, call: Call) -> Call:
+        self._calls.remove(call)
+        self.running += 1
+        return call
+
+
+class Joining:
+    """Calls that are put together under load: those that come are waited for, for a while.
+
+    There is load if all workers are busy and the last batch was large. Then the callers of that
+    batch may be about to call again: they are waited for as long as they keep coming.
+
+    Args:
+        backlog: Where they wait.
+        calls: Those that were taken; receives the others.
+        batching: The bounds.
+        last_batch: How many rows the last command of each label had; receives that of this one.
+        idle: Whether a worker has nothing to do.
+
+    Attributes:
+        gap: Seconds between two looks for further calls.
+    """
+
+    _GAPS = 10  # looks in the longest delay; the batch goes when a look finds no further call
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        calls: list[Call],
+        batching: Batching,
+        last_batch: dict[str | None, int],
+        *,
+        idle: bool,
+    ) -> None:
+        self._backlog, self._calls, self._last_batch = backlog, calls, last_batch
+        label, expected = calls[0].label, last_batch.get(calls[0].label, 0)
+        self._label, self._expected = label, expected
+        self._rows = backlog.join(calls)
+        self._loaded = not idle and expected * 4 >= batching.max_rows
+        self._end = Deadline(calls[0].submitted + batching.max_delay)
+        self.gap = batching.max_delay / self._GAPS
+
+    @property
+    def waits(self) -> bool:
+        """Whether to wait a gap, and then :meth:`look` again."""
+        return self._loaded and self._rows < self._expected and not self._end.over()
+
+    def look(self) -> bool:
+        """Take the calls that have come; returns whether there were any."""
+        before, self._rows = self._rows, self._backlog.join(self._calls)
+        return self._rows > before
+
+    def finish(self) -> None:
+        """The batch goes."""
+        self._last_batch[self._label] = self._rows

@@ -1,0 +1,129 @@
+"""SlotRules: when the worker of a slot is behind, is given up, or is started again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
+
+from soma_core.channel.contract import Transport
+from soma_core.client.backoff import Backoff
+from soma_core.client.pool.blueprint import Blueprint
+from soma_core.client.pool.replica import Replica
+from soma_core.errors import SomaError, StartFailed, TransportError
+
+__all__ = ["SlotQueue", "SlotRules"]
+
+_FAILED_STARTS = 5  # in a row, after which a pool in which no worker is left is given up
+_LONGEST_WAIT = 30.0  # seconds between two starts
+_log = logging.getLogger("soma.pool")
+
+W = TypeVar("W")
+
+
+class SlotQueue(Protocol):
+    """What a slot says to the queue of its pool."""
+
+    def wake(self) -> None:
+        """Let every slot look for other work than calls."""
+
+    def end(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls, and fail those that wait."""
+
+
+class SlotRules(Generic[W]):
+    """What a slot knows and decides, however it waits.
+
+    Args:
+        queue: Where the calls come from.
+        blueprint: How its workers are made, and what they must hold.
+        quotas: How many calls each of its workers does, in turn; None for any number.
+        has_workers: Whether any slot of the pool has a worker, as far as is known.
+        number: Its number in the pool, which its recordings are named by.
+    """
+
+    def __init__(
+        self,
+        queue: SlotQueue,
+        blueprint: Blueprint,
+        quotas: Iterator[int | None],
+        has_workers: Callable[[], bool],
+        number: int,
+    ) -> None:
+        self._blueprint, self._number = blueprint, number
+        self._told = queue
+        self._quotas, self._has_workers = quotas, has_workers
+        self._replica: Replica[W] | None = None
+        self._starting: Transport | None = None
+        self._closed = self._leaving = False
+        self._backoff = Backoff(cap=_LONGEST_WAIT, budget=_FAILED_STARTS)
+
+    @property
+    def worker(self) -> W | None:
+        """The worker; None while it is being replaced."""
+        replica = self._replica
+        return None if replica is None else replica.worker
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs."""
+        replica = self._replica
+        return replica is not None and replica.busy
+
+    def retire(self) -> None:
+        """End the worker once the call that runs is done, and take no other."""
+        self._leaving = True
+        self._told.wake()
+
+    def _is_behind(self, replica: Replica[W]) -> bool:
+        return replica.version != self._blueprint.version
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StartFailed("the pool was closed")
+
+    def _hold(self, worker: W, transport: Transport, version: int) -> None:
+        """The worker is there, and holds what all hold."""
+        self._replica = Replica(worker, transport, version, next(self._quotas))
+
+    def _failed_start(self, error: Exception) -> float:
+        """The worker did not start; returns the seconds to wait before the next try."""
+        if self._closed:
+            return 0.0
+        delay = self._backoff.next_delay()
+        failures = self._backoff.spent
+        _log.warning("a worker of the pool did not start (%d in a row): %s", failures, error)
+        if self._backoff.exhausted and not self._has_workers():
+            reason = (
+                "the pool is broken: no worker is left, and the last "
+                f"{failures} attempts to start one failed; the last: {error}"
+            )
+            self._told.end(lambda: StartFailed(reason))
+        return delay
+
+    def _died_idle(self, replica: Replica[W]) -> float:
+        """The worker died while nothing ran; returns the seconds to wait before the next start.
+
+        If it never did anything, it had not started well.
+        """
+        if not replica.used:
+            return self._failed_start(StartFailed("the worker ended before its first call"))
+        if not self._closed:
+            _log.warning("an idle worker of the pool died, and is replaced")
+        return 0.0
+
+    def _failed_update(self, error: Exception) -> None:
+        _log.warning("a worker of the pool cannot catch up, and is replaced: %s", error)
+
+    def _failed(self, error: BaseException) -> None:
+        """The slot itself failed, which is a fault of the pool."""
+        reason = f"the pool is broken: {error!r}"
+        _log.exception("a slot of the pool failed")
+        self._told.end(lambda: TransportError(reason))
+
+    def _commit(self, commit: Callable[[Any], int], result: Any, replica: Replica[W]) -> None:
+        """A call changed the worker: the others must follow."""
+        version = commit(result)
+        if version == replica.version + 1:  # else another change came between, which it lacks
+            replica.version = version
+        self._told.wake()
