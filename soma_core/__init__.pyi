@@ -2,6 +2,7 @@
 
 __version__: str
 
+from .client.aio.pool.pool import AsyncWorkerPool as AsyncWorkerPool
 from .client.aio.worker import AsyncWorker as AsyncWorker
 from .client.connect import connect as connect
 from .client.connect import connect_async as connect_async

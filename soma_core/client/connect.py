@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from inspect import signature
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.handle import Handle, HandleOptions, check_recovery
 from soma_core.client.loadable import Loadable, distributions
 from soma_core.client.recording import Recorder, Recording
+from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.catalog import installed_transports
@@ -99,21 +99,7 @@ def connect(
     return worker
 
 
-def _taking_arguments_of(
-    function: Callable[P, Any],
-) -> Callable[[Callable[..., T]], Callable[P, T]]:
-    """Declare that a function takes the arguments of another one, which says what they mean."""
-
-    def declare(other: Callable[..., T]) -> Callable[P, T]:
-        other.__signature__ = signature(function).replace(  # type: ignore[attr-defined]
-            return_annotation=other.__annotations__["return"]
-        )
-        return other
-
-    return declare
-
-
-@_taking_arguments_of(connect)
+@takes_arguments_of(connect)
 def connect_async(*arguments: Any, **options: Any) -> Opening[AsyncWorker]:
     """Start or reach a worker for the event loop that runs, and load filters into it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +20,13 @@ _MOST_ARRIVED = 64  # messages that nobody has taken, after which no more are re
 
 
 class LoopChannel(ABC):
-    """A channel in an event loop. Used by one task at a time."""
+    """A channel in an event loop. Used by one task at a time.
+
+    Attributes:
+        on_lost: Called when the other end closes it while nobody waits, if that can be seen.
+    """
+
+    on_lost: Callable[[], None] | None = None
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -136,6 +143,8 @@ class _WatchedChannel(LoopChannel):
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             self._arrived.append(came)
+            if isinstance(came, ChannelClosed) and self.on_lost is not None:
+                self.on_lost()
         elif isinstance(came, Exception):
             waiter.set_exception(came)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from soma_core.channel.contract import ExitStatus, Transport
@@ -36,6 +36,11 @@ class AsyncConnection:
         connection: The connection over which the worker was greeted. Its conversation goes on
             here; it is used no more.
         loop: The loop, which runs.
+
+    Attributes:
+        origin: The connection that it goes on with.
+        conversation: What is said.
+        on_lost: Called when the worker closes the channel while nothing runs.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class AsyncConnection:
         self._explain = connection.explain
         self._transport = transport
         self._channel = loop_channel(connection.channel, loop)
+        self._channel.on_lost = self._lost
+        self.on_lost: Callable[[], None] | None = None
         self._loop = loop
         self._turn = asyncio.Lock()
         self._left: Exchange | None = None  # by its caller, before it was over
@@ -90,6 +97,10 @@ class AsyncConnection:
         """End it; a call that waits raises ChannelClosed."""
         self.conversation.closed = True
         self._channel.close()
+
+    def _lost(self) -> None:
+        if self.on_lost is not None:
+            self.on_lost()
 
     async def settled(self) -> None:
         """Wait until nothing is under way in the background any more."""

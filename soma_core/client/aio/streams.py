@@ -16,7 +16,7 @@ from typing import Any
 
 from soma_core.client.chunks import StreamPlan, gather, split
 
-__all__ = ["stream"]
+__all__ = ["each", "stream"]
 
 Run = Callable[[Sequence[str], Any], Awaitable[Any]]
 
@@ -37,12 +37,12 @@ async def stream(
 async def _run_each(
     segment: Sequence[str], chunks: Iterable[Any] | AsyncIterable[Any], run: Run
 ) -> AsyncGenerator[Any, None]:
-    async with aclosing(_each(chunks)) as source:
+    async with aclosing(each(chunks)) as source:
         async for chunk in source:
             yield (await run(segment, chunk)) if segment else chunk
 
 
-async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+async def each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
     """The chunks of either kind of iterable, which is closed in the end if it can be."""
     if isinstance(chunks, AsyncIterable):
         source: AsyncIterator[Any] = aiter(chunks)

@@ -252,6 +252,14 @@ class AsyncWorker:
         """What is known of the worker without asking it."""
         return self._handle.status()
 
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Have a function called once the worker of now closes its channel while nothing runs."""
+        self._connection.on_lost = callback
+
+    async def settled(self) -> None:
+        """Wait until a call that was cancelled is given up, so that the next one need not wait."""
+        await self._connection.settled()
+
     async def close(self) -> None:
         """End a private worker, or leave a shared one, within 5 s.
 

@@ -9,26 +9,21 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
-from soma_core.channel.contract import ProcessOptions
-from soma_core.channel.threads import available_cores
 from soma_core.client.arguments import as_node_ids
-from soma_core.client.connect import PicklePolicy, transport_maker
+from soma_core.client.connect import PicklePolicy
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable
 from soma_core.client.pool.batching import Batching
-from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import CallFuture
 from soma_core.client.pool.dispatcher import Dispatcher
+from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.results import map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.recording import Recording
 from soma_core.client.remote_filter import RemoteFilter
-from soma_core.client.results import (
-    WorkerStatus,
-)
+from soma_core.client.results import WorkerStatus
 from soma_core.client.timeouts import DEFAULT, Timeout
-from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["WorkerPool"]
 
@@ -107,34 +102,28 @@ class WorkerPool:
         batching: Batching | None = None,
         **options: Any,
     ) -> None:
-        n = available_cores() if n is None else _whole("n", n)
-        for name, number, least in (
-            ("recycle_after", recycle_after, 1),
-            ("max_queue", max_queue, 0),
-        ):
-            if number is not None:
-                _whole(name, number, least)
-        if when_full not in ("raise", "wait"):
-            raise ValueError(f"when_full is 'raise' or 'wait', got {when_full!r}")
-        self._transport = transport
-        self._waits_for_room = when_full == "wait"
-        self._blueprint = Blueprint(
-            transport_maker(
-                transport,
-                {"pickle": pickle, **_budget(transport, n), **options},
-                filters=filters,
-                apart=True,
-            ),
-            filters or {},
+        plan = plan_pool(
+            transport,
+            n,
+            filters=filters,
             timeout=timeout,
             start_timeout=start_timeout,
             stall_timeout=stall_timeout,
             interrupt_grace=interrupt_grace,
+            pickle=pickle,
             record=record,
+            recycle_after=recycle_after,
+            max_queue=max_queue,
+            when_full=when_full,
+            batching=batching,
+            **options,
         )
+        self._transport = transport
+        self._waits_for_room = plan.waits_for_room
+        self._blueprint = plan.blueprint
         self._dispatcher = Dispatcher(
             self._blueprint,
-            n,
+            plan.n,
             recycle_after=recycle_after,
             max_queue=max_queue,
             batching=batching,
@@ -243,7 +232,7 @@ class WorkerPool:
         """
         dispatcher = self._dispatcher
         dispatcher.check_usable()
-        window = _whole("ahead", ahead) * len(self)
+        window = whole("ahead", ahead) * len(self)
 
         def submit(x: Any) -> CallFuture:
             call = self._verbs.forward(node_id, x, state, timeout, priority=priority)
@@ -303,7 +292,7 @@ class WorkerPool:
             ChannelClosed: The pool is closed.
             Exception: A worker cannot be started; then the pool is as it was.
         """
-        _whole("n", n)
+        whole("n", n)
         self._dispatcher.check_usable()
         self._dispatcher.group.resize(n)
 
@@ -331,19 +320,3 @@ class WorkerPool:
                 None for never.
         """
         self._dispatcher.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=timeout)
-
-
-def _budget(transport: str, n: int) -> dict[str, int]:
-    """The cores of one of n workers, if the transport can limit its threads."""
-    if not isinstance(transport, str):
-        return {}  # whoever makes the transport says what is wrong with it
-    budgeted = issubclass(installed_transports().load(transport).Options, ProcessOptions)
-    return {"threads": max(1, available_cores() // n)} if budgeted else {}
-
-
-def _whole(name: str, number: int, least: int = 1) -> int:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} is a whole number, got {number!r}")
-    if number < least:
-        raise ValueError(f"{name} is at least {least}, got {number}")
-    return number

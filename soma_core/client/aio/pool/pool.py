@@ -1,0 +1,360 @@
+"""AsyncWorkerPool: the same filters in several workers, for the tasks of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, nullcontext
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from soma_core.channel.deadline import Deadline
+from soma_core.client.aio.pool.futures import AsyncCallFuture
+from soma_core.client.aio.pool.group import AsyncSlotGroup
+from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.streams import each
+from soma_core.client.arguments import as_node_ids
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
+from soma_core.client.pool.stats import PoolStats
+from soma_core.client.pool.verbs import PoolVerbs, Request
+from soma_core.client.results import WorkerStatus
+from soma_core.client.signatures import init_takes_arguments_of
+from soma_core.client.timeouts import DEFAULT, Timeout
+from soma_core.errors import ChannelClosed, TransportError
+
+__all__ = ["AsyncWorkerPool"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CLOSING = 4.5  # seconds that close() waits for the workers to end
+
+
+def _awaited(
+    verb: Callable[Concatenate[PoolVerbs, P], Request[T]],
+) -> Callable[Concatenate[AsyncWorkerPool, P], Coroutine[Any, Any, T]]:
+    """The method of an AsyncWorkerPool for a verb: it awaits that a worker has done it."""
+
+    @wraps(verb)
+    async def method(self: AsyncWorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._perform(verb(self._verbs, *args, **kwargs))
+
+    return method
+
+
+class AsyncWorkerPool:
+    """The same filters in ``n`` workers, for the tasks of one event loop.
+
+    ``async with soma.AsyncWorkerPool(…) as pool:`` starts the workers, and closes the pool at the
+    end of the block; ``pool = await soma.AsyncWorkerPool(…)`` leaves that to you. The arguments and
+    methods are those of :class:`~soma_core.WorkerPool`, awaited.
+
+    A call whose task is cancelled, by hand or by ``asyncio.timeout`` or a ``TaskGroup``, is
+    withdrawn if it waits, and interrupted if a worker runs it. No thread runs for a call.
+
+    Raises:
+        ValueError, TypeError, PluginError: At once, as :class:`~soma_core.WorkerPool`.
+        SomaError: When it is awaited: a worker did not start; then none is left.
+    """
+
+    @init_takes_arguments_of(plan_pool)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._plan: PoolPlan = plan_pool(*arguments, **options)
+        self._blueprint = self._plan.blueprint
+        self._verbs = PoolVerbs(self._blueprint, self._plan.batching)
+        self._running: _Running | None = None
+
+    fit = _awaited(PoolVerbs.fit)
+    composite_fit = _awaited(PoolVerbs.composite_fit)
+    batched_fit = _awaited(PoolVerbs.batched_fit)
+    compute_gradients = _awaited(PoolVerbs.compute_gradients)
+    call = _awaited(PoolVerbs.call)
+    get_state = _awaited(PoolVerbs.get_state)
+    set_state = _awaited(PoolVerbs.set_state)
+    load = _awaited(PoolVerbs.load)
+    unload = _awaited(PoolVerbs.unload)
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._start().__await__()
+
+    async def _start(self) -> Self:
+        if self._running is not None:
+            raise RuntimeError("this AsyncWorkerPool is started already; make another one")
+        self._running = _Running(self._plan)
+        try:
+            await self._running.group.resize(self._plan.n)
+            if self._plan.batching is not None:
+                self._plan.batching.check(self._blueprint.metas)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    def __len__(self) -> int:
+        return 0 if self._running is None else len(self._running.group.slots)
+
+    def __repr__(self) -> str:
+        return (
+            f"<AsyncWorkerPool of {len(self)} over {self._plan.transport}, {self._state()}, "
+            f"nodes {self.node_ids}>"
+        )
+
+    def _state(self) -> str:
+        running = self._running
+        if running is None:
+            return "not started"
+        if running.queue.over:
+            return "closed"
+        busy = sum(slot.busy for slot in running.group.slots)
+        return f"{busy} busy, {len(running.queue)} waiting"
+
+    @property
+    def node_ids(self) -> list[str]:
+        """The ids of the nodes that every worker has."""
+        return self._blueprint.node_ids
+
+    def status(self) -> list[WorkerStatus]:
+        """What is known of each worker without asking it; one that is being replaced is absent."""
+        workers = [slot.worker for slot in self._here().group.slots]
+        return [worker.status() for worker in workers if worker is not None]
+
+    def stats(self) -> PoolStats:
+        """What the pool does now, what it has done so far, and how long that took."""
+        return self._here().queue.stats()
+
+    async def submit(
+        self,
+        node_id: str | Sequence[str],
+        x: Any,
+        *,
+        state: Any = None,
+        timeout: Timeout = DEFAULT,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> AsyncCallFuture:
+        """Run one node, or a chain of nodes, in whichever worker is free first.
+
+        The arguments and errors are those of :meth:`WorkerPool.submit`. It waits only for room in
+        the queue, with ``when_full="wait"``.
+
+        Returns:
+            A future, to be awaited; its ``cancel`` withdraws a call that waits, and interrupts one
+            that runs.
+        """
+        running = self._here()
+        call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
+        if self._plan.max_queue is not None:
+            await running.queue.make_room(call, wait=self._plan.waits_for_room)
+        return running.put(call)
+
+    async def forward(
+        self,
+        node_id: str | Sequence[str],
+        x: Any,
+        state: Any = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Run one node, or a chain of nodes, and await the result, as :meth:`submit`."""
+        running = self._here()
+        call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
+        if self._plan.max_queue is not None:
+            await running.queue.make_room(call, wait=self._plan.waits_for_room)
+        return await running.put(call)
+
+    async def composite_forward(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        states: Mapping[str, Any] | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> Any:
+        """Run a chain of nodes and await the result, as :meth:`Worker.composite_forward`."""
+        return await self.forward(as_node_ids(node_ids), x, states, timeout=timeout)
+
+    def map(
+        self,
+        node_id: str | Sequence[str],
+        xs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool = True,
+        ahead: int = 2,
+        state: Any = None,
+        timeout: Timeout = DEFAULT,
+        priority: int = 0,
+    ) -> AsyncGenerator[Any, None]:
+        """Run one node, or a chain of nodes, on each of many inputs: ``async for``.
+
+        The arguments are those of :meth:`WorkerPool.map`; the inputs may also come from an
+        asynchronous iterable. When the iterator ends early, calls that no worker has taken are
+        cancelled; when its task is cancelled, those that run too.
+        """
+        self._here().queue.check_open()
+        whole("ahead", ahead)
+
+        def make(x: Any) -> Call:
+            return self._verbs.forward(node_id, x, state, timeout, priority=priority)
+
+        return self._map(make, xs, ahead * len(self), ordered=ordered)
+
+    async def _map(
+        self,
+        make: Callable[[Any], Call],
+        xs: Iterable[Any] | AsyncIterable[Any],
+        window: int,
+        *,
+        ordered: bool,
+    ) -> AsyncGenerator[Any, None]:
+        running = self._here()
+        pending: list[AsyncCallFuture] = []
+        end: Exception | None = None
+        try:
+            async with aclosing(each(xs)) as source:
+                while True:
+                    while end is None and len(pending) < window:
+                        try:
+                            call = make(await anext(source))
+                            await running.queue.make_room(call, wait=True)
+                            pending.append(running.put(call))
+                        except Exception as error:  # StopAsyncIteration, or what the inputs raised
+                            end = error
+                    if not pending:
+                        break
+                    future = await _first_to_end(pending[:1] if ordered else pending)
+                    pending.remove(future)
+                    yield future.result()
+        except asyncio.CancelledError:
+            for future in pending:
+                future.cancel()
+            raise
+        finally:
+            for future in pending:
+                future.cancel(interrupt=False)
+        if end is not None and not isinstance(end, StopAsyncIteration):
+            raise end
+
+    async def resize(self, n: int) -> None:
+        """Have so many workers, as :meth:`WorkerPool.resize`."""
+        whole("n", n)
+        running = self._here()
+        running.queue.check_open()
+        await running.group.resize(n)
+
+    async def close(self) -> None:
+        """End the workers now, within 5 s.
+
+        Calls that run and calls that wait raise ChannelClosed. A second close does nothing, nor
+        does one in a forked child.
+        """
+        running = self._running
+        if running is None or not running.belongs_to_this_process:
+            return
+        running.queue.end(lambda: ChannelClosed("the pool was closed"))
+        await running.group.close(Deadline.after(_CLOSING))
+
+    async def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
+    ) -> None:
+        """Take no more calls, and end the workers when those that were submitted are done.
+
+        Args:
+            wait: Whether to wait for that; if not, the workers end by themselves.
+            cancel_futures: Whether to cancel the calls that no worker has taken.
+            timeout: Seconds to wait, after which those that are not done are ended, as by
+                :meth:`close`; None for any number.
+        """
+        running = self._here()
+        running.queue.close(lambda: ChannelClosed("the pool was shut down"))
+        if cancel_futures:
+            running.queue.cancel()
+        if wait and not await running.group.join(Deadline.after(timeout)):
+            await self.close()
+
+    async def _perform(self, request: Request[T]) -> T:
+        """Do what a method of the pool asks; changes are made one after the other."""
+        running = self._here()
+        call = Call(request.run, commit=request.commit, replace_on_error=request.replace_on_error)
+        async with nullcontext() if request.commit is None else running.changing:
+            result: T = await running.put(call)
+        return result
+
+    def _here(self) -> _Running:
+        """The pool in its loop.
+
+        Raises:
+            TransportError, RuntimeError: It is not started, or not of this process or loop.
+        """
+        running = self._running
+        if running is None:
+            raise RuntimeError(
+                "this AsyncWorkerPool is not started: use it as `async with soma.AsyncWorkerPool"
+                "(…) as pool:`, or await it first"
+            )
+        running.check_here()
+        return running
+
+
+class _Running:
+    """The queue and the workers of a pool that is started, in the loop that runs."""
+
+    def __init__(self, plan: PoolPlan) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._owner = os.getpid()
+        self.queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
+        self.group = AsyncSlotGroup(self.queue, plan.blueprint, plan.recycle_after)
+        self.changing = asyncio.Lock()
+
+    @property
+    def belongs_to_this_process(self) -> bool:
+        """Whether this is the process that started it, and not one forked from that."""
+        return os.getpid() == self._owner
+
+    def check_here(self) -> None:
+        """Make sure that this is the loop of the pool.
+
+        Raises:
+            TransportError: This process was forked from that of the pool.
+            RuntimeError: It is another loop.
+        """
+        if not self.belongs_to_this_process:
+            raise TransportError(
+                "this AsyncWorkerPool belongs to the process that this one was forked from; make "
+                "a pool here"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this AsyncWorkerPool belongs to another event loop, the one that started it; make "
+                "one in this loop, or use a WorkerPool, which any thread may call"
+            )
+
+    def put(self, call: Call) -> AsyncCallFuture:
+        """Submit a call."""
+        call.future = future = AsyncCallFuture(call, self._loop)
+        self.queue.put(call)
+        return future
+
+
+async def _first_to_end(futures: Sequence[AsyncCallFuture]) -> AsyncCallFuture:
+    """Wait until one of them has ended, and return it."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    return next(future for future in futures if future.done())

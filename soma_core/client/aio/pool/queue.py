@@ -1,0 +1,218 @@
+"""AsyncCallQueue: the backlog of a pool in an event loop, whose slots and callers await it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from soma_core.client.pool.backlog import Backlog, Joining
+from soma_core.client.pool.batching import Batching
+from soma_core.client.pool.call import Call, Outcome
+from soma_core.client.pool.stats import PoolStats, Tally
+from soma_core.errors import SomaError
+
+__all__ = ["AsyncCallQueue"]
+
+_ROUNDS = 3  # of the loop, in which those whose calls have just ended call again
+
+
+class AsyncCallQueue:
+    """The waiting calls by priority and in order. It is used in one event loop.
+
+    Args:
+        workers: How many calls can run at once.
+        limit: How many calls may wait beyond those; None for any number.
+        batching: How calls are joined; None if they are not.
+    """
+
+    def __init__(self, workers: int, limit: int | None, batching: Batching | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._backlog = Backlog(workers, limit, batching)
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._rooms: deque[asyncio.Future[None]] = deque()
+        self._paused: set[asyncio.Future[None]] = set()
+        self._timers: dict[Call, asyncio.TimerHandle] = {}
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._backlog)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, and nothing will come."""
+        return self._backlog.over
+
+    @property
+    def tally(self) -> Tally:
+        """Counts what happens in the pool."""
+        return self._backlog.tally
+
+    def resize(self, workers: int) -> None:
+        """So many calls can run at once from now on."""
+        self._backlog.workers = workers
+
+    def stats(self) -> PoolStats:
+        """What the pool does, and has done."""
+        return self._backlog.stats()
+
+    def check_open(self) -> None:
+        """Raise what :meth:`put` would of a pool that takes no more calls."""
+        self._backlog.check_open()
+
+    def put(self, call: Call) -> None:
+        """Add a call, whether there is room or not.
+
+        Raises:
+            SomaError: No more calls are taken; the message says why.
+        """
+        self._backlog.check_open()
+        call.on_end = self._note_end
+        self._backlog.add(call)
+        self._arm(call)
+        _wake_one(self._idle)
+
+    async def make_room(self, call: Call, *, wait: bool) -> None:
+        """Make sure that there is room for a call.
+
+        Raises:
+            QueueFull: There is none, and ``wait`` is False.
+            DeadlineExceeded: There was none before its deadline.
+        """
+        while self._backlog.is_full:
+            self.check_open()
+            if not wait:
+                raise self._backlog.refuse_one_more()
+            if call.due.over():
+                raise call.excess()
+            await self._wait_for_room(call)
+
+    async def _wait_for_room(self, call: Call) -> None:
+        room = self._loop.create_future()
+        self._rooms.append(room)
+        try:
+            await asyncio.wait([room], timeout=call.due.left())
+        except BaseException:
+            if room.done():  # the room is for somebody else
+                _wake_one(self._rooms)
+            raise
+        finally:
+            room.cancel()
+
+    def put_back(self, calls: Sequence[Call], *, alone: bool = False) -> None:
+        """Let other workers take calls that one has taken, as :meth:`Backlog.put_back`."""
+        self._backlog.put_back(calls, alone=alone)
+        for call in calls:
+            if not call.ended:
+                self._arm(call)
+                _wake_one(self._idle)
+        if self._ended:
+            self._fail_waiting()
+
+    async def take(self) -> list[Call]:
+        """The next call, or several that one command can run; empty if there is other work."""
+        if not self._backlog and not self.over:
+            waiter = self._loop.create_future()
+            self._idle.append(waiter)
+            await waiter
+        if not self._backlog:
+            return []
+        calls = self._backlog.take()
+        joining = self._backlog.joining(calls, idle=bool(self._idle))
+        if joining is not None:
+            try:
+                await self._join(joining)
+            except BaseException:
+                self.put_back(calls)
+                raise
+            joining.finish()
+        return calls
+
+    async def _join(self, joining: Joining) -> None:
+        """Wait for calls as long as they keep coming: first for those of this loop."""
+        for _ in range(_ROUNDS):
+            if not joining.waits:
+                return
+            await asyncio.sleep(0)
+            joining.look()
+        while joining.waits:
+            await asyncio.sleep(joining.gap)
+            if not joining.look():
+                return
+
+    def watch(self, calls: Iterable[Call]) -> None:
+        """See to the time of calls that run, since their worker does not."""
+        for call in calls:
+            self._arm(call)
+
+    def wake(self) -> None:
+        """Let every slot look for other work than calls."""
+        for waiter in (*self._idle, *self._paused):
+            if not waiter.done():
+                waiter.set_result(None)
+        self._idle.clear()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, but only until the next :meth:`wake`, and not once all is over."""
+        if seconds <= 0 or self.over:
+            return
+        waiter = self._loop.create_future()
+        self._paused.add(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=seconds)
+        finally:
+            self._paused.discard(waiter)
+
+    def close(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls; those that wait are still run. Only the first refusal counts."""
+        self._backlog.refusal = self._backlog.refusal or refusal
+        while self._rooms:
+            _wake_one(self._rooms)
+        self.wake()
+
+    def end(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls, and fail those that wait."""
+        self.close(refusal)
+        self._ended = True
+        self._fail_waiting()
+
+    def cancel(self) -> None:
+        """Cancel the calls that wait."""
+        for call in self._backlog.waiting():
+            if call.future is not None:
+                call.future.cancel(interrupt=False)
+
+    def _fail_waiting(self) -> None:
+        refusal = self._backlog.refusal
+        assert refusal is not None
+        for call in self._backlog.waiting():
+            call.refuse(refusal())
+
+    def _note_end(self, call: Call, outcome: Outcome) -> None:
+        self._backlog.tally.add_end(call, outcome)
+        self._backlog.ended(call)
+        timer = self._timers.pop(call, None)
+        if timer is not None:
+            timer.cancel()
+        _wake_one(self._rooms)
+        if self.over:
+            self.wake()
+
+    def _arm(self, call: Call) -> None:
+        """End a call when it is due, unless a worker sees to that by then."""
+        left = call.due.left()
+        if left is not None and not call.ended:
+            self._timers[call] = self._loop.call_later(left, self._expire, call)
+
+    def _expire(self, call: Call) -> None:
+        del self._timers[call]
+        call.expire()
+        self._arm(call)  # the loop's clock may be ahead, or it is due later by now
+
+
+def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return

@@ -1,0 +1,240 @@
+"""AsyncSlot: the place of one worker in a pool, and the task that runs calls on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.threads import in_thread
+from soma_core.client.aio.worker import AsyncWorker
+from soma_core.client.handle import Handle
+from soma_core.client.pool.blueprint import Blueprint
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.execution import ends_worker
+from soma_core.client.pool.joined import run_joined
+from soma_core.client.pool.replica import Replica, was_not_sent
+from soma_core.client.pool.slot_rules import SlotRules
+
+__all__ = ["AsyncSlot"]
+
+
+class _Execution:
+    """What a task does for one call or several; when nobody wants it any more, it is cancelled."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+        self._wanted = 0
+        self.is_over = self.is_dropped = False
+
+    def add(self) -> None:
+        """One more call wants it."""
+        self._wanted += 1
+
+    def drop(self) -> None:
+        """A call wants it no longer."""
+        self._wanted -= 1
+        if not (self._wanted or self.is_over or self.is_dropped):
+            self.is_dropped = True
+            self._task.cancel()
+
+    def was_cancelled_by_drop(self) -> bool:
+        """Whether that is why the task is cancelled: then it goes on."""
+        if self.is_dropped:
+            self._task.uncancel()
+        return self.is_dropped
+
+
+class AsyncSlot(SlotRules[AsyncWorker]):
+    """One worker, and the task that runs calls on it and replaces it when it is gone.
+
+    Args:
+        queue: Where the calls come from.
+        blueprint: As for :class:`SlotRules`.
+        quotas: Likewise.
+        has_workers: Likewise.
+        number: Likewise.
+
+    Attributes:
+        started: Ends when the first worker is there, or with why it is not.
+        task: Ends with the slot.
+    """
+
+    def __init__(
+        self,
+        queue: AsyncCallQueue,
+        blueprint: Blueprint,
+        quotas: Iterator[int | None],
+        has_workers: Callable[[], bool],
+        number: int,
+    ) -> None:
+        super().__init__(queue, blueprint, quotas, has_workers, number)
+        self._queue = queue
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[None] = loop.create_future()
+        self.task = loop.create_task(self._serve(), name=f"soma-pool-{number}")
+
+    async def close(self) -> None:
+        """End the worker, or its start, and with it the call that runs."""
+        self._closed = self._leaving = True
+        self._queue.wake()
+        worker, transport = self.worker, self._starting
+        if worker is not None:
+            await worker.close()
+        elif transport is not None:
+            await in_thread(lambda: transport.stop(0.0), name="soma-stop")
+
+    async def _serve(self) -> None:
+        try:
+            await self._start()
+        except BaseException as error:
+            if not self.started.done():
+                self.started.set_exception(error)
+            return
+        self.started.set_result(None)
+        try:
+            while not (self._queue.over or self._leaving):
+                await self._step()
+        except asyncio.CancelledError:  # the loop ends
+            raise
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            await self._discard()
+
+    async def _step(self) -> None:
+        """Get ready for a call, or take one and run it."""
+        replica = self._replica
+        if replica is None:
+            await self._replace()
+        elif not replica.is_alive():
+            await self._note_death(replica)
+        elif self._is_behind(replica):
+            await self._catch_up(replica)
+        else:
+            await replica.worker.settled()  # it may have to give up a call that was cancelled
+            calls = await self._queue.take()
+            if not calls:
+                return
+            if replica.is_alive() and not self._is_behind(replica):
+                await self._run(calls, replica)
+            else:
+                self._queue.put_back(calls)
+            calls.clear()  # errors that futures hold lead to this frame
+
+    async def _start(self) -> None:
+        """Start a worker that holds what all hold.
+
+        Raises:
+            Exception: Whatever ``soma.connect`` raises.
+        """
+        self._starting = transport = self._blueprint.make_transport()
+        try:
+            self._check_open()
+            options = self._blueprint.options(transport, self._number)
+            worker = await AsyncWorker.start(lambda: Handle(transport, **options))
+            try:
+                self._check_open()
+                version = await worker.run(self._blueprint.update(worker.verbs, 0))
+            except BaseException:
+                await worker.close()
+                raise
+        finally:
+            self._starting = None
+        worker.when_lost(self._queue.wake)
+        self._hold(worker, transport, version)
+
+    async def _replace(self) -> None:
+        try:
+            await self._start()
+        except Exception as error:
+            await self._queue.pause(self._failed_start(error))
+        else:
+            self._queue.tally.add_replacement()
+
+    async def _note_death(self, replica: Replica[AsyncWorker]) -> None:
+        """The worker died while nothing ran."""
+        await self._discard()
+        await self._queue.pause(self._died_idle(replica))
+
+    async def _catch_up(self, replica: Replica[AsyncWorker]) -> None:
+        worker = replica.worker
+        try:
+            version = await worker.run(self._blueprint.update(worker.verbs, replica.version))
+        except Exception as error:
+            self._failed_update(error)
+            await self._discard()
+        else:
+            replica.version = version
+
+    async def _run(self, calls: list[Call], replica: Replica[AsyncWorker]) -> None:
+        """Do calls; whatever becomes of them, the slot goes on."""
+        execution = _Execution(self.task)
+        begun = [call for call in calls if call.begin(execution)]
+        if not begun:
+            return
+        replica.begin(len(begun))
+        try:
+            if len(begun) == 1:
+                usable = await self._run_alone(begun[0], replica, execution)
+            else:
+                usable = await self._run_together(begun, replica.worker, execution)
+        finally:
+            execution.is_over = True
+            replica.busy = False
+        left = [call for call in begun if not call.ended]
+        if left:
+            self._queue.put_back(left, alone=True)
+        if left and len(begun) == 1:
+            await self._note_death(replica)
+            return
+        begun.clear()  # likewise
+        replica.used = True
+        self._backoff.reset()
+        if not usable or replica.is_used_up() or not replica.is_alive():
+            await self._discard()
+
+    async def _run_alone(
+        self, call: Call, replica: Replica[AsyncWorker], execution: _Execution
+    ) -> bool:
+        """Do a call, and end it unless its worker was dead before it was sent anything.
+
+        Returns:
+            Whether the worker can be used on.
+        """
+        worker = replica.worker
+        try:
+            result = await worker.run(call.run(worker.verbs))
+            if call.commit is not None:
+                self._commit(call.commit, result, replica)
+        except asyncio.CancelledError:
+            if not execution.was_cancelled_by_drop():
+                raise
+            return not call.replace_on_error
+        except BaseException as error:
+            if not was_not_sent(call, error):
+                call.settle(error=error)
+            return not (call.replace_on_error or ends_worker(error))
+        else:
+            replica.answered = time.monotonic()
+            call.settle(result)
+            return True
+        finally:
+            del call  # likewise
+
+    async def _run_together(
+        self, calls: list[Call], worker: AsyncWorker, execution: _Execution
+    ) -> bool:
+        joined = run_joined(calls, worker.verbs, self._queue.watch, self._queue.tally)
+        try:
+            return await worker.run(joined)
+        except asyncio.CancelledError:
+            if not execution.was_cancelled_by_drop():
+                raise
+            return True
+
+    async def _discard(self) -> None:
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            await replica.worker.close()

@@ -1,0 +1,296 @@
+"""A pool of an event loop does what a WorkerPool does, and drops what nobody awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import soma_core as soma
+
+from ..support import filters as f
+from .conftest import begun, until
+
+NAP = ("naps", 60.0)
+
+
+class Double(soma.Filter):
+    def forward(self, x, state):
+        if (np.asarray(x) < 0).any():
+            raise ValueError("a negative number")
+        return x * 2
+
+    def meta(self):
+        return super().meta().replace(rowwise=True)
+
+
+def filters():
+    return {"echo": f.Echo(), "sleep": f.Sleep(), "mean": f.Mean(), "process": f.Process()}
+
+
+@pytest.fixture(scope="module")
+def pool(run):
+    """A pool of two for tests that leave it as it was."""
+
+    async def start():
+        return await soma.AsyncWorkerPool(n=2, filters=filters(), interrupt_grace=30.0)
+
+    pool = run(start())
+    yield pool
+    run(pool.close())
+
+
+def test_it_has_the_methods_of_a_pool_with_the_same_arguments():
+    for name, member in vars(soma.WorkerPool).items():
+        if name.startswith("_") or isinstance(member, property) or name == "filter":
+            continue
+        there = inspect.signature(getattr(soma.AsyncWorkerPool, name)).parameters
+        here = inspect.signature(member).parameters
+        assert set(here) <= set(there), name
+
+
+def test_it_takes_the_arguments_of_a_pool():
+    kinds = (soma.WorkerPool, soma.AsyncWorkerPool)
+    here, there = (list(inspect.signature(kind).parameters) for kind in kinds)
+    assert here == there
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"max_queue": -1}, {"when_full": "never"}])
+def test_wrong_arguments_are_refused_before_anything_is_awaited(wrong):
+    with pytest.raises(ValueError, match=r"n is|max_queue is|when_full is"):
+        soma.AsyncWorkerPool(**wrong)
+
+
+def test_calls_of_many_tasks(run, pool):
+    async def main():
+        calls = (pool.forward("echo", number) for number in range(300))
+        assert await asyncio.gather(*calls) == list(range(300))
+        assert await pool.composite_forward(["echo", "echo"], [1.0]) == [1.0]
+
+    run(main())
+
+
+def test_what_a_filter_raises_is_raised(run, pool):
+    async def main():
+        with pytest.raises(soma.RemoteError):
+            await pool.forward("echo no more", 1)
+        assert await pool.forward("echo", 1) == 1
+
+    run(main())
+
+
+def test_every_worker_has_what_one_has_learned(run, pool):
+    async def main():
+        assert await pool.fit("mean", [1.0, 3.0]) == {"mean": 2.0}
+        outs = await asyncio.gather(*(pool.forward("mean", [2.0]) for _ in range(20)))
+        assert [out.tolist() for out in outs] == [[0.0]] * 20
+        assert (await pool.get_state("mean")).fit_state == {"mean": 2.0}
+
+    run(main())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_map_over_either_kind_of_iterable(run, pool, ordered):
+    async def numbers():
+        for number in range(20):
+            yield number
+
+    async def main():
+        for xs in (numbers(), range(20)):
+            outs = [out async for out in pool.map("echo", xs, ordered=ordered)]
+            assert (outs if ordered else sorted(outs)) == list(range(20))
+
+    run(main())
+
+
+def test_an_error_of_the_inputs_of_a_map_comes_after_the_results_before_it(run, pool):
+    def numbers():
+        yield 1
+        raise LookupError("no more")
+
+    async def main():
+        outs = pool.map("echo", numbers())
+        assert await anext(outs) == 1
+        with pytest.raises(LookupError, match="no more"):
+            await anext(outs)
+
+    run(main())
+
+
+def test_callers_that_hang_up_free_the_workers(run, pool):
+    async def main():
+        calls = [asyncio.create_task(pool.forward("sleep", NAP)) for _ in range(6)]
+        await until(lambda: pool.stats().running == 2)
+        pids = {status.pid for status in pool.status()}
+        for call in calls:
+            call.cancel()
+        start = time.monotonic()
+        assert await pool.forward("echo", "next") == "next"
+        assert time.monotonic() - start < 20.0
+        assert all(call.cancelled() for call in calls)
+        await until(lambda: pool.stats().running == 0)
+        assert {status.pid for status in pool.status()} == pids
+        assert pool.stats().queued == 0
+
+    run(main())
+
+
+def test_a_future_is_cancelled_alone_and_a_timeout_is_punctual(run, pool):
+    async def main():
+        future = await pool.submit("sleep", NAP)
+        await until(future.running)
+        assert not future.cancel(interrupt=False)
+        assert future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await pool.forward("sleep", NAP)
+        assert time.monotonic() - start < 5.0
+
+    run(main())
+
+
+def test_deadlines_count_from_the_submission(run, pool):
+    async def main():
+        naps = [await pool.submit("sleep", NAP) for _ in range(2)]
+        with pytest.raises(soma.DeadlineExceeded, match="waited"):
+            await pool.forward("echo", 1, deadline=0.1)
+        for nap in naps:
+            nap.cancel()
+        with pytest.raises(soma.DeadlineExceeded):
+            await pool.forward("sleep", NAP, deadline=0.1)
+
+    run(main())
+
+
+def test_urgent_calls_go_first(run, pool):
+    order = []
+
+    async def call(name, priority):
+        await pool.forward("echo", name, priority=priority)
+        order.append(name)
+
+    async def main():
+        naps = [await pool.submit("sleep", NAP) for _ in range(2)]
+        await until(lambda: pool.stats().running == 2)
+        calls = [asyncio.create_task(call(name, name)) for name in (0, 1, 2)]
+        await until(lambda: pool.stats().queued == 3)
+        naps[0].cancel()
+        await asyncio.gather(*calls)
+        naps[1].cancel()
+
+    run(main())
+    assert order == [2, 1, 0]
+
+
+def test_no_thread_runs_for_a_call(run, pool):
+    async def main():
+        before = threading.active_count()
+        calls = [asyncio.create_task(pool.forward("echo", n)) for n in range(1000)]
+        await until(lambda: pool.stats().queued > 500)
+        assert threading.active_count() == before
+        await asyncio.gather(*calls)
+
+    run(main())
+
+
+def test_another_loop_is_refused_and_one_that_is_not_started(pool):
+    with pytest.raises(RuntimeError, match="belongs to another event loop"):
+        asyncio.run(pool.forward("echo", 1))
+    with pytest.raises(RuntimeError, match="is not started"):
+        asyncio.run(soma.AsyncWorkerPool(filters={}).forward("echo", 1))
+
+
+def test_a_worker_that_dies_costs_its_call_alone_and_idle_none(run):
+    async def main():
+        async with soma.AsyncWorkerPool(n=2, filters=filters()) as pool:
+            with pytest.raises(soma.WorkerDied):
+                await pool.forward("process", ("kill", signal.SIGKILL))
+            await until(lambda: len(pool.status()) == 2)
+            os.kill(pool.status()[0].pid, signal.SIGKILL)
+            await until(lambda: pool.stats().replaced == 2)
+            assert await pool.forward("echo", 1) == 1
+
+    run(main())
+
+
+def test_a_full_queue_refuses_or_makes_wait(run, note):
+    async def main(when_full):
+        options = {"n": 1, "filters": filters(), "max_queue": 1, "when_full": when_full}
+        async with soma.AsyncWorkerPool("stdio", **options) as pool:
+            nap = await pool.submit("sleep", (*NAP, str(note)))
+            await begun(note)
+            waiting = await pool.submit("echo", 1)
+            if when_full == "raise":
+                with pytest.raises(soma.QueueFull):
+                    await pool.submit("echo", 2)
+                assert pool.stats().refused == 1
+                os.unlink(note)
+                return
+            with pytest.raises(soma.DeadlineExceeded):
+                await pool.submit("echo", 2, deadline=0.05)
+            third = asyncio.create_task(pool.forward("echo", 3))
+            os.unlink(note)
+            assert [await nap, await waiting, await third] == ["done", 1, 3]
+
+    run(main("raise"))
+    run(main("wait"))
+
+
+def test_calls_are_joined_and_one_that_fails_fails_alone(run):
+    async def main():
+        batching = soma.Batching(max_rows=8)
+        options = {"n": 1, "filters": {"double": Double()}, "batching": batching}
+        async with soma.AsyncWorkerPool("stdio", **options) as pool:
+            numbers = [*range(1, 20), -1, *range(21, 40)]
+            calls = (pool.forward("double", np.array([[n]])) for n in numbers)
+            outs = await asyncio.gather(*calls, return_exceptions=True)
+            for number, out in zip(numbers, outs, strict=True):
+                if number < 0:
+                    assert isinstance(out, ValueError)
+                else:
+                    assert out.tolist() == [[2 * number]]
+            assert pool.stats().nodes["double"].batches >= 5
+
+    run(main())
+
+
+def test_a_filter_that_does_not_load_leaves_no_pool(run):
+    async def main():
+        with pytest.raises(soma.RemoteError):
+            await soma.AsyncWorkerPool(n=2, filters={"a": "no such filter"})
+
+    run(main())
+
+
+def test_close_ends_calls_and_shutdown_finishes_them(run, note):
+    async def main():
+        pool = await soma.AsyncWorkerPool(n=1, filters=filters())
+        await pool.resize(2)
+        call = asyncio.create_task(pool.forward("sleep", (*NAP, str(note))))
+        await begun(note)
+        ending = asyncio.create_task(pool.shutdown())
+        await until(lambda: "closed" in repr(pool))
+        os.unlink(note)
+        await ending
+        assert await call == "done"
+        with pytest.raises(soma.ChannelClosed):
+            await pool.forward("echo", 1)
+        await pool.close()
+
+        async with soma.AsyncWorkerPool(n=1, filters=filters()) as pool:
+            calls = [asyncio.create_task(pool.forward("sleep", NAP)) for _ in range(2)]
+            await until(lambda: pool.stats().queued == 1)
+        for call in calls:
+            with pytest.raises(soma.ChannelClosed):
+                await call
+
+    run(main())
