@@ -41,6 +41,7 @@ class AsyncConnection:
         origin: The connection that it goes on with.
         conversation: What is said.
         on_lost: Called when the worker closes the channel while nothing runs.
+        is_lost: Whether it has; its process may still be about to end.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AsyncConnection:
         self._channel = loop_channel(connection.channel, loop)
         self._channel.on_lost = self._lost
         self.on_lost: Callable[[], None] | None = None
+        self.is_lost = False
         self._loop = loop
         self._turn = asyncio.Lock()
         self._left: Exchange | None = None  # by its caller, before it was over
@@ -99,6 +101,7 @@ class AsyncConnection:
         self._channel.close()
 
     def _lost(self) -> None:
+        self.is_lost = True
         if self.on_lost is not None:
             self.on_lost()
 

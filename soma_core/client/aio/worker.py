@@ -256,6 +256,11 @@ class AsyncWorker:
         """Have a function called once the worker of now closes its channel while nothing runs."""
         self._connection.on_lost = callback
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the worker of now has closed its channel while nothing ran: it ends."""
+        return self._connection.is_lost
+
     async def settled(self) -> None:
         """Wait until a call that was cancelled is given up, so that the next one need not wait."""
         await self._connection.settled()

@@ -108,7 +108,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         replica = self._replica
         if replica is None:
             await self._replace()
-        elif not replica.is_alive():
+        elif not _is_alive(replica):
             await self._note_death(replica)
         elif self._is_behind(replica):
             await self._catch_up(replica)
@@ -117,7 +117,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             calls = await self._queue.take()
             if not calls:
                 return
-            if replica.is_alive() and not self._is_behind(replica):
+            if _is_alive(replica) and not self._is_behind(replica):
                 await self._run(calls, replica)
             else:
                 self._queue.put_back(calls)
@@ -192,7 +192,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         begun.clear()  # likewise
         replica.used = True
         self._backoff.reset()
-        if not usable or replica.is_used_up() or not replica.is_alive():
+        if not usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
     async def _run_alone(
@@ -238,3 +238,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         replica, self._replica = self._replica, None
         if replica is not None:
             await replica.worker.close()
+
+
+def _is_alive(replica: Replica[AsyncWorker]) -> bool:
+    return not replica.worker.is_lost and replica.is_alive()
