@@ -1,4 +1,4 @@
-"""The methods of a worker on the site: classes take them from one place, where griffe cannot look.
+"""The methods of workers and pools on the site: classes take them from where griffe cannot look.
 
 ``load = _blocking(Verbs.load)`` is an attribute for who does not run it; here it becomes a method.
 """
@@ -12,11 +12,17 @@ import griffe
 
 __all__ = ["WorkerMethods"]
 
-_VERBS = "client.verbs.verbs.Verbs"
-_WORKERS = {"client.worker.Worker": False, "client.aio.worker.AsyncWorker": True}
+_VERBS = {"Verbs": "client.verbs.verbs.Verbs", "PoolVerbs": "client.pool.verbs.PoolVerbs"}
+_WORKERS = {
+    "client.worker.Worker": False,
+    "client.aio.worker.AsyncWorker": True,
+    "client.pool.pool.WorkerPool": False,
+    "client.aio.pool.pool.AsyncWorkerPool": True,
+}
 """The classes, and whether their methods are awaited."""
 
-_TAKEN = re.compile(r"\w+\(Verbs\.(\w+)\)")
+_TAKEN = re.compile(r"\w+\((Verbs|PoolVerbs)\.(\w+)\)")
+_STEPS = ("Steps", "Request")
 
 
 class WorkerMethods(griffe.Extension):
@@ -26,13 +32,15 @@ class WorkerMethods(griffe.Extension):
         """Called by griffe for a package that it has read."""
         if pkg.path != "soma_core":
             return
-        verbs = pkg[_VERBS].all_members
+        verbs = {name: pkg[path].all_members for name, path in _VERBS.items()}
         for path, awaited in _WORKERS.items():
             worker = pkg[path]
             for name, member in list(worker.members.items()):
                 taken = _TAKEN.fullmatch(str(getattr(member, "value", None)))
                 if taken:
-                    worker.set_member(name, _method(name, verbs[taken[1]], worker, awaited))
+                    worker.set_member(
+                        name, _method(name, verbs[taken[1]][taken[2]], worker, awaited)
+                    )
 
 
 def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe.Function:
@@ -52,6 +60,6 @@ def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe
 
 
 def _result(returns: Any) -> Any:
-    """What steps of a type come to: ``T`` of ``Steps[T]``."""
-    is_steps = isinstance(returns, griffe.ExprSubscript) and str(returns.left) == "Steps"
+    """What steps of a type come to: ``T`` of ``Steps[T]``, or of ``Request[T]``."""
+    is_steps = isinstance(returns, griffe.ExprSubscript) and str(returns.left) in _STEPS
     return returns.slice if is_steps else returns
