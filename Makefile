@@ -82,6 +82,7 @@ schemas: $(VENV)/.ready
 
 reference: $(VENV)/.ready
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.command_line
 	$(BIN)/python -m tools.sklearn_estimators
 
 docs: $(VENV)/.ready

@@ -15,9 +15,9 @@ import typer
 import soma_core as soma
 from soma_core.cli.app import app
 from soma_core.cli.pipeline import read_pipeline
-from tools import reference
+from tools import command_line, reference
 
-from ..support import ROOT, gate_runs
+from ..support import ROOT, gate_runs, nightly
 
 PLUGIN_PAGES = [ROOT / "plugins" / "soma-filters-torch" / "README.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *PLUGIN_PAGES]
@@ -79,6 +79,22 @@ def test_the_messages_of_the_page_on_other_languages_are_all_understood() -> Non
     assert [reply["ok"] for reply in replies] == [True] * messages.count("\n")
 
 
+@nightly
+def test_the_channel_of_the_page_on_channels_passes_the_conformance_kit(tmp_path: Path) -> None:
+    (tmp_path / "fork_transport.py").write_text(blocks(ROOT / "docs" / "channels.md", "python")[0])
+    suite = tmp_path / "test_fork.py"
+    suite.write_text(
+        "from fork_transport import ForkTransport\n"
+        "from soma_core.testing import Capability, TransportConformance\n"
+        "class TestFork(TransportConformance):\n"
+        "    transport = ForkTransport\n"
+        '    lacks = {Capability.DIAGNOSTICS: "it does not read what its worker prints"}\n'
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert ran.returncode == 0, ran.stdout
+
+
 def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
@@ -124,6 +140,10 @@ def test_the_pipeline_on_the_page_is_one_that_soma_run_reads(tmp_path: Path) -> 
 
 def test_the_reference_is_what_the_models_say_now() -> None:
     assert reference.PAGE.read_text() == reference.page(), "run `make reference`"
+
+
+def test_the_reference_of_the_command_line_is_what_the_commands_say_now() -> None:
+    assert command_line.PAGE.read_text() == command_line.page(), "run `make reference`"
 
 
 def test_the_page_of_errors_has_a_remedy_for_every_error_and_every_code() -> None:
