@@ -1,4 +1,4 @@
-"""The reference of the command line, written from the commands: ``python -m tools.command_line``."""
+"""The reference of the command line, written from its commands: ``tools.command_line``."""
 
 from __future__ import annotations
 
