@@ -3,12 +3,14 @@
 from soma_core.channel.at_exit import stop_at_exit
 from soma_core.channel.contract import (
     Channel,
+    DaemonInfo,
     ExitStatus,
     OutputOptions,
     ProcessOptions,
     SessionInfo,
     Transport,
     TransportOptions,
+    WorkerInfo,
 )
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
@@ -22,6 +24,7 @@ from soma_core.wire.message import Dialect, Message
 
 __all__ = [
     "Channel",
+    "DaemonInfo",
     "Deadline",
     "Dialect",
     "Distribution",
@@ -38,6 +41,7 @@ __all__ = [
     "Transport",
     "TransportOptions",
     "WorkerId",
+    "WorkerInfo",
     "WorkerProcess",
     "close_in_forked_child",
     "stop_at_exit",

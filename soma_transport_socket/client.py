@@ -16,17 +16,19 @@ from soma_core.errors import StartFailed
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel
 from soma_core.transport import (
     Channel,
+    DaemonInfo,
     Deadline,
     ExitStatus,
     OutputPump,
     SessionInfo,
     Transport,
     TransportOptions,
+    WorkerInfo,
     stop_at_exit,
 )
 from soma_transport_socket import address
 from soma_transport_socket.ask import ask, ask_once
-from soma_transport_socket.messages import Answer, Brought, Request
+from soma_transport_socket.messages import Answer, Brought, Request, WorkerEntry
 from soma_transport_socket.options import SocketOptions
 
 __all__ = ["SocketOptions", "SocketTransport"]
@@ -74,6 +76,19 @@ class SocketTransport(Transport):
             SessionInfo(memory=_memory(entry.pid), **entry.model_dump())
             for entry in answer.sessions
         ]
+
+    @staticmethod
+    def status(path: Path | None = None) -> DaemonInfo:
+        """The daemon at a path, and the workers of this user; the default is the user's own.
+
+        Raises:
+            StartFailed: No daemon answers there.
+        """
+        entry = _consult(path, Request(op="daemon")).daemon
+        if entry is None:
+            raise StartFailed("the daemon is older than this command, and says nothing of itself")
+        workers = [_worker_info(worker) for worker in entry.workers]
+        return DaemonInfo(entry.pid, entry.soma, entry.up, _memory(entry.pid), workers)
 
     @staticmethod
     def stop_session(name: str, path: Path | None = None) -> None:
@@ -238,6 +253,19 @@ def _consult(path: Path | None, request: Request) -> Answer:
     if not answer.ok:
         raise StartFailed(f"the daemon at {path} refused: {answer.error}")
     return answer
+
+
+def _worker_info(entry: WorkerEntry) -> WorkerInfo:
+    session = entry.session
+    return WorkerInfo(
+        pid=entry.pid,
+        session=None if session is None else session.name,
+        clients=entry.clients,
+        seconds=entry.up,
+        command=None if session is None else session.command,
+        node_id=None if session is None else session.node_id,
+        memory=_memory(entry.pid),
+    )
 
 
 def _memory(pid: int) -> int:

@@ -25,12 +25,14 @@ __all__ = [
     "Answer",
     "Attached",
     "Brought",
+    "DaemonEntry",
     "ForkRequest",
     "PicklePolicy",
     "Request",
     "SessionEntry",
     "SessionEvent",
     "SessionName",
+    "WorkerEntry",
     "WorkerSpec",
     "ZygoteEvent",
     "packet_sockets",
@@ -92,8 +94,8 @@ class Request(_Message):
         op: ``connect`` makes the connection that of a worker; ``memory``, ``output`` and
             ``printed`` may be attached. The others end the connection: ``status``, ``interrupt``,
             ``terminate`` and ``kill`` concern a worker, ``sessions`` lists the sessions, ``stop``
-            ends one. ``serve`` is what a client asks for that says nothing: a worker, without an
-            answer.
+            ends one, ``daemon`` describes the daemon and lists all workers. ``serve`` is what a
+            client asks for that says nothing: a worker, without an answer.
         worker: The worker that it is about.
         client: The client of a session whose command is to be interrupted.
         session: The session to join or to end.
@@ -101,7 +103,9 @@ class Request(_Message):
         threads: How many threads each numerical library of a new worker may start.
     """
 
-    op: Literal["connect", "serve", "status", "interrupt", "terminate", "kill", "sessions", "stop"]
+    op: Literal[
+        "connect", "serve", "status", "interrupt", "terminate", "kill", "sessions", "stop", "daemon"
+    ]
     worker: str | None = None
     client: int | None = None
     session: SessionName | None = None
@@ -130,6 +134,38 @@ class SessionEntry(_Model):
     seconds: float = 0.0
 
 
+class WorkerEntry(_Model):
+    """A worker in a list of them.
+
+    Attributes:
+        pid: Its process.
+        clients: How many are connected.
+        up: How long it has been running, in seconds.
+        session: Its session as it is listed; None for the worker of one client.
+    """
+
+    pid: int
+    clients: int
+    up: float
+    session: SessionEntry | None = None
+
+
+class DaemonEntry(_Model):
+    """The daemon itself.
+
+    Attributes:
+        pid: Its process.
+        soma: Its version of soma.
+        up: How long it has been running, in seconds.
+        workers: Those of the user who asks.
+    """
+
+    pid: int
+    soma: str
+    up: float
+    workers: list[WorkerEntry]
+
+
 class Answer(_Model):
     """The daemon to a client: what came of its request.
 
@@ -145,6 +181,7 @@ class Answer(_Model):
         signal: The signal that ended it.
         stderr: The last lines that it wrote.
         sessions: The sessions, if that was asked.
+        daemon: The daemon, if that was asked.
     """
 
     ok: bool
@@ -158,6 +195,7 @@ class Answer(_Model):
     signal: int | None = None
     stderr: str = ""
     sessions: list[SessionEntry] = []
+    daemon: DaemonEntry | None = None
 
 
 class WorkerSpec(_Message):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal as signals
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -22,12 +22,14 @@ from soma_core.wire.message import Message
 
 __all__ = [
     "Channel",
+    "DaemonInfo",
     "ExitStatus",
     "OutputOptions",
     "ProcessOptions",
     "SessionInfo",
     "Transport",
     "TransportOptions",
+    "WorkerInfo",
 ]
 
 _LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
@@ -91,6 +93,50 @@ class SessionInfo(NamedTuple):
     node_id: str | None
     seconds: float
     memory: int
+
+
+class WorkerInfo(NamedTuple):
+    """A worker of a daemon: a line of ``soma status``.
+
+    Attributes:
+        pid: Its process.
+        session: What clients call it, if they share it; None for one client's own.
+        clients: How many are connected.
+        seconds: How long it has been running.
+        command: The command that runs, or None; None also for one client's own, of which the
+            daemon does not know.
+        node_id: The node that it runs on, or None.
+        memory: Bytes that it has in memory.
+    """
+
+    pid: int
+    session: str | None
+    clients: int
+    seconds: float
+    command: str | None
+    node_id: str | None
+    memory: int
+
+
+class DaemonInfo(NamedTuple):
+    """A daemon: what ``soma status`` shows.
+
+    A transport that has one defines a static method ``status(path) -> DaemonInfo``; a path of None
+    is its default. It starts no worker.
+
+    Attributes:
+        pid: Its process.
+        soma: Its version of soma.
+        seconds: How long it has been running.
+        memory: Bytes that it has in memory itself.
+        workers: Those of the user who asks.
+    """
+
+    pid: int
+    soma: str
+    seconds: float
+    memory: int
+    workers: Sequence[WorkerInfo]
 
 
 def _level(level: Any) -> Any:

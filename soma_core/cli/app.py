@@ -19,6 +19,7 @@ from soma_core.cli import (
     schema,
     serve,
     sessions,
+    status,
     validate,
 )
 from soma_core.cli.console import print_error
@@ -63,6 +64,8 @@ _add(
     context_settings={"allow_interspersed_args": False},
 )
 app.add_typer(sessions.app, name="sessions")
+_add("status", status.status, "status", "status --json")
+_add("ping", status.ping, "ping", "ping --path /run/user/1000/soma.sock")
 _add("transports", plugins.transports, "transports", "transports stdio --options")
 _add("filters", plugins.filters, "filters Regressor", "filters soma-filters-torch")
 _add("plugins", plugins.plugins, "plugins", "plugins soma-cache")

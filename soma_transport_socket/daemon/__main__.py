@@ -14,16 +14,21 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
     from soma_core.errors import StartFailed
+    from soma_transport_socket.daemon.log import log, log_to_stderr
     from soma_transport_socket.daemon.supervisor import Limits, Supervisor
 
     options = _parser().parse_args(arguments)
+    log_to_stderr(options.log_format, options.log_level)
     path = options.path.absolute()
     _leave_the_directory()
     if options.allow_module:  # workers inherit it
         os.environ["SOMA_ALLOW_MODULES"] = ",".join(options.allow_module)
 
     def announce() -> None:
-        _say(f"listening at {options.path}")
+        if options.log_format == "text":
+            _say(f"listening at {supervisor.path}")
+        else:
+            log("listening", path=str(supervisor.path), pid=os.getpid())
 
     limits = Limits(
         sessions=options.max_sessions,
@@ -131,6 +136,18 @@ def _parser() -> "ArgumentParser":
         default=10.0,
         help="after SIGTERM, seconds for running commands to end; a second SIGTERM does not wait "
         "(%(default)g)",
+    )
+    add(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="how the log on stderr is written: json has one object a line (%(default)s)",
+    )
+    add(
+        "--log-level",
+        choices=("info", "warning"),
+        default="warning",
+        help="info: clients, and how workers start and end (%(default)s)",
     )
     return parser
 

@@ -7,20 +7,25 @@ client is gone.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
 from soma_core.errors import SomaError, StartFailed
 from soma_core.transport import Deadline, ExitStatus
 from soma_transport_socket import address
+from soma_transport_socket.daemon import systemd
 from soma_transport_socket.daemon.launching import Launcher
+from soma_transport_socket.daemon.log import log
 from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.peers import Peers
 from soma_transport_socket.daemon.reception import Reception, refuse, reply
@@ -31,8 +36,10 @@ from soma_transport_socket.messages import (
     Answer,
     Attached,
     Brought,
+    DaemonEntry,
     PicklePolicy,
     Request,
+    WorkerEntry,
     WorkerSpec,
 )
 
@@ -90,6 +97,7 @@ class Supervisor:
         self._workers: dict[str, SupervisedWorker] = {}
         self._ended: OrderedDict[str, Answer] = OrderedDict()
         self._failure: StartFailed | None = None
+        self._began = time.monotonic()
         self._stops = 0
         self._end_by: Deadline | None = None
 
@@ -103,13 +111,13 @@ class Supervisor:
             StartFailed: It cannot listen there, or a module cannot be preloaded.
         """
         self._wake_on_signals()
-        listening = address.bind(self.path, for_others=bool(self._peers.others))
+        listening, inode = self._listen()
         listening.setblocking(False)
-        inode = self.path.stat().st_ino
 
         def serve_clients() -> None:
             self._reception.open(listening)
             announce()
+            systemd.notify("READY=1")
 
         try:
             self._launcher.start(serve_clients, self._fail)
@@ -121,6 +129,18 @@ class Supervisor:
             self._end_workers()
         if self._failure is not None:
             raise self._failure
+
+    def _listen(self) -> tuple[socket.socket, int | None]:
+        """The socket, and what its file is if it is ours to remove."""
+        try:
+            handed = systemd.handed_listener()
+        except (OSError, ValueError) as error:
+            raise StartFailed(str(error)) from None
+        if handed is not None:
+            self.path = Path(handed.getsockname())
+            return handed, None
+        listening = address.bind(self.path, for_others=bool(self._peers.others))
+        return listening, self.path.stat().st_ino
 
     def _wake_on_signals(self) -> None:
         woken, wakes = socket.socketpair()
@@ -148,6 +168,8 @@ class Supervisor:
             return False
         if self._end_by is None:
             self._end_by = Deadline.after(self._limits.grace)
+            systemd.notify("STOPPING=1")
+            log("stopping", workers=len(self._workers), grace=self._limits.grace)
         for worker in self._workers.values():
             worker.finish()
         return not self._workers or self._stops > 1 or self._end_by.over()
@@ -193,9 +215,12 @@ class Supervisor:
         try:
             worker, number = self._assign(client, connection, request, attached)
         except (Refused, OSError, SomaError) as error:
+            log("client refused", session=request.session, reason=str(error))
             refuse(connection, str(error))
             client.close("worker")
             return
+        worker.uid = address.peer_uid(connection)
+        log("client", worker=worker.process.pid, session=request.session, uid=worker.uid)
         self._loop.on_hangup(client.watched, lambda: self._hung_up(worker, number))
         if request.op == "connect":
             answer = Answer(
@@ -238,6 +263,7 @@ class Supervisor:
             raise Refused(f"cannot start a worker: {error}") from error
         worker = SupervisedWorker(uuid.uuid4().hex, launched.process, warning=launched.warning)
         self._workers[worker.id] = worker
+        log("worker started", worker=worker.process.pid, pickle=spec.pickle)
         self._loop.on_hangup(worker.process.lifeline, lambda: self._ends(worker))
         return worker
 
@@ -255,6 +281,8 @@ class Supervisor:
         """Do what a client asks about its worker, or about its user's sessions."""
         if request.op == "sessions":
             return Answer(ok=True, sessions=self._sessions.entries(uid))
+        if request.op == "daemon":
+            return Answer(ok=True, daemon=self._described(uid))
         try:
             if request.op == "stop":
                 worker = self._sessions.stop(SessionKey(uid, request.session or ""))
@@ -262,6 +290,23 @@ class Supervisor:
             return self._answer_about(request)
         except Refused as refusal:
             return Answer(ok=False, error=str(refusal))
+
+    def _described(self, uid: int) -> DaemonEntry:
+        """This daemon, and the workers of a user."""
+        now = time.monotonic()
+        sessions = {entry.pid: entry for entry in self._sessions.entries(uid)}
+        workers = [
+            WorkerEntry(
+                pid=worker.process.pid,
+                clients=len(worker.clients),
+                up=now - worker.since,
+                session=sessions.get(worker.process.pid),
+            )
+            for worker in self._workers.values()
+            if worker.uid == uid
+        ]
+        soma = version("soma-core")
+        return DaemonEntry(pid=os.getpid(), soma=soma, up=now - self._began, workers=workers)
 
     def _answer_about(self, request: Request) -> Answer:
         worker_id = request.worker or ""
@@ -285,11 +330,12 @@ class Supervisor:
         for client in worker.clients.values():
             self._loop.remove(client.watched)
         self._ended[worker.id] = worker.last_answer(status)
+        log("worker ended", worker=worker.process.pid, how=str(status))
         worker.close()
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
-    def _remove_socket(self, inode: int) -> None:
+    def _remove_socket(self, inode: int | None) -> None:
         with suppress(FileNotFoundError):  # somebody tidied up before us
             if self.path.stat().st_ino == inode:
                 self.path.unlink()

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -178,6 +179,8 @@ class SupervisedWorker:
         warning: What is not as it should be with it, for its clients.
         clients: Those that it serves, by number.
         end_by: When it is made to end, if it has not ended by itself.
+        uid: The user whose it is.
+        since: When it was started (``time.monotonic``).
     """
 
     id: str
@@ -186,6 +189,8 @@ class SupervisedWorker:
     warning: str | None = None
     clients: dict[int, Client] = field(default_factory=dict)
     end_by: Deadline = field(default_factory=Deadline)
+    uid: int = field(default_factory=os.getuid)
+    since: float = field(default_factory=time.monotonic)
     _last_client: int = 0
     _next_signal: signal.Signals = signal.SIGTERM
     _tidies_up: bool = False
