@@ -285,6 +285,9 @@ class Transport(ABC):
     Options: ClassVar[type[TransportOptions]] = TransportOptions
     output: OutputPump | None = None
 
+    in_this_process: ClassVar[bool] = False
+    """Whether the engine runs in this process, on the thread that calls ``send``."""
+
     alone: bool = True
     """Whether no other engine is given the same filters; set before ``start``."""
 

@@ -11,6 +11,7 @@ from soma_core.channel.contract import Channel, ExitStatus, Transport
 from soma_core.channel.deadline import Deadline
 from soma_core.client.calls import Call
 from soma_core.client.conversation import Conversation
+from soma_core.client.ctrl_c import CtrlC
 from soma_core.client.events import deliver
 from soma_core.client.exchange import Due, Exchange
 from soma_core.errors import (
@@ -37,6 +38,8 @@ DEATH_WAIT = 1.0
 
 LAST_BYTES_WAIT = 0.2
 """Seconds in which a worker is seen to be dead that sent half a message."""
+
+_LOOK = 0.25  # seconds between looks for Ctrl-C while another thread's call runs
 
 
 class Connection:
@@ -73,6 +76,10 @@ class Connection:
         self._turn = threading.Lock()
         self._interrupting = threading.Lock()
         self._turn_of: int | None = None
+        self._ctrl_c = CtrlC()
+        # A filter in this process has to be interrupted itself.
+        here = transport.in_this_process
+        self._signalled_thread = None if here else threading.main_thread().ident
 
     @property
     def ended(self) -> WorkerDied | None:
@@ -99,22 +106,34 @@ class Connection:
             RemoteError: The worker refused the command, or the filter failed.
             ProtocolError: The data cannot be sent.
         """
-        if not self._turn.acquire(blocking=False):
-            self._wait_for_turn(call)
-        self._turn_of = threading.get_ident()
+        ctrl_c = CtrlC()
+        if threading.get_ident() == self._signalled_thread:
+            ctrl_c.install()
         conversation = self.conversation
         try:
-            exchange = conversation.begin(call)
-            self._run(exchange)
-            return conversation.result(exchange)
-        except BaseException as error:
-            conversation.failed(call, error)
-            if isinstance(error, SomaError):
-                self.explain(error, conversation.last_id)
-            raise
+            if not self._turn.acquire(blocking=False):
+                self._wait_for_turn(call, ctrl_c)
+            self._turn_of = threading.get_ident()
+            self._ctrl_c = ctrl_c
+            try:
+                exchange = conversation.begin(call)
+                if ctrl_c.kept:
+                    ctrl_c.check()
+                self._run(exchange)
+                return conversation.result(exchange)
+            except BaseException as error:
+                conversation.failed(call, error)
+                if isinstance(error, SomaError):
+                    self.explain(error, conversation.last_id)
+                raise
+            finally:
+                with self._interrupting:
+                    conversation.exchange = None
+                self._turn_of = None
+                self._turn.release()
         finally:
-            self._turn_of = None
-            self._turn.release()
+            if ctrl_c.installed:
+                ctrl_c.restore()
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""
@@ -129,7 +148,7 @@ class Connection:
         self.conversation.closed = True
         self.channel.close()
 
-    def _wait_for_turn(self, call: Call) -> None:
+    def _wait_for_turn(self, call: Call, ctrl_c: CtrlC) -> None:
         self.conversation.check_usable()
         if self._turn_of == threading.get_ident():
             raise RuntimeError(
@@ -137,10 +156,10 @@ class Connection:
                 "worker, from its progress callback or a signal handler; it would wait for itself. "
                 "Call from another thread, or after that call"
             )
-        left = call.deadline.left()
-        patience = -1 if left is None else min(left, threading.TIMEOUT_MAX)
-        if not self._turn.acquire(timeout=patience):
-            raise not_sent(call)
+        while not self._turn.acquire(timeout=call.deadline.within(_LOOK).left() or 0.0):
+            ctrl_c.check()
+            if call.deadline.over():
+                raise not_sent(call)
 
     def _run(self, exchange: Exchange) -> None:
         """Do an exchange until it is over; whatever happens, no reply is left behind."""
@@ -168,8 +187,6 @@ class Connection:
             if output is not None:
                 output.show()
                 output.node_id = None
-            with self._interrupting:
-                self.conversation.exchange = None
 
     def _receive(self, exchange: Exchange) -> None:
         conversation, channel = self.conversation, self.channel
@@ -188,10 +205,13 @@ class Connection:
                 raise
             else:
                 if event is not None:
+                    self._ctrl_c.at_once = True
                     deliver(event, exchange.call, self._transport.output)
+                    self._ctrl_c.at_once = exchange.given_up
                     self._do_what_is_due(exchange)  # events without end are no reason to wait on
 
     def _do_what_is_due(self, exchange: Exchange) -> None:
+        self._ctrl_c.check()
         for due in exchange.due(self.conversation.clock()):
             match due:
                 case Due.LOOK:
@@ -218,6 +238,7 @@ class Connection:
     def _give_up(self, exchange: Exchange) -> None:
         """The caller does not wait any more: interrupt until the reply comes, or end the worker."""
         exchange.give_up(self.conversation.clock())
+        self._ctrl_c.at_once = True
         try:
             self._receive(exchange)
         except BaseException:

@@ -29,6 +29,7 @@ class InlineTransport(Transport):
     """
 
     name: ClassVar[str] = "inline"
+    in_this_process: ClassVar[bool] = True
 
     def __init__(self, options: TransportOptions) -> None:
         super().__init__(options)
