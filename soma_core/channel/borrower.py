@@ -7,11 +7,13 @@ import os
 import select
 import socket
 import struct
+import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -46,15 +48,19 @@ class Borrower:
     Args:
         side: Where descriptors come from.
         largest: The largest region to accept, in bytes.
+
+    Attributes:
+        unread: Of regions over which the last array has died since :meth:`give_back`.
     """
 
     def __init__(self, side: socket.socket, largest: int) -> None:
         self._side = side
         self._largest = largest
-        self._read: set[int] = set()
         self._table: memoryview | None = None
         self._mapped: dict[int, _Mapped] = {}
-        self._returns = _Returns()
+        self._read: dict[int, _Watch] = {}
+        self._process = os.getpid()
+        self.unread: deque[_Watch] = deque()
         self._spare = _SpareDescriptor()
 
     def open_table(self, offer: Entry) -> int | None:
@@ -89,15 +95,38 @@ class Borrower:
         if found.mapping is None:
             del self._mapped[entry.region]
             return found.memory[: entry.size]
-        self._returns.retry()
+        self.give_back()
         if entry.region in self._read:
             raise malformed("a frame lends a region that is read already")
-        self._read.add(entry.region)
         # Over the memory itself: numpy would pass over a lease that is a view of a plain array
         # when it looks for the base of a further one, and the lease would die too soon.
         lease = _Lease((entry.size,), np.uint8, found.memory)
-        lease.give_back = _GiveBack(self._returns, self._read, table, entry.region)
+        self._read[entry.region] = _Watch(lease, entry.region, self.unread)
         return lease.data
+
+    @property
+    def reads(self) -> bool:
+        """Whether arrays are left here that are over regions of the other end."""
+        return bool(self._read)
+
+    def give_back(self) -> None:
+        """Tell the owner of the regions over which no array is left that they are free.
+
+        Called before something is sent, and now and then. What a forked child may still read
+        waits until that is gone.
+        """
+        if os.getpid() != self._process:
+            return  # a forked copy: they are the parent's to give back
+        for _ in range(len(self.unread)):
+            try:
+                watch = self.unread.popleft()
+            except IndexError:  # another thread was faster
+                return
+            if not forked_readers.gone_since(watch.mark):
+                self.unread.append(watch)
+            elif self._table is not None:
+                del self._read[watch.slot]
+                self._table[FIRST + watch.slot] = FREE
 
     def _find(self, entry: Entry) -> _Mapped:
         """The region that an entry names; those before it are taken from the side socket too."""
@@ -222,51 +251,28 @@ class _SpareDescriptor:
         self._give_up()
 
 
-class _Returns:
-    """Regions whose last array here is gone, but which a forked child may still read."""
-
-    def __init__(self) -> None:
-        self._waiting: list[_GiveBack] = []
-
-    def put_off(self, give_back: _GiveBack) -> None:
-        self._waiting.append(give_back)
-
-    def retry(self) -> None:
-        """Give those back whose readers are all gone by now."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for give_back in waiting:
-                give_back()
-
-
-class _GiveBack:
-    """Tells the owner that its region is free, once no process forked from this one reads it."""
-
-    __slots__ = ("_mark", "_process", "_read", "_returns", "_slot", "_table")
-
-    def __init__(self, returns: _Returns, read: set[int], table: memoryview, slot: int) -> None:
-        self._returns, self._read, self._table, self._slot = returns, read, table, slot
-        self._process = os.getpid()
-        self._mark = forked_readers.mark()
-
-    def __call__(self) -> None:
-        if os.getpid() != self._process:
-            return  # a forked copy: the lease is the parent's
-        if forked_readers.gone_since(self._mark):
-            self._read.discard(self._slot)
-            self._table[FIRST + self._slot] = FREE
-        else:
-            self._returns.put_off(self)
-
-
 class _Lease(np.ndarray[Any, Any]):
     """The base of every array over a region: when it dies, no array over the region is left."""
 
-    give_back: _GiveBack | None = None  # numpy's own temporary views have no lease to give back
 
-    def __del__(self) -> None:
-        if self.give_back is not None:
-            self.give_back()
+class _Watch(weakref.ref[_Lease]):
+    """Notes when a lease dies, without a step of Python in which Ctrl-C could be lost.
+
+    Args:
+        lease: The lease.
+        slot: Its region.
+        unread: What the watch is added to.
+    """
+
+    __slots__ = ("mark", "slot")
+
+    def __new__(cls, lease: _Lease, slot: int, unread: deque[_Watch]) -> Self:
+        return super().__new__(cls, lease, unread.append)  # type: ignore[arg-type]
+
+    def __init__(self, lease: _Lease, slot: int, unread: deque[_Watch]) -> None:
+        super().__init__(lease, unread.append)  # type: ignore[arg-type]
+        self.slot = slot
+        self.mark = forked_readers.mark()
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:

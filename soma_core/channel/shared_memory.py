@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any
 
 from soma_core.channel.borrower import Borrower
@@ -53,6 +53,7 @@ class SharedMemory:
 
     Attributes:
         announcements: The entries that the next frame must carry.
+        unread: Not empty if there is something to :meth:`give_back`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class SharedMemory:
         self.announcements: list[Entry] = []
         self._lent = Lender(side, self.announcements, retained, rest_after)
         self._borrowed = Borrower(side, largest)
+        self.unread: Sized = self._borrowed.unread
         self._usable = False
         self._trims_itself = initiate
         self._rest_after = rest_after
@@ -100,9 +102,14 @@ class SharedMemory:
             self._trim_later()
         return entry
 
+    def give_back(self) -> None:
+        """Let the other end have its regions back over which no array is left here."""
+        self._borrowed.give_back()
+
     def rest(self) -> None:
         """Give up memory that is not used; a worker calls this while it waits for a command."""
         if self._usable and not self._trims_itself:
+            self._borrowed.give_back()
             self._lent.trim()
 
     def _trim_later(self) -> None:
@@ -113,8 +120,10 @@ class SharedMemory:
 
     def _trim(self) -> None:
         self._timer = None
-        if self._usable and self._lent.trim():
-            self._trim_later()
+        if self._usable:
+            self._borrowed.give_back()
+            if self._lent.trim() or self._borrowed.reads:
+                self._trim_later()
 
     def take(self, entry: Entry) -> memoryview | None:
         """Act on an entry that came: the bytes that it lends, or None if it is no buffer.
@@ -124,6 +133,8 @@ class SharedMemory:
         """
         if entry.kind in _LENT_KINDS:
             self._lent.touch()
+            if self._trims_itself and self._timer is None:
+                self._trim_later()
             return self._borrowed.read(entry)
         if entry.kind == EntryKind.OFFER:
             self._consider(entry)

@@ -327,6 +327,8 @@ class StreamChannel(WatchableChannel):
             return (header + b"\n",)
         memory = self._memory
         if memory is not None:
+            if memory.unread:
+                memory.give_back()
             if memory.announcements:
                 entries += memory.announce()
             if len(header) >= THRESHOLD:

@@ -47,6 +47,7 @@ class Ends:
 
     def pass_on(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Lend an array from the worker to the host, as it arrives."""
+        self.host.give_back()
         entry = self.worker.lend(data.data)
         assert entry is not None
         for told in self.worker.announce():
@@ -54,6 +55,11 @@ class Ends:
         found = self.host.take(entry)
         assert found is not None
         return np.frombuffer(found, data.dtype)
+
+    def rest(self) -> None:
+        """Let the worker rest, after the host has given back what it does not read any more."""
+        self.host.give_back()
+        self.worker.rest()
 
     def lie(self, fd: int, size: int, slot: int = 9, generation: int = 99) -> None:
         """Send a region to the host as the worker would."""
@@ -205,7 +211,7 @@ def test_resting_regions_keep_what_they_may_and_are_used_again(retained: int) ->
         for _ in range(3):
             kept = [ends.pass_on(data) for _ in range(3)]
             del kept
-            ends.worker.rest()
+            ends.rest()
             _, resident = mapped_and_resident()
             most = min(retained, 3 * data.nbytes) + (1 << 18)
             assert resident <= 2 * most, "both ends of it are in this process"
@@ -215,7 +221,7 @@ def test_resting_regions_keep_what_they_may_and_are_used_again(retained: int) ->
 def test_regions_that_are_read_are_not_emptied() -> None:
     with opened(retained=0, rest_after=0.0) as ends:
         kept = ends.pass_on(np.full(THRESHOLD, 3.0))
-        ends.worker.rest()
+        ends.rest()
         assert (kept == 3.0).all()
 
 
@@ -223,7 +229,7 @@ def test_regions_that_are_in_use_keep_their_memory() -> None:
     with opened(retained=0, rest_after=1000.0) as ends:
         before = mapped_and_resident()[1]
         ends.pass_on(np.ones(1 << 19))
-        ends.worker.rest()
+        ends.rest()
         assert mapped_and_resident()[1] - before >= 1 << 22
 
 
@@ -231,7 +237,7 @@ def test_a_host_decides_what_its_worker_keeps() -> None:
     with opened(retained=0, of_worker=1 << 40, rest_after=0.0) as ends:
         before = mapped_and_resident()[1]
         ends.pass_on(np.ones(1 << 19))
-        ends.worker.rest()
+        ends.rest()
         assert mapped_and_resident()[1] - before < 1 << 20
 
 

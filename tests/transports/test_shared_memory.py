@@ -72,6 +72,8 @@ def test_a_region_is_used_again_only_when_the_last_array_over_it_is_gone(ends):
     assert (second == 2.0).all()
     del view, second
     for value in range(20):
+        worker.send(Message(b"{}"))  # whoever has read says so before it sends
+        host.receive(5)
         assert (passed(host, worker, np.full(THRESHOLD, float(value))) == value).all()
     assert regions() == before + 2, "free regions were not used again"
 
