@@ -25,10 +25,11 @@ class CtrlC:
 
     Attributes:
         installed: Whether it is, which a program's handler must allow.
-        at_once: Whether a signal is not kept now.
+        at_once: Whether a signal is not to be kept now.
+        kept: Whether one is.
     """
 
-    installed = at_once = _kept = False
+    installed = at_once = kept = False
     _handler: Any = None
 
     def install(self) -> None:
@@ -40,9 +41,9 @@ class CtrlC:
 
     def restore(self) -> None:
         """End; a signal that is still kept takes effect."""
-        self.installed = False
+        self.installed = False  # what comes in this moment is kept too
         _set_handler(_SIGINT, self._handler)
-        if self._kept:
+        if self.kept:
             self.check()
 
     def check(self) -> None:
@@ -51,13 +52,13 @@ class CtrlC:
         Raises:
             KeyboardInterrupt: The handler is Python's own.
         """
-        if self._kept:
-            self._kept = False
+        if self.kept:
+            self.kept = False
             self._handler(_SIGINT, sys._getframe())
 
     def _keep(self, signum: int, frame: FrameType | None) -> None:
-        if self.at_once or self._kept:
-            self._kept = False
+        if self.installed and (self.at_once or self.kept):
+            self.kept = False
             self._handler(signum, frame)
         else:
-            self._kept = True
+            self.kept = True

@@ -65,16 +65,19 @@ if __name__ == "__main__":
     with soma.connect(transport, filters={"work": Work()}, **options) as worker:
         pid, number = worker.ping().pid, 0
         worker.fit("work", "first")
-        tell("ready")
+        news = "ready"
         while True:
             try:
+                if news:
+                    tell(news)
+                    news = ""
                 while True:
                     number += 1
                     call(worker, number)
             except KeyboardInterrupt:
                 assert worker.ping(timeout=30.0).pid == pid
                 assert worker.get_state("work") is not None
-                tell("interrupted")
+                news = "interrupted"
 """
 WHERE = {"stdio": ("stdio", ""), "socket": ("socket", ""), "session": ("socket", "ctrl-c")}
 
