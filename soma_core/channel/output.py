@@ -136,17 +136,15 @@ class OutputPump:
         Args:
             unfinished: Whether to show a line that has no end yet as it is.
         """
-        if self._waiting or self._cutter.unfinished or self._holds_bytes():
+        more = bool(self._waiting or self._cutter.unfinished)
+        if not more and not self._ended:
+            try:
+                more = fcntl.ioctl(self.reading, termios.FIONREAD, _NOTHING) != _NOTHING
+            except OSError:  # it was closed meanwhile
+                return
+        if more:
             self._take(unfinished=unfinished)
             self._deliver(_BRIEFLY)
-
-    def _holds_bytes(self) -> bool:
-        if self._ended:
-            return False
-        try:
-            return fcntl.ioctl(self.reading, termios.FIONREAD, _NOTHING) != _NOTHING
-        except OSError:  # it was closed meanwhile
-            return False
 
     def finish(self, patience: float) -> None:
         """Show the last that a worker printed, which has ended, and read no more.
