@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +101,8 @@ class Borrower:
         # Over the memory itself: numpy would pass over a lease that is a view of a plain array
         # when it looks for the base of a further one, and the lease would die too soon.
         lease = _Lease((entry.size,), np.uint8, found.memory)
-        self._read[entry.region] = _Watch(lease, entry.region, self.unread)
+        watch = self._read[entry.region] = _Watch(lease, self.unread.append)
+        watch.slot, watch.mark = entry.region, forked_readers.mark()
         return lease.data
 
     @property
@@ -256,23 +257,16 @@ class _Lease(np.ndarray[Any, Any]):
 
 
 class _Watch(weakref.ref[_Lease]):
-    """Notes when a lease dies, without a step of Python in which Ctrl-C could be lost.
+    """Adds itself to ``unread`` when a lease dies, without a step of Python that Ctrl-C could cut.
 
-    Args:
-        lease: The lease.
-        slot: Its region.
-        unread: What the watch is added to.
+    Attributes:
+        slot: The region of the lease.
+        mark: When the lease was made, for those who count forks.
     """
 
     __slots__ = ("mark", "slot")
-
-    def __new__(cls, lease: _Lease, slot: int, unread: deque[_Watch]) -> Self:
-        return super().__new__(cls, lease, unread.append)  # type: ignore[arg-type]
-
-    def __init__(self, lease: _Lease, slot: int, unread: deque[_Watch]) -> None:
-        super().__init__(lease, unread.append)  # type: ignore[arg-type]
-        self.slot = slot
-        self.mark = forked_readers.mark()
+    slot: int
+    mark: int
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
