@@ -69,6 +69,7 @@ LAYOUTS: dict[str, Any] = {
     "flipped": lambda t: t.flip(0),
     "a column": lambda t: t[:, 1],
     "one element": lambda t: t[2, 2],
+    "one element of a column": lambda t: t[:1, 1],
     "no elements": lambda t: t[4:],
 }
 
