@@ -97,7 +97,8 @@ def _same_tensor(a: Any, b: Any) -> bool:
 
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    flat_a, flat_b = (t.detach().resolve_conj().contiguous().reshape(-1) for t in (a, b))
+    flat_a, flat_b = (t.detach().resolve_conj().resolve_neg().flatten().clone() for t in (a, b))
+    flat_a, flat_b = (flat.as_strided(flat.shape, (1,)) for flat in (flat_a, flat_b))
     return bool(torch.equal(flat_a.view(torch.uint8), flat_b.view(torch.uint8)))
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import soma_core as soma
+from soma_core.codecs import Codec, Encoded
 
-__all__ = ["SOMA_API_VERSION", "soma_adapt", "soma_remote_filter"]
+__all__ = ["SOMA_API_VERSION", "soma_adapt", "soma_register_codecs", "soma_remote_filter"]
 
 SOMA_API_VERSION = 1
+_SPARSE = [
+    f"{format_}_{kind}"
+    for format_ in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+    for kind in ("array", "matrix")
+]
 
 
 @soma.hookimpl
@@ -32,3 +39,30 @@ def soma_remote_filter(worker: Any, node_id: str, meta: soma.FilterMeta) -> Any:
     from soma_filters_sklearn.remote import remote_estimator
 
     return remote_estimator(worker, node_id)
+
+
+@soma.hookimpl
+def soma_register_codecs() -> list[Codec]:
+    """Let sparse matrices and arrays of scipy travel as their arrays."""
+    return [
+        Codec(
+            f"scipy.sparse.{kind}",
+            f"scipy.sparse:{kind}",
+            _encode_sparse,
+            partial(_decode_sparse, kind),
+            "soma-filters-sklearn",
+        )
+        for kind in _SPARSE
+    ]
+
+
+def _encode_sparse(matrix: Any) -> Encoded:
+    from soma_filters_sklearn import sparse_codecs
+
+    return sparse_codecs.encode(matrix)
+
+
+def _decode_sparse(kind: str, data: Any, buffers: list[Any]) -> Any:
+    from soma_filters_sklearn import sparse_codecs
+
+    return sparse_codecs.decode(kind, data)
