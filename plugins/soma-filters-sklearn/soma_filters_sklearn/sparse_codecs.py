@@ -1,6 +1,6 @@
 """Sparse matrices and arrays of scipy as typed values: their arrays, checked before they are used.
 
-scipy's compiled code follows indices without a check, so what came is compared with the shape first.
+scipy's compiled code follows indices without a check: what came is compared with the shape first.
 """
 
 from __future__ import annotations
