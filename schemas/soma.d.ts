@@ -904,7 +904,7 @@ export type TensorData = {
   dtype?: string | unknown[] | null;
   /** `"torch"` if the array is to arrive as a torch tensor. */
   container?: "torch" | null;
-  /** The elements in C order; `null` stands for NaN. */
+  /** The elements in C order; `null` is NaN. */
   values?: (number | boolean | null)[] | null;
   /** The elements as base64 of little-endian bytes in C order; needs `dtype`. */
   b64?: string | null;

@@ -292,7 +292,7 @@ class RemoteError(SomaError):
 
     @staticmethod
     def from_reply(reply: dict[str, Any]) -> RemoteError:
-        """Build the exception that an error reply (``"ok": false``) stands for.
+        """Build the exception of an error reply (``"ok": false``).
 
         A field that is not of its type counts as absent.
         """
@@ -342,7 +342,7 @@ def _raised(content: Any) -> Raised | None:
 def _rebuilt(raised: Raised, text: str, **facts: Any) -> RemoteError:
     """The exception of a description, with those that it leads to."""
     remote_type = facts["remote_type"]
-    members = [_member(told, facts) for told in raised.exceptions]
+    members = [_member(member, facts) for member in raised.exceptions]
     kind = _class_for(remote_type, tuple(raised.bases), grouped=bool(members))
     if members:
         title = (raised.args or [text])[0]
@@ -364,10 +364,10 @@ def _rebuilt(raised: Raised, text: str, **facts: Any) -> RemoteError:
     return error
 
 
-def _member(told: Raised, facts: dict[str, Any]) -> RemoteError:
+def _member(member: Raised, facts: dict[str, Any]) -> RemoteError:
     """An exception that another one leads to: of the same command."""
-    text = told.error or told.type or "an exception without a text"
-    return _rebuilt(told, text, **{**facts, "remote_type": told.type, "remote_traceback": ""})
+    text = member.error or member.type or "an exception without a text"
+    return _rebuilt(member, text, **{**facts, "remote_type": member.type, "remote_traceback": ""})
 
 
 def _new_group(

@@ -165,7 +165,7 @@ class Channel(ABC):
 
         Raises:
             TimeoutError: Not all of it could be written in time. If any was, the channel is
-                closed, since what follows could not be told from the rest of the message.
+                closed: the other end could not tell the rest of it from the next message.
             ChannelClosed: The channel is closed, by either end. Its ``sent`` is True if the
                 other end may have received some of the message: then it is not sent again.
         """
@@ -364,7 +364,7 @@ class Transport(ABC):
         return False
 
     def lend(self, obj: Any) -> bytes | None:
-        """A pickle that stands for the very object, for an engine in this process; else None.
+        """A pickle that gives back the very object, for an engine in this process; else None.
 
         Called for each filter object that is loaded.
         """

@@ -46,7 +46,7 @@ class Session:
     Args:
         transport: Not started yet.
         pickles: Whether pickles travel; refused from HELLO on if the engine refuses them.
-        plugins: Who is told when an engine starts or ends.
+        plugins: Who is notified when an engine starts or ends.
         start_timeout: Seconds in which an engine must come up and answer HELLO.
         recorder: Records the channels.
         grace: Seconds that an interrupted command may take to end.

@@ -66,7 +66,7 @@ class Worker:
         retries: As for :func:`connect`.
         recorder: Records the channel; the worker closes it.
         interrupt_grace: As for :func:`connect`.
-        plugins: Who is told of the worker, and whose codecs it uses; None for all installed.
+        plugins: Who is notified of the worker, and whose codecs it uses; None for all installed.
 
     Attributes:
         verbs: What can be asked of it, as steps for :meth:`run`.

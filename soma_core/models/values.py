@@ -41,7 +41,7 @@ class TensorData(_Model):
             (``"float32"``), its ``dtype.str`` (``"<U5"``), or a list of fields for structured
             types.
         container: ``"torch"`` if the array is to arrive as a torch tensor.
-        values: The elements in C order; ``null`` stands for NaN.
+        values: The elements in C order; ``null`` is NaN.
         b64: The elements as base64 of little-endian bytes in C order; needs ``dtype``.
     """
 
@@ -119,4 +119,4 @@ VALUE: TypeAdapter[Tensor | Text | Json | Bytes | Object | Empty] = TypeAdapter(
 """Validates and dumps a :data:`Value`: ``VALUE.validate_python({"type": "Text", "data": "a"})``."""
 
 VALUE_MODELS = (Tensor, Text, Json, Bytes, Object, Empty)
-"""The models themselves: sent as data, one arrives as what it stands for."""
+"""The models themselves: sent as data, one arrives as the value that it describes."""

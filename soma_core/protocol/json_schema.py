@@ -223,7 +223,7 @@ def _require_constants(definition: JsonSchema) -> JsonSchema:
 
 
 def _exactly_one(**shapes: JsonSchema) -> JsonSchema:
-    """A rule: exactly one of these properties is there; null stands for absent.
+    """A rule: exactly one of these properties is there; null is absent.
 
     Args:
         shapes: For each property, what holds when it is the one: its type, and what else.

@@ -1,4 +1,4 @@
-"""Exceptions that are told to another process: what travels of them, and their tracebacks."""
+"""Exceptions for another process: what travels of them, and their tracebacks."""
 
 from soma_core.raised.description import Raised
 from soma_core.raised.stack import StackEntry, sources_agree, traceback_from

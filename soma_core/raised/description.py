@@ -12,9 +12,9 @@ from soma_core.raised.stack import StackEntry, entries_of
 
 __all__ = ["Raised"]
 
-_LONGEST_CHAIN = 20  # exceptions that are told of causes of causes, and of a group
-_LARGEST = 4096  # characters of a text that is told as an argument or attribute
-_WIDEST = 100  # items of a list or dict that is told as one
+_LONGEST_CHAIN = 20  # exceptions that are described, of causes of causes and of a group
+_LARGEST = 4096  # characters of a text that is an argument or attribute
+_WIDEST = 100  # items of a list or dict that is one
 _DEEPEST = 3
 
 
@@ -75,7 +75,7 @@ class _Describing:
             stack=entries_of(error.__traceback__, leave_out=self._leave_out),
             cause=self._further(error.__cause__),
             context=None if error.__suppress_context__ else self._further(error.__context__),
-            exceptions=[told for member in members if (told := self._further(member))],
+            exceptions=[one for member in members if (one := self._further(member))],
         )
 
     def _further(self, error: BaseException | None) -> Raised | None:

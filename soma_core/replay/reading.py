@@ -30,7 +30,7 @@ class Exchange:
         command: The command.
         skipped: How many entries before it are not in the file: a ring had forgotten them.
         reply: Its reply, if one came.
-        failure: What the host was told instead, or beside it.
+        failure: The error that the host got instead, or beside it.
     """
 
     section: Section

@@ -218,7 +218,7 @@ def _why(transport: Transport, error: Exception) -> str:
 
 
 def _told(exchange: Exchange) -> str:
-    """What the host was told in place of a reply; empty if nothing is recorded."""
+    """The error that the host got in place of a reply; empty if none is recorded."""
     if exchange.failure is None:
         return ""
     told = message_fields(exchange.failure.message)

@@ -58,6 +58,10 @@ def test_the_ten_lines_of_the_readme_print_what_they_say(tmp_path: Path) -> None
     assert ran.stdout == "[0. 3. 6. 9.]\n"
 
 
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
 def test_the_shell_line_of_the_readme_gets_one_reply_for_each_message() -> None:
     (line,) = [
         block for block in blocks(ROOT / "README.md", "console") if block.startswith("printf")

@@ -1,4 +1,4 @@
-"""Watching a command: who is told of its reports: nobody, a function, or the screen."""
+"""Watching a command: who gets its reports: nobody, a function, or the screen."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Report", "Watch", "count_rows", "each_of", "watched"]
 
 Report = dict[str, Any]
 Watch = Callable[[Report], None] | bool | None
-"""``True`` shows the reports on stderr, a function is called with each, else nobody is told."""
+"""``True`` shows the reports on stderr, a function is called with each, else nobody gets them."""
 
 
 def watched(
     watch: Watch, titles: Iterable[str], x: Any
 ) -> AbstractContextManager[Callable[[Report], None] | None]:
-    """Within the context, whoever is to be told of a command's reports: a function, or None.
+    """Within the context, whoever is to get a command's reports: a function, or None.
 
     Args:
         watch: Who that is.

@@ -87,7 +87,7 @@ def learned_inside(nodes: Iterable[Node]) -> dict[str, Any]:
 def configuration(node: Node) -> dict[str, Any] | None:
     """How a filter is configured, as JSON; None for any other object.
 
-    A field that JSON cannot hold is told by a hash of its content, or by its type alone.
+    Of a field that JSON cannot hold it has a hash of the content, or the type alone.
     """
     if not isinstance(node.obj, Filter):
         return None
@@ -307,7 +307,7 @@ def _fields(obj: Any) -> dict[str, Any]:
 
 
 def _spelled(obj: BaseModel, encoder: LineEncoder) -> dict[str, Any]:
-    """The fields of a model; those of no type of the wire as pydantic spells them in JSON."""
+    """The fields of a model; those of no type of the wire as pydantic writes them in JSON."""
     fields = _fields(obj)
     for name, value in fields.items():
         try:
