@@ -13,7 +13,9 @@ HTTP := plugins/soma-http
 HTTP_VENV := .venv-http
 # Not installed in the gate: every worker of every test would load it.
 TELEMETRY := plugins/soma-telemetry
-SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY))
+# Not installed in the gate, since ONNX Runtime is heavy.
+ONNX := plugins/soma-filters-onnx
+SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(ONNX))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
@@ -38,7 +40,7 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
-	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
+	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY) $(ONNX); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 # Threads of OpenMP that wait by spinning take a core from the next test.
 units coverage: export OMP_WAIT_POLICY := passive
@@ -62,7 +64,8 @@ ray: $(RAY_VENV)/.ready
 
 # Packages of models that are heavy, and that the gate does without: it skips what needs them.
 models: $(MODELS_VENV)/.ready
-	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py
+	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py $(ONNX)/tests
+	$(MODELS_VENV)/bin/pytest tests/docs/test_documentation.py -k onnx
 
 # Everything over HTTP, also what the gate leaves out, against clients that others wrote.
 http: $(HTTP_VENV)/.ready
@@ -115,7 +118,7 @@ $(MODELS_VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(MODELS_VENV)
 	$(MODELS_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(MODELS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[test]' --editable 'plugins/soma-filters-sklearn[models]'
+		--editable '.[test]' --editable 'plugins/soma-filters-sklearn[models]' --editable '$(ONNX)[test]'
 	touch $@
 
 $(HTTP_VENV)/.ready: $(INPUTS)

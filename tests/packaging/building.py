@@ -13,6 +13,7 @@ from ..support import ROOT
 PLUGINS = [
     "soma-cache",
     "soma-codecs-arrow",
+    "soma-filters-onnx",
     "soma-filters-sklearn",
     "soma-filters-torch",
     "soma-http",

@@ -19,6 +19,7 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
         "soma-core": {"soma_core", "soma_transport_stdio", "soma_transport_socket"},
         "soma-cache": {"soma_cache"},
         "soma-codecs-arrow": {"soma_codecs_arrow"},
+        "soma-filters-onnx": {"soma_filters_onnx"},
         "soma-filters-sklearn": {"soma_filters_sklearn"},
         "soma-filters-torch": {"soma_filters_torch"},
         "soma-http": {"soma_http"},
