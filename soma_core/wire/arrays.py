@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import sys
@@ -35,10 +36,16 @@ __all__ = [
 ]
 
 _VIEWABLE = "?bBhHiIlLqQefd" if sys.byteorder == "little" else ""
-_NAMES = {char: np.dtype(char).name for char in _VIEWABLE}
+_NAMES = {np.dtype(char).num: np.dtype(char).name for char in _VIEWABLE}
 BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}
 """The element types that :func:`name_and_bytes` names."""
 
+_OF_ML_DTYPES = frozenset(
+    {"bfloat16", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "float8_e3m4", "float8_e4m3"}
+    | {"float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"}
+    | {"float8_e8m0fnu", "int1", "int2", "int4", "uint1", "uint2", "uint4"}
+    | {"complex32", "bcomplex32"}
+)
 _TORCH = re.compile(r"(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)\Z")  # not the quantized ones
 _MOST_EMPTY_TEXTS = 100_000
 _OF_NUMBERS = frozenset("biufcmM")
@@ -102,7 +109,21 @@ def dtype_from_wire(spelling: WireDtype) -> np.dtype[Any]:
 def _named_dtype(spelling: str) -> np.dtype[Any]:
     if "," in spelling:
         raise ValueError("a structured type is a list of fields")
+    if spelling in _OF_ML_DTYPES:
+        _register_ml_dtypes()
     return np.dtype(spelling).newbyteorder("=")
+
+
+def _register_ml_dtypes() -> None:
+    """Let numpy know the element types of ml_dtypes, which the other side has imported.
+
+    Raises:
+        ValueError: It is not installed here.
+    """
+    try:
+        importlib.import_module("ml_dtypes")
+    except ImportError as error:
+        raise ValueError(f"{error}; install ml_dtypes in this environment") from None
 
 
 def _structured_dtype(fields: list[Any]) -> np.dtype[Any]:
@@ -125,7 +146,7 @@ def name_and_bytes(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None
     """The wire's name and the bytes of an array whose elements lie in memory one by one, in C
     order, as they travel; None if they do not."""
     dtype = array.dtype
-    name = _NAMES.get(dtype.char)
+    name = _NAMES.get(dtype.num)
     if name is None or not dtype.isnative:
         return None
     view = array.data
@@ -160,7 +181,7 @@ def order_in_memory(
 def array_to_bytes(array: np.ndarray[Any, Any]) -> memoryview:
     """The elements as little-endian bytes in C order; a view of the array where it can be one."""
     dtype = array.dtype
-    if dtype.char in _NAMES and array.flags.c_contiguous and dtype.isnative:
+    if dtype.num in _NAMES and array.flags.c_contiguous and dtype.isnative:
         return array.data
     if array.nbytes == 0:
         return memoryview(b"")

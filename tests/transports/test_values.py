@@ -199,6 +199,18 @@ def test_arrays_arrive_in_native_byte_order(warm, dtype):
     np.testing.assert_array_equal(got, sent)
 
 
+@pytest.mark.parametrize(
+    "name", ["bfloat16", "float8_e4m3fn", "float8_e4m3b11fnuz", "int4", "int1"]
+)
+def test_element_types_of_ml_dtypes_arrive_where_no_filter_imports_them(warm, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    sent = np.array([[0, 1], [1, 0]]).astype(getattr(ml_dtypes, name))
+    came = warm.forward("echo", sent)
+    assert came.dtype == sent.dtype
+    assert came.tobytes() == sent.tobytes()
+    assert type(warm.forward("echo", sent[0, 1])) is type(sent[0, 1])
+
+
 def test_a_tensor_with_gradients_arrives_as_its_values(warm):
     sent = torch.ones(3, requires_grad=True)
     got = warm.forward("echo", sent)
