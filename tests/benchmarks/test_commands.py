@@ -53,6 +53,13 @@ def test_contestants_are_compared_in_a_table_and_in_json(tmp_path: Path) -> None
     assert (tmp_path / "results.md").read_text().strip() == printed.strip()
 
 
+@nightly
+def test_ways_to_serve_are_compared_in_a_table() -> None:
+    printed = run("benchmarks.serving", "--callers", 5, "--seconds", 0.2, "--rounds", 1)
+    for name in ("ProcessPoolExecutor", "AsyncWorkerPool", "AsyncWorkerPool, batching"):
+        assert len(cells(printed, name)) == 5
+
+
 def test_a_peer_that_is_not_here_is_reported(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['loky'] = sys.modules['ray'] = sys.modules['zmq'] = None; "

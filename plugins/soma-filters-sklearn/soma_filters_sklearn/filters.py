@@ -20,6 +20,7 @@ from soma_filters_sklearn.configuration import check_configuration
 from soma_filters_sklearn.inputs import Learning, as_array, as_samples, takes_classes
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic, named_columns, outputs_of
 from soma_filters_sklearn.parameters import Parameter, check_parameters
+from soma_filters_sklearn.rowwise import is_rowwise
 from soma_filters_sklearn.spelling import plain, resolve, unknown_name
 from soma_filters_sklearn.state import (
     classes_ahead,
@@ -156,11 +157,13 @@ class SklearnFilter(Filter):
             for name, value in estimator.get_params().items()
             if name.rpartition("__")[2] == "random_state"
         ]
-        learns = self._method(estimator) not in TRANSDUCTIVE
+        method = self._method(estimator)
+        learns = method not in TRANSDUCTIVE
         return FilterMeta(
             name=self._title(),
             kind=FilterKind.TRAINABLE if learns else FilterKind.STATELESS,
             deterministic=None not in drawn,
+            rowwise=is_rowwise(estimator, method),
         )
 
     def estimator_with(self, state: Any = None) -> Any:

@@ -31,6 +31,7 @@ from soma_filters_torch.building import (
 from soma_filters_torch.learner import Learner, Randomness
 from soma_filters_torch.losses import check_loss, compute_loss
 from soma_filters_torch.placing import AutocastType, ParameterType, Placement, check_device_name
+from soma_filters_torch.rowwise import describes_rowwise, is_rowwise
 from soma_filters_torch.spelling import Choice, Choices, FunctionChoice
 from soma_filters_torch.stepping import Plan, check_schedule
 from soma_filters_torch.tensors import (
@@ -222,6 +223,7 @@ class TorchFilter(Filter):
             differentiable=True,
             cacheable=False,
             deterministic=self.seed is not None,
+            rowwise=self._is_rowwise(),
         )
 
     @property
@@ -351,6 +353,10 @@ class TorchFilter(Filter):
         with torch.enable_grad(), learner.randomness.active():
             train(inputs, targets, schedule, step, stepper.end_epoch)
 
+    def _is_rowwise(self) -> bool:
+        """Whether each row of the output comes from the same row of the input alone."""
+        return False
+
     def _draws(self) -> bool:
         """Whether the network may draw random numbers when it trains."""
         return True
@@ -409,6 +415,11 @@ class TorchModule(TorchFilter):
             return copy.deepcopy(self.module)
         return build_module(self.module, self.args, self.kwargs)
 
+    def _is_rowwise(self) -> bool:
+        if isinstance(self.module, nn.Module):
+            return is_rowwise(self.module)
+        return describes_rowwise(self.module, self.args, self.kwargs)
+
     def config_hash(self) -> str:
         """As for every filter; of a module that was given itself, all that it holds counts.
 
@@ -465,6 +476,9 @@ class MLP(TorchFilter):
 
     def _draws(self) -> bool:
         return self.dropout > 0
+
+    def _is_rowwise(self) -> bool:
+        return True
 
     def _run(self, module: nn.Module, x: Any) -> Any:
         if isinstance(x, dict) or x.ndim == 0 or x.shape[-1] != self.sizes[0]:

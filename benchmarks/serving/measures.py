@@ -1,0 +1,165 @@
+"""What is measured of serving: rows a second, and how long a caller waits."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import soma_core as soma
+from benchmarks.serving.contestants import Answer, async_pool, batching_pool
+from benchmarks.serving.model import SIZES, forward, row
+from soma_core.testing import Echo
+
+__all__ = ["Load", "bound", "load", "particulars", "table"]
+
+Contestant = Callable[[], AbstractAsyncContextManager[Answer]]
+_BATCH = 64
+_CLOSE = 1e-4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What callers got.
+
+    Attributes:
+        rows: Rows a second, of all callers.
+        p50: Seconds that half of the calls took at most.
+        p99: Seconds that 99 of 100 calls took at most.
+    """
+
+    rows: float
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], elapsed: float) -> Load:
+        """From the time of each call, and of all together."""
+        p50, p99 = np.quantile(seconds, [0.5, 0.99])
+        return cls(len(seconds) / elapsed, float(p50), float(p99))
+
+
+def bound(seconds: float = 1.0) -> float:
+    """Rows a second of the model in this process, in whole batches."""
+    batch = np.ones((_BATCH, SIZES[0]), np.float32)
+    end, done = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end:
+        forward(batch)
+        done += _BATCH
+    return done / seconds
+
+
+async def load(
+    contestants: Mapping[str, Contestant], callers: int, seconds: float, rounds: int
+) -> dict[str, Load]:
+    """The median of several rounds of each contestant."""
+    found: dict[str, list[Load]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            async with contestant() as answer:
+                await _call(answer, callers, 0.5)
+                found[name].append(await _call(answer, callers, seconds))
+    return {
+        name: sorted(loads, key=lambda one: one.rows)[rounds // 2] for name, loads in found.items()
+    }
+
+
+async def _call(answer: Answer, callers: int, seconds: float) -> Load:
+    """Have callers call, each again as soon as it is answered."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    end = begun + seconds
+
+    async def caller(number: int) -> None:
+        x, expected = row(number), forward(row(number))[0, 0]
+        while (called := time.perf_counter()) < end:
+            out = await answer(x)
+            times.append(time.perf_counter() - called)
+            if abs(out[0, 0] - expected) > _CLOSE:
+                raise AssertionError("an answer of somebody else")
+
+    await asyncio.gather(*map(caller, range(callers)))
+    return Load.of(times, time.perf_counter() - begun)
+
+
+def table(found: Mapping[str, Load], most: float, callers: int) -> str:
+    """Rows a second as Markdown, beside those of the first contestant and the bound."""
+    first = next(iter(found.values()))
+    lines = [
+        f"| {callers} callers | rows/s | times the first | of the bound | p50 | p99 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {name} | {one.rows:,.0f} | {one.rows / first.rows:.2f} | {one.rows / most:.2f} | "
+        f"{one.p50 * 1000:.1f} ms | {one.p99 * 1000:.1f} ms |"
+        for name, one in found.items()
+    ]
+    return "\n".join(
+        [*lines, f"| the bound: batches of {_BATCH} in-process | {most:,.0f} | | | | |"]
+    )
+
+
+async def particulars() -> str:
+    """The other figures, as Markdown."""
+    lines = ["| | measured |", "| --- | --- |"]
+    async with async_pool() as alone, batching_pool() as batching:
+        one, few = await _call(alone, 1, 2.0), await _call(batching, 5, 2.0)
+    lines.append(
+        f"| p99 of 5 callers with batching, over one unbatched call | {few.p99 * 1000:.2f} ms / "
+        f"{one.p50 * 1000:.2f} ms = {few.p99 / one.p50:.2f} |"
+    )
+    lines.append(
+        f"| `await worker.forward` over `worker.forward`, 10 floats | {await _ratio():.2f} |"
+    )
+    lines.append(
+        f"| 6 callers hang up in a pool of 2: the next call ends | {await _hang_up():.3f} s |"
+    )
+    return "\n".join(lines)
+
+
+async def _ratio() -> float:
+    """How much longer an awaited call takes than a blocking one; medians of interleaved rounds."""
+    x, blocking, awaited = [0.5] * 10, list[float](), list[float]()
+    async with soma.connect_async("stdio", filters={"echo": Echo()}) as there:
+        with soma.connect("stdio", filters={"echo": Echo()}) as here:
+            for _ in range(10):
+                for _ in range(500):
+                    blocking.append(_seconds(lambda: here.forward("echo", x)))
+                for _ in range(500):
+                    begun = time.perf_counter()
+                    await there.forward("echo", x)
+                    awaited.append(time.perf_counter() - begun)
+    return statistics.median(awaited) / statistics.median(blocking)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+class _Nap(soma.Filter):
+    """Takes as many seconds as its input says."""
+
+    def forward(self, x: Any, state: Any) -> Any:
+        time.sleep(x)
+        return x
+
+
+async def _hang_up() -> float:
+    """Seconds until a call is answered, after six callers of 5 s calls have hung up."""
+    async with soma.AsyncWorkerPool("stdio", 2, filters={"nap": _Nap()}) as pool:
+        await asyncio.gather(*(pool.forward("nap", 0.0) for _ in range(10)))
+        calls = [asyncio.create_task(pool.forward("nap", 5.0)) for _ in range(6)]
+        await asyncio.sleep(0.3)
+        begun = time.perf_counter()
+        for call in calls:
+            call.cancel()
+        await pool.forward("nap", 0.0)
+        return time.perf_counter() - begun
