@@ -72,6 +72,7 @@ http: $(HTTP_VENV)/.ready
 	cd $(HTTP) && PYTHONPATH=. ../../$(HTTP_VENV)/bin/lint-imports
 	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests
 	$(HTTP_VENV)/bin/python -m benchmarks.telemetry
+	$(HTTP_VENV)/bin/python -m benchmarks.http
 
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready

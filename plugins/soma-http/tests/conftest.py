@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -52,7 +53,9 @@ class Client:
 
 
 @contextmanager
-def serving(directory: Path, config: str, arguments: Sequence[str] = ()) -> Iterator[str]:
+def serving(
+    directory: Path, config: str, arguments: Sequence[str] = (), **environment: str
+) -> Iterator[str]:
     """A server with a configuration, for the time of the context; yields its URL."""
     (directory / "tokens.txt").write_text(f"# of the tests\n{TOKEN}\n")
     path = directory / "models.toml"
@@ -62,6 +65,7 @@ def serving(directory: Path, config: str, arguments: Sequence[str] = ()) -> Iter
         [sys.executable, "-c", program, "--config", str(path), *arguments],
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **environment},
     )
     assert process.stderr is not None
     try:

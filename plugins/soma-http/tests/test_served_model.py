@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,43 +18,67 @@ import soma_core as soma
 
 from .conftest import TOKEN, serving
 
-pytest.importorskip("soma_filters_sklearn")
-datasets = pytest.importorskip("sklearn.datasets")
+MODULE = """
+import numpy as np
+import soma_core as soma
 
-NAME = "sklearn.LogisticRegression"
-MODEL = {"max_iter": 200}
+
+class Center(soma.Filter):
+    def fit(self, x, y=None):
+        return {"mean": np.mean(x, axis=0)}
+
+    def forward(self, x, state):
+        if np.isnan(x).any():
+            raise ValueError("the rows hold NaN")
+        return x - state["mean"]
+
+    def meta(self):
+        return super().meta().replace(rowwise=True)
+"""
 CONFIG = """
 [server]
 port = 0
 tokens = "tokens.txt"
 
-[models.iris]
-filter = "sklearn.LogisticRegression"
-config = { max_iter = 200 }
-checkpoint = "iris.soma"
+[models.center]
+filter = "acme.Center"
+checkpoint = "center.soma"
 batching = { max_rows = 32, max_delay = 0.01 }
 inputs = [{ name = "x", datatype = "FP64", shape = [-1, 4] }]
-outputs = [{ name = "species", datatype = "INT64", shape = [-1] }]
+outputs = [{ name = "centered", datatype = "FP64", shape = [-1, 4] }]
 """
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+ROWS = np.arange(600.0).reshape(150, 4)
+EXPECTED = ROWS - ROWS.mean(axis=0)
+
+
+def install(site: Path) -> None:
+    """Leave a distribution with a filter in a directory, as an installer would."""
+    info = site / "acme-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[soma.filters]\nacme.Center = acme_http:Center\n")
+    (site / "acme_http.py").write_text(MODULE)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The URL of a server, inputs, and what the model says of them in this process."""
+def url(tmp_path_factory) -> Iterator[str]:
+    """The URL of a server whose model learned before."""
     directory = tmp_path_factory.mktemp("http")
-    x, y = datasets.load_iris(return_X_y=True)
-    with soma.connect("inline", filters={"iris": (NAME, MODEL)}, pickle="never") as worker:
-        worker.fit("iris", x, y)
-        expected = worker.forward("iris", x)
-        worker.save_checkpoint(directory / "iris.soma")
-    with serving(directory, CONFIG) as url:
-        yield url, x, expected
+    install(directory / "site")
+    found = os.pathsep.join(filter(None, [str(directory / "site"), os.environ.get("PYTHONPATH")]))
+    filters = {"center": ("acme.Center", {})}
+    options = {"pickle": "never", "env": {"PYTHONPATH": found}}
+    with soma.connect("stdio", filters=filters, **options) as worker:
+        worker.fit("center", ROWS)
+        worker.save_checkpoint(directory / "center.soma")
+    with serving(directory, CONFIG, PYTHONPATH=found) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def client(served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served[0], headers=BEARER, timeout=30.0) as client:
+def client(url) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, headers=BEARER, timeout=30.0) as client:
         deadline = time.monotonic() + 60.0
         while client.get("/v2/health/ready").status_code != 200:
             assert time.monotonic() < deadline, client.post("/v2/repository/index").text
@@ -63,61 +89,60 @@ def client(served) -> Iterator[httpx.Client]:
 def ask(client: httpx.Client, rows: np.ndarray) -> Any:
     data = [None if np.isnan(number) else number for number in rows.ravel().tolist()]
     one = {"name": "x", "shape": list(rows.shape), "datatype": "FP64", "data": data}
-    return client.post("/v2/models/iris/infer", json={"inputs": [one]})
+    return client.post("/v2/models/center/infer", json={"inputs": [one]})
 
 
 def test_the_metadata_are_those_of_the_configuration(client):
-    fields = client.get("/v2/models/iris").json()
+    fields = client.get("/v2/models/center").json()
     assert fields["inputs"] == [{"name": "x", "datatype": "FP64", "shape": [-1, 4]}]
-    assert fields["outputs"] == [{"name": "species", "datatype": "INT64", "shape": [-1]}]
-    assert fields["platform"] == NAME
+    assert fields["outputs"] == [{"name": "centered", "datatype": "FP64", "shape": [-1, 4]}]
+    assert fields["platform"] == "acme.Center"
 
 
-def test_the_model_says_what_it_says_in_this_process(client, served):
-    _, x, expected = served
-    [output] = ask(client, x).json()["outputs"]
-    assert (output["name"], output["datatype"]) == ("species", "INT64")
-    assert output["data"] == expected.tolist()
+def test_the_model_answers_with_what_it_learned(client):
+    [output] = ask(client, ROWS).json()["outputs"]
+    assert (output["name"], output["datatype"]) == ("centered", "FP64")
+    assert output["data"] == EXPECTED.ravel().tolist()
 
 
-def test_each_of_many_callers_gets_the_answer_to_its_own_rows(client, served):
-    _, x, expected = served
+def test_each_of_many_callers_gets_the_answer_to_its_own_rows(client):
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda n: ask(client, x[n : n + 1]).json(), range(150)))
-    assert [answer["outputs"][0]["data"] for answer in answers] == expected.reshape(-1, 1).tolist()
+        answers = list(threads.map(lambda n: ask(client, ROWS[n : n + 1]).json(), range(150)))
+    found = [answer["outputs"][0]["data"] for answer in answers]
+    assert found == EXPECTED.tolist()
 
 
 def test_the_pool_is_seen_by_prometheus(client):
     shown = client.get("/metrics").text
-    assert 'soma_pool_workers{model="iris"} 1.0' in shown
-    assert re.search(r'^soma_pool_done_total\{model="iris"\} [1-9]', shown, re.MULTILINE)
+    assert 'soma_pool_workers{model="center"} 1.0' in shown
+    assert re.search(r'^soma_pool_done_total\{model="center"\} [1-9]', shown, re.MULTILINE)
 
 
 def test_what_the_model_refuses_is_a_mistake_of_the_sender(client):
     refused = ask(client, np.full((1, 4), np.nan))
     assert refused.status_code == 400
+    assert "the rows hold NaN" in refused.json()["error"]
     refused = ask(client, np.zeros((1, 3)))
     assert refused.status_code == 400
     assert "[-1, 4]" in refused.json()["error"]
 
 
-def test_tritonclient_gets_the_same_answers(served, client):
+def test_tritonclient_gets_the_same_answers(url, client):
     triton = pytest.importorskip("tritonclient.http", reason="make http has tritonclient")
-    url, x, expected = served
     asked = triton.InferenceServerClient(url.removeprefix("http://"), concurrency=2)
     with asked:
         assert asked.is_server_live(headers=BEARER)
         assert asked.is_server_ready(headers=BEARER)
-        assert asked.is_model_ready("iris", headers=BEARER)
+        assert asked.is_model_ready("center", headers=BEARER)
         assert asked.get_server_metadata(headers=BEARER)["name"] == "soma"
-        assert asked.get_model_metadata("iris", "1", headers=BEARER)["name"] == "iris"
+        assert asked.get_model_metadata("center", "1", headers=BEARER)["name"] == "center"
         assert asked.get_model_repository_index(headers=BEARER)[0]["state"] == "READY"
         for binary in (True, False):
-            given = triton.InferInput("x", list(x.shape), "FP64")
-            given.set_data_from_numpy(x, binary_data=binary)
-            wanted = triton.InferRequestedOutput("species", binary_data=binary)
+            given = triton.InferInput("x", list(ROWS.shape), "FP64")
+            given.set_data_from_numpy(ROWS, binary_data=binary)
+            wanted = triton.InferRequestedOutput("centered", binary_data=binary)
             headers = dict(BEARER)  # it writes into them
-            result = asked.infer("iris", [given], outputs=[wanted], headers=headers)
-            assert np.array_equal(result.as_numpy("species"), expected)
+            result = asked.infer("center", [given], outputs=[wanted], headers=headers)
+            assert np.array_equal(result.as_numpy("centered"), EXPECTED)
         with pytest.raises(Exception, match="no model 'none'"):
             asked.get_model_metadata("none", headers=BEARER)

@@ -51,9 +51,9 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             return _refused(403, f"pages of {origin!r} may not use this server")
-        if not self._tokens.wanted and urlsplit(f"//{host}").hostname not in _LOCAL:
+        if not self._tokens.wanted and _name(host) not in _LOCAL:
             return _refused(403, f"this server is for this machine alone, not for {host!r}")
         if scope["path"] not in self._open and not self._tokens.let_in(
             headers.get("authorization", "")
@@ -66,6 +66,22 @@ class Guard:
             return _refused(
                 413, f"a body of {length} bytes is refused; the limit is {self._body:,}"
             )
+        return None
+
+
+def _place(url: str) -> str | None:
+    """The host and port in a URL; None if it is none."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
+
+
+def _name(host: str) -> str | None:
+    """The name in a host and port; None if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
         return None
 
 

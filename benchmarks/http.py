@@ -1,0 +1,214 @@
+"""soma over HTTP: ``python -m benchmarks.http`` measures calls over a WebSocket, and REST.
+
+A call is compared with a bare WebSocket echo of as many bytes, by the same libraries. A model is
+asked by 64 callers, each on a connection of its own that is kept; it adds up a row of 64 numbers,
+so that what is measured is the way there and back. All run on this machine, the callers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+import soma_core as soma
+from soma_core.benchmarking import size_name, time_name
+from soma_core.testing.filters import Echo
+
+__all__ = ["ask_model", "call"]
+
+CALLERS = 64
+CONFIG = """
+[server]
+port = 0
+pickle = "clients may run any code as this user"
+[models.plain]
+filter = "sklearn.MinMaxScaler"
+checkpoint = "plain.soma"
+[models.batched]
+filter = "sklearn.MinMaxScaler"
+checkpoint = "batched.soma"
+batching = { max_rows = 64, max_delay = 0.002 }
+"""
+ECHO = """
+import socket, uvicorn
+async def app(scope, receive, send):
+    await receive(); await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="websockets-sansio",
+    ws_max_size=1 << 28, ws_per_message_deflate=False)).run(sockets=[listening])
+"""
+
+
+@contextmanager
+def _program(*arguments: str, found: str, stream: str) -> Iterator[str]:
+    """A program that runs, and what it says on a stream once it serves."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        text=True,
+        **{stream: subprocess.PIPE},  # type: ignore[call-overload]
+    )
+    try:
+        for line in getattr(process, stream):
+            if said := re.search(found, line):
+                yield said[1]
+                break
+    finally:
+        process.terminate()
+        process.wait()
+        getattr(process, stream).close()
+
+
+@contextmanager
+def _serving() -> Iterator[str]:
+    program = "import sys; from soma_http.server.command import run; sys.exit(run(sys.argv[1:]))"
+    with tempfile.TemporaryDirectory() as directory:
+        for name in ("plain", "batched"):
+            node = {name: ("sklearn.MinMaxScaler", {})}
+            with soma.connect("inline", filters=node, pickle="never") as worker:
+                worker.fit(name, np.random.default_rng(0).random((100, 64)))
+                worker.save_checkpoint(Path(directory) / f"{name}.soma")
+        path = Path(directory) / "models.toml"
+        path.write_text(CONFIG)
+        arguments = ["-c", program, "--config", str(path)]
+        with _program(*arguments, found=r"listening at (\S+)", stream="stderr") as url:
+            yield url
+
+
+def _median(ask: Callable[[], object], count: int) -> float:
+    times = []
+    for _ in range(count + count // 10):
+        begun = time.perf_counter()
+        ask()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[count // 10 :])
+
+
+def call(url: str, count: int) -> None:
+    """Print what a call costs, beside an echo of as many bytes."""
+    from websockets.sync.client import connect
+
+    options = {"url": url, "trust_server": True, "filters": {"echo": Echo()}}
+    with (
+        _program("-c", ECHO, found=r"(\d+)", stream="stdout") as port,
+        connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None) as echo,
+        soma.connect("http", **options) as worker,
+    ):
+
+        def echoed(data: bytes) -> None:
+            echo.send(data)
+            echo.recv()
+
+        print("| | bare echo | soma | times |\n| --- | --- | --- | --- |")
+        for array, rounds in ((np.zeros(10), count), (np.zeros(1 << 17), count // 10)):
+            data = array.tobytes()
+            bare = _median(lambda data=data: echoed(data), rounds)  # type: ignore[misc]
+            ours = _median(lambda array=array: worker.forward("echo", array), rounds)  # type: ignore[misc]
+            name = size_name(array.nbytes)
+            print(f"| {name} | {time_name(bare)} | {time_name(ours)} | {ours / bare:.2f} |")
+
+
+def _request(model: str, *, binary: bool) -> bytes:
+    row = np.random.default_rng(1).random((1, 64))
+    one = {"name": "x", "shape": [1, 64], "datatype": "FP64"}
+    asked: dict[str, object] = {"inputs": [one]}
+    data, size = b"", ""
+    if binary:
+        data = row.tobytes()
+        one["parameters"] = {"binary_data_size": len(data)}  # type: ignore[assignment]
+        asked["parameters"] = {"binary_data_output": True}
+    else:
+        one["data"] = row.ravel().tolist()
+    head = json.dumps(asked).encode()
+    if binary:
+        size = f"Inference-Header-Content-Length: {len(head)}\r\n"
+    return (
+        (
+            f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\n{size}"
+            f"Content-Length: {len(head) + len(data)}\r\n\r\n"
+        ).encode()
+        + head
+        + data
+    )
+
+
+async def _caller(port: int, request: bytes, until: float, times: list[float]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < until:
+        begun = time.perf_counter()
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        length = re.search(rb"\ncontent-length: (\d+)", head, re.IGNORECASE)
+        assert length is not None
+        await reader.readexactly(int(length[1]))
+        times.append(time.perf_counter() - begun)
+    writer.close()
+
+
+async def _load(port: int, request: bytes, seconds: float) -> list[float]:
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    await asyncio.gather(*(_caller(port, request, until, times) for _ in range(CALLERS)))
+    return times
+
+
+def ask_model(url: str, seconds: float) -> None:
+    """Print how many rows a second callers get, and how long they wait."""
+    port = int(url.rpartition(":")[2])
+    print(f"| {CALLERS} callers | rows a second | p50 | p99 |\n| --- | --- | --- | --- |")
+    for model in ("plain", "batched"):
+        for kind in ("JSON", "binary"):
+            request = _request(model, binary=kind == "binary")
+            asyncio.run(_load(port, request, seconds / 5))
+            times = sorted(asyncio.run(_load(port, request, seconds)))
+            p50, p99 = (time_name(times[int(len(times) * share)]) for share in (0.5, 0.99))
+            print(f"| {model}, {kind} | {len(times) / seconds:,.0f} | {p50} | {p99} |")
+
+
+def _wait_until_ready(url: str) -> None:
+    port = int(url.rpartition(":")[2])
+    asked = b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(asked)
+            if b" 200 " in connection.recv(100):
+                return
+        time.sleep(0.1)
+    sys.exit("the models were not ready in time")
+
+
+def main() -> None:
+    """Measure, and print two tables."""
+    parser = argparse.ArgumentParser("python -m benchmarks.http", description=__doc__)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    if find_spec("soma_http") is None or find_spec("soma_filters_sklearn") is None:
+        sys.exit("this measures soma-http, which is not installed here: make http has it")
+    with _serving() as url:
+        _wait_until_ready(url)
+        call(url, options.calls)
+        print()
+        ask_model(url, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
