@@ -18,6 +18,7 @@ from soma_core.channel.output import OutputPump
 from soma_core.channel.printed import OutputLine
 from soma_core.channel.process import WorkerProcess
 from soma_core.channel.process_tree import ProcessTree
+from soma_core.channel.starting import starting
 from soma_core.channel.threads import thread_limits
 from soma_core.models.filters import Distribution, Remote, Tag, WorkerId
 from soma_core.wire.message import Dialect, Message
@@ -44,6 +45,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerProcess",
     "close_in_forked_child",
+    "starting",
     "stop_at_exit",
     "thread_limits",
 ]

@@ -24,6 +24,7 @@ from soma_core.transport import (
     Transport,
     TransportOptions,
     WorkerInfo,
+    starting,
     stop_at_exit,
 )
 from soma_transport_socket import address
@@ -108,35 +109,32 @@ class SocketTransport(Transport):
             answer = _consult(path, Request(op="status", worker=answer.worker))
 
     def start(self, timeout: float | None = None) -> Channel:
-        connection = self._connect(timeout)
-        with ExitStack() as undo:
-            undo.callback(connection.close)
-            output = OutputPump(self.options.output)
+        options = self.options
+        with starting("make sockets to a worker"), ExitStack() as undo:
+            connection = undo.enter_context(self._connect(timeout))
+            output = OutputPump(options.output)
             undo.callback(output.close)
-            side, their_side = socket.socketpair()
-            undo.callback(side.close)
-            with their_side:
-                attached: dict[Brought, int] = {
-                    "memory": their_side.fileno(),
-                    "output": output.writing,
-                }
-                if self.options.session is not None:
-                    attached["printed"] = output.reading
-                answer = self._ask_for_worker(connection, attached)
+            side, their_side = map(undo.enter_context, socket.socketpair())
+            attached: dict[Brought, int] = {
+                "memory": their_side.fileno(),
+                "output": output.writing,
+            }
+            if options.session is not None:
+                attached["printed"] = output.reading
+            answer = self._ask_for_worker(connection, attached)
+            their_side.close()
+            memory = SharedMemory(
+                side, initiate=True, largest=options.limits.body, retained=options.retained
+            )
+            channel = StreamChannel(SocketStream(connection), options.limits, memory)
+            undo.callback(channel.close)
+            session = options.session
+            output.start(f"worker {answer.pid}" if session is None else f"session {session}")
             undo.pop_all()
         self._worker, self._client, self._last = answer.worker, answer.client, None
-        memory = SharedMemory(
-            side,
-            initiate=True,
-            largest=self.options.limits.body,
-            retained=self.options.retained,
-        )
-        self._channel = StreamChannel(SocketStream(connection), self.options.limits, memory)
-        session = self.options.session
-        output.start(f"worker {answer.pid}" if session is None else f"session {session}")
-        self.output = output
-        stop_at_exit(self, self._channel)
-        return self._channel
+        self._channel, self.output = channel, output
+        stop_at_exit(self, channel)
+        return channel
 
     def _ask_for_worker(self, connection: socket.socket, attached: Mapping[Brought, int]) -> Answer:
         request = Request(
@@ -167,8 +165,9 @@ class SocketTransport(Transport):
                         f"no daemon listens at {path} ({error.strerror}); start one with: "
                         f"soma serve socket --path {path}"
                     ) from None
-            except OSError as error:
-                raise StartFailed(f"cannot connect to {path}: {error}") from error
+            except OSError:
+                with starting(f"connect to {path}"):
+                    raise
             time.sleep(_POLL)
 
     def poll(self) -> ExitStatus | None:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from soma_core.transport import (
     Transport,
     TransportOptions,
     WorkerProcess,
+    starting,
     stop_at_exit,
     thread_limits,
 )
@@ -69,31 +71,37 @@ class StdioTransport(Transport):
         os.execv(sys.executable, command)
 
     def start(self, timeout: float | None = None) -> Channel:
-        ours, theirs = socket.socketpair()
-        side, their_side = socket.socketpair()
-        with theirs, their_side:
-            memory = SharedMemory(
-                side,
-                initiate=True,
-                largest=self.options.limits.body,
-                retained=self.options.retained,
+        with ExitStack() as theirs, ExitStack() as undo:
+            channel, wire, side = self._make_channel()
+            undo.callback(channel.close)
+            theirs.enter_context(wire)
+            theirs.enter_context(side)
+            self.output = OutputPump(self.options.output)
+            self._process = WorkerProcess(
+                self._command(),
+                output=self.output,
+                wire=wire.fileno(),
+                side=side,
+                env={**self._variables(), **self.options.env},
+                cwd=self.options.cwd,
             )
-            self._channel = StreamChannel(SocketStream(ours), self.options.limits, memory)
-            try:
-                self.output = OutputPump(self.options.output)
-                self._process = WorkerProcess(
-                    self._command(),
-                    output=self.output,
-                    wire=theirs.fileno(),
-                    side=their_side,
-                    env={**self._variables(), **self.options.env},
-                    cwd=self.options.cwd,
-                )
-            except BaseException:
-                self._channel.close()
-                raise
-        stop_at_exit(self, self._channel)
-        return self._channel
+            undo.pop_all()
+        self._channel = channel
+        stop_at_exit(self, channel)
+        return channel
+
+    def _make_channel(self) -> tuple[StreamChannel, socket.socket, socket.socket]:
+        """A channel, and the worker's ends of its wire and its side socket."""
+        options = self.options
+        with starting("make sockets to a worker"), ExitStack() as undo:
+            ours, wire = map(undo.enter_context, socket.socketpair())
+            side, their_side = map(undo.enter_context, socket.socketpair())
+            memory = SharedMemory(
+                side, initiate=True, largest=options.limits.body, retained=options.retained
+            )
+            channel = StreamChannel(SocketStream(ours), options.limits, memory)
+            undo.pop_all()
+        return channel, wire, their_side
 
     def _command(self) -> Sequence[str]:
         pickle = f"--pickle={self.options.pickle}"

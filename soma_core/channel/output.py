@@ -27,6 +27,7 @@ from pydantic import BeforeValidator
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.printed import LineCutter, OutputLine
+from soma_core.channel.starting import starting
 from soma_core.errors import StartFailed
 
 __all__ = ["Output", "OutputPump"]
@@ -126,7 +127,10 @@ class OutputPump:
         except RuntimeError as error:
             self._reader = None
             self.close()
-            raise StartFailed(f"no thread can be started to read what {name} prints") from error
+            raise StartFailed(
+                f"no thread can be started to read what {name} prints; end threads that are not "
+                "needed, or raise the limit (ulimit -u)"
+            ) from error
 
     def show(self, *, unfinished: bool = True) -> None:
         """Show what was printed up to now.
@@ -287,10 +291,8 @@ class OutputPump:
 
 
 def _pipe() -> tuple[int, int]:
-    try:
+    with starting("make a pipe for what the worker prints"):
         return os.pipe()
-    except OSError as error:
-        raise StartFailed(f"no pipe for what the worker prints: {error.strerror}") from error
 
 
 def _close_all(*descriptors: int) -> None:

@@ -10,7 +10,6 @@ fire when the *thread* that started the child ends.)
 from __future__ import annotations
 
 import atexit
-import errno
 import fcntl
 import gc
 import io
@@ -32,6 +31,7 @@ from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.output import OutputPump
 from soma_core.channel.process_tree import TREE_VARIABLE, ProcessTree
+from soma_core.channel.starting import starting
 from soma_core.errors import StartFailed
 
 __all__ = ["WorkerProcess", "default_signals", "exit_now", "hold_lifeline", "inherited_side"]
@@ -44,12 +44,6 @@ _ENDING = b"."  # what a worker sends on its lifeline when it begins to end by i
 _CHILDREN = 1.0  # seconds for the children of a worker to see that it ends, and to end too
 _GENTLE = 0.5  # seconds to end after SIGTERM, before SIGKILL
 _LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
-_SCARCE = {
-    errno.EMFILE: "; close workers or files that are not needed, or raise the limit (ulimit -n)",
-    errno.ENFILE: "; the whole system has no more open files to give (sysctl fs.file-max)",
-    errno.EAGAIN: "; the user may have no more processes: end some, or raise the limit (ulimit -u)",
-    errno.ENOMEM: "; the system has no memory for another process: close workers, or add memory",
-}
 
 
 class WorkerProcess:
@@ -89,15 +83,14 @@ class WorkerProcess:
         leaves_children: bool = False,
     ) -> None:
         output = output or OutputPump()
-        with ExitStack() as theirs, ExitStack() as undo:
+        with starting(f"start {' '.join(command)}"), ExitStack() as undo:
             undo.callback(output.close)
-            try:
-                tree = None if leaves_children else ProcessTree()
-                marks = {} if tree is None else {TREE_VARIABLE: tree.mark}
-                undo.callback(_release, tree)
-                ours, lifeline = socket.socketpair()
-                undo.callback(ours.close)
-                theirs.enter_context(lifeline)
+            tree = None if leaves_children else ProcessTree()
+            marks = {} if tree is None else {TREE_VARIABLE: tree.mark}
+            undo.callback(_release, tree)
+            ours, lifeline = socket.socketpair()
+            undo.callback(ours.close)
+            with lifeline:
                 handed = {LIFELINE_VARIABLE: lifeline} | ({SIDE_VARIABLE: side} if side else {})
                 process = subprocess.Popen(
                     list(command),
@@ -109,10 +102,6 @@ class WorkerProcess:
                     cwd=cwd,
                     start_new_session=True,
                 )
-            except (OSError, ValueError) as error:
-                raise StartFailed(
-                    f"cannot start {' '.join(command)}: {error}{_remedy(error)}"
-                ) from error
             undo.pop_all()
         self._hold(process, output, ours, tree)
 
@@ -278,14 +267,6 @@ class _AdoptedChild:
 def _release(tree: ProcessTree | None) -> None:
     if tree is not None:
         tree.release()
-
-
-def _remedy(error: OSError | ValueError) -> str:
-    """What to do about a process that cannot be started."""
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError):
-        return "; check the options that say what is started, and where (python, command, cwd)"
-    number = getattr(error, "errno", None)
-    return _SCARCE.get(number, "") if number is not None else ""
 
 
 def _kill_group(group: int, number: int) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Sized
+from contextlib import suppress
 from typing import Any
 
 from soma_core.channel.borrower import Borrower
@@ -114,9 +115,11 @@ class SharedMemory:
 
     def _trim_later(self) -> None:
         """A host waits for nothing between its calls: a thread comes back after a while."""
-        self._timer = threading.Timer(self._rest_after + 1.0, self._trim)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(self._rest_after + 1.0, self._trim)
+        timer.daemon = True
+        with suppress(RuntimeError):  # no thread can be started now: the next call tries again
+            timer.start()
+            self._timer = timer
 
     def _trim(self) -> None:
         self._timer = None

@@ -32,6 +32,8 @@ def run(arguments: list[str]) -> int:
 
     limits = Limits(
         sessions=options.max_sessions,
+        workers_per_user=options.max_workers_per_user,
+        clients_per_user=options.max_clients_per_user,
         memory=options.memory_limit,
         idle=options.idle_timeout,
         grace=options.grace,
@@ -121,6 +123,18 @@ def _parser() -> "ArgumentParser":
         metavar="N",
         type=_count,
         help="how many sessions there may be at once (any number)",
+    )
+    add(
+        "--max-workers-per-user",
+        metavar="N",
+        type=_count,
+        help="how many workers each user may have at once, those of sessions among them (any)",
+    )
+    add(
+        "--max-clients-per-user",
+        metavar="N",
+        type=_count,
+        help="how many clients each user may have at once (any)",
     )
     add(
         "--memory-limit",

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from soma_core.errors import StartFailed
-from soma_core.transport import OutputPump, ProcessTree, WorkerProcess
+from soma_core.transport import OutputPump, ProcessTree, WorkerProcess, starting
 from soma_transport_socket.messages import (
     Attached,
     ForkRequest,
@@ -38,18 +38,15 @@ class _Pending:
     """
 
     def __init__(self) -> None:
-        with ExitStack() as undo:
+        with starting("make sockets to a worker"), ExitStack() as undo:
             self._output = OutputPump()
             undo.callback(self._output.close)
-            try:
-                self._tree = ProcessTree()
-                undo.callback(self._tree.release)
-                self._lifeline, self._their_lifeline = socket.socketpair()
-                undo.callback(self._lifeline.close)
-                undo.callback(self._their_lifeline.close)
-                self._spec, self._their_spec = packet_sockets()
-            except OSError as error:
-                raise StartFailed(f"cannot make a socket: {error.strerror}") from error
+            self._tree = ProcessTree()
+            undo.callback(self._tree.release)
+            self._lifeline, self._their_lifeline = socket.socketpair()
+            undo.callback(self._lifeline.close)
+            undo.callback(self._their_lifeline.close)
+            self._spec, self._their_spec = packet_sockets()
             undo.pop_all()
 
     @property

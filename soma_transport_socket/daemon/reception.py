@@ -25,6 +25,7 @@ __all__ = ["Desk", "Reception", "refuse", "reply"]
 _LONGEST_REQUEST = 4096
 _PATIENCE = 1.0  # seconds for a client to say the rest of a request
 _SECOND_LOOK = 0.05
+_MOST_SILENT = 256  # connections of one user that have asked for nothing yet
 _KINDS: dict[Brought, tuple[str, Callable[[int], bool]]] = {
     "memory": ("a socket", stat.S_ISSOCK),
     "output": ("a pipe", stat.S_ISFIFO),
@@ -63,6 +64,7 @@ class Reception:
         self._loop = loop
         self._peers = peers
         self._desk = desk
+        self._silent: dict[socket.socket, int] = {}  # and the users who are connected
         self._half_said: dict[socket.socket, Deadline] = {}
 
     def open(self, listening: socket.socket) -> None:
@@ -81,6 +83,15 @@ class Reception:
         if not self._peers.serves(connection):
             refuse(connection, f"this daemon serves {self._peers}, and nobody else")
             return
+        uid = address.peer_uid(connection)
+        if list(self._silent.values()).count(uid) >= _MOST_SILENT:
+            refuse(
+                connection,
+                f"user {uid} has {_MOST_SILENT} connections here that have asked for nothing; "
+                "close them",
+            )
+            return
+        self._silent[connection] = uid
         self._loop.on_readable(connection, partial(self._read, connection))
 
     def next_look(self) -> Deadline:
@@ -99,13 +110,14 @@ class Reception:
         except OSError:
             start = b""
         self._loop.remove(connection)
+        uid = self._silent.pop(connection)
         until = self._half_said.pop(connection, Deadline.after(_PATIENCE))
         if not start or address.hung_up(connection):
             connection.close()
         elif start.startswith(MAGIC):
             self._take_request(connection, start)
         elif MAGIC.startswith(start) and not until.over():
-            self._half_said[connection] = until
+            self._silent[connection], self._half_said[connection] = uid, until
         else:
             self._desk.connect(connection, Request(op="serve"), {})
 

@@ -23,14 +23,14 @@ class Sessions:
     """The sessions that there are.
 
     Args:
-        start_worker: Starts a worker as specified, with descriptors of its own.
+        start_worker: Starts a worker of a user, as specified, with descriptors of its own.
         most: How many there may be at once; None for any number.
         idle_timeout: Seconds after which one without a client ends; None for never.
     """
 
     def __init__(
         self,
-        start_worker: Callable[[WorkerSpec, Mapping[Attached, int]], SupervisedWorker],
+        start_worker: Callable[[int, WorkerSpec, Mapping[Attached, int]], SupervisedWorker],
         most: int | None,
         idle_timeout: float | None,
     ) -> None:
@@ -74,7 +74,8 @@ class Sessions:
             theirs.callback(os.close, memory)
             activity = SharedActivity(memory)
             ours.callback(activity.close)
-            worker = self._start_worker(spec, {"events": their_events.fileno(), "activity": memory})
+            given: dict[Attached, int] = {"events": their_events.fileno(), "activity": memory}
+            worker = self._start_worker(key.uid, spec, given)
             ours.pop_all()
         worker.session = Session(key, spec.pickle, self._idle_timeout, events, activity)
         return worker

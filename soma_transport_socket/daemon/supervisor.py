@@ -55,12 +55,16 @@ class Limits:
 
     Attributes:
         sessions: How many sessions there may be at once; None for any number.
+        workers_per_user: How many workers, those of sessions among them; None for any number.
+        clients_per_user: How many clients of workers; None for any number.
         memory: Bytes that each worker may take for itself; None for any number.
         idle: Seconds after which a session without a client ends; None for never.
         grace: Seconds that running commands are given when the daemon ends.
     """
 
     sessions: int | None = None
+    workers_per_user: int | None = None
+    clients_per_user: int | None = None
     memory: int | None = None
     idle: float | None = None
     grace: float = 10.0
@@ -219,7 +223,6 @@ class Supervisor:
             refuse(connection, str(error))
             client.close("worker")
             return
-        worker.uid = address.peer_uid(connection)
         log("client", worker=worker.process.pid, session=request.session, uid=worker.uid)
         self._loop.on_hangup(client.watched, lambda: self._hung_up(worker, number))
         if request.op == "connect":
@@ -249,19 +252,31 @@ class Supervisor:
             threads=request.threads,
             memory_limit=self._limits.memory,
         )
+        uid = address.peer_uid(connection)
+        clients = sum(len(worker.clients) for worker in self._workers_of(uid))
+        _check_limit("clients", uid, clients, self._limits.clients_per_user)
         if request.session is None:
-            worker = self._start_worker(spec, attached)
+            worker = self._start_worker(uid, spec, attached)
             return worker, worker.add(client)
-        key = SessionKey(address.peer_uid(connection), request.session)
+        key = SessionKey(uid, request.session)
         worker = self._sessions.find_or_start(key, spec)
         return worker, self._sessions.join(worker, client, attached)
 
-    def _start_worker(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> SupervisedWorker:
+    def _workers_of(self, uid: int) -> list[SupervisedWorker]:
+        return [worker for worker in self._workers.values() if worker.uid == uid]
+
+    def _start_worker(
+        self, uid: int, spec: WorkerSpec, attached: Mapping[Attached, int]
+    ) -> SupervisedWorker:
+        workers = len(self._workers_of(uid))
+        _check_limit("workers", uid, workers, self._limits.workers_per_user)
         try:
             launched = self._launcher.launch(spec, attached)
         except (OSError, StartFailed) as error:
             raise Refused(f"cannot start a worker: {error}") from error
-        worker = SupervisedWorker(uuid.uuid4().hex, launched.process, warning=launched.warning)
+        worker = SupervisedWorker(
+            uuid.uuid4().hex, launched.process, uid=uid, warning=launched.warning
+        )
         self._workers[worker.id] = worker
         log("worker started", worker=worker.process.pid, pickle=spec.pickle)
         self._loop.on_hangup(worker.process.lifeline, lambda: self._ends(worker))
@@ -354,6 +369,14 @@ class Supervisor:
         for worker in self._workers.values():
             worker.process.stop(0.0)
             worker.close()
+
+
+def _check_limit(what: str, uid: int, count: int, most: int | None) -> None:
+    if most is not None and count >= most:
+        raise Refused(
+            f"user {uid} has {count} {what} here, and --max-{what}-per-user allows no more; "
+            "close some, or share a session"
+        )
 
 
 def _drain(source: socket.socket) -> None:

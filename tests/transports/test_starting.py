@@ -1,0 +1,119 @@
+"""A start that fails says what to do, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+import soma_core as soma
+from soma_transport_socket import SocketTransport
+from soma_transport_socket.messages import Answer
+
+from ..support import (
+    SocketDaemon,
+    nightly,
+    run_python,
+    short_directory,
+    socket_daemon,
+    wait_until,
+)
+
+
+def takes_clients(daemon: SocketDaemon) -> bool:
+    try:
+        return SocketTransport.sessions(daemon.path) == []
+    except soma.StartFailed:
+        return False
+
+
+SCARCE = """
+import gc, os, resource, sys, threading
+import soma_core as soma
+
+transport, path = sys.argv[1:]
+options = {"path": path} if path else {}
+
+def held():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+def attempt():
+    with soma.connect(transport, **options) as worker:
+        worker.ping()
+
+attempt()  # what is opened once stays
+before = held()
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+failures = 0
+for spare in range(-1, 40):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] + spare, hard))
+    try:
+        attempt()
+        break
+    except soma.StartFailed as error:
+        assert "Too many open files" in str(error) and "ulimit -n" in str(error), error
+        failures += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert held() == before, (spare, held(), before)
+assert failures > 3
+start = threading.Thread.start
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = refuse
+try:
+    attempt()
+except soma.StartFailed as error:
+    assert "ulimit -u" in str(error), error
+else:
+    raise AssertionError("a worker without a thread that reads what it prints")
+threading.Thread.start = start
+assert held() == before, (held(), before)
+attempt()
+"""
+
+
+@pytest.mark.parametrize("transport", ["stdio", pytest.param("socket", marks=nightly)])
+def test_a_start_without_descriptors_or_threads_is_refused_and_leaves_nothing(transport, tmp_path):
+    with short_directory() as directory:
+        if transport == "stdio":
+            run_python(SCARCE, transport, "", directory=tmp_path)
+        else:
+            with socket_daemon(directory / "s") as daemon:
+                run_python(SCARCE, transport, daemon.path, directory=tmp_path)
+
+
+def test_a_program_that_is_not_there_is_named_with_what_to_check():
+    with pytest.raises(soma.StartFailed, match=r"no-such-python.*check the options"):
+        soma.connect("stdio", python="/no-such-python")
+
+
+def test_each_user_may_have_so_many_workers_and_clients():
+    arguments = ("--max-workers-per-user=1", "--max-clients-per-user=2")
+    with short_directory() as directory, socket_daemon(directory / "s", *arguments) as daemon:
+        shared = {"path": daemon.path, "session": "shared"}
+        with soma.connect("socket", **shared), soma.connect("socket", **shared) as second:
+            with pytest.raises(soma.StartFailed, match=r"2 clients here.*max-clients-per-user"):
+                soma.connect("socket", **shared)
+            second.close()
+            with pytest.raises(soma.StartFailed, match=r"1 workers here.*max-workers-per-user"):
+                soma.connect("socket", path=daemon.path)
+
+
+def test_connections_that_ask_for_nothing_are_not_taken_without_end():
+    with short_directory() as directory, socket_daemon(directory / "s") as daemon:
+        silent = [socket.socket(socket.AF_UNIX) for _ in range(257)]
+        try:
+            for connection in silent:
+                connection.connect(str(daemon.path))
+            answer = Answer.model_validate_json(silent[-1].recv(4096))
+            assert "256 connections" in (answer.error or "")
+            for connection in silent[:-1]:
+                connection.close()
+            wait_until(lambda: takes_clients(daemon))
+        finally:
+            for connection in silent:
+                connection.close()
