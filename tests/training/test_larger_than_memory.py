@@ -278,3 +278,14 @@ def test_a_file_is_read_in_constant_memory(tmp_path: Path, shuffle: bool) -> Non
         ]
     assert state["rows"] == rows
     assert state["peak"] - idle < 150 << 20  # of 256 MiB
+
+
+def test_an_operator_may_forbid_that_hosts_name_files(
+    inline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", X)
+    inline.load({"rows": Rows()})
+    monkeypatch.setenv("SOMA_DATA_FILES", "never")
+    for name in ("x.npy", "absent.npy"):
+        with pytest.raises(soma.RemoteError, match="SOMA_DATA_FILES=never"):
+            inline.batched_fit(["rows"], soma.DataFile(tmp_path / name))

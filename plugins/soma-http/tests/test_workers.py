@@ -116,6 +116,14 @@ def test_arrays_of_any_size_arrive_writable_both_ways(worker):
         assert result.flags.writeable
 
 
+def test_a_client_names_no_file_of_the_server(worker, tmp_path):
+    path = tmp_path / "secret.npy"
+    np.save(path, np.arange(4.0))
+    for named in (path, tmp_path / "absent.npy"):
+        with pytest.raises(soma.RemoteError, match="SOMA_DATA_FILES=never"):
+            worker.batched_fit(["echo"], soma.DataFile(named))
+
+
 def test_an_interrupted_command_leaves_the_worker_alive(worker):
     pid = worker.ping().pid
     with pytest.raises(soma.DeadlineExceeded) as caught:

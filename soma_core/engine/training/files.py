@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -31,8 +32,14 @@ def open_data(source: DataFile, plugins: PluginSet | None = None) -> Any:
 
     Raises:
         ProtocolError: ``invalid_command``: there is no such file, or nothing in it whose rows can
-            be read one by one.
+            be read one by one; or the operator of this process lets hosts name no files.
     """
+    if os.environ.get("SOMA_DATA_FILES") == "never":
+        raise ProtocolError(
+            ErrorCode.INVALID_COMMAND,
+            "files: this worker reads no files that hosts name (SOMA_DATA_FILES=never in its "
+            "environment); send the data, or an iterator of chunks",
+        )
     try:
         if not source.path.endswith((".npy", ".npz")):
             return _opened_by_plugin(source, plugins)

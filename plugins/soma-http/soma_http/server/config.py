@@ -112,6 +112,7 @@ class WorkersConfig(_Section):
         most: How many may run at once; 0 for none.
         threads: The most threads that each numerical library of a worker may start.
         allow_modules: Modules that a filter's configuration may name and have imported.
+        data_files: Whether clients may name files of this machine for their workers to read.
         python: The interpreter of the workers.
         env: Variables to add to their environment.
         cwd: Their working directory.
@@ -121,6 +122,7 @@ class WorkersConfig(_Section):
     most: int = Field(default=8, ge=0)
     threads: int | None = Field(default=None, ge=1)
     allow_modules: tuple[str, ...] = ()
+    data_files: bool = False
     python: Path = Field(default_factory=lambda: Path(sys.executable))
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: Path = Path("/")

@@ -80,6 +80,7 @@ class WorkerLauncher:
                     env={
                         **thread_limits(min(wanted, default=None)),
                         **({"SOMA_ALLOW_MODULES": modules} if modules else {}),
+                        **({} if config.data_files else {"SOMA_DATA_FILES": "never"}),
                         **self._limits.as_environment(),
                         **config.env,
                     },
