@@ -86,7 +86,7 @@ def test_the_shell_line_of_the_readme_gets_one_reply_for_each_message() -> None:
     reason="the page has soma-filters-sklearn installed",
 )
 def test_the_messages_of_the_page_on_other_languages_are_all_understood() -> None:
-    (messages,) = blocks(ROOT / "docs" / "other-languages.md", "json")
+    messages = "".join(blocks(ROOT / "docs" / "other-languages.md", "json"))
     command = [sys.executable, "-P", "-m", "soma_transport_stdio"]
     ran = subprocess.run(command, input=messages, capture_output=True, text=True, timeout=60)
     replies = [json.loads(line) for line in ran.stdout.splitlines()]

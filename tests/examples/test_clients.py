@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,9 @@ def typescript(copy: Path) -> list[str]:
     if installed.returncode and any(code in installed.stderr for code in UNREACHABLE):
         pytest.skip(f"the npm registry cannot be reached: {installed.stderr[-300:]}")
     assert installed.returncode == 0, installed.stderr
+    page = (ROOT / "docs" / "other-languages.md").read_text()
+    (shown,) = re.findall(r"^```typescript\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (folder / "page.ts").write_text(shown + "export { nodes };\n")
     built = run(["npx", "tsc"], folder)
     assert built.returncode == 0, built.stdout
     return ["node", "--test", "build/worker.test.js"]
