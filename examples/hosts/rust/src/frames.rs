@@ -354,7 +354,8 @@ fn list(value: Value) -> Result<Vec<Value>> {
 
 /// The tuples of a list that came by columns.
 fn rows(columns: Vec<Value>) -> Result<Vec<Value>> {
-    let mut columns = columns.into_iter().map(|column| Ok(list(column)?.into_iter())).collect::<Result<Vec<_>>>()?;
+    let mut columns =
+        columns.into_iter().map(|column| Ok(list(column)?.into_iter())).collect::<Result<Vec<_>>>()?;
     let count = columns.first().map_or(0, |column| column.len());
     Ok((0..count).map(|_| Value::List(columns.iter_mut().filter_map(Iterator::next).collect())).collect())
 }

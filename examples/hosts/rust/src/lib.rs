@@ -110,7 +110,9 @@ impl Interrupter {
 /// One engine. A call waits for its reply.
 pub struct Worker {
     stream: UnixStream,
+    /// Room for what was read, of which `held` bytes are not used yet.
     pending: Vec<u8>,
+    held: usize,
     dialect: Dialect,
     child: Option<Child>,
     interrupter: Interrupter,
@@ -142,7 +144,16 @@ impl Worker {
     }
 
     fn over(stream: UnixStream, dialect: Dialect, child: Option<Child>, interrupter: Interrupter) -> Worker {
-        Worker { stream, pending: Vec::new(), dialect, child, interrupter, last_id: 0, timeout: None }
+        Worker {
+            stream,
+            pending: Vec::new(),
+            held: 0,
+            dialect,
+            child,
+            interrupter,
+            last_id: 0,
+            timeout: None,
+        }
     }
 
     /// What interrupts the command of this worker, for another thread.
@@ -231,38 +242,44 @@ impl Worker {
             let whole = frames::PREAMBLE + frames::body_size(&preamble).map_err(Error::Closed)?;
             self.fill(whole, deadline)?;
             let message = frames::read_frame(&preamble, &self.pending[frames::PREAMBLE..whole]);
-            self.pending.drain(..whole);
+            self.drop_front(whole);
             return message.map_err(Error::Closed);
         }
         let mut searched = 0;
         loop {
-            if let Some(end) = self.pending[searched..].iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.pending.drain(..=searched + end).collect();
-                return lines::read_line(&String::from_utf8_lossy(&line)).map_err(Error::Closed);
+            if let Some(end) = self.pending[searched..self.held].iter().position(|&byte| byte == b'\n') {
+                let end = searched + end;
+                let message = lines::read_line(&String::from_utf8_lossy(&self.pending[..end]));
+                self.drop_front(end + 1);
+                return message.map_err(Error::Closed);
             }
-            searched = self.pending.len();
+            searched = self.held;
             self.fill(searched + 1, deadline)?;
         }
     }
 
-    /// Read until so many bytes are pending.
+    fn drop_front(&mut self, count: usize) {
+        self.pending.copy_within(count..self.held, 0);
+        self.held -= count;
+    }
+
+    /// Read until so many bytes are held.
     fn fill(&mut self, size: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        while self.pending.len() < size {
+        let room = size.max(self.held + (1 << 16));
+        if self.pending.len() < room {
+            self.pending.resize(room, 0);
+        }
+        while self.held < size {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return Err(Error::Deadline);
             }
             self.stream.set_read_timeout(left)?;
-            let before = self.pending.len();
-            self.pending.resize(size.max(before + (1 << 16)), 0);
-            let read = self.stream.read(&mut self.pending[before..]);
-            self.pending.truncate(before + read.as_ref().map_or(0, |&count| count));
-            match read {
+            match self.stream.read(&mut self.pending[self.held..]) {
                 Ok(0) => return Err(Error::Closed("it closed the stream".into())),
-                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    return Err(error.into());
-                }
-                _ => {}
+                Ok(count) => self.held += count,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
