@@ -8,6 +8,7 @@ from .client.connect import connect as connect
 from .client.connect import connect_async as connect_async
 from .client.data_parallel import DataParallel as DataParallel
 from .client.data_parallel import average_states as average_states
+from .client.executor import Executor as Executor
 from .client.pool.batching import Batching as Batching
 from .client.pool.pool import WorkerPool as WorkerPool
 from .client.pool.stats import NodeStats as NodeStats

@@ -1,0 +1,137 @@
+"""Executor: functions run in workers of soma, behind the interface of the standard library."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import logging
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from soma_core.client.arguments import check_seconds
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.dispatcher import Dispatcher
+from soma_core.client.pool.functions import Functions, outcome
+from soma_core.client.pool.plan import plan_pool
+from soma_core.client.pool.queue import CallQueue
+from soma_core.client.pool.stats import PoolStats
+from soma_core.client.steps import Steps
+from soma_core.client.verbs.verbs import Verbs
+from soma_core.errors import ChannelClosed
+
+__all__ = ["Executor"]
+
+_NODE = "functions"
+_log = logging.getLogger("soma.pool")
+
+T = TypeVar("T")
+
+
+class Executor(concurrent.futures.Executor):
+    """A :class:`concurrent.futures.Executor` whose functions run in workers of soma.
+
+    It goes wherever an executor is taken, such as ``loop.run_in_executor``. Functions and their
+    arguments are sent as soma sends data: what is defined in a script or a notebook works, and
+    arrays go through shared memory. Beyond what a ``ProcessPoolExecutor`` does:
+
+    - a worker that dies costs the call that it ran, which raises :class:`~soma_core.WorkerDied`,
+      and is replaced;
+    - ``timeout`` ends calls that take too long;
+    - ``Future.cancel`` interrupts a function that runs.
+
+    Args:
+        max_workers: How many workers; None for as many as there are cores for this process.
+        transport: The name of an installed transport.
+        initializer: Called in each worker before its first function.
+        initargs: The arguments of that.
+        timeout: Seconds that each function may run; None for ever.
+        options: As for :class:`~soma_core.WorkerPool`: ``interrupt_grace``, ``recycle_after``, and
+            the options of the transport.
+
+    Raises:
+        ValueError, TypeError: An argument is not valid.
+        Exception: Whatever :func:`~soma_core.connect` raises, or the initializer; then no worker
+            is left.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        transport: str = "stdio",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer is a function, got {initializer!r}")
+        check_seconds("timeout", timeout)
+        filters = {_NODE: Functions(initializer, tuple(initargs))}
+        plan = plan_pool(transport, max_workers, filters=filters, **options)
+        self._timeout = timeout
+        self._dispatcher = Dispatcher(
+            plan.blueprint,
+            plan.n,
+            recycle_after=plan.recycle_after,
+            max_queue=plan.max_queue,
+            batching=None,
+        )
+        weakref.finalize(self, self._dispatcher.abandon).atexit = False
+        self._at_exit = partial(_report_at_exit, weakref.ref(self._dispatcher.queue))
+        atexit.register(self._at_exit)
+
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        """Have a function called in a worker.
+
+        Returns:
+            A future. It raises what the function raised, with the traceback from the worker as
+            its cause. Its ``cancel`` withdraws a call that waits, and interrupts one that runs.
+
+        Raises:
+            RuntimeError: The executor was shut down.
+            QueueFull: As many calls wait as may (``max_queue``).
+        """
+        if not callable(fn):
+            raise TypeError(f"submit takes a function and its arguments, got {fn!r}")
+        timeout = self._timeout
+
+        def run(verbs: Verbs) -> Steps[T]:
+            returned = yield from verbs.forward(_NODE, (fn, args, kwargs), timeout=timeout)
+            result: T = outcome(returned)
+            return result
+
+        try:
+            return self._dispatcher.put(Call(run, label=_NODE), limited=True)
+        except ChannelClosed as error:
+            raise RuntimeError("cannot schedule new futures after shutdown") from error
+
+    def stats(self) -> PoolStats:
+        """What it does now, what it has done so far, and how long that took."""
+        return self._dispatcher.queue.stats()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and end the workers when those that were submitted are done.
+
+        Without ``wait`` that happens in the background. If the program ends before, the log says
+        how many calls were not done.
+
+        Args:
+            wait: Whether to wait for that.
+            cancel_futures: Whether to cancel the calls that no worker has taken.
+        """
+        self._dispatcher.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=None)
+        if wait:
+            atexit.unregister(self._at_exit)
+
+
+def _report_at_exit(reference: weakref.ref[CallQueue]) -> None:
+    queue = reference()
+    stats = None if queue is None else queue.stats()
+    if stats is not None and stats.queued + stats.running:
+        left = stats.queued + stats.running
+        _log.warning("the program ends, and %d calls of a soma.Executor were not done", left)

@@ -1,0 +1,79 @@
+"""Functions: the filter that calls what it is given, in a worker of an Executor."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Functions", "RemoteTraceback", "outcome"]
+
+
+class RemoteTraceback(Exception):
+    """Where in a worker an exception was raised: the cause of the exception that the host sees."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class Functions:
+    """Calls a function for each ``forward``.
+
+    Args:
+        initializer: Called when it is loaded.
+        initargs: The arguments of that.
+    """
+
+    def __init__(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self._initializer, self._initargs = initializer, initargs
+
+    def on_load(self) -> None:
+        """Call the initializer, in a worker that has just loaded this."""
+        if self._initializer is not None:
+            self._initializer(*self._initargs)
+
+    def fit(self, x: Any, y: Any = None) -> dict[str, Any]:
+        """There is nothing to learn."""
+        return {}
+
+    def forward(self, x: Any, state: Any) -> tuple[Any, ...]:
+        """Call a function.
+
+        Args:
+            x: The function, its positional arguments, and those by name.
+            state: Not used.
+
+        Returns:
+            The result alone; or None, the exception that the function raised, and its traceback.
+        """
+        function, arguments, named = x
+        try:
+            return (function(*arguments, **named),)
+        except Exception as error:
+            if not _travels(error):
+                raise  # it becomes an error of soma, with its text
+            text = "".join(traceback.format_exception(error))
+            return None, error, text
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an exception is still of its class when it was pickled and read."""
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:
+        return False
+
+
+def outcome(returned: tuple[Any, ...]) -> Any:
+    """The result that :meth:`Functions.forward` returned.
+
+    Raises:
+        Exception: What the function raised.
+    """
+    if len(returned) == 1:
+        return returned[0]
+    _, error, text = returned
+    raise error from RemoteTraceback(text)

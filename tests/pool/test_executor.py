@@ -1,0 +1,166 @@
+"""An executor of soma goes where one of the standard library goes, and can do more."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import time
+
+import numpy as np
+import pytest
+
+import soma_core as soma
+
+from ..support import run_python, wait_until
+
+
+def add(one, other=1):
+    return one + other
+
+
+def fail(text):
+    raise ValueError(text, 7)
+
+
+class Awkward(Exception):
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+def fail_awkwardly():
+    raise Awkward("this", "that")
+
+
+def nap(note, seconds=60.0):
+    with open(note, "w"):
+        pass
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return "woke"
+
+
+def remember(text):
+    os.environ["SEEN"] = text
+
+
+def leave():
+    os._exit(3)
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with soma.Executor(2, interrupt_grace=30.0) as executor:
+        yield executor
+
+
+def test_it_is_an_executor_of_the_standard_library(executor):
+    assert isinstance(executor, concurrent.futures.Executor)
+    assert isinstance(executor.submit(add, 1), concurrent.futures.Future)
+
+
+def test_functions_of_any_kind_are_called_with_their_arguments(executor):
+    factor = 3
+    calls = [
+        executor.submit(add, 1),
+        executor.submit(add, 1, other=2),
+        executor.submit(lambda x: x * factor, 2),
+        executor.submit("a {}".format, 1),
+        executor.submit(len, {1, 2, 3}),
+    ]
+    assert [call.result() for call in calls] == [2, 3, 6, "a 1", 3]
+
+
+def test_arrays_and_other_types_come_back_as_they_are(executor):
+    array = np.arange(100_000.0)
+    assert np.array_equal(executor.submit(add, array).result(), array + 1)
+    for result in ((1, 2), {1, 2}, None, {"a": (1,)}):
+        came = executor.submit(lambda result=result: result).result()
+        assert came == result
+        assert type(came) is type(result)
+
+
+def test_map_keeps_the_order(executor):
+    assert list(executor.map(add, range(20), range(20))) == [2 * n for n in range(20)]
+
+
+def test_what_a_function_raises_is_raised_with_its_traceback_as_the_cause(executor):
+    with pytest.raises(ValueError, match="oh no") as caught:
+        executor.submit(fail, "oh no").result()
+    assert type(caught.value) is ValueError
+    assert caught.value.args == ("oh no", 7)
+    assert "in fail" in str(caught.value.__cause__)
+
+
+def test_an_exception_that_no_pickle_holds_is_an_error_with_its_text(executor):
+    with pytest.raises(soma.RemoteError, match="this and that"):
+        executor.submit(fail_awkwardly).result()
+
+
+def test_a_function_that_runs_is_interrupted_by_cancel(executor, tmp_path):
+    call = executor.submit(nap, tmp_path / "note")
+    wait_until((tmp_path / "note").exists)
+    assert call.running()
+    assert call.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        call.result()
+    assert executor.submit(add, 1).result() == 2
+
+
+def test_it_serves_an_event_loop(executor, tmp_path):
+    async def main():
+        loop = asyncio.get_running_loop()
+        assert await asyncio.gather(
+            *(loop.run_in_executor(executor, add, n) for n in range(20))
+        ) == list(range(1, 21))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await loop.run_in_executor(executor, nap, tmp_path / "note")
+        assert await loop.run_in_executor(executor, add, 1) == 2
+
+    asyncio.run(main())
+
+
+def test_what_is_no_function_is_refused_at_once(executor):
+    with pytest.raises(TypeError, match="takes a function"):
+        executor.submit(3)
+    with pytest.raises(TypeError, match="initializer is a function"):
+        soma.Executor(1, initializer=3)
+
+
+def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path):
+    with soma.Executor(1, timeout=0.3) as executor:
+        with pytest.raises(soma.WorkerDied):
+            executor.submit(leave).result()
+        with pytest.raises(soma.DeadlineExceeded):
+            executor.submit(nap, tmp_path / "note").result()
+        assert executor.submit(add, 1).result() == 2
+
+
+def test_an_initializer_runs_in_each_worker_and_shutdown_takes_no_more():
+    with soma.Executor(1, initializer=remember, initargs=("yes",)) as executor:
+        calls = [executor.submit(os.getenv, "SEEN") for _ in range(3)]
+        executor.shutdown(wait=False)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.submit(add, 1)
+    assert [call.result() for call in calls] == ["yes"] * 3
+
+
+def test_an_initializer_that_fails_leaves_no_worker():
+    with pytest.raises(soma.RemoteError, match="not today"):
+        soma.Executor(1, initializer=fail, initargs=("not today",))
+
+
+def test_a_program_that_ends_before_its_calls_says_how_many_were_not_done(tmp_path):
+    code = """
+import time
+import soma_core as soma
+
+executor = soma.Executor(1)
+for _ in range(3):
+    executor.submit(time.sleep, 60)
+executor.shutdown(wait=False)
+"""
+    ended = run_python(code, directory=tmp_path)
+    assert "3 calls of a soma.Executor were not done" in ended.stderr
