@@ -13,9 +13,9 @@ HTTP := plugins/soma-http
 HTTP_VENV := .venv-http
 # Not installed in the gate: every worker of every test would load it.
 TELEMETRY := plugins/soma-telemetry
-# Not installed in the gate, since ONNX Runtime is heavy.
-ONNX := plugins/soma-filters-onnx
-SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(ONNX))
+# Not installed in the gate, since ONNX Runtime and transformers are heavy.
+MODELS := plugins/soma-filters-onnx plugins/soma-filters-text
+SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
@@ -40,7 +40,7 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
-	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY) $(ONNX); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
+	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 # Threads of OpenMP that wait by spinning take a core from the next test.
 units coverage: export OMP_WAIT_POLICY := passive
@@ -64,8 +64,9 @@ ray: $(RAY_VENV)/.ready
 
 # Packages of models that are heavy, and that the gate does without: it skips what needs them.
 models: $(MODELS_VENV)/.ready
-	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py $(ONNX)/tests
-	$(MODELS_VENV)/bin/pytest tests/docs/test_documentation.py -k onnx
+	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py \
+		$(addsuffix /tests,$(MODELS))
+	$(MODELS_VENV)/bin/pytest tests/docs/test_documentation.py -k 'onnx or text'
 
 # Everything over HTTP, also what the gate leaves out, against clients that others wrote.
 http: $(HTTP_VENV)/.ready
@@ -119,7 +120,7 @@ $(MODELS_VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(MODELS_VENV)
 	$(MODELS_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(MODELS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[test]' --editable 'plugins/soma-filters-sklearn[models]' --editable '$(ONNX)[test]'
+		--editable '.[test]' --editable 'plugins/soma-filters-sklearn[models]' $(foreach plugin,$(MODELS),--editable '$(plugin)[test]')
 	touch $@
 
 $(HTTP_VENV)/.ready: $(INPUTS)

@@ -23,7 +23,7 @@ from ..support import ROOT, gate_runs, nightly
 PLUGIN_PAGES = [ROOT / "plugins" / "soma-filters-torch" / "README.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *PLUGIN_PAGES]
 SLOW = {"training.md", "scikit-learn.md"}
-NEEDS = {"onnx.md": "soma_filters_onnx"}
+NEEDS = {"onnx.md": "soma_filters_onnx", "text.md": "soma_filters_text"}
 _INSTALLED = {found.name for found in distributions()}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

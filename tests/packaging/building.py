@@ -15,6 +15,7 @@ PLUGINS = [
     "soma-codecs-arrow",
     "soma-filters-onnx",
     "soma-filters-sklearn",
+    "soma-filters-text",
     "soma-filters-torch",
     "soma-http",
     "soma-telemetry",

@@ -21,6 +21,7 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
         "soma-codecs-arrow": {"soma_codecs_arrow"},
         "soma-filters-onnx": {"soma_filters_onnx"},
         "soma-filters-sklearn": {"soma_filters_sklearn"},
+        "soma-filters-text": {"soma_filters_text"},
         "soma-filters-torch": {"soma_filters_torch"},
         "soma-http": {"soma_http"},
         "soma-telemetry": {"soma_telemetry"},

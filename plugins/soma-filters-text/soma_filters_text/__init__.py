@@ -1,0 +1,1 @@
+"""soma_filters_text: sentence embeddings as a soma filter; its libraries are imported with it."""
