@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from soma_core.streams import StreamLimits
 from soma_core.transport import OutputOptions
@@ -34,6 +34,8 @@ class HttpOptions(OutputOptions):
         url: Where the server is: ``"https://host:8000"``, with the path under which a proxy has
             it, if it does.
         token: The bearer token that lets one in; None where the server wants none.
+        model: A model of the server whose workers to share with its other clients; None for a
+            worker of one's own. A model can be run, and not fitted.
         ca_file: A file with the certificates to trust for ``https``; None for the system's.
         trust_server: Whether the server may run code in this process: objects then travel as
             pickles, if the server allows that too. Without it ``pickle`` is ``"never"``.
@@ -42,6 +44,7 @@ class HttpOptions(OutputOptions):
 
     url: Annotated[str, AfterValidator(_of_a_server)] = "http://127.0.0.1:8000"
     token: SecretStr | None = None
+    model: Annotated[str | None, StringConstraints(pattern=r"^[\w.\-]{1,200}$")] = None
     ca_file: Path | None = None
     trust_server: bool = False
     limits: StreamLimits = Field(default_factory=StreamLimits)

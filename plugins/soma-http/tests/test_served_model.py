@@ -19,6 +19,8 @@ import soma_core as soma
 from .conftest import TOKEN, serving
 
 MODULE = """
+import time
+
 import numpy as np
 import soma_core as soma
 
@@ -28,6 +30,8 @@ class Center(soma.Filter):
         return {"mean": np.mean(x, axis=0)}
 
     def forward(self, x, state):
+        if np.isinf(x).any():
+            time.sleep(20.0)
         if np.isnan(x).any():
             raise ValueError("the rows hold NaN")
         return x - state["mean"]
@@ -146,3 +150,45 @@ def test_tritonclient_gets_the_same_answers(url, client):
             assert np.array_equal(result.as_numpy("centered"), EXPECTED)
         with pytest.raises(Exception, match="no model 'none'"):
             asked.get_model_metadata("none", headers=BEARER)
+
+
+@pytest.fixture(scope="module")
+def shared(url, client) -> Iterator[soma.Worker]:
+    """A worker that is the model, for all its clients."""
+    with soma.connect("http", url=url, token=TOKEN, model="center", timeout=30.0) as worker:
+        yield worker
+
+
+def test_a_client_runs_the_model_over_the_whole_protocol(shared):
+    found = shared.forward("center", ROWS)
+    assert np.array_equal(found, EXPECTED)
+    assert found.flags.writeable
+
+
+def test_a_client_changes_nothing_of_a_model_that_it_shares(shared):
+    for change in (
+        lambda: shared.fit("center", ROWS * 2),
+        lambda: shared.unload(["center"]),
+        lambda: shared.load({"other": ("center", {})}),
+        lambda: shared.batched_fit(["center"], ROWS),
+    ):
+        with pytest.raises(soma.RemoteError, match="connect without model="):
+            change()
+    assert np.array_equal(shared.forward("center", ROWS), EXPECTED)
+
+
+def test_an_error_of_a_shared_model_is_that_of_the_filter(shared):
+    with pytest.raises(ValueError, match="the rows hold NaN"):
+        shared.forward("center", np.full((1, 4), np.nan))
+
+
+def test_a_call_of_a_shared_model_ends_by_its_deadline_and_frees_the_worker(shared):
+    with pytest.raises(soma.DeadlineExceeded) as caught:
+        shared.forward("center", np.full((1, 4), np.inf), timeout=0.3)
+    assert caught.value.worker_survived
+    assert np.array_equal(shared.forward("center", ROWS), EXPECTED)
+
+
+def test_a_model_that_is_not_there_cannot_be_shared(url, client):
+    with pytest.raises(soma.StartFailed, match="404, the model 'none' is not there"):
+        soma.connect("http", url=url, token=TOKEN, model="none")

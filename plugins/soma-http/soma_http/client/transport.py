@@ -79,7 +79,8 @@ class HttpTransport(Transport):
         asked = {"pickle": options.pickle, "output": "true"}
         if options.threads is not None:
             asked["threads"] = str(options.threads)
-        address = f"{scheme}://{url.netloc}{url.path}/workers?{urlencode(asked)}"
+        place = "workers" if options.model is None else f"models/{options.model}"
+        address = f"{scheme}://{url.netloc}{url.path}/{place}?{urlencode(asked)}"
         try:
             stream = open_stream(url, options.ca_file, deadline.left())
         except OSError as error:

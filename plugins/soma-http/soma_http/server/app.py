@@ -48,11 +48,10 @@ def make_app(
     tokens = Tokens.of(settings.server.tokens)
     serving = Models(settings.models) if models is None else models
     limit = settings.limits.body
-    launcher = WorkerLauncher(
-        settings.workers, settings.limits.of_messages(), pickles=settings.server.allows_pickles
-    )
+    largest = settings.limits.of_messages()
+    launcher = WorkerLauncher(settings.workers, largest, pickles=settings.server.allows_pickles)
     sessions = Sessions(settings.workers.most)
-    workers = WorkerRoutes(launcher, sessions, settings.workers.grace)
+    workers = WorkerRoutes(launcher, sessions, serving, largest, settings.workers.grace)
     metrics = Metrics(serving, sessions)
     inference = InferenceRoutes(serving, limit, metrics.count)
 

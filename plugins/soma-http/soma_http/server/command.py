@@ -41,6 +41,7 @@ def run(arguments: list[str]) -> int:
         _say(f"{options.config or 'the configuration'} is valid")
         return 0
     _log_to_stderr(options.log_format)
+    os.environ["SOMA_DATA_FILES"] = "never"  # of this process, and of the workers of models
     if settings.server.allows_pickles:
         _say(f"pickle = {FRIGHTENING!r}: whoever has a token is this user")
     try:

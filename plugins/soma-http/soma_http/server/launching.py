@@ -80,7 +80,7 @@ class WorkerLauncher:
                     env={
                         **thread_limits(min(wanted, default=None)),
                         **({"SOMA_ALLOW_MODULES": modules} if modules else {}),
-                        **({} if config.data_files else {"SOMA_DATA_FILES": "never"}),
+                        "SOMA_DATA_FILES": "" if config.data_files else "never",
                         **self._limits.as_environment(),
                         **config.env,
                     },

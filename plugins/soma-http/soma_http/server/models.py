@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import soma_core as soma
@@ -131,11 +132,27 @@ class Model:
         Raises:
             Exception: Whatever ``WorkerPool.submit`` and its future raise.
         """
+        node_ids = self._node_ids
+        future = self._started().submit(node_ids[0] if len(node_ids) == 1 else node_ids, x)
+        return await asyncio.wrap_future(future)
+
+    def submit(self, node_id: str, x: Any, state: Any) -> Future[Any]:
+        """Run one of its nodes, in whichever worker is free first.
+
+        Raises:
+            Exception: Whatever ``WorkerPool.submit`` raises.
+        """
+        return self._started().submit(node_id, x, state=state)
+
+    def metas(self) -> dict[str, soma.FilterMeta]:
+        """The metas of its nodes, by id."""
+        pool = self._started()
+        return {node_id: pool.filter(node_id).meta() for node_id in self._node_ids}
+
+    def _started(self) -> soma.WorkerPool:
         if self._pool is None:
             raise soma.StartFailed(self.failure or "it is being loaded")
-        node_ids = self._node_ids
-        future = self._pool.submit(node_ids[0] if len(node_ids) == 1 else node_ids, x)
-        return await asyncio.wrap_future(future)
+        return self._pool
 
     def stats(self) -> soma.PoolStats | None:
         """What its pool has done; None while it has none."""

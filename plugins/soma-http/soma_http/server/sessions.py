@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -20,13 +20,38 @@ from soma_http.server.launching import LaunchedWorker
 from soma_http.server.printed import PrintedLines
 from soma_http.server.wire import WorkerWire
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Controllable", "Session", "Sessions"]
 
 _log = logging.getLogger("soma.http")
 _LOOK = 0.2  # seconds between looks whether a process runs whose wire somebody else may hold
 _ENDING = 0.02  # the same while it is to end
 _DRAIN = 0.2  # seconds for the last messages of a worker that has ended
 _INVALID = 1007  # the close code for a message that is none
+
+
+class Controllable(Protocol):
+    """What can be asked about a session beside its WebSocket.
+
+    Attributes:
+        id: What the client calls it by.
+        has_process: Whether it has a worker of its own.
+        status: How it ended, once it has.
+        ended: Set then.
+    """
+
+    id: str
+    has_process: bool
+    status: ExitStatus | None
+    ended: asyncio.Event
+
+    def interrupt(self) -> None:
+        """Interrupt the command that runs."""
+
+    def end(self, grace: float) -> None:
+        """Have it end, within so many seconds."""
+
+    async def run(self) -> None:
+        """Serve the client until its end."""
 
 
 class Session:
@@ -41,7 +66,10 @@ class Session:
     Attributes:
         id: What the client calls it by in other requests.
         status: How the worker ended, once it has.
+        ended: Set then.
     """
+
+    has_process = True
 
     def __init__(
         self,
@@ -190,18 +218,18 @@ class Sessions:
     def __init__(self, most: int) -> None:
         self.most = most
         self.starting = self.started = 0
-        self._running: dict[str, Session] = {}
+        self._running: dict[str, Controllable] = {}
         self._ended: OrderedDict[str, ExitStatus] = OrderedDict()
 
     def __len__(self) -> int:
-        return self.starting + len(self._running)
+        return self.starting + sum(one.has_process for one in self._running.values())
 
     @property
     def full(self) -> bool:
         """Whether as many run as may."""
         return len(self) >= self.most
 
-    def find(self, session_id: str) -> Session | None:
+    def find(self, session_id: str) -> Controllable | None:
         """One that runs."""
         return self._running.get(session_id)
 
@@ -209,10 +237,10 @@ class Sessions:
         """How one ended."""
         return self._ended.get(session_id)
 
-    async def run(self, session: Session) -> None:
+    async def run(self, session: Controllable) -> None:
         """Run one until its end."""
         self._running[session.id] = session
-        self.started += 1
+        self.started += session.has_process
         try:
             await session.run()
         finally:

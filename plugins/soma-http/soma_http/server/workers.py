@@ -10,11 +10,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from soma_core.errors import SomaError
+from soma_core.errors import SomaError, StartFailed
+from soma_core.streams import StreamLimits
 from soma_http.notices import status_text
 from soma_http.server.launching import Policy, WorkerLauncher
+from soma_http.server.models import Model, Models
 from soma_http.server.printed import PrintedLines
 from soma_http.server.sessions import Session, Sessions
+from soma_http.server.shared import SharedModelSession
 
 __all__ = ["WorkerRoutes"]
 
@@ -27,11 +30,22 @@ class WorkerRoutes:
     Args:
         launcher: Starts them.
         sessions: Those that run.
+        models: The models that clients may share.
+        limits: The largest messages to accept.
         grace: Seconds in which a worker may end whose client is gone.
     """
 
-    def __init__(self, launcher: WorkerLauncher, sessions: Sessions, grace: float) -> None:
+    def __init__(
+        self,
+        launcher: WorkerLauncher,
+        sessions: Sessions,
+        models: Models,
+        limits: StreamLimits,
+        grace: float,
+    ) -> None:
         self._launcher = launcher
+        self._models = models
+        self._limits = limits
         self._sessions = sessions
         self._grace = grace
 
@@ -39,6 +53,7 @@ class WorkerRoutes:
         """What is served."""
         return [
             WebSocketRoute("/workers", self.connect),
+            WebSocketRoute("/models/{model}", self.share),
             Route("/workers/{id}", self.worker, methods=["GET", "DELETE"]),
             Route("/workers/{id}/interrupt", self.interrupt, methods=["POST"]),
         ]
@@ -67,6 +82,24 @@ class WorkerRoutes:
         finally:
             sessions.starting -= 1
         await sessions.run(Session(websocket, worker, printed, self._grace))
+
+    async def share(self, websocket: WebSocket) -> None:
+        """Speak the protocol to the nodes of a model, which all clients share."""
+        name = websocket.path_params["model"]
+
+        def model() -> Model:
+            found = self._models.get(name)
+            if found is None:
+                raise StartFailed(f"there is no model {name!r} any more")
+            return found
+
+        found = self._models.get(name)
+        if found is None or not found.ready:
+            status, why = (404, "is not there") if found is None else (503, "is not ready")
+            answer = JSONResponse({"error": f"the model {name!r} {why}"}, status)
+            await websocket.send_denial_response(answer)
+            return
+        await self._sessions.run(SharedModelSession(websocket, model, self._limits))
 
     async def worker(self, request: Request) -> Response:
         """How a worker is; with DELETE, end it first."""
