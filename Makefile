@@ -71,14 +71,14 @@ models: $(MODELS_VENV)/.ready
 # Everything over HTTP, also what the gate leaves out, against clients that others wrote.
 http: $(HTTP_VENV)/.ready
 	cd $(HTTP) && PYTHONPATH=. ../../$(HTTP_VENV)/bin/lint-imports
-	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests
+	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests tests/examples/test_service.py
 	$(HTTP_VENV)/bin/python -m benchmarks.telemetry
 	$(HTTP_VENV)/bin/python -m benchmarks.http
 
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
-	missed=0; for figure in start hosts memory payloads training cache tables plugins ray_price faults soak __main__; do \
+	missed=0; for figure in start serving hosts memory payloads training cache tables plugins ray_price faults soak __main__; do \
 		$(RAY_VENV)/bin/python -m benchmarks.$$figure || missed=1; done; exit $$missed
 
 schemas: $(VENV)/.ready
