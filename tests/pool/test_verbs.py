@@ -61,6 +61,28 @@ def test_what_a_chain_learned_is_used_by_every_worker(make):
     assert [float(out) for out in pool.map("mean", [5.0] * 20)] == [2.0] * 20
 
 
+def validated(trained: soma.Worker | soma.WorkerPool) -> tuple:
+    """What a fit that goes on, is validated and stops early comes to, and what is answered then."""
+    rows = np.linspace(-1.0, 1.0, 40).reshape(-1, 1)
+    classes = (rows[:, 0] > 0).astype(int)
+    trained.load({"line": ("sklearn.SGDClassifier", {"random_state": 0})})
+    fit = {"validation": (rows, classes), "metrics": {"right": "accuracy"}, "patience": 2}
+    first = trained.batched_fit(["line"], rows, classes, epochs=30, restore_best=True, **fit)
+    then = trained.batched_fit(["line"], rows, classes, resume=True, **fit)
+    state = trained.partial_fit("line", rows, classes)
+    answers = [
+        trained.predict("line", rows).tolist(),
+        trained.call_method("decision_function", "line", rows).tolist(),
+        trained.score("line", rows, classes),
+    ]
+    return first.history, first.best_epoch, then.history, state["t_"], answers
+
+
+def test_a_pool_validates_goes_on_and_answers_as_a_worker_does(inline_pair):
+    worker, pool = inline_pair
+    assert validated(pool) == validated(worker)
+
+
 PLUGIN = '''
 from typing import Literal
 import soma_core as soma

@@ -257,7 +257,13 @@ class WorkerPool:
         """Run a chain of nodes and wait for the result, as :meth:`Worker.composite_forward`."""
         return wait_for_result(self.submit(as_node_ids(node_ids), x, state=states, timeout=timeout))
 
+    predict = _asked(PoolVerbs.predict)
+    predict_proba = _asked(PoolVerbs.predict_proba)
+    transform = _asked(PoolVerbs.transform)
+    score = _asked(PoolVerbs.score)
+    call_method = _asked(PoolVerbs.call_method)
     fit = _asked(PoolVerbs.fit)
+    partial_fit = _asked(PoolVerbs.partial_fit)
     composite_fit = _asked(PoolVerbs.composite_fit)
     batched_fit = _asked(PoolVerbs.batched_fit)
     compute_gradients = _asked(PoolVerbs.compute_gradients)

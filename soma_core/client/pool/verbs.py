@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.arguments import as_node_ids, check_seconds
+from soma_core.client.batched_fits import Metric
 from soma_core.client.loadable import Loadable
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
@@ -18,7 +19,7 @@ from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.models.filters import FilterMeta
-from soma_core.protocol.commands import StateFormat
+from soma_core.protocol.commands import Method, StateFormat
 
 __all__ = ["PoolVerbs", "Request"]
 
@@ -117,6 +118,67 @@ class PoolVerbs:
 
         return self._train(fit, [node_id], timeout, full=False)
 
+    def partial_fit(
+        self,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        *,
+        return_state: bool = True,
+        progress: Watch = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Request[Any]:
+        """Let one node go on from what it learned, and give every worker what it learned.
+
+        The arguments mean what they do for :meth:`Worker.partial_fit`.
+        """
+
+        def fit(verbs: Verbs) -> Steps[Any]:
+            return verbs.partial_fit(
+                node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
+            )
+
+        return self._train(fit, [node_id], timeout)
+
+    def predict(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Request[Any]:
+        """Call a node's ``predict`` in one worker, as :meth:`Worker.predict`."""
+        return Request(lambda verbs: verbs.predict(node_id, x, state, timeout=timeout))
+
+    def predict_proba(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Request[Any]:
+        """Call a node's ``predict_proba`` in one worker, as :meth:`Worker.predict_proba`."""
+        return Request(lambda verbs: verbs.predict_proba(node_id, x, state, timeout=timeout))
+
+    def transform(
+        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Request[Any]:
+        """Call a node's ``transform`` in one worker, as :meth:`Worker.transform`."""
+        return Request(lambda verbs: verbs.transform(node_id, x, state, timeout=timeout))
+
+    def score(
+        self, node_id: str, x: Any, y: Any = None, state: Any = None, *, timeout: Timeout = DEFAULT
+    ) -> Request[Any]:
+        """Call a node's ``score`` in one worker, as :meth:`Worker.score`."""
+        return Request(lambda verbs: verbs.score(node_id, x, y, state, timeout=timeout))
+
+    def call_method(
+        self,
+        method: Method,
+        node_id: str,
+        x: Any,
+        y: Any = None,
+        *,
+        state: Any = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Request[Any]:
+        """Call any method of a node that answers, as :meth:`Worker.call_method`."""
+        return Request(
+            lambda verbs: verbs.call_method(method, node_id, x, y, state=state, timeout=timeout)
+        )
+
     def composite_fit(
         self,
         node_ids: Sequence[str],
@@ -160,13 +222,18 @@ class PoolVerbs:
         collect: Literal["last", "all"] = "last",
         return_states: bool = True,
         optimizer: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        validation: tuple[Any, Any] | None = None,
+        metrics: Mapping[str, str | Metric] | None = None,
+        patience: int | None = None,
+        restore_best: bool = False,
         progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Request[BatchedFitResult]:
         """Fit a chain batch by batch in one worker, and give every worker what its nodes learned.
 
         Optimizers and random numbers go along. The arguments mean what they do for
-        :meth:`Worker.batched_fit`, which has more.
+        :meth:`Worker.batched_fit`, which has ``on_epoch`` and ``profile`` as well.
         """
 
         def fit(verbs: Verbs) -> Steps[BatchedFitResult]:
@@ -181,6 +248,11 @@ class PoolVerbs:
                 collect=collect,
                 return_states=return_states,
                 optimizer=optimizer,
+                resume=resume,
+                validation=validation,
+                metrics=metrics,
+                patience=patience,
+                restore_best=restore_best,
                 progress=progress,
                 timeout=timeout,
             )

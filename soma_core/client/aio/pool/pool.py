@@ -75,7 +75,13 @@ class AsyncWorkerPool:
         self._verbs = PoolVerbs(self._blueprint, self._plan.batching)
         self._running: _Running | None = None
 
+    predict = _awaited(PoolVerbs.predict)
+    predict_proba = _awaited(PoolVerbs.predict_proba)
+    transform = _awaited(PoolVerbs.transform)
+    score = _awaited(PoolVerbs.score)
+    call_method = _awaited(PoolVerbs.call_method)
     fit = _awaited(PoolVerbs.fit)
+    partial_fit = _awaited(PoolVerbs.partial_fit)
     composite_fit = _awaited(PoolVerbs.composite_fit)
     batched_fit = _awaited(PoolVerbs.batched_fit)
     compute_gradients = _awaited(PoolVerbs.compute_gradients)
