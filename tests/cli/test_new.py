@@ -9,7 +9,13 @@ import sys
 import pytest
 
 from soma_core.cli.console import CommandFailed
-from soma_core.cli.new.names import Names, filter_names, transport_names
+from soma_core.cli.new.names import (
+    Names,
+    command_names,
+    filter_names,
+    plugin_names,
+    transport_names,
+)
 from soma_core.testing import ProcessMark
 
 from ..support import ROOT, installing
@@ -29,6 +35,20 @@ def test_a_transport_gives_its_names_to_all_that_belongs_to_it():
         "soma-transport-carrier-pigeon",
         "soma_transport_carrier_pigeon",
     )
+
+
+def test_a_command_and_a_plugin_give_their_names_to_all_that_belongs_to_them():
+    assert command_names("acme.WarmUp") == Names(
+        "acme-warm-up", "WarmUp", "acme-warm-up", "acme_warm_up", "WARM_UP"
+    )
+    assert plugin_names("acme-audit") == Names("acme-audit", "", "acme-audit", "acme_audit")
+
+
+def test_what_is_no_name_for_a_command_or_a_plugin_is_answered_with_one_that_is():
+    with pytest.raises(CommandFailed, match=r"not a valid command name: .*'acme.Evaluate'"):
+        command_names("acme.evaluate")
+    with pytest.raises(CommandFailed, match=r"not a valid plugin name: .*'acme-audit'"):
+        plugin_names("Acme_Audit")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +114,15 @@ def test_what_to_do_next_can_be_run_by_a_shell(soma, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("what", [("filter", "acme.RobustScaler"), ("transport", "pigeon")])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("filter", "acme.RobustScaler"),
+        ("transport", "pigeon"),
+        ("command", "acme.WarmUp"),
+        ("plugin", "acme-audit"),
+    ],
+)
 def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
     assert soma("new", *what, "--into", tmp_path).exit_code == 0
     (folder,) = tmp_path.iterdir()
@@ -115,6 +143,8 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
             "soma_transport_pigeon:PigeonTransport",
             "not conformance or every_fault",
         ),
+        ("command acme.WarmUp", "soma.plugins", "acme_warm_up", ""),
+        ("plugin acme-audit", "soma.plugins", "acme_audit", ""),
     ],
 )
 def test_what_is_new_passes_its_tests_and_leaves_no_process(
@@ -122,7 +152,8 @@ def test_what_is_new_passes_its_tests_and_leaves_no_process(
 ):
     assert soma("new", *what.split(), "--into", tmp_path).exit_code == 0
     (source,) = tmp_path.glob("*/src")
-    installing.install(source, "what-is-new", {group: {what.split()[1]: target}})
+    name = what.split()[1].replace("acme.WarmUp", "acme-warm-up")
+    installing.install(source, "what-is-new", {group: {name: target}})
     mark = ProcessMark()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen],
@@ -146,6 +177,8 @@ def test_what_is_new_is_typed(soma, tmp_path):
     """With the settings and the cache of this repository: checking the libraries takes minutes."""
     soma("new", "filter", "acme.RobustScaler", "--into", tmp_path)
     soma("new", "transport", "pigeon", "--into", tmp_path)
+    soma("new", "command", "acme.WarmUp", "--into", tmp_path)
+    soma("new", "plugin", "acme-audit", "--into", tmp_path)
     packages = sorted(tmp_path.glob("*/src/*"))
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *(f"--package={package.name}" for package in packages)],
@@ -156,4 +189,4 @@ def test_what_is_new_is_typed(soma, tmp_path):
         env={**os.environ, "MYPYPATH": ":".join(str(package.parent) for package in packages)},
     )
     assert done.returncode == 0, done.stdout
-    assert "no issues found in 5 source files" in done.stdout
+    assert "no issues found in 7 source files" in done.stdout

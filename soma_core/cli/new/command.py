@@ -1,4 +1,4 @@
-"""The command: ``soma new filter`` and ``soma new transport``."""
+"""The command ``soma new``: a distribution with a filter, a transport, a command or hooks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import Annotated
 import typer
 
 from soma_core.cli.console import CommandFailed, note
-from soma_core.cli.new.names import Names, filter_names, transport_names
-from soma_core.cli.new.writing import FILTER, TRANSPORT, write
-from soma_core.plugins.catalog import Catalog, installed_filters, installed_transports
+from soma_core.cli.new.names import (
+    Names,
+    command_names,
+    filter_names,
+    plugin_names,
+    transport_names,
+)
+from soma_core.cli.new.writing import COMMAND, FILTER, PLUGIN, TRANSPORT, write
+from soma_core.plugins.catalog import PLUGINS, Catalog, installed_filters, installed_transports
 
 __all__ = ["app"]
 
@@ -26,7 +32,7 @@ Into = Annotated[
 ]
 
 app = typer.Typer(
-    help="Write a new distribution with a filter or a transport.",
+    help="Write a new distribution with a filter, a transport, a command or hooks.",
     epilog="Example: soma new filter acme.Center",
     no_args_is_help=True,
 )
@@ -48,6 +54,24 @@ def new_transport(
 ) -> None:
     """Write an installable, typed and tested distribution with a transport."""
     _write(installed_transports(), TRANSPORT, transport_names(name), into)
+
+
+@app.command("command", epilog="Example: soma new command acme.Evaluate")
+def new_command(
+    name: Annotated[str, typer.Argument(help="Whose it is, and its name: 'acme.Evaluate'.")],
+    into: Into = Path(),
+) -> None:
+    """Write an installable, typed and tested distribution with a command for workers."""
+    _write(Catalog(PLUGINS, "plugin"), COMMAND, command_names(name), into)
+
+
+@app.command("plugin", epilog="Example: soma new plugin acme-audit")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="Its name: 'acme-audit'.")],
+    into: Into = Path(),
+) -> None:
+    """Write an installable, typed and tested distribution with hooks."""
+    _write(Catalog(PLUGINS, "plugin"), PLUGIN, plugin_names(name), into)
 
 
 def _write(catalog: Catalog, templates: Mapping[str, str], names: Names, into: Path) -> None:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from soma_core.cli.console import CommandFailed
 
-__all__ = ["Names", "filter_names", "transport_names"]
+__all__ = ["Names", "command_names", "filter_names", "plugin_names", "transport_names"]
 
 _FILTER = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*)\.([A-Z][A-Za-z0-9]*)")
-_TRANSPORT = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_WORDS = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _LONGEST = 50
 
 
@@ -23,12 +23,14 @@ class Names(NamedTuple):
         class_name: Its class.
         distribution: What is installed.
         package: What is imported.
+        command: The command that it adds, if it adds one.
     """
 
     name: str
     class_name: str
     distribution: str
     package: str
+    command: str = ""
 
 
 def filter_names(name: str) -> Names:
@@ -37,17 +39,31 @@ def filter_names(name: str) -> Names:
     Raises:
         CommandFailed: It is no name for a filter.
     """
-    match = _matched_filter(name)
-    if match is None:
-        raise CommandFailed(
-            f"{name!r} is not a valid filter name: expected OWNER.Class of at most {_LONGEST} "
-            f"characters, such as {_suggested_filter(name)!r}: the owner in small letters, digits "
-            "and single hyphens, the class in letters and digits with a capital first"
-        )
-    owner, class_name = match.groups()
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", class_name)
+    owner, class_name, words = _owned("filter", name)
     distribution = f"{owner}-{words.lower()}"
     return Names(name, class_name, distribution, distribution.replace("-", "_"))
+
+
+def command_names(name: str) -> Names:
+    """The names of a command: ``acme.WarmUp`` is WARM_UP, in the distribution acme-warm-up.
+
+    Raises:
+        CommandFailed: It is no name for a command.
+    """
+    owner, class_name, words = _owned("command", name)
+    distribution = f"{owner}-{words.lower()}"
+    command = words.upper().replace("-", "_")
+    return Names(distribution, class_name, distribution, distribution.replace("-", "_"), command)
+
+
+def plugin_names(name: str) -> Names:
+    """The names of a plugin: ``acme-audit`` is in the distribution of this name.
+
+    Raises:
+        CommandFailed: It is no name for a plugin.
+    """
+    _require_words("plugin", name, "acme-audit")
+    return Names(name, "", name, name.replace("-", "_"))
 
 
 def transport_names(name: str) -> Names:
@@ -56,14 +72,32 @@ def transport_names(name: str) -> Names:
     Raises:
         CommandFailed: It is no name for a transport.
     """
-    if not _TRANSPORT.fullmatch(name) or len(name) > _LONGEST:
-        raise CommandFailed(
-            f"{name!r} is not a valid transport name: expected at most {_LONGEST} small letters, "
-            f"digits and single hyphens, a letter first, such as {_suggested_transport(name)!r}"
-        )
+    _require_words("transport", name, "pigeon")
     distribution = f"soma-transport-{name}"
     class_name = "".join(word.capitalize() for word in name.split("-")) + "Transport"
     return Names(name, class_name, distribution, distribution.replace("-", "_"))
+
+
+def _owned(kind: str, name: str) -> tuple[str, str, str]:
+    """The owner and the class in a name, and the words of the class with hyphens between."""
+    match = _matched_filter(name)
+    if match is None:
+        raise CommandFailed(
+            f"{name!r} is not a valid {kind} name: expected OWNER.Class of at most {_LONGEST} "
+            f"characters, such as {_suggested_filter(name)!r}: the owner in small letters, digits "
+            "and single hyphens, the class in letters and digits with a capital first"
+        )
+    owner, class_name = match.groups()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", class_name)
+    return owner, class_name, words
+
+
+def _require_words(kind: str, name: str, example: str) -> None:
+    if not _WORDS.fullmatch(name) or len(name) > _LONGEST:
+        raise CommandFailed(
+            f"{name!r} is not a valid {kind} name: expected at most {_LONGEST} small letters, "
+            f"digits and single hyphens, a letter first, such as {_suggested(name, example)!r}"
+        )
 
 
 def _matched_filter(name: str) -> re.Match[str] | None:
@@ -84,6 +118,6 @@ def _suggested_filter(name: str) -> str:
     return suggested if _matched_filter(suggested) else "acme.Center"
 
 
-def _suggested_transport(name: str) -> str:
+def _suggested(name: str, example: str) -> str:
     suggested = "-".join(word.lower() for word in _words(name))
-    return suggested if _TRANSPORT.fullmatch(suggested) else "pigeon"
+    return suggested if _WORDS.fullmatch(suggested) else example

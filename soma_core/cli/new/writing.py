@@ -10,7 +10,7 @@ from string import Template
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.new.names import Names
 
-__all__ = ["FILTER", "TRANSPORT", "write"]
+__all__ = ["COMMAND", "FILTER", "PLUGIN", "TRANSPORT", "write"]
 
 FILTER = {
     "pyproject.toml": "filter/pyproject.txt",
@@ -36,6 +36,26 @@ TRANSPORT = {
     "tests/test_$package.py": "transport/suite.txt",
 }
 """The files of a transport's distribution, and the templates that they are made from."""
+
+PLUGIN = {
+    "pyproject.toml": "plugin/pyproject.txt",
+    "README.md": "plugin/readme.txt",
+    ".gitignore": "gitignore.txt",
+    "src/$package/__init__.py": "plugin/plugin.txt",
+    "src/$package/py.typed": "py_typed.txt",
+    "tests/test_$package.py": "plugin/suite.txt",
+}
+"""The files of a distribution with hooks, and the templates that they are made from."""
+
+COMMAND = {
+    "pyproject.toml": "command/pyproject.txt",
+    "README.md": "command/readme.txt",
+    ".gitignore": "gitignore.txt",
+    "src/$package/__init__.py": "command/command.txt",
+    "src/$package/py.typed": "py_typed.txt",
+    "tests/test_$package.py": "command/suite.txt",
+}
+"""The files of a distribution with a command, and the templates that they are made from."""
 
 
 def write(templates: Mapping[str, str], names: Names, directory: Path) -> Path:
