@@ -199,6 +199,14 @@ class Channel(ABC):
     def closed(self) -> bool:
         """Whether this end is closed."""
 
+    @property
+    def unread(self) -> bytes:
+        """The start of what came and is no whole message yet, if that is known.
+
+        It is quoted where an engine does not answer at all.
+        """
+        return b""
+
 
 class TransportOptions(BaseModel):
     """Base of a transport's options: what a user gives to ``soma.connect(name, …)``.

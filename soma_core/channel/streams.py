@@ -33,6 +33,7 @@ _LINE = Dialect.LINE
 _INLINE = int(EntryKind.INLINE)
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a host may have SIGPIPE at its default
 _CHUNK = 1 << 16
+_QUOTED = 200  # bytes of what is no message
 _JOIN_BELOW = 1 << 16
 
 
@@ -247,6 +248,10 @@ class StreamChannel(WatchableChannel):
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def unread(self) -> bytes:
+        return bytes(self._parser.pending[:_QUOTED])
 
     def close(self) -> None:
         if not self._closed:

@@ -8,6 +8,7 @@ became of the worker.
 from __future__ import annotations
 
 import os
+import reprlib
 import signal
 import time
 from collections.abc import Callable
@@ -283,6 +284,12 @@ class _Expected:
             return exchange.call.reply.__pydantic_validator__.validate_python(fields)
         if "event" in fields:
             return Event.__pydantic_validator__.validate_python(fields)
+        if "ok" not in fields:
+            raise ProtocolError(
+                ErrorCode.MALFORMED,
+                f"the worker's reply to {exchange.call} is not one: {reprlib.repr(fields)}; is "
+                "it a soma worker?",
+            )
         return _Failure(fields)
 
     def validate_json(self, text: bytes) -> Any:

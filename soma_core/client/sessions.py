@@ -179,9 +179,12 @@ class Session:
         except IncompatibleWorker:
             raise
         except (TransportError, RemoteError, ProtocolError) as error:
+            late = isinstance(error, DeadlineExceeded)
+            unread = connection.channel.unread if late else b""
+            sent = f"; it sent {unread!r}, which is no message" if unread else ""
             raise StartFailed(
                 f"the worker behind the transport {self._transport.name!r} did not answer HELLO: "
-                f"{error}{_start_remedy(error)}"
+                f"{error}{sent}{_start_remedy(error, unread)}"
             ) from error
         self._pickles.codecs.limit_to(answer.codecs)
         if answer.pickle == "never":
@@ -306,14 +309,14 @@ class RestartingSession(Session):
         self._closed.wait(delay)
 
 
-def _start_remedy(error: Exception) -> str:
+def _start_remedy(error: Exception, unread: bytes) -> str:
     """What to do about the commonest reasons why a worker does not come up."""
     if "No module named" in str(error) and "soma_" in str(error):
         return (
             "\nIts Python lacks soma: install soma-core there, or name another interpreter with "
             "python="
         )
-    if isinstance(error, ProtocolError) and error.code is ErrorCode.MALFORMED:
+    if unread or (isinstance(error, ProtocolError) and error.code is ErrorCode.MALFORMED):
         return (
             "; something else writes to the worker's stdout before it answers, such as the "
             "greeting of a login shell or a print in sitecustomize: let it write to stderr"

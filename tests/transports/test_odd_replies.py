@@ -117,7 +117,7 @@ class LineAnswers(Answers):
     ("line", "said"),
     [
         (b'{"ok":false,"error":"too long","code":"malformed"}', "too long"),
-        (b'{"level":"info"}', "no reason"),
+        (b'{"level":"info"}', "reply to FORWARD of node 'a' is not one"),
         (b'{"ok":false}', "no reason"),
     ],
 )

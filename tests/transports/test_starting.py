@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 
@@ -89,6 +90,22 @@ def test_a_start_without_descriptors_or_threads_is_refused_and_leaves_nothing(tr
 def test_a_program_that_is_not_there_is_named_with_what_to_check():
     with pytest.raises(soma.StartFailed, match=r"no-such-python.*check the options"):
         soma.connect("stdio", python="/no-such-python")
+
+
+@pytest.mark.parametrize(
+    ("noise", "quoted"),
+    [
+        ("echo Welcome to box", "Welcome to box"),
+        ("printf loading...", "loading..."),
+        ("""echo '{"level": "info"}'""", "{'level': 'info'}"),
+    ],
+    ids=["a line", "a line without an end", "an object of JSON"],
+)
+def test_what_a_worker_writes_before_it_answers_is_quoted(noise, quoted):
+    worker = f"exec {sys.executable} -P -m soma_transport_stdio $1"
+    with pytest.raises(soma.StartFailed, match="let it write to stderr") as caught:
+        soma.connect("stdio", command=["sh", "-c", f"{noise}; {worker}", "sh"], start_timeout=2.0)
+    assert quoted in str(caught.value)
 
 
 def test_each_user_may_have_so_many_workers_and_clients():

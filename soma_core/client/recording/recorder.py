@@ -252,6 +252,10 @@ class _RecordingChannel(Channel):
     def closed(self) -> bool:
         return self._channel.closed
 
+    @property
+    def unread(self) -> bytes:
+        return self._channel.unread
+
 
 class _WatchableRecordingChannel(_RecordingChannel, WatchableChannel):
     """The same of a channel that an event loop can watch."""
