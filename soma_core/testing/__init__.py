@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from lazy_loader import attach_stub
 
 _ASSERTING = tuple(
-    f"{__name__}.{module}" for module in ("filter_suite", "suite", "transport_suite", "wire")
+    f"{__name__}.{module}" for module in ("filter_suite", "suite", "transports", "wire")
 )
 
 _load, __dir__, __all__ = attach_stub(__name__, __file__)

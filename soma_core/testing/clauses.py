@@ -28,6 +28,7 @@ class Capability(Enum):
     LOCAL = "the engine's process is on the host's machine"
     INTERRUPTS = "interrupt() ends the command that runs, and the engine lives on"
     KILL = "stop() ends an engine that ignores signals"
+    CHILDREN = "what filters started ends with an engine that dies"
     EXIT_STATUS = "poll() and stop() return the status or signal with which the engine ended"
     DIAGNOSTICS = "diagnostics() returns what the engine wrote to its stderr"
 
@@ -103,6 +104,8 @@ TRANSPORT_CLAUSES: Mapping[str, Clause] = _clauses(
     ("values.all", "Every kind of value arrives as what was sent, both ways."),
     ("faults.all", "Every fault ends its call as declared, in time.", _C.ISOLATION, _C.LOCAL),
     ("leaks.descriptors", "Workers that were closed leave no descriptor and no mapping."),
+    ("leaks.grandchildren", "What a filter started ends when its engine dies, in any group.",
+     _C.ISOLATION, _C.LOCAL, _C.CHILDREN),
     ("leaks.processes", "Workers that were closed leave no child process of the host."),
 )  # fmt: skip
 """What every transport must do."""

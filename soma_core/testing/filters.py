@@ -19,6 +19,7 @@ from soma_core.models.filters import Filter
 __all__ = ["Actions", "Echo", "HashOf", "Mean"]
 
 _STDOUT = 1
+_LIFETIME = 60  # seconds: what nobody ends does not stay for ever
 
 
 class Echo(Filter):
@@ -106,6 +107,14 @@ class Actions(Filter):
             except BlockingIOError:  # a wire may have timeouts of its own
                 if time.monotonic() > end:
                     raise
+
+    def _start_children(self) -> list[int]:
+        """Start two processes, one of them in a process group of its own."""
+        command = [sys.executable, "-c", f"import time; time.sleep({_LIFETIME})"]
+        return [
+            subprocess.Popen(command, process_group=group, stdout=subprocess.DEVNULL).pid
+            for group in (None, 0)
+        ]
 
     def _lose_directory(self) -> str:
         directory = tempfile.mkdtemp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from typing import Any, ClassVar
@@ -321,6 +322,29 @@ class TestStopsPolitely(Process):
     breaks = "close.ends-stuck-engine"
     patience = SHORT
     transport = StopsPolitely
+
+
+class LeavesChildren(Broken):
+    """Waits for its process by itself, and kills nothing of what that left."""
+
+    change = "del os.environ['SOMA_TREE']"
+    status: ExitStatus | None = None
+
+    def poll(self):
+        if self.status is not None or self._process is None:
+            return self.status
+        try:
+            pid, status = os.waitpid(self._process.pid, os.WNOHANG)
+        except ChildProcessError:  # stop() was faster
+            return ExitStatus()
+        if pid:
+            self.status = ExitStatus.from_returncode(os.waitstatus_to_exitcode(status))
+        return self.status
+
+
+class TestLeavesChildrenBehind(Process):
+    breaks = "leaks.grandchildren"
+    transport = LeavesChildren
 
 
 del Process

@@ -10,8 +10,8 @@ import pytest
 from soma_core.protocol.commands import COMMANDS
 from soma_core.protocol.parsing import CommandParser
 from soma_core.testing import Capability, FilterConformance, TransportConformance
-from soma_core.testing import transport_suite as kit
 from soma_core.testing.clauses import FILTER_CLAUSES, TRANSPORT_CLAUSES, covers, disagreements
+from soma_core.testing.transports import messages as kit
 
 SUITES = [(TransportConformance, TRANSPORT_CLAUSES), (FilterConformance, FILTER_CLAUSES)]
 
@@ -45,7 +45,7 @@ def test_every_promise_is_a_sentence():
 
 def test_every_command_of_the_protocol_is_among_those_that_the_kit_sends():
     elsewhere = {"HELLO", "LOAD", "UNLOAD", "SHUTDOWN"}  # a Worker, the wire, and a clause
-    assert set(kit._COMMANDS) | elsewhere == set(CommandParser(COMMANDS).models)
+    assert set(kit.COMMANDS) | elsewhere == set(CommandParser(COMMANDS).models)
 
 
 def test_a_test_of_a_clause_cannot_be_replaced():

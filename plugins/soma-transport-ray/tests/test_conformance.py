@@ -13,7 +13,10 @@ from .conftest import FAR, HERE
 
 pytestmark = pytest.mark.usefixtures("ray")
 
-LACKS = {Capability.EXIT_STATUS: "Ray reaps the process, and tells nobody its exit status"}
+LACKS = {
+    Capability.EXIT_STATUS: "Ray reaps the process, and tells nobody its exit status",
+    Capability.CHILDREN: "Ray leaves the children of a worker that was killed",
+}
 
 
 class TestHere(TransportConformance):
