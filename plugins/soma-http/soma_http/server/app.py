@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from soma_http.server.config import Settings
+from soma_http.server.console import PAGES, ConsoleRoutes
 from soma_http.server.guard import Guard
 from soma_http.server.inference.routes import InferenceRoutes
 from soma_http.server.launching import WorkerLauncher
@@ -55,6 +56,9 @@ def make_app(
     metrics = Metrics(serving, sessions)
     inference = InferenceRoutes(serving, limit, metrics.count)
 
+    console = ConsoleRoutes(serving, sessions) if settings.server.console else None
+    routes = [*inference.routes(), *workers.routes(), Route("/metrics", metrics.show)]
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         """Answer probes at once, while the models are loaded."""
@@ -69,8 +73,8 @@ def make_app(
             await serving.stop()
 
     return Starlette(
-        routes=[*inference.routes(), *workers.routes(), Route("/metrics", metrics.show)],
-        middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_PROBES)],
+        routes=routes if console is None else [*routes, *console.routes()],
+        middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_PROBES | PAGES)],
         exception_handlers={HTTPException: _as_json},
         lifespan=lifespan,
     )

@@ -59,6 +59,7 @@ class ServerConfig(_Section):
         pickle: ``"never"``, or ``"clients may run any code as this user"``.
         certificate: A file with the certificate chain for TLS; None leaves TLS to a proxy.
         key: A file with its private key.
+        console: Whether there is a page at ``/console`` that shows the server.
         root_path: The path under which a proxy has the server.
         grace: Seconds that running requests have when the server ends.
     """
@@ -69,6 +70,7 @@ class ServerConfig(_Section):
     pickle: Literal["never", "clients may run any code as this user"] = "never"
     certificate: Annotated[Path, AfterValidator(_readable)] | None = None
     key: Annotated[Path, AfterValidator(_readable)] | None = None
+    console: bool = True
     root_path: str = ""
     grace: float = Field(default=10.0, ge=0, allow_inf_nan=False)
 

@@ -154,6 +154,10 @@ class Model:
             raise soma.StartFailed(self.failure or "it is being loaded")
         return self._pool
 
+    def workers(self) -> list[soma.WorkerStatus]:
+        """What is known of its workers, without asking them."""
+        return [] if self._pool is None else self._pool.status()
+
     def stats(self) -> soma.PoolStats | None:
         """What its pool has done; None while it has none."""
         return None if self._pool is None else self._pool.stats()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -35,12 +36,14 @@ class Controllable(Protocol):
     Attributes:
         id: What the client calls it by.
         has_process: Whether it has a worker of its own.
+        began: When it did (``time.monotonic``).
         status: How it ended, once it has.
         ended: Set then.
     """
 
     id: str
     has_process: bool
+    began: float
     status: ExitStatus | None
     ended: asyncio.Event
 
@@ -67,6 +70,7 @@ class Session:
         id: What the client calls it by in other requests.
         status: How the worker ended, once it has.
         ended: Set then.
+        began: When it did.
     """
 
     has_process = True
@@ -79,6 +83,7 @@ class Session:
         grace: float,
     ) -> None:
         self.id = uuid.uuid4().hex
+        self.began = time.monotonic()
         self.status: ExitStatus | None = None
         self._websocket = websocket
         self._process = worker.process
@@ -223,6 +228,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return self.starting + sum(one.has_process for one in self._running.values())
+
+    def __iter__(self) -> Iterator[Controllable]:
+        return iter(list(self._running.values()))
 
     @property
     def full(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -77,6 +78,7 @@ class SharedModelSession:
         id: What the client calls it by in other requests.
         status: How it ended, once it has.
         ended: Set then.
+        began: When it did (``time.monotonic``).
     """
 
     has_process = False
@@ -85,6 +87,7 @@ class SharedModelSession:
         self, websocket: WebSocket, model: Callable[[], Model], limits: StreamLimits
     ) -> None:
         self.id = uuid.uuid4().hex
+        self.began = time.monotonic()
         self.status: ExitStatus | None = None
         self.ended = asyncio.Event()
         self._websocket = websocket
