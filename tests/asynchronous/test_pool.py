@@ -263,6 +263,27 @@ def test_calls_are_joined_and_one_that_fails_fails_alone(run):
     run(main())
 
 
+def test_a_refresh_replaces_the_workers_without_losing_a_call(run):
+    async def main():
+        async with soma.AsyncWorkerPool(n=2, filters=filters()) as pool:
+            await pool.fit("mean", [1.0, 3.0])
+            pids = {status.pid for status in pool.status()}
+            ended = False
+
+            async def call():
+                while not ended:
+                    assert await pool.forward("echo", 1) == 1
+
+            callers = [asyncio.create_task(call()) for _ in range(3)]
+            await pool.refresh()
+            ended = True
+            await asyncio.gather(*callers)
+            assert pids.isdisjoint(status.pid for status in pool.status())
+            assert (await pool.forward("mean", [2.0])).tolist() == [0.0]
+
+    run(main())
+
+
 def test_a_filter_that_does_not_load_leaves_no_pool(run):
     async def main():
         with pytest.raises(soma.RemoteError):

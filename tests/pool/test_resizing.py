@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import soma_core as soma
@@ -86,3 +89,50 @@ def test_a_closed_pool_is_not_resized(make):
     pool.close()
     with pytest.raises(soma.ChannelClosed):
         pool.resize(2)
+
+
+VERSION = """
+class Version:
+    def fit(self, x, y=None):
+        return {{}}
+
+    def forward(self, x, state):
+        return {answer}
+"""
+
+
+def test_a_refresh_brings_a_new_version_into_use_and_one_that_is_broken_changes_nothing(
+    make, tmp_path, monkeypatch
+):
+    module = tmp_path / "versioned_filter.py"
+    module.write_text(VERSION.format(answer=1))
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = make(n=2, filters={"version": importlib.import_module(module.stem).Version()})
+    before = pids(pool)
+    assert [*pool.map("version", range(4))] == [1] * 4
+
+    module.write_text(VERSION.format(answer="'two'"))
+    pool.refresh()
+    assert [*pool.map("version", range(4))] == ["two"] * 4
+    assert before.isdisjoint(pids(pool))
+
+    module.write_text("this is no Python")
+    before = pids(pool)
+    with pytest.raises(soma.RemoteError):
+        pool.refresh()
+    assert [*pool.map("version", range(4))] == ["two"] * 4
+    assert pids(pool) == before
+
+
+def test_a_refresh_waits_for_the_calls_that_run_and_loses_none(make, gate):
+    pool = make(n=1)
+    calls = [pool.submit("hold", gate.call(number)) for number in range(3)]
+    wait_until(lambda: gate.pids)
+    with ThreadPoolExecutor(1) as thread:
+        refreshed = thread.submit(pool.refresh)
+        gate.open()
+        assert [call.result(60.0) for call in calls] == [0, 1, 2]
+        refreshed.result(60.0)
+    pool.close()
+    with pytest.raises(soma.ChannelClosed):
+        pool.refresh()

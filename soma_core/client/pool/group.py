@@ -83,6 +83,16 @@ class SlotGroup:
         for slot in slots:
             slot.retire()
 
+    def refresh(self) -> None:
+        """Replace the workers, one after the other.
+
+        Raises:
+            Exception: Another worker did not start; those that are not replaced yet stay.
+        """
+        with self._resizing:
+            for slot in self.slots:
+                slot.renew().result()
+
     def close(self, deadline: Deadline) -> None:
         """End all workers and the calls that they run; wait for that, but not beyond a deadline."""
         _end([*self.slots, *self._leaving], deadline)

@@ -302,6 +302,21 @@ class WorkerPool:
         self._dispatcher.check_usable()
         self._dispatcher.group.resize(n)
 
+    def refresh(self) -> None:
+        """Replace the workers by new ones, one after the other, without losing a call.
+
+        A new worker imports modules anew: so a new version of a filter or of a plugin comes into
+        use. It has what the old one held, learned states included, and takes its place once the
+        call that runs there is done. An answer comes from one worker, so from one version.
+
+        Raises:
+            ChannelClosed: The pool is closed.
+            Exception: A new worker cannot be started, or cannot load the filters; then the old
+                one stays, and those after it.
+        """
+        self._dispatcher.check_usable()
+        self._dispatcher.group.refresh()
+
     def close(self) -> None:
         """End the workers now; from any thread, within 5 s.
 

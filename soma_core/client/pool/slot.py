@@ -15,6 +15,7 @@ from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.replica import Replica, was_not_sent
 from soma_core.client.pool.slot_rules import SlotRules
 from soma_core.client.worker import Worker
+from soma_core.errors import ChannelClosed
 
 __all__ = ["Slot"]
 
@@ -45,6 +46,7 @@ class Slot(SlotRules[Worker]):
     ) -> None:
         super().__init__(queue, blueprint, quotas, has_workers, number)
         self._queue = queue
+        self._renewal: Future[None] | None = None
         self.started: Future[None] = Future()
         name = f"soma-pool-{number}"
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -54,6 +56,18 @@ class Slot(SlotRules[Worker]):
     def ended(self) -> bool:
         """Whether its thread has ended."""
         return not self._thread.is_alive()
+
+    def renew(self) -> Future[None]:
+        """Have another worker take the place of this one, once the call that runs is done.
+
+        Returns:
+            Ends when it has, or with why it did not start; then the worker stays.
+        """
+        self._renewal = renewal = Future[None]()
+        self._queue.wake()
+        if self.ended:
+            self._refuse_renewal()
+        return renewal
 
     def close(self) -> None:
         """End the worker, or its start, and with it the call that runs."""
@@ -85,11 +99,14 @@ class Slot(SlotRules[Worker]):
             self._failed(error)
         finally:
             self._discard()
+            self._refuse_renewal()
 
     def _step(self) -> None:
         """Get ready for a call, or take one and run it."""
         replica = self._replica
-        if replica is None:
+        if self._renewal is not None:
+            self._renew(self._renewal, replica)
+        elif replica is None:
             self._replace()
         elif not replica.is_alive():
             self._note_death(replica)
@@ -130,6 +147,23 @@ class Slot(SlotRules[Worker]):
             self._queue.pause(self._failed_start(error))
         else:
             self._queue.tally.add_replacement()
+
+    def _renew(self, renewal: Future[None], before: Replica[Worker] | None) -> None:
+        self._renewal = None
+        try:
+            self._start()
+        except Exception as error:
+            renewal.set_exception(error)
+        else:
+            self._queue.tally.add_replacement()
+            if before is not None:
+                before.worker.close()
+            renewal.set_result(None)
+
+    def _refuse_renewal(self) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.set_exception(ChannelClosed("the pool was closed"))
 
     def _note_death(self, replica: Replica[Worker]) -> None:
         """The worker died while nothing ran."""

@@ -87,6 +87,12 @@ class AsyncSlotGroup:
         for slot in slots:
             slot.retire()
 
+    async def refresh(self) -> None:
+        """Replace the workers, one after the other, as :meth:`SlotGroup.refresh`."""
+        async with self._resizing:
+            for slot in self.slots:
+                await slot.renew()
+
     async def close(self, deadline: Deadline) -> None:
         """End all workers and the calls that they run; wait for that, but not beyond a deadline."""
         await _end([*self.slots, *self._leaving], deadline)

@@ -266,6 +266,12 @@ class AsyncWorkerPool:
         running.queue.check_open()
         await running.group.resize(n)
 
+    async def refresh(self) -> None:
+        """Replace the workers by new ones, one after the other, as :meth:`WorkerPool.refresh`."""
+        running = self._here()
+        running.queue.check_open()
+        await running.group.refresh()
+
     async def close(self) -> None:
         """End the workers now, within 5 s.
 

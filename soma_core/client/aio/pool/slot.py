@@ -16,6 +16,7 @@ from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.joined import run_joined
 from soma_core.client.pool.replica import Replica, was_not_sent
 from soma_core.client.pool.slot_rules import SlotRules
+from soma_core.errors import ChannelClosed
 
 __all__ = ["AsyncSlot"]
 
@@ -72,8 +73,21 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         super().__init__(queue, blueprint, quotas, has_workers, number)
         self._queue = queue
         loop = asyncio.get_running_loop()
+        self._renewal: asyncio.Future[None] | None = None
         self.started: asyncio.Future[None] = loop.create_future()
         self.task = loop.create_task(self._serve(), name=f"soma-pool-{number}")
+
+    async def renew(self) -> None:
+        """Have another worker take the place of this one, once the call that runs is done.
+
+        Raises:
+            Exception: Why it did not start; then the worker stays.
+        """
+        self._renewal = renewal = asyncio.get_running_loop().create_future()
+        self._queue.wake()
+        if self.task.done():
+            self._refuse_renewal()
+        await renewal
 
     async def close(self) -> None:
         """End the worker, or its start, and with it the call that runs."""
@@ -101,12 +115,15 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         except BaseException as error:
             self._failed(error)
         finally:
+            self._refuse_renewal()
             await self._discard()
 
     async def _step(self) -> None:
         """Get ready for a call, or take one and run it."""
         replica = self._replica
-        if replica is None:
+        if self._renewal is not None:
+            await self._renew(self._renewal, replica)
+        elif replica is None:
             await self._replace()
         elif not _is_alive(replica):
             await self._note_death(replica)
@@ -152,6 +169,27 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             await self._queue.pause(self._failed_start(error))
         else:
             self._queue.tally.add_replacement()
+
+    async def _renew(
+        self, renewal: asyncio.Future[None], before: Replica[AsyncWorker] | None
+    ) -> None:
+        self._renewal = None
+        try:
+            await self._start()
+        except Exception as error:
+            if not renewal.done():
+                renewal.set_exception(error)
+        else:
+            self._queue.tally.add_replacement()
+            if before is not None:
+                await before.worker.close()
+            if not renewal.done():
+                renewal.set_result(None)
+
+    def _refuse_renewal(self) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None and not renewal.done():
+            renewal.set_exception(ChannelClosed("the pool was closed"))
 
     async def _note_death(self, replica: Replica[AsyncWorker]) -> None:
         """The worker died while nothing ran."""
