@@ -49,7 +49,11 @@ class ExitStatus:
 
     @classmethod
     def from_returncode(cls, returncode: int) -> ExitStatus:
-        """From the ``returncode`` of :mod:`subprocess`, negative for a signal."""
+        """From the ``returncode`` of :mod:`subprocess`.
+
+        Args:
+            returncode: The exit status, or the negative number of the signal that ended it.
+        """
         return cls(signal=-returncode) if returncode < 0 else cls(code=returncode)
 
     @property
@@ -239,6 +243,9 @@ class TransportOptions(BaseModel):
         Called by ``soma.connect`` and WorkerPool before a start, with the distribution of each
         filter. The default heeds none: the engine runs where the transport always runs it.
 
+        Args:
+            distributions: What the meta of each filter says.
+
         Raises:
             ValueError: They contradict each other, or these options.
         """
@@ -359,6 +366,9 @@ class Transport(ABC):
         """Whether the process of this id, which the engine said is its own, is on this machine.
 
         Called by ``Worker.status`` before it looks at what the process uses. The default is no.
+
+        Args:
+            pid: The process id that the engine gave in HELLO.
         """
         return False
 
@@ -375,6 +385,9 @@ class Transport(ABC):
         """A pickle that gives back the very object, for an engine in this process; else None.
 
         Called for each filter object that is loaded.
+
+        Args:
+            obj: The filter.
         """
         return None
 
@@ -382,5 +395,11 @@ class Transport(ABC):
         """End the engine even if it is shared with other clients. Never raises.
 
         Called by ``Worker.shutdown``. The default is ``stop``.
+
+        Args:
+            grace: Seconds in which the engine may end by itself before it is made to.
+
+        Returns:
+            How it ended, if that is known.
         """
         return self.stop(grace)

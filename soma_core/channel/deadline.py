@@ -21,7 +21,11 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None) -> Self:
-        """The moment so many seconds from now; None for no deadline."""
+        """The moment so many seconds from now.
+
+        Args:
+            seconds: How many; None for no deadline.
+        """
         return cls(None if seconds is None else monotonic() + seconds)
 
     def left(self) -> float | None:
@@ -33,7 +37,11 @@ class Deadline:
         return self.at is not None and monotonic() >= self.at
 
     def within(self, seconds: float | None) -> Deadline:
-        """The earlier of this one and the moment so many seconds from now."""
+        """The earlier of this one and the moment so many seconds from now.
+
+        Args:
+            seconds: How many; None for no other moment.
+        """
         other = Deadline.after(seconds)
         moments = [moment for moment in (self.at, other.at) if moment is not None]
         return Deadline(min(moments, default=None))

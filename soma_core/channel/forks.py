@@ -22,6 +22,9 @@ def close_in_forked_child(resource: _Closable) -> None:
     """Close a socket in every child that this process forks from now on.
 
     Without it a forked child would hold the other end open, and hide the death of its parent.
+
+    Args:
+        resource: Anything with ``close()``; it is not kept alive.
     """
     _resources.add(resource)
 

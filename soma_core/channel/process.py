@@ -147,7 +147,11 @@ class WorkerProcess:
         return self._process.pid
 
     def started(self, pid: int) -> bool:
-        """Whether that is its process, or one that it started (it may be a launcher)."""
+        """Whether that is its process, or one that it started (it may be a launcher).
+
+        Args:
+            pid: The process id to look for.
+        """
         import psutil
 
         if pid == self.pid:
@@ -163,7 +167,14 @@ class WorkerProcess:
             return self._reap()
 
     def wait(self, timeout: float) -> ExitStatus | None:
-        """Wait until it has ended; None if it has not in so many seconds."""
+        """Wait until it has ended.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            How it ended; None if it has not.
+        """
         deadline = Deadline.after(timeout)
         while (status := self.poll()) is None and (left := deadline.left()):
             _wait_for_exit(self.pid, left)
@@ -211,13 +222,21 @@ class WorkerProcess:
         return self.output.tail()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to it, if it runs."""
+        """Send a signal to it, if it runs.
+
+        Args:
+            number: The signal.
+        """
         with self._lock:
             if self._reap() is None:
                 os.kill(self.pid, number)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to it and to the children that stayed in its process group."""
+        """Send a signal to it and to the children that stayed in its process group.
+
+        Args:
+            number: The signal.
+        """
         with self._lock:
             if self._reap() is None:
                 _kill_group(self.pid, number)
@@ -379,6 +398,9 @@ def exit_now(status: int = 0) -> NoReturn:
     Exit handlers run, files are flushed, and children that wait for this end, such as the
     resource tracker of :mod:`multiprocessing`, have a moment to see it. Whoever holds the other
     end of the lifeline knows from here on that this process ends by itself.
+
+    Args:
+        status: The exit status.
     """
     _tell_parent()
     multiprocessing = sys.modules.get("multiprocessing")

@@ -52,6 +52,10 @@ class ByteStream(ABC):
     def read_into(self, view: memoryview, deadline: float | None) -> int:
         """Read at least one byte, at most what fits; 0 at the end of the stream.
 
+        Args:
+            view: Where the bytes go.
+            deadline: Until when to wait for the first of them.
+
         Raises:
             TimeoutError: Nothing came in time.
             OSError: The stream failed, or was closed.
@@ -60,6 +64,10 @@ class ByteStream(ABC):
     @abstractmethod
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         """Write at least one byte and return how many.
+
+        Args:
+            data: What to write.
+            deadline: Until when to wait for room.
 
         Raises:
             TimeoutError: Nothing could be written in time.
@@ -95,6 +103,9 @@ class SocketStream(ByteStream):
 
     The socket blocks in the kernel in slices, since a plain call costs less than polling first.
     One that another library keeps from blocking, as gevent does, waits in slices by itself.
+
+    Args:
+        connection: The socket.
     """
 
     _SLICE = 0.2
@@ -164,7 +175,12 @@ def _timeval(seconds: float) -> bytes:
 
 
 class PipeStream(ByteStream):
-    """A pair of file descriptors, one to read and one to write, which it owns."""
+    """A pair of file descriptors, which it owns.
+
+    Args:
+        read_fd: The one to read.
+        write_fd: The one to write.
+    """
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
@@ -193,7 +209,12 @@ class PipeStream(ByteStream):
 
 
 def open_stream(read_fd: int, write_fd: int) -> ByteStream:
-    """The stream over two descriptors, which it owns: one socket under both, or anything else."""
+    """The stream over two descriptors, which it owns.
+
+    Args:
+        read_fd: The one to read.
+        write_fd: The one to write; if one socket is under both, the stream is that of a socket.
+    """
     if not (_is_socket(read_fd) and os.path.sameopenfile(read_fd, write_fd)):
         return PipeStream(read_fd, write_fd)
     os.close(write_fd)

@@ -36,7 +36,13 @@ class RemoteFilter(Filter):
 
     @classmethod
     def of(cls, worker: Runner, node_id: str, meta: FilterMeta) -> Self:
-        """The filter for a node of a worker."""
+        """The filter for a node of a worker.
+
+        Args:
+            worker: A Worker or a pool.
+            node_id: The node.
+            meta: What it returned when the node was loaded.
+        """
         remote = cls()
         remote._worker, remote._node_id, remote._meta = worker, node_id, meta
         return remote
@@ -47,11 +53,27 @@ class RemoteFilter(Filter):
         return self._node_id
 
     def fit(self, x: Any, y: Any = None) -> Any:
-        """Fit the node, and return the state that it learned."""
+        """Fit the node, and return the state that it learned.
+
+        Args:
+            x: The data.
+            y: The targets.
+
+        Raises:
+            SomaError: As :meth:`soma_core.Worker.fit`.
+        """
         return self._worker.fit(self.node_id, x, y)
 
     def forward(self, x: Any, state: Any = None) -> Any:
-        """Run the node with a state; None means what it learned last."""
+        """Run the node.
+
+        Args:
+            x: The data.
+            state: The state to run with; None is what it learned last.
+
+        Raises:
+            SomaError: As :meth:`soma_core.Worker.forward`.
+        """
         return self._worker.forward(self.node_id, x, state)
 
     def meta(self) -> FilterMeta:

@@ -23,7 +23,12 @@ __all__ = [
 
 
 class Pong(NamedTuple):
-    """Which process answered."""
+    """Which process answered.
+
+    Attributes:
+        pid: Its process id.
+        incarnation: Differs between any two engines.
+    """
 
     pid: int
     incarnation: str

@@ -122,6 +122,11 @@ class Node:
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
         """Call ``fit`` and keep the state that it returns.
 
+        Args:
+            x: The data.
+            y: The targets.
+            lengths: Of each named dimension that is known by now; those found here are added.
+
         Raises:
             FilterFailed: It raised.
             Misfit: The input is not what it declares.
@@ -150,6 +155,12 @@ class Node:
 
     def forward(self, x: Any, state: Any, lengths: dict[str, int], *, raw: bool = False) -> Any:
         """Call ``forward``, or ``raw_output`` where that is asked for and there is one.
+
+        Args:
+            x: The data.
+            state: The state to run with, such as :attr:`state`.
+            lengths: Of each named dimension that is known by now; ``{}`` for a call alone.
+            raw: Whether a chain goes on from here by gradients.
 
         Raises:
             FilterFailed: It raised.
@@ -186,6 +197,12 @@ class Node:
     def call_method(self, name: str, x: Any, y: Any, state: Any) -> Any:
         """Call another method that answers: ``score`` with targets, the others without.
 
+        Args:
+            name: The method.
+            x: The data.
+            y: The targets, for ``score``.
+            state: The state to run with.
+
         Raises:
             FilterFailed: It raised.
             Misfit: The input is not what the node declares.
@@ -199,6 +216,10 @@ class Node:
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code; the one place where its exceptions become ours.
+
+        Args:
+            function: What to call.
+            args: Its arguments.
 
         Raises:
             FilterFailed: It raised anything but KeyboardInterrupt.

@@ -195,12 +195,21 @@ class Responder:
             return self._failure(error, Envelope.from_fields(command.__dict__), codec)
 
     def refuse(self, error: ProtocolError) -> Message:
-        """The reply to what was not even a message, in the dialect that it started in."""
+        """The reply to what was not even a message, in the dialect that it started in.
+
+        Args:
+            error: What ``receive`` of the channel raised.
+        """
         dialect = Dialect.FRAME if isinstance(error, FrameError) else Dialect.LINE
         return self._failure(error, Envelope(), self._codec(dialect))
 
     def decline(self, message: Message, error: ProtocolError) -> Message:
-        """The reply to a message that is not executed, for a reason of who serves it."""
+        """The reply to a message that is not executed, for a reason of who serves it.
+
+        Args:
+            message: The message; the reply has its id and its dialect.
+            error: The reason.
+        """
         return self._failure(error, Envelope.of(message), self._codec(message.dialect))
 
     def _codec(self, dialect: Dialect) -> DialectCodec:

@@ -117,7 +117,14 @@ class FilterMeta(Frozen):
                 yield name, value
 
     def replace(self, **changes: Any) -> FilterMeta:
-        """A copy with some attributes changed, validated like a new one."""
+        """A copy with some attributes changed, validated like a new one.
+
+        Args:
+            changes: The attributes by name.
+
+        Raises:
+            ValidationError: One is unknown, or its value is not valid.
+        """
         return FilterMeta(**{**dict(self), **changes})
 
 

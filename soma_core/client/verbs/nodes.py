@@ -23,7 +23,14 @@ class NodeVerbs(VerbsBase):
     """Loading and listing."""
 
     def list(self, *, timeout: Timeout = DEFAULT) -> Steps[WorkerListing]:
-        """What the worker holds, and what it can do."""
+        """What the worker holds, and what it can do.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            Its nodes with their metas, the registered filters, and the worker's versions.
+        """
         reply = yield self._call(c.ListNodes(cmd="LIST"), timeout)
         details = reply.details or {}
         self.metas = dict(reply.nodes)
@@ -105,7 +112,15 @@ class NodeVerbs(VerbsBase):
         return self._pickles.dump(filter_like)
 
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> Steps[None]:
-        """Forget nodes and what they learned, all or none."""
+        """Forget nodes and what they learned, all or none.
+
+        Args:
+            node_ids: The nodes, at least one.
+            timeout: Seconds.
+
+        Raises:
+            RemoteError: ``unknown_node``: one of them is not loaded; then none is forgotten.
+        """
         ids = as_node_ids(node_ids)
         yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
         for node_id in ids:
@@ -149,6 +164,13 @@ class NodeVerbs(VerbsBase):
             return (yield call).result
 
     def ping(self, *, timeout: Timeout = DEFAULT) -> Steps[Pong]:
-        """Ask the engine whether it answers."""
+        """Ask the engine whether it answers.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            The engine's process, and a text that differs between any two engines.
+        """
         reply = yield self._call(c.Ping(cmd="PING"), timeout)
         return Pong(reply.pid, reply.incarnation)

@@ -128,7 +128,18 @@ class StateVerbs(NodeVerbs):
         yield from checkpoint.load(self, Path(path), self._pickles, timeout, force=force)
 
     def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> Steps[bytes]:
-        """Fetch the gradients of a node's parameters, as ``torch.save`` wrote them by name."""
+        """Fetch the gradients of a node's parameters, by name.
+
+        Args:
+            node_id: The node.
+            timeout: Seconds.
+
+        Returns:
+            What ``torch.save`` writes of a dict of tensors.
+
+        Raises:
+            RemoteError: ``no_gradients``: it has none.
+        """
         command = c.GetGradients(cmd="GET_GRADIENTS", node_id=node_id)
         return bytes((yield self._call(command, timeout, (node_id,))).gradients_b64)
 
