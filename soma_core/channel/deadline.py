@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Self
 
-__all__ = ["Deadline"]
+__all__ = ["NEVER", "Deadline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +45,7 @@ class Deadline:
         other = Deadline.after(seconds)
         moments = [moment for moment in (self.at, other.at) if moment is not None]
         return Deadline(min(moments, default=None))
+
+
+NEVER = Deadline()
+"""The moment that never comes."""

@@ -31,7 +31,8 @@ __all__ = [
 
 _LINE = Dialect.LINE
 _INLINE = int(EntryKind.INLINE)
-_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a host may have SIGPIPE at its default
+_NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))  # a host may have SIGPIPE at its default
+_NOW = int(socket.MSG_DONTWAIT)
 _CHUNK = 1 << 16
 _QUOTED = 200  # bytes of what is no message
 _JOIN_BELOW = 1 << 16
@@ -147,13 +148,13 @@ class SocketStream(ByteStream):
 
     def read_now(self, view: memoryview) -> int | None:
         try:
-            return self._receive(view, 0, socket.MSG_DONTWAIT)
+            return self._receive(view, 0, _NOW)
         except BlockingIOError:
             return None
 
     def write_now(self, data: bytes | memoryview) -> int:
         try:
-            return self._send(data, _NO_SIGNAL | socket.MSG_DONTWAIT)
+            return self._send(data, _NO_SIGNAL | _NOW)
         except BlockingIOError:
             return 0
 
@@ -409,7 +410,8 @@ class StreamChannel(WatchableChannel):
         message = parser.next_message() if parser.pending or parser.ended else None
         if message is not None:
             return message
-        self._check_readable()
+        if parser.finished or self._closed:
+            self._check_readable()
         target = parser.target
         try:
             count = self._stream.read_now(target or self._scratch)

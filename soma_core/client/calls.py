@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from soma_core.channel.deadline import Deadline
+from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.protocol.commands import COMMANDS, Command, Hello
 from soma_core.protocol.fields import set_fields
 from soma_core.protocol.replies import REPLIES, ForwardReply, Reply
@@ -18,7 +18,6 @@ Progress = Callable[[dict[str, Any]], None]
 
 _REPLY_TO: dict[type[Command], type[Reply]] = dict(zip(COMMANDS, REPLIES, strict=True))
 _REPLY_TO[Hello] = WorkerHello
-_NEVER = Deadline()
 
 
 class Call:
@@ -66,7 +65,7 @@ class Call:
             fields["events"] = True
         self.reply = _REPLY_TO.get(model, ForwardReply)
         self.started = time.monotonic()
-        self.deadline = _NEVER if timeout is None else Deadline(self.started + timeout)
+        self.deadline = NEVER if timeout is None else Deadline(self.started + timeout)
 
     @classmethod
     def of(cls, command: Command, timeout: float | None = None) -> Call:

@@ -75,6 +75,8 @@ class _WatchedChannel(LoopChannel):
         self._loop = loop
         self._arrived: deque[Message | Exception] = deque()
         self._waiter: asyncio.Future[Message] | None = None
+        self._due = 0.0  # when that is over
+        self._timer: asyncio.TimerHandle | None = None
         self._watches = self._sends = False
         self._watch()
 
@@ -101,10 +103,13 @@ class _WatchedChannel(LoopChannel):
             return self._next()
         if self._channel.closed:
             raise ChannelClosed("the channel is closed")
-        self._watch()
+        if not self._watches:
+            self._watch()
         waiter: asyncio.Future[Message] = self._loop.create_future()
         self._waiter = waiter
-        timer = self._loop.call_later(timeout, _time_out, waiter)
+        self._due = due = self._loop.time() + timeout
+        if self._timer is None or due < self._timer.when():
+            self._set_timer(due)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -112,8 +117,23 @@ class _WatchedChannel(LoopChannel):
                 self._arrived.appendleft(waiter.exception() or waiter.result())  # type: ignore[arg-type]
             raise
         finally:
-            timer.cancel()
             self._waiter = None
+
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        """End a wait that is over. One timer serves all waits: most of them end before."""
+        self._timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if self._loop.time() >= self._due:
+            waiter.set_exception(TimeoutError())
+        else:
+            self._set_timer(self._due)
 
     def _next(self) -> Message:
         came = self._arrived.popleft()
@@ -151,9 +171,8 @@ class _WatchedChannel(LoopChannel):
             waiter.set_result(came)
 
     def _watch(self) -> None:
-        if not self._watches:
-            self._watches = True
-            self._loop.add_reader(self._reading, self._read)
+        self._watches = True
+        self._loop.add_reader(self._reading, self._read)
 
     def _stop_watching(self) -> None:
         if self._watches:
@@ -169,14 +188,11 @@ class _WatchedChannel(LoopChannel):
         if not self._loop.is_closed():
             self._stop_watching()
             self._stop_sending()
+        if self._timer is not None:
+            self._timer.cancel()
         self._channel.close()
         if self._waiter is not None:
             self._arrive(ChannelClosed("the channel was closed while it waited"))
-
-
-def _time_out(waiter: asyncio.Future[Message]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
 
 
 class _ThreadedChannel(LoopChannel):

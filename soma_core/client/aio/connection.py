@@ -105,6 +105,11 @@ class AsyncConnection:
         if self.on_lost is not None:
             self.on_lost()
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether something is under way in the background."""
+        return bool(self._background)
+
     async def settled(self) -> None:
         """Wait until nothing is under way in the background any more."""
         while self._background:

@@ -261,6 +261,11 @@ class AsyncWorker:
         """Whether the worker of now has closed its channel while nothing ran: it ends."""
         return self._connection.is_lost
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether a call that was cancelled is not given up yet."""
+        return self._connection.is_settling
+
     async def settled(self) -> None:
         """Wait until a call that was cancelled is given up, so that the next one need not wait."""
         await self._connection.settled()

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Any, Protocol
 
-from soma_core.channel.deadline import Deadline
+from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
@@ -132,7 +132,7 @@ class Call:
     ) -> None:
         self.run, self.commit = run, commit
         self.label, self.priority = label, priority
-        self.deadline = self.due = deadline or Deadline()
+        self.deadline = self.due = deadline or NEVER
         self.joinable = joinable
         self.replace_on_error = replace_on_error
         self.submitted = time.monotonic()
@@ -154,12 +154,13 @@ class Call:
 
     def begin(self, execution: Running) -> bool:
         """A worker has it from now on, and sees to its time; False if it has ended."""
-        self.expire()
+        if self.due.at is not None:
+            self.expire()
         with self._lock:
             if self._ended:
                 return False
             self._execution = execution
-            self.due = Deadline()
+            self.due = NEVER
             execution.add()
             return True
 

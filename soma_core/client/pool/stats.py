@@ -101,7 +101,9 @@ class Tally:
             if call.label is None:
                 return
             if outcome is Outcome.DONE:
-                node = self._nodes.setdefault(call.label, _NodeTally())
+                node = self._nodes.get(call.label) or self._nodes.setdefault(
+                    call.label, _NodeTally()
+                )
                 node.done += 1
                 node.seconds.append(seconds)
             elif outcome is Outcome.FAILED and call.label in self._nodes:

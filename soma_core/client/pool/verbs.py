@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from soma_core.channel.deadline import Deadline
+from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.arguments import as_node_ids, check_seconds
 from soma_core.client.batched_fits import Metric
 from soma_core.client.loadable import Loadable
@@ -65,13 +65,16 @@ class PoolVerbs:
         """A call that runs a node, or a chain of nodes."""
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise TypeError(f"priority is a whole number, got {priority!r}")
-        seconds = self._blueprint.timeout if timeout is DEFAULT else timeout
-        check_seconds("timeout", seconds)
-        check_seconds("deadline", deadline)
-        end = Deadline.after(deadline)
+        seconds = self._blueprint.timeout
+        if timeout is not DEFAULT:
+            check_seconds("timeout", timeout)
+            seconds = timeout
+        if deadline is not None:
+            check_seconds("deadline", deadline)
+        end = NEVER if deadline is None else Deadline.after(deadline)
 
         def run(verbs: Verbs) -> Steps[Any]:
-            left = end.within(seconds).left()
+            left = seconds if end.at is None else end.within(seconds).left()
             if isinstance(node_id, str):
                 return verbs.forward(node_id, x, state, timeout=left)
             return verbs.composite_forward(node_id, x, state, timeout=left)

@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, nullcontext
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.pool.futures import AsyncCallFuture
@@ -322,7 +322,8 @@ class AsyncWorkerPool:
                 "this AsyncWorkerPool is not started: use it as `async with soma.AsyncWorkerPool"
                 "(…) as pool:`, or await it first"
             )
-        running.check_here()
+        if not running.is_here():
+            running.refuse()
         return running
 
 
@@ -341,8 +342,12 @@ class _Running:
         """Whether this is the process that started it, and not one forked from that."""
         return os.getpid() == self._owner
 
-    def check_here(self) -> None:
-        """Make sure that this is the loop of the pool.
+    def is_here(self) -> bool:
+        """Whether this is the loop of the pool, in the process of that."""
+        return asyncio.get_running_loop() is self._loop and os.getpid() == self._owner
+
+    def refuse(self) -> NoReturn:
+        """Raise what use elsewhere deserves.
 
         Raises:
             TransportError: This process was forked from that of the pool.
@@ -353,11 +358,10 @@ class _Running:
                 "this AsyncWorkerPool belongs to the process that this one was forked from; make "
                 "a pool here"
             )
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError(
-                "this AsyncWorkerPool belongs to another event loop, the one that started it; make "
-                "one in this loop, or use a WorkerPool, which any thread may call"
-            )
+        raise RuntimeError(
+            "this AsyncWorkerPool belongs to another event loop, the one that started it; make "
+            "one in this loop, or use a WorkerPool, which any thread may call"
+        )
 
     def put(self, call: Call) -> AsyncCallFuture:
         """Submit a call."""

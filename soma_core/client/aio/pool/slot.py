@@ -130,7 +130,8 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         elif self._is_behind(replica):
             await self._catch_up(replica)
         else:
-            await replica.worker.settled()  # it may have to give up a call that was cancelled
+            if replica.worker.is_settling:  # it has to give up a call that was cancelled
+                await replica.worker.settled()
             calls = await self._queue.take()
             if not calls:
                 return
