@@ -75,6 +75,8 @@ def serving(
         else:
             raise AssertionError(f"the server ended with {process.wait()}")
         yield found[1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20.0) == 0
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from argparse import ArgumentParser
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -54,6 +56,8 @@ def run(arguments: list[str]) -> int:
     host, port = listening.getsockname()[:2]
     scheme = "http" if server.certificate is None else "https"
     _say(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)  # uvicorn sends itself the one that ended it, once more
     uvicorn.Server(
         uvicorn.Config(
             app,
@@ -74,6 +78,10 @@ def run(arguments: list[str]) -> int:
         )
     ).run(sockets=[listening])
     return 0
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """It has ended the server already, with status 0."""
 
 
 def _listen(settings: Settings) -> socket.socket:
