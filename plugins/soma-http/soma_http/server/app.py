@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from soma_http.server import openapi
 from soma_http.server.config import Settings
 from soma_http.server.console import PAGES, ConsoleRoutes
 from soma_http.server.guard import Guard
@@ -57,7 +58,12 @@ def make_app(
     inference = InferenceRoutes(serving, limit, metrics.count)
 
     console = ConsoleRoutes(serving, sessions) if settings.server.console else None
-    routes = [*inference.routes(), *workers.routes(), Route("/metrics", metrics.show)]
+    routes = [
+        *inference.routes(),
+        *workers.routes(),
+        Route("/metrics", metrics.show),
+        Route("/openapi.json", openapi.show),
+    ]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
