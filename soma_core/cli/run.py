@@ -115,8 +115,9 @@ def _connect(pipeline: Pipeline) -> Worker:
 
 def _check_chain(worker: Worker, chain: list[str]) -> None:
     """Refuse a chain of filters whose schemas cannot fit, before any of them is fitted."""
+    metas = worker.metas
     try:
-        check_chain(ChainNode.of(node_id, worker.filter(node_id).meta()) for node_id in chain)
+        check_chain(ChainNode.of(node_id, metas[node_id]) for node_id in chain)
     except ChainMismatch as error:
         raise CommandFailed(str(error)) from None
 

@@ -13,7 +13,7 @@ from soma_filters_sklearn.filters import SklearnFilter
 from soma_filters_sklearn.spelling import NotSpelled, spell_object
 from soma_filters_sklearn.state import has_learned, learned_state
 
-__all__ = ["as_estimator", "as_filter", "as_nodes", "state_of"]
+__all__ = ["as_estimator", "as_filter", "as_nodes", "state_of", "without_defaults"]
 
 
 def as_filter(estimator: Any, **fields: Any) -> Any:
@@ -90,6 +90,16 @@ def as_estimator(filter_like: Any, state: Any = None) -> Any:
         name, config = filter_like
         filter_like = _class_of(name)(**config)
     return filter_like.estimator_with(state)
+
+
+def without_defaults(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a registered filter that differ from their defaults."""
+    known = _class_of(name).model_fields
+    return {
+        key: value
+        for key, value in config.items()
+        if known[key].is_required() or repr(value) != repr(known[key].get_default())
+    }
 
 
 def _as_node(step: Any, fields: dict[str, Any]) -> Any:

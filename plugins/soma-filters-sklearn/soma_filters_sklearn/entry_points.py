@@ -39,6 +39,9 @@ LEFT_OUT = {
 }
 """The estimators that are no filters, and why."""
 
+_EXPERIMENTAL = {"HalvingGridSearchCV", "HalvingRandomSearchCV", "IterativeImputer"}
+"""What scikit-learn lists in a process where somebody has imported ``sklearn.experimental``."""
+
 
 def find_estimators() -> dict[str, tuple[str, ...]]:
     """The estimators of the installed scikit-learn that are filters, by public module."""
@@ -50,12 +53,12 @@ def find_estimators() -> dict[str, tuple[str, ...]]:
 
 
 def list_estimators() -> list[tuple[str, Any]]:
-    """All that scikit-learn lists, by name."""
+    """All that scikit-learn lists, by name, but what is experimental."""
     from sklearn.utils import all_estimators
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # looking at everything, one meets what is deprecated
-        return list(all_estimators())
+        return [found for found in all_estimators() if found[0] not in _EXPERIMENTAL]
 
 
 def render_table(estimators: dict[str, tuple[str, ...]]) -> str:

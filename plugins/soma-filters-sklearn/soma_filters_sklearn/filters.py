@@ -339,6 +339,7 @@ class NamedFilter(SklearnFilter):
         config = {
             name: resolve(parameter, getattr(self, name))
             for name, parameter in self.estimator_parameters.items()
+            if name in self.model_fields_set  # else the default, which may have no plain spelling
         }
         return self.estimator_class(**config)
 

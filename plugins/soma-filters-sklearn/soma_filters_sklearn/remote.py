@@ -19,7 +19,7 @@ from sklearn.utils import get_tags
 import soma_core as soma
 from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.pickles import Pickles
-from soma_filters_sklearn.adapting import as_estimator, as_filter
+from soma_filters_sklearn.adapting import as_estimator, as_filter, without_defaults
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic
 from soma_filters_sklearn.state import restore
 
@@ -328,13 +328,20 @@ def remote_estimator(worker: Any, node_id: str) -> RemoteEstimator | None:
 
 
 def _loaded(worker: Any, node_id: str, name: str | None) -> tuple[Any, dict[str, Any]]:
-    """What a node was loaded from, and its fields."""
-    if name is None:
+    """What a node was loaded from, and its fields.
+
+    Raises:
+        RemoteError: ``pickle_refused``: an object, where pickles are refused.
+    """
+    try:
         made = pickle.loads(worker.get_state(node_id, format="cloudpickle").data)
         return made, dict(made)
+    except soma.RemoteError as error:
+        if error.code != "pickle_refused" or name is None:
+            raise
     fields = json.loads(worker.get_state(node_id, format="value").data)
     config = LineDecoder(pickles=Pickles(allowed=False)).decode(fields)
-    return (name, config), config
+    return (name, without_defaults(name, config)), config
 
 
 @cache
