@@ -27,12 +27,12 @@ class Pretended(Model):
     def ready(self) -> bool:
         return self.life == ["started"]
 
-    def start(self) -> None:
+    async def start(self) -> None:
         if self.config == BROKEN:
             raise ImportError("no such filter")
         self.life.append("started")
 
-    def stop(self, grace: float = 0.0) -> None:
+    async def stop(self, grace: float = 0.0) -> None:
         self.life.append("stopped")
 
 

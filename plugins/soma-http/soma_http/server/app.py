@@ -74,6 +74,7 @@ def make_app(
             with nullcontext() if reloading is None else reloading.at_hangup():
                 yield
         finally:
+            starting.cancel()  # a model that is being loaded would hold up the end
             with suppress(asyncio.CancelledError):
                 await starting
             await serving.stop()

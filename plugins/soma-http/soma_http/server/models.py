@@ -1,11 +1,10 @@
-"""Models: each a pool of workers, started beside the server and used from its event loop."""
+"""Models: each a pool of workers, in the event loop of the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from typing import Any
 
 import soma_core as soma
@@ -52,7 +51,8 @@ class Model:
         self.inputs = [_metadata(one) for one in config.inputs]
         self.outputs = [_metadata(one) for one in config.outputs]
         self._stamp = _stamp(config)
-        self._pool: soma.WorkerPool | None = None
+        self._pool: soma.AsyncWorkerPool | None = None
+        self._metas: Mapping[str, soma.FilterMeta] = {}
         self._node_ids = list(config.nodes(name))
 
     @property
@@ -69,11 +69,11 @@ class Model:
         """What it is made of, for who asks."""
         return " > ".join(node.filter for node in self.config.nodes(self.name).values())
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start its workers and load it.
 
         Raises:
-            Exception: Whatever ``soma.WorkerPool`` raises.
+            Exception: Whatever ``soma.AsyncWorkerPool`` raises.
         """
         config = self.config
         filters = {
@@ -88,10 +88,9 @@ class Model:
         if config.threads is not None:
             options["threads"] = config.threads
         batching = config.batching
-        pool = soma.WorkerPool(
+        pool = await soma.AsyncWorkerPool(
             "stdio",
             config.workers,
-            filters=filters,
             timeout=config.timeout,
             max_queue=config.max_queue,
             batching=None
@@ -100,56 +99,60 @@ class Model:
             **options,
         )
         try:
-            self._put_states(pool, filters, options)
-            self._describe(pool)
+            self._metas = await pool.load(filters)
+            await self._put_states(pool, filters, options)
         except BaseException:
-            pool.close()
+            await pool.close()
             raise
+        self._describe()
         self._pool = pool
 
-    def _put_states(
-        self, pool: soma.WorkerPool, filters: Mapping[str, Any], options: Mapping[str, Any]
+    async def _put_states(
+        self, pool: soma.AsyncWorkerPool, filters: Mapping[str, Any], options: Mapping[str, Any]
     ) -> None:
         """Give the workers what the checkpoint holds, by way of one that reads it."""
         path = self.config.checkpoint
         if path is None:
             return
-        with soma.connect("stdio", filters=filters, **options) as worker:
-            worker.load_checkpoint(path)
+        async with soma.connect_async("stdio", filters=filters, **options) as worker:
+            await worker.load_checkpoint(path)
             for node_id in filters:
-                pool.set_state(node_id, worker.get_state(node_id))
+                await pool.set_state(node_id, await worker.get_state(node_id))
 
-    def _describe(self, pool: soma.WorkerPool) -> None:
-        first, last = pool.filter(self._node_ids[0]), pool.filter(self._node_ids[-1])
+    def _describe(self) -> None:
+        metas = list(self._metas.values())
         if not self.inputs:
-            self.inputs = _of_schema("input", first.meta().input_schema)
+            self.inputs = _of_schema("input", metas[0].input_schema)
         if not self.outputs:
-            self.outputs = _of_schema("output", last.meta().output_schema)
+            self.outputs = _of_schema("output", metas[-1].output_schema)
 
     async def run(self, x: Any) -> Any:
         """Run it in whichever worker is free first.
 
         Raises:
-            Exception: Whatever ``WorkerPool.submit`` and its future raise.
+            Exception: Whatever ``AsyncWorkerPool.forward`` raises.
         """
         node_ids = self._node_ids
-        future = self._started().submit(node_ids[0] if len(node_ids) == 1 else node_ids, x)
-        return await asyncio.wrap_future(future)
+        return await self._started().forward(node_ids[0] if len(node_ids) == 1 else node_ids, x)
 
-    def submit(self, node_id: str, x: Any, state: Any) -> Future[Any]:
+    async def run_node(self, node_id: str, x: Any, state: Any) -> Any:
         """Run one of its nodes, in whichever worker is free first.
 
         Raises:
-            Exception: Whatever ``WorkerPool.submit`` raises.
+            Exception: Whatever ``AsyncWorkerPool.forward`` raises.
         """
-        return self._started().submit(node_id, x, state=state)
+        return await self._started().forward(node_id, x, state)
 
-    def metas(self) -> dict[str, soma.FilterMeta]:
-        """The metas of its nodes, by id."""
-        pool = self._started()
-        return {node_id: pool.filter(node_id).meta() for node_id in self._node_ids}
+    def metas(self) -> Mapping[str, soma.FilterMeta]:
+        """The metas of its nodes, by id.
 
-    def _started(self) -> soma.WorkerPool:
+        Raises:
+            StartFailed: It is not ready.
+        """
+        self._started()
+        return self._metas
+
+    def _started(self) -> soma.AsyncWorkerPool:
         if self._pool is None:
             raise soma.StartFailed(self.failure or "it is being loaded")
         return self._pool
@@ -162,11 +165,11 @@ class Model:
         """What its pool has done; None while it has none."""
         return None if self._pool is None else self._pool.stats()
 
-    def stop(self, grace: float = 0.0) -> None:
+    async def stop(self, grace: float = 0.0) -> None:
         """End its workers, once they have done what was asked, or after so many seconds."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(timeout=grace)
+            await pool.shutdown(timeout=grace)
 
 
 def _stamp(config: ModelConfig) -> tuple[int, ...] | None:
@@ -230,7 +233,7 @@ class Models:
 
     async def _start(self, model: Model) -> None:
         try:
-            await asyncio.to_thread(model.start)
+            await model.start()
             _log.info("the model %r is ready", model.name)
         except Exception as error:
             model.failure = f"{type(error).__name__}: {error}"
@@ -260,8 +263,8 @@ class Models:
             kept[name] = old if old is not None and old.ready and not model.ready else model
         self._models = {name: kept[name] for name in configs}
         retired = [model for model in before.values() if model not in kept.values()]
-        await asyncio.gather(*(asyncio.to_thread(model.stop, _GRACE) for model in retired))
+        await asyncio.gather(*(model.stop(_GRACE) for model in retired))
 
     async def stop(self) -> None:
         """End the workers of all."""
-        await asyncio.gather(*(asyncio.to_thread(model.stop) for model in self))
+        await asyncio.gather(*(model.stop() for model in self))

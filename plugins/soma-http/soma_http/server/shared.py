@@ -26,7 +26,6 @@ __all__ = ["SharedModelSession"]
 
 _log = logging.getLogger("soma.http")
 _COMMANDS = ("HELLO", "LIST", "PING", "FORWARD", "COMPOSITE_FORWARD", "SHUTDOWN")
-Submit = Callable[[str, Any, Any], "Future[Any]"]
 
 
 class _PooledNode(soma.Filter):
@@ -205,7 +204,8 @@ class SharedModelSession:
 
     def _run_node(self, node_id: str, x: Any, state: Any) -> Any:
         """Run a node in the pool, and wait for it."""
-        running = self._running = self._model().submit(node_id, x, state)
+        work = self._model().run_node(node_id, x, state)
+        running = self._running = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return running.result()
         except CancelledError:

@@ -5,7 +5,6 @@ The page is static files without a build step, and loads nothing from elsewhere.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from dataclasses import asdict
@@ -77,7 +76,7 @@ class ConsoleRoutes:
 
     async def status(self, request: Request) -> Response:
         """The server, its models and its clients, as they are now."""
-        models = [await asyncio.to_thread(_described, model) for model in self._models]
+        models = [_described(model) for model in self._models]
         now = time.monotonic()
         clients = [
             {
