@@ -21,7 +21,7 @@ __all__ = ["BundleCache"]
 
 _MISSING = object()
 _UNCHANGING = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, type(...)}
+    {type(None), object, bool, int, float, complex, str, bytes, type(...)}
     | {types.BuiltinFunctionType, types.MemberDescriptorType, types.GetSetDescriptorType}
     | {type(dataclasses.MISSING), type(dataclasses._HAS_DEFAULT_FACTORY)}  # type: ignore[attr-defined]
 )

@@ -12,9 +12,10 @@ from typing import Any
 
 from soma_core.wire.definitions import recipes
 from soma_core.wire.definitions.registry import Bundle, Known, Name, origin, registry
+from soma_core.wire.definitions.sentinels import find
 from soma_core.wire.definitions.signature import Signatures
 
-__all__ = ["code", "complete", "define", "namespace", "restore"]
+__all__ = ["code", "complete", "define", "namespace", "restore", "sentinel"]
 
 
 def restore(content: tuple[Any, ...], number: int) -> Any:
@@ -82,6 +83,7 @@ class _BundleReader(pickle.Unpickler):
             (__name__, "complete"): self._complete,
             (__name__, "define"): self._define,
             (__name__, "namespace"): self._namespace,
+            (__name__, "sentinel"): self._sentinel,
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -140,6 +142,9 @@ class _BundleReader(pickle.Unpickler):
             self._namespaces[name] = registry.namespace(program, name, base, spec)
         return self._namespaces.setdefault(name, base)
 
+    def _sentinel(self, module: str, name: str, kind: type) -> Any:
+        return find(origin(self._bundle.tokens[0]), module, name, kind)
+
 
 # Bundles name these; the reader of one has methods of its own in their place.
 
@@ -161,6 +166,11 @@ def code(*args: Any) -> Any:
 
 def namespace(*args: Any) -> Any:
     """The globals of a module."""
+    raise _alone()
+
+
+def sentinel(*args: Any) -> Any:
+    """A value that means something by its identity."""
     raise _alone()
 
 

@@ -108,6 +108,11 @@ class _Registry:
             self._pid, self._origin = os.getpid(), uuid.uuid4().hex
         return self._origin
 
+    def program(self) -> str:
+        """What this process is called in the tokens that it gives."""
+        with self.lock:
+            return self._this_process()
+
     def known(self, obj: Any) -> Known | None:
         """What is remembered of it, if it was received."""
         return self._known.get(obj)

@@ -18,6 +18,7 @@ import cloudpickle
 from soma_core.wire.definitions import reading, recipes
 from soma_core.wire.definitions.caching import BundleCache
 from soma_core.wire.definitions.registry import Bundle, registry
+from soma_core.wire.definitions.sentinels import Sentinel, find, sentinel_of
 from soma_core.wire.definitions.signature import Signatures
 
 __all__ = ["write"]
@@ -41,6 +42,9 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
     """Tells definitions that travel whole from everything else."""
 
     def reducer_override(self, obj: Any) -> Any:
+        sentinel = sentinel_of(obj)
+        if sentinel is not None:
+            return self.sentinel(sentinel, type(obj))
         recipe = recipes.of(obj)
         if recipe is None:
             reduced = super().reducer_override(obj)
@@ -51,6 +55,10 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
     def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
         """How a class or function that travels whole is pickled."""
         raise NotImplementedError
+
+    def sentinel(self, sentinel: Sentinel, kind: type) -> Any:
+        """How a value is pickled that means something by its identity."""
+        return find, (*sentinel, kind)
 
 
 _WITH_SETTER = 6  # the parts of what cloudpickle reduces a class or function to
@@ -128,6 +136,9 @@ class _BundlePickler(_Reducing):
         if isinstance(obj, types.CodeType):
             return self._code(obj)
         return super().reducer_override(obj)
+
+    def sentinel(self, sentinel: Sentinel, kind: type) -> Any:
+        return reading.sentinel, (sentinel.module, sentinel.name, kind)
 
     def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
         number = len(self.definitions)

@@ -1,0 +1,83 @@
+"""Sentinels: values of a program that mean something by their identity alone.
+
+``MISSING = object()`` at the top of a script, or an instance of a class of the script that has no
+state. Both sides know such a value by the program, the module and the name that it is given there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from typing import Any, NamedTuple
+
+from soma_core.wire.definitions.registry import registry
+
+__all__ = ["Sentinel", "find", "sentinel_of"]
+
+
+class Sentinel(NamedTuple):
+    """What a sentinel is called.
+
+    Attributes:
+        program: The process whose it is.
+        module: Its module there.
+        name: Its name in that.
+    """
+
+    program: str
+    module: str
+    name: str
+
+
+_lock = threading.Lock()
+_made: dict[Sentinel, Any] = {}
+_received: dict[int, Sentinel] = {}
+_kept: list[Any] = []  # all that were made, so that their ids are theirs
+
+
+def sentinel_of(obj: Any) -> Sentinel | None:
+    """What an object is called that is a sentinel; None for any other."""
+    if not _is_bare(obj):
+        return None
+    received = _received.get(id(obj))
+    if received is not None:
+        return received
+    for name, value in list(vars(sys.modules["__main__"]).items()):
+        if value is obj:
+            return Sentinel(registry.program(), "__main__", name)
+    return None
+
+
+def _is_bare(obj: Any) -> bool:
+    """Whether there is nothing to it but what it is: no state, and no method but Python's own."""
+    kind = type(obj)
+    if kind is object:
+        return True
+    return (
+        kind.__module__ == "__main__"
+        and type(kind) is type
+        and getattr(obj, "__dict__", None) == {}
+        and all(getattr(kind, name) is getattr(object, name) for name in _PICKLING)
+        and all(_DUNDER.fullmatch(name) for base in kind.__mro__ for name in vars(base))
+    )
+
+
+_PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
+_DUNDER = re.compile(r"__\w+__")
+
+
+def find(program: str, module: str, name: str, kind: Any) -> Any:
+    """The sentinel of that name: the program's own there, and one and the same elsewhere."""
+    if program == registry.program():
+        own = getattr(sys.modules.get(module), name, None)
+        if type(own) is kind:
+            return own
+    sentinel = Sentinel(program, module, name)
+    with _lock:
+        found = _made.get(sentinel)
+        if type(found) is not kind or not _is_bare(found):
+            found = _made[sentinel] = object.__new__(kind)
+            _received[id(found)] = sentinel
+            _kept.append(found)
+        return found
