@@ -115,7 +115,7 @@ def _try(file: Path, name: str, out: Path) -> None:
         programs = Path(folder) / "environment" / "bin"
         _run(sys.executable, "-m", "venv", programs.parent)
         pip = [programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        _run(*pip, "install", "--find-links", out, file)
+        _run(*pip, "install", "--no-compile", "--find-links", out, file)
         plugins = json.loads(_run(programs / "soma", "plugins", "--json", cwd=folder))
         broken = [f"{one['name']}: {one['reason']}" for one in plugins if one["status"] != "ok"]
         if broken:

@@ -136,6 +136,30 @@ def test_the_example_of_a_client_does_what_the_other_hosts_do(
     expect_the_work_was_done(ended)
 
 
+USES = """
+import type { Command } from "./command.js";
+export const load: Command = { cmd: "LOAD", filters: [{ id: "a", filter: "sklearn.PCA" }] };
+export const run: Command = { cmd: "FORWARD", node_id: "a", data: [[1, null], { a: "b" }] };
+// @ts-expect-error: there is no such command
+export const dance: Command = { cmd: "DANCE" };
+"""
+
+
+def test_the_types_that_json_schema_to_typescript_makes_compile(typescript, copy) -> None:
+    folder = copy / HOSTS / "typescript"
+    (folder / "made").mkdir()
+    generator = ["npx", "--yes", "json-schema-to-typescript@15.0.4", "--unreachableDefinitions"]
+    schema = str(copy / "schemas" / "command.schema.json")
+    made = run([*generator, "-i", schema, "-o", "made/command.ts"], folder)
+    if made.returncode and any(code in made.stderr for code in UNREACHABLE):
+        pytest.skip(f"the npm registry cannot be reached: {made.stderr[-300:]}")
+    assert made.returncode == 0, made.stderr
+    (folder / "made" / "uses.ts").write_text(USES)
+    strict = ["--noEmit", "--strict", "--module", "nodenext", "--moduleResolution", "nodenext"]
+    built = run(["npx", "tsc", *strict, "made/uses.ts"], folder)
+    assert built.returncode == 0, built.stdout
+
+
 def test_no_file_of_a_client_is_long() -> None:
     sources = [
         path
