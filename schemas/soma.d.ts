@@ -388,21 +388,24 @@ export interface FilterMeta {
 export type FilterSpec = {
   id: string;
   /** The object, pickled with cloudpickle. */
-  pickle_b64?: Binary;
+  pickle_b64: Binary;
   /** The registered name: `sklearn.PCA`. */
-  filter?: string | null;
+  filter?: null;
+  /** The configuration of the registered filter, validated by it. */
+  config?: { [key: string]: never };
+  /** Whether COMPOSITE_FIT and BATCHED_FIT fit this node. */
+  trainable?: boolean;
+} | {
+  id: string;
+  /** The object, pickled with cloudpickle. */
+  pickle_b64?: null;
+  /** The registered name: `sklearn.PCA`. */
+  filter: string;
   /** The configuration of the registered filter, validated by it. */
   config?: { [key: string]: unknown };
   /** Whether COMPOSITE_FIT and BATCHED_FIT fit this node. */
   trainable?: boolean;
-} & ({
-  filter?: null;
-  pickle_b64: Binary;
-  config?: { [key: string]: never };
-} | {
-  pickle_b64?: null;
-  filter: string;
-});
+};
 
 /** Fit one node; what it learned becomes its state. */
 export interface Fit {
@@ -791,14 +794,35 @@ export type SetState = {
   cmd: "SET_STATE";
   node_id: string;
   /** Omitted: the object stays as it is. */
-  state_b64?: Binary;
+  state_b64: Binary;
   /** As for GET_STATE. */
   format?: "torch" | "cloudpickle" | "value" | "safetensors" | null;
   /** Omitted: the learned state stays as it is. */
   fit_state?: Data;
   /** What GET_STATE returned with `full`; omitted: optimizers stay as they are. */
   training_b64?: Binary;
-} & ({ state_b64: unknown } | { fit_state: unknown });
+} | {
+  /** Echoed in the reply. */
+  id?: string | number | null;
+  /** Whether progress and log events may be sent before the reply. */
+  events?: boolean;
+  /** Open to the host; not interpreted. */
+  meta?: { [key: string]: unknown } | null;
+  /** Whether the reply brings a profile of the command. */
+  profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
+  cmd: "SET_STATE";
+  node_id: string;
+  /** Omitted: the object stays as it is. */
+  state_b64?: Binary;
+  /** As for GET_STATE. */
+  format?: "torch" | "cloudpickle" | "value" | "safetensors" | null;
+  /** Omitted: the learned state stays as it is. */
+  fit_state: Data;
+  /** What GET_STATE returned with `full`; omitted: optimizers stay as they are. */
+  training_b64?: Binary;
+};
 
 /** The state is put back. */
 export interface SetStateReply {
@@ -881,9 +905,7 @@ export interface StackEntry {
 export type StreamMode = "FixedState" | "Evolving" | "Barrier";
 
 /** The reply to a command that succeeded; which one, the host knows. */
-export type SuccessReply = {
-  ok: true;
-} & (HelloReply | LoadReply | UnloadReply | ListReply | FitReply | PartialFitReply | ForwardReply | CallMethodReply | CompositeForwardReply | CompositeFitReply | BatchedFitReply | ContinueFitReply | GetStateReply | SetStateReply | GetGradientsReply | ApplyGradientsReply | PingReply | ShutdownReply);
+export type SuccessReply = HelloReply | LoadReply | UnloadReply | ListReply | FitReply | PartialFitReply | ForwardReply | CallMethodReply | CompositeForwardReply | CompositeFitReply | BatchedFitReply | ContinueFitReply | GetStateReply | SetStateReply | GetGradientsReply | ApplyGradientsReply | PingReply | ShutdownReply;
 
 /** Any worker that carries this tag: `Tag("gpu")`. */
 export interface Tag {
@@ -905,17 +927,21 @@ export type TensorData = {
   /** `"torch"` if the array is to arrive as a torch tensor. */
   container?: "torch" | null;
   /** The elements in C order; `null` is NaN. */
-  values?: (number | boolean | null)[] | null;
-  /** The elements as base64 of little-endian bytes in C order; needs `dtype`. */
-  b64?: string | null;
-} & ({
-  b64?: null;
   values: (number | boolean | null)[];
+  /** The elements as base64 of little-endian bytes in C order; needs `dtype`. */
+  b64?: null;
 } | {
-  values?: null;
-  b64: string;
+  /** The length of each axis; empty for a single number. */
+  shape: number[];
+  /** The element type. Without it the tensor is a plain list of numbers and arrives as nested lists. With it the tensor is an array: numpy's name for the type (`"float32"`), its `dtype.str` (`"<U5"`), or a list of fields for structured types. */
   dtype: string | unknown[];
-});
+  /** `"torch"` if the array is to arrive as a torch tensor. */
+  container?: "torch" | null;
+  /** The elements in C order; `null` is NaN. */
+  values?: null;
+  /** The elements as base64 of little-endian bytes in C order; needs `dtype`. */
+  b64: string;
+};
 
 /** A string. */
 export interface TextValue {

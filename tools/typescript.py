@@ -92,9 +92,7 @@ def _type(schema: JsonSchema, indent: str = "") -> str:
     if "enum" in schema:
         return _joined(map(json.dumps, schema["enum"]))
     choices = schema.get("oneOf") or schema.get("anyOf")
-    if choices and "properties" in schema:
-        return f"{_object(schema, indent)} & ({_union(choices, indent)})"
-    if choices:
+    if choices:  # each is whole: what stands beside them says it once more
         return _union(choices, indent)
     kind = schema.get("type")
     if isinstance(kind, list):

@@ -135,7 +135,7 @@ def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, JsonSchema]:
     }
     for model, rule in _RULES.items():
         if model.__name__ in definitions:
-            definitions[model.__name__].update(rule)
+            definitions[model.__name__] = _with_rule(definitions[model.__name__], rule)
     if Json.__name__ in definitions:
         definitions[Json.__name__]["properties"]["data"] = _DATA
     return definitions
@@ -220,6 +220,28 @@ def _require_constants(definition: JsonSchema) -> JsonSchema:
         properties[name].pop("default", None)
     required = dict.fromkeys([*constants, *definition.get("required", ())])
     return definition | ({"required": list(required)} if required else {})
+
+
+def _with_rule(definition: JsonSchema, rule: JsonSchema) -> JsonSchema:
+    """A definition with the alternatives of a rule, each written out whole.
+
+    Most programs that make types of a schema look at the alternatives alone.
+    """
+    ((keyword, shapes),) = rule.items()
+    return definition | {keyword: [_whole(definition, shape) for shape in shapes]}
+
+
+def _whole(definition: JsonSchema, shape: JsonSchema) -> JsonSchema:
+    properties = dict(definition["properties"])
+    for name, own in shape.get("properties", {}).items():
+        said = {key: properties[name][key] for key in ("description",) if key in properties[name]}
+        properties[name] = own | said
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*dict.fromkeys([*definition.get("required", ()), *shape["required"]])],
+        "additionalProperties": False,
+    }
 
 
 def _exactly_one(**shapes: JsonSchema) -> JsonSchema:
