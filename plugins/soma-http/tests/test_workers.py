@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import pytest
+from soma_http import HttpOptions, HttpTransport
 from websockets.sync.client import connect as open_websocket
 
 import soma_core as soma
 from soma_core.testing.filters import Actions, Echo
+from soma_core.testing.wire import Wire
 
 from .conftest import TOKEN, serving
 
@@ -135,6 +139,22 @@ def test_an_interrupted_command_leaves_the_worker_alive(worker):
 def test_what_a_filter_prints_is_shown_before_the_call_returns(worker, capfd):
     worker.forward("actions", ["print", "seen over http\n"])
     assert "seen over http" in capfd.readouterr().err
+
+
+def test_what_runs_for_a_client_that_is_gone_is_interrupted(trusting_server):
+    transport = HttpTransport(HttpOptions(url=trusting_server, token=TOKEN, trust_server=True))
+    wire = Wire(transport.start(30.0))
+    try:
+        wire.load(actions=Actions())
+        pid = wire.ask("PING")["pid"]
+        wire.send("FORWARD", node_id="actions", data=["sleep", 60.0], events=True)
+        wire.channel.close()
+        deadline = time.monotonic() + 4.0  # less than the grace, after which it would be killed
+        while psutil.pid_exists(pid):
+            assert time.monotonic() < deadline, "the worker still runs"
+            time.sleep(0.02)
+    finally:
+        transport.stop(0.0)
 
 
 def test_a_death_is_reported_with_its_signal_and_last_words(worker):

@@ -177,11 +177,17 @@ class Session:
             await self._websocket.send_text(output_notice(lines))
 
     async def _finish(self) -> None:
-        """End the worker, and tell the client how it ended."""
+        """End the worker, and tell the client how it ended.
+
+        Nobody waits for what it runs any more, so that is interrupted, as often as it takes.
+        """
         self._wire.close()
         self._end_by = self._end_by.within(self._grace)
-        process = self._process
+        process, again = self._process, Deadline.after(0.0)
         while process.poll() is None and not self._end_by.over():
+            if again.over():
+                process.interrupt()
+                again = Deadline.after(_LOOK)
             await asyncio.sleep(_ENDING)
         status = await asyncio.to_thread(process.stop, 0.0)
         self.status = status or ExitStatus()
