@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from time import perf_counter
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +26,9 @@ _log = logging.getLogger("soma.http")
 _SIZE_HEADER = "Inference-Header-Content-Length"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
+_PATIENCE = 0.2  # seconds for an answer, before it is asked whether somebody waits for it
+_GONE = 499  # as other servers log a client that did not wait; nobody is there to read it
 Count = Callable[[str, int, float], None]
 
 
@@ -115,7 +120,7 @@ class InferenceRoutes:
         asked: ReadRequest = read_request(body, request.headers.get(_SIZE_HEADER), model.inputs)
         tensors = asked.tensors
         x = next(iter(tensors.values())) if len(tensors) == 1 else tensors
-        result = await model.run(x)
+        result = await _unless_gone(request, model.run(x))
         answer = write_answer(result, asked, model.name, model.config.version, model.outputs)
         if answer.json_size is None:
             return Response(answer.body, media_type="application/json")
@@ -150,11 +155,36 @@ class InferenceRoutes:
         return answer
 
 
+async def _unless_gone(request: Request, running: Coroutine[Any, Any, T]) -> T:
+    """The result of what runs for a client; given up if that hangs up, so that others get on.
+
+    Raises:
+        ClientDisconnect: The client is gone.
+    """
+    work = asyncio.ensure_future(running)
+    try:
+        await asyncio.wait([work], timeout=_PATIENCE)
+        if not work.done():
+            gone = asyncio.ensure_future(_hangs_up(request))
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+
+
+async def _hangs_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _answer_to(request: Request, error: Exception) -> Response:
     if isinstance(error, Failure | BodyRefused):
         return _failed(error.status, str(error))
     if isinstance(error, ClientDisconnect):
-        return _failed(400, "the body was cut off")
+        return _failed(_GONE, "the client is gone")
     failure = failure_of(error)
     if failure is None:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
