@@ -14,7 +14,7 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.backoff import Backoff
 from soma_core.client.calls import Call
 from soma_core.client.connection import INTERRUPT_GRACE, Connection
-from soma_core.client.host_path import host_path
+from soma_core.client.host_path import hidden_modules, host_path
 from soma_core.client.recording import Recorder
 from soma_core.client.recovery import RecoveryLog
 from soma_core.errors import (
@@ -163,6 +163,8 @@ class Session:
     def _hello(self) -> Hello:
         share = self._transport.shares_files and self._pickles.allowed
         self._path = host_path() if share else None
+        if share:
+            self._pickles.by_value |= hidden_modules()
         return Hello(
             cmd="HELLO",
             protocol=PROTOCOL_VERSION,

@@ -123,6 +123,20 @@ def test_nothing_installed_is_hidden_by_a_file_beside_the_script(run: Run, name:
     assert run("stdio", f"\n    {text}" + source) == "False\n"
 
 
+def test_a_module_beside_the_script_is_used_though_an_installed_one_has_its_name(run: Run) -> None:
+    source = """
+    import sys
+    from iniconfig import own
+    class Uses(soma.Filter):
+        def forward(self, x, state):
+            return own(x)
+    if __name__ == "__main__":
+        with connect(filters={"uses": Uses()}) as worker:
+            print(worker.forward("uses", 20))
+    """
+    assert run("stdio", source, {"iniconfig.py": "def own(x): return x + 1\n"}) == "21\n"
+
+
 def test_without_pickles_and_through_a_launcher_the_worker_keeps_to_its_own(
     tmp_path: Path,
 ) -> None:
