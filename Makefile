@@ -67,6 +67,7 @@ models: $(MODELS_VENV)/.ready
 	$(MODELS_VENV)/bin/pytest -n $(JOBS) plugins/soma-filters-sklearn/tests/test_boosters.py \
 		$(addsuffix /tests,$(MODELS))
 	$(MODELS_VENV)/bin/pytest tests/docs/test_documentation.py -k 'onnx or text'
+	$(MODELS_VENV)/bin/python -m benchmarks.estimators
 
 # Everything over HTTP, also what the gate leaves out, against clients that others wrote.
 http: $(HTTP_VENV)/.ready
