@@ -7,6 +7,7 @@ implementation keeps soma's promises; soma's own suites and ``benchmarks.faults`
 suites need pytest.
 """
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -31,4 +32,5 @@ def _rewrite_assertions() -> None:
     """Let pytest rewrite the assertions of the suites, so that failures show what they compared."""
     if find_spec("pytest") is None:
         raise ModuleNotFoundError("the conformance suites need pytest: pip install pytest")
-    import_module("pytest").register_assert_rewrite(*_ASSERTING)
+    fresh = [name for name in _ASSERTING if name not in sys.modules]  # others it warns about
+    import_module("pytest").register_assert_rewrite(*fresh)
