@@ -103,7 +103,10 @@ def test_the_channel_of_the_page_on_channels_passes_the_conformance_kit(tmp_path
         "from soma_core.testing import Capability, TransportConformance\n"
         "class TestFork(TransportConformance):\n"
         "    transport = ForkTransport\n"
-        '    lacks = {Capability.DIAGNOSTICS: "it does not read what its worker prints"}\n'
+        "    lacks = {\n"
+        '        Capability.DIAGNOSTICS: "it does not read what its worker prints",\n'
+        '        Capability.CHILDREN: "it only forks",\n'
+        "    }\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
