@@ -1,7 +1,7 @@
 """The plugin as it is installed: OpenTelemetry is imported only where it is of use.
 
-A host whose program never imported OpenTelemetry has no pipeline, and a worker has something to do
-once a command brings a trace context along.
+A host whose program never imported OpenTelemetry has no pipeline, and a worker measures once a
+command brings a trace context along.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import soma_core as soma
+from soma_telemetry.measuring import API, measured
 
 if TYPE_CHECKING:
     from soma_telemetry.plugin import Telemetry
 
 __all__ = ["OnDemand"]
-
-_API = "opentelemetry.trace"
-_CONTEXT = "traceparent"
 
 
 class OnDemand:
@@ -37,7 +35,7 @@ class OnDemand:
     @soma.hookimpl
     def soma_call_starting(self, call: Any) -> None:
         """In the host."""
-        if self._made is not None or _API in sys.modules:
+        if self._made is not None or API in sys.modules:
             self._telemetry().soma_call_starting(call)
 
     @soma.hookimpl
@@ -61,6 +59,4 @@ class OnDemand:
     @soma.hookimpl(wrapper=True)
     def soma_execute(self, command: Any) -> Generator[None, Any, Any]:
         """In the worker."""
-        if command.meta is None or _CONTEXT not in command.meta:
-            return (yield)
-        return (yield from self._telemetry().soma_execute(command))
+        return (yield from measured(command))

@@ -7,24 +7,22 @@ sent along and nothing is measured.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from opentelemetry import context, metrics, trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import soma_core as soma
+from soma_telemetry.measuring import META, measured
+from soma_telemetry.tracing import carried
 
 __all__ = ["Telemetry"]
 
 _SCOPE = "soma"
-_META = "telemetry"
-_W3C = TraceContextTextMapPropagator()
 _NS = 1_000_000_000
 _A_WAIT = 0.001  # seconds: what is less is no waiting for others
 
@@ -86,9 +84,7 @@ class Telemetry:
         )
         if span.is_recording():
             span.set_attribute("soma.queue.duration", waited)
-            carrier: dict[str, str] = {}
-            _W3C.inject(carrier, trace.set_span_in_context(span))
-            call.fields["meta"] = {**(call.fields.get("meta") or {}), **carrier}
+            call.fields["meta"] = {**(call.fields.get("meta") or {}), **carried(span)}
         if waited > _A_WAIT:
             self._queued.record(waited, {"rpc.system.name": _SCOPE})
         self._flights[call] = _Flight(span, time.perf_counter())
@@ -102,7 +98,7 @@ class Telemetry:
         seconds = time.perf_counter() - flight.sent
         kind = _metric_attributes(call, error)
         self._calls.record(seconds, kind)
-        worked = None if reply is None or reply.meta is None else reply.meta.get(_META)
+        worked = None if reply is None or reply.meta is None else reply.meta.get(META)
         if isinstance(worked, dict):
             self._record_work(flight.span, call, worked, kind)
         span = flight.span
@@ -130,19 +126,7 @@ class Telemetry:
     @soma.hookimpl(wrapper=True)
     def soma_execute(self, command: Any) -> Generator[None, Any, Any]:
         """In the worker: measure, with the host's span as that of whatever the filter traces."""
-        meta = command.meta
-        if meta is None or "traceparent" not in meta:
-            return (yield)
-        token = context.attach(_W3C.extract(meta))
-        begun, started = time.time_ns(), time.perf_counter()
-        try:
-            reply = yield
-        finally:
-            seconds = time.perf_counter() - started
-            context.detach(token)
-        worked = {"begun": begun, "seconds": seconds, "pid": os.getpid()}
-        reply.meta = {**(reply.meta or {}), _META: worked}
-        return reply
+        return (yield from measured(command))
 
     @soma.hookimpl
     def soma_worker_started(self, transport: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -171,3 +172,14 @@ def test_the_installed_plugin_imports_nothing_until_it_is_of_use():
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, check=False
     )
     assert done.returncode == 0
+
+
+def test_calls_of_an_async_worker_are_spans_too(recorded):
+    async def call() -> str:
+        async with soma.connect_async("inline", filters={"traced": Traced()}) as worker:
+            return await worker.forward("traced", 1)
+
+    trace_id = asyncio.run(call())
+    spans = recorded.named("FORWARD traced")
+    assert spans.keys() == {SpanKind.CLIENT, SpanKind.SERVER}
+    assert trace_id == format(spans[SpanKind.CLIENT].context.trace_id, "032x")

@@ -1,0 +1,49 @@
+"""The worker's part: how long a command took, for the host to record, and whose it is meanwhile.
+
+OpenTelemetry is used if a filter has imported it; where filters trace nothing, a worker needs none.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+__all__ = ["API", "META", "measured"]
+
+API = "opentelemetry.trace"
+"""The module that whoever traces has imported."""
+
+META = "telemetry"
+"""Where the reply says what was measured."""
+
+_CONTEXT = "traceparent"
+
+
+def measured(command: Any) -> Generator[None, Any, Any]:
+    """Measure a command that brings a trace context along, within that context.
+
+    What is measured goes into ``reply.meta``; a command that fails has no reply to say it in.
+    """
+    meta = command.meta
+    if meta is None or _CONTEXT not in meta:
+        return (yield)
+    with _within(meta):
+        begun, started = time.time_ns(), time.perf_counter()
+        reply = yield
+        seconds = time.perf_counter() - started
+    worked = {"begun": begun, "seconds": seconds, "pid": os.getpid()}
+    reply.meta = {**(reply.meta or {}), META: worked}
+    return reply
+
+
+def _within(meta: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """What makes the host's span that of whatever a filter traces."""
+    if API not in sys.modules:
+        return nullcontext()
+    from soma_telemetry.tracing import within
+
+    return within(meta)
