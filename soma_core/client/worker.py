@@ -78,7 +78,9 @@ class Worker:
 
     def __init__(self, transport: Transport, **options: Unpack[HandleOptions]) -> None:
         self._handle = Handle(transport, **options)
-        self._session = self._handle.session
+        self._session = session = self._handle.session
+        # One engine has one connection, and nothing to decide between two calls.
+        self._ask = session.ask if session.restarts_engines else session.connection.ask
         self.verbs = self._handle.verbs
 
     load = _blocking(Verbs.load)
@@ -180,7 +182,7 @@ class Worker:
             call = next(steps)
             while True:
                 try:
-                    reply = self._session.ask(call)
+                    reply = self._ask(call)
                 except BaseException as error:
                     if not self._mend(call, error):
                         call = steps.throw(error)

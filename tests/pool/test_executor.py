@@ -130,7 +130,7 @@ def test_what_is_no_function_is_refused_at_once(executor):
 
 
 def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path):
-    with soma.Executor(1, timeout=0.3) as executor:
+    with soma.Executor(1, timeout=2.0) as executor:
         with pytest.raises(soma.WorkerDied):
             executor.submit(leave).result()
         with pytest.raises(soma.DeadlineExceeded):
