@@ -31,9 +31,11 @@ from soma_core.testing.filters import Echo
 __all__ = ["ask_model", "call"]
 
 CALLERS = 64
+TOKEN = "a-token-of-this-benchmark"
 CONFIG = """
 [server]
 port = 0
+tokens = "tokens.txt"
 pickle = "clients may run any code as this user"
 [models.plain]
 filter = "sklearn.MinMaxScaler"
@@ -84,6 +86,7 @@ def _serving() -> Iterator[str]:
             with soma.connect("inline", filters=node, pickle="never") as worker:
                 worker.fit(name, np.random.default_rng(0).random((100, 64)))
                 worker.save_checkpoint(Path(directory) / f"{name}.soma")
+        (Path(directory) / "tokens.txt").write_text(TOKEN)
         path = Path(directory) / "models.toml"
         path.write_text(CONFIG)
         arguments = ["-c", program, "--config", str(path)]
@@ -104,7 +107,7 @@ def call(url: str, count: int) -> None:
     """Print what a call costs, beside an echo of as many bytes."""
     from websockets.sync.client import connect
 
-    options = {"url": url, "trust_server": True, "filters": {"echo": Echo()}}
+    options = {"url": url, "token": TOKEN, "trust_server": True, "filters": {"echo": Echo()}}
     with (
         _program("-c", ECHO, found=r"(\d+)", stream="stdout") as port,
         connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None) as echo,
@@ -140,7 +143,8 @@ def _request(model: str, *, binary: bool) -> bytes:
         size = f"Inference-Header-Content-Length: {len(head)}\r\n"
     return (
         (
-            f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\n{size}"
+            f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n{size}"
             f"Content-Length: {len(head) + len(data)}\r\n\r\n"
         ).encode()
         + head

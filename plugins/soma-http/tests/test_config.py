@@ -33,6 +33,10 @@ def test_without_anything_this_machine_is_served_and_pickles_are_refused(read):
         ("[server\n", ["models.toml: ", "line 1"]),
         ("[server]\npickle = 'same-user'", [":2: server.pickle", "any code as this user"]),
         ("[server]\nhost = '0.0.0.0'", [":1: server: host = '0.0.0.0'", "tokens"]),
+        (
+            "[server]\npickle = 'clients may run any code as this user'",
+            [":1: server: pickle lets clients run code", "every user of this machine"],
+        ),
         ("[server]\ntokens = 'none.txt'", [":2: server.tokens: cannot read", "none.txt"]),
     ],
 )

@@ -81,6 +81,11 @@ class ServerConfig(_Section):
                 f"host = {self.host!r} lets other machines in, and there are no tokens: give a "
                 'file of them as tokens = "…", or listen at 127.0.0.1'
             )
+        if self.tokens is None and self.allows_pickles:
+            raise ValueError(
+                "pickle lets clients run code as this user, and without tokens every user of this "
+                'machine can connect: give a file of them as tokens = "…"'
+            )
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together: give both or neither")
         return self
