@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,40 @@ if __name__ == "__main__":
                 assert worker.get_state("work") is not None
                 news = "interrupted"
 """
+POOL = """
+import sys
+import numpy as np
+import soma_core as soma
+
+class Work(soma.Filter):
+    def forward(self, x, state):
+        import time
+        time.sleep(0.002)
+        return x
+
+def tell(text):
+    sys.stdout.write(text + "\\n")
+    sys.stdout.flush()
+
+if __name__ == "__main__":
+    with soma.WorkerPool("stdio", 2, filters={"work": Work()}) as pool:
+        news, number = "ready", 0
+        while True:
+            try:
+                if news:
+                    tell(news)
+                    news = ""
+                while True:
+                    number += 1
+                    assert list(pool.map("work", range(10))) == list(range(10))
+                    assert pool.submit("work", number).result() == number
+                    large = pool.submit("work", np.full(20_000, number)).result()
+                    assert large[-1] == number
+            except KeyboardInterrupt:
+                assert pool.submit("work", 7).result(30.0) == 7
+                assert pool.stats().replaced == 0
+                news = "interrupted"
+"""
 WHERE = {"stdio": ("stdio", ""), "socket": ("socket", ""), "session": ("socket", "ctrl-c")}
 
 
@@ -95,19 +130,37 @@ def test_ctrl_c_at_any_moment_interrupts_the_call_and_the_worker_goes_on(where, 
     script.write_text(HOST)
     with short_directory() as directory, socket_daemon(directory / "s") as daemon:
         path = "" if transport == "stdio" else str(daemon.path)
-        host = subprocess.Popen(
-            [sys.executable, str(script), transport, path, session],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        host = started(script, transport, path, session)
         try:
             assert line(host, 60.0) == "ready\n", host.communicate()[1]
             press_and_wait(host, times)
         finally:
             host.kill()
             host.communicate()
+
+
+@nightly
+def test_ctrl_c_while_a_pool_works_costs_no_worker(tmp_path):
+    script = tmp_path / "host.py"
+    script.write_text(POOL)
+    host = started(script)
+    try:
+        assert line(host, 60.0) == "ready\n", host.communicate()[1]
+        press_and_wait(host, 300)
+    finally:
+        host.kill()
+        host.communicate()
+
+
+def started(script: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A host in a process group of its own, as a shell starts one."""
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def press_and_wait(host: subprocess.Popen[str], times: int) -> None:
