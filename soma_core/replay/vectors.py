@@ -75,7 +75,7 @@ _WORKING: Sequence[Fields] = (
         "cmd": "FORWARD",
         "id": "a list of tuples",
         "node_id": "mean",
-        "data": [(1, "a"), (2, "b"), (3, "c")],
+        "data": [(1, 2.0), (3, 4.0), (5, 6.0)],
         "state": {},
     },
     {"cmd": "CALL_METHOD", "id": "score", "node_id": "mean", "method": "score", "data": _X},
