@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.soak import Held, row, soak
 
-from ..support import PROCESSES, gate_runs
+from ..support import PROCESSES, gate_runs, nightly
 
 MIB = 1 << 20
 
@@ -28,6 +28,7 @@ def test_growth_of_anything_is_told(last: Held, flat: bool) -> None:
     assert ("**no**" in text) is not flat
 
 
+@nightly
 @pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
 def test_values_of_mixed_sizes_come_back_as_they_were_while_the_host_holds_others(
     transport: str,

@@ -23,6 +23,7 @@ def test_the_table_compares_each_transport_with_a_pipe(soma: Soma) -> None:
     assert "µs (" in done.stdout
 
 
+@nightly
 def test_json_gives_seconds(soma: Soma) -> None:
     done = soma("bench", "--json", "--pinned", *QUICK)
     assert done.exit_code == 0, done.output

@@ -18,7 +18,7 @@ from soma_core.cli.new.names import (
 )
 from soma_core.testing import ProcessMark
 
-from ..support import ROOT, installing
+from ..support import ROOT, installing, nightly
 
 
 def test_a_filter_gives_its_names_to_all_that_belongs_to_it():
@@ -144,7 +144,7 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
             "not conformance or every_fault",
         ),
         ("command acme.WarmUp", "soma.plugins", "acme_warm_up", ""),
-        ("plugin acme-audit", "soma.plugins", "acme_audit", ""),
+        pytest.param("plugin acme-audit", "soma.plugins", "acme_audit", "", marks=nightly),
     ],
 )
 def test_what_is_new_passes_its_tests_and_leaves_no_process(
@@ -173,6 +173,7 @@ def test_what_is_new_passes_its_tests_and_leaves_no_process(
     assert mark.wait_until_gone(20.0) == set()
 
 
+@nightly
 def test_what_is_new_is_typed(soma, tmp_path):
     """With the settings and the cache of this repository: checking the libraries takes minutes."""
     soma("new", "filter", "acme.RobustScaler", "--into", tmp_path)

@@ -243,7 +243,7 @@ if __name__ == "__main__":
 
 
 @over_processes
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=nightly)])
 def test_a_filter_of_a_script_starts_processes_that_run_the_script_s_functions(
     run: Run, transport: str, method: str
 ) -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from ..support import nightly
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 NEEDED = ("mkdocs", "material", "mkdocstrings", "mkdocstrings_handlers")
 
 
+@nightly
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),
     reason="mkdocs-material or mkdocstrings is not installed: pip install -e '.[docs]'",

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..support import nightly
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grid_search.py"
 
 
+@nightly
 def test_it_prints_an_accuracy_for_each_configuration():
     ran = subprocess.run(
         [sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=100

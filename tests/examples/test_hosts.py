@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ..support import nightly
+
 HOSTS = Path(__file__).resolve().parents[2] / "examples" / "hosts"
 PRINTED = re.compile(r'result (\[.*\]) of shape (\[.*\])\nrefused with "?(\w+)"?: "?(.*?)"?\n')
 
@@ -54,7 +56,7 @@ def run(command: list[str], python: str = sys.executable) -> subprocess.Complete
     )
 
 
-@pytest.fixture(params=[bash, node, c], ids=["bash", "node", "c"])
+@pytest.fixture(params=[bash, node, pytest.param(c, marks=nightly)], ids=["bash", "node", "c"])
 def host(request, tmp_path) -> list[str]:
     return request.param(tmp_path)
 

@@ -24,6 +24,7 @@ from ..support import (
     PROCESSES,
     gate_runs,
     is_running,
+    nightly,
     run_python,
     short_directory,
     socket_daemon,
@@ -297,6 +298,7 @@ while True:
 """
 
 
+@nightly
 def test_events_without_end_are_no_reason_to_wait_without_end() -> None:
     command = [sys.executable, "-c", ENDLESS]
     with pytest.raises(soma.StartFailed, match="HELLO did not end within"):

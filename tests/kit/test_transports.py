@@ -8,7 +8,7 @@ import pytest
 
 from soma_core.testing import Capability, TransportConformance
 
-from ..support import short_directory, socket_daemon
+from ..support import nightly, short_directory, socket_daemon
 
 C = Capability
 
@@ -22,6 +22,7 @@ class TestStdio(TransportConformance):
     transport = "stdio"
 
 
+@nightly
 class TestSocket(TransportConformance):
     transport = "socket"
 

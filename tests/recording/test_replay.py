@@ -21,6 +21,7 @@ from soma_core.transport import Dialect, Message, TransportOptions
 from soma_transport_stdio.client import StdioOptions, StdioTransport
 
 from ..support import filters as f
+from ..support import nightly
 from .conftest import entries
 
 ROWS = np.array([1.0, 2.0, 6.0])
@@ -84,7 +85,7 @@ def everything(connect, file) -> Path:
     return file
 
 
-@pytest.mark.parametrize("transport", [inline, stdio])
+@pytest.mark.parametrize("transport", [inline, pytest.param(stdio, marks=nightly)])
 def test_every_command_run_again_gives_the_same_reply(everything, transport):
     outcomes = again(everything, transport)
     others = [o for o in outcomes if o.verdict is not Verdict.SAME]

@@ -23,7 +23,7 @@ from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.errors import ProtocolError
 from soma_core.wire.frames import Entry, EntryKind
 
-from ..support import descriptors, run_python
+from ..support import descriptors, nightly, run_python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's")
 
@@ -265,6 +265,7 @@ with soma.connect("stdio", filters={"embed": Embed()}) as worker:
 """
 
 
+@nightly
 def test_results_are_kept_by_the_thousand_under_a_small_limit_of_descriptors(
     tmp_path: Path,
 ) -> None:

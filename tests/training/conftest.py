@@ -9,10 +9,10 @@ import pytest
 
 import soma_core as soma
 
-from ..support import TRANSPORTS
+from ..support import TRANSPORTS, gate_runs
 
 
-@pytest.fixture(scope="session", params=TRANSPORTS)
+@pytest.fixture(scope="session", params=gate_runs("inline", "stdio", of=TRANSPORTS))
 def warm(request, options) -> Iterator[soma.Worker]:
     """One worker of each transport for all tests."""
     with soma.connect(request.param, **options(request.param)) as connected:

@@ -14,6 +14,7 @@ import pytest
 
 import soma_core as soma
 
+from ..support import nightly
 from ..support.filters import loaded, saved
 
 torch = pytest.importorskip("torch")
@@ -64,7 +65,7 @@ def same(left: list[Any], right: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", [None, NAMED], ids=["own", "named"])
-@pytest.mark.parametrize("rows", [70, 2])
+@pytest.mark.parametrize("rows", [70, pytest.param(2, marks=nightly)])
 def test_a_step_equals_one_process_on_the_whole_batch(
     mixed: Any, inline: Any, data: Any, optimizer: Any, rows: int
 ) -> None:
@@ -118,7 +119,7 @@ def test_nodes_that_were_fitted_before_are_used_and_not_fitted_again(
 
 
 @pytest.mark.parametrize("when", ["die now", "die at the step"])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=nightly)])
 def test_a_worker_that_dies_in_a_step_fails_it_whole_and_is_brought_back_by_the_next(
     connect: Any, with_torch: Any, data: Any, when: str, victim: int
 ) -> None:

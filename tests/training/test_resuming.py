@@ -15,7 +15,7 @@ import pytest
 import soma_core as soma
 
 from ..support import filters as f
-from ..support import wait_until
+from ..support import nightly, wait_until
 
 torch = pytest.importorskip("torch")
 
@@ -55,7 +55,9 @@ def losses(worker: Any, node_ids: list[str], data: Any, steps: int, optimizer: A
     return [worker.composite_fit(node_ids, *data, optimizer=optimizer).loss for _ in range(steps)]
 
 
-@pytest.mark.parametrize("optimizer", [None, NAMED], ids=["own", "named"])
+@pytest.mark.parametrize(
+    "optimizer", [None, pytest.param(NAMED, marks=nightly)], ids=["own", "named"]
+)
 def test_a_checkpoint_resumes_in_another_worker(
     worker: Any, data: Any, optimizer: Any, tmp_path: Any, connect: Any, with_torch: Any
 ) -> None:

@@ -93,7 +93,7 @@ if __name__ == "__main__":
 
 
 @both
-@pytest.mark.parametrize("how", ["ends", "raises"])
+@pytest.mark.parametrize("how", ["ends", pytest.param("raises", marks=nightly)])
 def test_a_script_that_never_closes_ends_its_worker_cleanly(transport, how, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(NEVER_CLOSED)
@@ -335,7 +335,7 @@ needs_proc = pytest.mark.skipif(not os.path.isdir("/proc"), reason="without a li
 @needs_proc
 @both
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("end", ["close", "kill"])
+@pytest.mark.parametrize("end", [pytest.param("close", marks=nightly), "kill"])
 def test_children_of_filters_are_ended_whatever_group_they_are_in(connect, transport, group, end):
     def begins(x, state):
         return f.subprocess.Popen(["sleep", "600"], **x).pid

@@ -18,6 +18,7 @@ from soma_core.client.connect import transport_maker
 from ..support import (
     PROCESSES,
     both,
+    either,
     gate_runs,
     is_running,
     short_directory,
@@ -213,7 +214,7 @@ LEFT_RUNNING: dict[str, Any] = {
 }
 
 
-@both
+@either
 @pytest.mark.parametrize("what", LEFT_RUNNING)
 def test_what_a_filter_leaves_running_does_not_keep_the_worker(watched, transport, what):
     started = watched(transport, leaves=f.Apply(LEFT_RUNNING[what]))

@@ -32,7 +32,7 @@ from ..support import filters as f
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sessions need Linux")
 
 
-@pytest.fixture(scope="module", params=["started afresh", "forked"])
+@pytest.fixture(scope="module", params=[pytest.param("started afresh", marks=nightly), "forked"])
 def daemon(request):
     """A daemon for the tests of this module, whose sessions have names of their own."""
     arguments = ["--preload=colorsys"] if request.param == "forked" else []

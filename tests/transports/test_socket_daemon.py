@@ -462,6 +462,7 @@ def test_a_request_with_bad_descriptors_is_refused_and_none_stays_open(daemon, b
     wait_until(lambda: len(descriptors(daemon.pid)) <= before, what="descriptors stay open")
 
 
+@nightly
 def test_deaf_workers_are_ended_together(directory, tmp_path):
     path, count = directory / "soma.sock", 8
     with socket_daemon(path, "--grace=0") as daemon, ThreadPoolExecutor(count) as pool:

@@ -602,10 +602,8 @@ def test_leaving_the_block_closes_even_after_an_error(options, transport):
 @pytest.mark.parametrize(
     ("transport", "how"),
     gate_runs(
-        ("stdio", "call"),
         ("stdio", "deaf"),
         ("socket", "naps"),
-        ("socket", "stubborn"),
         of=list(itertools.product(PROCESSES, ["naps", "call", "stubborn", "deaf"])),
     ),
 )
