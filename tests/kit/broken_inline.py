@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 from soma_core.engine.inline import InlineTransport
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
+from soma_core.protocol.dialects import read_fields
 from soma_core.testing import Capability, TransportConformance
 from soma_core.transport import Channel, Dialect, Message, TransportOptions
 
@@ -59,7 +60,7 @@ class Draining(Wrapped):
 
 
 def is_event(message: Message) -> bool:
-    return b"event" in message.header
+    return "event" in read_fields(message)
 
 
 class Inline(TransportConformance):
