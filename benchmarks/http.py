@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -121,20 +122,20 @@ def call(url: str, count: int) -> None:
         print("| | bare echo | soma | times |\n| --- | --- | --- | --- |")
         for array, rounds in ((np.zeros(10), count), (np.zeros(1 << 17), count // 10)):
             data = array.tobytes()
-            bare = _median(lambda data=data: echoed(data), rounds)  # type: ignore[misc]
-            ours = _median(lambda array=array: worker.forward("echo", array), rounds)  # type: ignore[misc]
+            bare = _median(partial(echoed, data), rounds)
+            ours = _median(partial(worker.forward, "echo", array), rounds)
             name = size_name(array.nbytes)
             print(f"| {name} | {time_name(bare)} | {time_name(ours)} | {ours / bare:.2f} |")
 
 
 def _request(model: str, *, binary: bool) -> bytes:
     row = np.random.default_rng(1).random((1, 64))
-    one = {"name": "x", "shape": [1, 64], "datatype": "FP64"}
+    one: dict[str, object] = {"name": "x", "shape": [1, 64], "datatype": "FP64"}
     asked: dict[str, object] = {"inputs": [one]}
     data, size = b"", ""
     if binary:
         data = row.tobytes()
-        one["parameters"] = {"binary_data_size": len(data)}  # type: ignore[assignment]
+        one["parameters"] = {"binary_data_size": len(data)}
         asked["parameters"] = {"binary_data_output": True}
     else:
         one["data"] = row.ravel().tolist()

@@ -420,10 +420,10 @@ def _tell_parent() -> None:
 
 def _close_files() -> None:
     """Flush and close the files that are still open, those of filters among them."""
-    streams = [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
+    streams: list[Any] = [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
     for stream in streams:
         with suppress(AttributeError, ValueError, OSError):  # a filter closed or removed it
-            stream.flush()  # type: ignore[union-attr]
+            stream.flush()
     kept = {id(stream) for stream in streams}
     kept |= {id(getattr(stream, "buffer", None)) for stream in streams}
     files = [one for one in gc.get_objects() if _IO in type(one).__mro__ and id(one) not in kept]

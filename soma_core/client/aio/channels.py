@@ -114,7 +114,7 @@ class _WatchedChannel(LoopChannel):
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():  # it came at the same moment
-                self._arrived.appendleft(waiter.exception() or waiter.result())  # type: ignore[arg-type]
+                self._keep(waiter)
             raise
         finally:
             self._waiter = None
@@ -134,6 +134,14 @@ class _WatchedChannel(LoopChannel):
             waiter.set_exception(TimeoutError())
         else:
             self._set_timer(self._due)
+
+    def _keep(self, waiter: asyncio.Future[Message]) -> None:
+        """What came for a wait that nobody waits for any more is for the next one."""
+        error = waiter.exception()
+        if error is None:
+            self._arrived.appendleft(waiter.result())
+        elif isinstance(error, Exception) and not isinstance(error, TimeoutError):
+            self._arrived.appendleft(error)
 
     def _next(self) -> Message:
         came = self._arrived.popleft()
