@@ -447,7 +447,7 @@ def _depth(file: Any) -> int:
 
 def _wait_for_children() -> None:
     """Close what this process holds, and wait a moment for children that notice that."""
-    with suppress(ChildProcessError):  # there are none, or none any more
+    with suppress(OSError):  # there are none any more, or no list of descriptors
         os.waitpid(-1, os.WNOHANG)
         for name in os.listdir("/dev/fd"):
             if int(name) > 2 and int(name) != _lifeline:

@@ -239,7 +239,7 @@ class Engine:
 
         A host that sends lines gets the tensors that the chain computed as nested lists instead.
         """
-        of_chain = isinstance(reply, r.CompositeForwardReply | r.CompositeFitReply)
+        of_chain = isinstance(reply, (r.CompositeForwardReply, r.CompositeFitReply))
         if of_chain and any(node.differentiable for node in self.nodes.chain(command.node_ids)):
             reply.result = tensors.in_kind_of(reply.result, command.data)
 

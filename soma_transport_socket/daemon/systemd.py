@@ -26,7 +26,8 @@ def handed_listener() -> socket.socket | None:
         raise ValueError(f"systemd handed over {count} sockets; give the unit one ListenStream=")
     listening = socket.socket(fileno=_FIRST)
     listening.set_inheritable(False)
-    if listening.family != socket.AF_UNIX or listening.type != socket.SOCK_STREAM:
+    of_a_path = listening.family == socket.AF_UNIX and isinstance(listening.getsockname(), str)
+    if not of_a_path or listening.type != socket.SOCK_STREAM:
         raise ValueError("systemd handed over no Unix stream socket; use ListenStream=/a/path")
     return listening
 

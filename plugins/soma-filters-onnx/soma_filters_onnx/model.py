@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, model_validator
@@ -135,8 +136,11 @@ class Model(Filter):
                 f"providers: {', '.join(missing)} is not in this worker; it has "
                 f"{', '.join(available)}"
             )
+        options = self._options(onnxruntime)
+        if isinstance(source, bytes):  # its tensors must not name files of this machine
+            options.add_session_config_entry(_EXTERNAL, os.devnull)
         session = onnxruntime.InferenceSession(
-            source, sess_options=self._options(onnxruntime), providers=self.providers
+            source, sess_options=options, providers=self.providers
         )
         known = [output.name for output in session.get_outputs()]
         unknown = [name for name in self.outputs or () if name not in known]
@@ -158,6 +162,7 @@ class Model(Filter):
         return options
 
 
+_EXTERNAL = "session.model_external_initializers_file_folder_path"
 _LEVELS = {
     "disable": "DISABLE_ALL",
     "basic": "ENABLE_BASIC",

@@ -35,20 +35,20 @@ def begin_anew(nodes: Iterable[Node], *, networks: bool = True) -> Undo:
     Returns:
         Undoes it.
     """
-    undo = ExitStack()
-    for node in nodes:
-        if node.trainable and (networks or node.fitted_apart):
-            undo.callback(_forget(node, parameters=networks))
-    return undo.close
+    with ExitStack() as undo:  # what a filter raises leaves all of them as they were
+        for node in nodes:
+            if node.trainable and (networks or node.fitted_apart):
+                undo.callback(_forget(node, parameters=networks))
+        return undo.pop_all().close
 
 
 def _forget(node: Node, *, parameters: bool) -> Undo:
     state, inside = node.state, node.learned_inside
-    node.forget()
     put_back = None
     if parameters and node.as_loaded is not None:
         put_back = capture(node)
         node.as_loaded()
+    node.forget()
 
     def undo() -> None:
         node.state, node.learned_inside = state, inside

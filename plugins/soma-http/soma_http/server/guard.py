@@ -12,7 +12,7 @@ from soma_http.server.tokens import Tokens
 
 __all__ = ["Guard"]
 
-_LOCAL = ("localhost", "127.0.0.1", "::1", "testserver")
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Guard:
@@ -62,7 +62,7 @@ class Guard:
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._body:
+        if not length.isdecimal() or len(length) > 18 or int(length) > self._body:
             return _refused(
                 413, f"a body of {length} bytes is refused; the limit is {self._body:,}"
             )

@@ -29,7 +29,7 @@ class PrintedLines:
                 self._dropped += 1
                 return
             self._lines.append(str(line))
-            self._size += len(line)
+            self._size += len(line) + 1
         self._loop.call_soon_threadsafe(self._more.set)
 
     async def wait(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 import uuid
@@ -189,8 +190,8 @@ class SharedModelSession:
     def _load(self) -> None:
         """Give the engine the nodes of the model."""
         names = _Nodes(self._model(), self._run_node).names()
-        specs = ",".join(f'{{"id":"{name}","filter":"{name}"}}' for name in names)
-        line = f'{{"cmd":"LOAD","filters":[{specs}]}}'.encode()
+        specs = [{"id": name, "filter": name} for name in names]
+        line = json.dumps({"cmd": "LOAD", "filters": specs}).encode()
         self._responder.respond(Message(line, (), Dialect.LINE), self._send_event)
         self._loads = False
 

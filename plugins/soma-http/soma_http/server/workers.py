@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from math import isfinite
 
 from starlette.requests import Request
@@ -67,13 +68,12 @@ class WorkerRoutes:
             return
         printed = PrintedLines() if asked.get("output") == "true" else None
         pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
-        threads = asked.get("threads", "")
         sessions.starting += 1
         try:
             worker = await asyncio.to_thread(
                 self._launcher.launch,
                 pickle,
-                int(threads) if threads.isdecimal() and int(threads) else None,
+                _threads(asked.get("threads", "")),
                 None if printed is None else printed.add,
             )
         except SomaError as error:
@@ -129,6 +129,13 @@ class WorkerRoutes:
             return JSONResponse({"error": f"there is no worker {session_id!r}"}, 404)
         session.interrupt()
         return Response(status_code=204)
+
+
+def _threads(text: str) -> int | None:
+    """Threads that a client asks for: no more than there are cores."""
+    if not text.isdecimal() or len(text) > 9:
+        return None
+    return min(int(text), os.cpu_count() or 1) or None
 
 
 def _grace(text: str, most: float) -> float:

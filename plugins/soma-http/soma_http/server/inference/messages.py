@@ -51,7 +51,7 @@ class InferenceRequest(_Message):
     id: str | None = None
     parameters: Parameters = Field(default_factory=dict)
     inputs: list[RequestInput] = Field(min_length=1, max_length=1000)
-    outputs: list[RequestOutput] | None = None
+    outputs: list[RequestOutput] | None = Field(default=None, max_length=1000)
 
 
 class ResponseOutput(_Message):

@@ -64,6 +64,9 @@ def read_request(body: bytes, json_size: str | None, declared: Sequence[TensorMe
     missing = [one.name for one in declared if one.name not in tensors]
     if missing:
         raise Refused(f"the model has an input {missing[0]!r} that is missing")
+    asked = [one.name for one in request.outputs or ()]
+    if len(set(asked)) < len(asked):
+        raise Refused("an output is asked for twice")
     binary = request.parameters.get("binary_data_output") is True
     return ReadRequest(request.id, tensors, request.outputs, binary)
 
@@ -71,7 +74,7 @@ def read_request(body: bytes, json_size: str | None, declared: Sequence[TensorMe
 def _size(given: str | None, length: int) -> int:
     if given is None:
         return length
-    if not (given.isascii() and given.isdecimal()) or int(given) > length:
+    if not (given.isascii() and given.isdecimal()) or len(given) > 18 or int(given) > length:
         raise Refused(
             f"Inference-Header-Content-Length is {given!r}, and the body has {length} bytes"
         )
