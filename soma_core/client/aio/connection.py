@@ -229,6 +229,7 @@ class AsyncConnection:
 
         def end(task: asyncio.Task[Any]) -> None:
             self._background.discard(task)
+            exchange.over = True  # even if the rest failed: nobody else sees to it
             if task.cancelled():  # the loop ends, and nobody will know what becomes of it
                 self._channel.close()
             if self._left is exchange:

@@ -27,9 +27,13 @@ class Opening(Generic[T]):
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._start = start
+        self._started = False
         self._opened: T | None = None
 
     def __await__(self) -> Generator[Any, Any, T]:
+        if self._started:
+            raise RuntimeError("this was awaited already; call soma.connect_async again")
+        self._started = True
         return self._start().__await__()
 
     async def __aenter__(self) -> T:

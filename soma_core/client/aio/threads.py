@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def in_thread(
-    function: Callable[[], T], undo: Callable[[T], object] | None = None, *, name: str = "soma"
+    function: Callable[[], T], undo: Callable[[T], object] | None = None, *, name: str
 ) -> T:
     """Run a function in a thread of its own, which ends with it.
 

@@ -106,8 +106,8 @@ class PoolVerbs:
             x: The training data.
             y: The targets, or None.
             return_state: Whether to return the state.
-            progress: Called with what the filter reports while it runs, on another thread; True
-                shows it on stderr.
+            progress: Called with what the filter reports while it runs, on a thread of the pool, or
+                in the event loop of an AsyncWorkerPool; True shows it on stderr.
             timeout: Seconds, once a worker has taken it.
 
         Returns:

@@ -191,18 +191,22 @@ class AsyncCallQueue:
     def _note_end(self, call: Call, outcome: Outcome) -> None:
         self._backlog.tally.add_end(call, outcome)
         self._backlog.ended(call)
-        timer = self._timers.pop(call, None)
-        if timer is not None:
-            timer.cancel()
+        self._disarm(call)
         _wake_one(self._rooms)
         if self.over:
             self.wake()
 
     def _arm(self, call: Call) -> None:
         """End a call when it is due, unless a worker sees to that by then."""
+        self._disarm(call)
         left = call.due.left()
         if left is not None and not call.ended:
             self._timers[call] = self._loop.call_later(left, self._expire, call)
+
+    def _disarm(self, call: Call) -> None:
+        timer = self._timers.pop(call, None)
+        if timer is not None:
+            timer.cancel()
 
     def _expire(self, call: Call) -> None:
         del self._timers[call]

@@ -115,8 +115,10 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         except BaseException as error:
             self._failed(error)
         finally:
-            self._refuse_renewal()
-            await self._discard()
+            try:
+                await self._discard()
+            finally:
+                self._refuse_renewal()  # last: from now on renew() sees that the task is done
 
     async def _step(self) -> None:
         """Get ready for a call, or take one and run it."""
