@@ -1,12 +1,13 @@
-"""Modules that a configuration names: which of them may be imported, since importing runs code."""
+"""What a configuration names: which modules may be imported, and whether files may be read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["are_imports_limited", "check_import", "limit_imports"]
+__all__ = ["are_imports_limited", "check_file", "check_import", "limit_imports"]
 
 _limit: ContextVar[tuple[str, ...] | None] = ContextVar("modules_to_import", default=None)
 
@@ -70,4 +71,25 @@ def check_import(module: str, *, own: Iterable[str]) -> None:
             f"{', '.join(allowed)}. Whoever runs the worker may allow more: "
             "allow_modules=[…] of soma.connect, --allow-module of soma serve, or "
             "SOMA_ALLOW_MODULES in its environment"
+        )
+
+
+def check_file(path: str) -> None:
+    """Refuse to read a file that a configuration names, where the operator of this process says so.
+
+    A filter whose configuration names files, folders or downloads calls this before it opens one,
+    as a rule in ``on_load``. Only the environment of the process counts:
+    ``SOMA_FILTER_FILES=never``, which workers of ``soma serve http`` have.
+
+    Args:
+        path: What the configuration names.
+
+    Raises:
+        ValueError: No file may be read.
+    """
+    if os.environ.get("SOMA_FILTER_FILES") == "never":
+        raise ValueError(
+            f"{path!r} is not read: in this worker a configuration names no files "
+            "(SOMA_FILTER_FILES=never in its environment; whoever runs soma serve http allows them "
+            "by filter_files = true in [workers]). Send the content instead"
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, model_validator
 
 from soma_core import Filter, FilterMeta
+from soma_core.models.imports import check_file
 from soma_filters_onnx.feeding import feeds, named_outputs
 
 __all__ = ["Model"]
@@ -80,10 +81,13 @@ class Model(Filter):
         """Open the model that is configured.
 
         Raises:
-            ValueError: The worker lacks a provider, or the model has no such output.
+            ValueError: The worker lacks a provider, or reads no files that a configuration names, or
+                the model has no such output.
             Exception: What ONNX Runtime raises where it cannot read the model.
         """
         source = self.path if self.model is None else self.model
+        if isinstance(source, str):
+            check_file(source)
         if source is not None:
             self._session = self._open(source)
 

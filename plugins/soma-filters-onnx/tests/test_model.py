@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,68 @@ def test_what_cannot_be_opened_is_not_loaded(
 ) -> None:
     with pytest.raises(soma.RemoteError, match=said):
         inline.load({"it": model_class(**fields)})
+
+
+def test_the_operator_of_a_worker_lets_configurations_name_no_files(
+    inline: soma.Worker, model_class: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "double.onnx"
+    path.write_bytes(DOUBLE)
+    monkeypatch.setenv("SOMA_FILTER_FILES", "never")
+    with pytest.raises(soma.RemoteError, match="SOMA_FILTER_FILES=never"):
+        inline.load({"it": model_class(path=str(path))})
+    inline.load({"it": model_class(model=DOUBLE)})
+    np.testing.assert_array_equal(inline.forward("it", X), X * 2)
+
+
+def _external(location: str) -> Any:
+    """A tensor of four bytes that are in a file."""
+    tensor = Types(name="w", data_type=Types.UINT8, data_location=Types.EXTERNAL)
+    tensor.dims.extend([4])
+    for key, value in (("location", location), ("offset", "0"), ("length", "4")):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _as_initializer(location: str) -> bytes:
+    nodes = [helper.make_node("Identity", ["w"], ["y"])]
+    return _reading(nodes, [_external(location)])
+
+
+def _as_constant(location: str) -> bytes:
+    constant = helper.make_node("Constant", [], ["w"])
+    attribute = constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    attribute.t.CopyFrom(_external(location))
+    return _reading([constant, helper.make_node("Identity", ["w"], ["y"])], [])
+
+
+def _reading(nodes: list[Any], initializers: list[Any]) -> bytes:
+    found = [helper.make_tensor_value_info("y", Types.UINT8, [4])]
+    graph = helper.make_graph(nodes, "graph", [], found, initializer=initializers)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(made.SerializeToString())
+
+
+@pytest.mark.parametrize("make", [_as_initializer, _as_constant])
+@pytest.mark.parametrize("place", ["absolute", "beside", "above"])
+def test_a_model_in_bytes_reads_no_file(
+    inline: soma.Worker,
+    model_class: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Any,
+    place: str,
+) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"secret")
+    monkeypatch.chdir(tmp_path)
+    location = {
+        "absolute": str(path),
+        "beside": "secret",
+        "above": f"../{os.path.relpath(path, '/dev')}",
+    }[place]
+    with pytest.raises(soma.RemoteError, match=r"[Ee]xternal data path"):
+        inline.load({"it": model_class(model=make(location))})
 
 
 @pytest.mark.parametrize(

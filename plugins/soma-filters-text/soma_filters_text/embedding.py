@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr
 
 from soma_core import Filter, FilterMeta
+from soma_core.models.imports import check_file
 
 __all__ = ["Embedding"]
 
@@ -47,7 +48,9 @@ class Embedding(Filter):
 
         Raises:
             OSError: There is no such model, or it has no safetensors.
+            ValueError: The worker reads no files that a configuration names.
         """
+        check_file(self.model)  # one of the hub may be downloaded as the user of this process
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 

@@ -89,6 +89,14 @@ def test_a_model_that_is_not_there_is_not_loaded(embedding_class: Any) -> None:
         soma.connect("inline", filters={"it": missing})
 
 
+def test_the_operator_of_a_worker_lets_configurations_name_no_models(
+    embedding_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOMA_FILTER_FILES", "never")
+    with pytest.raises(soma.RemoteError, match="SOMA_FILTER_FILES=never"):
+        soma.connect("inline", filters={"it": embedding_class(model=PATH)})
+
+
 def test_the_model_stays_where_it_runs(worker: soma.Worker) -> None:
     state = worker.get_state("it")
     assert state.data is not None

@@ -32,14 +32,16 @@ most = 16
 class Client:
     """Asks an application without a server; each request has an event loop of its own."""
 
-    def __init__(self, app: Any, base_url: str = "http://127.0.0.1:8000") -> None:
-        self._app, self._url = app, base_url
+    def __init__(
+        self, app: Any, base_url: str = "http://127.0.0.1:8000", root_path: str = ""
+    ) -> None:
+        self._app, self._url, self._root_path = app, base_url, root_path
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         import httpx
 
         async def ask() -> Any:
-            transport = httpx.ASGITransport(self._app)
+            transport = httpx.ASGITransport(self._app, root_path=self._root_path)
             async with httpx.AsyncClient(transport=transport, base_url=self._url) as client:
                 return await client.request(method, path, **options)
 

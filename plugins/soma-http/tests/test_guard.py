@@ -13,8 +13,12 @@ PATH = "/workers/none"
 
 
 def client(tokens=None, **limits) -> Client:
+    return Client(application(tokens, **limits))
+
+
+def application(tokens=None, **limits):
     settings = Settings(server=ServerConfig(tokens=tokens), limits=LimitsConfig(**limits))
-    return Client(make_app(settings))
+    return make_app(settings)
 
 
 @pytest.fixture
@@ -30,6 +34,15 @@ def test_a_token_is_wanted_for_everything_but_probes(guarded):
     assert guarded.get(PATH, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert guarded.get(PATH, headers=BEARER).status_code == 404
     assert guarded.get("/v2/health/live").status_code != 401
+
+
+def test_probes_need_no_token_under_the_path_of_a_proxy(tmp_path):
+    path = tmp_path / "tokens.txt"
+    path.write_text(TOKEN)
+    behind = Client(application(path), root_path="/soma")
+    assert behind.get("/soma/v2/health/live").status_code == 200
+    assert behind.get(f"/soma{PATH}").status_code == 401
+    assert behind.get("/soma/soma/v2/health/live").status_code == 401
 
 
 def test_a_page_of_another_origin_is_refused(guarded):

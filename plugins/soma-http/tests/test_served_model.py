@@ -44,6 +44,9 @@ CONFIG = """
 port = 0
 tokens = "tokens.txt"
 
+[limits]
+sharing = 1
+
 [models.center]
 filter = "acme.Center"
 checkpoint = "center.soma"
@@ -199,6 +202,11 @@ def test_a_call_of_a_shared_model_ends_by_its_deadline_and_frees_the_worker(shar
         shared.forward("center", STUCK, timeout=0.3)
     assert caught.value.worker_survived
     assert np.array_equal(shared.forward("center", ROWS), EXPECTED)
+
+
+def test_no_more_clients_share_a_model_than_may(url, shared):
+    with pytest.raises(soma.StartFailed, match="503, as many clients share models as may"):
+        soma.connect("http", url=url, token=TOKEN, model="center")
 
 
 def test_a_model_that_is_not_there_cannot_be_shared(url, client):

@@ -15,6 +15,7 @@ from soma_http import HttpOptions, HttpTransport
 from websockets.sync.client import connect as open_websocket
 
 import soma_core as soma
+from soma_core.models.imports import check_file
 from soma_core.testing.filters import Actions, Echo
 from soma_core.testing.wire import Wire
 
@@ -126,6 +127,21 @@ def test_a_client_names_no_file_of_the_server(worker, tmp_path):
     for named in (path, tmp_path / "absent.npy"):
         with pytest.raises(soma.RemoteError, match="SOMA_DATA_FILES=never"):
             worker.batched_fit(["echo"], soma.DataFile(named))
+
+
+class ReadsFile(soma.Filter):
+    path: str
+
+    def on_load(self):
+        check_file(self.path)
+
+    def forward(self, x, state):
+        return x
+
+
+def test_the_settings_of_a_filter_name_no_file_of_the_server(worker):
+    with pytest.raises(soma.RemoteError, match="SOMA_FILTER_FILES=never"):
+        worker.load({"reads": ReadsFile(path="/etc/hostname")})
 
 
 def test_an_interrupted_command_leaves_the_worker_alive(worker):

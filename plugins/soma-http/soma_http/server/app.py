@@ -52,7 +52,7 @@ def make_app(
     limit = settings.limits.body
     largest = settings.limits.of_messages()
     launcher = WorkerLauncher(settings.workers, largest, pickles=settings.server.allows_pickles)
-    sessions = Sessions(settings.workers.most)
+    sessions = Sessions(settings.workers.most, settings.limits.sharing)
     workers = WorkerRoutes(launcher, sessions, serving, largest, settings.workers.grace)
     metrics = Metrics(serving, sessions)
     inference = InferenceRoutes(serving, limit, metrics.count)

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from soma_core.streams import StreamLimits
+from soma_http.server.inference.messages import Datatype
 
 __all__ = [
     "FRIGHTENING",
@@ -102,10 +103,13 @@ class LimitsConfig(_Section):
     Attributes:
         body: Bytes of one request, or of one message of a WebSocket.
         connections: Connections and running requests at once; more get status 503.
+        sharing: WebSockets at once to models that clients share; more get status 503. Each has a
+            thread.
     """
 
     body: int = Field(default=64 * _MIB, ge=1)
     connections: int = Field(default=256, ge=1)
+    sharing: int = Field(default=64, ge=0)
 
     def of_messages(self) -> StreamLimits:
         """The limits of a worker: no message can be larger than the server lets through."""
@@ -120,6 +124,8 @@ class WorkersConfig(_Section):
         threads: The most threads that each numerical library of a worker may start.
         allow_modules: Modules that a filter's configuration may name and have imported.
         data_files: Whether clients may name files of this machine for their workers to read.
+        filter_files: Whether the settings of a filter may name files of this machine, or models to
+            download.
         python: The interpreter of the workers.
         env: Variables to add to their environment.
         cwd: Their working directory.
@@ -130,6 +136,7 @@ class WorkersConfig(_Section):
     threads: int | None = Field(default=None, ge=1)
     allow_modules: tuple[str, ...] = ()
     data_files: bool = False
+    filter_files: bool = False
     python: Path = Field(default_factory=lambda: Path(sys.executable))
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: Path = Path("/")
@@ -170,10 +177,7 @@ class TensorConfig(_Section):
     """
 
     name: str = Field(min_length=1)
-    datatype: Literal[
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-        "FP16", "FP32", "FP64", "BF16", "BYTES",
-    ]  # fmt: skip
+    datatype: Datatype
     shape: tuple[Annotated[int, Field(ge=-1)], ...]
 
 

@@ -55,9 +55,8 @@ class Guard:
             return _refused(403, f"pages of {origin!r} may not use this server")
         if not self._tokens.wanted and _name(host) not in _LOCAL:
             return _refused(403, f"this server is for this machine alone, not for {host!r}")
-        if scope["path"] not in self._open and not self._tokens.let_in(
-            headers.get("authorization", "")
-        ):
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path not in self._open and not self._tokens.let_in(headers.get("authorization", "")):
             response = _refused(401, "a token is wanted: Authorization: Bearer …")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response

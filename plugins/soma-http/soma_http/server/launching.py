@@ -81,6 +81,7 @@ class WorkerLauncher:
                         **thread_limits(min(wanted, default=None)),
                         **({"SOMA_ALLOW_MODULES": modules} if modules else {}),
                         "SOMA_DATA_FILES": "" if config.data_files else "never",
+                        "SOMA_FILTER_FILES": "" if config.filter_files else "never",
                         **self._limits.as_environment(),
                         **config.env,
                     },

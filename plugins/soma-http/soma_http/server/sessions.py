@@ -216,18 +216,21 @@ class Sessions:
     """Those that run, and how the last ones ended.
 
     Args:
-        most: How many may run at once.
+        most: How many may run at once that have a worker of their own.
+        sharing: How many may run at once that share a model.
 
     Attributes:
         most: As given.
+        sharing: As given.
         starting: How many are being started.
         started: How many were started so far.
     """
 
     _REMEMBERED = 256
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, sharing: int) -> None:
         self.most = most
+        self.sharing = sharing
         self.starting = self.started = 0
         self._running: dict[str, Controllable] = {}
         self._ended: OrderedDict[str, ExitStatus] = OrderedDict()
@@ -240,8 +243,13 @@ class Sessions:
 
     @property
     def full(self) -> bool:
-        """Whether as many run as may."""
+        """Whether as many workers run as may."""
         return len(self) >= self.most
+
+    @property
+    def shared_out(self) -> bool:
+        """Whether as many clients share models as may."""
+        return sum(not one.has_process for one in self._running.values()) >= self.sharing
 
     def find(self, session_id: str) -> Controllable | None:
         """One that runs."""

@@ -64,7 +64,7 @@ class WorkerRoutes:
         sessions, asked = self._sessions, websocket.query_params
         if sessions.full:
             text = f"as many workers run as may ({sessions.most}); try again when one has ended"
-            await websocket.send_denial_response(JSONResponse({"error": text}, 503))
+            await _deny(websocket, 503, text)
             return
         printed = PrintedLines() if asked.get("output") == "true" else None
         pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
@@ -77,7 +77,7 @@ class WorkerRoutes:
                 None if printed is None else printed.add,
             )
         except SomaError as error:
-            await websocket.send_denial_response(JSONResponse({"error": str(error)}, 503))
+            await _deny(websocket, 503, str(error))
             return
         finally:
             sessions.starting -= 1
@@ -93,13 +93,16 @@ class WorkerRoutes:
                 raise StartFailed(f"there is no model {name!r} any more")
             return found
 
-        found = self._models.get(name)
-        if found is None or not found.ready:
-            status, why = (404, "is not there") if found is None else (503, "is not ready")
-            answer = JSONResponse({"error": f"the model {name!r} {why}"}, status)
-            await websocket.send_denial_response(answer)
-            return
-        await self._sessions.run(SharedModelSession(websocket, model, self._limits))
+        found, sessions = self._models.get(name), self._sessions
+        if found is None:
+            await _deny(websocket, 404, f"the model {name!r} is not there")
+        elif not found.ready:
+            await _deny(websocket, 503, f"the model {name!r} is not ready")
+        elif sessions.shared_out:
+            text = f"as many clients share models as may ({sessions.sharing}); try again later"
+            await _deny(websocket, 503, text)
+        else:
+            await sessions.run(SharedModelSession(websocket, model, self._limits))
 
     async def worker(self, request: Request) -> Response:
         """How a worker is; with DELETE, end it first."""
@@ -129,6 +132,10 @@ class WorkerRoutes:
             return JSONResponse({"error": f"there is no worker {session_id!r}"}, 404)
         session.interrupt()
         return Response(status_code=204)
+
+
+async def _deny(websocket: WebSocket, status: int, text: str) -> None:
+    await websocket.send_denial_response(JSONResponse({"error": text}, status))
 
 
 def _threads(text: str) -> int | None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "DATATYPES",
     "Array",
     "Refused",
     "datatype_of",
@@ -40,9 +39,6 @@ _NUMPY: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype.str: name for name, dtype in _NUMPY.items()}
 _HALF = np.dtype("<u2")  # how the bits of a BF16 are held: numpy has no such type
 _LENGTH = struct.Struct("<I")
-
-DATATYPES = (*_NUMPY, "BF16", "BYTES")
-"""All that the protocol has. BF16 is FP32 to a model, and BYTES nested lists of texts or bytes."""
 
 
 class Refused(Exception):

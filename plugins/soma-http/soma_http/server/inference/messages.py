@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "Datatype",
     "InferenceRequest",
     "InferenceResponse",
     "ModelMetadata",
@@ -20,6 +21,7 @@ Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "FP32", "FP64", "BF16", "BYTES",
 ]  # fmt: skip
+"""All that the protocol has. BF16 is FP32 to a model, and BYTES nested lists of texts or bytes."""
 Length = Annotated[int, Field(ge=0, le=1 << 40, strict=True)]
 Parameters = dict[str, Any]
 

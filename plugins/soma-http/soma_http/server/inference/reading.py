@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +18,8 @@ from soma_http.server.inference.messages import (
 )
 
 __all__ = ["ReadRequest", "read_request"]
+
+_EMPTY = 1 << 20  # how long a tensor may be that has no elements
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def read_request(body: bytes, json_size: str | None, declared: Sequence[TensorMe
         if one.name in tensors:
             raise Refused(f"there are two inputs of the name {one.name!r}")
         _check_declared(one, declared)
+        _check_room(one, len(body))
         tensors[one.name], rest = _tensor(one, rest)
     if rest.nbytes:
         raise Refused(f"{rest.nbytes} bytes at the end of the body belong to no input")
@@ -124,6 +128,15 @@ def _check_declared(one: RequestInput, declared: Sequence[TensorMetadata]) -> No
         raise Refused(
             f"input {one.name!r} is {one.datatype} of shape {one.shape}; the model takes "
             f"{wanted.datatype} of shape {wanted.shape}"
+        )
+
+
+def _check_room(one: RequestInput, size: int) -> None:
+    """Refuse a tensor without elements that is longer than any that could have some."""
+    if prod(length or 1 for length in one.shape) > max(size, _EMPTY):
+        raise Refused(
+            f"input {one.name!r}: the shape {one.shape} is larger than a body of {size} bytes can "
+            "hold"
         )
 
 
