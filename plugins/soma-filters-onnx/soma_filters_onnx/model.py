@@ -81,8 +81,8 @@ class Model(Filter):
         """Open the model that is configured.
 
         Raises:
-            ValueError: The worker lacks a provider, or reads no files that a configuration names, or
-                the model has no such output.
+            ValueError: The worker lacks a provider or may read no such file, or the model has no
+                such output.
             Exception: What ONNX Runtime raises where it cannot read the model.
         """
         source = self.path if self.model is None else self.model
