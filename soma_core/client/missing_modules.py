@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 
 from soma_core.errors import ErrorCode, RemoteError
@@ -10,8 +12,20 @@ from soma_core.errors import ErrorCode, RemoteError
 __all__ = ["missing_module"]
 
 
+_LACKS = re.compile(
+    r"No module named '(?P<name>\w+)"
+    r"|module '(?P<of>\w+)[\w.]*'(?: from .*)? has no attribute '"
+    r"|Can't get attribute '[^']*' on <module '(?P<on>\w+)"
+    r"|cannot import name '[^']*' from '(?P<origin>\w+)"
+)
+"""How Python says that a module is not there, or lacks something."""
+
+
 def missing_module(error: RemoteError) -> ModuleType | None:
-    """The module of this process that the worker lacks, if the command failed because of that."""
+    """The module of this process that the worker lacks, if the command failed because of that.
+
+    Only one that can travel whole: a package that is partly compiled must be installed there.
+    """
     unread = error.code in (ErrorCode.LOAD_FAILED, ErrorCode.INVALID_COMMAND)
     if unread and error.remote_type in ("ModuleNotFoundError", "AttributeError", "ImportError"):
         return _named_module(str(error))
@@ -20,9 +34,17 @@ def missing_module(error: RemoteError) -> ModuleType | None:
 
 def _named_module(text: str) -> ModuleType | None:
     """The module of this process that an unpickling error names: the outermost package of it."""
-    for quoted in text.split("'")[1::2]:
-        module = sys.modules.get(quoted.partition(".")[0])
-        known = sys.stdlib_module_names | {"soma_core"}  # a worker has these, of its own version
-        if module is not None and module.__name__ not in known:
-            return module
-    return None
+    found = _LACKS.search(text)
+    name = found[found.lastindex or 0] if found else ""
+    known = sys.stdlib_module_names | {"soma_core"}  # a worker has these, of its own version
+    return None if name in known or _is_compiled(name) else sys.modules.get(name)
+
+
+def _is_compiled(name: str) -> bool:
+    """Whether a package, or a module of it, is no Python code."""
+    files = (
+        getattr(module, "__file__", None) or ""
+        for inner, module in list(sys.modules.items())
+        if inner.partition(".")[0] == name
+    )
+    return any(file.endswith(tuple(EXTENSION_SUFFIXES)) for file in files)

@@ -26,7 +26,7 @@ from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["Binary", "pack"]
+__all__ = ["Binary", "Packing", "pack"]
 
 # Exact types only: what is a subclass, or has a meaning of its own, must reach ``_extension``.
 _OPTIONS = (
@@ -44,7 +44,7 @@ _ARRAY = int(Extension.ARRAY)
 _COMPLEX = struct.Struct(">dd")
 _TEXT = frozenset({str})
 _TUPLES = frozenset({tuple})
-_LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray, memoryview})
+_LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray})
 _dtype_of = attrgetter("dtype")
 
 
@@ -89,12 +89,14 @@ class Packing:
         buffers: What was put aside, in the order of the indexes in the map.
     """
 
-    __slots__ = ("_alone", "_depth", "_failure", "_pickles", "buffers")
+    __slots__ = ("_alone", "_depth", "_failed", "_failure", "_pickles", "_replaces", "buffers")
 
     def __init__(self, pickles: Pickles) -> None:
         self._pickles = pickles
         self._failure: BaseException | None = None
+        self._failed: object = None
         self._alone = self._depth = 0
+        self._replaces = False
         self.buffers: list[Any] = []
 
     def run(self, content: Any) -> bytes:
@@ -104,23 +106,32 @@ class Packing:
         except TypeError as error:
             failure = self._failure or error
         if not isinstance(failure, _Crowd | TypeError):
-            raise failure
+            raise self._with_place(failure, content)
         return self._in_columns(content)
 
     def _in_columns(self, content: Any) -> bytes:
         """Pack an object once more, after what cannot be packed as it is was replaced."""
         self.buffers.clear()
-        self._failure, self._alone = None, -(1 << 62)
+        self._failure, self._depth, self._replaces = None, 0, True
         try:
             return packb(_replaced(content), self._extension, _OPTIONS)
         except (TypeError, RecursionError) as error:
             if self._failure is not None:
-                raise self._failure from None
+                raise self._with_place(self._failure, content) from None
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
                 "the data nests more than some 240 levels deep (or contains itself), which no "
                 f"message can hold: {error}",
             ) from None
+
+    def _with_place(self, failure: BaseException, content: Any) -> BaseException:
+        """The failure, which says where in the content that is which cannot be sent."""
+        from soma_core.wire.unpicklable import place_of
+
+        place = place_of(self._failed, content)
+        if place and isinstance(failure, ProtocolError):
+            failure.args = (f"{place}: {failure}",)
+        return failure
 
     def _extension(self, obj: Any) -> Any:
         """What stands for an object that MessagePack has no type for.
@@ -134,10 +145,13 @@ class Packing:
             return write(self, obj)
         except BaseException as error:
             if self._failure is None:
-                self._failure = error
+                self._failure, self._failed = error, obj
             raise
 
-    def _nested(self, number: int, content: Any) -> Ext:
+    def _nested(self, number: int, content: Any, original: Any) -> Ext:
+        """An extension type that holds others; where they nest too deep, a pickle."""
+        if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
+            return self._pickle(original)
         self._depth += 1
         data = packb(content, self._extension, _OPTIONS)
         self._depth -= 1
@@ -177,9 +191,7 @@ class Packing:
 
     def _tuple(self, obj: tuple[Any, ...]) -> Any:
         self._count_alone()
-        if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
-            return self._pickle(obj)
-        return self._nested(Extension.TUPLE, list(obj))
+        return self._nested(Extension.TUPLE, list(obj), obj)
 
     def _scalar(self, obj: np.generic) -> Any:
         self._count_alone()
@@ -193,7 +205,7 @@ class Packing:
 
     def _count_alone(self) -> None:
         self._alone += 1
-        if self._alone > _CROWD:
+        if self._alone > _CROWD and not self._replaces:
             raise _Crowd
 
     def _int(self, obj: int) -> Ext:
@@ -216,7 +228,8 @@ class Packing:
             content = known.write(obj)
         except stdlib_types.Unwritable:
             return self._pickle(obj)
-        return self._nested(Extension.STDLIB, [known.name, content])
+        written = _replaced(content) if self._replaces else content
+        return self._nested(Extension.STDLIB, [known.name, written], obj)
 
     def _value(self, obj: Any) -> Any:
         """What one of the public value models stands for."""
@@ -233,7 +246,7 @@ class Packing:
             return self._pickle(obj)
         indexes = [self._put_aside(buffer) for buffer in encoded.buffers]
         fields = [codec.name, codec.distribution, encoded.data, indexes]
-        return self._nested(Extension.CODEC, fields)
+        return self._nested(Extension.CODEC, fields, obj)
 
     def _pickle(self, obj: Any) -> Ext:
         kept_apart: list[pickle.PickleBuffer] = []
@@ -248,9 +261,7 @@ class Packing:
         return Ext(Extension.PICKLE, packb([index, [*map(self._put_aside, obj.buffers)]]))
 
     def _column(self, obj: _Column) -> Any:
-        if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
-            return self._pickle(obj.original)
-        return self._nested(obj.number, obj.content)
+        return self._nested(obj.number, obj.content, obj.original)
 
     def _scalar_column(self, obj: _ScalarColumn) -> Ext:
         return self._scalars(Extension.SCALARS, obj.items)
@@ -313,8 +324,8 @@ def _writer_of(obj: Any) -> _Write:
 def _replaced(obj: Any) -> Any:
     """The same object with what ``packb`` would not take, or only one by one, replaced.
 
-    These are lists of tuples, lists of numpy scalars, dicts with keys that are not text, and texts
-    that are not Unicode.
+    These are lists of tuples, lists of numpy scalars, dicts with keys that are not text, texts that
+    are not Unicode, and views of bytes that do not lie one by one.
     """
     kind = type(obj)
     if kind is dict:
@@ -323,6 +334,8 @@ def _replaced(obj: Any) -> Any:
         return _replaced_list(obj)
     if kind is tuple:
         return _Column(Extension.TUPLE, _replaced_items(obj), obj)
+    if kind is memoryview:
+        return obj.tobytes()
     return obj if kind is not str or _is_unicode(obj) else _Text(obj)
 
 
@@ -364,6 +377,8 @@ def _are_unicode(items: Collection[Any], kinds: set[type[Any]]) -> bool:
 def _is_writable(dtype: np.dtype[Any]) -> bool:
     """Whether arrays of this element type travel as bytes, and not as a pickle."""
     if dtype.hasobject or dtype.kind == "T":
+        return False
+    if dtype.type is np.record:  # it equals the same fields without being of that class
         return False
     try:
         arrays.dtype_to_wire(dtype)

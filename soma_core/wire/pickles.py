@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import platform
 import threading
@@ -181,7 +182,11 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
         yield
 
 
-_INSTEAD = {GeneratorType: "send a list of what it yields"}
+_PATH = "send its path, and open it where it is used"
+_INSTEAD: dict[type, str] = {
+    GeneratorType: "send a list of what it yields",
+    **dict.fromkeys((io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.FileIO), _PATH),
+}
 
 
 def _remedy(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from soma_core.wire.definitions.signature import names_in
 
-__all__ = ["Culprit", "find_culprit"]
+__all__ = ["Culprit", "find_culprit", "place_of"]
 
 _DEEPEST = 30
 _LONGEST = 2.0  # seconds that the search may take
@@ -50,6 +50,23 @@ def find_culprit(obj: Any, error: BaseException, pickle: Callable[[Any], object]
     return found
 
 
+def place_of(part: Any, fields: Any) -> str:
+    """Where in the fields of a message a part of the data is: ``data["a"][1]``.
+
+    Returns:
+        An empty text if it is not within data, or is a field itself.
+    """
+    ways = [*fields.items()] if isinstance(fields, dict) else []
+    seen = set()
+    for place, found in ways:  # it grows meanwhile
+        if found is part:
+            return "" if place in fields else place
+        if isinstance(found, (dict, list, tuple, set, frozenset)) and id(found) not in seen:
+            seen.add(id(found))
+            ways += ((f"{place}{step}", inner) for step, inner in _items(found))
+    return ""
+
+
 def _culprit_within(
     outer: Culprit, seen: list[Any], pickle: Callable[[Any], object], end: float
 ) -> Culprit | None:
@@ -72,14 +89,8 @@ def _culprit_within(
 
 def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
     """What an object is made of, and how each part is reached from it."""
-    if isinstance(obj, dict):
-        yield from ((_item(key), value) for key, value in obj.items())
-        yield from ((f", whose key {key!r}", key) for key in obj)
-    if isinstance(obj, (list, tuple)):
-        yield from ((f"[{number}]", item) for number, item in enumerate(obj))
-    elif isinstance(obj, (set, frozenset)):
-        yield from ((f", which holds {item!r}", item) for item in obj)
-    elif isinstance(obj, types.FunctionType):
+    yield from _items(obj)
+    if isinstance(obj, types.FunctionType):
         yield from _used_by(obj)
     elif isinstance(obj, types.MethodType):
         yield ", a method of", obj.__self__
@@ -95,6 +106,17 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(obj, (type, types.FunctionType)):
         yield from _state(obj)
         yield "", type(obj)
+
+
+def _items(obj: Any) -> Iterator[tuple[str, Any]]:
+    """What data hold."""
+    if isinstance(obj, dict):
+        yield from ((_item(key), value) for key, value in obj.items())
+        yield from ((f", whose key {key!r}", key) for key in obj)
+    elif isinstance(obj, (list, tuple)):
+        yield from ((f"[{number}]", item) for number, item in enumerate(obj))
+    elif isinstance(obj, (set, frozenset)):
+        yield from ((f", which holds {item!r}", item) for item in obj)
 
 
 def _item(key: Any) -> str:

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy  # noqa: F401  (partly compiled)
 import pytest
 
+import soma_core as soma
+from soma_core.client.missing_modules import missing_module
 from soma_core.engine.host_path import HostPath
 
 from ..support import PROCESSES, nightly, socket_daemon
@@ -281,3 +284,28 @@ def test_a_data_loader_of_torch_works_in_a_filter_of_a_script(run: Run, transpor
             print(worker.forward("load", 1, timeout=60))
     """
     assert run(transport, source) == "[1.0, 5.0]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("No module named 'pytest.sub'", "pytest"),
+        ("Can't get attribute 'Gone' on <module 'pytest' from '/x/pytest.py'>", "pytest"),
+        ("module 'pytest' has no attribute 'gone'", "pytest"),
+        ("cannot import name 'gone' from 'pytest.sub' (/x/pytest.py)", "pytest"),
+        ("type object 'pytest.storage.Storage' has no attribute 'dtype'", None),
+        ("'pytest' object has no attribute 'pytest'", None),
+        ("No module named 'numpy'", None),
+        ("No module named 'json.sub'", None),
+        ("No module named 'not_imported_here'", None),
+    ],
+)
+def test_a_module_travels_whole_if_the_worker_lacks_it_and_it_is_all_python(
+    text: str, module: str | None
+) -> None:
+    error = soma.RemoteError(
+        f"unpickling failed: {text}",
+        code=soma.ErrorCode.INVALID_COMMAND,
+        remote_type="AttributeError",
+    )
+    assert missing_module(error) is sys.modules.get(module or "")

@@ -33,6 +33,11 @@ _KINDS_BY_NAME = dict(_KINDS.values())
 _MISSING: dict[str, Any] = {"None": None, "nan": math.nan, "NA": pd.NA}
 
 
+# pandas tells Arrow of its types with the first array that it converts; until then Arrow reads a
+# column of periods or intervals as plain numbers.
+pa.array(pd.array([], dtype="period[D]"))
+
+
 def array_of(labelled: Any) -> Any:
     """The array of a Series or an Index: numpy's, or pandas' where numpy has no such dtype."""
     extended = isinstance(labelled.dtype, pd.api.extensions.ExtensionDtype)

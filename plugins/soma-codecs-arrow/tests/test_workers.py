@@ -75,6 +75,12 @@ def test_data_states_and_results_may_be_tables(worker: Worker, frame: pd.DataFra
     assert worker.forward("ranked", table, {}).equals(table)
 
 
+def test_periods_and_intervals_arrive_in_a_worker_that_never_saw_any(worker: Worker) -> None:
+    for column in (pd.period_range("2024", periods=3, freq="M"), pd.interval_range(0, 3)):
+        sent = pd.Series(column)
+        pd.testing.assert_series_equal(worker.forward("ranked", sent, {}), sent)
+
+
 def test_a_result_is_its_receivers_own_and_stays_as_it_is(
     worker: Worker, frame: pd.DataFrame
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import pickle
 import sys
 import typing
 import weakref
@@ -86,7 +88,14 @@ def _weak_values(weak: weakref.WeakValueDictionary[Any, Any]) -> tuple[Any, ...]
     return weakref.WeakValueDictionary, (dict(weak),)
 
 
+def _open_file(file: io.TextIOWrapper) -> None:
+    """Of any but Python's own streams cloudpickle would send a copy of the content."""
+    if file not in (sys.stdin, sys.stdout, sys.stderr):
+        raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
+
+
 _RECIPES: dict[type, Any] = {
+    io.TextIOWrapper: _open_file,
     functools._lru_cache_wrapper: _cached,
     functools.cached_property: _cached_property,
     typing.TypeVar: _type_variable,
