@@ -3,6 +3,8 @@
 The worker is a process over stdio; host and worker have soma-telemetry. The pipeline of the host is
 OpenTelemetry's SDK with an exporter that keeps nothing, so that what is measured is the price of
 recording. Rounds are interleaved; shown are medians, and what each adds to one without telemetry.
+The last two columns are the processor time of the plugin alone, in a loop without a worker: what a
+call waits for, and what is done beside it.
 """
 
 from __future__ import annotations
@@ -12,15 +14,18 @@ import statistics
 import sys
 import time
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import soma_core as soma
 from soma_core.benchmarking import time_name
+from soma_core.client.calls import Call
 from soma_core.plugins.manager import installed_plugins
+from soma_core.protocol.commands import Ping
 from soma_core.testing.filters import Echo
 
 __all__ = ["measure"]
 
+META = "telemetry"
 PLUGIN = "telemetry that is measured"
 
 
@@ -77,6 +82,35 @@ def _seconds(worker: soma.Worker) -> float:
     return time.perf_counter() - started
 
 
+class _Reply:
+    """The reply of a worker that measured."""
+
+    meta: ClassVar[dict[str, Any]] = {META: {"begun": time.time_ns(), "seconds": 1e-4, "pid": 1}}
+
+
+class _PlainReply:
+    """That of one which did not."""
+
+    meta = None
+
+
+def processor_time(plugin: Any, calls: int = 200, rounds: int = 50) -> tuple[float, float]:
+    """Seconds of the processor for a call within it, and beside it: the least of some rounds."""
+    within, beside = [], []
+    for _ in range(rounds):
+        made = [Call.of(Ping(cmd="PING")) for _ in range(calls)]
+        begun = time.process_time()
+        for one in made:
+            plugin.soma_call_starting(one)
+            reply = _Reply if one.fields.get("meta") else _PlainReply
+            plugin.soma_call_finished(one, reply, None)
+        recorded = time.process_time()
+        plugin.flush()
+        within.append((recorded - begun) / calls)
+        beside.append((time.process_time() - recorded) / calls)
+    return min(within), min(beside)
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser("python -m benchmarks.telemetry", description=__doc__)
@@ -87,9 +121,11 @@ def main() -> None:
         sys.exit("this measures soma-telemetry, which is not installed: make http has it")
     found = measure(options.calls, options.rounds)
     least = next(iter(found.values()))
-    print("| in the host | a call | more |\n| --- | --- | --- |")
+    prices = {name: processor_time(one) for name, one in plugins().items() if one is not None}
+    print("| in the host | a call | more | plugin: within | beside |\n" + "| --- " * 5 + "|")
     for name, seconds in found.items():
-        print(f"| {name} | {time_name(seconds)} | {time_name(seconds - least)} |")
+        price = " | ".join(map(time_name, prices.get(name, (0.0, 0.0))))
+        print(f"| {name} | {time_name(seconds)} | {time_name(seconds - least)} | {price} |")
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ class Connection:
             except ChannelClosed as error:
                 exchange.sent = error.sent
                 raise
+            self.conversation.sent(exchange)
             self._receive(exchange)
         except ChannelClosed as error:
             raise self._death(exchange, error) from None

@@ -128,6 +128,11 @@ class Conversation:
         self.exchange = exchange
         return exchange
 
+    def sent(self, exchange: Exchange) -> None:
+        """Its message is on its way, and its reply can be waited for."""
+        if self._observers is not None:
+            self._observers.sent(exchange.call)
+
     def take(self, message: Message) -> Event | None:
         """A message has come; returns an event of the command, which is for the caller.
 

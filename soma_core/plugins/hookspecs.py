@@ -227,6 +227,18 @@ def soma_call_starting(call: Any) -> None:
 
 
 @hookspec
+def soma_call_sent(call: Any) -> None:
+    """A call is on its way. Called in the host's process.
+
+    The host has nothing to do until the reply comes: what a plugin does here costs no time, up to
+    what the worker takes. A call that could not be sent has none of it.
+
+    Args:
+        call: That of ``soma_call_starting``.
+    """
+
+
+@hookspec
 def soma_call_finished(call: Any, reply: Any, error: BaseException | None) -> None:
     """A call has ended that had begun. Called in the host's process, once for each start.
 

@@ -26,7 +26,7 @@ __all__ = ["CallObservers", "PluginSet", "installed_plugins"]
 
 _CORE = "soma_core"
 _EXECUTE, _FINISHED, _LOADED = "soma_execute", "soma_command_finished", "soma_filter_loaded"
-_CALL_STARTING, _CALL_FINISHED = "soma_call_starting", "soma_call_finished"
+_CALL_HOOKS = ("soma_call_starting", "soma_call_sent", "soma_call_finished")
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
 _log = logging.getLogger("soma.plugins")
 
@@ -188,7 +188,7 @@ class PluginSet:
         """The plugins that observe the calls of a host; None without any."""
         found = [
             [partial(self._observe_call, one) for one in reversed(self._implementations(name))]
-            for name in (_CALL_STARTING, _CALL_FINISHED)
+            for name in _CALL_HOOKS
         ]
         return CallObservers(*found) if any(found) else None
 
@@ -237,15 +237,22 @@ class CallObservers:
 
     Args:
         at_start: Called with the call.
+        at_sending: Called with the call.
         at_end: Called with the call, its reply and its error.
     """
 
     at_start: Sequence[Callable[..., None]]
+    at_sending: Sequence[Callable[..., None]]
     at_end: Sequence[Callable[..., None]]
 
     def starting(self, call: Any) -> None:
         """A call is about to be sent."""
         for observer in self.at_start:
+            observer(call=call)
+
+    def sent(self, call: Any) -> None:
+        """It is on its way."""
+        for observer in self.at_sending:
             observer(call=call)
 
     def finished(self, call: Any, reply: Any, error: BaseException | None) -> None:

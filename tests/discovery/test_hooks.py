@@ -87,6 +87,10 @@ class Recorder:
         self.fired.append("soma_call_starting")
 
     @soma.hookimpl
+    def soma_call_sent(self, call: Any) -> None:
+        self.fired.append("soma_call_sent")
+
+    @soma.hookimpl
     def soma_call_finished(self, call: Any, reply: Any, error: Any) -> None:
         self.fired.append("soma_call_finished")
 

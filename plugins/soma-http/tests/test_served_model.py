@@ -123,6 +123,7 @@ def test_each_of_many_callers_gets_the_answer_to_its_own_rows(client):
 def test_the_pool_is_seen_by_prometheus(client):
     shown = client.get("/metrics").text
     assert 'soma_pool_workers{model="center"} 1.0' in shown
+    assert re.search(r'^soma_pool_memory_bytes\{model="center"\} [1-9]', shown, re.MULTILINE)
     assert re.search(r'^soma_pool_done_total\{model="center"\} [1-9]', shown, re.MULTILINE)
 
 

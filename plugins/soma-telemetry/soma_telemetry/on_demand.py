@@ -6,6 +6,7 @@ command brings a trace context along.
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ class OnDemand:
             from soma_telemetry.plugin import Telemetry
 
             self._made = Telemetry()
+            atexit.register(self._made.flush)  # before the pipeline, which is older, ends
         return self._made
 
     @soma.hookimpl
@@ -37,6 +39,12 @@ class OnDemand:
         """In the host."""
         if self._made is not None or API in sys.modules:
             self._telemetry().soma_call_starting(call)
+
+    @soma.hookimpl
+    def soma_call_sent(self, call: Any) -> None:
+        """In the host."""
+        if self._made is not None:
+            self._made.soma_call_sent(call)
 
     @soma.hookimpl
     def soma_call_finished(self, call: Any, reply: Any, error: BaseException | None) -> None:

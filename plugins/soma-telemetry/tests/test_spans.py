@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ class Recorded:
         self.plugin = Telemetry(tracers, MeterProvider([self.metrics]))
 
     def named(self, name: str) -> dict[SpanKind, Any]:
+        self.plugin.flush()
         return {span.kind: span for span in self.spans.get_finished_spans() if span.name == name}
 
     def points(self, metric: str) -> list[Any]:
+        self.plugin.flush()
         data = self.metrics.get_metrics_data()
         assert data is not None
         return [
@@ -183,3 +186,36 @@ def test_calls_of_an_async_worker_are_spans_too(recorded):
     spans = recorded.named("FORWARD traced")
     assert spans.keys() == {SpanKind.CLIENT, SpanKind.SERVER}
     assert trace_id == format(spans[SpanKind.CLIENT].context.trace_id, "032x")
+
+
+class Cached:
+    """Says what a cache in a worker would."""
+
+    @soma.hookimpl(wrapper=True)
+    def soma_execute(self, command: Any) -> Any:
+        reply = yield
+        reply.meta = {**(reply.meta or {}), "cache": {"last": "hit"}}
+        return reply
+
+
+def test_results_of_a_cache_are_counted(recorded):
+    plugins = installed_plugins()
+    plugins.register("a cache", Cached())
+    try:
+        with soma.connect("inline", filters={"traced": Traced()}) as worker:
+            worker.forward("traced", 1)
+    finally:
+        plugins.unregister("a cache")
+    found = {
+        point.attributes["rpc.method"]: point for point in recorded.points("soma.cache.results")
+    }
+    assert found["FORWARD"].value == 1
+    assert found["FORWARD"].attributes["soma.cache.result"] == "hit"
+
+
+def test_what_a_quiet_host_did_last_is_recorded_too(recorded, worker):
+    worker.forward("traced", 1)
+    deadline = time.monotonic() + 10.0
+    while not recorded.spans.get_finished_spans():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

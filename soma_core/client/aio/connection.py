@@ -143,6 +143,7 @@ class AsyncConnection:
             except ChannelClosed as error:
                 exchange.sent = error.sent
                 raise
+            self.conversation.sent(exchange)
             await self._receive(exchange)
         except ChannelClosed as error:
             dying = self._in_background(self._death(exchange, error), exchange)

@@ -31,6 +31,8 @@ _COUNTERS = {
     "refused": "Requests that were refused, since the queue was full.",
     "replaced": "Workers that took the place of one that died or was recycled.",
 }
+_OUTCOMES = ("hits", "misses", "skipped")
+"""What soma-cache says of itself."""
 
 
 class Metrics:
@@ -56,18 +58,34 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self._received = Counter(
+            "soma_http_request_bytes",
+            "Bytes of the bodies of inference requests, decompressed.",
+            ["model"],
+            registry=self._registry,
+        )
+        self._sent = Counter(
+            "soma_http_response_bytes",
+            "Bytes of the bodies of their answers.",
+            ["model"],
+            registry=self._registry,
+        )
         self._registry.register(_Pools(models, sessions))
 
-    def count(self, model: str, status: int, started: float) -> None:
+    def count(self, model: str, status: int, started: float, received: int, sent: int) -> None:
         """An inference request was answered.
 
         Args:
             model: The model, which exists.
             status: The status of the answer.
             started: When it came (``time.perf_counter``).
+            received: Bytes of its body.
+            sent: Bytes of the body of the answer.
         """
         self._requests.labels(model, str(status)).inc()
         self._seconds.labels(model).observe(perf_counter() - started)
+        self._received.labels(model).inc(received)
+        self._sent.labels(model).inc(sent)
 
     async def show(self, request: Request) -> Response:
         """All of them, as Prometheus reads them."""
@@ -95,6 +113,7 @@ class _Pools(Collector):
                 stats[model.name] = found
         yield ready
         yield from _of_pools(stats)
+        yield from _of_workers({model.name: model.workers() for model in self._models})
         yield GaugeMetricFamily(
             "soma_http_workers", "Workers of clients' own that run.", value=len(self._sessions)
         )
@@ -124,3 +143,22 @@ def _of_pools(stats: dict[str, soma.PoolStats]) -> Iterator[Metric]:
         for model, found in stats.items():
             counter.add_metric([model], sum(getattr(node, name) for node in found.nodes.values()))
         yield counter
+
+
+def _of_workers(found: dict[str, list[soma.WorkerStatus]]) -> Iterator[Metric]:
+    """What the workers of now use, and what their caches have done."""
+    memory = GaugeMetricFamily(
+        "soma_pool_memory_bytes", "Resident memory of the workers of a model.", labels=["model"]
+    )
+    cache = GaugeMetricFamily(
+        "soma_pool_cache_results",
+        "Results that the workers of now found in their cache, or did not.",
+        labels=["model", "outcome"],
+    )
+    for model, workers in found.items():
+        memory.add_metric([model], sum(worker.memory_bytes or 0 for worker in workers))
+        said = [worker.plugins["cache"] for worker in workers if "cache" in worker.plugins]
+        for outcome in _OUTCOMES if said else ():
+            cache.add_metric([model, outcome], sum(one.get(outcome, 0) for one in said))
+    yield memory
+    yield cache

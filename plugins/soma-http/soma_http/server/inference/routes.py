@@ -29,7 +29,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 _PATIENCE = 0.2  # seconds for an answer, before it is asked whether somebody waits for it
 _GONE = 499  # as other servers log a client that did not wait; nobody is there to read it
-Count = Callable[[str, int, float], None]
+Count = Callable[[str, int, float, int, int], None]
 
 
 class InferenceRoutes:
@@ -38,7 +38,8 @@ class InferenceRoutes:
     Args:
         models: The models that are served.
         limit: The largest body, in bytes.
-        count: Called with the model, the status and the start of each request to run one.
+        count: Called for each request to run a model: with that, the status, the start, and the
+            bytes of request and answer.
     """
 
     def __init__(self, models: Models, limit: int, count: Count) -> None:
@@ -116,6 +117,7 @@ class InferenceRoutes:
         """Run a model."""
         self._model(request)
         body = await read_body(request, self._limit)
+        request.state.received = len(body)
         model = self._model(request)  # it may have been replaced meanwhile
         asked: ReadRequest = read_request(body, request.headers.get(_SIZE_HEADER), model.inputs)
         tensors = asked.tensors
@@ -149,7 +151,8 @@ class InferenceRoutes:
                 response = _answer_to(request, error)
             name = request.path_params.get("model")
             if counted and name is not None and self._models.get(name) is not None:
-                self._count(name, response.status_code, started)
+                received, sent = getattr(request.state, "received", 0), len(response.body)
+                self._count(name, response.status_code, started, received, sent)
             return response
 
         return answer
