@@ -61,6 +61,8 @@ class StdioTransport(Transport):
 
     def __init__(self, options: StdioOptions) -> None:
         super().__init__(options)
+        if options.command is None:  # a child of ours; a launcher may take longer to end
+            self.status_delay = 0.25
         self._process: WorkerProcess | None = None
         self._channel: StreamChannel | None = None
 

@@ -306,6 +306,10 @@ class Transport(ABC):
     alone: bool = True
     """Whether no other engine is given the same filters; set before ``start``."""
 
+    status_delay: float = 1.0
+    """Seconds after which ``poll`` says how an engine ended whose channel closed. One that closed
+    it and goes on is ended then: nobody can reach it."""
+
     def __init__(self, options: Any) -> None:
         self.options = options
 

@@ -98,7 +98,8 @@ class OutputPump:
         self.node_id: str | None = None
         self._name = "worker"
         self._cutter = LineCutter()
-        self._lock = threading.Lock()  # of what is read, and waits to be shown
+        # Of what is read, and waits to be shown. A signal handler may close in the midst of that.
+        self._lock = threading.RLock()
         self._waiting: deque[OutputLine] = deque()
         self._size = self._dropped = self._shown = 0
         self._stuck_at = -1

@@ -87,7 +87,8 @@ class WorkerProcess:
             undo.callback(output.close)
             tree = None if leaves_children else ProcessTree()
             marks = {} if tree is None else {TREE_VARIABLE: tree.mark}
-            undo.callback(_release, tree)
+            if tree is not None:
+                undo.callback(tree.release)
             ours, lifeline = socket.socketpair()
             undo.callback(ours.close)
             with lifeline:
@@ -132,7 +133,8 @@ class WorkerProcess:
         self._process = process
         self._tree = tree
         self.lifeline = lifeline
-        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._lock = threading.RLock()  # a signal handler may ask in the midst of an answer
         self._taken = False
         self.output = output
         try:
@@ -162,7 +164,10 @@ class WorkerProcess:
             return False
 
     def poll(self) -> ExitStatus | None:
-        """How it ended, or None while it runs. What it left in its session is killed."""
+        """How it ended, or None while it runs. What it left in its session is killed.
+
+        In a forked child of this process it is none of ours: nobody knows, and nothing is killed.
+        """
         with self._lock:
             return self._reap()
 
@@ -242,7 +247,7 @@ class WorkerProcess:
                 _kill_group(self.pid, number)
 
     def _reap(self) -> ExitStatus | None:
-        if self._taken:
+        if self._taken or os.getpid() != self._owner:
             return ExitStatus()
         if self._process.returncode is None:
             flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
@@ -281,11 +286,6 @@ class _AdoptedChild:
     def wait(self) -> int:
         self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
-
-
-def _release(tree: ProcessTree | None) -> None:
-    if tree is not None:
-        tree.release()
 
 
 def _kill_group(group: int, number: int) -> None:

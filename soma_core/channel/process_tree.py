@@ -64,8 +64,8 @@ class ProcessTree:
                     cwd="/",
                     start_new_session=True,
                 )
-            undo.pop_all()
-        close_in_forked_child(self._held)
+                undo.pop_all()  # it stays open as long as the guard lives
+                close_in_forked_child(self._held)
 
     def kill(self, leader: int | None) -> None:
         """Kill all that is left of it, once the worker itself has ended.

@@ -26,15 +26,12 @@ from soma_core.errors import (
 from soma_core.plugins.manager import CallObservers
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["DEATH_WAIT", "INTERRUPT_GRACE", "LAST_BYTES_WAIT", "Connection", "Explain"]
+__all__ = ["INTERRUPT_GRACE", "LAST_BYTES_WAIT", "Connection", "Explain"]
 
 Explain = Callable[[SomaError, int], None]
 
 INTERRUPT_GRACE = 2.0
 """Seconds that an interrupted command may take to end, before the worker is ended."""
-
-DEATH_WAIT = 1.0
-"""Seconds to wait for the exit status of a worker whose channel closed."""
 
 LAST_BYTES_WAIT = 0.2
 """Seconds in which a worker is seen to be dead that sent half a message."""
@@ -73,8 +70,8 @@ class Connection:
         self.channel = channel
         self.explain = explain or _no_explanation
         self._transport = transport
-        self._turn = threading.Lock()
-        self._interrupting = threading.Lock()
+        self._turn = threading.RLock()  # a signal may come before its holder is noted
+        self._interrupting = threading.RLock()
         self._turn_of: int | None = None
         self._ctrl_c = CtrlC()
         # A filter in this process has to be interrupted itself.
@@ -107,13 +104,16 @@ class Connection:
             ProtocolError: The data cannot be sent.
         """
         ctrl_c = CtrlC()
-        if threading.get_ident() == self._signalled_thread:
+        here = threading.get_ident()
+        if here == self._turn_of:
+            self._refuse_own_thread(call)
+        if here == self._signalled_thread:
             ctrl_c.install()
         conversation = self.conversation
         try:
             if not self._turn.acquire(blocking=False):
                 self._wait_for_turn(call, ctrl_c)
-            self._turn_of = threading.get_ident()
+            self._turn_of = here
             self._ctrl_c = ctrl_c
             try:
                 exchange = conversation.begin(call)
@@ -150,16 +150,18 @@ class Connection:
 
     def _wait_for_turn(self, call: Call, ctrl_c: CtrlC) -> None:
         self.conversation.check_usable()
-        if self._turn_of == threading.get_ident():
-            raise RuntimeError(
-                f"{call.cmd} was called while another call of this thread waits for the same "
-                "worker, from its progress callback or a signal handler; it would wait for itself. "
-                "Call from another thread, or after that call"
-            )
         while not self._turn.acquire(timeout=call.deadline.within(_LOOK).left() or 0.0):
             ctrl_c.check()
             if call.deadline.over():
                 raise not_sent(call)
+
+    def _refuse_own_thread(self, call: Call) -> None:
+        self.conversation.check_usable()
+        raise RuntimeError(
+            f"{call.cmd} was called while another call of this thread waits for the same "
+            "worker, from its progress callback or a signal handler; it would wait for itself. "
+            "Call from another thread, or after that call"
+        )
 
     def _run(self, exchange: Exchange) -> None:
         """Do an exchange until it is over; whatever happens, no reply is left behind."""
@@ -263,7 +265,7 @@ class Connection:
         """What to raise when the channel closed under a call."""
         if self.closed:
             return ChannelClosed(f"the worker was closed while {exchange.call} ran")
-        status = self._status_within(DEATH_WAIT)
+        status = self._status_within(self._transport.status_delay)
         death = self.conversation.died(exchange, error, status, self._transport.diagnostics())
         self.channel.close()
         if status is None:

@@ -94,6 +94,17 @@ class Conversation:
             return None
         return exchange.call.cmd, exchange.call.node_id, exchange.call.started
 
+    def check_owner(self) -> None:
+        """Make sure that this is the process that started it.
+
+        Raises:
+            TransportError: This process was forked from that.
+        """
+        if not self.belongs_to_this_process:
+            raise TransportError(
+                "this Worker belongs to the process that this one was forked from; connect anew"
+            )
+
     def check_usable(self) -> None:
         """Make sure that a command can be sent.
 
@@ -102,10 +113,7 @@ class Conversation:
             ChannelClosed: This side has closed it.
             WorkerDied: The worker has ended.
         """
-        if not self.belongs_to_this_process:
-            raise TransportError(
-                "this Worker belongs to the process that this one was forked from; connect anew"
-            )
+        self.check_owner()
         if self.closed:
             raise ChannelClosed("the worker was closed")
         if self.ended is not None:

@@ -113,8 +113,13 @@ class Handle:
         return f"<{kind} over {self.transport.name}, {state}, nodes {list(self.verbs.metas)}>"
 
     def status(self) -> WorkerStatus:
-        """What is known of the worker without asking it."""
+        """What is known of the worker without asking it.
+
+        Raises:
+            TransportError: This process was forked from the one that started it.
+        """
         connection, hello = self.session.connection, self.session.hello
+        connection.conversation.check_owner()
         running = connection.conversation.running
         command, node_id, since = running or (None, None, 0.0)
         ended = connection.closed or self.transport.poll() is not None

@@ -48,7 +48,7 @@ class RecoveryLog:
     def __init__(self, pickles: Pickles) -> None:
         self._pickles = pickles
         self._nodes: dict[str, _Node] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call in the midst of a note
 
     def acknowledged(self, call: Call, reply: r.Reply) -> None:
         """A command was executed."""

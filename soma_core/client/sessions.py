@@ -17,6 +17,7 @@ from soma_core.client.connection import INTERRUPT_GRACE, Connection
 from soma_core.client.host_path import hidden_modules, host_path
 from soma_core.client.recording import Recorder
 from soma_core.client.recovery import RecoveryLog
+from soma_core.client.turn import Turn
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -218,7 +219,7 @@ class RestartingSession(Session):
         self._recovery = recovery
         self._retries = retries
         self._backoff = Backoff(budget=_MOST_RESTARTS)
-        self._restarting = threading.Lock()
+        self._restarting = Turn("a restart of this worker")
         self._unrecoverable: RemoteError | None = None
         super().__init__(transport, pickles, plugins, **options)
 
@@ -261,14 +262,14 @@ class RestartingSession(Session):
             dead = self.connection
             left = call.deadline.left()
             wait = -1 if left is None else min(left, threading.TIMEOUT_MAX)
-            if not self._restarting.acquire(timeout=wait):
+            if not self._restarting.take(wait):
                 raise _late(call.cmd)
             try:
                 death = dead.ended
                 if self.connection is dead and death and dead.belongs_to_this_process:
                     self._restart(death, call)
             finally:
-                self._restarting.release()
+                self._restarting.give()
             if not dead.belongs_to_this_process:
                 break  # using it raises
         return self.connection

@@ -114,6 +114,64 @@ if __name__ == "__main__":
                 assert pool.stats().replaced == 0
                 news = "interrupted"
 """
+ASYNC = """
+import asyncio, sys
+import numpy as np
+import soma_core as soma
+
+class Work(soma.Filter):
+    def forward(self, x, state):
+        import time
+        time.sleep(0.002)
+        return x
+
+def tell(text):
+    sys.stdout.write(text + "\\n")
+    sys.stdout.flush()
+
+def pid_of(worker):
+    status = worker.status()
+    return [one.pid for one in status] if isinstance(status, list) else status.pid
+
+async def work(worker):
+    number = 0
+    while True:
+        number += 1
+        calls = [worker.forward("work", each) for each in range(6)]
+        assert await asyncio.gather(*calls) == list(range(6))
+        large = await worker.forward("work", np.full(20_000 * (1 + number % 50), number))
+        assert large[-1] == number
+
+async def interrupted_again_and_again(worker, runner):
+    # asyncio.run has Ctrl-C cancel its task, which goes on here, as if it were the next run.
+    pid, news = pid_of(worker), "ready"
+    while True:
+        try:
+            if news:
+                tell(news)
+                news = ""
+            await work(worker)
+        except asyncio.CancelledError:
+            while asyncio.current_task().uncancel():
+                pass
+            runner._interrupt_count = 0
+            assert await worker.forward("work", 7, timeout=30.0) == 7
+            assert pid_of(worker) == pid
+            news = "interrupted"
+
+async def main(runner):
+    filters = {"work": Work()}
+    if sys.argv[1] == "pool":
+        async with soma.AsyncWorkerPool("stdio", 2, filters=filters) as pool:
+            await interrupted_again_and_again(pool, runner)
+    else:
+        async with await soma.connect_async("stdio", filters=filters) as worker:
+            await interrupted_again_and_again(worker, runner)
+
+if __name__ == "__main__":
+    with asyncio.Runner() as runner:
+        runner.run(main(runner))
+"""
 WHERE = {"stdio": ("stdio", ""), "socket": ("socket", ""), "session": ("socket", "ctrl-c")}
 
 
@@ -144,6 +202,20 @@ def test_ctrl_c_while_a_pool_works_costs_no_worker(tmp_path):
     script = tmp_path / "host.py"
     script.write_text(POOL)
     host = started(script)
+    try:
+        assert line(host, 60.0) == "ready\n", host.communicate()[1]
+        press_and_wait(host, 300)
+    finally:
+        host.kill()
+        host.communicate()
+
+
+@nightly
+@pytest.mark.parametrize("what", ["worker", "pool"])
+def test_ctrl_c_under_asyncio_cancels_the_task_and_costs_no_worker(what, tmp_path):
+    script = tmp_path / "host.py"
+    script.write_text(ASYNC)
+    host = started(script, what)
     try:
         assert line(host, 60.0) == "ready\n", host.communicate()[1]
         press_and_wait(host, 300)

@@ -108,6 +108,23 @@ def test_a_worker_outlives_the_thread_that_started_it():
         worker.close()
 
 
+def test_a_forked_child_that_asks_after_the_worker_is_refused_and_does_it_no_harm():
+    with soma.connect("stdio", filters={"echo": f.Echo()}) as worker:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                worker.status()
+            except soma.TransportError:
+                worker.close()
+                status = 7
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert worker.status().alive
+        assert worker.forward("echo", 1) == 1
+
+
 def test_a_fork_of_the_host_does_not_keep_the_worker_alive(tmp_path):
     """A pool of processes that the host forked holds none of the worker's descriptors."""
     note = tmp_path / "note"

@@ -71,6 +71,12 @@ except soma.StartFailed as error:
     assert "ulimit -u" in str(error), error
 else:
     raise AssertionError("a worker without a thread that reads what it prints")
+try:
+    soma.WorkerPool(transport, 2, **options)
+except soma.StartFailed as error:
+    assert "no thread" in str(error), error
+else:
+    raise AssertionError("a pool without threads")
 threading.Thread.start = start
 assert held() == before, (held(), before)
 attempt()

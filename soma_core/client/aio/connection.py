@@ -11,7 +11,7 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.channels import loop_channel
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.calls import Call
-from soma_core.client.connection import DEATH_WAIT, LAST_BYTES_WAIT, Connection, not_sent
+from soma_core.client.connection import LAST_BYTES_WAIT, Connection, not_sent
 from soma_core.client.events import deliver
 from soma_core.client.exchange import Due, Exchange
 from soma_core.errors import (
@@ -213,7 +213,7 @@ class AsyncConnection:
         if self.conversation.closed:
             exchange.over = True
             return ChannelClosed(f"the worker was closed while {exchange.call} ran")
-        status = await self._status_within(DEATH_WAIT)
+        status = await self._status_within(self._transport.status_delay)
         stderr = await in_thread(self._transport.diagnostics, name="soma-diagnostics")
         death = self.conversation.died(exchange, error, status, stderr)
         self._channel.close()

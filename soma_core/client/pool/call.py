@@ -138,7 +138,7 @@ class Call:
         self.submitted = time.monotonic()
         self.future: Ending | None = None
         self.on_end: Callable[[Call, Outcome], None] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may cancel in the midst of an end
         self._ended = False
         self._execution: Running | None = None
 

@@ -15,6 +15,7 @@ from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.results import wait_for_result
 from soma_core.client.pool.verbs import Request
+from soma_core.client.turn import Turn
 from soma_core.errors import ChannelClosed, TransportError
 
 __all__ = ["Dispatcher"]
@@ -52,7 +53,7 @@ class Dispatcher:
         batching: Batching | None,
     ) -> None:
         self._owner = os.getpid()
-        self._changing = threading.Lock()
+        self._changing = Turn("a change of this pool")
         self.queue = CallQueue(n, max_queue, batching)
         self.group = SlotGroup(self.queue, blueprint, recycle_after)
         try:

@@ -23,7 +23,7 @@ class Execution:
 
     def __init__(self, worker: Worker, grace: float) -> None:
         self._worker, self._grace = worker, grace
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # likewise for calls that run together
         self._wanted = 0
         self._over = False
         self._left: threading.Event | None = None

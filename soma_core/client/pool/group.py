@@ -12,6 +12,7 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.slot import Slot
+from soma_core.client.turn import Turn
 
 __all__ = ["SlotGroup"]
 
@@ -36,7 +37,7 @@ class SlotGroup:
         self._recycle_after = recycle_after
         self._numbers = count(1)
         self._leaving: tuple[Slot, ...] = ()
-        self._resizing = threading.Lock()
+        self._resizing = Turn("a change of this pool's size")
 
     def resize(self, n: int) -> None:
         """Have so many slots, once their workers are started; those too many end after their call.
@@ -104,10 +105,19 @@ class SlotGroup:
 
 
 def _end(slots: Sequence[Slot], deadline: Deadline) -> None:
-    threads = [threading.Thread(target=slot.close, daemon=True) for slot in slots]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    threads = [_closing(slot) for slot in slots]
+    for thread in filter(None, threads):
         thread.join(deadline.left())
     for slot in slots:
         slot.join(deadline.left())
+
+
+def _closing(slot: Slot) -> threading.Thread | None:
+    """The thread that closes a slot; None if it was closed here, for want of threads."""
+    thread = threading.Thread(target=slot.close, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        slot.close()
+        return None
+    return thread

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.backlog import Backlog
@@ -29,7 +31,8 @@ class CallQueue:
 
     def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
         self._backlog = Backlog(workers, limit, batching)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._changes = Changes(self._lock)
         self._available = threading.Condition(self._lock)  # a call waits, or there is other work
         self._room = threading.Condition(self._lock)
         self._paused = threading.Condition(self._lock)  # those who must not take a call yet
@@ -79,7 +82,7 @@ class CallQueue:
                 self._wait_for_room(call, wait)
                 self.check_open()
             call.on_end = self._note_end
-            self._backlog.add(call)
+            self._changes.make(partial(self._backlog.add, call))
             self._available.notify()
         self._deadlines.add(call.due)
 
@@ -187,9 +190,40 @@ class CallQueue:
 
     def _note_end(self, call: Call, outcome: Outcome) -> None:
         self.tally.add_end(call, outcome)
+        self._changes.make(partial(self._forget, call))
+
+    def _forget(self, call: Call) -> None:
+        self._backlog.ended(call)
+        self._watched.discard(call)
+        if self.over:
+            self._paused.notify_all()
+        self._room.notify()
+
+
+class Changes:
+    """Makes changes one after the other, also where one interrupts another.
+
+    A signal handler runs between any two steps of its thread: what it asks for in the midst of a
+    change is done right after that.
+
+    Args:
+        lock: Held while a change is made.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._due: deque[Callable[[], None]] = deque()
+        self._making = False
+
+    def make(self, change: Callable[[], None]) -> None:
+        """Make a change, at once or after those that are being made on this thread."""
         with self._lock:
-            self._backlog.ended(call)
-            self._watched.discard(call)
-            if self.over:
-                self._paused.notify_all()
-            self._room.notify()
+            self._due.append(change)
+            if self._making:
+                return
+            self._making = True
+            try:
+                while self._due:
+                    self._due.popleft()()
+            finally:
+                self._making = False

@@ -15,7 +15,7 @@ from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.replica import Replica, was_not_sent
 from soma_core.client.pool.slot_rules import SlotRules
 from soma_core.client.worker import Worker
-from soma_core.errors import ChannelClosed
+from soma_core.errors import ChannelClosed, StartFailed
 
 __all__ = ["Slot"]
 
@@ -50,7 +50,12 @@ class Slot(SlotRules[Worker]):
         self.started: Future[None] = Future()
         name = f"soma-pool-{number}"
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # this process can start no more threads
+            failed = StartFailed(f"no thread can be started for a worker of the pool: {error}")
+            failed.__cause__ = error
+            self.started.set_exception(failed)
 
     @property
     def ended(self) -> bool:
@@ -81,7 +86,7 @@ class Slot(SlotRules[Worker]):
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the thread has ended, but not on the thread itself; returns whether it has."""
-        if threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout)
         return self.ended
 

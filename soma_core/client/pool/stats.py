@@ -88,7 +88,7 @@ class Tally:
     """Counts what happens in a pool. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask in the midst of a count
         self._outcomes: Counter[Outcome] = Counter()
         self._refused = self._replaced = 0
         self._nodes: dict[str, _NodeTally] = {}
@@ -139,7 +139,7 @@ class Tally:
                 cancelled=self._outcomes[Outcome.CANCELLED],
                 refused=self._refused,
                 replaced=self._replaced,
-                nodes={label: node.stats() for label, node in self._nodes.items() if node.done},
+                nodes={label: node.stats() for label, node in [*self._nodes.items()] if node.done},
             )
 
 

@@ -42,7 +42,8 @@ def look_at(value: Any, levels: int) -> None:
     import torch
 
     if isinstance(value, torch.Tensor):
-        np.asarray(value.detach().reshape(-1).view(torch.uint8).numpy()).sum(dtype=np.uint64)
+        dense = value.detach().clone(memory_format=torch.contiguous_format).reshape(-1)
+        dense.view(torch.uint8).numpy().sum(dtype=np.uint64)
     elif isinstance(value, dict | list | tuple | set) and levels:
         for item in [*value, *(value.values() if isinstance(value, dict) else ())]:
             look_at(item, levels - 1)
@@ -107,6 +108,8 @@ def codec(codecs: Codecs, name: str) -> Any:
 
 def checkpoints() -> Reader:
     """A file as a checkpoint."""
+    import torch  # noqa: F401 - a tensor in a checkpoint has it imported, which is no input's fault
+
     from soma_core.client.checkpoint import read_checkpoint
 
     path = Path(tempfile.mkdtemp(prefix="soma-hostile-")) / "it"

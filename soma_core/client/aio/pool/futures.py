@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from soma_core.client.pool.call import Call
@@ -34,10 +35,16 @@ class AsyncCallFuture(asyncio.Future[Any]):
         Returns:
             Whether the call is cancelled: False if it had ended before.
         """
-        call = self._call
-        if call is None or not call.cancel(interrupt=interrupt):
+        call, loop = self._call, self.get_loop()
+        if call is None or self.done() or (call.running and not interrupt):
             return False
         self._call = None
+        if loop.is_closed():
+            call.cancel(interrupt=interrupt)
+        else:
+            # Ctrl-C under asyncio.run cancels from a signal handler, in the midst of whatever runs
+            # here, the pool's own steps among it. The loop sees to the call between two steps.
+            loop.call_soon_threadsafe(partial(call.cancel, interrupt=interrupt))
         return super().cancel(msg)
 
     def end(self, result: Any, error: BaseException | None) -> None:
