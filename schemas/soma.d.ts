@@ -564,6 +564,8 @@ export interface Hello {
   path?: string[] | null;
   /** Have what filters log, from this level on, and what they warn sent as events. */
   log_level?: number | null;
+  /** `wire`: the host sends no signals, and INTERRUPT ends a command while it runs. Of no effect where the reply's `features` lack `interrupts`. */
+  interrupts?: "wire" | null;
 }
 
 /** What the worker is and can do. */
@@ -586,6 +588,34 @@ export interface HelloReply {
   codecs?: string[];
   limits: Limits;
   pickle: "same-user" | "never";
+}
+
+/** End the command that runs, for a host that said `interrupts` in HELLO. The reply to that command has the code `interrupted`. INTERRUPT does nothing once it is over. The reply to INTERRUPT comes in its turn, after that of the command. */
+export interface Interrupt {
+  /** Echoed in the reply. */
+  id?: string | number | null;
+  /** Whether progress and log events may be sent before the reply. */
+  events?: boolean;
+  /** Open to the host; not interpreted. */
+  meta?: { [key: string]: unknown } | null;
+  /** Whether the reply brings a profile of the command. */
+  profile?: boolean;
+  /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
+  encoding?: "b64" | null;
+  cmd: "INTERRUPT";
+  /** The `id` of the command to end. */
+  command: string | number;
+}
+
+/** INTERRUPT was read, whether or not the command still ran. */
+export interface InterruptReply {
+  ok: true;
+  /** The id of the command. */
+  id?: string | number | null;
+  /** What plugins of the worker say of the command and of themselves, by plugin. */
+  meta?: { [key: string]: unknown } | null;
+  /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
+  profile_b64?: Binary;
 }
 
 /** Any JSON value; tagged values inside it are decoded too. */
@@ -905,7 +935,7 @@ export interface StackEntry {
 export type StreamMode = "FixedState" | "Evolving" | "Barrier";
 
 /** The reply to a command that succeeded; which one, the host knows. */
-export type SuccessReply = HelloReply | LoadReply | UnloadReply | ListReply | FitReply | PartialFitReply | ForwardReply | CallMethodReply | CompositeForwardReply | CompositeFitReply | BatchedFitReply | ContinueFitReply | GetStateReply | SetStateReply | GetGradientsReply | ApplyGradientsReply | PingReply | ShutdownReply;
+export type SuccessReply = HelloReply | LoadReply | UnloadReply | ListReply | FitReply | PartialFitReply | ForwardReply | CallMethodReply | CompositeForwardReply | CompositeFitReply | BatchedFitReply | ContinueFitReply | GetStateReply | SetStateReply | GetGradientsReply | ApplyGradientsReply | InterruptReply | PingReply | ShutdownReply;
 
 /** Any worker that carries this tag: `Tag("gpu")`. */
 export interface Tag {
@@ -993,7 +1023,7 @@ export interface WorkerId {
 }
 
 /** One command: what a host sends, as one line of JSON. */
-export type Command = Hello | Load | Unload | ListNodes | Fit | PartialFit | Forward | CallMethod | CompositeForward | CompositeFit | BatchedFit | ContinueFit | GetState | SetState | GetGradients | ApplyGradients | Ping | Shutdown;
+export type Command = Hello | Load | Unload | ListNodes | Fit | PartialFit | Forward | CallMethod | CompositeForward | CompositeFit | BatchedFit | ContinueFit | GetState | SetState | GetGradients | ApplyGradients | Interrupt | Ping | Shutdown;
 
 /** One message of a worker: the reply to a command, or an event before it. */
 export type Message = SuccessReply | ErrorReply | EventMessage;
@@ -1016,6 +1046,7 @@ export interface Replies {
   SET_STATE: SetStateReply;
   GET_GRADIENTS: GetGradientsReply;
   APPLY_GRADIENTS: ApplyGradientsReply;
+  INTERRUPT: InterruptReply;
   PING: PingReply;
   SHUTDOWN: ShutdownReply;
 }

@@ -2,6 +2,7 @@
 
 from soma_core.channel.process import default_signals, exit_now, hold_lifeline, inherited_side
 from soma_core.channel.process_tree import bear_mark
+from soma_core.engine.inbox import Inbox
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.records import Host, RecordForwarder
 from soma_core.engine.serving import Responder, serve
@@ -9,6 +10,7 @@ from soma_core.wire.definitions.registry import host_programs
 
 __all__ = [
     "Host",
+    "Inbox",
     "Interrupts",
     "RecordForwarder",
     "Responder",

@@ -130,6 +130,10 @@ class StdioTransport(Transport):
         if self._process is not None and self.options.command is None:
             self._process.interrupt()
 
+    @property
+    def interrupts_by_message(self) -> bool:
+        return self.options.command is not None
+
     def runs_here(self, pid: int) -> bool:
         return self._process is not None and self._process.started(pid)
 

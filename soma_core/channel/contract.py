@@ -377,6 +377,16 @@ class Transport(ABC):
         return False
 
     @property
+    def interrupts_by_message(self) -> bool:
+        """Whether a command is interrupted by a message over the channel, as no signal can reach
+        the engine.
+
+        The engine has to take such messages: ``serve`` does over a :class:`StreamChannel`. Where
+        it does not, ``interrupt`` is called.
+        """
+        return False
+
+    @property
     def shares_files(self) -> bool:
         """Whether the engine sees this machine's files under the same names.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport
@@ -141,7 +142,8 @@ class Connection:
             exchange = self.conversation.exchange
             if exchange is not None:
                 exchange.interrupted = True
-                self._transport.interrupt()
+                if not self.conversation.interrupts_by_message:  # only the caller's thread sends
+                    self._transport.interrupt()
 
     def close(self) -> None:
         """End it; a call that waits raises ChannelClosed."""
@@ -220,9 +222,17 @@ class Connection:
                 case Due.LOOK:
                     exchange.looked(self._transport.poll() is not None)
                 case Due.INTERRUPT:
-                    self._transport.interrupt()
+                    self._interrupt(exchange)
                 case Due.END:
                     self._end(exchange)
+
+    def _interrupt(self, exchange: Exchange) -> None:
+        message = self.conversation.interruption(exchange)
+        if message is None:
+            self._transport.interrupt()
+        else:
+            with suppress(TimeoutError, ChannelClosed):  # it is asked again, or found out
+                self.channel.send(message, 0.0)
 
     def _check_unreadable(self, exchange: Exchange, error: ProtocolError) -> None:
         """What came cannot be read: a reply that is no good, or the last bytes of a dead worker.

@@ -33,12 +33,15 @@ from soma_core.errors import (
 )
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.manager import CallObservers
+from soma_core.protocol.commands import Interrupt
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec, read_fields
 from soma_core.protocol.replies import Event
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["Conversation"]
+
+_OF_INTERRUPTS = 0  # the id of messages that interrupt: less than that of any command
 
 
 class Conversation:
@@ -56,6 +59,7 @@ class Conversation:
         plugins_said: What plugins of the worker said last, by plugin.
         ended: How the worker ended, once it has.
         closed: Whether this side has closed it.
+        interrupts_by_message: Whether the worker takes messages that interrupt.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Conversation:
         self.plugins_said: dict[str, Any] = {}
         self.ended: WorkerDied | None = None
         self.closed = False
+        self.interrupts_by_message = False
 
     @property
     def belongs_to_this_process(self) -> bool:
@@ -140,6 +145,13 @@ class Conversation:
         """Its message is on its way, and its reply can be waited for."""
         if self._observers is not None:
             self._observers.sent(exchange.call)
+
+    def interruption(self, exchange: Exchange) -> Message | None:
+        """The message that interrupts a command; None if the worker does not take such messages."""
+        if not self.interrupts_by_message:
+            return None
+        fields = {"cmd": "INTERRUPT", "command": exchange.message_id, "id": _OF_INTERRUPTS}
+        return self._frames.write(fields, Interrupt)
 
     def take(self, message: Message) -> Event | None:
         """A message has come; returns an event of the command, which is for the caller.
@@ -312,7 +324,7 @@ class _Expected:
 
 
 def _stray(replied_to: Any, message_id: int, fields: dict[str, Any]) -> _Stray:
-    late = type(replied_to) is int and 0 < replied_to < message_id
+    late = type(replied_to) is int and _OF_INTERRUPTS <= replied_to < message_id
     return _Stray(id=replied_to, is_of_nobody=not late and "event" not in fields)
 
 

@@ -173,6 +173,7 @@ class Session:
             codecs=self._pickles.codecs.names(),
             path=self._path,
             log_level=self._transport.options.least_level(),
+            interrupts="wire" if self._transport.interrupts_by_message else None,
         )
 
     def _greet(self, connection: Connection, deadline: Deadline) -> WorkerHello:
@@ -189,6 +190,8 @@ class Session:
                 f"the worker behind the transport {self._transport.name!r} did not answer HELLO: "
                 f"{error}{sent}{_start_remedy(error, unread)}"
             ) from error
+        by_message = self._transport.interrupts_by_message and "interrupts" in answer.features
+        connection.conversation.interrupts_by_message = by_message
         self._pickles.codecs.limit_to(answer.codecs)
         if answer.pickle == "never":
             self._pickles.refuse()  # either side may, and then both do

@@ -99,6 +99,7 @@ class Engine:
             c.SetState: self.set_state,
             c.GetGradients: self.get_gradients,
             c.ApplyGradients: self.apply_gradients,
+            c.Interrupt: self.interrupt,
             c.Ping: self.ping,
             c.Shutdown: self.shutdown,
         }
@@ -334,6 +335,10 @@ class Engine:
         optimizer = None if spec is None else self._optimizers.over([node], spec)
         updated = states.apply_gradients(node, command.gradients_b64, optimizer)
         return r.ApplyGradientsReply(updated=updated)
+
+    def interrupt(self, command: c.Interrupt) -> r.InterruptReply:
+        """In its turn: the command that it names is over."""
+        return r.InterruptReply()
 
     def ping(self, command: c.Ping) -> r.PingReply:
         """Say which process this is."""

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TextIO
 
+from soma_core.engine.inbox import Inbox
+
 __all__ = ["Host", "RecordForwarder", "SendRecord"]
 
 SendRecord = Callable[[Literal["log", "warning"], dict[str, Any]], None]
@@ -26,11 +28,16 @@ _FALLBACK = logging.Formatter(logging.BASIC_FORMAT)
 class Host:
     """What a host has asked for since HELLO.
 
+    Args:
+        inbox: Where its messages come from; None if they cannot interrupt.
+
     Attributes:
+        inbox: As given.
         log_level: The least level of the records that it takes; None for none of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inbox: Inbox | None = None) -> None:
+        self.inbox = inbox
         self.log_level: int | None = None
 
 

@@ -10,6 +10,7 @@ from soma_core import progress
 from soma_core.channel.contract import Channel
 from soma_core.engine.engine import Engine, EngineInfo
 from soma_core.engine.failures import describe_failure
+from soma_core.engine.inbox import Inbox
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
 from soma_core.engine.loading import FilterRegistry
 from soma_core.engine.profiling import profiled
@@ -17,10 +18,10 @@ from soma_core.engine.records import Host, RecordForwarder
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
-from soma_core.protocol.commands import Command, Hello, Shutdown
+from soma_core.protocol.commands import Command, Hello, Interrupt, Shutdown
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec
 from soma_core.protocol.parsing import CommandParser, Envelope, name_of_command
-from soma_core.protocol.replies import ErrorReply, Event, EventKind, Limits, Reply
+from soma_core.protocol.replies import ErrorReply, Event, EventKind, InterruptReply, Limits, Reply
 from soma_core.wire.frames import FrameError
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.message import Dialect, Message
@@ -32,6 +33,8 @@ __all__ = ["PicklePolicy", "Responder", "serve"]
 PicklePolicy = Literal["same-user", "never"]
 Watch = Callable[[str, str | None], None]
 SendEvent = Callable[[Message], None]
+
+_FEATURES = ("lines", "frames", "events", "encoding")
 
 
 def serve(
@@ -51,22 +54,24 @@ def serve(
         pickle: Whether pickles are made and read: the option of the same name.
         plugins: Who takes part; None for all that are installed.
     """
-    interrupts = Interrupts()
+    inbox = Inbox(channel)
+    interrupts = Interrupts(by_wire=inbox.can_announce)
     interrupts.arm()
     records = RecordForwarder()
     responder = Responder(
         limits=limits, pickle=pickle, interrupts=interrupts, plugins=plugins, records=records
     )
-    host = Host()
     with records.installed():
-        _answer_all(channel, responder, host)
+        _answer_all(channel, inbox, responder)
+    interrupts.disarm()
 
 
-def _answer_all(channel: Channel, responder: Responder, host: Host) -> None:
+def _answer_all(channel: Channel, inbox: Inbox, responder: Responder) -> None:
+    host = Host(inbox)
     try:
         while not responder.finished:
             try:
-                message = channel.receive()
+                message = inbox.receive()
             except ProtocolError as error:
                 channel.send(responder.refuse(error))
             else:
@@ -109,6 +114,7 @@ class Responder:
         filters: FilterRegistry | None = None,
         records: RecordForwarder | None = None,
     ) -> None:
+        self._interrupts = interrupts or NoInterrupts()
         plugins = installed_plugins() if plugins is None else plugins
         pickles = Pickles(allowed=pickle != "never", codecs=plugins.known_codecs())
         self._parser = CommandParser(plugins.known_commands())
@@ -118,13 +124,12 @@ class Responder:
         limits = limits or StreamLimits()
         info = EngineInfo(
             commands=tuple(self._parser.models),
-            features=("lines", "frames", "events", "encoding"),
+            features=(*_FEATURES, *(("interrupts",) if self._interrupts.by_wire else ())),
             limits=Limits(line=limits.line, header=limits.header, nesting=MAX_NESTING),
         )
         filters = installed_filters() if filters is None else filters
         self.engine = Engine(filters, info, pickles, plugins)
         self.finished = False
-        self._interrupts = interrupts or NoInterrupts()
         self._watch = watch
         self._records = records
         self._sending = threading.RLock() if records is None else records.sending
@@ -155,6 +160,8 @@ class Responder:
             return self._reply(command, codec, send_event)
         if type(command) is Hello:
             records.note_level(host, command.log_level)
+            if command.interrupts is not None and host.inbox is not None:
+                self._interrupts.watch(host.inbox)
         if host.log_level is None:
             return self._reply(command, codec, send_event)
 
@@ -207,10 +214,14 @@ class Responder:
         """The reply to a message that is not executed, for a reason of who serves it.
 
         Args:
-            message: The message; the reply has its id and its dialect.
+            message: The message; the reply has its id and its dialect. INTERRUPT succeeds: there
+                is nothing to execute.
             error: The reason.
         """
-        return self._failure(error, Envelope.of(message), self._codec(message.dialect))
+        envelope, codec = Envelope.of(message), self._codec(message.dialect)
+        if envelope.cmd == name_of_command(Interrupt):
+            return codec.write_reply(InterruptReply(), envelope.id)
+        return self._failure(error, envelope, codec)
 
     def _codec(self, dialect: Dialect) -> DialectCodec:
         return self._frames if dialect is Dialect.FRAME else self._lines

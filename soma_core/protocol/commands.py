@@ -23,6 +23,7 @@ __all__ = [
     "GetGradients",
     "GetState",
     "Hello",
+    "Interrupt",
     "ListNodes",
     "Load",
     "Method",
@@ -92,6 +93,9 @@ class Hello(Command):
     there after all that it looks into by itself. Of no effect where pickles are refused."""
     log_level: int | None = None
     """Have what filters log, from this level on, and what they warn sent as events."""
+    interrupts: Literal["wire"] | None = None
+    """``wire``: the host sends no signals, and INTERRUPT ends a command while it runs. Of no
+    effect where the reply's ``features`` lack ``interrupts``."""
 
 
 class FilterSpec(_Model):
@@ -331,6 +335,18 @@ class ApplyGradients(Command):
     """As for COMPOSITE_FIT: steps this node instead of its own optimizer."""
 
 
+class Interrupt(Command):
+    """End the command that runs, for a host that said ``interrupts`` in HELLO.
+
+    The reply to that command has the code ``interrupted``. INTERRUPT does nothing once it is over.
+    The reply to INTERRUPT comes in its turn, after that of the command.
+    """
+
+    cmd: Literal["INTERRUPT"] = Field()
+    command: MessageId
+    """The ``id`` of the command to end."""
+
+
 class Ping(Command):
     """Ask whether the engine answers."""
 
@@ -360,6 +376,7 @@ COMMANDS: tuple[type[Command], ...] = (
     SetState,
     GetGradients,
     ApplyGradients,
+    Interrupt,
     Ping,
     Shutdown,
 )

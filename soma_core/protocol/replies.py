@@ -26,6 +26,7 @@ __all__ = [
     "GetGradientsReply",
     "GetStateReply",
     "HelloReply",
+    "InterruptReply",
     "Limits",
     "ListReply",
     "LoadReply",
@@ -256,6 +257,10 @@ class ApplyGradientsReply(Reply):
     updated: list[str]
 
 
+class InterruptReply(Reply):
+    """INTERRUPT was read, whether or not the command still ran."""
+
+
 class PingReply(Reply):
     """The process that answered."""
 
@@ -299,6 +304,7 @@ REPLIES: tuple[type[Reply], ...] = (
     SetStateReply,
     GetGradientsReply,
     ApplyGradientsReply,
+    InterruptReply,
     PingReply,
     ShutdownReply,
 )

@@ -47,9 +47,9 @@ class Wire:
         assert kind in (bytes, memoryview), named
         return message
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, timeout: float | None = None) -> dict[str, Any]:
         """The fields of the next message; a result as a Python object."""
-        message = self.receive()
+        message = self.receive(timeout)
         fields: dict[str, Any]
         if bytes(message.header[:1]) != b"{":  # whatever dialect the channel says that it is
             fields = unpack(message.header, message.buffers, _PICKLES)

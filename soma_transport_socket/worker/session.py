@@ -3,9 +3,10 @@
 The daemon hands over each client's connection with a ``join`` event. The main thread waits for
 all connections at once and executes one message at a time, each client in its turn.
 
-A SIGINT means that the daemon has sent an event while a command runs. The handler looks whose
-command is to be given up: if it is the one that runs, it is interrupted; if it is one that still
-waits, it is answered without having been executed; and the command of another client goes on.
+A SIGINT means that the daemon has sent an event while a command runs, a SIGIO that a client has
+which interrupts by messages. The handler looks whose command is to be given up: if it is the one
+that runs, it is interrupted; if it is one that still waits, it is answered without having been
+executed; and the command of another client goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import suppress
 from types import FrameType
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
-from soma_core.serve import Host, Interrupts, RecordForwarder, Responder
+from soma_core.serve import Host, Inbox, Interrupts, RecordForwarder, Responder
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import Message, close_in_forked_child
 from soma_transport_socket import address
@@ -46,13 +47,14 @@ class _Client:
         self.connection = socket.socket(fileno=attached["connection"])
         self.pipe = attached.get("output")
         self.gone = False
-        self.host = Host()
         memory = None
         if "memory" in attached:
             memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
         self.channel = StreamChannel(
             SocketStream(self.connection), StreamLimits.from_environment(), memory
         )
+        self.inbox = Inbox(self.channel)
+        self.host = Host(self.inbox)
 
     def hung_up(self) -> bool:
         """Whether nobody would receive a reply any more."""
@@ -105,6 +107,7 @@ class SessionServer:
         self._interrupts.arm()
         with self._records.installed():
             self._serve_all()
+        self._interrupts.disarm()
         self._responder.engine.close()
 
     def _serve_all(self) -> None:
@@ -180,15 +183,33 @@ class SessionServer:
             if event.client in (0, running.number):
                 interrupted = True
             elif event.kind == "interrupt" and event.client in self._clients:
-                self._answer_unexecuted(self._clients[event.client])
+                self._give_up_first(self._clients[event.client])
+        for client in self._clients.values():
+            if client.inbox.announced:
+                interrupted |= self._look_at(client)
         return interrupted
 
-    def _answer_unexecuted(self, client: _Client) -> None:
-        """Give up a command that waits for another client's to end."""
+    def _look_at(self, client: _Client) -> bool:
+        """Look at what a client has sent meanwhile; true if it interrupts the command that runs."""
+        inbox = client.inbox
+        inbox.look()
+        if client is self._running:
+            return inbox.names(self._interrupts.running)
+        while (message := inbox.take_settled()) is not None:
+            self._answer_unexecuted(client, message)
+        if inbox.has_waiting:  # the selector knows only of what was not read
+            self._perhaps_more[client.number] = client
+        return False
+
+    def _give_up_first(self, client: _Client) -> None:
+        """Give up the command of a client that waits for another client's to end."""
         try:
-            message = client.channel.receive(0.0)
+            message = client.inbox.receive(0.0)
         except (TimeoutError, ChannelClosed, ProtocolError):
             return  # the main loop sees what it is
+        self._answer_unexecuted(client, message)
+
+    def _answer_unexecuted(self, client: _Client, message: Message) -> None:
         reason = "another client's command ran all the time, and this one was not started"
         error = ProtocolError(ErrorCode.INTERRUPTED, reason)
         try:
@@ -199,7 +220,7 @@ class SessionServer:
     def _serve(self, client: _Client) -> None:
         """Take one message of a client's, if there is one, and answer it."""
         try:
-            message = client.channel.receive(0.0)
+            message = client.inbox.receive(0.0)
         except TimeoutError:
             if client.gone:
                 self._remove(client)
@@ -212,6 +233,7 @@ class SessionServer:
 
     def _execute(self, client: _Client, message: Message) -> None:
         self._running = client
+        self._interrupts.inbox = client.inbox if client.inbox.announced else None
         self._printing.turn_to(client.pipe)
         try:
             reply = self._responder.respond(message, client.send, client.host)
@@ -249,14 +271,14 @@ class SessionServer:
 
 
 class _Interrupts(Interrupts):
-    """SIGINT of a session: ends the command that runs only if its own client wants that.
+    """Signals of a session: they end the command that runs only if its own client wants that.
 
     Args:
         is_interrupted: Finds out whether it is the one that runs.
     """
 
     def __init__(self, is_interrupted: Callable[[], bool]) -> None:
-        super().__init__()
+        super().__init__(by_wire=True)
         self._is_interrupted = is_interrupted
         self._looking = False
         self._look_again = False
@@ -276,3 +298,5 @@ class _Interrupts(Interrupts):
             self._looking = False
         if interrupted:
             super()._handle(signum, frame)
+
+    _look = _handle

@@ -318,6 +318,15 @@ class StopsPolitely(Broken):
         return None
 
 
+class TestLeavesMessagesUntilTheCommandIsOver(Process):
+    breaks = "interrupts.message"
+    patience = SHORT
+    change = """
+from soma_core.serve import Interrupts
+Interrupts.watch = lambda self, inbox: None
+"""
+
+
 class TestStopsPolitely(Process):
     breaks = "close.ends-stuck-engine"
     patience = SHORT

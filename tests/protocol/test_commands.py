@@ -37,6 +37,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "SET_STATE": {"node_id": "a", "state_b64": ""},
     "GET_GRADIENTS": {"node_id": "a"},
     "APPLY_GRADIENTS": {"node_id": "a", "gradients_b64": ""},
+    "INTERRUPT": {"command": 1},
     "PING": {},
     "SHUTDOWN": {},
 }
@@ -75,7 +76,7 @@ def code_of(function: Callable[[], Any]) -> ErrorCode | None:
 
 def test_every_command_of_the_protocol_is_here_and_nothing_else() -> None:
     assert list(PARSER.models) == list(MINIMAL)
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 19
 
 
 @pytest.mark.parametrize("cmd", MINIMAL)

@@ -36,6 +36,11 @@ class LoopChannel(ABC):
             ChannelClosed: As for :meth:`Channel.send`.
         """
 
+    @property
+    @abstractmethod
+    def is_sending(self) -> bool:
+        """Whether some of a message is not sent yet; then nothing else can be sent."""
+
     @abstractmethod
     async def receive(self, timeout: float) -> Message:
         """Wait for a message; one that comes when the caller was cancelled is not lost.
@@ -88,6 +93,10 @@ class _WatchedChannel(LoopChannel):
         if not self._channel.send_now(message):
             self._sends = True
             self._loop.add_writer(self._writing, self._send_more)
+
+    @property
+    def is_sending(self) -> bool:
+        return self._sends
 
     def _send_more(self) -> None:
         try:
@@ -221,6 +230,10 @@ class _ThreadedChannel(LoopChannel):
         if self._channel.closed:
             raise ChannelClosed("the channel is closed")
         self._sending = self._loop.run_in_executor(self._thread, self._channel.send, message)
+
+    @property
+    def is_sending(self) -> bool:
+        return self._sending is not None
 
     async def receive(self, timeout: float) -> Message:
         if self._sending is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from soma_core.channel.contract import ExitStatus, Transport
@@ -93,7 +94,7 @@ class AsyncConnection:
         exchange = self.conversation.exchange
         if exchange is not None:
             exchange.interrupted = True
-            self._transport.interrupt()
+            self._interrupt(exchange)
 
     def close(self) -> None:
         """End it; a call that waits raises ChannelClosed."""
@@ -180,9 +181,17 @@ class AsyncConnection:
                 case Due.LOOK:
                     exchange.looked(self._transport.poll() is not None)
                 case Due.INTERRUPT:
-                    self._transport.interrupt()
+                    self._interrupt(exchange)
                 case Due.END:
                     await self._end(exchange)
+
+    def _interrupt(self, exchange: Exchange) -> None:
+        message = self.conversation.interruption(exchange)
+        if message is None:
+            self._transport.interrupt()
+        elif not self._channel.is_sending:
+            with suppress(ChannelClosed):  # which whoever receives finds out
+                self._channel.send(message)
 
     async def _check_unreadable(self, exchange: Exchange, error: ProtocolError) -> None:
         """As :meth:`Connection._check_unreadable`."""

@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -19,6 +21,7 @@ from soma_core.errors import (
     RemoteError,
     WorkerDied,
 )
+from soma_core.protocol.versions import PROTOCOL_VERSION
 from soma_core.testing.clauses import covers
 from soma_core.testing.suite import within
 from soma_core.testing.transports.base import START, TransportSuite, end, runs
@@ -110,6 +113,34 @@ class LifeClauses(TransportSuite):
             thread.join()
         assert caught.value.code is ErrorCode.INTERRUPTED
         assert worker.ping().pid == pid
+
+    @covers("interrupts.message")
+    def test_a_message_interrupts_the_command_that_it_names(self, own_wire: Wire) -> None:
+        client = {"name": "kit", "soma": "", "python": "", "cloudpickle": ""}
+        hello = own_wire.ask("HELLO", protocol=PROTOCOL_VERSION, client=client, interrupts="wire")
+        if "interrupts" not in hello["features"]:
+            pytest.skip("HELLO names no feature interrupts")
+        own_wire.send("FORWARD", node_id="actions", data=["sleep", 0.4], id=1)
+        own_wire.send("INTERRUPT", command="another", id=2)
+        assert [own_wire.fields()["ok"] for _ in range(2)] == [True, True]
+        own_wire.send("FORWARD", node_id="actions", data=["sleep", 15.0], id=3)
+        replies = self._interrupted(own_wire, 3)
+        assert (replies[0]["id"], replies[0].get("code")) == (3, "interrupted")
+        assert [(reply["id"], reply["ok"]) for reply in replies[1:]] == [(4, True)] * len(
+            replies[1:]
+        )
+        assert own_wire.ask("PING")["pid"] == hello["pid"]
+
+    def _interrupted(self, wire: Wire, command: int) -> list[dict[str, Any]]:
+        """Interrupt a command until it ends, as hosts do: its reply, and those to INTERRUPT."""
+        replies: list[dict[str, Any]] = []
+        sent, end = 0, time.monotonic() + self.patience
+        while not replies and time.monotonic() < end:
+            wire.send("INTERRUPT", command=command, id=command + 1)
+            sent += 1
+            with suppress(TimeoutError):
+                replies.append(wire.fields(0.2))
+        return replies + [wire.fields() for _ in range(sent)]
 
     # Closing
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], bool]] = {  # the fields, and whether 
     "SET_STATE": ({"node_id": "mean", "state_b64": "e30=", "format": "value"}, True),
     "GET_GRADIENTS": ({"node_id": "mean"}, False),
     "APPLY_GRADIENTS": ({"node_id": "mean", "gradients_b64": "AAAA"}, False),
+    "INTERRUPT": ({"command": "of no command"}, True),
     "PING": ({}, True),
 }
 """Commands with their fields, and whether they succeed."""
