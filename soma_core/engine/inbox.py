@@ -70,7 +70,7 @@ class Inbox:
         if isinstance(message, ProtocolError):
             raise message
         if self._named:  # what an INTERRUPT names was sent before it, and is over now
-            self._named.discard(_named_by(message))  # type: ignore[arg-type]
+            self._named.discard(_named_by(message))
         return message
 
     def look(self) -> None:
