@@ -44,12 +44,26 @@ def _arguments() -> "Namespace":
 
     parser = ArgumentParser("python -m soma_transport_stdio", description=__doc__)
     parser.add_argument("--pickle", choices=("same-user", "never"), default="same-user")
+    parser.add_argument("--memory-limit", type=int, metavar="BYTES")
+    parser.add_argument("--nice", type=int, default=0, metavar="N")
     parser.add_argument("--env", action="append", default=[], type=_variable, metavar="NAME=VALUE")
     return parser.parse_args()
 
 
+def _limit(arguments: "Namespace") -> None:
+    from soma_core.serve import limit_memory, lower_priority
+
+    if arguments.memory_limit is not None:
+        limit_memory(arguments.memory_limit)
+    if arguments.nice:
+        lower_priority(arguments.nice)
+
+
 def main() -> None:
-    """Serve until SHUTDOWN or the end of input. Takes ``--pickle=never``, ``--env=NAME=VALUE``."""
+    """Serve until SHUTDOWN or the end of input.
+
+    Takes ``--pickle=never``, ``--env=NAME=VALUE``, ``--memory-limit=BYTES`` and ``--nice=N``.
+    """
     _leave_the_current_directory()
     read_fd, write_fd = _take_the_wire()
     if sys.stderr is not None:
@@ -65,6 +79,7 @@ def main() -> None:
 
     default_signals()
     hold_lifeline()
+    _limit(arguments)
     side = inherited_side()
     from soma_core.serve import host_programs, serve
     from soma_core.streams import SharedMemory, StreamChannel, StreamLimits, open_stream

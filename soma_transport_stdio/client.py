@@ -34,22 +34,32 @@ class StdioOptions(OutputOptions):
 
     Attributes:
         python: The interpreter of the worker; it needs soma-core installed.
-        command: A whole command instead, for launchers; ``--pickle=…`` is added to it, and
-            ``--env=NAME=VALUE`` for what ``threads`` and ``allow_modules`` set:
-            ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
+        command: A whole command instead, for launchers; ``--pickle=…``, ``--memory-limit=…`` and
+            ``--nice=…`` are added to it, and ``--env=NAME=VALUE`` for what ``threads`` and
+            ``allow_modules`` set: ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
         env: Variables to add to the worker's environment; they go before ``threads``.
+        env_inherit: Whether the worker gets this process's environment. Without, it gets ``PATH``,
+            ``HOME``, ``USER``, ``LOGNAME``, ``SHELL``, ``TMPDIR``, ``TZ``, the language, and what
+            ``env`` says: no tokens or passwords that are there for somebody else.
         cwd: The worker's working directory.
         allow_modules: With ``pickle="never"``, modules that a filter's configuration may name and
             have imported, beside those that the filter always allows.
         limits: The largest messages that either side accepts.
+        memory_limit: Bytes of memory of its own that the worker, and each of its children, may
+            take; a filter that asks for more gets a MemoryError. None for any.
+        nice: How far the worker stands back behind other processes, as for the command ``nice``:
+            0 to 19.
     """
 
     python: str | Path = Field(default_factory=lambda: sys.executable)
     command: Sequence[str] | None = Field(default=None, min_length=1)
     env: Mapping[str, str] = Field(default_factory=dict)
+    env_inherit: bool = True
     cwd: str | Path | None = None
     allow_modules: Sequence[str] = ()
     limits: StreamLimits = Field(default_factory=StreamLimits)
+    memory_limit: int | None = Field(default=None, ge=1)
+    nice: int = Field(default=0, ge=0, le=19)
 
 
 class StdioTransport(Transport):
@@ -85,6 +95,7 @@ class StdioTransport(Transport):
                 wire=wire.fileno(),
                 side=side,
                 env={**self._variables(), **self.options.env},
+                inherits=self.options.env_inherit,
                 cwd=self.options.cwd,
             )
             undo.pop_all()
@@ -106,13 +117,17 @@ class StdioTransport(Transport):
         return channel, wire, their_side
 
     def _command(self) -> Sequence[str]:
-        pickle = f"--pickle={self.options.pickle}"
-        launcher = [str(self.options.python), "-P", "-m", "soma_transport_stdio"]
-        if self.options.command is None:
-            return [*launcher, pickle]
+        options = self.options
+        arguments = [f"--pickle={options.pickle}"]
+        if options.memory_limit is not None:
+            arguments.append(f"--memory-limit={options.memory_limit}")
+        if options.nice:
+            arguments.append(f"--nice={options.nice}")
+        if options.command is None:
+            return [str(options.python), "-P", "-m", "soma_transport_stdio", *arguments]
         variables = self._variables().items()  # ssh hands no environment on
         handed = (f"--env={name}={value}" for name, value in variables)
-        return [*self.options.command, pickle, *handed]
+        return [*options.command, *arguments, *handed]
 
     def _variables(self) -> dict[str, str]:
         allowed = ",".join(self.options.allow_modules)

@@ -58,6 +58,7 @@ class WorkerProcess:
             :func:`inherited_side`.
         pass_fds: Descriptors that it inherits under their own numbers.
         env: Variables to add to this process's environment.
+        inherits: Whether it gets this process's environment, or only what any program needs.
         cwd: Its working directory; None keeps this process's.
         leaves_children: Whether what it starts lives on without it, as what a zygote forks.
 
@@ -79,6 +80,7 @@ class WorkerProcess:
         side: socket.socket | None = None,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
+        inherits: bool = True,
         cwd: str | os.PathLike[str] | None = None,
         leaves_children: bool = False,
     ) -> None:
@@ -99,7 +101,7 @@ class WorkerProcess:
                     stdout=output.writing if wire is None else wire,
                     stderr=output.writing,
                     pass_fds=[*(end.fileno() for end in handed.values()), *pass_fds],
-                    env=_environment({**(env or {}), **marks}, handed),
+                    env=_environment({**(env or {}), **marks}, handed, inherits=inherits),
                     cwd=cwd,
                     start_new_session=True,
                 )
@@ -318,8 +320,18 @@ def _wait_for_exit(pid: int, timeout: float) -> None:
         os.close(descriptor)
 
 
-def _environment(added: Mapping[str, str], handed: Mapping[str, socket.socket]) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key != SIDE_VARIABLE}
+_NEEDED = frozenset({"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"})
+"""The variables that any program needs, beside those of its language."""
+
+
+def _environment(
+    added: Mapping[str, str], handed: Mapping[str, socket.socket], *, inherits: bool
+) -> dict[str, str]:
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key != SIDE_VARIABLE and (inherits or key in _NEEDED or key.startswith("LC_"))
+    }
     merged = {**kept, **added, **{name: _identify(end) for name, end in handed.items()}}
     if "PYTHONPATH" in merged:  # an empty entry would be the current directory, in spite of -P
         entries = merged["PYTHONPATH"].split(os.pathsep)

@@ -28,7 +28,7 @@ def work(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
         spec: How to run.
         attached: What came with it, owned by this process.
     """
-    from soma_core.serve import exit_now, host_programs
+    from soma_core.serve import exit_now, host_programs, limit_memory
 
     if sys.stderr is not None:
         faulthandler.enable()  # the stack of a crash in native code goes there
@@ -37,24 +37,10 @@ def work(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
     for fd in attached.values():
         os.set_inheritable(fd, False)
     if spec.memory_limit is not None:
-        _limit_memory(spec.memory_limit)
+        limit_memory(spec.memory_limit)
     serve = _serve_session if "events" in attached else _serve_client
     serve(spec, attached)
     exit_now()
-
-
-def _limit_memory(size: int) -> None:
-    """Let this process, and each of its children, take so many bytes for itself.
-
-    On Linux that is writable memory of its own: libraries and shared memory do not count, nor
-    does address space that was only reserved.
-    """
-    import resource
-
-    kind = resource.RLIMIT_DATA if sys.platform.startswith("linux") else resource.RLIMIT_AS
-    _, hard = resource.getrlimit(kind)
-    limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
-    resource.setrlimit(kind, (limit, limit))
 
 
 def _serve_client(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:

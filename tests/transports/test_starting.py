@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -19,6 +20,7 @@ from ..support import (
     socket_daemon,
     wait_until,
 )
+from ..support import filters as f
 
 
 def takes_clients(daemon: SocketDaemon) -> bool:
@@ -112,6 +114,19 @@ def test_what_a_worker_writes_before_it_answers_is_quoted(noise, quoted):
     with pytest.raises(soma.StartFailed, match="let it write to stderr") as caught:
         soma.connect("stdio", command=["sh", "-c", f"{noise}; {worker}", "sh"], start_timeout=2.0)
     assert quoted in str(caught.value)
+
+
+def test_a_worker_stands_back_and_gets_what_it_may_have(monkeypatch):
+    monkeypatch.setenv("PASSWORD_OF_THE_HOST", "secret")
+    limits = {"memory_limit": 600 << 20, "nice": 3, "env_inherit": False}
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    filters = {"call": f.Apply(lambda x, state: x())}
+    with soma.connect("stdio", filters=filters, env={**paths, "GIVEN": "1"}, **limits) as worker:
+        with pytest.raises(MemoryError):
+            worker.forward("call", lambda: len(bytearray(1 << 30)))
+        assert worker.forward("call", lambda: os.nice(0)) == os.nice(0) + 3
+        found = worker.forward("call", lambda: dict(os.environ))
+        assert found.keys() & {"PASSWORD_OF_THE_HOST", "PATH", "GIVEN"} == {"PATH", "GIVEN"}
 
 
 def test_each_user_may_have_so_many_workers_and_clients():

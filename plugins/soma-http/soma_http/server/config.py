@@ -130,6 +130,8 @@ class WorkersConfig(_Section):
         env: Variables to add to their environment.
         cwd: Their working directory.
         grace: Seconds in which a worker may end by itself whose client is gone.
+        memory_limit: Bytes of memory of its own that each, and each of its children, may take.
+        nice: How far each stands back behind other processes: 0 to 19.
     """
 
     most: int = Field(default=8, ge=0)
@@ -141,6 +143,8 @@ class WorkersConfig(_Section):
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: Path = Path("/")
     grace: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    memory_limit: int | None = Field(default=None, ge=1)
+    nice: int = Field(default=0, ge=0, le=19)
 
 
 class NodeConfig(_Section):
@@ -200,6 +204,8 @@ class ModelConfig(_Section):
             ``rowwise``.
         allow_modules: Modules that its configuration may name and have imported.
         env: Variables to add to the environment of its workers.
+        memory_limit: Bytes of memory of its own that each, and each of its children, may take.
+        nice: How far each stands back behind other processes: 0 to 19.
         inputs: Its inputs, where the filter's meta does not say. With several, the filter gets a
             dict of them.
         outputs: Its outputs.
@@ -218,6 +224,8 @@ class ModelConfig(_Section):
     batching: BatchingConfig | None = None
     allow_modules: tuple[str, ...] = ()
     env: Mapping[str, str] = Field(default_factory=dict)
+    memory_limit: int | None = Field(default=None, ge=1)
+    nice: int = Field(default=0, ge=0, le=19)
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
 

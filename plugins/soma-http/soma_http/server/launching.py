@@ -68,13 +68,7 @@ class WorkerLauncher:
         with theirs:
             try:
                 process = WorkerProcess(
-                    [
-                        str(config.python),
-                        "-P",
-                        "-m",
-                        "soma_transport_stdio",
-                        f"--pickle={'same-user' if allowed else 'never'}",
-                    ],
+                    self._command("same-user" if allowed else "never"),
                     output=OutputPump(printed or "stderr"),
                     wire=theirs.fileno(),
                     env={
@@ -91,3 +85,12 @@ class WorkerLauncher:
                 ours.close()
                 raise
         return LaunchedWorker(process, ours)
+
+    def _command(self, pickle: Policy) -> list[str]:
+        config = self._config
+        command = [str(config.python), "-P", "-m", "soma_transport_stdio", f"--pickle={pickle}"]
+        if config.memory_limit is not None:
+            command.append(f"--memory-limit={config.memory_limit}")
+        if config.nice:
+            command.append(f"--nice={config.nice}")
+        return command

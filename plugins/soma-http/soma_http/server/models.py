@@ -84,6 +84,8 @@ class Model:
             "pickle": config.pickle,
             "env": dict(config.env),
             "allow_modules": config.allow_modules,
+            "memory_limit": config.memory_limit,
+            "nice": config.nice,
         }
         if config.threads is not None:
             options["threads"] = config.threads
