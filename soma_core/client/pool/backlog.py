@@ -167,14 +167,23 @@ class Joining:
         label, expected = calls[0].label, last_batch.get(calls[0].label, 0)
         self._label, self._expected = label, expected
         self._rows = backlog.join(calls)
-        self._loaded = not idle and expected * 4 >= batching.max_rows
+        self._most = batching.max_rows
+        self._large = expected * 4 >= batching.max_rows
+        self._idle = idle
         self._end = Deadline(calls[0].submitted + batching.max_delay)
         self.gap = batching.max_delay / self._GAPS
 
     @property
+    def gathers(self) -> bool:
+        """Whether calls that come at this very moment are taken too, which delays nobody."""
+        return self._large and self._rows < self._most
+
+    @property
     def waits(self) -> bool:
         """Whether to wait a gap, and then :meth:`look` again."""
-        return self._loaded and self._rows < self._expected and not self._end.over()
+        if self._idle or not self._large:
+            return False
+        return self._rows < self._expected and not self._end.over()
 
     def look(self) -> bool:
         """Take the calls that have come; returns whether there were any."""

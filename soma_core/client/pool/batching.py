@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from soma_core.models import rows
 from soma_core.models.filters import FilterMeta
@@ -86,8 +88,7 @@ class Batching:
         return Joinable(node_ids, x, count, timeout, (node_ids, kind))
 
 
-@dataclass(frozen=True, eq=False)
-class Joinable:
+class Joinable(NamedTuple):
     """What must be known of a call to join it with others.
 
     Attributes:
@@ -110,6 +111,8 @@ def _kind(value: Any) -> Hashable:
 
     A tuple is none: it may be several inputs of one row each, or of any number of rows.
     """
+    if type(value) is np.ndarray:  # the usual case
+        return (value.dtype, value.shape[1:])
     if isinstance(value, dict):
         columns = tuple((name, _kind(column)) for name, column in value.items())
         return None if any(kind is None for _, kind in columns) else ("dict", columns)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from soma_core.channel.deadline import Deadline
+from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
 from soma_core.client.pool.call import Call
 from soma_core.client.pool.execution import ends_worker
@@ -69,6 +69,8 @@ def run_joined(
 
 def _share_time(calls: Sequence[Call], watch: Callable[[Iterable[Call]], None]) -> Deadline:
     """Have somebody see to calls that have less time than others; returns the time of those."""
+    if all(call.deadline.at is None and _joinable(call).timeout is None for call in calls):
+        return NEVER
     ends = [call.deadline.within(_joinable(call).timeout) for call in calls]
     moments = [end.at for end in ends]
     latest = Deadline(None if None in moments else max(at for at in moments if at is not None))

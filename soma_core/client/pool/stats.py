@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -89,25 +89,26 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may ask in the midst of a count
-        self._outcomes: Counter[Outcome] = Counter()
-        self._refused = self._replaced = 0
-        self._nodes: dict[str, _NodeTally] = {}
+        self._done = self._failed = self._cancelled = self._refused = self._replaced = 0
+        self._nodes: dict[str | None, _NodeTally] = {}
 
     def add_end(self, call: Call, outcome: Outcome) -> None:
         """A call has ended."""
-        seconds = time.monotonic() - call.submitted
         with self._lock:
-            self._outcomes[outcome] += 1
-            if call.label is None:
-                return
+            node = self._nodes.get(call.label)
             if outcome is Outcome.DONE:
-                node = self._nodes.get(call.label) or self._nodes.setdefault(
-                    call.label, _NodeTally()
-                )
-                node.done += 1
-                node.seconds.append(seconds)
-            elif outcome is Outcome.FAILED and call.label in self._nodes:
-                self._nodes[call.label].failed += 1  # a node that never worked may not exist
+                self._done += 1
+                if node is None and call.label is not None:
+                    node = self._nodes[call.label] = _NodeTally()
+                if node is not None:
+                    node.done += 1
+                    node.seconds.append(time.monotonic() - call.submitted)
+            elif outcome is Outcome.FAILED:
+                self._failed += 1
+                if node is not None:  # a node that never worked may not exist
+                    node.failed += 1
+            else:
+                self._cancelled += 1
 
     def add_batch(self, label: str | None, calls: int) -> None:
         """A command is sent that runs several calls."""
@@ -134,12 +135,16 @@ class Tally:
                 workers=workers,
                 queued=queued,
                 running=running,
-                done=self._outcomes[Outcome.DONE],
-                failed=self._outcomes[Outcome.FAILED],
-                cancelled=self._outcomes[Outcome.CANCELLED],
+                done=self._done,
+                failed=self._failed,
+                cancelled=self._cancelled,
                 refused=self._refused,
                 replaced=self._replaced,
-                nodes={label: node.stats() for label, node in [*self._nodes.items()] if node.done},
+                nodes={
+                    label: node.stats()
+                    for label, node in [*self._nodes.items()]
+                    if label is not None and node.done
+                },
             )
 
 

@@ -63,7 +63,7 @@ class PoolVerbs:
         priority: int = 0,
     ) -> Call:
         """A call that runs a node, or a chain of nodes."""
-        if isinstance(priority, bool) or not isinstance(priority, int):
+        if type(priority) is bool or not isinstance(priority, int):
             raise TypeError(f"priority is a whole number, got {priority!r}")
         seconds = self._blueprint.timeout
         if timeout is not DEFAULT:
@@ -79,11 +79,14 @@ class PoolVerbs:
                 return verbs.forward(node_id, x, state, timeout=left)
             return verbs.composite_forward(node_id, x, state, timeout=left)
 
-        node_ids = (node_id,) if isinstance(node_id, str) else tuple(node_id)
+        if isinstance(node_id, str):
+            node_ids, label = (node_id,), node_id
+        else:
+            node_ids = tuple(node_id)
+            label = " > ".join(node_ids)
         joinable = None
         if self._batching is not None and state is None:
             joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
-        label = " > ".join(node_ids)
         return Call(run, label=label, priority=priority, deadline=end, joinable=joinable)
 
     def fit(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from typing import TypeVar
 
 from soma_core.client.pool.call import Call
 
 __all__ = ["WaitingCalls"]
-
-K = TypeVar("K", bound=Hashable)
 
 
 class WaitingCalls:
@@ -19,9 +16,10 @@ class WaitingCalls:
     def __init__(self) -> None:
         self._levels: dict[int, OrderedDict[Call, None]] = {}
         self._alike: dict[Hashable, OrderedDict[Call, None]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, list(self._levels.values())))
+        return self._count
 
     def __iter__(self) -> Iterator[Call]:
         """The calls, in no particular order of their priorities."""
@@ -29,24 +27,38 @@ class WaitingCalls:
 
     def add(self, call: Call, *, first: bool = False) -> None:
         """Add a call behind those of its priority, or before them."""
-        level = self._levels.setdefault(call.priority, OrderedDict())
+        level = self._levels.get(call.priority)
+        if level is None:
+            level = self._levels[call.priority] = OrderedDict()
         level[call] = None
+        self._count += 1
         if first:
             level.move_to_end(call, last=False)
         if call.joinable is not None:
-            self._alike.setdefault(call.joinable.key, OrderedDict())[call] = None
+            alike = self._alike.get(call.joinable.key)
+            if alike is None:
+                alike = self._alike[call.joinable.key] = OrderedDict()
+            alike[call] = None
 
     def first(self) -> Call:
         """The next call to be run; there must be one."""
-        return next(iter(self._levels[max(self._levels)]))
+        levels = self._levels
+        return next(iter(levels[max(levels)]))
 
     def remove(self, call: Call) -> bool:
         """Take a call out; returns whether it was there."""
-        if call not in self._levels.get(call.priority, ()):
+        level = self._levels.get(call.priority)
+        if level is None or call not in level:
             return False
-        _take_out(self._levels, call.priority, call)
+        del level[call]
+        self._count -= 1
+        if not level:
+            del self._levels[call.priority]
         if call.joinable is not None:
-            _take_out(self._alike, call.joinable.key, call)
+            alike = self._alike[call.joinable.key]
+            del alike[call]
+            if not alike:
+                del self._alike[call.joinable.key]
         return True
 
     def alike(self, call: Call) -> list[Call]:
@@ -54,9 +66,3 @@ class WaitingCalls:
         assert call.joinable is not None
         found = list(self._alike.get(call.joinable.key, ()))
         return found if len(self._levels) <= 1 else sorted(found, key=lambda call: -call.priority)
-
-
-def _take_out(groups: dict[K, OrderedDict[Call, None]], key: K, call: Call) -> None:
-    del groups[key][call]
-    if not groups[key]:
-        del groups[key]

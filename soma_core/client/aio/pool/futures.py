@@ -52,11 +52,11 @@ class AsyncCallFuture(asyncio.Future[Any]):
         self._call = None  # with it goes the input of the call
         if self.done() or self.get_loop().is_closed():
             return
+        if error is None:
+            self.set_result(result)
+            return
         if isinstance(error, StopIteration):  # which no future takes
             wrapped = RuntimeError(f"the call raised StopIteration: {error}")
             wrapped.__cause__ = error
             error = wrapped
-        if error is not None:
-            self.set_exception(error)
-        else:
-            self.set_result(result)
+        self.set_exception(error)

@@ -181,11 +181,10 @@ class AsyncWorkerPool:
         priority: int = 0,
     ) -> Any:
         """Run one node, or a chain of nodes, and await the result, as :meth:`submit`."""
-        running = self._here()
-        call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
-        if self._plan.max_queue is not None:
-            await running.queue.make_room(call, wait=self._plan.waits_for_room)
-        return await running.put(call)
+        future = await self.submit(
+            node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
+        )
+        return await future
 
     async def composite_forward(
         self,

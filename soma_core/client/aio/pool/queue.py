@@ -69,8 +69,10 @@ class AsyncCallQueue:
         self._backlog.check_open()
         call.on_end = self._note_end
         self._backlog.add(call)
-        self._arm(call)
-        _wake_one(self._idle)
+        if call.due.at is not None:
+            self._arm(call)
+        if self._idle:
+            _wake_one(self._idle)
 
     async def make_room(self, call: Call, *, wait: bool) -> None:
         """Make sure that there is room for a call.
@@ -131,10 +133,11 @@ class AsyncCallQueue:
     async def _join(self, joining: Joining) -> None:
         """Wait for calls as long as they keep coming: first for those of this loop."""
         for _ in range(_ROUNDS):
-            if not joining.waits:
+            if not joining.gathers:
                 return
             await asyncio.sleep(0)
-            joining.look()
+            if not joining.look():
+                break
         while joining.waits:
             await asyncio.sleep(joining.gap)
             if not joining.look():
@@ -191,9 +194,11 @@ class AsyncCallQueue:
     def _note_end(self, call: Call, outcome: Outcome) -> None:
         self._backlog.tally.add_end(call, outcome)
         self._backlog.ended(call)
-        self._disarm(call)
-        _wake_one(self._rooms)
-        if self.over:
+        if call in self._timers:
+            self._disarm(call)
+        if self._rooms:
+            _wake_one(self._rooms)
+        if self._backlog.refusal is not None and self.over:
             self.wake()
 
     def _arm(self, call: Call) -> None:
