@@ -309,20 +309,26 @@ class StreamChannel(WatchableChannel):
     def descriptors(self) -> Descriptors | None:
         return self._stream.descriptors
 
-    def send_now(self, message: Message) -> bool:
+    def send_now(self, *messages: Message) -> bool:
         if self._closed:
             raise ChannelClosed("the channel is closed")
-        entries: list[Entry] = []
-        first, *others = self._parts(message, entries)
+        lent: list[Entry] = []
+        parts: list[bytes | memoryview] = []
+        for message in messages:
+            entries: list[Entry] = []
+            parts += self._parts(message, entries)
+            lent += entries
+        if len(parts) > 1 and sum(map(len, parts)) < _JOIN_BELOW:
+            parts = [b"".join(parts)]
         try:
-            sent = self._stream.write_now(first)
+            sent = self._stream.write_now(parts[0])
         except (OSError, ValueError) as error:
             if self._memory is not None:
-                self._memory.take_back(entries)
+                self._memory.take_back(lent)
             raise ChannelClosed(f"the other end closed the channel ({error})") from None
-        if sent == len(first) and not others:
+        if sent == len(parts[0]) and len(parts) == 1:
             return True
-        self._unsent = [memoryview(first)[sent:], *(memoryview(part) for part in others)]
+        self._unsent = [memoryview(parts[0])[sent:], *(memoryview(part) for part in parts[1:])]
         return self.flush_now()
 
     def flush_now(self) -> bool:

@@ -36,8 +36,8 @@ class WatchableChannel(Channel):
         """What an event loop can watch; None if there is nothing, as of a stream without any."""
 
     @abstractmethod
-    def send_now(self, message: Message) -> bool:
-        """Send as much of a message as can be sent without waiting.
+    def send_now(self, *messages: Message) -> bool:
+        """Send as much of one or more messages as can be sent without waiting.
 
         Returns:
             Whether that is all of it. If not, call :meth:`flush_now` when the descriptor is ready,
@@ -49,7 +49,7 @@ class WatchableChannel(Channel):
 
     @abstractmethod
     def flush_now(self) -> bool:
-        """Send more of the message that was not sent whole; returns whether all of it is sent.
+        """Send more of what was not sent whole; returns whether all of it is sent.
 
         Raises:
             ChannelClosed: As for :meth:`send`.

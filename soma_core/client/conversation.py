@@ -92,6 +92,11 @@ class Conversation:
         return os.getpid() == self._owner
 
     @property
+    def is_observed(self) -> bool:
+        """Whether a plugin observes calls."""
+        return self._observers is not None
+
+    @property
     def running(self) -> tuple[str, str | None, float] | None:
         """The command that runs, its node, and since when (``time.monotonic``); or None."""
         exchange = self.exchange

@@ -38,7 +38,11 @@ class Service:
         command = [sys.executable, "-m", "uvicorn", "--app-dir", str(FOLDER), "app:app"]
         options = ["--port", str(self.port), "--log-level", "warning"]
         self.process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: self.get("/ready")[0] == 200)
+
+    def end(self):
+        """End it, if it has not ended by itself."""
+        self.process.kill()
+        self.process.communicate()
 
     def get(self, path, body=None):
         """The status and the JSON of an answer; (0, None) where nobody answers."""
@@ -56,9 +60,11 @@ class Service:
 @pytest.fixture
 def service():
     service = Service()
-    yield service
-    service.process.kill()
-    service.process.communicate()
+    try:
+        wait_until(lambda: service.get("/ready")[0] == 200)
+        yield service
+    finally:
+        service.end()
 
 
 def test_it_serves_many_clients_survives_a_dead_worker_and_ends_at_sigterm(service):

@@ -7,16 +7,29 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from soma_core.channel.contract import Channel
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.wire.message import Message
 
-__all__ = ["LoopChannel", "loop_channel"]
+__all__ = ["Listener", "LoopChannel", "WatchedChannel", "loop_channel"]
 
 _MOST_ARRIVED = 64  # messages that nobody has taken, after which no more are read
+
+
+class Listener(Protocol):
+    """Whoever is given messages as they come, instead of waiting for each."""
+
+    def take(self, message: Message) -> None:
+        """A message has come."""
+
+    def all_taken(self) -> None:
+        """What has come up to now was taken."""
+
+    def stop(self) -> None:
+        """The channel has failed: :meth:`LoopChannel.receive` raises why."""
 
 
 class LoopChannel(ABC):
@@ -29,8 +42,8 @@ class LoopChannel(ABC):
     on_lost: Callable[[], None] | None = None
 
     @abstractmethod
-    def send(self, message: Message) -> None:
-        """Send a message; what cannot be sent at once is sent while the caller waits.
+    def send(self, *messages: Message) -> None:
+        """Send one or more messages; what cannot be sent at once is sent while the caller waits.
 
         Raises:
             ChannelClosed: As for :meth:`Channel.send`.
@@ -62,12 +75,18 @@ class LoopChannel(ABC):
 def loop_channel(channel: Channel, loop: asyncio.AbstractEventLoop) -> LoopChannel:
     """A channel in an event loop: watched if it has a descriptor, else used in one thread."""
     if isinstance(channel, WatchableChannel) and channel.descriptors is not None:
-        return _WatchedChannel(channel, channel.descriptors, loop)
+        return WatchedChannel(channel, channel.descriptors, loop)
     return _ThreadedChannel(channel, loop)
 
 
-class _WatchedChannel(LoopChannel):
-    """A channel whose descriptor the loop watches: no thread, and no wake-up while it is idle."""
+class WatchedChannel(LoopChannel):
+    """A channel whose descriptor the loop watches: no thread, and no wake-up while it is idle.
+
+    Attributes:
+        listener: Is given what comes, instead of who waits for a message; or None.
+    """
+
+    listener: Listener | None = None
 
     def __init__(
         self,
@@ -89,8 +108,8 @@ class _WatchedChannel(LoopChannel):
     def closed(self) -> bool:
         return self._channel.closed
 
-    def send(self, message: Message) -> None:
-        if not self._channel.send_now(message):
+    def send(self, *messages: Message) -> None:
+        if not self._channel.send_now(*messages):
             self._sends = True
             self._loop.add_writer(self._writing, self._send_more)
 
@@ -127,6 +146,12 @@ class _WatchedChannel(LoopChannel):
             raise
         finally:
             self._waiter = None
+
+    def hurry(self) -> None:
+        """Have whoever waits for a message get TimeoutError now, if there is anybody."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(TimeoutError())
 
     def _set_timer(self, due: float) -> None:
         if self._timer is not None:
@@ -173,10 +198,20 @@ class _WatchedChannel(LoopChannel):
         except ChannelClosed as error:
             self._stop_watching()
             self._arrive(error)
+        if self.listener is not None:
+            self.listener.all_taken()
         if len(self._arrived) > _MOST_ARRIVED:
             self._stop_watching()
 
     def _arrive(self, came: Message | Exception) -> None:
+        listener = self.listener
+        if listener is not None:
+            if not isinstance(came, Exception):
+                listener.take(came)
+                return
+            self._arrived.append(came)
+            listener.stop()
+            return
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             self._arrived.append(came)
@@ -208,7 +243,7 @@ class _WatchedChannel(LoopChannel):
         if self._timer is not None:
             self._timer.cancel()
         self._channel.close()
-        if self._waiter is not None:
+        if self._waiter is not None or self.listener is not None:
             self._arrive(ChannelClosed("the channel was closed while it waited"))
 
 
@@ -226,10 +261,11 @@ class _ThreadedChannel(LoopChannel):
     def closed(self) -> bool:
         return self._channel.closed
 
-    def send(self, message: Message) -> None:
+    def send(self, *messages: Message) -> None:
         if self._channel.closed:
             raise ChannelClosed("the channel is closed")
-        self._sending = self._loop.run_in_executor(self._thread, self._channel.send, message)
+        for message in messages:
+            self._sending = self._loop.run_in_executor(self._thread, self._channel.send, message)
 
     @property
     def is_sending(self) -> bool:

@@ -22,6 +22,7 @@ from soma_core.errors import (
     SomaError,
     TransportError,
 )
+from soma_core.protocol.replies import Event
 
 __all__ = ["AsyncConnection"]
 
@@ -41,6 +42,9 @@ class AsyncConnection:
     Attributes:
         origin: The connection that it goes on with.
         conversation: What is said.
+        channel: Over which it is said.
+        explain: Given the error of a call and the id of its command, before it is raised.
+        output: What reads what the worker prints, or None.
         on_lost: Called when the worker closes the channel while nothing runs.
         is_lost: Whether it has; its process may still be about to end.
     """
@@ -50,10 +54,11 @@ class AsyncConnection:
     ) -> None:
         self.origin = connection
         self.conversation = connection.conversation
-        self._explain = connection.explain
+        self.explain = connection.explain
+        self.output = transport.output
         self._transport = transport
-        self._channel = loop_channel(connection.channel, loop)
-        self._channel.on_lost = self._lost
+        self.channel = loop_channel(connection.channel, loop)
+        self.channel.on_lost = self._lost
         self.on_lost: Callable[[], None] | None = None
         self.is_lost = False
         self._loop = loop
@@ -76,16 +81,18 @@ class AsyncConnection:
         exchange: Exchange | None = None
         try:
             exchange = conversation.begin(call)
-            await self._run(exchange)
+            if self.output is not None:
+                self.output.node_id = call.node_id
+            await self._see_through(exchange, self._send_and_receive(exchange))
             return conversation.result(exchange)
         except BaseException as error:
             conversation.failed(call, error)
             if isinstance(error, SomaError):
-                self._explain(error, conversation.last_id)
+                self.explain(error, conversation.last_id)
             raise
         finally:
             if exchange is None or exchange.over:
-                self._release()
+                self.end_turn()
             else:
                 self._left = exchange
 
@@ -99,7 +106,7 @@ class AsyncConnection:
     def close(self) -> None:
         """End it; a call that waits raises ChannelClosed."""
         self.conversation.closed = True
-        self._channel.close()
+        self.channel.close()
 
     def _lost(self) -> None:
         self.is_lost = True
@@ -124,28 +131,49 @@ class AsyncConnection:
         except TimeoutError:
             raise not_sent(call) from None
 
-    def _release(self) -> None:
-        """The exchange is over: it is the turn of the next one."""
-        output = self._transport.output
-        if output is not None:
-            output.show()
-            output.node_id = None
+    def end_turn(self) -> None:
+        """Nothing is under way: it is the turn of the next call."""
+        if self.output is not None:
+            self.output.show()
+            self.output.node_id = None
         self.conversation.exchange = None
         self._turn.release()
 
-    async def _run(self, exchange: Exchange) -> None:
-        """Do an exchange until it is over; if the caller gives it up, the rest is done without."""
-        output = self._transport.output
-        if output is not None:
-            output.node_id = exchange.call.node_id
+    async def take_turn(self) -> None:
+        """Keep other calls from being sent until :meth:`end_turn`."""
+        await self._turn.acquire()
+
+    async def finish(self, exchange: Exchange, unread: ProtocolError | None = None) -> Any:
+        """Wait for the reply to a command that was sent within this turn, and is the first.
+
+        Args:
+            exchange: The command.
+            unread: Why its reply, which came, cannot be read.
+
+        Returns:
+            The reply; None if the command was given up, since nobody wants that.
+
+        Raises:
+            Exception: As :meth:`ask`.
+        """
+        rest = self._receive(exchange) if unread is None else self._refuse(exchange, unread)
         try:
-            try:
-                self._channel.send(exchange.message)
-            except ChannelClosed as error:
-                exchange.sent = error.sent
-                raise
-            self.conversation.sent(exchange)
-            await self._receive(exchange)
+            await self._see_through(exchange, rest)
+            if exchange.given_up and exchange.excess is None:
+                return None
+            return self.conversation.result(exchange)
+        except SomaError as error:
+            self.explain(error, exchange.message_id)
+            raise
+
+    def deliver(self, event: Event, exchange: Exchange) -> None:
+        """Give an event of a command to whoever is to see it."""
+        deliver(event, exchange.call, self.output)
+
+    async def _see_through(self, exchange: Exchange, rest: Coroutine[Any, Any, None]) -> None:
+        """Do an exchange until it is over; if the caller gives it up, the rest is done without."""
+        try:
+            await rest
         except ChannelClosed as error:
             dying = self._in_background(self._death(exchange, error), exchange)
             raise await asyncio.shield(dying) from None
@@ -155,8 +183,21 @@ class AsyncConnection:
                 self._in_background(self._receive(exchange), exchange)
             raise
 
+    async def _send_and_receive(self, exchange: Exchange) -> None:
+        try:
+            self.channel.send(exchange.message)
+        except ChannelClosed as error:
+            exchange.sent = error.sent
+            raise
+        self.conversation.sent(exchange)
+        await self._receive(exchange)
+
+    async def _refuse(self, exchange: Exchange, error: ProtocolError) -> None:
+        await self._check_unreadable(exchange, error)
+        raise error
+
     async def _receive(self, exchange: Exchange) -> None:
-        conversation, channel = self.conversation, self._channel
+        conversation, channel = self.conversation, self.channel
         while not exchange.over:
             try:
                 message = await channel.receive(exchange.wait(conversation.clock()))
@@ -172,7 +213,7 @@ class AsyncConnection:
                 raise
             else:
                 if event is not None:
-                    deliver(event, exchange.call, self._transport.output)
+                    self.deliver(event, exchange)
                     await self._do_what_is_due(exchange)
 
     async def _do_what_is_due(self, exchange: Exchange) -> None:
@@ -189,22 +230,22 @@ class AsyncConnection:
         message = self.conversation.interruption(exchange)
         if message is None:
             self._transport.interrupt()
-        elif not self._channel.is_sending:
+        elif not self.channel.is_sending:
             with suppress(ChannelClosed):  # which whoever receives finds out
-                self._channel.send(message)
+                self.channel.send(message)
 
     async def _check_unreadable(self, exchange: Exchange, error: ProtocolError) -> None:
         """As :meth:`Connection._check_unreadable`."""
         if exchange.over:
             if not exchange.answered:
-                self._channel.close()
+                self.channel.close()
         elif error.code is ErrorCode.MALFORMED and await self._status_within(LAST_BYTES_WAIT):
             raise ChannelClosed(str(error), sent=True) from None
-        elif not self._channel.closed:
+        elif not self.channel.closed:
             exchange.over = exchange.answered = True
 
     async def _end(self, exchange: Exchange) -> None:
-        self._channel.close()
+        self.channel.close()
         status = await in_thread(lambda: self._transport.stop(0.0), name="soma-stop")
         self.conversation.stopped(exchange, status)
 
@@ -225,7 +266,7 @@ class AsyncConnection:
         status = await self._status_within(self._transport.status_delay)
         stderr = await in_thread(self._transport.diagnostics, name="soma-diagnostics")
         death = self.conversation.died(exchange, error, status, stderr)
-        self._channel.close()
+        self.channel.close()
         if status is None:  # it lives, and nobody can reach it
             await in_thread(lambda: self._transport.stop(0.0), name="soma-stop")
         return death
@@ -241,10 +282,10 @@ class AsyncConnection:
             self._background.discard(task)
             exchange.over = True  # even if the rest failed: nobody else sees to it
             if task.cancelled():  # the loop ends, and nobody will know what becomes of it
-                self._channel.close()
+                self.channel.close()
             if self._left is exchange:
                 self._left = None
-                self._release()
+                self.end_turn()
 
         task.add_done_callback(end)
         return task

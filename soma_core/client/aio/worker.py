@@ -19,7 +19,9 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
+from soma_core.client.aio.channels import WatchedChannel
 from soma_core.client.aio.connection import AsyncConnection
+from soma_core.client.aio.lane import Lane
 from soma_core.client.aio.streams import stream
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.arguments import as_node_ids
@@ -251,6 +253,24 @@ class AsyncWorker:
     def status(self) -> WorkerStatus:
         """What is known of the worker without asking it."""
         return self._handle.status()
+
+    def lane(self) -> Lane | None:
+        """A way to send this worker commands before it has answered those before.
+
+        None if there is none: it is not certain to be on this machine, so that a reply may be lost
+        with it, somebody watches each call, or its channel cannot be watched.
+        """
+        session, connection = self._session, self._connection
+        channel = connection.channel
+        observed = self._handle.recorder is not None or connection.conversation.is_observed
+        if observed or session.restarts_engines or not isinstance(channel, WatchedChannel):
+            return None
+        here = self._handle.transport.runs_here(session.hello.pid)
+        return Lane(connection, channel, self._loop) if here else None
+
+    async def ask(self, call: Call) -> Any:
+        """Send a command as it is."""
+        return await self._connection.ask(call)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """Have a function called once the worker of now closes its channel while nothing runs."""

@@ -89,14 +89,27 @@ class Backlog:
             if call.ended:
                 continue
             if alone:
-                call.joinable = None
+                call.joinable, call.ahead = None, False
             call.wait_again()
             self.running -= 1
             self._calls.add(call, first=True)
 
+    @property
+    def share(self) -> int:
+        """How many calls each worker has, if they share all that wait and run evenly."""
+        return -(-(len(self._calls) + self.running) // self.workers)
+
+    def first(self) -> Call | None:
+        """The next call, or None."""
+        return self._calls.first() if self._calls else None
+
+    def take_first(self) -> Call:
+        """The next call alone; there must be one."""
+        return self._take(self._calls.first())
+
     def take(self) -> list[Call]:
         """The next call, with those that wait and may run together with it; there must be one."""
-        calls = [self._take(self._calls.first())]
+        calls = [self.take_first()]
         self.join(calls)
         return calls
 

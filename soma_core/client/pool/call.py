@@ -111,6 +111,8 @@ class Call:
             the blueprint, and returns the version of that.
         replace_on_error: Whether a call that fails may leave the worker half changed, so that it
             must be replaced.
+        ahead: Whether it is one command, and may be sent to a worker that has not answered the
+            calls before it.
 
     Attributes:
         submitted: When it was made (``time.monotonic``).
@@ -129,12 +131,13 @@ class Call:
         joinable: Joinable | None = None,
         commit: Callable[[Any], int] | None = None,
         replace_on_error: bool = False,
+        ahead: bool = False,
     ) -> None:
         self.run, self.commit = run, commit
         self.label, self.priority = label, priority
         self.deadline = self.due = deadline or NEVER
         self.joinable = joinable
-        self.replace_on_error = replace_on_error
+        self.replace_on_error, self.ahead = replace_on_error, ahead
         self.submitted = time.monotonic()
         self.future: Ending | None = None
         self.on_end: Callable[[Call, Outcome], None] | None = None

@@ -82,9 +82,10 @@ class SlotRules(Generic[W]):
         if self._closed:
             raise StartFailed("the pool was closed")
 
-    def _hold(self, worker: W, transport: Transport, version: int) -> None:
+    def _hold(self, worker: W, transport: Transport, version: int) -> Replica[W]:
         """The worker is there, and holds what all hold."""
         self._replica = Replica(worker, transport, version, next(self._quotas))
+        return self._replica
 
     def _failed_start(self, error: Exception) -> float:
         """The worker did not start; returns the seconds to wait before the next try."""

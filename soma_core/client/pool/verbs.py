@@ -79,15 +79,14 @@ class PoolVerbs:
                 return verbs.forward(node_id, x, state, timeout=left)
             return verbs.composite_forward(node_id, x, state, timeout=left)
 
-        if isinstance(node_id, str):
-            node_ids, label = (node_id,), node_id
-        else:
-            node_ids = tuple(node_id)
-            label = " > ".join(node_ids)
+        node_ids = (node_id,) if isinstance(node_id, str) else tuple(node_id)
+        label = node_id if isinstance(node_id, str) else " > ".join(node_ids)
         joinable = None
         if self._batching is not None and state is None:
             joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
-        return Call(run, label=label, priority=priority, deadline=end, joinable=joinable)
+        return Call(
+            run, label=label, priority=priority, deadline=end, joinable=joinable, ahead=True
+        )
 
     def fit(
         self,

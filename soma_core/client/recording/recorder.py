@@ -268,9 +268,10 @@ class _WatchableRecordingChannel(_RecordingChannel, WatchableChannel):
     def descriptors(self) -> Descriptors | None:
         return self._watchable.descriptors
 
-    def send_now(self, message: Message) -> bool:
-        self._recorder.sent(message)
-        return self._watchable.send_now(message)
+    def send_now(self, *messages: Message) -> bool:
+        for message in messages:
+            self._recorder.sent(message)
+        return self._watchable.send_now(*messages)
 
     def flush_now(self) -> bool:
         return self._watchable.flush_now()

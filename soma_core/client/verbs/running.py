@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from soma_core.client.arguments import as_node_ids
-from soma_core.client.calls import Progress
+from soma_core.client.calls import Call, Progress
 from soma_core.client.chunks import StreamPlan
 from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
@@ -42,12 +42,14 @@ class RunningVerbs(VerbsBase):
             profile: A file for a profile of the call in the worker, as cProfile writes it.
             timeout: Seconds.
         """
-        if state is None:
-            command = c.Forward(cmd="FORWARD", node_id=node_id, data=x)
-            call = self._call(command, timeout, (node_id,), progress)
-        else:
-            command = c.Forward(cmd="FORWARD", node_id=node_id, data=x, state=state)
-            call = self._call(command, timeout, (), progress)
+        if type(node_id) is not str or not node_id:
+            c.Forward(cmd="FORWARD", node_id=node_id, data=x)  # raises what is wrong with it
+        fields = {"cmd": "FORWARD", "node_id": node_id, "data": x}
+        uses: tuple[str, ...] = (node_id,)
+        if state is not None:
+            fields["state"], uses = state, ()
+        seconds = self._timeout if timeout is DEFAULT else self._seconds(timeout)
+        call = Call(c.Forward, fields, seconds, uses, progress, self._stall_timeout)
         reply = (yield call) if profile is None else (yield from self._profiled(call, profile))
         return reply.result
 

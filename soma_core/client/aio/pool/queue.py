@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from soma_core.client.pool.backlog import Backlog, Joining
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import Call, Outcome
+from soma_core.client.pool.paces import Paces
 from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.errors import SomaError
 
@@ -24,6 +25,9 @@ class AsyncCallQueue:
         workers: How many calls can run at once.
         limit: How many calls may wait beyond those; None for any number.
         batching: How calls are joined; None if they are not.
+
+    Attributes:
+        paces: How long calls take.
     """
 
     def __init__(self, workers: int, limit: int | None, batching: Batching | None) -> None:
@@ -33,6 +37,7 @@ class AsyncCallQueue:
         self._rooms: deque[asyncio.Future[None]] = deque()
         self._paused: set[asyncio.Future[None]] = set()
         self._timers: dict[Call, asyncio.TimerHandle] = {}
+        self.paces = Paces()
         self._ended = False
 
     def __len__(self) -> int:
@@ -129,6 +134,19 @@ class AsyncCallQueue:
                 raise
             joining.finish()
         return calls
+
+    @property
+    def share(self) -> int:
+        """As :attr:`Backlog.share`."""
+        return self._backlog.share
+
+    def first(self) -> Call | None:
+        """The next call, or None."""
+        return self._backlog.first()
+
+    def take_first(self) -> Call:
+        """Take the next call alone; there must be one."""
+        return self._backlog.take_first()
 
     async def _join(self, joining: Joining) -> None:
         """Wait for calls as long as they keep coming: first for those of this loop."""

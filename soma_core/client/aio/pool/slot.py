@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
+from soma_core.client.aio.pool.ahead import Ahead
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.aio.worker import AsyncWorker
@@ -39,6 +41,13 @@ class _Execution:
         if not (self._wanted or self.is_over or self.is_dropped):
             self.is_dropped = True
             self._task.cancel()
+
+    async def settle(self) -> None:
+        """Take back a cancellation that came when the task awaited nothing any more."""
+        if self.is_dropped and self._task.cancelling():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            self._task.uncancel()
 
     def was_cancelled_by_drop(self) -> bool:
         """Whether that is why the task is cancelled: then it goes on."""
@@ -74,6 +83,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         self._queue = queue
         loop = asyncio.get_running_loop()
         self._renewal: asyncio.Future[None] | None = None
+        self._ahead: Ahead | None = None
         self.started: asyncio.Future[None] = loop.create_future()
         self.task = loop.create_task(self._serve(), name=f"soma-pool-{number}")
 
@@ -137,10 +147,12 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             calls = await self._queue.take()
             if not calls:
                 return
-            if _is_alive(replica) and not self._is_behind(replica):
-                await self._run(calls, replica)
-            else:
+            if not _is_alive(replica) or self._is_behind(replica):
                 self._queue.put_back(calls)
+            elif len(calls) == 1 and self._ahead is not None and self._ahead.suits(calls[0]):
+                await self._run_ahead(calls.pop(), self._ahead, replica)
+            else:
+                await self._run(calls, replica)
             calls.clear()  # errors that futures hold lead to this frame
 
     async def _start(self) -> None:
@@ -163,7 +175,11 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         finally:
             self._starting = None
         worker.when_lost(self._queue.wake)
-        self._hold(worker, transport, version)
+        replica = self._hold(worker, transport, version)
+        lane = worker.lane()
+        self._ahead = None
+        if lane is not None:
+            self._ahead = Ahead(self._queue, replica, lane, lambda: self._may_go_on(replica))
 
     async def _replace(self) -> None:
         try:
@@ -209,6 +225,22 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         else:
             replica.version = version
 
+    def _may_go_on(self, replica: Replica[AsyncWorker]) -> bool:
+        """Whether the worker may be given a call, with no other work before it."""
+        return not (self._leaving or self._renewal is not None or self._is_behind(replica))
+
+    async def _run_ahead(self, call: Call, ahead: Ahead, replica: Replica[AsyncWorker]) -> None:
+        """Do a call and those that are sent behind it; the slot goes on, as in :meth:`_run`."""
+        await ahead.run(call)
+        del call  # likewise
+        left, ahead.left = ahead.left, []
+        self._queue.put_back(left)
+        left.clear()
+        replica.used = True
+        self._backoff.reset()
+        if not ahead.usable or replica.is_used_up() or not _is_alive(replica):
+            await self._discard()
+
     async def _run(self, calls: list[Call], replica: Replica[AsyncWorker]) -> None:
         """Do calls; whatever becomes of them, the slot goes on."""
         execution = _Execution(self.task)
@@ -224,6 +256,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         finally:
             execution.is_over = True
             replica.busy = False
+        await execution.settle()
         left = [call for call in begun if not call.ended]
         if left:
             self._queue.put_back(left, alone=True)
@@ -244,7 +277,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         Returns:
             Whether the worker can be used on.
         """
-        worker = replica.worker
+        worker, begun = replica.worker, time.monotonic()
         try:
             result = await worker.run(call.run(worker.verbs))
             if call.commit is not None:
@@ -259,6 +292,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             return not (call.replace_on_error or ends_worker(error))
         else:
             replica.answered = time.monotonic()
+            self._queue.paces.add(call.label, replica.answered - begun)
             call.settle(result)
             return True
         finally:

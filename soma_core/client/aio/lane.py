@@ -1,0 +1,249 @@
+"""Lane: commands on their way to one worker, each sent before the one before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Protocol
+
+from soma_core.client.aio.channels import WatchedChannel
+from soma_core.client.aio.connection import AsyncConnection
+from soma_core.client.calls import Call
+from soma_core.client.exchange import Exchange
+from soma_core.errors import ChannelClosed, ProtocolError, SomaError
+
+__all__ = ["Lane", "Passenger"]
+
+_SLOW = 0.02  # seconds that the first command may take before somebody looks after it
+
+
+class Passenger(Protocol):
+    """Whoever sent a command over a lane."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for the reply."""
+
+    def arrived(self, reply: Any, seconds: float) -> None:
+        """The reply has come, so many seconds after the one before, or after it was sent."""
+
+    def delayed(self) -> None:
+        """The command waits behind one that takes long: its time is to be seen to."""
+
+    def failed(self, error: BaseException) -> None:
+        """There is none; of a command that the worker cannot have begun, ``sent`` is False."""
+
+
+class Lane:
+    """Commands on their way to one worker, which answers them in their order.
+
+    As long as all goes well there is no task: a callback of the loop takes each reply. A command
+    that takes long, and whatever fails, is seen to by :meth:`drained`, one command after another
+    and by the rules for any other call; nothing more is sent then.
+
+    Args:
+        connection: The connection to the worker. Between :meth:`open` and :meth:`close` it is
+            nobody else's turn.
+        channel: That of the connection.
+        loop: The loop, which runs.
+
+    Attributes:
+        refill: Called when replies have come, to send more.
+        is_open: Whether more may be sent.
+        interrupts: Whether the worker was interrupted since it was opened.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        channel: WatchedChannel,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.refill: Callable[[], None] | None = None
+        self._connection, self._loop = connection, loop
+        self._conversation = connection.conversation
+        self._channel = channel
+        self._output = connection.output
+        self._on_way: deque[tuple[Exchange, Passenger]] = deque()
+        self._outbox: list[Exchange] = []
+        self._since = 0.0  # the first of them was sent, or the one before it was answered
+        self._waiter: asyncio.Future[None] | None = None
+        self._unread: ProtocolError | None = None
+        self._looks = False
+        self.is_open = self.interrupts = False
+
+    def __len__(self) -> int:
+        return len(self._on_way)
+
+    async def open(self) -> None:
+        """Take the turn of the connection; nothing may be under way."""
+        await self._connection.take_turn()
+        self._channel.listener = self
+        self.is_open, self.interrupts = True, False
+
+    def close(self) -> None:
+        """Give the turn back; nothing may be under way, or nobody will know what becomes of it."""
+        self.is_open, self._channel.listener = False, None
+        self._on_way.clear()
+        self._outbox.clear()
+        self._connection.end_turn()
+
+    def send(self, call: Call, passenger: Passenger) -> None:
+        """Send a command behind those that are on their way, at the next :meth:`flush`.
+
+        Raises:
+            Exception: As :meth:`Conversation.begin`; then nothing was sent.
+        """
+        conversation, on_way = self._conversation, self._on_way
+        try:
+            exchange = conversation.begin(call)
+        except SomaError as error:
+            self._connection.explain(error, conversation.last_id)
+            raise
+        on_way.append((exchange, passenger))
+        if len(on_way) == 1:
+            self._since = conversation.clock()
+            self._name(exchange)
+        else:
+            conversation.exchange = on_way[0][0]
+        self._outbox.append(exchange)
+
+    def flush(self) -> None:
+        """Send what is to be sent."""
+        outbox, self._outbox = self._outbox, []
+        if not outbox:
+            return
+        self._look_later()
+        try:
+            self._channel.send(*[exchange.message for exchange in outbox])
+        except ChannelClosed as error:
+            for exchange in outbox:
+                exchange.sent = error.sent
+            self.stop()
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a command can be sent now."""
+        return self.is_open and not self._channel.is_sending
+
+    def take(self, message: Any) -> None:
+        """The channel has brought a message."""
+        exchange, passenger = self._on_way[0]
+        try:
+            event = self._conversation.take(message)
+            if event is not None:
+                self._connection.deliver(event, exchange)
+        except ProtocolError as error:
+            self._unread = error
+            self.stop()
+        except BaseException as error:  # of who shows what a filter logs
+            passenger.failed(error)
+            self.stop()
+        else:
+            if exchange.over:
+                self._first_is_over(exchange, passenger)
+
+    def _first_is_over(self, exchange: Exchange, passenger: Passenger) -> None:
+        conversation = self._conversation
+        now = conversation.clock()
+        seconds, self._since = now - self._since, now
+        self._next()
+        try:
+            reply = conversation.result(exchange)
+        except SomaError as error:
+            self._connection.explain(error, exchange.message_id)
+            passenger.failed(error.with_traceback(None))  # which would hold what was sent
+        else:
+            passenger.arrived(reply, seconds)
+
+    def all_taken(self) -> None:
+        """What has come was taken: send more, or it is over."""
+        if self._output is not None:
+            self._output.show()  # before anybody who waits for a reply goes on
+        if self.refill is not None:
+            self.refill()
+        self.flush()
+        if not self._on_way and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _next(self) -> None:
+        """The first command is over: the one behind it is the first."""
+        self._on_way.popleft()
+        first = self._on_way[0][0] if self._on_way else None
+        self._conversation.exchange = first
+        self._name(first)
+
+    def _name(self, exchange: Exchange | None) -> None:
+        if self._output is not None:
+            self._output.node_id = None if exchange is None else exchange.call.node_id
+
+    def stop(self) -> None:
+        """Send nothing more, and let :meth:`drained` see to what is on its way."""
+        if not self.is_open:
+            return
+        self.is_open, self._channel.listener = False, None
+        for _, passenger in islice(self._on_way, 1, None):
+            passenger.delayed()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _look_later(self) -> None:
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(_SLOW, self._look)
+
+    def _look(self) -> None:
+        """See whether the first command takes long, or one is due."""
+        self._looks = False
+        if not (self.is_open and self._on_way):
+            return
+        slow = self._conversation.clock() - self._since >= _SLOW
+        if slow or any(exchange.call.deadline.over() for exchange, _ in self._on_way):
+            self.stop()
+        else:
+            self._look_later()
+
+    def dropped(self) -> None:
+        """A passenger is not wanted any more."""
+        if not self.is_open and self._on_way:
+            self._give_up_unwanted()
+            self._channel.hurry()
+
+    def _give_up_unwanted(self) -> None:
+        exchange, passenger = self._on_way[0]
+        if not passenger.wanted:
+            exchange.give_up(self._conversation.clock())
+
+    async def drained(self) -> None:
+        """Wait until nothing is on its way any more."""
+        while self._on_way:
+            if self.is_open:
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            else:
+                await self._finish_first()
+
+    async def _finish_first(self) -> None:
+        exchange, passenger = self._on_way[0]
+        unread, self._unread = self._unread, None
+        conversation, connection = self._conversation, self._connection
+        conversation.exchange = exchange
+        self._give_up_unwanted()
+        try:
+            await connection.settled()
+            conversation.check_usable()
+            reply = await connection.finish(exchange, unread)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._next()
+            passenger.failed(error)
+        else:
+            if self._output is not None:
+                self._output.show()
+            self._next()
+            passenger.arrived(reply, conversation.clock() - self._since)
+        self.interrupts = self.interrupts or exchange.given_up
+        self._since = conversation.clock()

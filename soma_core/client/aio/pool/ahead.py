@@ -1,0 +1,198 @@
+"""Ahead: sends the calls of a pool to a worker that has not answered those before yet.
+
+So a worker finds its next command as soon as it has done with one, and the loop takes replies by
+callbacks, without a task in between. Only nodes whose last calls were all quick are treated so: a
+call that is on its way cannot be given to another worker if the one before it takes long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from soma_core.client.aio.lane import Lane
+from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.worker import AsyncWorker
+from soma_core.client.calls import Call as Command
+from soma_core.client.pool.call import Call
+from soma_core.client.pool.execution import ends_worker
+from soma_core.client.pool.replica import Replica, was_not_sent
+from soma_core.client.steps import Steps, argument_error
+from soma_core.errors import ErrorCode, RemoteError
+
+__all__ = ["Ahead"]
+
+_MOST = 8  # calls that one worker has
+_SECONDS = 0.01  # that the calls which one worker has may take together, by the last ones
+
+
+class Ahead:
+    """Sends calls ahead to one worker of a pool.
+
+    Args:
+        queue: Where the calls come from.
+        replica: The worker.
+        lane: The way to it.
+        may_go_on: Whether the worker may be given another call, as far as its slot knows.
+
+    Attributes:
+        left: Calls that the worker has not begun, and never will; whoever takes them empties it.
+        usable: Whether the worker can be used on.
+    """
+
+    def __init__(
+        self,
+        queue: AsyncCallQueue,
+        replica: Replica[AsyncWorker],
+        lane: Lane,
+        may_go_on: Callable[[], bool],
+    ) -> None:
+        self._queue, self._replica, self._paces = queue, replica, queue.paces
+        self._may_go_on = may_go_on
+        self._worker, self.lane = replica.worker, lane
+        lane.refill = self._fill
+        self.left: list[Call] = []
+        self.usable = True
+        self._remedies: list[Command] = []
+        self._seconds = 0.0  # that the calls on their way are expected to take
+
+    def suits(self, call: Call) -> bool:
+        """Whether a call may be sent ahead, or others behind it."""
+        return call.ahead and call.joinable is None and self._paces.of(call.label) <= _SECONDS / 2
+
+    async def run(self, call: Call) -> None:
+        """Do a call, and those that come while there are some on their way."""
+        await self.lane.open()
+        try:
+            self._send(call)
+            self._fill()
+            self.lane.flush()
+            await self.lane.drained()
+        finally:
+            self.lane.close()
+            self._seconds = 0.0
+            self._replica.busy = False
+        while self._remedies:
+            await self._worker.ask(self._remedies.pop())
+
+    def _fill(self) -> None:
+        """Send calls as long as some wait, and the worker may have more."""
+        queue, lane = self._queue, self.lane
+        while lane.can_send and self._may_go_on() and not self._replica.is_used_up():
+            call = queue.first()
+            if call is None or not self.suits(call):
+                return
+            if len(lane) >= min(_MOST, queue.share):
+                return
+            if len(lane) and self._seconds + self._paces.of(call.label) > _SECONDS:
+                return
+            self._send(queue.take_first())
+
+    def _send(self, call: Call) -> None:
+        passenger = _Passenger(self, call, self._paces.of(call.label))
+        if not call.begin(passenger):
+            return
+        self._replica.begin(1)
+        self._seconds += passenger.expected
+        try:
+            passenger.steps = call.run(self._worker.verbs)
+            passenger.command = next(passenger.steps)
+            self.lane.send(passenger.command, passenger)
+        except BaseException as error:
+            self.failed(passenger, passenger.explained(error))
+
+    def arrived(self, passenger: _Passenger, seconds: float) -> None:
+        """A call is answered, after so many seconds."""
+        self._paces.add(passenger.call.label, seconds)
+        self._seconds -= passenger.expected
+        self._replica.answered = time.monotonic()
+
+    def failed(self, passenger: _Passenger, error: BaseException) -> None:
+        """A call has no result, or the worker has not begun it."""
+        self._seconds -= passenger.expected
+        call = passenger.call
+        self.usable = self.usable and not ends_worker(error)
+        if was_not_sent(call, error):
+            self.left.append(call)
+        elif self._was_meant_for_another(error) or self._can_be_mended(passenger, error):
+            call.ahead = False
+            self.left.append(call)
+        else:
+            call.settle(error=error)
+
+    def delayed(self, passenger: _Passenger) -> None:
+        """A call waits behind one that takes long."""
+        if passenger.command is not None and not passenger.call.ended:
+            passenger.call.due = passenger.command.deadline
+            self._queue.watch([passenger.call])
+
+    def _was_meant_for_another(self, error: BaseException) -> bool:
+        """Whether an interrupt of the call before came too late, and ended this one."""
+        interrupted = isinstance(error, RemoteError) and error.code == ErrorCode.INTERRUPTED
+        return interrupted and self.lane.interrupts
+
+    def _can_be_mended(self, passenger: _Passenger, error: BaseException) -> bool:
+        if passenger.command is None:
+            return False
+        remedy = self._worker.verbs.remedy(passenger.command, error)
+        self._remedies += remedy or ()
+        return remedy is not None
+
+
+class _Passenger:
+    """A call that is on its way.
+
+    Args:
+        ahead: Who sent it.
+        call: The call.
+        expected: How many seconds it takes, by the last ones.
+    """
+
+    __slots__ = ("_ahead", "call", "command", "expected", "steps")
+
+    def __init__(self, ahead: Ahead, call: Call, expected: float) -> None:
+        self._ahead, self.call, self.expected = ahead, call, expected
+        self.steps: Steps[Any] | None = None
+        self.command: Command | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the call has not ended."""
+        return not self.call.ended
+
+    def add(self) -> None:
+        """The call is begun."""
+
+    def drop(self) -> None:
+        """The call is not wanted any more."""
+        self._ahead.lane.dropped()
+
+    def arrived(self, reply: Any, seconds: float) -> None:
+        """The reply has come."""
+        assert self.steps is not None
+        try:
+            self.steps.send(reply)
+        except StopIteration as end:
+            self.call.settle(end.value)
+        except BaseException as error:
+            self.call.settle(error=error)
+        self._ahead.arrived(self, seconds)
+
+    def failed(self, error: BaseException) -> None:
+        """There is no reply."""
+        self._ahead.failed(self, self.explained(error))
+
+    def delayed(self) -> None:
+        """It waits behind a call that takes long."""
+        self._ahead.delayed(self)
+
+    def explained(self, error: BaseException) -> BaseException:
+        """What the call raises in place of an error."""
+        if isinstance(error, ValidationError) and self.steps is not None:
+            return argument_error(self.steps, error)
+        if isinstance(error, RemoteError):
+            error.shorten()
+        return error
