@@ -28,8 +28,8 @@ from soma_core.transport import (
     stop_at_exit,
 )
 from soma_transport_socket import address
-from soma_transport_socket.ask import ask, ask_once
-from soma_transport_socket.messages import Answer, Brought, Request, WorkerEntry
+from soma_transport_socket.ask import Control, ask, ask_once
+from soma_transport_socket.messages import Answer, Brought, Question, Request, WorkerEntry
 from soma_transport_socket.options import SocketOptions
 
 __all__ = ["SocketOptions", "SocketTransport"]
@@ -54,8 +54,7 @@ class SocketTransport(Transport):
     def __init__(self, options: SocketOptions) -> None:
         super().__init__(options)
         self._channel: StreamChannel | None = None
-        self._worker: str | None = None
-        self._client: int | None = None
+        self._control: Control | None = None
         self._last: Answer | None = None
 
     @staticmethod
@@ -115,14 +114,17 @@ class SocketTransport(Transport):
             output = OutputPump(options.output)
             undo.callback(output.close)
             side, their_side = map(undo.enter_context, socket.socketpair())
+            control, their_control = map(undo.enter_context, socket.socketpair())
             attached: dict[Brought, int] = {
                 "memory": their_side.fileno(),
                 "output": output.writing,
+                "control": their_control.fileno(),
             }
             if options.session is not None:
                 attached["printed"] = output.reading
             answer = self._ask_for_worker(connection, attached)
             their_side.close()
+            their_control.close()
             memory = SharedMemory(
                 side, initiate=True, largest=options.limits.body, retained=options.retained
             )
@@ -131,7 +133,7 @@ class SocketTransport(Transport):
             session = options.session
             output.start(f"worker {answer.pid}" if session is None else f"session {session}")
             undo.pop_all()
-        self._worker, self._client, self._last = answer.worker, answer.client, None
+        self._control, self._last = Control(control), None
         self._channel, self.output = channel, output
         stop_at_exit(self, channel)
         return channel
@@ -178,7 +180,7 @@ class SocketTransport(Transport):
         self._ask("interrupt")
 
     def runs_here(self, pid: int) -> bool:
-        return self._worker is not None
+        return self._control is not None
 
     @property
     def shares_files(self) -> bool:
@@ -190,6 +192,8 @@ class SocketTransport(Transport):
             return self.shutdown(grace)
         if self._channel is not None:
             self._channel.close()
+        if self._control is not None:
+            self._control.close()
         if self.output is not None:
             self.output.finish(0.0)
         return None
@@ -198,11 +202,14 @@ class SocketTransport(Transport):
         if self._channel is not None:
             self._channel.close()
         status = self._wait(grace)
-        for force, patience in (("terminate", _GENTLE), ("kill", _FORCE)):
-            if status is not None:
+        forces: tuple[tuple[Question, float], ...] = (("terminate", _GENTLE), ("kill", _FORCE))
+        for force, patience in forces:
+            if status is not None or self._is_silent:
                 break
             self._ask(force)
             status = self._wait(patience)
+        if self._control is not None:
+            self._control.close()
         if self.output is not None:
             self.output.finish(_LAST_WORDS)
         return status
@@ -217,19 +224,22 @@ class SocketTransport(Transport):
         printed = super().diagnostics()
         if printed:
             return printed
-        answer = self._ask("status", _FORCE)  # what it printed before it had our pipe
+        patience = 0.0 if self._is_silent else _FORCE
+        answer = self._ask("status", patience)  # what it printed before it had our pipe
         return answer.stderr if answer is not None else ""
 
-    def _ask(self, op: str, patience: float = _ASIDE) -> Answer | None:
+    @property
+    def _is_silent(self) -> bool:
+        return self._control is not None and self._control.is_silent
+
+    def _ask(self, op: Question, patience: float = _ASIDE) -> Answer | None:
         """Ask about our worker: the last that is known; None if that is nothing."""
-        if self._worker is None:
+        if self._control is None:
             return None
         if self._last is None or not self._last.ended:
-            fields = {"op": op, "worker": self._worker, "client": self._client}
-            request = Request.model_validate(fields)
             try:
-                answer = ask_once(self.options.path, request, patience, self.options.owner)
-            except OSError:  # it cannot be asked now, which says nothing about the worker
+                answer = self._control.ask(Request(op=op), patience)
+            except TimeoutError:  # it cannot be asked now, which says nothing about the worker
                 return self._last
             self._last = answer if answer is not None and answer.ok else self._gone()
         return self._last

@@ -28,6 +28,7 @@ __all__ = [
     "DaemonEntry",
     "ForkRequest",
     "PicklePolicy",
+    "Question",
     "Request",
     "SessionEntry",
     "SessionEvent",
@@ -47,14 +48,18 @@ PicklePolicy = Literal["same-user", "never"]
 SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """What a session may be called: it is shown in lists, and typed in shells."""
 
-Brought = Literal["memory", "output", "printed"]
+Brought = Literal["memory", "output", "printed", "control"]
 """What a descriptor is that a client attaches to its request."""
+
+Question = Literal["status", "interrupt", "terminate", "kill"]
+"""What a client may ask about its worker."""
 
 Attached = Literal["connection", "events", "activity", "lifeline", "spec"] | Brought
 """What a descriptor is that travels with a message.
 
 ``connection``: a client's. ``memory``: the socket beside it for shared memory. ``output``: the
-end of a pipe that becomes stdout and stderr; ``printed``: its other end. ``events``: the socket
+end of a pipe that becomes stdout and stderr; ``printed``: its other end. ``control``: a socket
+over which the client asks the daemon about its worker, as long as it likes. ``events``: the socket
 for :class:`SessionEvent`. ``activity``: the memory in which a session writes what it runs.
 ``lifeline``: the worker's end of it. ``spec``: the socket for its :class:`WorkerSpec`.
 """
@@ -91,11 +96,12 @@ class Request(_Message):
     """A client to the daemon: what it wants.
 
     Attributes:
-        op: ``connect`` makes the connection that of a worker; ``memory``, ``output`` and
-            ``printed`` may be attached. The others end the connection: ``status``, ``interrupt``,
-            ``terminate`` and ``kill`` concern a worker, ``sessions`` lists the sessions, ``stop``
-            ends one, ``daemon`` describes the daemon and lists all workers. ``serve`` is what a
-            client asks for that says nothing: a worker, without an answer.
+        op: ``connect`` makes the connection that of a worker; ``memory``, ``output``, ``printed``
+            and ``control`` may be attached. The others end the connection, if it is not such a
+            control: ``status``, ``interrupt``, ``terminate`` and ``kill`` concern a worker,
+            ``sessions`` lists the sessions, ``stop`` ends one, ``daemon`` describes the daemon and
+            lists all workers. ``serve`` is what a client asks for that says nothing: a worker,
+            without an answer.
         worker: The worker that it is about.
         client: The client of a session whose command is to be interrupted.
         session: The session to join or to end.
@@ -103,9 +109,7 @@ class Request(_Message):
         threads: How many threads each numerical library of a new worker may start.
     """
 
-    op: Literal[
-        "connect", "serve", "status", "interrupt", "terminate", "kill", "sessions", "stop", "daemon"
-    ]
+    op: Literal["connect", "serve", "sessions", "stop", "daemon"] | Question
     worker: str | None = None
     client: int | None = None
     session: SessionName | None = None

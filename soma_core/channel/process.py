@@ -160,6 +160,8 @@ class WorkerProcess:
 
         if pid == self.pid:
             return True
+        if not hasattr(psutil, "Process"):  # a signal handler asks, in the midst of its import
+            return False
         try:
             return any(child.pid == pid for child in psutil.Process(self.pid).children(True))
         except psutil.Error:

@@ -9,6 +9,8 @@ def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
     """Seconds of processor time, and bytes of resident memory; None each if it is gone."""
     import psutil
 
+    if not hasattr(psutil, "Process"):  # a signal handler asks, in the midst of its first import
+        return None, None
     try:
         process = psutil.Process(pid)
         times, memory = process.cpu_times(), process.memory_info()

@@ -30,6 +30,7 @@ _KINDS: dict[Brought, tuple[str, Callable[[int], bool]]] = {
     "memory": ("a socket", stat.S_ISSOCK),
     "output": ("a pipe", stat.S_ISFIFO),
     "printed": ("a pipe", stat.S_ISFIFO),
+    "control": ("a socket", stat.S_ISSOCK),
 }
 
 

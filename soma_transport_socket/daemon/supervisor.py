@@ -24,6 +24,7 @@ from soma_core.errors import SomaError, StartFailed
 from soma_core.transport import Deadline, ExitStatus
 from soma_transport_socket import address
 from soma_transport_socket.daemon import systemd
+from soma_transport_socket.daemon.controls import Controls, copy_of
 from soma_transport_socket.daemon.launching import Launcher
 from soma_transport_socket.daemon.log import log
 from soma_transport_socket.daemon.loop import Loop
@@ -100,6 +101,7 @@ class Supervisor:
         self._sessions = Sessions(self._start_worker, self._limits.sessions, self._limits.idle)
         self._workers: dict[str, SupervisedWorker] = {}
         self._ended: OrderedDict[str, Answer] = OrderedDict()
+        self._controls = Controls(self._loop, self._answer_or_refuse)
         self._failure: StartFailed | None = None
         self._began = time.monotonic()
         self._stops = 0
@@ -211,10 +213,15 @@ class Supervisor:
             request: What it wants.
             attached: The descriptors that came with it; they stay the caller's.
         """
+        control = None
         try:
+            if "control" in attached:
+                control = copy_of(attached["control"])
             client = Client(connection, attached)
         except OSError as error:
             refuse(connection, f"cannot watch this connection: {error.strerror}")
+            if control is not None:
+                control.close()
             return
         try:
             worker, number = self._assign(client, connection, request, attached)
@@ -222,7 +229,11 @@ class Supervisor:
             log("client refused", session=request.session, reason=str(error))
             refuse(connection, str(error))
             client.close("worker")
+            if control is not None:
+                control.close()
             return
+        if control is not None:
+            self._controls.add(control, worker.id, number)
         log("client", worker=worker.process.pid, session=request.session, uid=worker.uid)
         self._loop.on_hangup(client.watched, lambda: self._hung_up(worker, number))
         if request.op == "connect":
@@ -246,7 +257,7 @@ class Supervisor:
         if self._stops:
             raise Refused("this daemon is ending, and takes no clients any more")
         attached: dict[Attached, int] = {"connection": connection.fileno()}
-        attached.update((name, fd) for name, fd in brought.items() if name != "printed")
+        attached.update((name, fd) for name, fd in brought.items() if name in ("memory", "output"))
         spec = WorkerSpec(
             pickle=self._peers.policy(connection, [self._pickle, request.pickle]),
             threads=request.threads,
@@ -298,10 +309,16 @@ class Supervisor:
             return Answer(ok=True, sessions=self._sessions.entries(uid))
         if request.op == "daemon":
             return Answer(ok=True, daemon=self._described(uid))
+        if request.op != "stop":
+            return self._answer_or_refuse(request)
         try:
-            if request.op == "stop":
-                worker = self._sessions.stop(SessionKey(uid, request.session or ""))
-                return Answer(ok=True, worker=worker.id, pid=worker.process.pid)
+            worker = self._sessions.stop(SessionKey(uid, request.session or ""))
+        except Refused as refusal:
+            return Answer(ok=False, error=str(refusal))
+        return Answer(ok=True, worker=worker.id, pid=worker.process.pid)
+
+    def _answer_or_refuse(self, request: Request) -> Answer:
+        try:
             return self._answer_about(request)
         except Refused as refusal:
             return Answer(ok=False, error=str(refusal))
@@ -348,7 +365,7 @@ class Supervisor:
         log("worker ended", worker=worker.process.pid, how=str(status))
         worker.close()
         while len(self._ended) > _REMEMBERED:
-            self._ended.popitem(last=False)
+            self._controls.forget(self._ended.popitem(last=False)[0])
 
     def _remove_socket(self, inode: int | None) -> None:
         with suppress(FileNotFoundError):  # somebody tidied up before us
