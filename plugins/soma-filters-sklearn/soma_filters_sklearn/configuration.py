@@ -6,16 +6,24 @@ and what a search would set on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from soma_filters_sklearn.harmless import HARMLESS, SEARCHED, WITH_VALUES
+from soma_filters_sklearn.harmless import (
+    HARMLESS,
+    HARMLESS_IN_STATES,
+    PASSED_ON,
+    SEARCHED,
+    WITH_VALUES,
+)
 from soma_filters_sklearn.holdings import parameters_held
 from soma_filters_sklearn.parameters import check_parameters
 
 __all__ = ["check_configuration", "check_parameters_of_state"]
+
+Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 
 def check_configuration(estimator: Any) -> None:
@@ -38,11 +46,10 @@ def check_parameters_of_state(estimator: Any) -> None:
     """Check the parameters of an estimator that a state holds, whoever sent the state.
 
     Raises:
-        ValueError: One makes the estimator read files.
+        ValueError: One makes the estimator read files, or start processes without end.
     """
     for name, value in parameters_held(estimator).items():
-        if name in WITH_VALUES and name != "n_jobs":
-            _check(type(estimator).__name__, name, value, set())
+        _check_value(type(estimator).__name__, name, value, HARMLESS_IN_STATES)
 
 
 def _check(title: str, name: str, value: Any, foreign: set[str]) -> None:
@@ -51,25 +58,48 @@ def _check(title: str, name: str, value: Any, foreign: set[str]) -> None:
             for candidate in candidates:
                 _check(f"{title}.{name}", set_name.rpartition("__")[2], candidate, foreign)
         return
-    if name in WITH_VALUES:
-        harmless, wanted = WITH_VALUES[name]
-        if not harmless(value):
-            raise ValueError(
-                f"{title} sets {name}={value!r:.100}; from a host that may send no pickles it is "
-                f"{wanted}"
-            )
-    elif name not in HARMLESS and name not in foreign and not _is_step(value):
+    _check_value(title, name, value, WITH_VALUES)
+    known = name in HARMLESS or name in WITH_VALUES or name in foreign
+    if not known and not _is_step(value):
         raise ValueError(
             f"{title} sets {name}, which nobody has found harmless (soma_filters_sklearn/"
             "harmless.py); a host that may send no pickles cannot set it"
         )
 
 
+def _check_value(title: str, name: str, value: Any, rules: Rules) -> None:
+    """Check a parameter of which some values are harmless, or arguments that are passed on."""
+    if name in rules:
+        harmless, wanted = rules[name]
+        if not harmless(value):
+            raise ValueError(
+                f"{title} sets {name}={value!r:.100}; from a host that may send no pickles it is "
+                f"{wanted}"
+            )
+    for arguments in _passed_on(name, value):
+        for argument in arguments.keys() & rules.keys():
+            _check_value(f"{title}.{name}", argument, arguments[argument], rules)
+
+
+def _passed_on(name: str, value: Any) -> Iterator[dict[str, Any]]:
+    """The arguments that a parameter has passed on to a function, such as a scorer's."""
+    if isinstance(value, dict) and name in PASSED_ON:
+        yield value
+    elif isinstance(value, dict | list | tuple) and name == "scoring":
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _passed_on(name, each)
+    elif name == "scoring":
+        yield getattr(value, "_kwargs", {})
+
+
 def _searched(value: Any) -> Iterator[tuple[str, Iterable[Any]]]:
     """The parameters that a search sets, and what it sets them to."""
     for space in value if isinstance(value, list | tuple) else [value]:
         for name, candidates in dict(space).items():
-            yield name, [candidates] if hasattr(candidates, "rvs") else list(candidates)
+            if isinstance(candidates, range):  # numbers alone, of which those at the ends say all
+                yield name, [*candidates[:1], *candidates[-1:]]
+            else:
+                yield name, [candidates] if hasattr(candidates, "rvs") else list(candidates)
 
 
 def _is_step(value: Any) -> bool:

@@ -12,13 +12,24 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["HARMLESS", "SEARCHED", "WITH_VALUES"]
+__all__ = ["HARMLESS", "HARMLESS_IN_STATES", "PASSED_ON", "SEARCHED", "WITH_VALUES"]
 
 _ATTRIBUTES = re.compile(r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)*")
 _DISPATCHED = re.compile(r"all|(\d+\s*\*\s*)?n_jobs")
 
 SEARCHED = frozenset({"param_distributions", "param_grid"})
 """Parameters whose values say which other parameters are set, and to what."""
+
+
+PASSED_ON = frozenset(
+    {
+        "fun_args", "inv_kw_args", "kernel_params", "kw_args", "metric_params",
+        "pairwise_kernels_kwargs", "solver_options",
+    }
+)  # fmt: skip
+"""Parameters whose values are arguments of a function, ``n_jobs`` perhaps among them."""
+
+_MOST_JOBS_OF_A_STATE = 1024  # it may come from a larger machine
 
 
 def _is_attribute(value: Any) -> bool:
@@ -28,6 +39,10 @@ def _is_attribute(value: Any) -> bool:
 
 def _is_few(value: Any) -> bool:
     return value is None or (isinstance(value, int) and abs(value) <= (os.cpu_count() or 1))
+
+
+def _is_some(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and abs(value) <= _MOST_JOBS_OF_A_STATE)
 
 
 def _is_dispatched(value: Any) -> bool:
@@ -45,6 +60,11 @@ WITH_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pre_dispatch": (_is_dispatched, "a number, 'all' or such as '2*n_jobs'"),
 }
 """Parameters of which some values are harmless: whether one is, and what those are."""
+
+HARMLESS_IN_STATES = WITH_VALUES | {
+    "n_jobs": (_is_some, f"None or at most {_MOST_JOBS_OF_A_STATE}"),
+}
+"""The same for the parameters of an estimator that a state holds."""
 
 HARMLESS = frozenset(
     {

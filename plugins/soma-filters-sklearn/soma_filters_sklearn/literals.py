@@ -22,6 +22,7 @@ _TAG = "$sklearn"
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, object)}
 _NUMBERS = frozenset("biuf")
 _LARGEST_EXACT = 8  # bytes of a number that Python's own hold exactly
+_LONGEST_RANGE = 1_000_000
 
 
 class NotSpelled(Exception):
@@ -187,9 +188,17 @@ def _name(dtype: np.dtype[Any]) -> str:
 
 def _plain_dtype(name: str, others: str) -> np.dtype[Any]:
     dtype = np.dtype(name)
-    if not _exact(dtype, others):
-        raise ValueError(f"{name!r} is no dtype of numbers or texts")
+    as_wide_as_it_says = dtype.kind == "U" and name != "U"  # gigabytes, in a few bytes
+    if as_wide_as_it_says or not _exact(dtype, others):
+        raise ValueError(f"{name!r} is no dtype of numbers, nor that of texts, 'U'")
     return dtype
+
+
+def _read_range(value: dict[str, Any], build: Convert) -> range:
+    numbers = range(*value["items"])
+    if len(numbers) > _LONGEST_RANGE:  # whoever looks through it would take hours
+        raise ValueError(f"a range has at most {_LONGEST_RANGE:,} numbers")
+    return numbers
 
 
 def _read_type(value: dict[str, Any], build: Convert) -> Any:
@@ -237,7 +246,7 @@ _READERS: dict[str, Callable[[dict[str, Any], Convert], Any]] = {
     "dtype": lambda value, build: np.dtype(value["name"]),
     "function": lambda value, build: function_at(value["path"]),
     "list": lambda value, build: [build(item) for item in value["items"]],
-    "range": lambda value, build: range(*value["items"]),
+    "range": _read_range,
     "scalar": _read_scalar,
     "scorer": _read_scorer,
     "slice": lambda value, build: slice(*build(value["items"])),

@@ -45,6 +45,14 @@ def searching(grid: Any, name: str = "param_grid", estimator: Any = None) -> tup
 
 TEXT = {"$sklearn": "text", "value": "DIRECTORY"}
 HOLDING = {"$sklearn": "array", "dtype": "O", "shape": [1], "items": [piped(memory=TEXT)]}
+MUTUAL = "sklearn.feature_selection.mutual_info_classif"
+SCORER = {
+    "$sklearn": "scorer",
+    "path": "sklearn.metrics.silhouette_score",
+    "sign": 1,
+    "response_method": "predict",
+    "named": {"n_jobs": 10**6},
+}
 CONFIGURATIONS = [
     ("sklearn.FeatureAgglomeration", {"memory": "DIRECTORY"}),
     ("sklearn.Pipeline", piped(memory="DIRECTORY")[1]),
@@ -71,6 +79,12 @@ CONFIGURATIONS = [
     ),
     ("sklearn.RandomForestClassifier", {"n_jobs": 10**6}),
     searching({"n_jobs": [10**6]}, estimator="sklearn.RandomForestClassifier"),
+    searching({"n_jobs": {"$sklearn": "range", "items": [0, 10**6]}}, estimator="sklearn.SVC"),
+    ("sklearn.FunctionTransformer", {"func": MUTUAL, "kw_args": {"n_jobs": 10**6}}),
+    searching({"kw_args": [{"n_jobs": 10**6}]}, estimator="sklearn.FunctionTransformer"),
+    ("sklearn.Nystroem", {"kernel_params": {"n_jobs": 10**6}}),
+    ("sklearn.GridSearchCV", {**searching({"C": [1]})[1], "scoring": SCORER}),
+    ("sklearn.GridSearchCV", {**searching({"C": [1]})[1], "scoring": {"a": SCORER}}),
 ]
 
 
@@ -93,6 +107,21 @@ def worker():
 def test_a_configuration_that_reads_files_or_runs_code_is_refused(node, worker, tmp_path):
     with pytest.raises(soma.RemoteError, match="a host that may send no pickles"):
         worker.load({"node": located(node, str(tmp_path))})
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        {"$sklearn": "scalar", "dtype": "U300000000", "value": "a"},
+        {"$sklearn": "array", "dtype": "<U300000000", "shape": [1], "items": ["a"]},
+        {"$sklearn": "range", "items": [0, 10**8]},
+        {"$sklearn": "range", "items": [0, 10**30]},
+    ],
+    ids=str,
+)
+def test_a_few_bytes_of_a_configuration_do_not_ask_for_gigabytes(spelled, worker):
+    with pytest.raises(soma.RemoteError, match="not well formed"):
+        worker.load({"node": ("sklearn.OneHotEncoder", {"categories": [spelled]})})
 
 
 def test_no_pickle_of_a_cache_directory_is_read(worker, tmp_path):
