@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage ray models http figures schemas reference docs release clean
+.PHONY: demo test nightly lint types units coverage ray models http http-peers figures schemas reference docs release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -75,6 +75,14 @@ http: $(HTTP_VENV)/.ready
 	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests tests/examples/test_service.py
 	$(HTTP_VENV)/bin/python -m benchmarks.telemetry
 	$(HTTP_VENV)/bin/python -m benchmarks.http
+
+# The same model over REST, beside other servers, each in an environment of its own.
+http-peers: $(HTTP_VENV)/.ready
+	for peer in litserve mlserver; do \
+		$(PYTHON) -m venv .venv-$$peer && .venv-$$peer/bin/python -m pip install --quiet \
+			$$peer numpy scikit-learn 'uvloop<0.22' || exit 1; done
+	$(HTTP_VENV)/bin/python -m benchmarks.http_peers \
+		--litserve .venv-litserve/bin/python --mlserver .venv-mlserver/bin/python
 
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
@@ -133,4 +141,4 @@ $(HTTP_VENV)/.ready: $(INPUTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RAY_VENV) $(MODELS_VENV) $(HTTP_VENV) build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY_VENV) $(MODELS_VENV) $(HTTP_VENV) .venv-litserve .venv-mlserver build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache

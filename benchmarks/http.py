@@ -29,7 +29,16 @@ import soma_core as soma
 from soma_core.benchmarking import size_name, time_name
 from soma_core.testing.filters import Echo
 
-__all__ = ["ask_model", "call"]
+__all__ = [
+    "ask_model",
+    "call",
+    "infer_request",
+    "learned",
+    "load",
+    "post",
+    "serving",
+    "wait_until_ready",
+]
 
 CALLERS = 64
 TOKEN = "a-token-of-this-benchmark"
@@ -39,10 +48,10 @@ port = 0
 tokens = "tokens.txt"
 pickle = "clients may run any code as this user"
 [models.plain]
-filter = "sklearn.MinMaxScaler"
+filter = "sklearn.LogisticRegression"
 checkpoint = "plain.soma"
 [models.batched]
-filter = "sklearn.MinMaxScaler"
+filter = "sklearn.LogisticRegression"
 checkpoint = "batched.soma"
 batching = { max_rows = 64, max_delay = 0.002 }
 """
@@ -60,8 +69,8 @@ uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="websoc
 
 
 @contextmanager
-def _program(*arguments: str, found: str, stream: str) -> Iterator[str]:
-    """A program that runs, and what it says on a stream once it serves."""
+def _program(*arguments: str, found: str, stream: str) -> Iterator[tuple[str, int]]:
+    """A program that runs: what it says on a stream once it serves, and its process id."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         text=True,
@@ -70,7 +79,7 @@ def _program(*arguments: str, found: str, stream: str) -> Iterator[str]:
     try:
         for line in getattr(process, stream):
             if said := re.search(found, line):
-                yield said[1]
+                yield said[1], process.pid
                 break
     finally:
         process.terminate()
@@ -78,21 +87,28 @@ def _program(*arguments: str, found: str, stream: str) -> Iterator[str]:
         getattr(process, stream).close()
 
 
+def learned() -> tuple[np.ndarray, np.ndarray]:
+    """What every model here has learned: rows of 64 numbers, and a class of ten for each."""
+    random = np.random.default_rng(0)
+    return random.random((1000, 64)), random.integers(0, 10, 1000)
+
+
 @contextmanager
-def _serving() -> Iterator[str]:
+def serving() -> Iterator[tuple[str, int]]:
+    """A server with two models; yields its URL and its process id."""
     program = "import sys; from soma_http.server.command import run; sys.exit(run(sys.argv[1:]))"
     with tempfile.TemporaryDirectory() as directory:
         for name in ("plain", "batched"):
-            node = {name: ("sklearn.MinMaxScaler", {})}
+            node = {name: ("sklearn.LogisticRegression", {})}
             with soma.connect("inline", filters=node, pickle="never") as worker:
-                worker.fit(name, np.random.default_rng(0).random((100, 64)))
+                worker.fit(name, *learned())
                 worker.save_checkpoint(Path(directory) / f"{name}.soma")
         (Path(directory) / "tokens.txt").write_text(TOKEN)
         path = Path(directory) / "models.toml"
         path.write_text(CONFIG)
         arguments = ["-c", program, "--config", str(path)]
-        with _program(*arguments, found=r"listening at (\S+)", stream="stderr") as url:
-            yield url
+        with _program(*arguments, found=r"listening at (\S+)", stream="stderr") as served:
+            yield served
 
 
 def _median(ask: Callable[[], object], count: int) -> float:
@@ -110,7 +126,7 @@ def call(url: str, count: int) -> None:
 
     options = {"url": url, "token": TOKEN, "trust_server": True, "filters": {"echo": Echo()}}
     with (
-        _program("-c", ECHO, found=r"(\d+)", stream="stdout") as port,
+        _program("-c", ECHO, found=r"(\d+)", stream="stdout") as (port, _),
         connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None) as echo,
         soma.connect("http", **options) as worker,
     ):
@@ -128,11 +144,12 @@ def call(url: str, count: int) -> None:
             print(f"| {name} | {time_name(bare)} | {time_name(ours)} | {ours / bare:.2f} |")
 
 
-def _request(model: str, *, binary: bool) -> bytes:
+def infer_request(model: str, *, binary: bool) -> bytes:
+    """A request for one row of a model, as bytes."""
     row = np.random.default_rng(1).random((1, 64))
     one: dict[str, object] = {"name": "x", "shape": [1, 64], "datatype": "FP64"}
     asked: dict[str, object] = {"inputs": [one]}
-    data, size = b"", ""
+    data = b""
     if binary:
         data = row.tobytes()
         one["parameters"] = {"binary_data_size": len(data)}
@@ -140,17 +157,17 @@ def _request(model: str, *, binary: bool) -> bytes:
     else:
         one["data"] = row.ravel().tolist()
     head = json.dumps(asked).encode()
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     if binary:
-        size = f"Inference-Header-Content-Length: {len(head)}\r\n"
-    return (
-        (
-            f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\n"
-            f"Authorization: Bearer {TOKEN}\r\n{size}"
-            f"Content-Length: {len(head) + len(data)}\r\n\r\n"
-        ).encode()
-        + head
-        + data
-    )
+        headers["Inference-Header-Content-Length"] = str(len(head))
+    return post(f"/v2/models/{model}/infer", head + data, headers)
+
+
+def post(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """The bytes of a request."""
+    given = {"Host": "localhost", **headers, "Content-Length": str(len(body))}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 async def _caller(port: int, request: bytes, until: float, times: list[float]) -> None:
@@ -167,7 +184,8 @@ async def _caller(port: int, request: bytes, until: float, times: list[float]) -
     writer.close()
 
 
-async def _load(port: int, request: bytes, seconds: float) -> list[float]:
+async def load(port: int, request: bytes, seconds: float) -> list[float]:
+    """Have callers ask for so long; returns the seconds of each answer."""
     times: list[float] = []
     until = time.perf_counter() + seconds
     await asyncio.gather(*(_caller(port, request, until, times) for _ in range(CALLERS)))
@@ -180,14 +198,15 @@ def ask_model(url: str, seconds: float) -> None:
     print(f"| {CALLERS} callers | rows a second | p50 | p99 |\n| --- | --- | --- | --- |")
     for model in ("plain", "batched"):
         for kind in ("JSON", "binary"):
-            request = _request(model, binary=kind == "binary")
-            asyncio.run(_load(port, request, seconds / 5))
-            times = sorted(asyncio.run(_load(port, request, seconds)))
+            request = infer_request(model, binary=kind == "binary")
+            asyncio.run(load(port, request, seconds / 5))
+            times = sorted(asyncio.run(load(port, request, seconds)))
             p50, p99 = (time_name(times[int(len(times) * share)]) for share in (0.5, 0.99))
             print(f"| {model}, {kind} | {len(times) / seconds:,.0f} | {p50} | {p99} |")
 
 
-def _wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str) -> None:
+    """Wait until all models of a server can be asked."""
     port = int(url.rpartition(":")[2])
     asked = b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     deadline = time.monotonic() + 60.0
@@ -208,8 +227,8 @@ def main() -> None:
     options = parser.parse_args()
     if find_spec("soma_http") is None or find_spec("soma_filters_sklearn") is None:
         sys.exit("this measures soma-http, which is not installed here: make http has it")
-    with _serving() as url:
-        _wait_until_ready(url)
+    with serving() as (url, _):
+        wait_until_ready(url)
         call(url, options.calls)
         print()
         ask_model(url, options.seconds)

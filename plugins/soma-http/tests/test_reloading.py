@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from soma_http.server.config import ModelConfig, ServerConfig, Settings
+import pytest
+from soma_http.server.config import BatchingConfig, ModelConfig, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError
 from soma_http.server.models import Model, Models
 from soma_http.server.reloading import Reloading
@@ -65,6 +66,16 @@ def test_a_model_that_cannot_be_started_leaves_the_one_of_now_in_place():
     assert now["a"] is before["a"]
     assert now["a"].ready
     assert "no such filter" in now["b"].failure
+
+
+def test_joining_rows_that_depend_on_each_other_is_refused_with_the_reason():
+    pytest.importorskip("soma_filters_sklearn.estimators", exc_type=ImportError)
+    config = ModelConfig(filter="sklearn.MinMaxScaler", batching=BatchingConfig())
+    models = Models({"scaler": config})
+    asyncio.run(models.start())
+    [model] = models
+    assert not model.ready
+    assert "does not say that its rows are independent" in model.failure
 
 
 def test_a_checkpoint_that_was_replaced_is_a_change(tmp_path):

@@ -168,6 +168,29 @@ def test_tritonclient_gets_the_same_answers(url, client):
             asked.get_model_metadata("none", headers=BEARER)
 
 
+def test_the_client_of_the_protocol_itself_gets_the_same_answers(url):
+    openapi = pytest.importorskip("open_inference.openapi.client", reason="make http has it")
+    types = pytest.importorskip("open_inference.openapi.types")
+    with httpx.Client(headers=BEARER, timeout=30.0) as connection:
+        asked = openapi.OpenInferenceClient(base_url=url, httpx_client=connection)
+        asked.check_server_liveness()
+        asked.check_server_readiness()
+        asked.check_model_readiness("center")
+        assert asked.read_server_metadata().name == "soma"
+        assert asked.read_model_metadata("center").inputs[0].datatype == "FP64"
+        given = types.RequestInput(
+            name="x", shape=list(ROWS.shape), datatype="FP64", data=ROWS.ravel().tolist()
+        )
+        request = types.InferenceRequest(inputs=[given])
+        for answer in (
+            asked.model_infer("center", request=request),
+            asked.model_version_infer("center", "1", request=request),
+        ):
+            assert answer.outputs[0].data.dict()["__root__"] == EXPECTED.ravel().tolist()
+        with pytest.raises(Exception, match="no model 'none'"):
+            asked.read_model_metadata("none")
+
+
 @pytest.fixture(scope="module")
 def shared(url, client) -> Iterator[soma.Worker]:
     """A worker that is the model, for all its clients."""

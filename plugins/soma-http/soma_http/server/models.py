@@ -89,25 +89,35 @@ class Model:
         }
         if config.threads is not None:
             options["threads"] = config.threads
-        batching = config.batching
+        batching = self._batching()
         pool = await soma.AsyncWorkerPool(
             "stdio",
             config.workers,
             timeout=config.timeout,
             max_queue=config.max_queue,
-            batching=None
-            if batching is None
-            else soma.Batching(max_rows=batching.max_rows, max_delay=batching.max_delay),
+            batching=batching,
             **options,
         )
         try:
             self._metas = await pool.load(filters)
+            if batching is not None:
+                batching.check(self._metas)
             await self._put_states(pool, filters, options)
         except BaseException:
             await pool.close()
             raise
         self._describe()
         self._pool = pool
+
+    def _batching(self) -> soma.Batching | None:
+        """How calls are joined; its nodes are named, so that one whose rows depend on each other
+        is refused instead of never joined."""
+        wanted = self.config.batching
+        if wanted is None:
+            return None
+        return soma.Batching(
+            max_rows=wanted.max_rows, max_delay=wanted.max_delay, nodes=self._node_ids
+        )
 
     async def _put_states(
         self, pool: soma.AsyncWorkerPool, filters: Mapping[str, Any], options: Mapping[str, Any]
