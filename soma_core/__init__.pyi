@@ -2,10 +2,10 @@
 
 __version__: str
 
+from .client.aio.connect import connect_async as connect_async
 from .client.aio.pool.pool import AsyncWorkerPool as AsyncWorkerPool
 from .client.aio.worker import AsyncWorker as AsyncWorker
 from .client.connect import connect as connect
-from .client.connect import connect_async as connect_async
 from .client.data_parallel import DataParallel as DataParallel
 from .client.data_parallel import average_states as average_states
 from .client.executor import Executor as Executor

@@ -7,27 +7,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
-from soma_core.client.aio.opening import Opening
-from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.connection import INTERRUPT_GRACE
-from soma_core.client.handle import Handle, HandleOptions, check_recovery
+from soma_core.client.handle import HandleOptions, check_recovery
 from soma_core.client.loadable import Loadable, distributions
 from soma_core.client.recording import Recorder, Recording
-from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.catalog import installed_transports
 from soma_core.plugins.manager import installed_plugins
 
-__all__ = ["PicklePolicy", "connect", "connect_async", "transport_maker"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ["PicklePolicy", "Start", "connect", "prepared", "transport_maker"]
 
 PicklePolicy = Literal["same-user", "never"]
 
@@ -76,7 +70,7 @@ def connect(
         IncompatibleWorker: Its versions do not fit this host's.
         RemoteError: A filter could not be loaded; the worker is stopped again.
     """
-    start = _prepared(
+    start = prepared(
         transport,
         filters=filters,
         pickle=pickle,
@@ -99,43 +93,22 @@ def connect(
     return worker
 
 
-@takes_arguments_of(connect)
-def connect_async(*arguments: Any, **options: Any) -> Opening[AsyncWorker]:
-    """Start or reach a worker for the event loop that runs, and load filters into it.
-
-    ``async with soma.connect_async(…) as worker:`` closes it at the end of the block;
-    ``worker = await soma.connect_async(…)`` leaves that to you (``await worker.close()``). The
-    arguments and errors are those of :func:`connect`. A thread starts the worker, and ends then.
-
-    Raises:
-        PluginError, TypeError, ValueError: At once, as :func:`connect`.
-        SomaError: When it is awaited, as :func:`connect`.
-    """
-    start = _prepared(*arguments, **options)
-    return Opening(start.open)
-
-
 @dataclass(frozen=True)
-class _Start:
-    """A worker to start, and what it is to load."""
+class Start:
+    """A worker to start: the checked arguments of :func:`connect`.
+
+    Attributes:
+        transport: How it is reached; not started yet.
+        filters: What it is to load.
+        options: The arguments of its handle.
+    """
 
     transport: Transport
     filters: Mapping[str, Loadable]
     options: HandleOptions
 
-    async def open(self) -> AsyncWorker:
-        """Start it in the loop that runs."""
-        worker = await AsyncWorker.start(lambda: Handle(self.transport, **self.options))
-        try:
-            if self.filters:
-                await worker.load(self.filters, timeout=self.options["start_timeout"])
-        except BaseException:
-            await worker.close()
-            raise
-        return worker
 
-
-def _prepared(
+def prepared(
     transport: str = "stdio",
     *,
     filters: Mapping[str, Loadable] | None = None,
@@ -148,12 +121,12 @@ def _prepared(
     retries: int = 0,
     interrupt_grace: float = INTERRUPT_GRACE,
     **options: Any,
-) -> _Start:
+) -> Start:
     """Check the arguments of :func:`connect`; nothing is started yet."""
     check_recovery(restart, retries)
     made = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
     recorder = None if record is None else Recorder(record, transport, made.options)
-    return _Start(
+    return Start(
         made,
         filters or {},
         {
