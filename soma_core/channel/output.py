@@ -42,7 +42,6 @@ _BRIEFLY = 0.2  # seconds that a call waits for another thread that is showing
 _TAIL_LINES = 50
 _TAIL_LINE = 1000  # characters
 _TAIL = 8000
-_NOTHING = bytes(4)
 
 
 def _checked(output: Any) -> Any:
@@ -144,7 +143,9 @@ class OutputPump:
         more = bool(self._waiting or self._cutter.unfinished)
         if not more and not self._ended:
             try:
-                more = fcntl.ioctl(self.reading, termios.FIONREAD, _NOTHING) != _NOTHING
+                waiting = bytearray(4)
+                fcntl.ioctl(self.reading, termios.FIONREAD, waiting)
+                more = any(waiting)
             except OSError:  # it was closed meanwhile
                 return
         if more:

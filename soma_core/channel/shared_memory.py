@@ -85,7 +85,7 @@ class SharedMemory:
         for entry in entries:
             if entry.kind in _LENT_KINDS:
                 self._lent.take_back(entry)
-            elif entry.kind != EntryKind.INLINE:
+            else:
                 self.announcements.append(entry)
 
     def announce(self) -> list[Entry]:

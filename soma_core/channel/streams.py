@@ -17,7 +17,7 @@ from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
-from soma_core.wire.frames import Entry, EntryKind, as_entry
+from soma_core.wire.frames import Entry, EntryFields, EntryKind
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
 
@@ -353,7 +353,7 @@ class StreamChannel(WatchableChannel):
 
         Args:
             message: The message.
-            entries: Receives the entries of its buffer table.
+            entries: Receives the entries of its buffer table that are not inline.
         """
         header, buffers, dialect = message
         if dialect is _LINE:
@@ -366,21 +366,24 @@ class StreamChannel(WatchableChannel):
                 entries += memory.announce()
             if len(header) >= THRESHOLD:
                 header = self._lend_map(memory, header, entries)
+        table: list[EntryFields] = [*entries]
         inline: list[memoryview] = []
         inline_size = 0
         for buffer in buffers:
             view = memoryview(buffer)
             size = view.nbytes
-            entry = memory.lend(view) if size >= THRESHOLD and memory is not None else None
-            if entry is None:
-                entry = as_entry((_INLINE, 0, 0, size))
+            lent = memory.lend(view) if size >= THRESHOLD and memory is not None else None
+            if lent is None:
                 inline_size += size
                 inline.append(view)
-            entries.append(entry)
+                table.append((_INLINE, 0, 0, size))
+            else:
+                entries.append(lent)
+                table.append(lent)
         if inline_size < _JOIN_BELOW:
-            return (frames.write_frame(header, entries, inline),)
+            return (frames.write_frame(header, table, inline),)
         whole = (view.cast("B") for view in inline if view.nbytes)
-        return (frames.write_frame(header, entries), *whole)
+        return (frames.write_frame(header, table), *whole)
 
     def _lend_map(self, memory: SharedMemory, header: bytes, entries: list[Entry]) -> bytes:
         """Lend a large map like a large buffer; what is left of it for the frame itself."""

@@ -144,7 +144,5 @@ def carried_fields(model: type[BaseModel]) -> tuple[tuple[str, Carried], ...]:
 
 def set_fields(message: BaseModel) -> dict[str, Any]:
     """The fields of a message that were set, as they are."""
-    fields = message.__dict__.copy()
-    for name in fields.keys() - message.__pydantic_fields_set__:
-        del fields[name]
-    return fields
+    was_set = message.__pydantic_fields_set__
+    return {name: field for name, field in message.__dict__.items() if name in was_set}

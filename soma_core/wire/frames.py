@@ -41,10 +41,10 @@ __all__ = [
     "MAGIC",
     "PREAMBLE_SIZE",
     "Entry",
+    "EntryFields",
     "EntryKind",
     "FrameError",
     "Preamble",
-    "as_entry",
     "frame_parts",
     "read_preamble",
     "read_table",
@@ -97,8 +97,8 @@ class Entry(NamedTuple):
         return self.kind <= EntryKind.SHARED
 
 
-as_entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
-"""An entry of its four numbers, at the price of a tuple."""
+EntryFields = tuple[int, int, int, int]
+"""What an :class:`Entry` holds; most are of inline buffers, of which only the size is of use."""
 
 
 class Preamble(NamedTuple):
@@ -113,7 +113,7 @@ class Preamble(NamedTuple):
 _as_preamble: Callable[[tuple[int, int, int]], Preamble] = partial(tuple.__new__, Preamble)
 
 
-def write_frame(header: bytes, entries: Sequence[Entry], inline: Sequence[Any] = ()) -> bytes:
+def write_frame(header: bytes, entries: Sequence[EntryFields], inline: Sequence[Any] = ()) -> bytes:
     """A frame, as far as its inline buffers are given; the rest of them must follow it."""
     body_size = len(header) + ENTRY_SIZE * len(entries)
     table = []
@@ -157,7 +157,7 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     return _as_preamble((header_size, entry_count * ENTRY_SIZE, body_size))
 
 
-def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[Entry]:
+def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[EntryFields]:
     """The entries of the buffer table.
 
     Raises:
@@ -172,7 +172,7 @@ def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> lis
             inline_size += fields[3]
         elif kind > _LAST_KIND:
             raise _malformed(f"a frame's buffer table has an entry of unknown kind {kind}")
-        entries.append(as_entry(fields))
+        entries.append(fields)
     expected = preamble.body_size - preamble.header_size - preamble.table_size
     if inline_size != expected:
         raise _malformed(

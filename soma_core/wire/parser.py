@@ -11,7 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire import frames
-from soma_core.wire.frames import MAGIC, PREAMBLE_SIZE, Entry, EntryKind, FrameError, Preamble
+from soma_core.wire.frames import (
+    MAGIC,
+    PREAMBLE_SIZE,
+    Entry,
+    EntryFields,
+    EntryKind,
+    FrameError,
+    Preamble,
+)
 from soma_core.wire.message import Dialect, Message, as_message
 
 __all__ = ["MessageParser", "StreamLimits"]
@@ -103,17 +111,18 @@ class MessageParser:
         """
         if self.finished:
             return None
+        chunk = bytes(data)
         between_messages = not (self.pending or self._to_skip or self._skips_line or self.ended)
-        if between_messages and data[: len(MAGIC)] == MAGIC:
+        if between_messages and chunk.startswith(MAGIC):
             try:
-                message = self._frame(data)
+                message = self._frame(chunk)
             finally:
-                if self._used < len(data):
-                    self.pending += data[self._used :]
+                if self._used < len(chunk):
+                    self.pending += chunk[self._used :]
             return message if self._filling is None else self.next_message()
-        if not data:
+        if not chunk:
             self.ended = True
-        self.pending += data
+        self.pending += chunk
         return self.next_message()
 
     def filled(self, count: int) -> Message | None:
@@ -156,11 +165,12 @@ class MessageParser:
         finally:
             del self.pending[: self._used]
 
-    def _frame(self, view: memoryview) -> Message | None:
+    def _frame(self, view: bytes | memoryview) -> Message | None:
         """Read the frame that a view starts with, or go on with its buffers as they come; what
         was used of the view is noted, whether or not there is a message."""
         self._used = 0
-        if len(view) < PREAMBLE_SIZE:
+        available = len(view)
+        if available < PREAMBLE_SIZE:
             self._require_more(view)
             return None
         try:
@@ -168,42 +178,43 @@ class MessageParser:
         except FrameError:
             self._lose(view)
             raise
-        table = PREAMBLE_SIZE + preamble.header_size
-        start = table + preamble.table_size
-        end = PREAMBLE_SIZE + preamble.body_size
+        header_size, table_size, body_size = preamble
+        table = PREAMBLE_SIZE + header_size
+        start = table + table_size
+        end = PREAMBLE_SIZE + body_size
         try:
             if start > end or start > self._most_before_buffers or end > self._longest_frame:
                 self._refuse(preamble)
-            if len(view) < start:
+            if available < start:
                 self._require_more(view)
                 return None
             entries = frames.read_table(preamble, bytes(view[table:start]))
         except FrameError:
             self._used = PREAMBLE_SIZE
-            self._to_skip = preamble.body_size
+            self._to_skip = body_size
             raise
         header = bytes(view[PREAMBLE_SIZE:table])
-        if len(view) < end:
+        if available < end:
             self._used = start
             self._filling = _Filling(header, entries)
             return None
         self._used = end
         inline = []
-        for entry in entries:
-            if entry[0] == _INLINE:
-                inline.append(bytearray(view[start : start + entry[3]]))
-                start += entry[3]
+        for kind, _, _, size in entries:
+            if kind == _INLINE:
+                inline.append(bytearray(view[start : start + size]))
+                start += size
         if len(inline) == len(entries):
             return as_message((header, inline, _FRAME))
         return self._message(header, entries, inline)
 
-    def _require_more(self, view: memoryview) -> None:
+    def _require_more(self, view: bytes | memoryview) -> None:
         """More of a frame must come; it cannot, once the stream has ended."""
         if self.ended:
             self._lose(view)
             raise _malformed("the stream ended in the middle of a frame")
 
-    def _lose(self, view: memoryview) -> None:
+    def _lose(self, view: bytes | memoryview) -> None:
         """Where the next message starts is unknown: nothing more can be read."""
         self._used = len(view)
         self.ended = True
@@ -217,13 +228,14 @@ class MessageParser:
             raise _too_large("map", "header", before_buffers, self._limits.header)
         raise _too_large("body", "body", preamble.body_size, self._limits.body)
 
-    def _message(self, header: bytes, entries: Sequence[Entry], inline: list[Any]) -> Message:
+    def _message(self, header: bytes, entries: Sequence[EntryFields], inline: list[Any]) -> Message:
         """A message of a frame's parts."""
         following = iter(inline)
         buffers: list[Any] = []
         for entry in entries:
-            buffer = next(following) if entry.kind == _INLINE else self._take(entry)
-            if entry.kind == _MAP:
+            kind = entry[0]
+            buffer = next(following) if kind == _INLINE else self._take(Entry(*entry))
+            if kind == _MAP:
                 header = buffer
             elif buffer is not None:
                 buffers.append(buffer)
@@ -292,10 +304,10 @@ class MessageParser:
 class _Filling:
     """A frame whose inline buffers are still to come."""
 
-    def __init__(self, header: bytes, entries: Sequence[Entry]) -> None:
+    def __init__(self, header: bytes, entries: Sequence[EntryFields]) -> None:
         self.header, self.entries = header, entries
         self.buffers: list[memoryview] = []
-        self._sizes = [entry.size for entry in entries if entry.kind == _INLINE]
+        self._sizes = [size for kind, _, _, size in entries if kind == _INLINE]
 
     @property
     def bytes_left(self) -> int:

@@ -70,7 +70,7 @@ class Wire:
         start = frames.read_preamble(self._take(frames.PREAMBLE_SIZE))
         header = self._take(start.header_size)
         entries = frames.read_table(start, self._take(start.table_size))
-        return readable(header), [self._take(entry.size) for entry in entries]
+        return readable(header), [self._take(size) for _, _, _, size in entries]
 
     def either(self) -> dict[str, Any]:
         """The next reply, in either dialect."""
