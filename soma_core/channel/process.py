@@ -417,13 +417,24 @@ def exit_now(status: int = 0) -> NoReturn:
         status: The exit status.
     """
     _tell_parent()
-    multiprocessing = sys.modules.get("multiprocessing")
-    for child in multiprocessing.active_children() if multiprocessing else ():
-        child.terminate()  # its own exit handler would wait for them
-    atexit._run_exitfuncs()
+    _run_exit_handlers()
     _close_files()
     _wait_for_children()
     os._exit(status)
+
+
+def _run_exit_handlers() -> None:
+    """Run them; that of :mod:`multiprocessing` is done here, since it waits for children."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is None:
+        atexit._run_exitfuncs()
+        return
+    atexit.unregister(util._exit_function)
+    atexit._run_exitfuncs()
+    util._run_finalizers(0)  # pools and managers end what they started, and tidy up
+    for child in sys.modules["multiprocessing"].active_children():
+        child.terminate()
+    util._run_finalizers()
 
 
 def _tell_parent() -> None:

@@ -353,19 +353,30 @@ def test_children_of_filters_are_ended_whatever_group_they_are_in(connect, trans
 
 
 @both
-def test_children_of_a_pool_of_a_filter_are_ended(connect, transport):
+def test_pools_and_managers_of_a_filter_end_cleanly_and_what_it_wrote_is_kept(connect, transport):
     def begins(x, state):
         import multiprocessing
+        import tempfile
 
-        begins.pool = multiprocessing.get_context("fork").Pool(2)
+        tempfile.tempdir = x
+        context = multiprocessing.get_context("fork")
+        fd = f.os.open(f"{x}/written", f.os.O_CREAT | f.os.O_WRONLY)
+        begins.file = f.os.fdopen(fd, "w")
+        begins.file.write("kept")
+        begins.manager = context.Manager()
+        begins.pool = context.Pool(2)
         return begins.pool.map(f.os.getpgid, [0, 0]) and [
             child.pid for child in multiprocessing.active_children()
         ]
 
-    worker = connect(transport, filters={"begins": f.Apply(begins)})
-    children = worker.forward("begins", None)
-    worker.close()
-    wait_until_gone(*children)
+    with short_directory() as directory:
+        worker = connect(transport, filters={"begins": f.Apply(begins)})
+        children = worker.forward("begins", str(directory))
+        assert len(list(directory.iterdir())) == 2
+        worker.close()
+        wait_until_gone(*children)
+        assert [path.name for path in directory.iterdir()] == ["written"]
+        assert (directory / "written").read_text() == "kept"
 
 
 @pytest.mark.parametrize("where", ["stdio", "socket", "session"])
