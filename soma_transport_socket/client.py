@@ -150,9 +150,9 @@ class SocketTransport(Transport):
         except OSError as error:
             raise StartFailed(f"the daemon at {self.options.path}: {error}") from error
         if not answer.ok:
-            error = answer.error or ""
-            remedy = "; is it of an older soma? Restart it" if "not a request" in error else ""
-            raise StartFailed(f"the daemon at {self.options.path} refused: {error}{remedy}")
+            reason = answer.error or ""
+            remedy = "; is it of an older soma? Restart it" if "not a request" in reason else ""
+            raise StartFailed(f"the daemon at {self.options.path} refused: {reason}{remedy}")
         if answer.warning is not None:
             _log.warning("the daemon at %s: %s", self.options.path, answer.warning)
         return answer
