@@ -52,7 +52,7 @@ class StdioOptions(OutputOptions):
     """
 
     python: str | Path = Field(default_factory=lambda: sys.executable)
-    command: Sequence[str] | None = Field(default=None, min_length=1)
+    command: list[str] | None = Field(default=None, min_length=1)
     env: Mapping[str, str] = Field(default_factory=dict)
     env_inherit: bool = True
     cwd: str | Path | None = None

@@ -13,8 +13,11 @@ def as_node_ids(node_ids: Iterable[str]) -> list[str]:
     """Node ids as a list.
 
     Raises:
-        TypeError: It is a text, which would be read as one id for each letter.
+        TypeError: It is a text, which would be read as one id for each letter, or a set.
     """
+    if isinstance(node_ids, (set, frozenset)):
+        raise TypeError(f"node_ids is a list of node ids, got {node_ids}; a set has no order")
+
     if isinstance(node_ids, str):
         raise TypeError(
             f"node_ids is a list of node ids, got the text {node_ids!r}; give [{node_ids!r}]"

@@ -229,6 +229,10 @@ def save(worker: Stateful, path: Path, pickles: Pickles, timeout: Any) -> Steps[
     metas = worker.metas
     if not metas:
         raise ValueError("there is nothing to save: the worker has no nodes; load filters first")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} for {path.name}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it")
     nodes = {}
     for node_id, meta in metas.items():
         nodes[node_id] = Saved(meta.name, (yield from _full_state(worker, node_id, timeout)))

@@ -15,6 +15,7 @@ from soma_core.client.conversation import Conversation
 from soma_core.client.ctrl_c import CtrlC
 from soma_core.client.events import deliver
 from soma_core.client.exchange import Due, Exchange
+from soma_core.client.waiting import waits_for_this_thread
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,
@@ -37,7 +38,8 @@ INTERRUPT_GRACE = 2.0
 LAST_BYTES_WAIT = 0.2
 """Seconds in which a worker is seen to be dead that sent half a message."""
 
-_LOOK = 0.25  # seconds between looks for Ctrl-C while another thread's call runs
+_FIRST_LOOK = 0.02  # seconds after which a call that waits for another thread's looks around
+_LOOK = 0.25  # and then from time to time: for Ctrl-C, and whether that thread waits for this one
 
 
 class Connection:
@@ -152,17 +154,21 @@ class Connection:
 
     def _wait_for_turn(self, call: Call, ctrl_c: CtrlC) -> None:
         self.conversation.check_usable()
-        while not self._turn.acquire(timeout=call.deadline.within(_LOOK).left() or 0.0):
+        look = _FIRST_LOOK
+        while not self._turn.acquire(timeout=call.deadline.within(look).left() or 0.0):
             ctrl_c.check()
+            if waits_for_this_thread(self._turn_of):
+                raise _would_wait_for_itself(
+                    call, "from a thread or future that a call that runs on it waits for"
+                )
+            look = _LOOK
             if call.deadline.over():
                 raise not_sent(call)
 
     def _refuse_own_thread(self, call: Call) -> None:
         self.conversation.check_usable()
-        raise RuntimeError(
-            f"{call.cmd} was called while another call of this thread waits for the same "
-            "worker, from its progress callback or a signal handler; it would wait for itself. "
-            "Call from another thread, or after that call"
+        raise _would_wait_for_itself(
+            call, "from the progress callback of a call that runs on it, or a signal handler"
         )
 
     def _run(self, exchange: Exchange) -> None:
@@ -281,6 +287,13 @@ class Connection:
         if status is None:
             self._transport.stop(0.0)  # it lives, and nobody can reach it
         return death
+
+
+def _would_wait_for_itself(call: Call, where: str) -> RuntimeError:
+    return RuntimeError(
+        f"{call.cmd} of this worker was called {where}; it would wait for itself. Call after that "
+        "call, from a thread that it does not wait for, or use another worker"
+    )
 
 
 def not_sent(call: Call) -> DeadlineExceeded:

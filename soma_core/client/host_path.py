@@ -6,6 +6,7 @@ import os
 import site
 import sys
 import sysconfig
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from types import ModuleType
 
@@ -19,11 +20,15 @@ def host_path() -> list[str]:
     return [entry for entry in entries if entry not in installed and os.path.isdir(entry)]
 
 
-def hidden_modules() -> set[ModuleType]:
+def hidden_modules(names: Iterable[str]) -> set[ModuleType]:
     """The modules from there that a worker may not find: another folder has one of that name.
 
     A worker looks into what is installed first, so that they must travel whole.
+
+    Args:
+        names: The modules to look at, which were imported.
     """
+    modules = [*_of_code(names)]
     entries = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
     hidden = set()
     for folder in host_path():
@@ -32,27 +37,29 @@ def hidden_modules() -> set[ModuleType]:
         others = [entry for entry in entries if entry != folder]
         hidden |= {
             module
-            for module in _modules_in(folder)
-            if (other := PathFinder.find_spec(module.__name__, others)) and other.has_location
+            for name, file, module in modules
+            if os.path.dirname(file).removesuffix(os.sep + name) == folder
+            and (other := PathFinder.find_spec(name, others))
+            and other.has_location
         }
     return hidden
 
 
-def _modules_in(folder: str) -> list[ModuleType]:
-    """The modules of Python code at the top of a folder that were imported.
+def _of_code(names: Iterable[str]) -> Iterator[tuple[str, str, ModuleType]]:
+    """Those of some modules that are Python code at the top of a folder, with their files.
 
     But for those of soma and of Python, which a worker has.
     """
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if "." not in name
-        and name not in sys.stdlib_module_names | {"__main__"}
-        and not name.startswith("soma_")
-        and isinstance(file := getattr(module, "__file__", None), str)
-        and os.path.dirname(file).removesuffix(os.sep + name) == folder
-        and file.endswith(".py")
-    ]
+    for name in names:
+        if "." in name or name in _OF_A_WORKER or name.startswith("soma_"):
+            continue
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if module is not None and isinstance(file, str) and file.endswith(".py"):
+            yield name, file, module
+
+
+_OF_A_WORKER = sys.stdlib_module_names | {"__main__"}
 
 
 def _installed() -> list[str]:

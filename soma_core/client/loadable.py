@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from soma_core.models.filters import Distribution
@@ -77,6 +78,12 @@ def check_filter(node_id: str, loadable: Loadable) -> None:
         raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
     if not _is_filter(loadable):
         raise TypeError(f"filter {node_id!r}: {_advice(loadable)}")
+    for method in map(partial(getattr, loadable), ("fit", "forward"), (None, None)):
+        if inspect.iscoroutinefunction(method):
+            raise TypeError(
+                f"filter {node_id!r}: {method.__qualname__} is async, and nobody awaits it; define "
+                "it without async, and call asyncio.run within"
+            )
 
 
 def _check_config(node_id: str, config: Any) -> None:

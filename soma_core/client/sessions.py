@@ -6,6 +6,7 @@ another engine when the one of now has died, and brings it to where that one was
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -80,6 +81,7 @@ class Session:
         self._grace = grace
         self._closed = threading.Event()
         self._path: list[str] | None = None
+        self._looked_at: set[str] = set()
         self._exit_notified = False
         self.restarts = 0
         self.connection, self.hello = self._begin(Deadline.after(start_timeout))
@@ -161,11 +163,19 @@ class Session:
             return None
         return Call.of(self._hello(), timeout)
 
+    def look_at_imports(self) -> None:
+        """Have modules that were imported travel whole if the engine may find another."""
+        if self._path is None:
+            return
+        new = sys.modules.keys() - self._looked_at
+        self._pickles.by_value |= hidden_modules(new)
+        self._looked_at |= new
+
     def _hello(self) -> Hello:
         share = self._transport.shares_files and self._pickles.allowed
         self._path = host_path() if share else None
-        if share:
-            self._pickles.by_value |= hidden_modules()
+        self._looked_at.clear()
+        self.look_at_imports()
         return Hello(
             cmd="HELLO",
             protocol=PROTOCOL_VERSION,

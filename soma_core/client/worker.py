@@ -16,7 +16,7 @@ from soma_core.client.chunks import stream
 from soma_core.client.handle import CLOSE_GRACE, Handle, HandleOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
-from soma_core.client.steps import Steps, argument_error
+from soma_core.client.steps import Steps, argument_error, binding_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import RemoteError, SomaError
@@ -41,7 +41,11 @@ def _blocking(
     @wraps(verb)
     def method(self: Worker, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return self.run(verb(self.verbs, *args, **kwargs))
+            steps = verb(self.verbs, *args, **kwargs)
+        except TypeError as error:
+            raise binding_error(verb, error) from None
+        try:
+            return self.run(steps)
         except RemoteError as error:
             error.shorten()
             raise

@@ -32,8 +32,8 @@ def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
         y: What it was given as targets.
         cause: What it raised.
     """
-    if isinstance(cause, ModuleNotFoundError):
-        return _install(cause)
+    if isinstance(cause, ModuleNotFoundError | EOFError):
+        return _hint_for_any(cause)
     if isinstance(cause, TypeError) and not accepts(fit, None, y):
         return "fit is called with x and y: define fit(self, x, y=None)"
     if y is None and "NoneType" in str(cause):
@@ -49,8 +49,8 @@ def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
         state: The state that it was given.
         unlearned: Whether that is because its filter, which learns, has not learned yet.
     """
-    if isinstance(cause, ModuleNotFoundError):
-        return _install(cause)
+    if isinstance(cause, ModuleNotFoundError | EOFError):
+        return _hint_for_any(cause)
     if not isinstance(cause, (LookupError, TypeError, AttributeError)) or _on_purpose(cause):
         return ""
     if unlearned and "fit" not in str(cause):
@@ -60,8 +60,13 @@ def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
     return ""
 
 
-def _install(cause: ModuleNotFoundError) -> str:
-    return f"it is missing in the worker's Python, {sys.executable}: install it there"
+def _hint_for_any(cause: BaseException) -> str:
+    """What the failure of any method looks like."""
+    if isinstance(cause, ModuleNotFoundError):
+        return f"it is missing in the worker's Python, {sys.executable}: install it there"
+    if "reading a line" in str(cause):  # of input()
+        return "a worker has no standard input: ask in the host, and send the answer as data"
+    return ""
 
 
 def _on_purpose(cause: BaseException) -> bool:

@@ -53,6 +53,8 @@ class Misfit(ProtocolError):
 
 
 _NONE = object()
+_ARGUMENTS = {"fit": "self, x, y=None", "score": "self, x, y, state"}
+_ARGUMENTS["partial_fit"] = _ARGUMENTS["score"]
 
 
 class Node:
@@ -245,9 +247,11 @@ class Node:
         method = getattr(self.obj, name, None)
         if callable(method):
             return method  # type: ignore[no-any-return]
+        arguments = _ARGUMENTS.get(name, "self, x, state")
         raise ProtocolError(
             ErrorCode.FILTER_FAILED,
-            f"node {self.node_id!r} is a {type(self.obj).__name__}, which has no method {name}",
+            f"node {self.node_id!r} is a {type(self.obj).__name__}, which has no method {name}: "
+            f"define {name}({arguments}), or call what it has",
             node_id=self.node_id,
             remote_type="AttributeError",
         )

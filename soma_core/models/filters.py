@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -196,7 +197,9 @@ class Filter(BaseModel):
         Raises:
             NotImplementedError: The subclass does not define it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define forward(x, state)")
+        close = get_close_matches("forward", vars(type(self)), 1)
+        meant = f", but {close[0]}" if close else ""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x, state){meant}")
 
     def on_load(self) -> None:
         """Get ready to run. Called once in the worker, when the filter is loaded into it.

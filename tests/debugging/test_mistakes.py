@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,21 @@ class NoForward(soma.Filter):
     pass
 
 
+class Foward(soma.Filter):
+    def foward(self, x: Any, state: Any) -> Any:
+        return x
+
+
+class Awaits(soma.Filter):
+    async def forward(self, x: Any, state: Any) -> Any:
+        return x
+
+
+class Asks(soma.Filter):
+    def forward(self, x: Any, state: Any) -> Any:
+        return input()
+
+
 class Meta(soma.Filter):
     def forward(self, x: Any, state: Any) -> Any:
         return x
@@ -147,6 +164,49 @@ MISTAKES: list[Mistake] = [
     ("an id is a number", lambda w: w.forward(3, 1), TypeError, ["node_id", "3"]),  # type: ignore[arg-type]
     ("an id is None", lambda w: w.fit(None, 1), TypeError, ["node_id"]),  # type: ignore[arg-type]
     (
+        "a chain is a set",
+        lambda w: w.composite_forward({"learn"}, 1),
+        TypeError,
+        ["list of node ids", "{'learn'}", "no order"],
+    ),
+    # Arguments
+    (
+        "an argument of another library",
+        lambda w: w.fit("learn", [1], [1], sample_weight=[1]),  # type: ignore[call-arg]
+        TypeError,
+        ["Worker.fit()", "'sample_weight'", "it takes node_id, x, y"],
+    ),
+    (
+        "a misspelled argument",
+        lambda w: w.forward("learn", [1], stat={}),  # type: ignore[call-arg]
+        TypeError,
+        ["Worker.forward()", "'stat'", "did you mean state?"],
+    ),
+    (
+        "the data are forgotten",
+        lambda w: w.forward("learn"),  # type: ignore[call-arg]
+        TypeError,
+        ["Worker.forward() missing", "'x'", "it takes node_id, x, state"],
+    ),
+    (
+        "an optimizer is a name",
+        lambda w: w.composite_fit(["learn"], [1], [1], optimizer="Adam"),  # type: ignore[arg-type]
+        TypeError,
+        ["optimizer", "'Adam'", '{"name": "Adam"'],
+    ),
+    (
+        "what is called after an epoch is no function",
+        lambda w: w.batched_fit(["learn"], [1], [1], on_epoch=3),  # type: ignore[arg-type]
+        TypeError,
+        ["on_epoch is a function", "3"],
+    ),
+    (
+        "a progress that is no function",
+        lambda w: w.fit("learn", [1], [1], progress="yes"),  # type: ignore[arg-type]
+        TypeError,
+        ["progress is True, False, or a function", "'yes'"],
+    ),
+    (
         "a filter is asked for that is not loaded",
         lambda w: w.filter("lern"),
         KeyError,
@@ -195,6 +255,30 @@ MISTAKES: list[Mistake] = [
         lambda w: w.set_state("learn", b"garbage"),
         soma.RemoteError,
         ["learn"],
+    ),
+    (
+        "the state of another filter",
+        lambda w: w.set_state("learn", w.get_state("strict")),
+        soma.RemoteError,
+        ["'learn'", "is a Strict", "a Learn", "load one instead"],
+    ),
+    (
+        "a method that the filter lacks",
+        lambda w: w.predict("learn", [1]),
+        AttributeError,
+        ["Learn, which has no method predict", "define predict(self, x, state)"],
+    ),
+    (
+        "a filter that cannot go on",
+        lambda w: w.partial_fit("learn", [1], [1]),
+        AttributeError,
+        ["no partial_fit(x, y, state)", "use fit"],
+    ),
+    (
+        "targets of another length",
+        lambda w: w.batched_fit(["learn"], [1, 2], [1]),
+        soma.RemoteError,
+        ["equally many rows", "data has 2, y has 1"],
     ),
     (
         "a state's format is misspelled",
@@ -276,6 +360,24 @@ MISTAKES: list[Mistake] = [
         NotImplementedError,
         ["NoForward does not define forward(x, state)"],
     ),
+    (
+        "a misspelled forward",
+        lambda w: (w.load({"p": Foward()}), w.forward("p", 1)),
+        NotImplementedError,
+        ["Foward does not define forward(x, state)", "but foward"],
+    ),
+    (
+        "a forward that is async",
+        lambda w: w.load({"p": Awaits()}),
+        TypeError,
+        ["Awaits.forward is async", "define it without async"],
+    ),
+    (
+        "a filter that asks on its standard input",
+        lambda w: (w.load({"p": Asks()}), w.forward("p", 1)),
+        EOFError,
+        ["no standard input", "send the answer as data"],
+    ),
     ("a meta with a typo", lambda w: w.load({"p": Meta()}), soma.RemoteError, ["meta()", "nome"]),
     (
         "a tuple of three",
@@ -333,6 +435,18 @@ MISTAKES: list[Mistake] = [
         ["_thread.lock", "send plain data"],
     ),
     (
+        "a lock deep in the input",
+        lambda w: w.forward("strict", {"rows": [1, threading.Lock()]}),
+        soma.ProtocolError,
+        ['data["rows"][1]', "_thread.lock"],
+    ),
+    (
+        "an open file as input",
+        lambda w: w.forward("strict", sys.__stderr__.buffer),  # type: ignore[union-attr]
+        soma.ProtocolError,
+        ["_io.", "send its path"],
+    ),
+    (
         "a result that does not pickle",
         lambda w: (w.load({"u": Unreturnable()}), w.forward("u", [1])),
         soma.RemoteError,
@@ -367,6 +481,18 @@ MISTAKES: list[Mistake] = [
         lambda w: w.forward("strict", 1, profile="/no/such/x.prof"),
         FileNotFoundError,
         ["/no/such"],
+    ),
+    (
+        "a checkpoint in no folder",
+        lambda w: w.save_checkpoint("/no/such/x"),
+        FileNotFoundError,
+        ["no folder '/no/such' for x"],
+    ),
+    (
+        "a folder for a checkpoint",
+        lambda w: w.save_checkpoint("/"),
+        IsADirectoryError,
+        ["'/' is a folder", "name a file in it"],
     ),
     ("a worker is pickled", lambda w: pickle.dumps(w), TypeError, ["Worker", "connect"]),
     ("an unknown command", lambda w: w.call("FOREWARD"), soma.RemoteError, ["FOREWARD", "FORWARD"]),
@@ -478,6 +604,36 @@ STARTING: list[tuple[str, Callable[[], object], type[BaseException], list[str]]]
         soma.StartFailed,
         ["'Welcome to box'", "stderr"],
     ),
+    (
+        "a command as one text",
+        lambda: soma.connect("stdio", command="ssh box"),
+        ValueError,
+        ["command", "a valid list", "'ssh box'"],
+    ),
+    (
+        "an output to no folder",
+        lambda: soma.connect("stdio", output="/no/such/x.log"),
+        soma.StartFailed,
+        ["/no/such/x.log", "No such file"],
+    ),
+    (
+        "a folder that is not there",
+        lambda: soma.connect("stdio", cwd="/no/such"),
+        soma.StartFailed,
+        ["'/no/such'", "cwd"],
+    ),
+    (
+        "a pool of no number",
+        lambda: soma.WorkerPool("stdio", "2"),  # type: ignore[arg-type]
+        TypeError,
+        ["n is a whole number", "'2'"],
+    ),
+    (
+        "a pool whose batching is a dict",
+        lambda: soma.WorkerPool("stdio", 1, batching={"max_rows": 3}),  # type: ignore[arg-type]
+        TypeError,
+        ["Batching(max_rows=…", "{'max_rows': 3}"],
+    ),
     ("configuration by position", lambda: Learn(3), TypeError, ["by name", "Learn(k=…)"]),  # type: ignore[misc]
     ("a field that does not exist", lambda: Learn(kk=3), ValueError, ["kk"]),
     ("a field of a wrong type", lambda: Learn(k="two"), ValueError, ["k", "integer", "two"]),  # type: ignore[arg-type]
@@ -495,6 +651,38 @@ def test_a_mistake_before_there_is_a_worker_is_explained(
         make()
     missing = [part for part in parts if part not in str(caught.value)]
     assert not missing, f"{missing} not in: {caught.value}"
+
+
+COMMONEST = [
+    "the id of a node is misspelled",
+    "a chain is given as one text",
+    "an own filter was never fitted",
+    "a timeout as text",
+    "filters as a list",
+    "a class in place of an instance",
+    "a lock deep in the input",
+]
+
+
+def test_a_pool_and_an_awaited_worker_explain_the_commonest_likewise() -> None:
+    rows = {row[0]: row[1:] for row in MISTAKES}
+    filters = {"learn": Learn(), "strict": Strict()}
+
+    async def awaited() -> None:
+        async with await soma.connect_async("inline", filters=filters) as worker:
+            for name in COMMONEST:
+                make, kind, parts = rows[name]
+                with pytest.raises(kind) as caught:
+                    await make(worker)  # type: ignore[arg-type, misc]
+                assert all(part in str(caught.value) for part in parts), name
+
+    asyncio.run(awaited())
+    with soma.WorkerPool("inline", 1, filters=filters) as pool:
+        for name in COMMONEST:
+            make, kind, parts = rows[name]
+            with pytest.raises(kind) as caught:
+                make(pool)  # type: ignore[arg-type]
+            assert all(part in str(caught.value) for part in parts), name
 
 
 def test_a_call_after_the_end_is_told_so() -> None:
@@ -515,20 +703,56 @@ def test_a_mistaken_configuration_is_told_in_one_line() -> None:
     assert "soma_core" not in printed.replace("soma_core.errors.RemoteError", "")
 
 
-@pytest.mark.parametrize("kind", ["progress", "own thread"])
-def test_a_call_from_within_a_call_is_refused_at_once(kind: str) -> None:
-    from soma_core import progress
+class Reports(soma.Filter):
+    def fit(self, x: Any, y: Any = None) -> Any:
+        soma.progress.report(epoch=1, epochs=1)
+        return {}
 
-    class Reports(soma.Filter):
-        def fit(self, x: Any, y: Any = None) -> Any:
-            progress.report(epoch=1, epochs=1)
-            return {}
+    def forward(self, x: Any, state: Any) -> Any:
+        return x
 
-        def forward(self, x: Any, state: Any) -> Any:
-            return x
 
-    transport = "stdio" if kind == "progress" else "inline"
+@pytest.mark.parametrize("transport", ["stdio", "inline"])
+def test_a_call_from_a_progress_callback_is_refused_at_once(transport: str) -> None:
     with soma.connect(transport, filters={"r": Reports()}) as worker:
         with pytest.raises(RuntimeError, match="would wait for itself"):
             worker.fit("r", 1, progress=lambda report: worker.forward("r", 1), timeout=20)
         assert worker.forward("r", 2) == 2
+
+
+def joins(call: Callable[[], None]) -> None:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def has_it_done(call: Callable[[], None]) -> None:
+    with futures.ThreadPoolExecutor(1) as executor:
+        executor.submit(call).result()
+
+
+def waits_for_one_of_it(call: Callable[[], None]) -> None:
+    with futures.ThreadPoolExecutor(1) as executor:
+        futures.wait([executor.submit(call)])
+
+
+@pytest.mark.parametrize("does", [joins, has_it_done, waits_for_one_of_it])
+def test_a_call_from_a_thread_that_the_filter_waits_for_is_refused_at_once(
+    does: Callable[[Callable[[], None]], None],
+) -> None:
+    raised: list[BaseException] = []
+
+    class Starts(soma.Filter):
+        def forward(self, x: Any, state: Any) -> Any:
+            does(call)
+            return x
+
+    def call() -> None:
+        try:
+            worker.forward("s", 1)
+        except RuntimeError as error:
+            raised.append(error)
+
+    with soma.connect("inline", filters={"s": Starts()}) as worker:
+        assert worker.forward("s", 1, timeout=20) == 1
+    assert "would wait for itself" in str(raised[0])

@@ -140,6 +140,23 @@ def test_a_module_beside_the_script_is_used_though_an_installed_one_has_its_name
     assert run("stdio", source, {"iniconfig.py": "def own(x): return x + 1\n"}) == "21\n"
 
 
+@nightly
+def test_so_is_one_that_is_imported_after_the_worker_started(run: Run) -> None:
+    source = """
+    if __name__ == "__main__":
+        with connect() as worker:
+            from iniconfig import IniConfig
+            worker.load({"uses": IniConfig()})
+            print(worker.forward("uses", 20))
+    """
+    own = """
+    class IniConfig:
+        def fit(self, x, y=None): pass
+        def forward(self, x, state): return x + 1
+    """
+    assert run("stdio", source, {"iniconfig.py": own}) == "21\n"
+
+
 def test_without_pickles_and_through_a_launcher_the_worker_keeps_to_its_own(
     tmp_path: Path,
 ) -> None:

@@ -137,7 +137,10 @@ def test_a_method_that_the_filter_lacks_is_refused_by_name(host: Any) -> None:
     call = {"cmd": "CALL_METHOD", "node_id": "a", "method": "predict_proba", "data": 1}
     error = host.line(call)
     assert (error["ok"], error["code"]) == (False, "filter_failed")
-    assert error["error"] == "node 'a' is a Answers, which has no method predict_proba"
+    assert error["error"] == (
+        "node 'a' is a Answers, which has no method predict_proba: define "
+        "predict_proba(self, x, state), or call what it has"
+    )
 
 
 @pytest.mark.parametrize("method", ["fit", "__init__", "forward", "state_dict", None])

@@ -28,7 +28,7 @@ from soma_core.client.arguments import as_node_ids
 from soma_core.client.calls import Call
 from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.results import WorkerStatus
-from soma_core.client.steps import Steps, argument_error
+from soma_core.client.steps import Steps, argument_error, binding_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import RemoteError, SomaError, WorkerDied
@@ -49,7 +49,11 @@ def _awaited(
     @wraps(verb)
     async def method(self: AsyncWorker, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await self.run(verb(self.verbs, *args, **kwargs))
+            steps = verb(self.verbs, *args, **kwargs)
+        except TypeError as error:
+            raise binding_error(verb, error) from None
+        try:
+            return await self.run(steps)
         except RemoteError as error:
             error.shorten()
             raise

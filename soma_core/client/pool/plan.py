@@ -72,6 +72,8 @@ def plan_pool(
             whole(name, number, least)
     if when_full not in ("raise", "wait"):
         raise ValueError(f"when_full is 'raise' or 'wait', got {when_full!r}")
+    if batching is not None and not isinstance(batching, Batching):
+        raise TypeError(f"batching is a Batching(max_rows=…, max_delay=…), got {batching!r}")
     make_transport = transport_maker(
         transport,
         {"pickle": pickle, **_budget(transport, n), **options},

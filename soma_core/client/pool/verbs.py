@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.arguments import as_node_ids, check_seconds
 from soma_core.client.batched_fits import Metric
-from soma_core.client.loadable import Loadable
+from soma_core.client.loadable import Loadable, check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import Call
@@ -352,8 +352,10 @@ class PoolVerbs:
         """Load filters into every worker, as :meth:`Worker.load` does.
 
         Raises:
+            TypeError: An object is not a filter, or ``filters`` no dict.
             RemoteError: One could not be loaded; then no worker has any of them.
         """
+        check_filters(filters)
         blueprint, kept = self._blueprint, dict(filters)
         return Request(
             lambda verbs: verbs.load(kept, trainable=trainable, timeout=timeout),

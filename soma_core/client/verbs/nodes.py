@@ -81,6 +81,8 @@ class NodeVerbs(VerbsBase):
         for node_id, filter_like in adapted.items():
             check_filter(node_id, filter_like)
 
+        self._session.look_at_imports()
+
         def specs() -> list[c.FilterSpec]:
             return [self._spec(*item, trainable) for item in adapted.items()]
 

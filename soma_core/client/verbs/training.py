@@ -216,6 +216,8 @@ class TrainingVerbs(VerbsBase):
             timeout: Seconds.
         """
         chunks = as_chunks(x, y, epochs)
+        if on_epoch is not None and not callable(on_epoch):
+            raise TypeError(f"on_epoch is a function of what an epoch came to, got {on_epoch!r}")
         if profile is not None and (chunks or on_epoch):
             raise ValueError(
                 "profile is of one command, and a fit of chunks or with on_epoch is several; "

@@ -66,7 +66,7 @@ def _cannot_go_on(node: Node) -> ProtocolError:
     return ProtocolError(
         ErrorCode.FILTER_FAILED,
         f"node {node.node_id!r} is a {type(node.obj).__name__}, which cannot go on from what it "
-        "learned: it has no partial_fit(x, y, state) and no parameters to train; use FIT",
+        "learned: it has no partial_fit(x, y, state) and no parameters to train; use fit",
         node_id=node.node_id,
         remote_type="AttributeError",
     )

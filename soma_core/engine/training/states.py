@@ -262,7 +262,13 @@ def _take_over(node: Node, obj: Any) -> None:
 
     Of one of the same class only the attributes are taken: the code that runs stays the code that
     was loaded.
+
+    Raises:
+        ProtocolError: ``invalid_state``: it is of a class of another name.
     """
+    theirs, ours = type(obj).__qualname__, type(node.obj).__qualname__
+    if theirs != ours:
+        raise _invalid(node, f"the state is a {theirs}, and the node a {ours}; load one instead")
     if _name_of(obj) != _name_of(node.obj):
         node.obj = obj
     elif isinstance(node.obj, Filter):
