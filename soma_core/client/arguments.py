@@ -9,13 +9,18 @@ from typing import Any
 __all__ = ["as_node_ids", "check_bytes", "check_seconds"]
 
 
-def as_node_ids(node_ids: Iterable[str]) -> list[str]:
+def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
     """Node ids as a list.
 
+    Args:
+        node_ids: The ids.
+        in_order: Whether their order means something, as in a chain.
+
     Raises:
-        TypeError: It is a text, which would be read as one id for each letter, or a set.
+        TypeError: It is a text, which would be read as one id for each letter, or a set where the
+            order means something.
     """
-    if isinstance(node_ids, (set, frozenset)):
+    if in_order and isinstance(node_ids, (set, frozenset)):
         raise TypeError(f"node_ids is a list of node ids, got {node_ids}; a set has no order")
 
     if isinstance(node_ids, str):

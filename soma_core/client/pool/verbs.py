@@ -364,7 +364,7 @@ class PoolVerbs:
 
     def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> Request[None]:
         """Have every worker forget nodes and what they learned, all or none."""
-        blueprint, gone = self._blueprint, as_node_ids(node_ids)
+        blueprint, gone = self._blueprint, as_node_ids(node_ids, in_order=False)
         return Request(
             lambda verbs: verbs.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
         )

@@ -123,7 +123,7 @@ class NodeVerbs(VerbsBase):
         Raises:
             RemoteError: ``unknown_node``: one of them is not loaded; then none is forgotten.
         """
-        ids = as_node_ids(node_ids)
+        ids = as_node_ids(node_ids, in_order=False)
         yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
         for node_id in ids:
             self.metas.pop(node_id, None)
