@@ -1,7 +1,7 @@
 """A plugin for pytest: ``soma.connect`` gives an AsyncWorker behind the methods of a Worker.
 
-So tests that were written for a Worker run over the other driver of the same conversation:
-``pytest -p tests.asynchronous.adapter tests/transports/test_worker.py``.
+So tests that were written for a Worker, and the kit for transports, run over the other driver of
+the same conversation: ``pytest -p tests.asynchronous.adapter tests/transports/test_worker.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import threading
 from typing import Any
 
 import soma_core as soma
+from soma_core.channel.contract import Transport
+from soma_core.client.handle import Handle
 from soma_core.client.remote_filter import RemoteFilter
+from soma_core.testing.transports import base, deaths, probes
 
 __all__ = ["connect"]
 
@@ -91,6 +94,13 @@ def connect(*args: Any, **kwargs: Any) -> Adapter:
     return Adapter(_wait_for(opened()))
 
 
+def worker(transport: Transport, **options: Any) -> Adapter:
+    """As ``Worker``."""
+    return Adapter(_wait_for(soma.AsyncWorker.start(lambda: Handle(transport, **options))))
+
+
 def pytest_configure() -> None:
-    """Every test of this run connects so."""
+    """Every test of this run connects so, and the kit too."""
     soma.connect = connect
+    for part in (base, deaths, probes):
+        part.Worker = worker
