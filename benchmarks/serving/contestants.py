@@ -7,11 +7,12 @@ import multiprocessing
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import soma_core as soma
 from benchmarks.serving.model import Array, Served, forward
+from benchmarks.serving.peers import lit_serve, ray_serve
 
 __all__ = ["CONTESTANTS", "Answer", "available"]
 
@@ -69,9 +70,19 @@ CONTESTANTS: dict[str, Callable[[], AbstractAsyncContextManager[Answer]]] = {
     "WorkerPool, wrap_future": worker_pool,
     "AsyncWorkerPool": async_pool,
     "AsyncWorkerPool, batching": batching_pool,
+    "Ray Serve handle, serve.batch": ray_serve,
+    "LitServe over HTTP, batching": lit_serve,
+}
+_NEEDS = {
+    "loky": "loky",
+    "Ray Serve handle, serve.batch": "ray.serve",
+    "LitServe over HTTP, batching": "litserve",
 }
 
 
 def available(name: str) -> bool:
     """Whether what a contestant needs is installed."""
-    return name != "loky" or find_spec("loky") is not None
+    try:
+        return name not in _NEEDS or import_module(_NEEDS[name]) is not None
+    except ImportError:
+        return False

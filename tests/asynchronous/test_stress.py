@@ -81,9 +81,17 @@ class Caller:
         return await self._forward(number, 0.0)
 
 
+class QuickCaller(Caller):
+    """Its calls are quick, but for few: a pool sends them ahead."""
+
+    def _forward(self, number, *seconds, **options):
+        seconds = seconds if self._random.random() < 0.02 else (0.0,)
+        return super()._forward(number, *seconds, **options)
+
+
 @nightly
-@pytest.mark.parametrize("seed", range(2))
-def test_thousands_of_calls_of_every_fate(run, seed):
+@pytest.mark.parametrize(("seed", "kind"), [(0, Caller), (1, Caller), (2, QuickCaller)])
+def test_thousands_of_calls_of_every_fate(run, seed, kind):
     async def main():
         filters = {"work": f.Apply(work)}
         async with (
@@ -91,7 +99,7 @@ def test_thousands_of_calls_of_every_fate(run, seed):
             soma.connect_async(filters=filters, restart="on-crash") as worker,
         ):
             slots = asyncio.Semaphore(60)
-            callers = [Caller(seed, pool), Caller(seed, pool), Caller(seed, worker)]
+            callers = [kind(seed, pool), kind(seed, pool), kind(seed, worker)]
 
             async def call(number):
                 async with slots:

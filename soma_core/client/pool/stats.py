@@ -49,7 +49,7 @@ class PoolStats:
     Attributes:
         workers: How many workers it has; those that are being replaced count.
         queued: Calls that wait for a worker.
-        running: Calls that a worker runs.
+        running: Calls that a worker runs, or that are on their way to it.
         done: Calls that gave a result.
         failed: Calls that raised, those among them that never ran.
         cancelled: Calls that were cancelled.
