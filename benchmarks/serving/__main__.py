@@ -22,9 +22,10 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each way, in each round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS])
     options = parser.parse_args()
-    missing = [name for name in CONTESTANTS if not available(name)]
-    chosen = {name: how for name, how in CONTESTANTS.items() if name not in missing}
+    missing = [name for name in options.contestants if not available(name)]
+    chosen = {name: CONTESTANTS[name] for name in options.contestants if name not in missing}
     bound = measures.bound()
     found = asyncio.run(measures.load(chosen, options.callers, options.seconds, options.rounds))
     print(measures.table(found, bound, options.callers))
