@@ -63,7 +63,7 @@ class MessageReader:
         self._limits = limits
         self._parser = MessageParser(limits)
 
-    def read(self, data: bytes | bytearray) -> Message:
+    def read(self, data: bytes | bytearray | memoryview) -> Message:
         """One message.
 
         Raises:
@@ -84,7 +84,7 @@ class MessageReader:
             )
         return message
 
-    def _line(self, data: bytes | bytearray) -> Message:
+    def _line(self, data: bytes | bytearray | memoryview) -> Message:
         if len(data) > self._limits.line:
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,

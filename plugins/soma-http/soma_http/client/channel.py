@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
-from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.exceptions import ProtocolError as BadClose
+from websockets.frames import Close, CloseCode, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
@@ -20,13 +22,16 @@ from websockets.uri import parse_uri
 from soma_core.errors import ChannelClosed, StartFailed
 from soma_core.streams import ByteStream, StreamLimits
 from soma_core.transport import Channel, Dialect, Message
+from soma_http.frames import BadFrame, Frame, FrameReader, apply_mask, frame_header
 from soma_http.messages import MessageReader, pieces_of
 from soma_http.notices import OUTPUT_NOTICE
 
 __all__ = ["WebSocketChannel", "shake_hands"]
 
 _CHUNK = 1 << 18
+_SMALL = 1 << 16  # bytes of a message that is sent at once
 _OPCODES = {Dialect.LINE: Opcode.TEXT, Dialect.FRAME: Opcode.BINARY}
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 class WebSocketChannel(Channel):
@@ -34,36 +39,36 @@ class WebSocketChannel(Channel):
 
     Args:
         stream: The connection; the channel owns it.
-        protocol: The state of the WebSocket.
+        came: What came after the handshake.
         limits: The largest messages to accept.
         printed: Called with the lines that the worker printed, as they come.
+
+    Attributes:
+        goodbye: What the server said when it closed the WebSocket; None if it has not.
     """
 
     def __init__(
         self,
         stream: ByteStream,
-        protocol: ClientProtocol,
+        came: bytes,
         limits: StreamLimits,
         printed: Callable[[list[str]], object],
     ) -> None:
         self._stream = stream
-        self._protocol = protocol
+        self._frames = FrameReader(masked=False, largest=limits.body)
         self._reader = MessageReader(limits)
         self._printed = printed
         self._fragments: list[Any] = []
-        self._came: deque[bytes | bytearray] = deque()
+        self._came: deque[bytes | bytearray | memoryview] = deque()
         self._scratch = memoryview(bytearray(_CHUNK))
         self._using = threading.Lock()
-        self._closed = False
+        self._closed = self._lost = False
+        self.goodbye: Close | None = None
+        self._take_all(came, None)
 
     @property
     def closed(self) -> bool:
         return self._closed
-
-    @property
-    def goodbye(self) -> Close | None:
-        """What the server said when it closed the WebSocket; None if it has not."""
-        return self._protocol.close_rcvd
 
     def close(self) -> None:
         if self._closed:
@@ -77,10 +82,9 @@ class WebSocketChannel(Channel):
         self._stream.close()
 
     def _say_goodbye(self) -> None:
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+        if self.goodbye is None and not self._lost:
             with suppress(OSError, ValueError):  # it is gone, or does not read
-                self._write_replies(monotonic())
+                self._write(_control(Opcode.CLOSE, _NORMAL), monotonic())
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         if self._closed:
@@ -90,10 +94,10 @@ class WebSocketChannel(Channel):
         try:
             with self._using:
                 for data in _framed(message):
-                    sent = 0
-                    while sent < len(data):
-                        sent += self._stream.write(memoryview(data)[sent:], deadline)
-                        started = True
+                    sent = self._stream.write(data, deadline)
+                    started = True
+                    if sent < len(data):
+                        self._write(memoryview(data)[sent:], deadline)
         except BaseException as error:
             if started:  # the server could not tell the rest of this message from the next
                 self.close()
@@ -102,6 +106,11 @@ class WebSocketChannel(Channel):
                 raise ChannelClosed(text, sent=started) from None
             raise
 
+    def _write(self, data: bytes | memoryview, deadline: float | None) -> None:
+        sent = 0
+        while sent < len(data):
+            sent += self._stream.write(memoryview(data)[sent:], deadline)
+
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
@@ -109,25 +118,18 @@ class WebSocketChannel(Channel):
                 data = self._came.popleft()
                 if data[: len(OUTPUT_NOTICE)] != OUTPUT_NOTICE:
                     return self._reader.read(data)
-                self._printed(json.loads(data)["lines"])
+                self._printed(json.loads(bytes(data))["lines"])
             if self._closed:
                 raise ChannelClosed("the channel is closed")
-            if self._protocol.state is not State.OPEN:
-                raise ChannelClosed(self._why_closed())
+            if self.goodbye is not None:
+                raise ChannelClosed(f"the server closed the connection: {self.goodbye}")
+            if self._lost:
+                raise ChannelClosed("the connection to the server was lost")
             with self._using:
                 self._read(deadline)
 
-    def _why_closed(self) -> str:
-        goodbye = self._protocol.close_rcvd
-        return (
-            f"the server closed the connection: {goodbye}"
-            if goodbye
-            else ("the connection to the server was lost")
-        )
-
     def _read(self, deadline: float | None) -> None:
         """Wait for bytes, and take what messages they complete."""
-        protocol = self._protocol
         try:
             count = self._stream.read_into(self._scratch, deadline)
         except TimeoutError:
@@ -139,46 +141,71 @@ class WebSocketChannel(Channel):
         if self._closed:
             raise ChannelClosed("the channel was closed while it waited")
         if count:
-            protocol.receive_data(bytes(self._scratch[:count]))
+            self._take_all(bytes(self._scratch[:count]), deadline)
         else:
-            protocol.receive_eof()
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                self._take(event)
-        with suppress(OSError, ValueError):  # a pong to a server that is gone
-            self._write_replies(deadline)
+            self._lost = True
 
-    def _take(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE):
+    def _take_all(self, data: bytes, deadline: float | None) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                self._take(frame, deadline)
+        except BadFrame as error:
+            with suppress(OSError, ValueError):
+                self._write(_control(Opcode.CLOSE, Close(error.code, "").serialize()), monotonic())
+            self._lost = True
+            raise ChannelClosed(f"what came is no WebSocket: {error}") from None
+
+    def _take(self, frame: Frame, deadline: float | None) -> None:
+        if frame.opcode >= Opcode.CLOSE:
+            with suppress(OSError, ValueError):  # an answer to a server that is gone
+                self._answer(frame, deadline)
             return
-        self._fragments.append(frame.data)
-        if frame.fin:
+        self._fragments.append(frame.payload)
+        if frame.last:
             whole = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
             self._fragments = []
             self._came.append(whole)
 
-    def _write_replies(self, deadline: float | None) -> None:
-        """Write what the protocol answers by itself: pongs, and the end."""
-        for data in self._protocol.data_to_send():
-            sent = 0
-            while sent < len(data):
-                sent += self._stream.write(memoryview(data)[sent:], deadline)
+    def _answer(self, frame: Frame, deadline: float | None) -> None:
+        """Answer what is said of the WebSocket itself: a ping, and its end."""
+        payload = bytes(frame.payload)
+        if frame.opcode == Opcode.PING:
+            self._write(_control(Opcode.PONG, payload), deadline)
+        elif frame.opcode == Opcode.CLOSE:
+            try:
+                self.goodbye = Close.parse(payload)
+            except (BadClose, UnicodeDecodeError):
+                self.goodbye = Close(CloseCode.PROTOCOL_ERROR, "")
+            self._write(_control(Opcode.CLOSE, _NORMAL), deadline)
 
 
-def _framed(message: Message) -> Any:
-    """The bytes of a message as masked fragments, one after the other."""
+_NORMAL = Close(CloseCode.NORMAL_CLOSURE, "").serialize()
+
+
+def _control(opcode: Opcode, payload: bytes) -> bytes:
+    return _masked(opcode, payload, last=True)
+
+
+def _masked(opcode: int, payload: Any, *, last: bool) -> bytes:
+    mask = os.urandom(4)
+    header = frame_header(opcode, len(payload), last=last, masked=True)
+    return b"".join((header, mask, apply_mask(payload, mask)))
+
+
+def _framed(message: Message) -> Iterator[bytes]:
+    """The bytes of a message: one frame if it is small, else fragments, one after the other."""
     opcode = _OPCODES[message.dialect]
-    pieces = pieces_of(message)
-    piece = next(pieces, memoryview(b""))
-    for following in pieces:
-        yield Frame(opcode, piece, fin=False).serialize(mask=True)
-        opcode, piece = Opcode.CONT, following
-    yield Frame(opcode, piece).serialize(mask=True)
+    pieces = list(pieces_of(message))
+    if sum(map(len, pieces)) <= _SMALL:
+        pieces = [b"".join(pieces)]
+    for number, piece in enumerate(pieces, 1):
+        yield _masked(opcode, piece, last=number == len(pieces))
+        opcode = Opcode.CONT
 
 
 def shake_hands(
     stream: ByteStream, url: str, headers: dict[str, str], largest: int, deadline: float | None
-) -> tuple[ClientProtocol, Response]:
+) -> tuple[Response, bytes]:
     """Open a WebSocket over a new connection.
 
     Args:
@@ -189,7 +216,7 @@ def shake_hands(
         deadline: The time of :func:`time.monotonic` by which it must be open.
 
     Returns:
-        The protocol, and the server's answer.
+        The server's answer, and what came after it.
 
     Raises:
         StartFailed: The server refused, or is none.
@@ -203,17 +230,33 @@ def shake_hands(
         sent = 0
         while sent < len(data):
             sent += stream.write(memoryview(data)[sent:], deadline)
+    came = b""
     scratch = memoryview(bytearray(1 << 12))
     while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
         count = stream.read_into(scratch, deadline)
-        if count:
-            protocol.receive_data(bytes(scratch[:count]))
-        else:
+        if not count:
             protocol.receive_eof()
+            break
+        came += scratch[:count]
+        if not _is_refusal(came):
+            head, end, came = came.partition(_END_OF_HEAD)
+            if not end:
+                came = head
+                continue
+            protocol.receive_data(head + end)
+        else:
+            protocol.receive_data(came)
+            came = b""
     if protocol.handshake_exc is not None:
         raise StartFailed(_refusal(protocol.handshake_exc))
     [response] = [one for one in protocol.events_received() if isinstance(one, Response)]
-    return protocol, response
+    return response, came
+
+
+def _is_refusal(came: bytes) -> bool:
+    """Whether the start of an answer says that there will be no WebSocket: it has a body."""
+    status = came.partition(b" ")[2][:3]
+    return len(status) == 3 and status != b"101"
 
 
 def _refusal(error: Exception) -> str:

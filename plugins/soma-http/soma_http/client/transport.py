@@ -89,7 +89,7 @@ class HttpTransport(Transport):
                 "--config FILE"
             ) from error
         try:
-            protocol, response = shake_hands(
+            response, came = shake_hands(
                 stream, address, self._headers(), options.limits.body, deadline.at
             )
         except BaseException as error:
@@ -98,7 +98,7 @@ class HttpTransport(Transport):
                 text = str(error) or "it does not answer in time"
                 raise StartFailed(f"the server at {options.url} refused: {text}") from error
             raise
-        channel = WebSocketChannel(stream, protocol, options.limits, self._print)
+        channel = WebSocketChannel(stream, came, options.limits, self._print)
         return channel, response.headers.get(WORKER_HEADER, "")
 
     def _headers(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ import uvicorn
 from soma_http.server.app import make_app
 from soma_http.server.config import FRIGHTENING, Settings
 from soma_http.server.config_file import ConfigError, read_settings
+from soma_http.server.direct import DirectProtocol
 
 __all__ = ["argument_parser", "run"]
 
@@ -67,7 +68,7 @@ def run(arguments: list[str]) -> int:
             root_path=server.root_path,
             limit_concurrency=settings.limits.connections,
             timeout_graceful_shutdown=max(1, round(server.grace)),
-            ws="websockets-sansio",
+            ws=DirectProtocol,
             ws_max_size=settings.limits.body,
             ws_ping_interval=_PING,
             ws_ping_timeout=None,  # a host answers when it reads, and it reads when it waits

@@ -11,12 +11,13 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from websockets.frames import Opcode
 
-from soma_core.errors import ProtocolError
-from soma_core.streams import PREAMBLE_SIZE
 from soma_core.transport import Deadline, ExitStatus
-from soma_http.messages import declared_size, is_frame
+from soma_http.frames import Frame
 from soma_http.notices import ENDED, WORKER_HEADER, output_notice, status_text
+from soma_http.server.direct import DirectSocket, direct_socket
+from soma_http.server.incoming import Incoming
 from soma_http.server.launching import LaunchedWorker
 from soma_http.server.printed import PrintedLines
 from soma_http.server.wire import WorkerWire
@@ -87,7 +88,14 @@ class Session:
         self.status: ExitStatus | None = None
         self._websocket = websocket
         self._process = worker.process
-        self._wire = WorkerWire(worker.wire)
+        self._connection = worker.wire
+        self._wire = WorkerWire(self._to_client, self.lost, self._hold_client)
+        self._socket: DirectSocket | None = None
+        self._incoming = Incoming()
+        self._halfway = False  # through a message to the client
+        self._reads = asyncio.Event()  # while the client does
+        self._reads.set()
+        self._over = asyncio.Event()
         self._printed = printed
         self._grace = grace
         self._end_by = Deadline()
@@ -106,59 +114,67 @@ class Session:
     async def run(self) -> None:
         """Pass messages both ways until the client or the worker is gone; then end the other."""
         try:
+            await self._wire.open(self._connection)
             await self._websocket.accept(headers=[(WORKER_HEADER.encode(), self.id.encode())])
-            await self._pass_on()
+            self._socket = direct_socket(self._websocket, self)
+            self._wire.hold(False)
+            await self._until_over()
         except (OSError, WebSocketDisconnect):
             _log.debug("worker %s: the client is gone", self.id)
         finally:
             await asyncio.shield(self._finish())
 
-    async def _pass_on(self) -> None:
-        down = asyncio.create_task(self._down())
-        tasks = [down, *map(asyncio.create_task, self._others())]
+    async def _until_over(self) -> None:
+        over = asyncio.create_task(self._over.wait())
+        tasks = [over, *map(asyncio.create_task, self._others())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if self._process.poll() is not None:
-                await asyncio.wait([down], timeout=_DRAIN)
+                await asyncio.wait([over], timeout=_DRAIN)
         finally:
             for task in tasks:
                 task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, _EXPECTED):
-                _log.error("worker %s: %s", self.id, outcome, exc_info=outcome)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _others(self) -> list[Coroutine[Any, Any, Any]]:
-        passing = [self._up(), self._watch(), self._asked_to_end.wait()]
-        return passing if self._printed is None else [*passing, self._pass_on_prints()]
+        waiting: list[Coroutine[Any, Any, Any]] = [self._watch(), self._asked_to_end.wait()]
+        return waiting if self._printed is None else [*waiting, self._pass_on_prints()]
 
-    async def _up(self) -> None:
-        """From the client to the worker."""
-        receive, send = self._websocket.receive, self._wire.send
-        while True:
-            message = await receive()
-            data = message.get("bytes")
-            if data is not None:
-                if not _is_whole_frame(data):
-                    await self._websocket.close(_INVALID, "a binary message is one whole frame")
-                    return
-                await send(data)
-            elif message["type"] == "websocket.disconnect":
-                return
-            else:  # an end of line is blank in JSON, and elsewhere an error either way
-                await send(message["text"].replace("\n", " ").encode() + b"\n")
+    def received(self, frame: Frame) -> None:
+        """From the client to the worker: a message, or a fragment of one."""
+        try:
+            self._wire.send(self._incoming.take(frame))
+        except ValueError as error:
+            if self._socket is not None:
+                self._socket.refuse(_INVALID, str(error))
 
-    async def _down(self) -> None:
+    def lost(self) -> None:
+        """The client is gone, or the wire of the worker."""
+        self._over.set()
+
+    def paused(self, wait: bool) -> None:
+        """The client does not read: the worker has to wait, or goes on."""
+        self._wire.hold(wait)
+        if wait:
+            self._reads.clear()
+        else:
+            self._reads.set()
+
+    def _hold_client(self, wait: bool) -> None:
+        if self._socket is not None:
+            self._socket.hold(wait)
+
+    def _to_client(self, data: Any, is_line: bool, is_last: bool) -> None:
         """From the worker to the client."""
-        websocket, output = self._websocket, self._process.output
-        while (data := await self._wire.receive()) is not None:
-            if self._printed is not None:
-                output.show()
-                await self._send_printed()
-            if is_frame(data):
-                await websocket.send_bytes(data)  # type: ignore[arg-type]
-            else:
-                await websocket.send_text(data.decode())
+        socket = self._socket
+        if socket is None:
+            return
+        if self._printed is not None and not self._halfway:
+            self._process.output.show()
+            self._send_printed()
+        opcode = Opcode.CONT if self._halfway else Opcode.TEXT if is_line else Opcode.BINARY
+        self._halfway = not is_last
+        socket.send(opcode, data, last=is_last)
 
     async def _watch(self) -> None:
         """Until the process has ended: a child of it may hold its wire open."""
@@ -169,12 +185,16 @@ class Session:
         assert self._printed is not None
         while True:
             await self._printed.wait()
-            await self._send_printed()
+            await self._reads.wait()
+            self._send_printed()
 
-    async def _send_printed(self) -> None:
-        lines = self._printed.take() if self._printed is not None else []
+    def _send_printed(self) -> None:
+        """Send what was printed, unless half a message of the worker is on its way."""
+        if self._printed is None or self._socket is None or self._halfway:
+            return
+        lines = self._printed.take()
         if lines:
-            await self._websocket.send_text(output_notice(lines))
+            self._socket.send(Opcode.TEXT, output_notice(lines).encode())
 
     async def _finish(self) -> None:
         """End the worker, and tell the client how it ended.
@@ -194,22 +214,10 @@ class Session:
         self.ended.set()
         if self._websocket.application_state is WebSocketState.CONNECTED:
             try:
-                await self._send_printed()
+                self._send_printed()
                 await self._websocket.close(ENDED, status_text(self.status))
             except (OSError, RuntimeError, WebSocketDisconnect):
                 _log.debug("worker %s: nobody is there to hear how it ended", self.id)
-
-
-_EXPECTED = (asyncio.CancelledError, OSError, WebSocketDisconnect, ProtocolError)
-
-
-def _is_whole_frame(data: bytes) -> bool:
-    if not is_frame(data) or len(data) < PREAMBLE_SIZE:
-        return False
-    try:
-        return declared_size(data) == len(data)
-    except ProtocolError:  # the worker says what is wrong with it, and closes
-        return True
 
 
 class Sessions:
