@@ -106,7 +106,7 @@ docs: $(VENV)/.ready
 # nothing. `make release RELEASE="--draft --only soma-core"` tries one, whatever the CHANGELOG says.
 release: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet twine hatchling
-	$(BIN)/python -m tools.release $(RELEASE)
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m tools.release $(RELEASE)
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
 # It would compile on one core. Some packages hold code for other Pythons, which does not compile.

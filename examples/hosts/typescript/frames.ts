@@ -228,42 +228,43 @@ export function readMap(map: Uint8Array, buffers: Uint8Array[]): any {
   return decode(map, options(buffers));
 }
 
+/** A frame that is on its way: its bytes so far, aligned where its first buffer starts. */
+interface Arriving {
+  bytes: Uint8Array;
+  have: number;
+  mapSize: number;
+  count: number;
+}
+
 /** Finds the messages in a stream of bytes: frames, and lines of JSON. */
 export class Reader {
-  #chunks: Uint8Array[] = [];
-  #length = 0;
+  #pending: Uint8Array = NO_BYTES;
+  #arriving: Arriving | undefined;
 
   feed(chunk: Uint8Array): void {
-    this.#chunks.push(chunk);
-    this.#length += chunk.byteLength;
+    const rest = this.#fill(chunk);
+    if (rest.byteLength) this.#pending = this.#pending.byteLength ? Buffer.concat([this.#pending, rest]) : rest;
   }
 
   /** The next message, or undefined if more bytes are needed. */
   next(): any {
-    if (!this.#length) return undefined;
-    return this.#chunks[0]![0] === MAGIC[0] ? this.#frame() : this.#line();
+    if (!this.#arriving && !this.#pending.byteLength) return undefined;
+    return this.#arriving || this.#pending[0] === MAGIC[0] ? this.#frame() : this.#line();
   }
 
   #line(): any {
-    const all = this.#take(this.#length);
-    const end = all.indexOf(10);
-    if (end < 0) return this.#back(all);
-    this.#back(all.subarray(end + 1));
-    return JSON.parse(Buffer.from(all.subarray(0, end)).toString("utf8"));
+    const end = this.#pending.indexOf(10);
+    if (end < 0) return undefined;
+    const line = Buffer.from(this.#pending.subarray(0, end)).toString("utf8");
+    this.#pending = this.#pending.subarray(end + 1);
+    return JSON.parse(line);
   }
 
   #frame(): any {
-    if (this.#length < PREAMBLE) return undefined;
-    const start = Buffer.from(this.#take(PREAMBLE));
-    this.#back(start);
-    if (!MAGIC.every((byte, index) => byte === start[index]) || crc32(start.subarray(0, 24)) !== start.readUInt32LE(24))
-      throw new Malformed("what came is no frame of layout 2");
-    const mapSize = start.readUInt32LE(8);
-    const count = start.readUInt32LE(12);
-    const whole = PREAMBLE + Number(start.readBigUInt64LE(16));
-    if (this.#length < whole) return undefined;
-    // So that the first buffer is aligned, and arrays are laid over it without a copy.
-    const bytes = this.#take(whole, -(PREAMBLE + mapSize + ENTRY * count) & 63);
+    this.#arriving ??= this.#begin();
+    if (!this.#arriving || this.#arriving.have < this.#arriving.bytes.byteLength) return undefined;
+    const { bytes, mapSize, count } = this.#arriving;
+    this.#arriving = undefined;
     const table = new DataView(bytes.buffer, bytes.byteOffset + PREAMBLE + mapSize);
     const buffers: Uint8Array[] = [];
     let at = PREAMBLE + mapSize + ENTRY * count;
@@ -275,24 +276,30 @@ export class Reader {
     return readMap(bytes.subarray(PREAMBLE, PREAMBLE + mapSize), buffers);
   }
 
-  /** The first bytes, in memory of their own that begins with some that are not used. */
-  #take(size: number, unused = 0): Uint8Array {
-    const taken = new Uint8Array(unused + size);
-    let at = unused;
-    while (at < taken.byteLength) {
-      const chunk = this.#chunks.shift()!;
-      const part = chunk.subarray(0, taken.byteLength - at);
-      taken.set(part, at);
-      at += part.byteLength;
-      if (part.byteLength < chunk.byteLength) this.#chunks.unshift(chunk.subarray(part.byteLength));
-    }
-    this.#length -= size;
-    return taken.subarray(unused);
+  /** Read a preamble, and make room for its frame; undefined if not all of it is here. */
+  #begin(): Arriving | undefined {
+    if (this.#pending.byteLength < PREAMBLE) return undefined;
+    const start = Buffer.from(this.#pending.buffer, this.#pending.byteOffset, PREAMBLE);
+    if (!MAGIC.every((byte, index) => byte === start[index]) || crc32(start.subarray(0, 24)) !== start.readUInt32LE(24))
+      throw new Malformed("what came is no frame of layout 2");
+    const mapSize = start.readUInt32LE(8);
+    const count = start.readUInt32LE(12);
+    const size = PREAMBLE + Number(start.readBigUInt64LE(16));
+    // So that the first buffer is aligned, and arrays are laid over it without a copy.
+    const unused = -(PREAMBLE + mapSize + ENTRY * count) & 63;
+    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(unused + size).buffer, unused);
+    this.#arriving = { bytes, have: 0, mapSize, count };
+    this.#pending = this.#fill(this.#pending);
+    return this.#arriving;
   }
 
-  #back(bytes: Uint8Array): undefined {
-    if (bytes.byteLength) this.#chunks.unshift(bytes);
-    this.#length += bytes.byteLength;
-    return undefined;
+  /** Put what belongs to the frame that is on its way where it belongs; returns the rest. */
+  #fill(chunk: Uint8Array): Uint8Array {
+    const frame = this.#arriving;
+    if (!frame) return chunk;
+    const part = chunk.subarray(0, frame.bytes.byteLength - frame.have);
+    frame.bytes.set(part, frame.have);
+    frame.have += part.byteLength;
+    return chunk.subarray(part.byteLength);
   }
 }

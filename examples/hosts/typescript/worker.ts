@@ -44,11 +44,13 @@ export class ChannelClosed extends Error {}
 interface Link {
   input: Writable;
   output: Readable;
-  interrupt(): Promise<void>;
   kill(): Promise<void>;
 }
 
 const GRACE = 3_000; // milliseconds that an interrupted command has to end
+const AGAIN = 200; // milliseconds between interrupts
+const OF_INTERRUPTS = 0; // the id of interrupts, for whose replies nobody waits
+const HELLO = { cmd: "HELLO", protocol: 1, interrupts: "wire", client: { name: "soma-typescript", soma: "", python: "", cloudpickle: "" } } as const;
 const REQUEST = Buffer.from([0x93, 0x53, 0x4f, 0x4d, 0x52]);
 
 export interface StartOptions {
@@ -72,6 +74,7 @@ export class Worker {
   #lost: ((error: Error) => void) | undefined;
   #closed: Error | undefined;
   #id = 0;
+  #running = OF_INTERRUPTS;
 
   private constructor(link: Link) {
     this.#link = link;
@@ -81,33 +84,36 @@ export class Worker {
     link.output.on("close", () => this.#end(new Error("the worker is gone")));
   }
 
+  /** A worker that has been asked to take interrupts as messages. */
+  static async #greet(link: Link): Promise<Worker> {
+    const worker = new Worker(link);
+    try {
+      await worker.request(HELLO);
+    } catch (error) {
+      await link.kill();
+      throw error;
+    }
+    return worker;
+  }
+
   /** Start a worker as a child process. */
   static async start(options: StartOptions = {}): Promise<Worker> {
     const [program, ...rest] = options.command ?? [process.env.PYTHON ?? "python3", "-P", "-m", "soma_transport_stdio", "--pickle=never"];
     const child: ChildProcess = spawn(program!, rest, { stdio: ["pipe", "pipe", "inherit"], env: options.env ?? process.env });
     await once(child, "spawn"); // throws where there is no such program
-    return new Worker({
-      input: child.stdin!,
-      output: child.stdout!,
-      interrupt: async () => void child.kill("SIGINT"), // ignored where no command runs
-      kill: async () => void child.kill("SIGKILL"),
-    });
+    return Worker.#greet({ input: child.stdin!, output: child.stdout!, kill: async () => void child.kill("SIGKILL") });
   }
 
   /** Use a worker of the daemon at a path: one of its own, or that of a session. */
   static async connect(path: string, options: ConnectOptions = {}): Promise<Worker> {
     const { session, pickle = "never" } = options;
     const [socket, { worker, client }] = await ask(path, { op: "connect", session, pickle });
-    const about = async (op: string) => {
-      const [aside] = await ask(path, { op, worker, client });
+    const kill = async () => {
+      if (session !== undefined) return void socket.destroy(); // others use it too
+      const [aside] = await ask(path, { op: "kill", worker, client });
       aside.destroy();
     };
-    return new Worker({
-      input: socket,
-      output: socket,
-      interrupt: () => about("interrupt"),
-      kill: async () => (session === undefined ? about("kill") : void socket.destroy()),
-    });
+    return Worker.#greet({ input: socket, output: socket, kill });
   }
 
   /** Send a command and wait for its reply, whose type belongs to the command. */
@@ -135,8 +141,8 @@ export class Worker {
   }
 
   /** Interrupt the command that runs; its call ends with the code `interrupted`. */
-  interrupt(): Promise<void> {
-    return this.#link.interrupt();
+  interrupt(): void {
+    if (this.#running !== OF_INTERRUPTS) this.#write({ cmd: "INTERRUPT", command: this.#running, id: OF_INTERRUPTS });
   }
 
   /** End the stream: a worker of one's own finishes what was sent, and exits. */
@@ -154,14 +160,18 @@ export class Worker {
     const id = ++this.#id;
     let gaveUp: Error | undefined;
     let last: NodeJS.Timeout | undefined;
+    let again: NodeJS.Timeout | undefined;
     const giveUp = (reason: Error) => {
-      gaveUp ??= reason;
-      void this.#link.interrupt().catch(() => {});
+      if (gaveUp) return;
+      gaveUp = reason;
+      this.interrupt();
+      again = setInterval(() => this.interrupt(), AGAIN);
       last = setTimeout(() => void this.#link.kill().catch(() => {}), GRACE);
     };
     const aborted = () => giveUp(signal!.reason);
     const limit = timeout === undefined ? undefined : setTimeout(() => giveUp(new Error(`${command.cmd} took longer than ${timeout} ms`)), timeout);
     signal?.addEventListener("abort", aborted, { once: true });
+    this.#running = id;
     try {
       const reply = await this.#exchange({ ...command, id, ...(onEvent && { events: true }) }, onEvent);
       if (gaveUp) throw gaveUp;
@@ -169,8 +179,10 @@ export class Worker {
       if (reply.id !== id) throw new ChannelClosed(`the reply to ${command.cmd} is that to another command`);
       return reply;
     } finally {
+      this.#running = OF_INTERRUPTS;
       clearTimeout(limit);
       clearTimeout(last);
+      clearInterval(again);
       signal?.removeEventListener("abort", aborted);
     }
   }
@@ -178,12 +190,19 @@ export class Worker {
   #exchange(command: { cmd: string }, onEvent?: (event: any) => void): Promise<any> {
     return new Promise((resolve, reject) => {
       this.#lost = (error) => reject(new ChannelClosed(`${command.cmd} was not answered: ${error.message}`));
-      this.#waiting = (message) => ("event" in message ? onEvent?.(message) : resolve(message));
-      const { input } = this.#link;
-      input.cork();
-      for (const piece of writeFrame(command)) input.write(piece);
-      input.uncork();
+      this.#waiting = (message) => {
+        if ("event" in message) onEvent?.(message);
+        else if (message.id !== OF_INTERRUPTS) resolve(message);
+      };
+      this.#write(command);
     });
+  }
+
+  #write(command: object): void {
+    const { input } = this.#link;
+    input.cork();
+    for (const piece of writeFrame(command)) input.write(piece);
+    input.uncork();
   }
 
   #received(chunk: Uint8Array): void {

@@ -42,33 +42,23 @@ pub fn write_frame(message: &Value) -> (Vec<u8>, Vec<&[u8]>) {
     (head, buffers)
 }
 
-/// How many bytes follow a preamble.
-pub fn body_size(preamble: &[u8; PREAMBLE]) -> Result<usize> {
+/// How long the map and the table are that follow a preamble.
+pub fn read_preamble(preamble: &[u8; PREAMBLE]) -> Result<(usize, usize)> {
     if preamble[..8] != START || crc32(&preamble[..24]) != u32_at(preamble, 24) {
         return Err("what came is no frame of layout 2".into());
     }
-    Ok(u64_at(preamble, 16) as usize)
+    Ok((u32_at(preamble, 8) as usize, u32_at(preamble, 12) as usize * ENTRY))
 }
 
-/// The message in a frame.
-pub fn read_frame(preamble: &[u8; PREAMBLE], body: &[u8]) -> Result<Value> {
-    let (map, entries) = (u32_at(preamble, 8) as usize, u32_at(preamble, 12) as usize);
-    let mut at = map + ENTRY * entries;
-    let mut buffers = Vec::with_capacity(entries);
-    for entry in body.get(map..at).ok_or("a frame is cut off")?.chunks_exact(ENTRY) {
-        if u32_at(entry, 0) != 0 {
-            continue; // an offer of shared memory
-        }
-        let end = at + u64_at(entry, 16) as usize;
-        buffers.push(body.get(at..end).ok_or("a frame is cut off")?);
-        at = end;
-    }
-    read_map(&body[..map], &buffers)
+/// The sizes of the buffers that follow a table; shared memory is not offered to who does not ask.
+pub fn read_table(table: &[u8]) -> Vec<usize> {
+    let inline = table.chunks_exact(ENTRY).filter(|entry| u32_at(entry, 0) == 0);
+    inline.map(|entry| u64_at(entry, 16) as usize).collect()
 }
 
 /// The message of a map and its buffers, as in a golden vector.
-pub fn read_map(map: &[u8], buffers: &[&[u8]]) -> Result<Value> {
-    Unpacker { bytes: map, buffers }.value()
+pub fn read_map(map: &[u8], mut buffers: Vec<Vec<u8>>) -> Result<Value> {
+    Unpacker { bytes: map, buffers: &mut buffers }.value()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
@@ -209,12 +199,12 @@ impl<'a> Packer<'a> {
     }
 }
 
-struct Unpacker<'a> {
+struct Unpacker<'a, 'b> {
     bytes: &'a [u8],
-    buffers: &'a [&'a [u8]],
+    buffers: &'b mut [Vec<u8>],
 }
 
-impl<'a> Unpacker<'a> {
+impl<'a> Unpacker<'a, '_> {
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self.bytes.split_at_checked(count).ok_or("MessagePack is cut off")?;
         self.bytes = rest;
@@ -283,9 +273,10 @@ impl<'a> Unpacker<'a> {
         Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
     }
 
-    fn buffer(&self, index: &Value) -> Result<Vec<u8>> {
+    /// A buffer, which is named once.
+    fn buffer(&mut self, index: &Value) -> Result<Vec<u8>> {
         match index {
-            Value::Int(index) => self.buffers.get(*index as usize).map(|found| found.to_vec()),
+            Value::Int(index) => self.buffers.get_mut(*index as usize).map(std::mem::take),
             _ => None,
         }
         .ok_or_else(|| format!("there is no buffer {index:?}"))
@@ -296,7 +287,10 @@ impl<'a> Unpacker<'a> {
         let data = self.take(length)?;
         let mut inner = Unpacker { bytes: data, buffers: self.buffers };
         Ok(match kind {
-            ARRAY | TENSOR => Value::Array(self.array(inner.items()?, kind == TENSOR)?),
+            ARRAY | TENSOR => {
+                let fields = inner.items()?;
+                Value::Array(inner.array(fields, kind == TENSOR)?)
+            }
             TUPLE => inner.value()?,
             TUPLES => Value::List(rows(inner.items()?)?),
             SCALAR => scalars(&inner.items()?)?.swap_remove(0),
@@ -305,7 +299,10 @@ impl<'a> Unpacker<'a> {
             COMPLEX => Value::Complex(f64::from_bits(inner.number(8)?), f64::from_bits(inner.number(8)?)),
             MAP => Value::Map(inner.items()?.into_iter().map(pair).collect::<Result<_>>()?),
             TEXT => inner.text(length)?,
-            BYTES => Value::Bytes(self.buffer(&inner.items()?[0])?),
+            BYTES => {
+                let index = inner.value()?;
+                Value::Bytes(inner.buffer(list(index)?.first().unwrap_or(&Value::Nil))?)
+            }
             STDLIB => Value::Opaque(Opaque { kind, head: inner.items()?, buffers: vec![] }),
             CODEC | PICKLE => {
                 let mut head = inner.items()?;
@@ -313,7 +310,7 @@ impl<'a> Unpacker<'a> {
                 if kind == PICKLE {
                     indexes.splice(0..0, head.drain(..));
                 }
-                let buffers = indexes.iter().map(|index| self.buffer(index));
+                let buffers = indexes.iter().map(|index| inner.buffer(index));
                 Value::Opaque(Opaque { kind, head, buffers: buffers.collect::<Result<_>>()? })
             }
             _ => return Err(format!("there is no extension type {kind}")),
@@ -324,7 +321,7 @@ impl<'a> Unpacker<'a> {
         list(self.value()?)
     }
 
-    fn array(&self, fields: Vec<Value>, torch: bool) -> Result<Array> {
+    fn array(&mut self, fields: Vec<Value>, torch: bool) -> Result<Array> {
         let [index, dtype, shape, more @ ..] = fields.as_slice() else {
             return Err("an array has a buffer, a dtype and a shape".into());
         };
