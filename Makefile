@@ -15,6 +15,14 @@ HTTP_VENV := .venv-http
 TELEMETRY := plugins/soma-telemetry
 # Not installed in the gate, since ONNX Runtime and transformers are heavy.
 MODELS := plugins/soma-filters-onnx plugins/soma-filters-text
+# What shows that the packages work with other versions of Python and of what they need. Without
+# torch, of which only the newest version has a small build.
+LIGHT := tests/protocol tests/engine tests/discovery tests/debugging tests/kit/test_transports.py \
+	$(addprefix tests/transports/test_,wire.py deadlines.py sessions.py interrupting_messages.py) \
+	--ignore tests/protocol/test_kinds_of_values.py
+LIGHT_VENV ?= .venv-light
+LOWEST_VENV := .venv-lowest
+LOWEST := . plugins/soma-filters-sklearn plugins/soma-codecs-arrow plugins/soma-cache
 SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS))
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
@@ -23,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage ray models http http-peers figures schemas reference docs release clean
+.PHONY: demo test nightly lint types units coverage light lowest ray models http http-peers figures schemas reference docs release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -31,7 +39,7 @@ demo: $(VENV)/.ready
 test: lint
 	+$(MAKE) --jobs=2 types units
 
-nightly: lint types coverage ray
+nightly: lint types coverage lowest ray
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -54,6 +62,15 @@ coverage: $(VENV)/.ready
 	$(BIN)/coverage run -m pytest -n $(JOBS) $(SUITES)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Another Python: make light PYTHON=python3.13 LIGHT_VENV=.venv-light-3.13
+light: $(LIGHT_VENV)/.ready
+	$(LIGHT_VENV)/bin/python -m pytest -n $(JOBS) -m 'not nightly' $(LIGHT)
+
+# The lowest version of everything that the packages promise. Old ones warn of newer ones.
+lowest: $(LOWEST_VENV)/.ready
+	$(LOWEST_VENV)/bin/python -m pytest -n $(JOBS) -m 'not nightly' \
+		-W default::DeprecationWarning $(LIGHT)
 
 # Ray is heavy, so that the gate does without: it skips what needs a cluster, which runs here.
 ray: $(RAY_VENV)/.ready
@@ -118,6 +135,23 @@ $(VENV)/.ready: $(INPUTS)
 	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
+$(LIGHT_VENV)/.ready: $(INPUTS)
+	$(PYTHON) -m venv $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(LIGHT_VENV)/bin/python -m pip install --quiet --no-compile \
+		--editable '.[test]' --editable plugins/soma-filters-sklearn
+	touch $@
+
+$(LOWEST_VENV)/.ready: $(INPUTS) tools/lowest.py $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/python -m tools.lowest $(LOWEST) > build/lowest.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --upgrade pip
+	PIP_CONSTRAINT=build/lowest.txt $(LOWEST_VENV)/bin/python -m pip install --quiet --no-compile \
+		$(addprefix --editable ,$(LOWEST)) \
+		pytest pytest-timeout pytest-xdist hypothesis jsonschema httpx pandas ml_dtypes
+	touch $@
+
 $(RAY_VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_VENV)/bin/python -m pip install --quiet --upgrade pip
@@ -141,4 +175,4 @@ $(HTTP_VENV)/.ready: $(INPUTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RAY_VENV) $(MODELS_VENV) $(HTTP_VENV) .venv-litserve .venv-mlserver build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-light* $(LOWEST_VENV) $(RAY_VENV) $(MODELS_VENV) $(HTTP_VENV) .venv-litserve .venv-mlserver build dist site .coverage* .mypy_cache .pytest_cache .ruff_cache
