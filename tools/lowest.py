@@ -1,6 +1,7 @@
 """The lowest versions that distributions promise, as constraints for pip.
 
-``python -m tools.lowest`` takes the folders of the distributions. ``make lowest`` installs these versions and runs tests.
+``python -m tools.lowest`` takes the folders of the distributions. ``make lowest`` installs these
+versions and runs tests.
 """
 
 from __future__ import annotations

@@ -119,6 +119,7 @@ def test_what_to_do_next_can_be_run_by_a_shell(soma, tmp_path):
     [
         ("filter", "acme.RobustScaler"),
         ("transport", "pigeon"),
+        ("transport", "pigeon", "--channel"),
         ("command", "acme.WarmUp"),
         ("plugin", "acme-audit"),
     ],
@@ -142,6 +143,13 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
             "soma.transports",
             "soma_transport_pigeon:PigeonTransport",
             "not conformance or every_fault",
+        ),
+        pytest.param(
+            "transport pigeon --channel",
+            "soma.transports",
+            "soma_transport_pigeon:PigeonTransport",
+            "not a_message_interrupts",  # which needs a stream
+            marks=nightly,
         ),
         ("command acme.WarmUp", "soma.plugins", "acme_warm_up", ""),
         pytest.param("plugin acme-audit", "soma.plugins", "acme_audit", "", marks=nightly),
@@ -178,6 +186,7 @@ def test_what_is_new_is_typed(soma, tmp_path):
     """With the settings and the cache of this repository: checking the libraries takes minutes."""
     soma("new", "filter", "acme.RobustScaler", "--into", tmp_path)
     soma("new", "transport", "pigeon", "--into", tmp_path)
+    soma("new", "transport", "courier", "--channel", "--into", tmp_path)
     soma("new", "command", "acme.WarmUp", "--into", tmp_path)
     soma("new", "plugin", "acme-audit", "--into", tmp_path)
     packages = sorted(tmp_path.glob("*/src/*"))
@@ -190,4 +199,4 @@ def test_what_is_new_is_typed(soma, tmp_path):
         env={**os.environ, "MYPYPATH": ":".join(str(package.parent) for package in packages)},
     )
     assert done.returncode == 0, done.stdout
-    assert "no issues found in 7 source files" in done.stdout
+    assert "no issues found in 11 source files" in done.stdout

@@ -16,7 +16,7 @@ from soma_core.cli.new.names import (
     plugin_names,
     transport_names,
 )
-from soma_core.cli.new.writing import COMMAND, FILTER, PLUGIN, TRANSPORT, write
+from soma_core.cli.new.writing import CHANNEL, COMMAND, FILTER, PLUGIN, TRANSPORT, write
 from soma_core.plugins.catalog import PLUGINS, Catalog, installed_filters, installed_transports
 
 __all__ = ["app"]
@@ -51,9 +51,17 @@ def new_filter(
 def new_transport(
     name: Annotated[str, typer.Argument(help="The name for soma.connect: 'pigeon'.")],
     into: Into = Path(),
+    channel: Annotated[
+        bool,
+        typer.Option(
+            "--channel",
+            help="With a channel of its own: for what moves whole messages, not a stream of bytes.",
+        ),
+    ] = False,
 ) -> None:
     """Write an installable, typed and tested distribution with a transport."""
-    _write(installed_transports(), TRANSPORT, transport_names(name), into)
+    templates = CHANNEL if channel else TRANSPORT
+    _write(installed_transports(), templates, transport_names(name), into)
 
 
 @app.command("command", epilog="Example: soma new command acme.Evaluate")

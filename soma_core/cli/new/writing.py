@@ -10,7 +10,7 @@ from string import Template
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.new.names import Names
 
-__all__ = ["COMMAND", "FILTER", "PLUGIN", "TRANSPORT", "write"]
+__all__ = ["CHANNEL", "COMMAND", "FILTER", "PLUGIN", "TRANSPORT", "write"]
 
 FILTER = {
     "pyproject.toml": "filter/pyproject.txt",
@@ -36,6 +36,15 @@ TRANSPORT = {
     "tests/test_$package.py": "transport/suite.txt",
 }
 """The files of a transport's distribution, and the templates that they are made from."""
+
+CHANNEL = {
+    **TRANSPORT,
+    "README.md": "transport/channel_readme.txt",
+    "src/$package/__main__.py": "transport/channel_daemon.txt",
+    "src/$package/channel.py": "transport/channel.txt",
+    "src/$package/client.py": "transport/channel_client.txt",
+}
+"""The same for a transport with a channel of its own."""
 
 PLUGIN = {
     "pyproject.toml": "plugin/pyproject.txt",
