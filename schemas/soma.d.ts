@@ -327,7 +327,7 @@ export interface EncodedBytes {
 }
 
 /** What kind of failure an error reply reports; the fixed list of the protocol. */
-export type ErrorCode = "malformed" | "invalid_command" | "unknown_command" | "unknown_node" | "unknown_filter" | "load_failed" | "filter_failed" | "schema_mismatch" | "pickle_refused" | "incompatible" | "too_large" | "interrupted" | "invalid_state" | "no_gradients" | "internal";
+export type ErrorCode = "malformed" | "invalid_command" | "unknown_command" | "unknown_node" | "unknown_filter" | "load_failed" | "filter_failed" | "schema_mismatch" | "pickle_refused" | "incompatible" | "too_large" | "interrupted" | "invalid_state" | "no_gradients" | "refused" | "internal";
 
 /** The reply to a message that failed, whatever it held. */
 export interface ErrorReply {

@@ -32,6 +32,7 @@ from .errors import PluginLoadFailed as PluginLoadFailed
 from .errors import PluginNotFound as PluginNotFound
 from .errors import ProtocolError as ProtocolError
 from .errors import QueueFull as QueueFull
+from .errors import Refused as Refused
 from .errors import RemoteError as RemoteError
 from .errors import SomaError as SomaError
 from .errors import StartFailed as StartFailed

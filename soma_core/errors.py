@@ -46,6 +46,7 @@ __all__ = [
     "PluginNotFound",
     "ProtocolError",
     "QueueFull",
+    "Refused",
     "RemoteError",
     "SomaError",
     "StartFailed",
@@ -72,6 +73,7 @@ class ErrorCode(StrEnum):
     INTERRUPTED = "interrupted"
     INVALID_STATE = "invalid_state"
     NO_GRADIENTS = "no_gradients"
+    REFUSED = "refused"
     INTERNAL = "internal"
 
 
@@ -136,6 +138,19 @@ class ProtocolError(SomaError):
         self.code = code
         self.node_id = node_id
         self.remote_type = remote_type
+
+
+class Refused(ProtocolError):
+    """A plugin refuses a command: raise it in ``soma_execute``.
+
+    The host gets a RemoteError with the code ``refused``.
+
+    Args:
+        reason: Why, and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ErrorCode.REFUSED, reason)
 
 
 class TransportError(SomaError):

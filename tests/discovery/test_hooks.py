@@ -141,6 +141,27 @@ def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
     assert recorder.fired[-1] == "soma_worker_exited"
 
 
+class Policy:
+    @soma.hookimpl(wrapper=True, commands={"FORWARD"})
+    def soma_execute(self, command: Any, context: Any) -> Any:
+        if command.node_id == "secret":
+            raise soma.Refused("nobody may run 'secret'")
+        return (yield)
+
+
+def test_a_plugin_refuses_a_command_with_a_code_of_its_own() -> None:
+    plugins = installed_plugins()
+    plugins.register("policy", Policy())
+    try:
+        with soma.connect("inline", filters={"secret": Doubled(), "open": Doubled()}) as worker:
+            assert worker.forward("open", 2) == 4
+            with pytest.raises(soma.RemoteError, match=r"^nobody may run 'secret'$") as caught:
+                worker.forward("secret", 2)
+            assert caught.value.code == "refused"
+    finally:
+        plugins.unregister("policy")
+
+
 @pytest.mark.parametrize("ends", [["close"], ["shutdown", "close"], ["close", "close"]])
 def test_the_end_of_a_worker_is_reported_once_for_each_start(
     recorder: Recorder, ends: list[str]
