@@ -35,7 +35,7 @@ from soma_core.channel.region_table import (
     TABLE_SIZE,
 )
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire.frames import Entry, FrameError
+from soma_core.wire.frames import FrameError, TableEntry
 
 __all__ = ["Borrower"]
 
@@ -63,7 +63,7 @@ class Borrower:
         self.unread: deque[_Watch] = deque()
         self._spare = _SpareDescriptor()
 
-    def open_table(self, offer: Entry) -> int | None:
+    def open_table(self, offer: TableEntry) -> int | None:
         """Look for the table whose token the offer repeats in what the side socket brought.
 
         Returns:
@@ -82,7 +82,7 @@ class Borrower:
         self._table = table
         return int(retained)
 
-    def read(self, entry: Entry) -> memoryview:
+    def read(self, entry: TableEntry) -> memoryview:
         """The bytes of an entry, as a writable view that gives the region back when it dies."""
         table = self._table
         if table is None or entry.region >= SLOTS:
@@ -129,7 +129,7 @@ class Borrower:
                 del self._read[watch.slot]
                 self._table[FIRST + watch.slot] = FREE
 
-    def _find(self, entry: Entry) -> _Mapped:
+    def _find(self, entry: TableEntry) -> _Mapped:
         """The region that an entry names; those before it are taken from the side socket too."""
         deadline = monotonic() + _FIRST_FD_WAIT
         while (found := self._mapped.get(entry.region)) is None or (
@@ -193,7 +193,7 @@ class Borrower:
             return slot, _Mapped(generation, memoryview(copy_memory_file(fds[0], size)), None)
         return slot, _Mapped(generation, mapping.memory, mapping)
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: TableEntry) -> None:
         """Drop the mapping of a region that its owner closed; arrays over it keep it alive.
 
         Its slot may have been given to a newer region before this was said.

@@ -26,7 +26,7 @@ from soma_core.channel.region_table import (
     TABLE_SIZE,
     TOKEN_SIZE,
 )
-from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.frames import EntryKind, TableEntry
 
 __all__ = ["Lender"]
 
@@ -65,7 +65,7 @@ class Lender:
     """
 
     def __init__(
-        self, side: socket.socket, announcements: list[Entry], retained: int, rest_after: float
+        self, side: socket.socket, announcements: list[TableEntry], retained: int, rest_after: float
     ) -> None:
         self._side = side
         self._rest_after = rest_after
@@ -82,7 +82,7 @@ class Lender:
     def offered(self) -> bool:
         return self._table is not None
 
-    def offer(self) -> Entry | None:
+    def offer(self) -> TableEntry | None:
         """Make the table and send it; the entry that announces it, or None where that fails."""
         token = secrets.token_bytes(TOKEN_SIZE)
         try:
@@ -90,9 +90,9 @@ class Lender:
         except OSError:
             return None
         self._table = table.memory
-        return Entry(EntryKind.OFFER, 0, *struct.unpack("<QQ", token))
+        return TableEntry(EntryKind.OFFER, 0, *struct.unpack("<QQ", token))
 
-    def place(self, buffer: Any) -> Entry | None:
+    def place(self, buffer: Any) -> TableEntry | None:
         """Copy a buffer into a free region; None if there is none to be had."""
         view = memoryview(buffer)
         size = view.nbytes
@@ -107,7 +107,7 @@ class Lender:
             if region is None or self._table is None:
                 return None
             self._table[FIRST + region.slot] = LENT
-        return Entry(EntryKind.SHARED, region.slot, region.generation, size)
+        return TableEntry(EntryKind.SHARED, region.slot, region.generation, size)
 
     def touch(self) -> None:
         """Note that messages come and go: nothing rests."""
@@ -134,7 +134,7 @@ class Lender:
                         excess -= region.size
         return excess > 0
 
-    def take_back(self, entry: Entry) -> None:
+    def take_back(self, entry: TableEntry) -> None:
         """Free a region that was lent in a frame that was not sent."""
         if self._table is not None:
             self._table[FIRST + entry.region] = FREE
@@ -186,7 +186,9 @@ class Lender:
             region.mapping.empty()  # the other end still maps it
             self._regions.remove(region)
             self._free_slots.append(region.slot)
-            self._announcements.append(Entry(EntryKind.RETIRE, region.slot, region.generation, 0))
+            self._announcements.append(
+                TableEntry(EntryKind.RETIRE, region.slot, region.generation, 0)
+            )
 
     def _forget_dropped(self) -> None:
         """Close the regions that the other end could not map."""

@@ -29,7 +29,7 @@ from soma_core.channel.borrower import Borrower
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.lender import Lender
 from soma_core.channel.region_table import RETAINED
-from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.frames import EntryKind, TableEntry
 
 __all__ = ["THRESHOLD", "SharedMemory"]
 
@@ -69,7 +69,7 @@ class SharedMemory:
         side.setblocking(False)
         close_in_forked_child(side)
         self._side = side
-        self.announcements: list[Entry] = []
+        self.announcements: list[TableEntry] = []
         self._lent = Lender(side, self.announcements, retained, rest_after)
         self._borrowed = Borrower(side, largest)
         self.unread: Sized = self._borrowed.unread
@@ -80,7 +80,7 @@ class SharedMemory:
         if initiate:
             self._make_offer()
 
-    def take_back(self, entries: Iterable[Entry]) -> None:
+    def take_back(self, entries: Iterable[TableEntry]) -> None:
         """Note that a frame with these entries was not sent after all."""
         for entry in entries:
             if entry.kind in _LENT_KINDS:
@@ -88,13 +88,13 @@ class SharedMemory:
             else:
                 self.announcements.append(entry)
 
-    def announce(self) -> list[Entry]:
+    def announce(self) -> list[TableEntry]:
         """Take the entries that the next frame must carry."""
         entries = self.announcements.copy()
         self.announcements.clear()
         return entries
 
-    def lend(self, buffer: Any) -> Entry | None:
+    def lend(self, buffer: Any) -> TableEntry | None:
         """Copy a buffer into a region; None if it must go inline."""
         if not self._usable:
             return None
@@ -128,7 +128,7 @@ class SharedMemory:
             if self._lent.trim() or self._borrowed.reads:
                 self._trim_later()
 
-    def take(self, entry: Entry) -> memoryview | None:
+    def take(self, entry: TableEntry) -> memoryview | None:
         """Act on an entry that came: the bytes that it lends, or None if it is no buffer.
 
         Raises:
@@ -161,14 +161,14 @@ class SharedMemory:
         if offer is not None:
             self.announcements.append(offer)
 
-    def _consider(self, offer: Entry) -> None:
+    def _consider(self, offer: TableEntry) -> None:
         """Look for the proof of an offer; with it, offer in return, or accept."""
         retained = self._borrowed.open_table(offer)
         if retained is None:
             return
         if self._lent.offered:
             self._usable = True
-            self.announcements.append(Entry(EntryKind.ACCEPT, 0, 0, 0))
+            self.announcements.append(TableEntry(EntryKind.ACCEPT, 0, 0, 0))
         else:
             self._lent.retained = retained
             self._make_offer()

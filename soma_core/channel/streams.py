@@ -17,7 +17,7 @@ from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
-from soma_core.wire.frames import Entry, EntryFields, EntryKind
+from soma_core.wire.frames import EntryFields, EntryKind, TableEntry
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
 
@@ -287,7 +287,7 @@ class StreamChannel(WatchableChannel):
             raise ChannelClosed("the channel is closed")
         deadline = None if timeout is None else monotonic() + timeout
         write = self._stream.write
-        entries: list[Entry] = []
+        entries: list[TableEntry] = []
         started = False
         try:
             for part in self._parts(message, entries):
@@ -312,10 +312,10 @@ class StreamChannel(WatchableChannel):
     def send_now(self, *messages: Message) -> bool:
         if self._closed:
             raise ChannelClosed("the channel is closed")
-        lent: list[Entry] = []
+        lent: list[TableEntry] = []
         parts: list[bytes | memoryview] = []
         for message in messages:
-            entries: list[Entry] = []
+            entries: list[TableEntry] = []
             parts += self._parts(message, entries)
             lent += entries
         if len(parts) > 1 and sum(map(len, parts)) < _JOIN_BELOW:
@@ -347,7 +347,7 @@ class StreamChannel(WatchableChannel):
             raise ChannelClosed(text, sent=True) from None
         return True
 
-    def _parts(self, message: Message, entries: list[Entry]) -> Sequence[bytes | memoryview]:
+    def _parts(self, message: Message, entries: list[TableEntry]) -> Sequence[bytes | memoryview]:
         """A message as bytes: one piece with its small buffers; large ones apart, or in shared
         memory.
 
@@ -385,7 +385,7 @@ class StreamChannel(WatchableChannel):
         whole = (view.cast("B") for view in inline if view.nbytes)
         return (frames.write_frame(header, table), *whole)
 
-    def _lend_map(self, memory: SharedMemory, header: bytes, entries: list[Entry]) -> bytes:
+    def _lend_map(self, memory: SharedMemory, header: bytes, entries: list[TableEntry]) -> bytes:
         """Lend a large map like a large buffer; what is left of it for the frame itself."""
         entry = memory.lend(header)
         if entry is None:

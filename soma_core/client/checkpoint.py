@@ -34,7 +34,7 @@ from soma_core.wire.packing import Binary, pack
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import Unpacking, unpack, unpack_map
 
-__all__ = ["Saved", "load", "read_checkpoint", "save", "write_checkpoint"]
+__all__ = ["Saved", "load", "read_checkpoint", "save"]
 
 _HEADER = "checkpoint.msgpack"
 _VERSION = 2
@@ -48,7 +48,7 @@ class Saved(NamedTuple):
     state: NodeState
 
 
-def write_checkpoint(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
+def _write(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
     """Write a checkpoint beside its place, then put it there: a reader finds the old or the new.
 
     Args:
@@ -101,7 +101,7 @@ def _fields(saved: Saved) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, pickles: Pickles) -> dict[str, Saved]:
-    """Read what :func:`write_checkpoint` wrote.
+    """Read what :func:`_write` wrote.
 
     The file takes at most a few times its size in memory. Nothing in it is unpickled before all
     of it is known to have the form of a checkpoint.
@@ -236,7 +236,7 @@ def save(worker: Stateful, path: Path, pickles: Pickles, timeout: Any) -> Steps[
     nodes = {}
     for node_id, meta in metas.items():
         nodes[node_id] = Saved(meta.name, (yield from _full_state(worker, node_id, timeout)))
-    write_checkpoint(path, nodes, pickles)
+    _write(path, nodes, pickles)
 
 
 def load(

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from soma_core.client.arguments import check_seconds
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.functions import Functions, outcome
 from soma_core.client.pool.plan import plan_pool
@@ -106,7 +106,7 @@ class Executor(concurrent.futures.Executor):
             return result
 
         try:
-            return self._dispatcher.put(Call(run, label=_NODE), limited=True)
+            return self._dispatcher.put(PoolCall(run, label=_NODE), limited=True)
         except ChannelClosed as error:
             raise RuntimeError("cannot schedule new futures after shutdown") from error
 

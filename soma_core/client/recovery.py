@@ -70,14 +70,14 @@ class RecoveryLog:
 
     def _fit(self, fields: _Fields, reply: Any) -> None:
         if fields["return_state"]:
-            self._learned(fields["node_id"], reply.result)
+            self._learned(fields["node_id"], reply.result, "fit")
         else:
             self._changed([fields["node_id"]], "fit")
         self._changed(reply.in_objects or (), "fit")
 
     def _partial_fit(self, fields: _Fields, reply: Any) -> None:
         if fields["return_state"]:
-            self._learned(fields["node_id"], reply.result)
+            self._learned(fields["node_id"], reply.result, "partial_fit")
         else:
             self._changed([fields["node_id"]], "partial_fit")
         self._changed(reply.in_objects or (), "partial_fit")
@@ -91,7 +91,7 @@ class RecoveryLog:
             return
         self._changed(fields["node_ids"], "composite_fit")
         for node_id, state in (reply.fit_states or {}).items():
-            self._learned(node_id, state)
+            self._learned(node_id, state, "composite_fit")
         for node_id, data in (reply.states or {}).items():
             self._holds(node_id, data, "torch")
         self._changed(reply.in_objects or (), "composite_fit")
@@ -99,7 +99,7 @@ class RecoveryLog:
     def _batched_fit(self, fields: _Fields, reply: Any) -> None:
         self._changed(fields["node_ids"], "batched_fit")
         for node_id, state in (reply.states or {}).items():
-            self._learned(node_id, state)
+            self._learned(node_id, state, "batched_fit")
         self._changed(reply.in_objects or (), "batched_fit")
 
     def _get_state(self, fields: _Fields, reply: Any) -> None:
@@ -118,13 +118,13 @@ class RecoveryLog:
     def _apply_gradients(self, fields: _Fields, reply: Any) -> None:
         self._changed([fields["node_id"]], "apply_gradients")
 
-    def _learned(self, node_id: str, state: Any) -> None:
+    def _learned(self, node_id: str, state: Any, cmd: str) -> None:
         """A fit was acknowledged with the state that it returned."""
         node = self._nodes.get(node_id)
         if node is None:
             return
         if node.meta.differentiable:  # its parameters changed as well, and they did not travel
-            node.unheld = "fit"
+            node.unheld = cmd
         else:
             node.unheld = None
         node.learned, node.lost = _Kept.of(state, self._pickles), None

@@ -249,6 +249,7 @@ class Engine:
         chain = self._chain(command.node_ids)
         if not command.step:
             return self._gradients(chain, command)
+        self._fits.forget(command.node_ids)
         optimizer = self._optimizers.chosen(chain, command.optimizer, command.y)
         out, fit_states, loss = fit_once(chain, command.data, command.y, optimizer)
         inside = states.learned_inside(chain.nodes)

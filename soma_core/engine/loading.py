@@ -13,7 +13,7 @@ from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["FilterRegistry", "Misconfigured", "configuring", "load_node", "load_nodes"]
+__all__ = ["FilterRegistry", "Misconfigured", "configuring", "load_nodes"]
 
 
 class Misconfigured(ProtocolError):
@@ -48,7 +48,7 @@ def load_nodes(
     loaded: list[Node] = []
     try:
         for spec in specs:
-            loaded.append(load_node(spec, registry, pickles))
+            loaded.append(_load_node(spec, registry, pickles))
     except BaseException:
         for node in loaded:
             node.unload()
@@ -56,7 +56,7 @@ def load_nodes(
     return loaded
 
 
-def load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> Node:
+def _load_node(spec: FilterSpec, registry: FilterRegistry, pickles: Pickles) -> Node:
     """Build one node.
 
     Raises:

@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from soma_core.errors import IncompatibleWorker
 from soma_core.protocol.commands import ClientInfo
@@ -134,8 +134,8 @@ class WorkerHello(Reply):
     versions: Versions
     pid: int
     incarnation: str
-    codecs: list[str] = []  # noqa: RUF012 - a model copies it
-    features: list[str] = []  # noqa: RUF012
+    codecs: list[str] = Field(default=[])
+    features: list[str] = Field(default=[])
     pickle: Literal["same-user", "never"]
 
     def check(self, *, pickles: bool) -> None:

@@ -265,7 +265,9 @@ class Mutator:
         return self._checked(self._whole(header, buffers), Dialect.FRAME)
 
     def _whole(self, header: bytes, buffers: list[bytes]) -> bytes:
-        entries = [frames.Entry(frames.EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
+        entries = [
+            frames.TableEntry(frames.EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers
+        ]
         return frames.write_frame(header, entries) + b"".join(buffers)
 
     def _frame_with_a_lying_table(self, header: bytes, buffers: list[bytes]) -> Mutant:

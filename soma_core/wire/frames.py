@@ -40,11 +40,11 @@ __all__ = [
     "ENTRY_SIZE",
     "MAGIC",
     "PREAMBLE_SIZE",
-    "Entry",
     "EntryFields",
     "EntryKind",
     "FrameError",
     "Preamble",
+    "TableEntry",
     "frame_parts",
     "read_preamble",
     "read_table",
@@ -83,7 +83,7 @@ _SMALL = 1 << 16
 _LAST_KIND = int(max(EntryKind))
 
 
-class Entry(NamedTuple):
+class TableEntry(NamedTuple):
     """One entry of the buffer table; what the numbers mean depends on its kind."""
 
     kind: int
@@ -98,7 +98,7 @@ class Entry(NamedTuple):
 
 
 EntryFields = tuple[int, int, int, int]
-"""What an :class:`Entry` holds; most are of inline buffers, of which only the size is of use."""
+"""What a :class:`TableEntry` holds; of most, which are of inline buffers, only the size is used."""
 
 
 class Preamble(NamedTuple):
@@ -132,7 +132,7 @@ def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
         One piece, or several where the buffers are large: those are not copied.
     """
     views = [memoryview(buffer) for buffer in message.buffers]
-    entries = [Entry(_INLINE, 0, 0, view.nbytes) for view in views]
+    entries = [TableEntry(_INLINE, 0, 0, view.nbytes) for view in views]
     inline = [view.cast("B") for view in views if view.nbytes]
     if sum(view.nbytes for view in inline) < _SMALL:
         return (write_frame(message.header, entries, inline),)

@@ -14,11 +14,11 @@ from soma_core.wire import frames
 from soma_core.wire.frames import (
     MAGIC,
     PREAMBLE_SIZE,
-    Entry,
     EntryFields,
     EntryKind,
     FrameError,
     Preamble,
+    TableEntry,
 )
 from soma_core.wire.message import Dialect, Message, as_message
 
@@ -63,10 +63,10 @@ class StreamLimits(BaseModel):
         return {} if text == "{}" else {_VARIABLE: text}
 
 
-Take = Callable[[Entry], Any]
+Take = Callable[[TableEntry], Any]
 
 
-def _share_nothing(entry: Entry) -> None:
+def _share_nothing(entry: TableEntry) -> None:
     """For a channel without shared memory: offers are ignored, and nothing can be lent."""
     if entry.kind in (EntryKind.SHARED, EntryKind.MAP):
         raise _malformed("a frame names shared memory, which this channel does not have")
@@ -234,7 +234,7 @@ class MessageParser:
         buffers: list[Any] = []
         for entry in entries:
             kind = entry[0]
-            buffer = next(following) if kind == _INLINE else self._take(Entry(*entry))
+            buffer = next(following) if kind == _INLINE else self._take(TableEntry(*entry))
             if kind == _MAP:
                 header = buffer
             elif buffer is not None:

@@ -15,7 +15,7 @@ def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
     from soma_core.errors import StartFailed
     from soma_transport_socket.daemon.log import log, log_to_stderr
-    from soma_transport_socket.daemon.supervisor import Limits, Supervisor
+    from soma_transport_socket.daemon.supervisor import DaemonLimits, Supervisor
 
     options = _parser().parse_args(arguments)
     log_to_stderr(options.log_format, options.log_level)
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
         else:
             log("listening", path=str(supervisor.path), pid=os.getpid())
 
-    limits = Limits(
+    limits = DaemonLimits(
         sessions=options.max_sessions,
         workers_per_user=options.max_workers_per_user,
         clients_per_user=options.max_clients_per_user,

@@ -44,14 +44,14 @@ from soma_transport_socket.messages import (
     WorkerSpec,
 )
 
-__all__ = ["Limits", "Supervisor"]
+__all__ = ["DaemonLimits", "Supervisor"]
 
 _REMINDER = 0.2  # seconds until workers are told again that the daemon ends
 _REMEMBERED = 256  # ended workers whose exit status can still be asked for
 
 
 @dataclass(frozen=True)
-class Limits:
+class DaemonLimits:
     """What a daemon allows.
 
     Attributes:
@@ -89,10 +89,10 @@ class Supervisor:
         pickle: PicklePolicy = "same-user",
         let_in: Iterable[int] = (),
         preload: Sequence[str] = (),
-        limits: Limits | None = None,
+        limits: DaemonLimits | None = None,
     ) -> None:
         self.path = path
-        self._limits = limits or Limits()
+        self._limits = limits or DaemonLimits()
         self._pickle = pickle
         self._peers = Peers(let_in)
         self._loop = Loop()

@@ -19,7 +19,7 @@ from soma_core.serve import Interrupts, Responder
 from soma_core.streams import StreamLimits
 from soma_core.transport import Dialect, Message
 from soma_core.wire.extensions import DEEPEST_EXTENSION, Extension
-from soma_core.wire.frames import Entry, EntryKind, write_frame
+from soma_core.wire.frames import EntryKind, TableEntry, write_frame
 from soma_core.wire.line_codec import MAX_NESTING, LineEncoder
 from soma_core.wire.packing import pack
 from soma_core.wire.parser import MessageParser
@@ -47,7 +47,7 @@ def read(frame: bytes) -> Message:
 def written(fields: dict[str, Any]) -> bytes:
     header, buffers = pack(fields, TYPED)
     parts = [bytes(memoryview(buffer).cast("B")) for buffer in buffers]
-    entries = [Entry(EntryKind.INLINE, 0, 0, len(part)) for part in parts]
+    entries = [TableEntry(EntryKind.INLINE, 0, 0, len(part)) for part in parts]
     return write_frame(header, entries, parts)
 
 

@@ -183,7 +183,7 @@ def test_extension_types_within_each_other_end_in_a_reply(
 
 
 def framed(header: bytes, buffers: list[bytes]) -> bytes:
-    entries = [frames.Entry(frames.EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
+    entries = [frames.TableEntry(frames.EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
     return frames.write_frame(header, entries) + b"".join(buffers)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.steps import Steps
 from soma_core.client.turn import Turn
@@ -17,7 +17,7 @@ def nothing(verbs: object) -> Steps[None]:
     yield from ()
 
 
-class Interrupted(Call):
+class Interrupted(PoolCall):
     """A call in the midst of whose submission a signal handler runs."""
 
     def __init__(self, handler: Callable[[], None]) -> None:
@@ -41,14 +41,14 @@ def queue() -> CallQueue:
 
 
 def test_what_a_handler_submits_in_the_midst_of_a_submission_comes_after_it(queue):
-    second = Call(nothing)
+    second = PoolCall(nothing)
     first = Interrupted(lambda: queue.put(second))
     queue.put(first)
     assert [queue.take(0.0), queue.take(0.0)] == [[first], [second]]
 
 
 def test_a_handler_cancels_the_only_call_that_waits_in_the_midst_of_a_submission(queue):
-    waiting = Call(nothing)
+    waiting = PoolCall(nothing)
     queue.put(waiting)
     submitted = Interrupted(lambda: waiting.cancel(interrupt=False))
     queue.put(submitted)

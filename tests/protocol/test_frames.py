@@ -9,15 +9,15 @@ import pytest
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire import frames
-from soma_core.wire.frames import MAGIC, PREAMBLE_SIZE, Entry, EntryKind, Preamble
+from soma_core.wire.frames import MAGIC, PREAMBLE_SIZE, EntryKind, Preamble, TableEntry
 
 
-def inline(size: int) -> Entry:
-    return Entry(EntryKind.INLINE, 0, 0, size)
+def inline(size: int) -> TableEntry:
+    return TableEntry(EntryKind.INLINE, 0, 0, size)
 
 
 def test_a_frame_is_laid_out_as_documented() -> None:
-    shared = Entry(EntryKind.SHARED, 7, 8, 9)
+    shared = TableEntry(EntryKind.SHARED, 7, 8, 9)
     start = frames.write_frame(b"{}", [inline(3), shared])
     fields = b"\x93SOMA" + b"\x02" + b"\x00\x00" + struct.pack("<IIQ", 2, 2, 2 + 48 + 3)
     table = struct.pack("<IIQQ", 0, 0, 0, 3) + struct.pack("<IIQQ", 1, 7, 8, 9)
@@ -31,7 +31,7 @@ def test_the_magic_cannot_start_text() -> None:
 
 
 def test_a_preamble_reads_back() -> None:
-    entries = [inline(2), Entry(EntryKind.SHARED, 1, 2, 2**40), inline(5)]
+    entries = [inline(2), TableEntry(EntryKind.SHARED, 1, 2, 2**40), inline(5)]
     start = frames.write_frame(b"header", entries)
     preamble = frames.read_preamble(start)
     assert preamble == Preamble(header_size=6, table_size=72, body_size=6 + 72 + 7)
@@ -40,7 +40,7 @@ def test_a_preamble_reads_back() -> None:
 
 
 def test_only_inline_buffers_count_as_bytes_of_the_body() -> None:
-    entries = [Entry(kind, 1, 1, 1000) for kind in EntryKind if kind is not EntryKind.INLINE]
+    entries = [TableEntry(kind, 1, 1, 1000) for kind in EntryKind if kind is not EntryKind.INLINE]
     start = frames.write_frame(b"", entries)
     assert frames.read_preamble(start).body_size == 5 * frames.ENTRY_SIZE
     assert [entry.is_buffer for entry in entries] == [True, False, False, False, False]

@@ -97,8 +97,8 @@ def written(header: bytes, *buffers: bytes) -> bytes:
     )
 
 
-def inline(size: int) -> frames.Entry:
-    return frames.Entry(frames.EntryKind.INLINE, 0, 0, size)
+def inline(size: int) -> frames.TableEntry:
+    return frames.TableEntry(frames.EntryKind.INLINE, 0, 0, size)
 
 
 def entry(size: int, kind: int = 0, region: int = 0, generation: int = 0) -> bytes:

@@ -21,7 +21,7 @@ from soma_core.channel import borrower
 from soma_core.channel.region_table import RETAINED
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.errors import ProtocolError
-from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.frames import EntryKind, TableEntry
 
 from ..support import descriptors, nightly, run_python
 
@@ -117,7 +117,7 @@ def test_a_memory_file_that_its_sender_has_not_filled_is_not_mapped(
     with sparse_file(size, filled) as fd:
         ends.lie(fd, size)
         with pytest.raises(ProtocolError, match="its sender has filled"):
-            ends.host.take(Entry(EntryKind.SHARED, 9, 99, size))
+            ends.host.take(TableEntry(EntryKind.SHARED, 9, 99, size))
         assert os.fstat(fd).st_blocks * 512 <= filled + (1 << 16)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 16
 

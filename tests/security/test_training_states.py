@@ -109,9 +109,13 @@ def test_a_training_state_that_reaches_beyond_its_node_is_refused(
     assert worker.get_state(node_id, full=True).format == state.format
 
 
-def test_an_honest_training_state_is_taken(worker: soma.Worker) -> None:
+def test_an_honest_training_state_is_taken_and_given_back(worker: soma.Worker) -> None:
     for node_id in ("plain", "fused"):
-        worker.set_state(node_id, worker.get_state(node_id, full=True))
+        state = worker.get_state(node_id, full=True)
+        worker.composite_fit([node_id], X, Y)
+        assert worker.get_state(node_id, full=True).training != state.training
+        worker.set_state(node_id, state)
+        assert worker.get_state(node_id, full=True).training == state.training
 
 
 def test_what_a_named_optimizer_goes_on_from_is_compared_when_it_is_built() -> None:

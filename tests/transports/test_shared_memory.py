@@ -18,7 +18,7 @@ from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.errors import ProtocolError
 from soma_core.streams import SocketStream, StreamChannel
 from soma_core.transport import Message
-from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.frames import EntryKind, TableEntry
 
 from ..support import filters as f
 
@@ -138,7 +138,7 @@ def send_region(side, fd, size, slot=9, generation=99):
 
 
 def lend(channel_memory, size):
-    return channel_memory.take(Entry(EntryKind.SHARED, 9, 99, size))
+    return channel_memory.take(TableEntry(EntryKind.SHARED, 9, 99, size))
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_more_than_a_region_holds_cannot_be_lent(agreed):
 def test_an_offer_without_its_proof_shares_nothing():
     sides = socket.socketpair()
     worker = SharedMemory(sides[1], initiate=False)
-    worker.take(Entry(EntryKind.OFFER, 0, 1, 2))  # nothing came over the side socket
+    worker.take(TableEntry(EntryKind.OFFER, 0, 1, 2))  # nothing came over the side socket
     assert worker.announce() == []
     assert worker.lend(bytes(THRESHOLD)) is None
     with pytest.raises(ProtocolError, match="not agreed on"):

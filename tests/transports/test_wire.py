@@ -23,7 +23,7 @@ from soma_core.errors import ErrorCode, RemoteError
 from soma_core.serve import serve
 from soma_core.streams import SocketStream, StreamChannel, StreamLimits
 from soma_core.wire import frames
-from soma_core.wire.frames import Entry, EntryKind
+from soma_core.wire.frames import EntryKind, TableEntry
 from soma_core.wire.readable import readable
 
 from ..support import PROCESSES, wait_until_gone
@@ -118,7 +118,7 @@ class Wire:
 
 def frame(fields: Any, buffers: tuple[bytes, ...] = ()) -> bytes:
     header = fields if isinstance(fields, bytes) else packb(fields)
-    entries = [Entry(EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
+    entries = [TableEntry(EntryKind.INLINE, 0, 0, len(buffer)) for buffer in buffers]
     return frames.write_frame(header, entries) + b"".join(buffers)
 
 
@@ -566,15 +566,15 @@ def test_an_error_to_a_frame_is_a_frame(warm_wire):
     assert (reply["ok"], reply["code"]) == (False, "malformed")
 
 
-def lying_frame(header: bytes, entries: list[Entry], rest: bytes) -> bytes:
+def lying_frame(header: bytes, entries: list[TableEntry], rest: bytes) -> bytes:
     """A frame with a sound preamble and a table of the test's choice."""
     table = b"".join(struct.pack("<IIQQ", *entry) for entry in entries)
     body_size = len(header) + len(table) + len(rest)
     return preamble(len(header), len(entries), body_size) + header + table + rest
 
 
-def _inline(size: int) -> Entry:
-    return Entry(EntryKind.INLINE, 0, 0, size)
+def _inline(size: int) -> TableEntry:
+    return TableEntry(EntryKind.INLINE, 0, 0, size)
 
 
 _PING = b'{"cmd":"PING"}'
@@ -582,9 +582,11 @@ LIES = {
     "a table that promises too much": lying_frame(_PING, [_inline(100)], b"1234"),
     "a table that promises too little": lying_frame(_PING, [_inline(1)], b"1234"),
     "a table of huge numbers": lying_frame(_PING, [_inline(2**64 - 1), _inline(5)], b"1234"),
-    "an entry of no known kind": lying_frame(_PING, [Entry(77, 0, 0, 0)], b""),
-    "shared memory that nobody shares": lying_frame(_PING, [Entry(1, 0, 0, 8)], b""),
-    "shared memory beside inline": lying_frame(_PING, [Entry(1, 9, 9, 8), _inline(4)], b"1234"),
+    "an entry of no known kind": lying_frame(_PING, [TableEntry(77, 0, 0, 0)], b""),
+    "shared memory that nobody shares": lying_frame(_PING, [TableEntry(1, 0, 0, 8)], b""),
+    "shared memory beside inline": lying_frame(
+        _PING, [TableEntry(1, 9, 9, 8), _inline(4)], b"1234"
+    ),
     "a newline in what is skipped": lying_frame(_PING, [_inline(9)], b"\n" + _PING + b"\n"),
 }
 
@@ -612,7 +614,7 @@ def test_a_frame_whose_header_is_longer_than_its_body_is_refused(warm_wire):
 
 @pytest.mark.parametrize("kind", [EntryKind.OFFER, EntryKind.ACCEPT, EntryKind.RETIRE])
 def test_offers_of_shared_memory_without_proof_are_ignored(warm_wire, kind):
-    entries = [Entry(kind, 3, 1, 1), _inline(8)]
+    entries = [TableEntry(kind, 3, 1, 1), _inline(8)]
     array = Ext(1, packb([0, "uint8", [8]]))
     command = packb({"cmd": "FORWARD", "node_id": "echo", "data": array})
     warm_wire.send(lying_frame(command, entries, b"12345678"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.batching import Batching
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.client.pool.waiting import WaitingCalls
 from soma_core.errors import QueueFull, SomaError
@@ -53,7 +53,7 @@ class Backlog:
             return False
         return len(self) + self.running >= self.workers + self._limit
 
-    def waiting(self) -> list[Call]:
+    def waiting(self) -> list[PoolCall]:
         """The calls that wait."""
         return list(self._calls)
 
@@ -74,11 +74,11 @@ class Backlog:
             "try again later, or raise max_queue"
         )
 
-    def add(self, call: Call) -> None:
+    def add(self, call: PoolCall) -> None:
         """Add a call behind those of its priority."""
         self._calls.add(call)
 
-    def put_back(self, calls: Sequence[Call], *, alone: bool = False) -> None:
+    def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
         """Let other workers take calls that one has taken; they are the next of their priority.
 
         Args:
@@ -99,21 +99,21 @@ class Backlog:
         """How many calls each worker has, if they share all that wait and run evenly."""
         return -(-(len(self._calls) + self.running) // self.workers)
 
-    def first(self) -> Call | None:
+    def first(self) -> PoolCall | None:
         """The next call, or None."""
         return self._calls.first() if self._calls else None
 
-    def take_first(self) -> Call:
+    def take_first(self) -> PoolCall:
         """The next call alone; there must be one."""
         return self._take(self._calls.first())
 
-    def take(self) -> list[Call]:
+    def take(self) -> list[PoolCall]:
         """The next call, with those that wait and may run together with it; there must be one."""
         calls = [self.take_first()]
         self.join(calls)
         return calls
 
-    def join(self, calls: list[Call]) -> int:
+    def join(self, calls: list[PoolCall]) -> int:
         """Add the waiting calls to some that may run together; returns the rows that all have."""
         rows = sum(call.joinable.rows for call in calls if call.joinable is not None)
         if self._batching is None or calls[0].joinable is None:
@@ -126,7 +126,7 @@ class Backlog:
             calls.append(self._take(call))
         return rows
 
-    def joining(self, calls: list[Call], *, idle: bool) -> Joining | None:
+    def joining(self, calls: list[PoolCall], *, idle: bool) -> Joining | None:
         """How to wait for calls that may run with those that were taken; None not to.
 
         Args:
@@ -137,12 +137,12 @@ class Backlog:
             return None
         return Joining(self, calls, self._batching, self._last_batch, idle=idle)
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: PoolCall) -> None:
         """A call has ended, wherever it was."""
         if not self._calls.remove(call):
             self.running -= 1
 
-    def _take(self, call: Call) -> Call:
+    def _take(self, call: PoolCall) -> PoolCall:
         self._calls.remove(call)
         self.running += 1
         return call
@@ -170,7 +170,7 @@ class Joining:
     def __init__(
         self,
         backlog: Backlog,
-        calls: list[Call],
+        calls: list[PoolCall],
         batching: Batching,
         last_batch: dict[str | None, int],
         *,

@@ -1,4 +1,4 @@
-"""Call: one call of a pool, from its submission to its end, and the future that tells of it."""
+"""PoolCall: one call of a pool, from its submission to its end, and the future that tells of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded
 
-__all__ = ["Call", "CallFuture", "Outcome", "Run"]
+__all__ = ["CallFuture", "Outcome", "PoolCall", "Run"]
 
 _log = logging.getLogger("soma.pool")
 
@@ -39,9 +39,9 @@ class CallFuture(Future[Any]):
     To its base class it is pending until it ends, which lets it be cancelled until then.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: PoolCall) -> None:
         super().__init__()
-        self._call: Call | None = call
+        self._call: PoolCall | None = call
 
     def running(self) -> bool:
         """Whether a worker runs the call."""
@@ -97,7 +97,7 @@ class Running(Protocol):
         """A call wants it no longer."""
 
 
-class Call:
+class PoolCall:
     """One call of a pool: it waits, a worker may begin it, and it ends once. Thread-safe.
 
     Args:
@@ -140,7 +140,7 @@ class Call:
         self.replace_on_error, self.ahead = replace_on_error, ahead
         self.submitted = time.monotonic()
         self.future: Ending | None = None
-        self.on_end: Callable[[Call, Outcome], None] | None = None
+        self.on_end: Callable[[PoolCall, Outcome], None] | None = None
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of an end
         self._ended = False
         self._execution: Running | None = None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 
 __all__ = ["DeadlineWatch"]
 
@@ -25,7 +25,7 @@ class DeadlineWatch:
         calls: Gives the calls to see to now.
     """
 
-    def __init__(self, calls: Callable[[], Iterable[Call]]) -> None:
+    def __init__(self, calls: Callable[[], Iterable[PoolCall]]) -> None:
         self._calls = calls
         self._changed = threading.Condition()
         self._next = math.inf

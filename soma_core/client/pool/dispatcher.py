@@ -10,7 +10,7 @@ from typing import TypeVar
 from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.call import Call, CallFuture
+from soma_core.client.pool.call import CallFuture, PoolCall
 from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.results import wait_for_result
@@ -64,7 +64,7 @@ class Dispatcher:
             self.close()
             raise
 
-    def put(self, call: Call, *, limited: bool = False, wait: bool = False) -> CallFuture:
+    def put(self, call: PoolCall, *, limited: bool = False, wait: bool = False) -> CallFuture:
         """Submit a call, as :meth:`CallQueue.put`."""
         self.check_owner()
         call.future = future = CallFuture(call)
@@ -76,7 +76,9 @@ class Dispatcher:
 
         Of a change, the other workers are told before their next call.
         """
-        call = Call(request.run, commit=request.commit, replace_on_error=request.replace_on_error)
+        call = PoolCall(
+            request.run, commit=request.commit, replace_on_error=request.replace_on_error
+        )
         self.check_owner()
         with nullcontext() if request.commit is None else self._changing:
             result: T = wait_for_result(self.put(call))

@@ -9,7 +9,7 @@ from typing import Any
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.stats import Tally
 from soma_core.client.steps import Steps
@@ -21,7 +21,10 @@ __all__ = ["run_joined"]
 
 
 def run_joined(
-    calls: Sequence[Call], verbs: Verbs, watch: Callable[[Iterable[Call]], None], tally: Tally
+    calls: Sequence[PoolCall],
+    verbs: Verbs,
+    watch: Callable[[Iterable[PoolCall]], None],
+    tally: Tally,
 ) -> Steps[bool]:
     """Run calls as one command, and end each with its part of the result.
 
@@ -67,7 +70,7 @@ def run_joined(
     return True
 
 
-def _share_time(calls: Sequence[Call], watch: Callable[[Iterable[Call]], None]) -> Deadline:
+def _share_time(calls: Sequence[PoolCall], watch: Callable[[Iterable[PoolCall]], None]) -> Deadline:
     """Have somebody see to calls that have less time than others; returns the time of those."""
     if all(call.deadline.at is None and _joinable(call).timeout is None for call in calls):
         return NEVER
@@ -83,7 +86,7 @@ def _share_time(calls: Sequence[Call], watch: Callable[[Iterable[Call]], None]) 
     return latest
 
 
-def _forward(calls: Sequence[Call], verbs: Verbs, latest: Deadline) -> Steps[list[Any]]:
+def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps[list[Any]]:
     """The result of each call.
 
     Raises:
@@ -122,7 +125,7 @@ def _cut(result: Any, selections: Sequence[slice]) -> list[Any]:
 class _WrongRows(Exception):
     """A result does not have a row for each row of the input."""
 
-    def error(self, call: Call) -> RemoteError:
+    def error(self, call: PoolCall) -> RemoteError:
         """What each call raises."""
         node_id = _joinable(call).node_ids[-1]
         return RemoteError(
@@ -134,13 +137,13 @@ class _WrongRows(Exception):
         )
 
 
-def _fail(calls: Sequence[Call], error: Exception) -> None:
+def _fail(calls: Sequence[PoolCall], error: Exception) -> None:
     """End each call with an error of its own, which does not hold the data of the others."""
     for call in calls:
         own = error if len(calls) == 1 else copy.copy(error)
         call.settle(error=own.with_traceback(None))
 
 
-def _joinable(call: Call) -> Joinable:
+def _joinable(call: PoolCall) -> Joinable:
     assert call.joinable is not None
     return call.joinable

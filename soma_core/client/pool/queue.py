@@ -10,7 +10,7 @@ from functools import partial
 from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.backlog import Backlog
 from soma_core.client.pool.batching import Batching
-from soma_core.client.pool.call import Call, Outcome
+from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.deadlines import DeadlineWatch
 from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.errors import SomaError
@@ -37,7 +37,7 @@ class CallQueue:
         self._room = threading.Condition(self._lock)
         self._paused = threading.Condition(self._lock)  # those who must not take a call yet
         self._idle = 0
-        self._watched: set[Call] = set()
+        self._watched: set[PoolCall] = set()
         self._ended = False
         self._deadlines = DeadlineWatch(self._watched_calls)
 
@@ -63,7 +63,7 @@ class CallQueue:
         with self._lock:
             return self._backlog.stats()
 
-    def put(self, call: Call, *, limited: bool = False, wait: bool = False) -> None:
+    def put(self, call: PoolCall, *, limited: bool = False, wait: bool = False) -> None:
         """Add a call.
 
         Args:
@@ -90,7 +90,7 @@ class CallQueue:
         """Raise what :meth:`put` would of a pool that takes no more calls."""
         self._backlog.check_open()
 
-    def put_back(self, calls: Sequence[Call], *, alone: bool = False) -> None:
+    def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
         """Let other workers take calls that one has taken, as :meth:`Backlog.put_back`."""
         with self._lock:
             self._watched.difference_update(calls)
@@ -101,7 +101,7 @@ class CallQueue:
         if self._ended:
             self._fail_waiting()
 
-    def take(self, patience: float) -> list[Call]:
+    def take(self, patience: float) -> list[PoolCall]:
         """The next call, or several that one command can run.
 
         Empty if no call comes within so many seconds, or if there is other work.
@@ -125,7 +125,7 @@ class CallQueue:
                 self._paused.notify_all()
             return calls
 
-    def watch(self, calls: Iterable[Call]) -> None:
+    def watch(self, calls: Iterable[PoolCall]) -> None:
         """See to the time of calls that run, since their worker does not."""
         with self._lock:
             self._watched.update(calls)
@@ -173,26 +173,26 @@ class CallQueue:
         for call in self._waiting():
             call.refuse(refusal())
 
-    def _waiting(self) -> list[Call]:
+    def _waiting(self) -> list[PoolCall]:
         with self._lock:
             return self._backlog.waiting()
 
-    def _watched_calls(self) -> list[Call]:
+    def _watched_calls(self) -> list[PoolCall]:
         with self._lock:
             return [*self._backlog.waiting(), *self._watched]
 
-    def _wait_for_room(self, call: Call, wait: bool) -> None:
+    def _wait_for_room(self, call: PoolCall, wait: bool) -> None:
         if not wait:
             raise self._backlog.refuse_one_more()
         if call.due.over():
             raise call.excess()
         self._room.wait(call.due.within(_SLICE).left())
 
-    def _note_end(self, call: Call, outcome: Outcome) -> None:
+    def _note_end(self, call: PoolCall, outcome: Outcome) -> None:
         self.tally.add_end(call, outcome)
         self._changes.make(partial(self._forget, call))
 
-    def _forget(self, call: Call) -> None:
+    def _forget(self, call: PoolCall) -> None:
         self._backlog.ended(call)
         self._watched.discard(call)
         if self.over:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from soma_core.channel.contract import Transport
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.errors import WorkerDied
 
 __all__ = ["Replica", "was_not_sent"]
@@ -54,6 +54,6 @@ class Replica(Generic[W]):
             self.calls_left -= calls
 
 
-def was_not_sent(call: Call, error: BaseException) -> bool:
+def was_not_sent(call: PoolCall, error: BaseException) -> bool:
     """Whether a call can be run again: its worker was dead before it was sent anything."""
     return isinstance(error, WorkerDied) and not error.sent and call.commit is None

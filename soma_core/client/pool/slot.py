@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.execution import Execution, ends_worker
 from soma_core.client.pool.joined import run_joined
 from soma_core.client.pool.queue import CallQueue
@@ -183,7 +183,7 @@ class Slot(SlotRules[Worker]):
             self._failed_update(error)
             self._discard()
 
-    def _run(self, calls: list[Call], replica: Replica[Worker]) -> None:
+    def _run(self, calls: list[PoolCall], replica: Replica[Worker]) -> None:
         """Do calls; whatever becomes of them, the slot goes on."""
         execution = Execution(replica.worker, self._blueprint.interrupt_grace)
         begun = [call for call in calls if call.begin(execution)]
@@ -210,7 +210,7 @@ class Slot(SlotRules[Worker]):
         if not usable or replica.is_used_up() or not replica.is_alive():
             self._discard()
 
-    def _run_alone(self, call: Call, replica: Replica[Worker], execution: Execution) -> bool:
+    def _run_alone(self, call: PoolCall, replica: Replica[Worker], execution: Execution) -> bool:
         """Do a call, and end it unless its worker was dead before it was sent anything.
 
         Returns:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from soma_core.client.pool.call import Call, Outcome
+from soma_core.client.pool.call import Outcome, PoolCall
 
 __all__ = ["NodeStats", "PoolStats", "Tally"]
 
@@ -92,7 +92,7 @@ class Tally:
         self._done = self._failed = self._cancelled = self._refused = self._replaced = 0
         self._nodes: dict[str | None, _NodeTally] = {}
 
-    def add_end(self, call: Call, outcome: Outcome) -> None:
+    def add_end(self, call: PoolCall, outcome: Outcome) -> None:
         """A call has ended."""
         with self._lock:
             node = self._nodes.get(call.label)

@@ -12,7 +12,7 @@ from soma_core.client.batched_fits import Metric
 from soma_core.client.loadable import Loadable, check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.progress.watch import Watch
 from soma_core.client.results import BatchedFitResult, CompositeFitResult, NodeState
 from soma_core.client.steps import Steps
@@ -61,7 +61,7 @@ class PoolVerbs:
         timeout: Timeout,
         deadline: float | None = None,
         priority: int = 0,
-    ) -> Call:
+    ) -> PoolCall:
         """A call that runs a node, or a chain of nodes."""
         if type(priority) is bool or not isinstance(priority, int):
             raise TypeError(f"priority is a whole number, got {priority!r}")
@@ -84,7 +84,7 @@ class PoolVerbs:
         joinable = None
         if self._batching is not None and state is None:
             joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
-        return Call(
+        return PoolCall(
             run, label=label, priority=priority, deadline=end, joinable=joinable, ahead=True
         )
 

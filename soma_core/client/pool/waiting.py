@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 
 __all__ = ["WaitingCalls"]
 
@@ -14,18 +14,18 @@ class WaitingCalls:
     """Calls in the order in which they are to be run. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._levels: dict[int, OrderedDict[Call, None]] = {}
-        self._alike: dict[Hashable, OrderedDict[Call, None]] = {}
+        self._levels: dict[int, OrderedDict[PoolCall, None]] = {}
+        self._alike: dict[Hashable, OrderedDict[PoolCall, None]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Call]:
+    def __iter__(self) -> Iterator[PoolCall]:
         """The calls, in no particular order of their priorities."""
         return (call for level in self._levels.values() for call in level)
 
-    def add(self, call: Call, *, first: bool = False) -> None:
+    def add(self, call: PoolCall, *, first: bool = False) -> None:
         """Add a call behind those of its priority, or before them."""
         level = self._levels.get(call.priority)
         if level is None:
@@ -40,12 +40,12 @@ class WaitingCalls:
                 alike = self._alike[call.joinable.key] = OrderedDict()
             alike[call] = None
 
-    def first(self) -> Call:
+    def first(self) -> PoolCall:
         """The next call to be run; there must be one."""
         levels = self._levels
         return next(iter(levels[max(levels)]))
 
-    def remove(self, call: Call) -> bool:
+    def remove(self, call: PoolCall) -> bool:
         """Take a call out; returns whether it was there."""
         level = self._levels.get(call.priority)
         if level is None or call not in level:
@@ -61,7 +61,7 @@ class WaitingCalls:
                 del self._alike[call.joinable.key]
         return True
 
-    def alike(self, call: Call) -> list[Call]:
+    def alike(self, call: PoolCall) -> list[PoolCall]:
         """The calls that may be joined with a joinable one, the most urgent ones first."""
         assert call.joinable is not None
         found = list(self._alike.get(call.joinable.key, ()))

@@ -10,7 +10,7 @@ from typing import Any
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 
-__all__ = ["Undo", "begin_anew", "capture", "capture_weights", "has_learned", "remember"]
+__all__ = ["Undo", "begin_anew", "capture_weights", "has_learned", "remember"]
 
 Undo = Callable[[], None]
 
@@ -22,7 +22,7 @@ def remember(nodes: Iterable[Node]) -> None:
     """
     for node in nodes:
         if node.as_loaded is None and node.trainable and node.differentiable:
-            node.as_loaded = capture(node)
+            node.as_loaded = _capture(node)
 
 
 def begin_anew(nodes: Iterable[Node], *, networks: bool = True) -> Undo:
@@ -46,7 +46,7 @@ def _forget(node: Node, *, parameters: bool) -> Undo:
     state, inside = node.state, node.learned_inside
     put_back = None
     if parameters and node.as_loaded is not None:
-        put_back = capture(node)
+        put_back = _capture(node)
         node.as_loaded()
     node.forget()
 
@@ -65,7 +65,7 @@ def has_learned(node: Node) -> bool:
     return node.state is not None and not (isinstance(node.state, dict) and not node.state)
 
 
-def capture(node: Node) -> Undo:
+def _capture(node: Node) -> Undo:
     """What training changes in a node's object; calling the result puts it back.
 
     Parameters and buffers, the optimizer and schedulers of the object, and what it names in its

@@ -16,7 +16,7 @@ from soma_core.models.files import DataFile
 from soma_core.models.rows import Selection
 from soma_core.plugins.manager import PluginSet
 
-__all__ = ["MappedArray", "open_data"]
+__all__ = ["open_data"]
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a zip file: its length varies
 _RETAINED = 1 << 25  # bytes of a file that may stay mapped before they are let go
@@ -86,7 +86,7 @@ def _member_start(file: BinaryIO, key: str | tuple[str, ...] | None) -> int:
     return int(info.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
 
 
-def _map(file: BinaryIO) -> MappedArray:
+def _map(file: BinaryIO) -> _MappedArray:
     """Map the array whose ``.npy`` header begins where the file stands."""
     version = npy.read_magic(file)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -99,10 +99,10 @@ def _map(file: BinaryIO) -> MappedArray:
     array: np.ndarray[Any, Any] = np.ndarray(
         shape, dtype, content, file.tell(), order="F" if fortran_order else "C"
     )
-    return MappedArray(array, content)
+    return _MappedArray(array, content)
 
 
-class MappedArray:
+class _MappedArray:
     """An array in a file; the rows that are selected are copied, and are not kept in memory.
 
     Args:

@@ -11,12 +11,12 @@ import numpy as np
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
 
-__all__ = ["RESERVED", "Metric", "build_metrics", "measure"]
+__all__ = ["Metric", "build_metrics", "measure"]
 
 Metric = Callable[[Any, Any], float]
 """``metric(y, out)``: the targets and the outputs of all rows, tensors as arrays."""
 
-RESERVED = frozenset({"epoch", "epochs", "batch", "batches", "loss", "mean_loss", "lr"})
+_RESERVED = frozenset({"epoch", "epochs", "batch", "batches", "loss", "mean_loss", "lr"})
 """Names that the history and the reports of training use themselves."""
 
 
@@ -34,7 +34,7 @@ def build_metrics(named: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def _build(name: str, metric: Any) -> Metric:
-    if name in RESERVED or name.startswith("validation_"):
+    if name in _RESERVED or name.startswith("validation_"):
         raise _refused(name, "the history of training uses this name itself; choose another")
     if callable(metric):
         function: Metric = metric

@@ -68,6 +68,7 @@ class OpenFits:
         x, y, validation_x, validation_y = _data(command, self._plugins)
         evaluation = _evaluation(chain, command, validation_x, validation_y)
         stopping = _stopping(chain, command, evaluation, y)
+        sample = rows.take(x, slice(0, 1))
         with ExitStack() as undo:
             self._prepare(chain, command, undo)
             fit = BatchedFit(
@@ -84,7 +85,7 @@ class OpenFits:
             chunked,
             x=None if chunked else x,
             y=None if chunked else y,
-            sample=rows.take(x, slice(0, 1)),
+            sample=sample,
             optimizer=command.optimizer,
             return_states=command.return_states,
         )

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from soma_core.client.aio.lane import Lane
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.worker import AsyncWorker
-from soma_core.client.calls import Call as Command
-from soma_core.client.pool.call import Call
+from soma_core.client.calls import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.replica import Replica, was_not_sent
 from soma_core.client.steps import Steps, argument_error
@@ -54,16 +54,16 @@ class Ahead:
         self._may_go_on = may_go_on
         self._worker, self.lane = replica.worker, lane
         lane.refill = self._fill
-        self.left: list[Call] = []
+        self.left: list[PoolCall] = []
         self.usable = True
-        self._remedies: list[Command] = []
+        self._remedies: list[Call] = []
         self._seconds = 0.0  # that the calls on their way are expected to take
 
-    def suits(self, call: Call) -> bool:
+    def suits(self, call: PoolCall) -> bool:
         """Whether a call may be sent ahead, or others behind it."""
         return call.ahead and call.joinable is None and self._paces.of(call.label) <= _SECONDS / 2
 
-    async def run(self, call: Call) -> None:
+    async def run(self, call: PoolCall) -> None:
         """Do a call, and those that come while there are some on their way."""
         await self.lane.open()
         try:
@@ -91,7 +91,7 @@ class Ahead:
                 return
             self._send(queue.take_first())
 
-    def _send(self, call: Call) -> None:
+    def _send(self, call: PoolCall) -> None:
         passenger = _Passenger(self, call, self._paces.of(call.label))
         if not call.begin(passenger):
             return
@@ -153,10 +153,10 @@ class _Passenger:
 
     __slots__ = ("_ahead", "call", "command", "expected", "steps")
 
-    def __init__(self, ahead: Ahead, call: Call, expected: float) -> None:
+    def __init__(self, ahead: Ahead, call: PoolCall, expected: float) -> None:
         self._ahead, self.call, self.expected = ahead, call, expected
         self.steps: Steps[Any] | None = None
-        self.command: Command | None = None
+        self.command: Call | None = None
 
     @property
     def wanted(self) -> bool:

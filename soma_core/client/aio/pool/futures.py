@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 
 __all__ = ["AsyncCallFuture"]
 
@@ -17,9 +17,9 @@ class AsyncCallFuture(asyncio.Future[Any]):
     A task that awaits it, and is cancelled, cancels it.
     """
 
-    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, call: PoolCall, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
-        self._call: Call | None = call
+        self._call: PoolCall | None = call
 
     def running(self) -> bool:
         """Whether a worker runs the call."""

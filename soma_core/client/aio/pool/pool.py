@@ -24,7 +24,7 @@ from soma_core.client.aio.pool.group import AsyncSlotGroup
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.streams import each
 from soma_core.client.arguments import as_node_ids
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
@@ -217,14 +217,14 @@ class AsyncWorkerPool:
         self._here().queue.check_open()
         whole("ahead", ahead)
 
-        def make(x: Any) -> Call:
+        def make(x: Any) -> PoolCall:
             return self._verbs.forward(node_id, x, state, timeout, priority=priority)
 
         return self._map(make, xs, ahead * len(self), ordered=ordered)
 
     async def _map(
         self,
-        make: Callable[[Any], Call],
+        make: Callable[[Any], PoolCall],
         xs: Iterable[Any] | AsyncIterable[Any],
         window: int,
         *,
@@ -304,7 +304,9 @@ class AsyncWorkerPool:
     async def _perform(self, request: Request[T]) -> T:
         """Do what a method of the pool asks; changes are made one after the other."""
         running = self._here()
-        call = Call(request.run, commit=request.commit, replace_on_error=request.replace_on_error)
+        call = PoolCall(
+            request.run, commit=request.commit, replace_on_error=request.replace_on_error
+        )
         async with nullcontext() if request.commit is None else running.changing:
             result: T = await running.put(call)
         return result
@@ -362,7 +364,7 @@ class _Running:
             "one in this loop, or use a WorkerPool, which any thread may call"
         )
 
-    def put(self, call: Call) -> AsyncCallFuture:
+    def put(self, call: PoolCall) -> AsyncCallFuture:
         """Submit a call."""
         call.future = future = AsyncCallFuture(call, self._loop)
         self.queue.put(call)

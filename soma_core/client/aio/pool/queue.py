@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from soma_core.client.pool.backlog import Backlog, Joining
 from soma_core.client.pool.batching import Batching
-from soma_core.client.pool.call import Call, Outcome
+from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.paces import Paces
 from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.errors import SomaError
@@ -36,7 +36,7 @@ class AsyncCallQueue:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._rooms: deque[asyncio.Future[None]] = deque()
         self._paused: set[asyncio.Future[None]] = set()
-        self._timers: dict[Call, asyncio.TimerHandle] = {}
+        self._timers: dict[PoolCall, asyncio.TimerHandle] = {}
         self.paces = Paces()
         self._ended = False
 
@@ -65,7 +65,7 @@ class AsyncCallQueue:
         """Raise what :meth:`put` would of a pool that takes no more calls."""
         self._backlog.check_open()
 
-    def put(self, call: Call) -> None:
+    def put(self, call: PoolCall) -> None:
         """Add a call, whether there is room or not.
 
         Raises:
@@ -79,7 +79,7 @@ class AsyncCallQueue:
         if self._idle:
             _wake_one(self._idle)
 
-    async def make_room(self, call: Call, *, wait: bool) -> None:
+    async def make_room(self, call: PoolCall, *, wait: bool) -> None:
         """Make sure that there is room for a call.
 
         Raises:
@@ -94,7 +94,7 @@ class AsyncCallQueue:
                 raise call.excess()
             await self._wait_for_room(call)
 
-    async def _wait_for_room(self, call: Call) -> None:
+    async def _wait_for_room(self, call: PoolCall) -> None:
         room = self._loop.create_future()
         self._rooms.append(room)
         try:
@@ -106,7 +106,7 @@ class AsyncCallQueue:
         finally:
             room.cancel()
 
-    def put_back(self, calls: Sequence[Call], *, alone: bool = False) -> None:
+    def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
         """Let other workers take calls that one has taken, as :meth:`Backlog.put_back`."""
         self._backlog.put_back(calls, alone=alone)
         for call in calls:
@@ -116,7 +116,7 @@ class AsyncCallQueue:
         if self._ended:
             self._fail_waiting()
 
-    async def take(self) -> list[Call]:
+    async def take(self) -> list[PoolCall]:
         """The next call, or several that one command can run; empty if there is other work."""
         if not self._backlog and not self.over:
             waiter = self._loop.create_future()
@@ -140,11 +140,11 @@ class AsyncCallQueue:
         """As :attr:`Backlog.share`."""
         return self._backlog.share
 
-    def first(self) -> Call | None:
+    def first(self) -> PoolCall | None:
         """The next call, or None."""
         return self._backlog.first()
 
-    def take_first(self) -> Call:
+    def take_first(self) -> PoolCall:
         """Take the next call alone; there must be one."""
         return self._backlog.take_first()
 
@@ -161,7 +161,7 @@ class AsyncCallQueue:
             if not joining.look():
                 return
 
-    def watch(self, calls: Iterable[Call]) -> None:
+    def watch(self, calls: Iterable[PoolCall]) -> None:
         """See to the time of calls that run, since their worker does not."""
         for call in calls:
             self._arm(call)
@@ -209,7 +209,7 @@ class AsyncCallQueue:
         for call in self._backlog.waiting():
             call.refuse(refusal())
 
-    def _note_end(self, call: Call, outcome: Outcome) -> None:
+    def _note_end(self, call: PoolCall, outcome: Outcome) -> None:
         self._backlog.tally.add_end(call, outcome)
         self._backlog.ended(call)
         if call in self._timers:
@@ -219,19 +219,19 @@ class AsyncCallQueue:
         if self._backlog.refusal is not None and self.over:
             self.wake()
 
-    def _arm(self, call: Call) -> None:
+    def _arm(self, call: PoolCall) -> None:
         """End a call when it is due, unless a worker sees to that by then."""
         self._disarm(call)
         left = call.due.left()
         if left is not None and not call.ended:
             self._timers[call] = self._loop.call_later(left, self._expire, call)
 
-    def _disarm(self, call: Call) -> None:
+    def _disarm(self, call: PoolCall) -> None:
         timer = self._timers.pop(call, None)
         if timer is not None:
             timer.cancel()
 
-    def _expire(self, call: Call) -> None:
+    def _expire(self, call: PoolCall) -> None:
         del self._timers[call]
         call.expire()
         self._arm(call)  # the loop's clock may be ahead, or it is due later by now

@@ -13,7 +13,7 @@ from soma_core.client.aio.threads import in_thread
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.handle import Handle
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.call import Call
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.joined import run_joined
 from soma_core.client.pool.replica import Replica, was_not_sent
@@ -229,7 +229,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         """Whether the worker may be given a call, with no other work before it."""
         return not (self._leaving or self._renewal is not None or self._is_behind(replica))
 
-    async def _run_ahead(self, call: Call, ahead: Ahead, replica: Replica[AsyncWorker]) -> None:
+    async def _run_ahead(self, call: PoolCall, ahead: Ahead, replica: Replica[AsyncWorker]) -> None:
         """Do a call and those that are sent behind it; the slot goes on, as in :meth:`_run`."""
         await ahead.run(call)
         del call  # likewise
@@ -241,7 +241,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         if not ahead.usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
-    async def _run(self, calls: list[Call], replica: Replica[AsyncWorker]) -> None:
+    async def _run(self, calls: list[PoolCall], replica: Replica[AsyncWorker]) -> None:
         """Do calls; whatever becomes of them, the slot goes on."""
         execution = _Execution(self.task)
         begun = [call for call in calls if call.begin(execution)]
@@ -270,7 +270,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             await self._discard()
 
     async def _run_alone(
-        self, call: Call, replica: Replica[AsyncWorker], execution: _Execution
+        self, call: PoolCall, replica: Replica[AsyncWorker], execution: _Execution
     ) -> bool:
         """Do a call, and end it unless its worker was dead before it was sent anything.
 
@@ -299,7 +299,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             del call  # likewise
 
     async def _run_together(
-        self, calls: list[Call], worker: AsyncWorker, execution: _Execution
+        self, calls: list[PoolCall], worker: AsyncWorker, execution: _Execution
     ) -> bool:
         joined = run_joined(calls, worker.verbs, self._queue.watch, self._queue.tally)
         try:
