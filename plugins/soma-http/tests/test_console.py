@@ -22,7 +22,7 @@ from .test_inference import CONFIG, Served
 
 FOLDER = Path(soma_http.server.console.__file__).parent
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-FILES = ["index.html", "console.css", "console.mjs", "shaping.mjs"]
+FILES = ["index.html", "console.css", *sorted(path.name for path in FOLDER.glob("*.mjs"))]
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ _TYPES = {
     "": ("index.html", "text/html"),
     "console.css": ("console.css", "text/css"),
     "console.mjs": ("console.mjs", "text/javascript"),
+    "recorder.mjs": ("recorder.mjs", "text/javascript"),
+    "recordings.mjs": ("recordings.mjs", "text/javascript"),
     "shaping.mjs": ("shaping.mjs", "text/javascript"),
 }
 PAGES = frozenset({"/console", *(f"/console/{name}" for name in _TYPES)})

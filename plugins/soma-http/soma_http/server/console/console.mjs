@@ -1,6 +1,7 @@
 // The page: asks the server each second, and shows what it says.
 
-import { DATATYPES, duration, inputOf, parseCsv, parseNpy, points, rates, size } from "./shaping.mjs";
+import { Recorder } from "./recorder.mjs";
+import { DATATYPES, duration, imageOf, inputOf, parseCsv, parseNpy, points, rates, size } from "./shaping.mjs";
 
 const EVERY = 1000; // milliseconds
 const KEPT = 120; // samples
@@ -28,6 +29,9 @@ async function ask(path, options = {}) {
   if (!answer.ok) throw new Error(body.error ?? `status ${answer.status}`);
   return body;
 }
+
+const infer = (model, inputs) => ask(`v2/models/${model}/infer`, { method: "POST", body: JSON.stringify({ inputs }) });
+const recorder = new Recorder(infer);
 
 function made(tag, text, parent) {
   const element = document.createElement(tag);
@@ -108,8 +112,7 @@ class Card {
     try {
       const fields = [...this.element.querySelectorAll("fieldset")].map(valuesOf);
       const begun = performance.now();
-      const body = JSON.stringify({ inputs: fields.map(inputOf) });
-      const found = await ask(`v2/models/${name}/infer`, { method: "POST", body });
+      const found = await infer(name, fields.map(inputOf));
       const took = (performance.now() - begun).toFixed(1);
       const outputs = found.outputs.map((one) => `${one.name}: ${one.datatype} [${one.shape}]\n${JSON.stringify(one.data)}`);
       answer.textContent = [...outputs, `${took} ms`].join("\n");
@@ -134,8 +137,8 @@ function field({ name, datatype, shape }) {
 
   async function take(file) {
     try {
-      const found = file.name.endsWith(".npy") ? parseNpy(await file.arrayBuffer()) : parseCsv(await file.text());
-      if (file.name.endsWith(".npy")) of(".datatype").value = found.datatype;
+      const found = await read(file);
+      if (!/\.(csv|txt)$/.test(file.name)) of(".datatype").value = found.datatype;
       of(".shape").value = found.shape.join(", ");
       of(".data").value = JSON.stringify(found.data).slice(1, -1);
       of(".data").setCustomValidity("");
@@ -155,6 +158,16 @@ function field({ name, datatype, shape }) {
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
   return fieldset;
+}
+
+async function read(file) {
+  if (file.name.endsWith(".npy")) return parseNpy(await file.arrayBuffer());
+  if (!file.type.startsWith("image/")) return parseCsv(await file.text());
+  const image = await createImageBitmap(file);
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(image, 0, 0);
+  return imageOf(pen.getImageData(0, 0, image.width, image.height));
 }
 
 function showClients(clients) {
@@ -185,6 +198,7 @@ function show(status) {
   const now = performance.now();
   byId("login").hidden = true;
   say(`version ${status.version}, process ${status.pid}, up ${duration(status.seconds)}`);
+  recorder.offer(status.models.filter((model) => model.ready).map((model) => model.name));
   const place = byId("models");
   for (const model of status.models) {
     if (!cards.has(model.name)) {

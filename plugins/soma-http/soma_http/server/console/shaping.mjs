@@ -58,6 +58,12 @@ export function parseNpy(buffer) {
   return { datatype, shape, data };
 }
 
+/** The pixels of a picture: a batch of one, with red, green and blue of each. */
+export function imageOf({ width, height, data }) {
+  const pixels = Array.from({ length: width * height * 3 }, (_, index) => data[Math.floor(index / 3) * 4 + (index % 3)]);
+  return { datatype: "UINT8", shape: [1, height, width, 3], data: pixels };
+}
+
 /** One input of a request, from what stands in a form. */
 export function inputOf({ name, datatype, shape, data }) {
   const lengths = shape.split(",").map((text) => text.trim()).filter((text) => text !== "");
