@@ -144,6 +144,18 @@ def test_a_call_behind_a_slow_one_keeps_its_time(run, pool, gate, hold):
     run(main())
 
 
+def test_the_time_of_a_call_begins_when_the_one_before_is_done(run, pool, gate, hold):
+    async def main():
+        first, rest = await hold(*((name, "") for name in "abc"), timeout=1.0)
+        with pytest.raises(soma.DeadlineExceeded):  # so much time has passed then
+            await pool.forward("task", ("late", ""), deadline=1.0)
+        assert not any(future.done() for future in rest)
+        os.unlink(gate)
+        assert await asyncio.gather(first, *rest) == ["first", "a", "b", "c"]
+
+    run(main())
+
+
 def test_those_behind_a_call_whose_time_is_over_are_answered(run, pool, notes, gate, hold):
     async def main():
         first, rest = await hold(*((name, "") for name in "abc"), first_timeout=0.2)

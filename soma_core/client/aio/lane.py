@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Protocol
 
 from soma_core.client.aio.channels import WatchedChannel
@@ -29,8 +28,11 @@ class Passenger(Protocol):
     def arrived(self, reply: Any, seconds: float) -> None:
         """The reply has come, so many seconds after the one before, or after it was sent."""
 
-    def delayed(self) -> None:
-        """The command waits behind one that takes long: its time is to be seen to."""
+    def begun(self) -> None:
+        """The worker has answered the command before, so that its time runs from now on.
+
+        Called of a command that has a limit of time.
+        """
 
     def failed(self, error: BaseException) -> None:
         """There is none; of a command that the worker cannot have begun, ``sent`` is False."""
@@ -170,8 +172,13 @@ class Lane:
 
     def _next(self) -> None:
         """The first command is over: the one behind it is the first."""
-        self._on_way.popleft()
-        first = self._on_way[0][0] if self._on_way else None
+        on_way = self._on_way
+        on_way.popleft()
+        first = None
+        if on_way:
+            first, passenger = on_way[0]
+            if first.call.timeout is not None:
+                passenger.begun()
         self._conversation.exchange = first
         self._name(first)
 
@@ -184,8 +191,6 @@ class Lane:
         if not self.is_open:
             return
         self.is_open, self._channel.listener = False, None
-        for _, passenger in islice(self._on_way, 1, None):
-            passenger.delayed()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -195,12 +200,12 @@ class Lane:
             self._loop.call_later(_SLOW, self._look)
 
     def _look(self) -> None:
-        """See whether the first command takes long, or one is due."""
+        """See whether the first command takes long, or is due."""
         self._looks = False
         if not (self.is_open and self._on_way):
             return
         slow = self._conversation.clock() - self._since >= _SLOW
-        if slow or any(exchange.call.deadline.over() for exchange, _ in self._on_way):
+        if slow or self._on_way[0][0].call.deadline.over():
             self.stop()
         else:
             self._look_later()
@@ -230,6 +235,7 @@ class Lane:
         unread, self._unread = self._unread, None
         conversation, connection = self._conversation, self._connection
         conversation.exchange = exchange
+        exchange.progress(self._since)  # while it waited, it could not report any
         self._give_up_unwanted()
         try:
             await connection.settled()

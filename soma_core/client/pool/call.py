@@ -200,8 +200,8 @@ class PoolCall:
             f"{what} waited {passed:.3g} s for a worker of the pool and was not sent; its deadline "
             "has passed"
             if self._execution is None
-            else f"{what} did not end in time: it was submitted {passed:.3g} s ago, and ran "
-            "together with calls that have more time"
+            else f"{what} did not end in time: it was submitted {passed:.3g} s ago, and its worker "
+            "ran other calls with it, or before it"
         )
         return DeadlineExceeded(how, worker_survived=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from soma_core.channel.deadline import NEVER
 from soma_core.client.aio.lane import Lane
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.worker import AsyncWorker
@@ -25,7 +26,7 @@ from soma_core.errors import ErrorCode, RemoteError
 
 __all__ = ["Ahead"]
 
-_MOST = 8  # calls that one worker has
+_MOST = 16  # calls that one worker has
 _SECONDS = 0.01  # that the calls which one worker has may take together, by the last ones
 
 
@@ -61,7 +62,7 @@ class Ahead:
 
     def suits(self, call: PoolCall) -> bool:
         """Whether a call may be sent ahead, or others behind it."""
-        return call.ahead and call.joinable is None and self._paces.of(call.label) <= _SECONDS / 2
+        return call.ahead and call.joinable is None and self._paces.is_quick(call.label)
 
     async def run(self, call: PoolCall) -> None:
         """Do a call, and those that come while there are some on their way."""
@@ -81,20 +82,24 @@ class Ahead:
     def _fill(self) -> None:
         """Send calls as long as some wait, and the worker may have more."""
         queue, lane = self._queue, self.lane
-        while lane.can_send and self._may_go_on() and not self._replica.is_used_up():
+        if not (lane.can_send and self._may_go_on()):
+            return
+        room = min(_MOST, queue.share) - len(lane)
+        while room > 0 and not self._replica.is_used_up():
             call = queue.first()
             if call is None or not self.suits(call):
                 return
-            if len(lane) >= min(_MOST, queue.share):
-                return
-            if len(lane) and self._seconds + self._paces.of(call.label) > _SECONDS:
+            if len(lane) and self._seconds + self._paces.usual(call.label) > _SECONDS:
                 return
             self._send(queue.take_first())
+            room -= 1
 
     def _send(self, call: PoolCall) -> None:
-        passenger = _Passenger(self, call, self._paces.of(call.label))
+        passenger = _Passenger(self, call, self._paces.usual(call.label))
         if not call.begin(passenger):
             return
+        if len(self.lane):
+            call.due = call.deadline  # to which the queue sees until the worker begins it
         self._replica.begin(1)
         self._seconds += passenger.expected
         try:
@@ -122,12 +127,6 @@ class Ahead:
             self.left.append(call)
         else:
             call.settle(error=error)
-
-    def delayed(self, passenger: _Passenger) -> None:
-        """A call waits behind one that takes long."""
-        if passenger.command is not None and not passenger.call.ended:
-            passenger.call.due = passenger.command.deadline
-            self._queue.watch([passenger.call])
 
     def _was_meant_for_another(self, error: BaseException) -> bool:
         """Whether an interrupt of the call before came too late, and ended this one."""
@@ -170,6 +169,12 @@ class _Passenger:
         """The call is not wanted any more."""
         self._ahead.lane.dropped()
 
+    def begun(self) -> None:
+        """The worker begins the call."""
+        assert self.command is not None
+        self.call.due = NEVER
+        self.command.deadline = self.call.deadline.within(self.command.timeout)
+
     def arrived(self, reply: Any, seconds: float) -> None:
         """The reply has come."""
         assert self.steps is not None
@@ -184,10 +189,6 @@ class _Passenger:
     def failed(self, error: BaseException) -> None:
         """There is no reply."""
         self._ahead.failed(self, self.explained(error))
-
-    def delayed(self) -> None:
-        """It waits behind a call that takes long."""
-        self._ahead.delayed(self)
 
     def explained(self, error: BaseException) -> BaseException:
         """What the call raises in place of an error."""
