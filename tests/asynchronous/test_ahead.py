@@ -126,7 +126,7 @@ def test_what_one_raises_and_what_cannot_be_sent_concern_nobody_else(
         assert answers[3] == "b"
         assert isinstance(answers[4], soma.ProtocolError)
         assert answers[5] == "c"
-        assert [str(line).strip() for line in printed if "said" in line] == ["said b"]
+        assert {str(line).strip() for line in printed if "said" in line} == {"said b"}
 
     run(main())
 
