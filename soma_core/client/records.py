@@ -10,6 +10,8 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+from soma_core.raised import holds_source
+
 __all__ = ["hand_over"]
 
 _made_of_texts: dict[type[Warning], type[Warning]] = {}
@@ -64,6 +66,8 @@ def _log(fields: dict[str, Any], node_id: str | None) -> None:
 
 def _warn(fields: dict[str, Any]) -> None:
     filename, lineno = fields["filename"], fields["lineno"]
+    if not holds_source(filename):  # Python shows the line
+        filename = f"<{filename}>"
     registry = _registries.setdefault(filename, {})
     category, text = _category(fields["categories"], fields["message"])
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from soma_core.raised.stack import StackEntry, entries_of
+from soma_core.raised.stack import DEEPEST, StackEntry, entries_of
 
 __all__ = ["Raised"]
 
@@ -16,6 +16,7 @@ _LONGEST_CHAIN = 20  # exceptions that are described, of causes of causes and of
 _LARGEST = 4096  # characters of a text that is an argument or attribute
 _WIDEST = 100  # items of a list or dict that is one
 _DEEPEST = 3
+_MOST = 1000  # notes, and base classes
 
 
 class Raised(BaseModel):
@@ -27,19 +28,19 @@ class Raised(BaseModel):
     """The name of its class."""
     error: str = ""
     """Its text."""
-    bases: list[str] = []
+    bases: Annotated[list[str], Field(max_length=_MOST)] = []
     """The built-in classes that it is an instance of, the nearest first."""
     args: list[Any] | None = None
     """Its arguments; null if they are not plain data."""
     attributes: dict[str, Any] = {}
     """Those of its attributes that are plain data, such as ``errno``."""
-    notes: list[str] = []
-    stack: list[StackEntry] = []
+    notes: Annotated[list[str], Field(max_length=_MOST)] = []
+    stack: Annotated[list[StackEntry], Field(max_length=DEEPEST)] = []
     """Its traceback, the outermost entry first."""
     cause: Raised | None = None
     context: Raised | None = None
     """What was being handled when it was raised, unless that was suppressed."""
-    exceptions: list[Raised] = []
+    exceptions: Annotated[list[Raised], Field(max_length=_LONGEST_CHAIN)] = []
     """The exceptions of a group."""
 
     @classmethod
@@ -65,13 +66,14 @@ class _Describing:
         self._seen.add(id(error))
         members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
         args = [error.message] if isinstance(error, BaseExceptionGroup) else list(error.args)
+        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
         return Raised(
             type=type(error).__name__,
             error=_text(error),
             bases=[kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"],
             args=args if _is_plain(args) else None,
             attributes=dict(_plain_attributes(error)),
-            notes=[note for note in getattr(error, "__notes__", ()) if isinstance(note, str)],
+            notes=notes[:_MOST],
             stack=entries_of(error.__traceback__, leave_out=self._leave_out),
             cause=self._further(error.__cause__),
             context=None if error.__suppress_context__ else self._further(error.__context__),

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from types import CodeType, FunctionType, TracebackType
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["StackEntry", "entries_of", "sources_agree", "traceback_from"]
+__all__ = [
+    "DEEPEST",
+    "StackEntry",
+    "entries_of",
+    "holds_source",
+    "sources_agree",
+    "traceback_from",
+]
 
 _OUTERMOST = _INNERMOST = 50  # entries that are kept of a stack that is deeper
+DEEPEST = _OUTERMOST + _INNERMOST
+"""The most entries that :func:`entries_of` returns."""
+
 _LONGEST_SOURCE = 500
+_LONGEST_NAME = 4096
+_LARGEST_FILE = 16 << 20
 _STOPPED = "<stopped>"  # a name that no code can hold, nor Python suggest
+
+
+Place = Annotated[int, Field(ge=0, lt=2**31 - 1)]
+"""A line or a column, as code can hold it."""
 
 
 class StackEntry(BaseModel):
@@ -25,18 +43,18 @@ class StackEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
-    file: str
-    line: int
+    file: Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=_LONGEST_NAME)]
+    line: Place
     """The line that ran."""
     name: str
     """The function."""
-    first_line: int = 1
+    first_line: Place = 1
     """The line where the function begins."""
-    end_line: int | None = None
+    end_line: Place | None = None
     """The last line of the expression that ran, where that is known."""
-    column: int | None = None
+    column: Place | None = None
     """Where the expression begins in its line, in bytes of UTF-8."""
-    end_column: int | None = None
+    end_column: Place | None = None
     source: str = ""
     """The text of the line, without the blanks around it; empty where it is not known."""
 
@@ -53,7 +71,7 @@ def entries_of(trace: TracebackType | None, *, leave_out: str = "") -> list[Stac
     called = [n for n, entry in enumerate(entries) if not entry.file.startswith(leave_out)]
     if leave_out and called:
         entries = entries[called[0] :]
-    if len(entries) > _OUTERMOST + _INNERMOST:
+    if len(entries) > DEEPEST:
         entries = entries[:_OUTERMOST] + entries[-_INNERMOST:]
     return entries
 
@@ -71,7 +89,7 @@ def _entry(step: TracebackType, line: int) -> StackEntry:
     _, end_line, column, end_column = place
     text = linecache.getline(code.co_filename, line, step.tb_frame.f_globals).strip()
     return StackEntry(
-        file=code.co_filename,
+        file=code.co_filename[:_LONGEST_NAME],
         line=line,
         name=code.co_name,
         first_line=code.co_firstlineno,
@@ -84,7 +102,22 @@ def _entry(step: TracebackType, line: int) -> StackEntry:
 
 def sources_agree(entries: Iterable[StackEntry]) -> bool:
     """Whether this process finds the source lines that the one of the entries found, if it did."""
-    return all(entry.source in ("", _source(entry)) for entry in entries)
+    return all(
+        holds_source(entry.file) and entry.source in ("", _source(entry)) for entry in entries
+    )
+
+
+def holds_source(file: str) -> bool:
+    """Whether a line of a file can be looked up here, whoever named the file.
+
+    A pipe would hold up whoever reads it, a device fill the memory. A file that is not there does
+    no harm.
+    """
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return True
+    return stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_FILE
 
 
 def _source(entry: StackEntry) -> str:
@@ -120,10 +153,12 @@ def _stopped_at(entry: StackEntry) -> TracebackType:
 @lru_cache(maxsize=256)
 def _code(entry: StackEntry) -> CodeType:
     """The code of a function that raises at the place of an entry."""
-    known = entry.column is not None and entry.end_column is not None
+    end_line = max(entry.end_line or 0, entry.line)
+    begin, end = entry.column, entry.end_column
+    known = begin is not None and end is not None and (end_line > entry.line or end >= begin)
     place: dict[str, Any] = {
         "lineno": entry.line,
-        "end_lineno": max(entry.end_line or 0, entry.line),
+        "end_lineno": end_line,
         "col_offset": entry.column if known else -1,  # what a compiler calls unknown
         "end_col_offset": entry.end_column if known else -1,
     }
