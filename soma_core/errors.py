@@ -421,7 +421,7 @@ def _class_for(
     of_soma = remote_type is None or remote_type in __all__
     name = "RemoteError" if of_soma else f"RemoteError[{remote_type}]"
     for chosen in (kinds, kinds[:1]):
-        with suppress(TypeError):  # classes that no object can be of at once
+        with suppress(TypeError, ValueError):  # no object can be of all, or no class has the name
             return type(name, (root, *chosen), {"__module__": __name__})
     return root
 

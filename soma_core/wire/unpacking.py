@@ -172,6 +172,8 @@ class Unpacking:
         arrays.require_torch()
         index, dtype, shape, *rest = unpackb(data)
         options = rest[0] if rest else {}
+        if type(options) is not dict:
+            raise ValueError(f"its options are a map, got {options!r:.80}")
         shape, order = _checked_shape(shape), options.get("order")
         buffer = self._take(index)
         if order is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ormsgpack import Ext, packb
 
 import soma_core as soma
 from soma_core import ErrorCode
@@ -155,3 +156,13 @@ def test_the_limits_of_a_host_are_an_option_of_its_transport() -> None:
     script = f"import os; os.read(0, 1); print({answer!r}, flush=True)"
     with pytest.raises(soma.StartFailed, match=r"longer than the limit of 10,000 bytes"):
         soma.connect("stdio", command=["python3", "-c", script], limits={"line": 10_000})
+
+
+@pytest.mark.parametrize("options", ["cpu", 1, [], None], ids=repr)
+def test_options_of_a_tensor_that_are_no_map_are_malformed(options: object) -> None:
+    pytest.importorskip("torch")
+    tensor = Ext(2, packb([0, "float32", [2], options]))
+    reply = Message(packb({"ok": True, "result": tensor}), [bytearray(8)])
+    worker = hostile_worker(lambda _: reply)
+    with pytest.raises(soma.ProtocolError, match="its options are a map"):
+        worker.forward("n", 1)

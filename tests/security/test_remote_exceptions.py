@@ -72,6 +72,12 @@ def test_an_impossible_exception_is_a_remote_error_without_it(said: dict[str, An
     assert str(error) == "no"
 
 
+@pytest.mark.parametrize("name", ["\0", "\ud800", "x" * 100_000])
+def test_a_class_that_cannot_be_called_so_is_a_remote_error(name: str) -> None:
+    fields = {"ok": False, "error": "no", "code": "filter_failed", "type": name}
+    assert str(RemoteError.from_reply(fields)) == "no"
+
+
 def test_what_is_described_is_what_is_believed() -> None:
     error = ValueError("no")
     error.__notes__ = ["note"] * 5000
