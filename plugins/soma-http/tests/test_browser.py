@@ -161,5 +161,15 @@ def test_a_recording_is_replayed_and_its_differences_are_shown(page, recording):
     shows(page, "#rows", "4 of 4 values differ, by 2.01e+3 at most")
 
 
+def test_the_requests_are_described_without_a_network(page, url):
+    page.goto(f"{url}/docs/")
+    shows(page, "#operations", "/v2/models/{model}/infer")
+    page.locator("summary", has_text="/v2/models/{model}/infer").first.click()
+    page.locator("a", has_text="InferenceRequest").first.click()
+    playwright.expect(page.locator("#InferenceRequest[open] pre")).to_contain_text("RequestInput")
+    page.goto(f"{url}/console/")
+    page.wait_for_selector(".badge.ready")
+
+
 def test_nothing_is_wider_than_a_phone(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -21,6 +21,7 @@ from .conftest import TOKEN, Client, serving
 from .test_inference import CONFIG, Served
 
 FOLDER = Path(soma_http.server.console.__file__).parent
+DOCUMENTATION = FOLDER.parent / "documentation"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 FILES = ["index.html", "console.css", *sorted(path.name for path in FOLDER.glob("*.mjs"))]
 
@@ -54,9 +55,17 @@ def test_nothing_is_loaded_from_elsewhere(client):
     policy = client.get("/console/").headers["content-security-policy"]
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
-    for name in FILES:
-        text = (FOLDER / name).read_text()
-        assert not re.search(r"https?://|//cdn|@import", text), name
+    for path in (*(FOLDER / name for name in FILES), *DOCUMENTATION.iterdir()):
+        assert not re.search(r"https?://|//cdn|@import", path.read_text()), path
+
+
+def test_the_requests_are_described_by_a_page_too(client):
+    page = client.get("/docs/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    for name in re.findall(r'(?:href|src)="([\w.]+)"', page.text):
+        assert client.get(f"/docs/{name}").status_code == 200
+    assert client.get("/openapi.json").status_code == 401
 
 
 def test_a_server_may_have_no_console():

@@ -15,12 +15,13 @@ from starlette.routing import Route
 
 from soma_http.server import openapi
 from soma_http.server.config import Settings
-from soma_http.server.console import PAGES, ConsoleRoutes
+from soma_http.server.console import ConsoleRoutes
 from soma_http.server.guard import Guard
 from soma_http.server.inference.routes import InferenceRoutes
 from soma_http.server.launching import WorkerLauncher
 from soma_http.server.metrics import Metrics
 from soma_http.server.models import Models
+from soma_http.server.pages import CONSOLE, DOCUMENTATION
 from soma_http.server.reloading import Reloading
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
@@ -29,6 +30,7 @@ from soma_http.server.workers import WorkerRoutes
 __all__ = ["make_app"]
 
 _PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
+_OPEN = _PROBES | CONSOLE.paths | DOCUMENTATION.paths
 
 
 def make_app(
@@ -63,6 +65,7 @@ def make_app(
         *workers.routes(),
         Route("/metrics", metrics.show),
         Route("/openapi.json", openapi.show),
+        *DOCUMENTATION.routes(),
     ]
 
     @asynccontextmanager
@@ -81,7 +84,7 @@ def make_app(
 
     return Starlette(
         routes=routes if console is None else [*routes, *console.routes()],
-        middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_PROBES | PAGES)],
+        middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_OPEN)],
         exception_handlers={HTTPException: _as_json},
         lifespan=lifespan,
     )

@@ -9,38 +9,17 @@ import os
 import time
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from soma_http.server.models import Model, Models
+from soma_http.server.pages import CONSOLE
 from soma_http.server.sessions import Sessions
 
-__all__ = ["PAGES", "ConsoleRoutes"]
-
-_FOLDER = Path(__file__).parent
-_TYPES = {
-    "": ("index.html", "text/html"),
-    "console.css": ("console.css", "text/css"),
-    "console.mjs": ("console.mjs", "text/javascript"),
-    "recorder.mjs": ("recorder.mjs", "text/javascript"),
-    "recordings.mjs": ("recordings.mjs", "text/javascript"),
-    "shaping.mjs": ("shaping.mjs", "text/javascript"),
-}
-PAGES = frozenset({"/console", *(f"/console/{name}" for name in _TYPES)})
-"""The paths of the page itself, which hold nothing of the server."""
-
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
+__all__ = ["ConsoleRoutes"]
 
 
 class ConsoleRoutes:
@@ -58,23 +37,7 @@ class ConsoleRoutes:
 
     def routes(self) -> list[BaseRoute]:
         """What is served."""
-        return [
-            Route("/console", self.to_page),
-            Route("/console/{name:path}", self.page),
-            Route("/status", self.status),
-        ]
-
-    async def to_page(self, request: Request) -> Response:
-        """Where the page really is, so that its files lie beside it."""
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/console/", headers=_HEADERS)
-
-    async def page(self, request: Request) -> Response:
-        """A file of the page."""
-        found = _TYPES.get(request.path_params["name"])
-        if found is None:
-            return JSONResponse({"error": "the console has no such file"}, 404)
-        name, media_type = found
-        return FileResponse(_FOLDER / name, media_type=media_type, headers=_HEADERS)
+        return [*CONSOLE.routes(), Route("/status", self.status)]
 
     async def status(self, request: Request) -> Response:
         """The server, its models and its clients, as they are now."""
