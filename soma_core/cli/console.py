@@ -12,7 +12,7 @@ from rich.text import Text
 
 from soma_core.errors import SomaError
 
-__all__ = ["CommandFailed", "console", "listing", "note", "print_error", "print_json"]
+__all__ = ["CommandFailed", "console", "note", "print_error", "print_json", "print_table"]
 
 _UNLIMITED = 10_000  # columns: lines for a program are not wrapped
 
@@ -27,10 +27,17 @@ def console() -> Console:
     return probe if probe.is_terminal else Console(width=100)
 
 
-def listing() -> Console:
-    """The console for tables whose lines a program may read: never wrapped in a pipe."""
+def print_table(rows: Table) -> None:
+    """A table on stdout. In a pipe a program may read its lines: they are not wrapped or padded."""
     probe = Console()
-    return probe if probe.is_terminal else Console(width=_UNLIMITED)
+    if probe.is_terminal:
+        probe.print(rows)
+        return
+    wide = Console(width=_UNLIMITED)
+    with wide.capture() as capture:
+        wide.print(rows)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    sys.stdout.write("\n".join([*lines, ""]))
 
 
 def table(*columns: str) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
 from typing import Annotated, NamedTuple
@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.text import Text
 
-from soma_core.cli.console import listing, note, print_json, table
+from soma_core.cli.console import note, print_json, print_table, table
 from soma_core.cli.grouped import Row, grouped
 from soma_core.cli.options import options_of
 from soma_core.errors import PluginError
@@ -33,6 +33,8 @@ Pattern = Annotated[
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Show all rows of long lists.")]
+_LONG, _SHOWN = 5, 3  # names of commands or codecs in a line
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 
@@ -62,10 +64,10 @@ def plugins(pattern: Pattern = None, show_all: All = False, as_json: AsJson = Fa
         print_json([report.as_row() for report in reports])
     elif reports:
         rows = [
-            Row(report.info, _state(report), urgent=report.failure is not None)
+            Row(report.info, _state(report, show_all), urgent=report.failure is not None)
             for report in reports
         ]
-        listing().print(grouped(("plugin", "group", "status"), rows, fold=not show_all))
+        print_table(grouped(("plugin", "group", "status"), rows, fold=not show_all))
         broken = sum(report.failure is not None for report in reports)
         count = f"{len(reports)} {'plugin' if len(reports) == 1 else 'plugins'}"
         note(f"{count}, {broken or 'none'} broken")
@@ -81,7 +83,7 @@ def _list(catalog: Catalog, pattern: str | None, as_json: bool, *, fold: bool) -
         print_json([asdict(info) for info in found])
     elif found:
         rows = [Row(info, (_target(info),), urgent=bool(info.conflict)) for info in found]
-        listing().print(grouped((catalog.kind, "target"), rows, fold=fold))
+        print_table(grouped((catalog.kind, "target"), rows, fold=fold))
     else:
         note(_nothing(catalog, pattern))
 
@@ -99,7 +101,7 @@ def _list_options(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
     for name in found:
         for option in known[name]:
             rows.add_row(Text(name, "cyan"), *map(Text, option))
-    listing().print(rows)
+    print_table(rows)
 
 
 def _nothing(catalog: Catalog, pattern: str | None) -> str:
@@ -146,12 +148,12 @@ class PluginReport(NamedTuple):
         added = {"commands": self.commands, "codecs": self.codecs}
         return row | {"status": self.status, "reason": self.failure} | added
 
-    def summary(self) -> str:
+    def summary(self, show_all: bool) -> str:
         """How it is, and what it adds, in a line."""
         if self.failure is not None:
             return f"{self.status}: {self.failure}"
         added = {"commands": self.commands, "codecs": self.codecs}
-        listed = [f"{what} {', '.join(names)}" for what, names in added.items() if names]
+        listed = [f"{what} {_listed(names, show_all)}" for what, names in added.items() if names]
         return "; ".join([self.status, *listed])
 
 
@@ -191,6 +193,12 @@ def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
     return PluginReport(catalog.group, info, None, commands, codecs)
 
 
-def _state(report: PluginReport) -> tuple[Text, Text]:
+def _state(report: PluginReport, show_all: bool) -> tuple[Text, Text]:
     style = "green" if report.failure is None else "red"
-    return Text(report.group, "dim"), Text(report.summary(), style)
+    return Text(report.group, "dim"), Text(report.summary(show_all), style)
+
+
+def _listed(names: Sequence[str], show_all: bool) -> str:
+    if show_all or len(names) <= _LONG:
+        return ", ".join(names)
+    return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"

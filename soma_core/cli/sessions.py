@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from soma_core.channel.contract import SessionInfo
-from soma_core.cli.console import CommandFailed, listing, note, print_json, table
+from soma_core.cli.console import CommandFailed, note, print_json, print_table, table
 from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["app"]
@@ -66,7 +66,7 @@ def _list(path: Path | None, transport: str, as_json: bool) -> None:
             decimal(session.memory),
             Text(_activity(session)),
         )
-    listing().print(rows)
+    print_table(rows)
 
 
 def _activity(session: SessionInfo) -> str:

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from soma_core.channel.contract import DaemonInfo, WorkerInfo
-from soma_core.cli.console import CommandFailed, listing, note, print_json, table
+from soma_core.cli.console import CommandFailed, note, print_json, print_table, table
 from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["ping", "status"]
@@ -48,7 +48,7 @@ def status(path: AtPath = None, transport: Over = "socket", as_json: AsJson = Fa
             decimal(worker.memory),
             Text(_activity(worker)),
         )
-    listing().print(rows)
+    print_table(rows)
 
 
 def ping(path: AtPath = None, transport: Over = "socket") -> None:

@@ -217,21 +217,21 @@ def _why(transport: Transport, error: Exception) -> str:
     return f"the worker {status}" if status is not None else str(error)
 
 
-def _told(exchange: Exchange) -> str:
+def _recorded_error(exchange: Exchange) -> str:
     """The error that the host got in place of a reply; empty if none is recorded."""
     if exchange.failure is None:
         return ""
-    told = message_fields(exchange.failure.message)
-    return f"{told.get('type')}: {str(told.get('error')).partition(';')[0]}"
+    fields = message_fields(exchange.failure.message)
+    return f"{fields.get('type')}: {str(fields.get('error')).partition(';')[0]}"
 
 
 def _without_reply(exchange: Exchange, why: str) -> tuple[Verdict, str]:
     if exchange.reply is not None:
         return Verdict.FAILED, why
-    told = _told(exchange)
-    if not told:
+    recorded = _recorded_error(exchange)
+    if not recorded:
         return Verdict.NOT_COMPARED, f"no reply is recorded; now {why}"
-    return (Verdict.SAME, why) if why in told else (Verdict.DIFFERENT, f"{told}; now {why}")
+    return (Verdict.SAME, why) if why in recorded else (Verdict.DIFFERENT, f"{recorded}; now {why}")
 
 
 def _with_reply(exchange: Exchange, reply: Message) -> tuple[Verdict, str]:
@@ -240,8 +240,8 @@ def _with_reply(exchange: Exchange, reply: Message) -> tuple[Verdict, str]:
         if found is None:
             return Verdict.SAME, ""
         return Verdict.DIFFERENT if found.certain else Verdict.NOT_COMPARED, found.text
-    told = _told(exchange)
+    recorded = _recorded_error(exchange)
     now = "a reply came" if message_fields(reply).get("ok") is True else "an error came"
-    if told:
-        return Verdict.DIFFERENT, f"{told}; now {now}"
+    if recorded:
+        return Verdict.DIFFERENT, f"{recorded}; now {now}"
     return Verdict.NOT_COMPARED, f"no reply is recorded; now {now}"

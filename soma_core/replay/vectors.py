@@ -49,6 +49,7 @@ _MODELS = {name_of_command(model): model for model in COMMANDS}
 _PLAIN: Sequence[Fields] = (
     {"cmd": "HELLO", "id": 1, "protocol": PROTOCOL_VERSION, "client": _CLIENT},
     {"cmd": "PING", "id": "any text"},
+    {"cmd": "INTERRUPT", "id": "too late", "command": 1},
     {"cmd": "LIST"},
     {"cmd": "FORWARD", "node_id": "nobody", "data": 1},
     {"cmd": "DANCE", "id": 2},
@@ -150,9 +151,9 @@ def _section(
     policy: Literal["same-user", "never"], commands: Sequence[Fields], dialect: Dialect, n: int
 ) -> Iterator[bytes]:
     """The lines of a section whose first entry has the number ``n``."""
-    told = {"soma": "", "python": "", "cloudpickle": ""}
+    versions = {"soma": "", "python": "", "cloudpickle": ""}
     options = {"pickle": policy}
-    yield write_section(Section(time=0.0, transport="inline", options=options, **told))
+    yield write_section(Section(time=0.0, transport="inline", options=options, **versions))
     transport = InlineTransport(TransportOptions(pickle=policy))
     channel = transport.start()
     for command in (_message(fields, dialect) for fields in commands):

@@ -55,22 +55,22 @@ WireDtype = str | list[Any]
 
 @lru_cache(maxsize=256)
 def dtype_to_wire(dtype: np.dtype[Any]) -> WireDtype:
-    """The spelling of an element type: numpy's name for it where that is enough to get it back,
+    """How a message names an element type: numpy's name where that is enough to get the type back,
     else its ``dtype.str``, else the list of fields that the ``.npy`` format uses.
 
     Raises:
-        ValueError: None of these says it: fields that overlap, or are not in order.
+        ValueError: None of these can name it: its fields overlap, or are not in order.
     """
     native = _native(dtype)
-    for spelling in (native.name, native.str):
-        if _is_spelling_of(spelling, native):
-            return spelling
+    for name in (native.name, native.str):
+        if _names(name, native):
+            return name
     try:
         descr = list(np.lib.format.dtype_to_descr(native))
-        spelled = _structured_dtype(descr)
+        found = _structured_dtype(descr)
     except TypeError as error:  # numpy itself cannot read some of what it writes
         raise ValueError(f"{dtype} cannot be written as a list of fields: {error}") from None
-    if spelled != native:
+    if found != native:
         raise ValueError(f"{dtype} cannot be written as a list of fields")
     return descr
 
@@ -81,37 +81,35 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def _is_spelling_of(spelling: str, dtype: np.dtype[Any]) -> bool:
+def _names(name: str, dtype: np.dtype[Any]) -> bool:
     try:
-        return np.dtype(spelling) == dtype and dtype.names is None
+        return np.dtype(name) == dtype and dtype.names is None
     except TypeError:
         return False
 
 
-def dtype_from_wire(spelling: WireDtype) -> np.dtype[Any]:
+def dtype_from_wire(named: WireDtype) -> np.dtype[Any]:
     """The element type that a message names, in native byte order.
 
     Raises:
         ValueError: There is no such type, or it holds Python objects.
     """
     try:
-        dtype = _named_dtype(spelling) if isinstance(spelling, str) else _structured_dtype(spelling)
+        dtype = _named_dtype(named) if isinstance(named, str) else _structured_dtype(named)
     except (TypeError, ValueError, SyntaxError, OverflowError, AttributeError, IndexError) as error:
-        raise ValueError(f"dtype {spelling!r} is not a numpy element type: {error}") from None
+        raise ValueError(f"dtype {named!r} is not a numpy element type: {error}") from None
     if dtype.hasobject or not (dtype.itemsize or dtype.kind in "USV"):
-        raise ValueError(
-            f"dtype {spelling!r} holds Python objects; such arrays travel as an Object"
-        )
+        raise ValueError(f"dtype {named!r} holds Python objects; such arrays travel as an Object")
     return dtype
 
 
 @lru_cache(maxsize=256)
-def _named_dtype(spelling: str) -> np.dtype[Any]:
-    if "," in spelling:
+def _named_dtype(name: str) -> np.dtype[Any]:
+    if "," in name:
         raise ValueError("a structured type is a list of fields")
-    if spelling in _OF_ML_DTYPES:
+    if name in _OF_ML_DTYPES:
         _register_ml_dtypes()
-    return np.dtype(spelling).newbyteorder("=")
+    return np.dtype(name).newbyteorder("=")
 
 
 def _register_ml_dtypes() -> None:

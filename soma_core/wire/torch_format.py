@@ -189,12 +189,12 @@ def _is_size(value: Any) -> bool:
 
 def _with_bits(tensor: torch.Tensor, metadata: Any) -> torch.Tensor:
     """A tensor that torch has yet to conjugate or negate, once it has."""
-    told = {} if metadata is None else metadata
-    if type(told) is not dict or not told.keys() <= {"conj", "neg"}:
+    bits = {} if metadata is None else metadata
+    if type(bits) is not dict or not bits.keys() <= {"conj", "neg"}:
         raise ValueError(f"the description of a tensor is not understood: {metadata!r}")
-    if told.get("conj"):
+    if bits.get("conj"):
         tensor = tensor.conj().resolve_conj()
-    return tensor.neg() if told.get("neg") else tensor
+    return tensor.neg() if bits.get("neg") else tensor
 
 
 def _parameter(data: Any, requires_grad: Any, hooks: Any) -> torch.nn.Parameter:

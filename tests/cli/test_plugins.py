@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from soma_core.plugins.catalog import installed_transports
+from soma_core.cli.plugins import PluginReport
+from soma_core.plugins.catalog import PluginInfo, installed_transports
 
 
 def test_transports_are_listed_with_where_they_come_from(soma):
@@ -83,6 +84,20 @@ def test_a_long_list_is_folded_unless_all_of_it_is_asked_for(soma, install):
     assert "bolt.Bolt" in folded
     assert soma("filters", "--all").stdout.count("acme.F") == 30
     assert len(_names(soma("filters", "acme", "--json"))) == 30
+
+
+def test_lines_for_a_program_are_neither_wrapped_nor_padded(soma, install):
+    install("acme", "soma.filters", **{"acme.Median": "acme:Median", "acme.B": f"acme:{'B' * 300}"})
+    lines = soma("filters", "acme").stdout.splitlines()
+    assert max(map(len, lines)) > 300
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_what_a_plugin_adds_is_cut_short_unless_all_of_it_is_asked_for():
+    info = PluginInfo("acme", "acme", "acme", "1.0")
+    report = PluginReport("soma.plugins", info, None, ("A", "B"), tuple("cdefgh"))
+    assert report.summary(show_all=False) == "ok; commands A, B; codecs c, d, e and 3 more"
+    assert report.summary(show_all=True) == "ok; commands A, B; codecs c, d, e, f, g, h"
 
 
 def test_a_broken_plugin_is_never_folded_away(soma, install):

@@ -26,7 +26,7 @@ from soma_http.server.models import Model
 __all__ = ["SharedModelSession"]
 
 _log = logging.getLogger("soma.http")
-_COMMANDS = ("HELLO", "LIST", "PING", "FORWARD", "COMPOSITE_FORWARD", "SHUTDOWN")
+_COMMANDS = ("HELLO", "LIST", "PING", "FORWARD", "COMPOSITE_FORWARD", "INTERRUPT", "SHUTDOWN")
 
 
 class _PooledNode(soma.Filter):
