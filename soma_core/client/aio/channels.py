@@ -149,9 +149,8 @@ class WatchedChannel(LoopChannel):
 
     def hurry(self) -> None:
         """Have whoever waits for a message get TimeoutError now, if there is anybody."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(TimeoutError())
+        if self._waiter is not None:
+            _tell(self._waiter, TimeoutError())
 
     def _set_timer(self, due: float) -> None:
         if self._timer is not None:
@@ -165,7 +164,7 @@ class WatchedChannel(LoopChannel):
         if waiter is None or waiter.done():
             return
         if self._loop.time() >= self._due:
-            waiter.set_exception(TimeoutError())
+            _tell(waiter, TimeoutError())
         else:
             self._set_timer(self._due)
 
@@ -213,14 +212,11 @@ class WatchedChannel(LoopChannel):
             listener.stop()
             return
         waiter, self._waiter = self._waiter, None
-        if waiter is None or waiter.done():
-            self._arrived.append(came)
-            if isinstance(came, ChannelClosed) and self.on_lost is not None:
-                self.on_lost()
-        elif isinstance(came, Exception):
-            waiter.set_exception(came)
-        else:
-            waiter.set_result(came)
+        if waiter is not None and _tell(waiter, came):
+            return
+        self._arrived.append(came)
+        if isinstance(came, ChannelClosed) and self.on_lost is not None:
+            self.on_lost()
 
     def _watch(self) -> None:
         self._watches = True
@@ -245,6 +241,23 @@ class WatchedChannel(LoopChannel):
         self._channel.close()
         if self._waiter is not None or self.listener is not None:
             self._arrive(ChannelClosed("the channel was closed while it waited"))
+
+
+def _tell(waiter: asyncio.Future[Message], came: Message | Exception) -> bool:
+    """Give what came to who waits for it.
+
+    Returns:
+        Whether somebody does. Ctrl-C under :func:`asyncio.run` cancels from a signal handler,
+        which may be just now.
+    """
+    try:
+        if isinstance(came, Exception):
+            waiter.set_exception(came)
+        else:
+            waiter.set_result(came)
+    except asyncio.InvalidStateError:
+        return False
+    return True
 
 
 class _ThreadedChannel(LoopChannel):

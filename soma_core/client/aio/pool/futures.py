@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -52,11 +53,12 @@ class AsyncCallFuture(asyncio.Future[Any]):
         self._call = None  # with it goes the input of the call
         if self.done() or self.get_loop().is_closed():
             return
-        if error is None:
-            self.set_result(result)
-            return
         if isinstance(error, StopIteration):  # which no future takes
             wrapped = RuntimeError(f"the call raised StopIteration: {error}")
             wrapped.__cause__ = error
             error = wrapped
-        self.set_exception(error)
+        with suppress(asyncio.InvalidStateError):  # Ctrl-C cancelled it just now
+            if error is None:
+                self.set_result(result)
+            else:
+                self.set_exception(error)
