@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from soma_core.raised import holds_source
+from soma_core.raised.modules import module_of
 
 __all__ = ["hand_over"]
 
@@ -69,9 +70,10 @@ def _warn(fields: dict[str, Any]) -> None:
     if not holds_source(filename):  # Python shows the line
         filename = f"<{filename}>"
     registry = _registries.setdefault(filename, {})
+    module = module_of(filename) or fields.get("module") or "__main__"  # a cell is of no module
     category, text = _category(fields["categories"], fields["message"])
     try:
-        warnings.warn_explicit(text, category, filename, lineno, registry=registry)
+        warnings.warn_explicit(text, category, filename, lineno, module, registry)
     except Warning as error:  # this program turns warnings into errors, and the call went on
         warnings.showwarning(error, category, filename, lineno)
 

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TextIO
 
 from soma_core.engine.inbox import Inbox
+from soma_core.raised.modules import module_of
 
 __all__ = ["Host", "RecordForwarder", "SendRecord"]
 
@@ -151,6 +152,7 @@ class RecordForwarder(logging.Handler):
                 "categories": [f"{cls.__module__}:{cls.__qualname__}" for cls in classes],
                 "filename": filename,
                 "lineno": lineno,
+                "module": module_of(filename),
             }
 
         if file is not None or not self._sent("warning", fields):

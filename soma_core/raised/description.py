@@ -96,14 +96,15 @@ def _text(error: BaseException) -> str:
 def _plain_attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
     """Its own attributes, and those that its built-in class keeps apart, such as ``errno``."""
     kept_apart = {
-        name: getattr(error, name, None)
+        name: value
         for kind in type(error).__mro__
         if kind.__module__ == "builtins" and kind not in _WITHOUT_ATTRIBUTES
         for name, member in vars(kind).items()
         if type(member).__name__ in ("member_descriptor", "getset_descriptor")
+        and (value := getattr(error, name, None)) is not None
     }
     for name, value in {**kept_apart, **vars(error)}.items():
-        if not name.startswith("_") and value is not None and _is_plain(value):
+        if not name.startswith("_") and _is_plain(value):
             yield name, value
 
 

@@ -72,9 +72,17 @@ def test_inspect_finds_the_source_of_what_a_script_defines(run: Run, transport: 
             '''Docs.'''
             return [inspect.getsource(helper), inspect.getsource(type(self)), __file__]
 
+    def make():
+        class Source(soma.Filter):
+            def forward(self, x, state):
+                return inspect.getsource(type(self))
+        return Source
+
     if __name__ == "__main__":
-        with connect(filters={"source": Source()}) as worker:
+        local = make()
+        with connect(filters={"source": Source(), "local": local()}) as worker:
             function, kind, file = worker.forward("source", 1)
+            assert worker.forward("local", 1) == inspect.getsource(local)
         print(function == inspect.getsource(helper), kind == inspect.getsource(Source))
         print(file == __file__)
     """

@@ -254,6 +254,31 @@ def test_a_host_that_ignores_a_warning_does_not_see_it(connect, capsys):
     assert capsys.readouterr().err == ""
 
 
+SCRIPT = """if True:
+    import sys, warnings
+    import soma_core as soma
+    warnings.filterwarnings("ignore", module="beside")
+    class Warns(soma.Filter):
+        def forward(self, x, state):
+            import beside
+            beside.warn()
+            warnings.warn("of the script", DeprecationWarning)
+            return x
+    if __name__ == "__main__":
+        with soma.connect("stdio", filters={"w": Warns()}) as worker:
+            worker.forward("w", 1)
+"""
+
+
+def test_the_module_that_warns_is_known_to_the_filters_of_the_host(tmp_path):
+    (tmp_path / "beside.py").write_text(
+        "import warnings\ndef warn(): warnings.warn('of a module')\n"
+    )
+    said = run_python(SCRIPT, directory=tmp_path).stderr
+    assert "DeprecationWarning: of the script" in said  # as Python shows it for __main__ alone
+    assert "of a module" not in said
+
+
 def test_a_host_that_makes_warnings_errors_sees_it_and_the_call_goes_on(connect):
     worker = connect("stdio", filters={"warns": f.Apply(warns), "echo": f.Echo()})
     with warnings.catch_warnings(record=True) as caught:

@@ -17,10 +17,10 @@ __all__ = [
     "is_compiled",
     "is_definition",
     "is_importable",
+    "made_with",
     "name_of",
     "of",
     "recompile",
-    "with_slots",
     "without_derived",
 ]
 
@@ -128,8 +128,9 @@ def name_of(obj: Any) -> str:
     return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", ""))
 
 
-def with_slots(kind: type, namespace: dict[str, Any]) -> dict[str, Any]:
-    """What a class is made with: slots that are added later are none."""
+def made_with(kind: type, namespace: dict[str, Any]) -> dict[str, Any]:
+    """What a class is made with: where its source is, and slots, which are none if added later."""
+    namespace = {**namespace, "__qualname__": kind.__qualname__}
     if "__slots__" not in vars(kind) or is_compiled(kind) or issubclass(kind, tuple):
         return namespace
     return {**namespace, "__slots__": vars(kind)["__slots__"]}

@@ -157,7 +157,7 @@ class _BundlePickler(_Reducing):
             return arg
         if isinstance(obj, types.FunctionType):
             return self._namespace(obj, arg)
-        return recipes.with_slots(obj, arg)
+        return recipes.made_with(obj, arg)
 
     def _namespace(self, function: types.FunctionType, base: dict[str, Any]) -> Any:
         """The globals that a function of a module begins with, which it shares with others."""
