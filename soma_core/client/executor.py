@@ -14,7 +14,7 @@ from soma_core.client.arguments import check_seconds
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.functions import Functions, outcome
-from soma_core.client.pool.plan import plan_pool
+from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.steps import Steps
@@ -69,6 +69,8 @@ class Executor(concurrent.futures.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer is a function, got {initializer!r}")
         check_seconds("timeout", timeout)
+        if max_workers is not None:
+            whole("max_workers", max_workers)
         filters = {_NODE: Functions(initializer, tuple(initargs))}
         plan = plan_pool(transport, max_workers, filters=filters, **options)
         self._timeout = timeout

@@ -125,6 +125,8 @@ def test_it_serves_an_event_loop(executor, tmp_path):
 def test_what_is_no_function_is_refused_at_once(executor):
     with pytest.raises(TypeError, match="takes a function"):
         executor.submit(3)
+    with pytest.raises(ValueError, match="max_workers is at least 1"):
+        soma.Executor(0)
     with pytest.raises(TypeError, match="initializer is a function"):
         soma.Executor(1, initializer=3)
 
