@@ -1,4 +1,4 @@
-"""CPython's own tests of executors, over an Executor; skipped where Python came without its tests."""
+"""CPython's own tests of executors, over an Executor, where Python came with them."""
 
 from __future__ import annotations
 
