@@ -15,14 +15,17 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from contextlib import ExitStack, suppress
 
+from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 
 __all__ = ["TREE_VARIABLE", "ProcessTree", "bear_mark"]
 
 TREE_VARIABLE = "SOMA_TREE"
+_REAPING = 0.2  # seconds
 _ROUNDS = 5  # a process that is killed may have started another one just before
 _GUARD = """
 while read -r _; do :; done
@@ -74,13 +77,17 @@ class ProcessTree:
             leader: The worker, not reaped yet, so that its session is no other's; None if it
                 was reaped already.
         """
+        killed: set[int] = set()
         for _ in range(_ROUNDS):
             members = [pid for pid in _processes() if pid != leader and self._has(pid, leader)]
             if not members:
-                return
+                break
             for pid in members:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            killed.update(members)
+        if os.getpid() == 1:
+            _reap(killed)
 
     def _has(self, pid: int, leader: int | None) -> bool:
         try:
@@ -108,6 +115,23 @@ def bear_mark(mark: str) -> None:
     os.environ[TREE_VARIABLE] = mark
     with open("/proc/self/comm", "w") as name:
         name.write(_name(mark))
+
+
+def _reap(orphans: set[int]) -> None:
+    """Take up how they ended: whose parents are gone fall to process 1, as a container's first."""
+    deadline = Deadline.after(_REAPING)
+    while orphans and not deadline.over():
+        orphans = {pid for pid in orphans if not _is_reaped(pid)}
+        time.sleep(0.002)
+
+
+def _is_reaped(pid: int) -> bool:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            return False
+    except ChildProcessError:  # its parent has not ended yet, or took up how it ended
+        return not os.path.exists(f"/proc/{pid}")
+    return True
 
 
 def _name(mark: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,40 @@ def test_a_worker_outlives_the_thread_that_started_it():
         assert worker.forward("echo", 1) == 1
     finally:
         worker.close()
+
+
+FIRST = """
+import os, psutil
+import soma_core as soma
+
+class Orphans(soma.Filter):
+    def forward(self, x, state):
+        import os, time
+        for _ in range(3):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    time.sleep(600)
+                os._exit(0)
+            os.wait()
+
+if __name__ == "__main__":
+    assert os.getpid() == 1
+    with soma.connect("stdio", filters={"orphans": Orphans()}) as worker:
+        worker.forward("orphans", None)
+        assert len(psutil.pids()) > 4
+    assert psutil.pids() == [1]
+"""
+
+
+@nightly
+def test_a_host_that_is_process_1_leaves_no_zombies(tmp_path):
+    script = tmp_path / "host.py"
+    script.write_text(FIRST)
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"]).returncode:
+        pytest.skip("this process may make no namespace of processes")
+    subprocess.run([*unshare, sys.executable, str(script)], check=True, timeout=60.0)
 
 
 def test_a_forked_child_that_asks_after_the_worker_is_refused_and_does_it_no_harm():
