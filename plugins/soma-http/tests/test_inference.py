@@ -118,6 +118,15 @@ def test_a_body_may_be_compressed_and_not_without_end():
     assert ECHO.post(path, content=body, headers={"Content-Encoding": "br"}).status_code == 415
 
 
+def test_a_request_of_more_rows_than_allowed_is_refused_before_it_is_read():
+    models = Models({"echo": CONFIG}, lambda name, _: Served(name, lambda x: x))
+    asked = Client(make_app(Settings(limits=LimitsConfig(rows=1)), models))
+    refused = infer(asked)
+    assert refused.status_code == 413
+    assert "2 rows; this server takes 1 at once" in refused.json()["error"]
+    assert infer(asked, inputs=[{**INPUT, "shape": [1, 2]}]).status_code == 200
+
+
 def test_a_body_without_a_length_has_the_same_limit():
     async def pieces() -> Any:
         for _ in range(20):

@@ -230,7 +230,7 @@ def shake_hands(
         sent = 0
         while sent < len(data):
             sent += stream.write(memoryview(data)[sent:], deadline)
-    came = b""
+    came, refused = b"", False
     scratch = memoryview(bytearray(1 << 12))
     while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
         count = stream.read_into(scratch, deadline)
@@ -238,15 +238,13 @@ def shake_hands(
             protocol.receive_eof()
             break
         came += scratch[:count]
-        if not _is_refusal(came):
-            head, end, came = came.partition(_END_OF_HEAD)
-            if not end:
-                came = head
-                continue
-            protocol.receive_data(head + end)
-        else:
+        refused = refused or _is_refusal(came)
+        if refused:
             protocol.receive_data(came)
             came = b""
+        elif _END_OF_HEAD in came:  # what comes after it is no business of the handshake
+            head, end, came = came.partition(_END_OF_HEAD)
+            protocol.receive_data(head + end)
     if protocol.handshake_exc is not None:
         raise StartFailed(_refusal(protocol.handshake_exc))
     [response] = [one for one in protocol.events_received() if isinstance(one, Response)]

@@ -57,7 +57,7 @@ def make_app(
     sessions = Sessions(settings.workers.most, settings.limits.sharing)
     workers = WorkerRoutes(launcher, sessions, serving, largest, settings.workers.grace)
     metrics = Metrics(serving, sessions)
-    inference = InferenceRoutes(serving, limit, metrics.count)
+    inference = InferenceRoutes(serving, limit, settings.limits.rows, metrics.count)
 
     console = ConsoleRoutes(serving, sessions) if settings.server.console else None
     routes = [

@@ -103,12 +103,14 @@ class LimitsConfig(_Section):
     Attributes:
         body: Bytes of one request, or of one message of a WebSocket.
         connections: Connections and running requests at once; more get status 503.
+        rows: Rows of one inference request, as the first axis of its longest input; None for any.
         sharing: WebSockets at once to models that clients share; more get status 503. Each has a
             thread.
     """
 
     body: int = Field(default=64 * _MIB, ge=1)
     connections: int = Field(default=256, ge=1)
+    rows: int | None = Field(default=None, ge=1)
     sharing: int = Field(default=64, ge=0)
 
     def of_messages(self) -> StreamLimits:

@@ -39,13 +39,19 @@ class ReadRequest:
     binary_outputs: bool
 
 
-def read_request(body: bytes, json_size: str | None, declared: Sequence[TensorMetadata]) -> Any:
+def read_request(
+    body: bytes,
+    json_size: str | None,
+    declared: Sequence[TensorMetadata],
+    rows: int | None = None,
+) -> ReadRequest:
     """Read the body of ``infer``.
 
     Args:
         body: The body.
         json_size: The header ``Inference-Header-Content-Length``, if there is one.
         declared: What the model says that its inputs are; empty if it does not.
+        rows: The most rows of an input; None for any number.
 
     Raises:
         Refused: Something in it is not as the protocol, or the model, wants it.
@@ -55,6 +61,13 @@ def read_request(body: bytes, json_size: str | None, declared: Sequence[TensorMe
         request = InferenceRequest.model_validate_json(body[:size])
     except ValidationError as error:
         raise Refused(_described(error)) from None
+    for one in request.inputs:
+        if rows is not None and one.shape and one.shape[0] > rows:
+            raise Refused(
+                f"input {one.name!r} has {one.shape[0]:,} rows; this server takes {rows:,} at "
+                "once: ask for them in parts",
+                413,
+            )
     rest = memoryview(body)[size:]
     tensors: dict[str, Any] = {}
     for one in request.inputs:

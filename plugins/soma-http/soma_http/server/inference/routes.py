@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from soma_http.server.bodies import BodyRefused, read_body
 from soma_http.server.inference.failures import Failure, failure_of
 from soma_http.server.inference.messages import ModelMetadata
-from soma_http.server.inference.reading import ReadRequest, read_request
+from soma_http.server.inference.reading import read_request
 from soma_http.server.inference.writing import write_answer
 from soma_http.server.models import Model, Models
 
@@ -38,13 +38,15 @@ class InferenceRoutes:
     Args:
         models: The models that are served.
         limit: The largest body, in bytes.
+        rows: The most rows of a request; None for any number.
         count: Called for each request to run a model: with that, the status, the start, and the
             bytes of request and answer.
     """
 
-    def __init__(self, models: Models, limit: int, count: Count) -> None:
+    def __init__(self, models: Models, limit: int, rows: int | None, count: Count) -> None:
         self._models = models
         self._limit = limit
+        self._rows = rows
         self._count = count
 
     def routes(self) -> list[BaseRoute]:
@@ -119,7 +121,8 @@ class InferenceRoutes:
         body = await read_body(request, self._limit)
         request.state.received = len(body)
         model = self._model(request)  # it may have been replaced meanwhile
-        asked: ReadRequest = read_request(body, request.headers.get(_SIZE_HEADER), model.inputs)
+        size = request.headers.get(_SIZE_HEADER)
+        asked = read_request(body, size, model.inputs, self._rows)
         tensors = asked.tensors
         x = next(iter(tensors.values())) if len(tensors) == 1 else tensors
         result = await _unless_gone(request, model.run(x))
