@@ -24,7 +24,7 @@ class Task(soma.Filter):
     notes: str
 
     def forward(self, x, state):
-        name, what = x
+        name, what, *_ = x
         with open(self.notes, "a") as notes:
             notes.write(f"{name}\n")
         if what == "raise":
@@ -127,6 +127,23 @@ def test_what_one_raises_and_what_cannot_be_sent_concern_nobody_else(
         assert isinstance(answers[4], soma.ProtocolError)
         assert answers[5] == "c"
         assert {str(line).strip() for line in printed if "said" in line} == {"said b"}
+
+    run(main())
+
+
+def test_large_data_are_not_sent_ahead_without_end(run, pool, notes, gate, hold):
+    async def main():
+        await hold(("warm", ""))
+        os.unlink(gate)
+        await until(lambda: pool.stats().running == 0)
+        open(gate, "w").close()
+        notes.unlink()
+        first = await pool.submit("task", ("first", gate))
+        rest = [await pool.submit("task", (name, "", bytes(700_000))) for name in "abcd"]
+        await begun(notes)
+        assert pool.stats().queued >= 2
+        os.unlink(gate)
+        assert await asyncio.gather(first, *rest) == ["first", *"abcd"]
 
     run(main())
 

@@ -12,10 +12,12 @@ from soma_core.client.aio.connection import AsyncConnection
 from soma_core.client.calls import Call
 from soma_core.client.exchange import Exchange
 from soma_core.errors import ChannelClosed, ProtocolError, SomaError
+from soma_core.wire.message import Message
 
 __all__ = ["Lane", "Passenger"]
 
 _SLOW = 0.02  # seconds that the first command may take before somebody looks after it
+_MOST_BYTES = 1 << 20  # on their way, after which no more is sent: large data need their memory
 
 
 class Passenger(Protocol):
@@ -69,6 +71,7 @@ class Lane:
         self._channel = channel
         self._output = connection.output
         self._on_way: deque[tuple[Exchange, Passenger]] = deque()
+        self._bytes = 0  # of all of them
         self._outbox: list[Exchange] = []
         self._since = 0.0  # the first of them was sent, or the one before it was answered
         self._waiter: asyncio.Future[None] | None = None
@@ -90,6 +93,7 @@ class Lane:
         self.is_open, self._channel.listener = False, None
         self._on_way.clear()
         self._outbox.clear()
+        self._bytes = 0
         self._connection.end_turn()
 
     def send(self, call: Call, passenger: Passenger) -> None:
@@ -105,6 +109,7 @@ class Lane:
             self._connection.explain(error, conversation.last_id)
             raise
         on_way.append((exchange, passenger))
+        self._bytes += _size(exchange.message)
         if len(on_way) == 1:
             self._since = conversation.clock()
             self._name(exchange)
@@ -128,9 +133,9 @@ class Lane:
     @property
     def can_send(self) -> bool:
         """Whether a command can be sent now."""
-        return self.is_open and not self._channel.is_sending
+        return self.is_open and self._bytes < _MOST_BYTES and not self._channel.is_sending
 
-    def take(self, message: Any) -> None:
+    def take(self, message: Message) -> None:
         """The channel has brought a message."""
         exchange, passenger = self._on_way[0]
         try:
@@ -173,7 +178,7 @@ class Lane:
     def _next(self) -> None:
         """The first command is over: the one behind it is the first."""
         on_way = self._on_way
-        on_way.popleft()
+        self._bytes -= _size(on_way.popleft()[0].message)
         first = None
         if on_way:
             first, passenger = on_way[0]
@@ -243,6 +248,9 @@ class Lane:
             reply = await connection.finish(exchange, unread)
         except asyncio.CancelledError:
             raise
+        except SomaError as error:
+            self._next()
+            passenger.failed(error.with_traceback(None))
         except BaseException as error:
             self._next()
             passenger.failed(error)
@@ -253,3 +261,8 @@ class Lane:
             passenger.arrived(reply, conversation.clock() - self._since)
         self.interrupts = self.interrupts or exchange.given_up
         self._since = conversation.clock()
+
+
+def _size(message: Message) -> int:
+    """How many bytes a message has."""
+    return len(message.header) + sum(memoryview(buffer).nbytes for buffer in message.buffers)

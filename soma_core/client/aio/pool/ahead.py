@@ -22,7 +22,7 @@ from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.replica import Replica, was_not_sent
 from soma_core.client.steps import Steps, argument_error
-from soma_core.errors import ErrorCode, RemoteError
+from soma_core.errors import ErrorCode, RemoteError, SomaError
 
 __all__ = ["Ahead"]
 
@@ -41,6 +41,7 @@ class Ahead:
 
     Attributes:
         left: Calls that the worker has not begun, and never will; whoever takes them empties it.
+        answered: How many calls the worker has answered.
         usable: Whether the worker can be used on.
     """
 
@@ -56,6 +57,7 @@ class Ahead:
         self._worker, self.lane = replica.worker, lane
         lane.refill = self._fill
         self.left: list[PoolCall] = []
+        self.answered = 0
         self.usable = True
         self._remedies: list[Call] = []
         self._seconds = 0.0  # that the calls on their way are expected to take
@@ -77,15 +79,18 @@ class Ahead:
             self._seconds = 0.0
             self._replica.busy = False
         while self._remedies:
-            await self._worker.ask(self._remedies.pop())
+            try:
+                await self._worker.ask(self._remedies.pop())
+            except SomaError as error:  # the call that needed it says why it fails
+                self.usable = self.usable and not ends_worker(error)
 
     def _fill(self) -> None:
         """Send calls as long as some wait, and the worker may have more."""
         queue, lane = self._queue, self.lane
-        if not (lane.can_send and self._may_go_on()):
+        if not self._may_go_on():
             return
         room = min(_MOST, queue.share) - len(lane)
-        while room > 0 and not self._replica.is_used_up():
+        while room > 0 and lane.can_send and not self._replica.is_used_up():
             call = queue.first()
             if call is None or not self.suits(call):
                 return
@@ -113,6 +118,7 @@ class Ahead:
         """A call is answered, after so many seconds."""
         self._paces.add(passenger.call.label, seconds)
         self._seconds -= passenger.expected
+        self.answered += 1
         self._replica.answered = time.monotonic()
 
     def failed(self, passenger: _Passenger, error: BaseException) -> None:

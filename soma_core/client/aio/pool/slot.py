@@ -235,6 +235,9 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         del call  # likewise
         left, ahead.left = ahead.left, []
         self._queue.put_back(left)
+        if left and not ahead.answered:
+            await self._note_death(replica)
+            return
         left.clear()
         replica.used = True
         self._backoff.reset()
