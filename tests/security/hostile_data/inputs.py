@@ -14,7 +14,7 @@ import numpy as np
 import ormsgpack
 from hypothesis import strategies as st
 
-__all__ = ["INPUTS"]
+__all__ = ["INPUTS", "SOUND_REPLIES"]
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -282,13 +282,8 @@ def checkpoints(draw: Draw) -> bytes:
         "training": None,
     }
     content = {"soma_checkpoint": 2, "nodes": {"a": node}}
-    odd = plain.filter(packable) | st.builds(
-        lambda kind, inner: ormsgpack.Ext(kind, inner),
-        st.integers(0, 20),
-        st.lists(numbers.filter(packable) | st.text(max_size=8), max_size=4).map(ormsgpack.packb),
-    )
     header = ormsgpack.packb(
-        replaced(draw, content, odd, chance=15), option=ormsgpack.OPT_NON_STR_KEYS
+        replaced(draw, content, odd(), chance=15), option=ormsgpack.OPT_NON_STR_KEYS
     )
     if not draw(st.integers(0, 3)):
         header = changed_bytes(draw, header)
@@ -300,6 +295,15 @@ def checkpoints(draw: Draw) -> bytes:
     return data if draw(st.integers(0, 3)) else changed_bytes(draw, data)
 
 
+def odd() -> st.SearchStrategy[Any]:
+    """Plain data, or an extension type of some form."""
+    return plain.filter(packable) | st.builds(
+        lambda kind, inner: ormsgpack.Ext(kind, inner),
+        st.integers(0, 20),
+        st.lists(numbers.filter(packable) | st.text(max_size=8), max_size=4).map(ormsgpack.packb),
+    )
+
+
 def packable(value: Any) -> bool:
     try:
         ormsgpack.packb(value, option=ormsgpack.OPT_NON_STR_KEYS)
@@ -308,9 +312,66 @@ def packable(value: Any) -> bool:
     return True
 
 
+# Replies
+
+ARRAY = ormsgpack.Ext(1, ormsgpack.packb([0, "float64", [2]]))
+META = {"name": "n", "kind": "Trainable", "cacheable": False, "differentiable": False}
+SOUND_REPLIES: dict[str, dict[str, Any]] = {
+    "LOAD": {"filters": {"n": META}},
+    "UNLOAD": {},
+    "LIST": {"filters": {"n": META}},
+    "FIT": {"result": {"mean": ARRAY}},
+    "PARTIAL_FIT": {"result": {"mean": ARRAY}},
+    "FORWARD": {"result": ARRAY},
+    "COMPOSITE_FORWARD": {"result": [ARRAY, (1, 2)]},
+    "COMPOSITE_FIT": {"result": 1, "loss": 0.5, "fit_states": {"n": {}}, "states": {"n": b"x"}},
+    "BATCHED_FIT": {"losses": [1.0], "states": {"n": {}}, "epochs": 1},
+    "GET_STATE": {"state_b64": b"x", "format": "value", "fit_state": {"mean": ARRAY}},
+    "SET_STATE": {},
+    "GET_GRADIENTS": {"gradients_b64": b"x"},
+    "APPLY_GRADIENTS": {},
+    "PING": {"pid": 1, "incarnation": "x"},
+}
+ENTRY = {"file": "x.py", "line": 1, "name": "f", "column": 1, "end_column": 3, "source": "x"}
+RAISED = {
+    "type": "ValueError",
+    "error": "no",
+    "bases": ["ValueError"],
+    "args": ["no"],
+    "attributes": {"errno": 1},
+    "notes": ["a note"],
+    "stack": [ENTRY, ENTRY],
+    "cause": {"type": "KeyError", "stack": [ENTRY]},
+    "exceptions": [],
+}
+ERROR = {"ok": False, "error": "no", "code": "filter_failed", "type": "ValueError", "cmd": "FIT"}
+RECORD = {"name": "l", "level": 30, "message": "m", "pathname": "x.py", "lineno": 1, "created": 1.0}
+WARNING = {"message": "m", "categories": ["builtins:UserWarning"], "filename": "x.py", "lineno": 1}
+OTHERS: list[dict[str, Any]] = [
+    {**ERROR, "traceback": "its text", "exception": RAISED},
+    {"event": "log", "cmd": "FIT", "data": RECORD | {"function": "f", "thread": "t", "process": 1}},
+    {"event": "warning", "cmd": "FIT", "data": WARNING},
+]
+
+
+@st.composite
+def replies(draw: Draw) -> bytes:
+    """A reply, an error or an event that is nearly right, after the number of its command."""
+    number = draw(st.integers(0, len(SOUND_REPLIES) - 1))
+    sound = {"ok": True, **SOUND_REPLIES[[*SOUND_REPLIES][number]]}
+    chosen = {"id": 1, **draw(st.sampled_from([sound, sound, *OTHERS]))}
+    header = ormsgpack.packb(
+        replaced(draw, chosen, odd(), chance=12), option=ormsgpack.OPT_NON_STR_KEYS
+    )
+    if not draw(st.integers(0, 5)):
+        header = changed_bytes(draw, header)
+    return bytes([number]) + header
+
+
 INPUTS: dict[str, st.SearchStrategy[bytes]] = {
     "weights": weights(),
     "training": training(),
     "tables": tables(),
     "checkpoints": checkpoints(),
+    "replies": replies(),
 }

@@ -9,6 +9,7 @@ import json
 import struct
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -122,14 +123,52 @@ def checkpoints() -> Reader:
     return read
 
 
+def replies() -> Reader:
+    """What a worker answers to a command, with two buffers, as a host takes it."""
+    import torch  # noqa: F401 - as for checkpoints
+
+    from soma_core.client.calls import Call
+    from soma_core.client.conversation import Conversation
+    from soma_core.client.events import deliver
+    from soma_core.protocol.commands import COMMANDS
+    from soma_core.protocol.parsing import name_of_command
+    from soma_core.wire.message import Message
+
+    from .inputs import SOUND_REPLIES
+
+    models = {name_of_command(model): model for model in COMMANDS}
+    names, pickles = [*SOUND_REPLIES], Pickles(allowed=False)
+    sys.stderr = None  # records that make no sense are reported there
+
+    def read(data: bytes) -> None:
+        name = names[data[0]]
+        call = Call(models[name], {"cmd": name, "node_id": "n"})
+        conversation = Conversation(pickles, grace=1.0)
+        exchange = conversation.begin(call)
+        event = conversation.take(Message(data[1:], [bytearray(16), bytearray(8)]))
+        if event is not None:
+            deliver(event, call, None)
+        elif exchange.over:
+            try:
+                repr(conversation.result(exchange))
+            except soma.SomaError as error:
+                "".join(traceback.format_exception(error))
+                raise
+
+    return read
+
+
 KINDS: dict[str, Callable[[], Reader]] = {
     "weights": weights,
     "training": training,
     "tables": tables,
     "checkpoints": checkpoints,
+    "replies": replies,
 }
-EXPECTED: tuple[type[Exception], ...] = (soma.SomaError, ValueError)
-OF_CODECS: tuple[type[Exception], ...] = (Exception,)  # Codecs turn any of them into one of ours
+EXPECTED: dict[str, tuple[type[Exception], ...]] = {
+    "tables": (Exception,),  # Codecs turn any of them into one of ours
+    "replies": (soma.SomaError,),
+}
 
 
 def memory() -> tuple[int, int]:
@@ -160,7 +199,7 @@ def serve(kind: str, stdin: BinaryIO) -> None:
     """Answer each input until there is no more."""
     warnings.simplefilter("ignore")
     read = KINDS[kind]()
-    expected = OF_CODECS if kind == "tables" else EXPECTED
+    expected = EXPECTED.get(kind, (soma.SomaError, ValueError))
     while head := stdin.read(LENGTH.size):
         data = stdin.read(*LENGTH.unpack(head))
         sys.stdout.write(json.dumps(outcome(read, data, expected)) + "\n")
