@@ -199,7 +199,7 @@ def _connect(connection: socket.socket, address: str, timeout: float | None) -> 
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A spelling of a path that fits into a socket address."""
+    """A form of a path that fits into a socket address."""
     if len(os.fsencode(path)) <= _LONGEST_PATH:
         yield str(path)
         return

@@ -367,7 +367,7 @@ def hold_lifeline(handed: int | None = None) -> int | None:
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    if poller.poll(0):  # the parent died before the kernel was told
+    if poller.poll(0):  # the parent died before the kernel knew of the lifeline
         os.killpg(os.getpgrp(), signal.SIGKILL)
     return fd
 

@@ -22,7 +22,7 @@ _CHECK = "check the options that say what is started, and where (python, command
 
 @contextmanager
 def starting(what: str) -> Iterator[None]:
-    """Within the block, what the system refuses is told with what to do about it.
+    """Within the block, an error of the system says what to do about it.
 
     Args:
         what: What is tried: ``"start python -m acme"``.

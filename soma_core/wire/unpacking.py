@@ -275,8 +275,8 @@ def _laid_out(buffer: Any, dtype: Any, shape: list[int], order: Any = None) -> n
 
 def _elements(data: bytes, count: int | None) -> np.ndarray[Any, Any]:
     """The elements of an extension that holds a dtype and bytes."""
-    spelling, content = unpackb(data)
-    dtype = arrays.dtype_from_wire(spelling)
+    name, content = unpackb(data)
+    dtype = arrays.dtype_from_wire(name)
     if count is None:
         count = len(content) // max(1, dtype.itemsize)
     return arrays.array_from_bytes(bytearray(content), dtype, (count,))

@@ -1,4 +1,4 @@
-"""What systemd hands to a daemon, and what it is told: a socket, and how far the daemon is."""
+"""What systemd gives to a daemon, a socket, and what it hears from it: how far it is."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Session:
         key: Whose it is, and what its clients call it.
         pickle: The policy of its engine.
         idle_timeout: Seconds that it may be without a client; None for any.
-        events: Where its worker is told what clients do.
+        events: Where its worker learns what clients do.
         activity: Where its worker writes what it runs.
         idle: When it has been without a client for so long; never, while it has one.
     """
@@ -150,7 +150,7 @@ class Session:
 
     def tell(self, kind: Literal["interrupt", "gone", "finish"], client: int = 0) -> None:
         """Tell the worker what a client does, if it listens."""
-        with suppress(OSError):  # it has ended, or it was told often enough
+        with suppress(OSError):  # it has ended, or its queue is full
             send(self.events, SessionEvent(kind=kind, client=client))
 
     def running(self) -> Activity | None:

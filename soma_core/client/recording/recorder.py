@@ -203,7 +203,7 @@ class Recorder:
             return
         self._explained = True
         if isinstance(error, TransportError) and n != self._failed:
-            self._failed = n  # a dead worker is told again at each later call
+            self._failed = n  # a dead worker is reported again at each later call
             told = {"type": type(error).__name__, "error": str(error)}
             self._add(Direction.FAILURE, Message(write_json(told), (), Dialect.LINE), told)
         path = shlex.quote(str(self.path))

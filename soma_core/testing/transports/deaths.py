@@ -46,7 +46,7 @@ _FAULTS = [  # of those that no other clause covers, what a filter may do anywhe
 
 
 class DeathClauses(TransportSuite):
-    """A death is told, no filter breaks the wire, and nothing is left behind."""
+    """A death is reported, no filter breaks the wire, and nothing is left behind."""
 
     # Deaths
 
