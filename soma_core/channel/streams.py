@@ -412,6 +412,8 @@ class StreamChannel(WatchableChannel):
             if self._closed:
                 raise ChannelClosed("the channel was closed while it waited")
             message = parser.filled(count) if target else parser.feed(self._scratch[:count])
+            if message is None and deadline is not None and monotonic() > deadline:
+                raise TimeoutError  # what comes is no message, perhaps without end
         return message
 
     def receive_now(self) -> Message | None:

@@ -219,7 +219,8 @@ class Connection:
                     self._ctrl_c.at_once = True
                     deliver(event, exchange.call, self._transport.output)
                     self._ctrl_c.at_once = exchange.given_up
-                    self._do_what_is_due(exchange)  # events without end are no reason to wait on
+                if not exchange.over:  # what comes without end is no reason to wait on
+                    self._do_what_is_due(exchange)
 
     def _do_what_is_due(self, exchange: Exchange) -> None:
         self._ctrl_c.check()

@@ -16,10 +16,19 @@ __all__ = ["hostile_worker"]
 
 
 class Scripted(Channel):
-    """The end of a host whose worker answers HELLO, and then whatever it was told to."""
+    """The end of a host whose worker answers HELLO, and then whatever it was told to.
 
-    def __init__(self, hello: dict[str, Any], answers: Callable[[str], Message]) -> None:
-        self._hello, self._answers = hello, answers
+    Args:
+        hello: The answer to HELLO.
+        answers: The answer to any other command, by its name.
+        endless: Whether that is repeated without end.
+    """
+
+    def __init__(
+        self, hello: dict[str, Any], answers: Callable[[str], Message], *, endless: bool
+    ) -> None:
+        self._hello, self._answers, self._endless = hello, answers, endless
+        self._last: Message | None = None
         self._replies: list[Message] = []
         self._closed = False
 
@@ -27,10 +36,13 @@ class Scripted(Channel):
         cmd = unpack_map(message.header)["cmd"]
         hello = Message(packb(self._hello))
         self._replies.append(hello if cmd == "HELLO" else self._answers(cmd))
+        self._last = self._replies[-1] if self._endless and cmd != "HELLO" else None
 
     def receive(self, timeout: float | None = None) -> Message:
         if self._replies:
             return self._replies.pop(0)
+        if self._last is not None:
+            return self._last
         raise soma.ChannelClosed("nothing more comes")
 
     def close(self) -> None:
@@ -47,6 +59,7 @@ class Hostile(Transport):
     name = "hostile"
     hello: ClassVar[dict[str, Any]] = {}
     answer: ClassVar[Callable[[str], Message]]
+    endless: ClassVar[bool] = False
 
     def start(self, timeout: float | None = None) -> Channel:
         versions = client_info("worker").model_dump(exclude={"name"})
@@ -58,7 +71,8 @@ class Hostile(Transport):
             "incarnation": "a",
             "pickle": "same-user",
         }
-        return Scripted({**hello, **self.hello}, type(self).answer)
+        answers, endless = type(self).answer, self.endless
+        return Scripted({**hello, **self.hello}, answers, endless=endless)
 
     def poll(self) -> ExitStatus | None:
         return None
@@ -71,14 +85,21 @@ class Hostile(Transport):
 
 
 def hostile_worker(
-    answer: Callable[[str], Message], *, policy: str = "never", **hello: Any
+    answer: Callable[[str], Message],
+    *,
+    policy: str = "never",
+    endless: bool = False,
+    **hello: Any,
 ) -> soma.Worker:
     """A Worker over it.
 
     Args:
         answer: The reply to a command, by its name.
         policy: The policy of the host.
+        endless: Whether the reply is repeated without end.
         hello: What its HELLO says beside what a worker of this soma would.
     """
-    transport = type("Answers", (Hostile,), {"answer": staticmethod(answer), "hello": hello})
-    return soma.Worker(transport(TransportOptions(pickle=policy)))  # type: ignore[arg-type]
+    attributes = {"answer": staticmethod(answer), "hello": hello, "endless": endless}
+    transport = type("Answers", (Hostile,), attributes)
+    options = TransportOptions(pickle=policy)  # type: ignore[arg-type]
+    return soma.Worker(transport(options), interrupt_grace=0.1)

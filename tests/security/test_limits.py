@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -156,6 +158,45 @@ def test_the_limits_of_a_host_are_an_option_of_its_transport() -> None:
     script = f"import os; os.read(0, 1); print({answer!r}, flush=True)"
     with pytest.raises(soma.StartFailed, match=r"longer than the limit of 10,000 bytes"):
         soma.connect("stdio", command=["python3", "-c", script], limits={"line": 10_000})
+
+
+@pytest.fixture
+def torrent() -> Iterator[Any]:
+    """A channel to whoever sends the same bytes without end; a function begins that."""
+    ours, theirs = socket.socketpair()
+    channel = StreamChannel(SocketStream(ours))
+    senders: list[threading.Thread] = []
+
+    def send(data: bytes) -> StreamChannel:
+        def pour() -> None:
+            with suppress(OSError):
+                while True:
+                    theirs.sendall(data)
+
+        senders.append(threading.Thread(target=pour))
+        senders[-1].start()
+        return channel
+
+    with theirs:
+        yield send
+        channel.close()
+        for sender in senders:
+            sender.join()
+
+
+def test_bytes_without_end_that_are_no_message_do_not_hold_up_a_receive(torrent: Any) -> None:
+    channel = torrent(b"\n" * 4096)
+    with pytest.raises(TimeoutError):
+        channel.receive(0.05)
+
+
+@pytest.mark.parametrize("id", [None, 1], ids=["of nobody", "of an earlier command"])
+def test_announcements_without_end_do_not_hold_up_a_call(id: int | None) -> None:
+    stray = {"event": "progress", "cmd": "FORWARD", "data": {}} if id is None else {"ok": True}
+    message = Message(packb({**stray, "id": id}))
+    worker = hostile_worker(lambda _: message, endless=True)
+    with pytest.raises(soma.DeadlineExceeded):
+        worker.forward("n", 1, timeout=0.05)
 
 
 @pytest.mark.parametrize("options", ["cpu", 1, [], None], ids=repr)

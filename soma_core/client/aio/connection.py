@@ -214,6 +214,7 @@ class AsyncConnection:
             else:
                 if event is not None:
                     self.deliver(event, exchange)
+                if not exchange.over:
                     await self._do_what_is_due(exchange)
 
     async def _do_what_is_due(self, exchange: Exchange) -> None:
