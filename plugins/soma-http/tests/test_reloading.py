@@ -68,6 +68,7 @@ def test_a_model_that_cannot_be_started_leaves_the_one_of_now_in_place():
     assert "no such filter" in now["b"].failure
 
 
+@pytest.mark.nightly  # a worker that imports scikit-learn
 def test_joining_rows_that_depend_on_each_other_is_refused_with_the_reason():
     pytest.importorskip("soma_filters_sklearn.estimators", exc_type=ImportError)
     config = ModelConfig(filter="sklearn.MinMaxScaler", batching=BatchingConfig())
