@@ -163,10 +163,12 @@ class WatchedChannel(LoopChannel):
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
-        if self._loop.time() >= self._due:
-            _tell(waiter, TimeoutError())
-        else:
+        if self._loop.time() < self._due:
             self._set_timer(self._due)
+            return
+        self._read()  # uvloop does not say that the other end died with messages unread
+        if not waiter.done():
+            _tell(waiter, TimeoutError())
 
     def _keep(self, waiter: asyncio.Future[Message]) -> None:
         """What came for a wait that nobody waits for any more is for the next one."""
