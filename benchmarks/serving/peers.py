@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,14 +62,15 @@ async def lit_serve() -> AsyncIterator[Answer]:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
     command = [sys.executable, "-m", "benchmarks.serving.lit", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     client = _Client(port)
     try:
         await client.wait()
         yield client.ask
     finally:
         client.close()
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)  # its workers would outlive it
         server.wait()
 
 
