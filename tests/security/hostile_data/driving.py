@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 from .target import LENGTH
@@ -28,6 +29,7 @@ class Target:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._process: subprocess.Popen[bytes] | None = None
+        self._files: tempfile.TemporaryDirectory[str] | None = None
 
     def read(self, data: bytes) -> str | None:
         """Have an input read.
@@ -56,12 +58,13 @@ class Target:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
+            self._files = tempfile.TemporaryDirectory(prefix="soma-hostile-")
             command = [sys.executable, "-m", f"{__package__}.target", self._kind]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": self._files.name},
             )
         return self._process
 
@@ -82,11 +85,14 @@ class Target:
         return told
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and remove the files that it made."""
         process, self._process = self._process, None
+        files, self._files = self._files, None
         if process is not None:
             process.kill()
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+        if files is not None:
+            files.cleanup()

@@ -113,7 +113,7 @@ def checkpoints() -> Reader:
 
     from soma_core.client.checkpoint import read_checkpoint
 
-    path = Path(tempfile.mkdtemp(prefix="soma-hostile-")) / "it"
+    path = Path(tempfile.mkdtemp()) / "it"
     pickles = Pickles(allowed=False)
 
     def read(data: bytes) -> None:
