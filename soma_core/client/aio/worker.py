@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from soma_core.client.aio.channels import WatchedChannel
 from soma_core.client.aio.connection import AsyncConnection
-from soma_core.client.aio.lane import Lane
+from soma_core.client.aio.pipeline import Pipeline
 from soma_core.client.aio.streams import stream
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.arguments import as_node_ids
@@ -258,7 +258,7 @@ class AsyncWorker:
         """What is known of the worker without asking it."""
         return self._handle.status()
 
-    def lane(self) -> Lane | None:
+    def pipeline(self) -> Pipeline | None:
         """A way to send this worker commands before it has answered those before.
 
         None if there is none: it is not certain to be on this machine, so that a reply may be lost
@@ -270,7 +270,7 @@ class AsyncWorker:
         if observed or session.restarts_engines or not isinstance(channel, WatchedChannel):
             return None
         here = self._handle.transport.runs_here(session.hello.pid)
-        return Lane(connection, channel, self._loop) if here else None
+        return Pipeline(connection, channel, self._loop) if here else None
 
     async def ask(self, call: Call) -> Any:
         """Send a command as it is."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from soma_core.client.aio.pool.ahead import Ahead
+from soma_core.client.aio.pool.pipelining import Pipelining
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.aio.worker import AsyncWorker
@@ -83,7 +83,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         self._queue = queue
         loop = asyncio.get_running_loop()
         self._renewal: asyncio.Future[None] | None = None
-        self._ahead: Ahead | None = None
+        self._pipelining: Pipelining | None = None
         self.started: asyncio.Future[None] = loop.create_future()
         self.task = loop.create_task(self._serve(), name=f"soma-pool-{number}")
 
@@ -149,8 +149,12 @@ class AsyncSlot(SlotRules[AsyncWorker]):
                 return
             if not _is_alive(replica) or self._is_behind(replica):
                 self._queue.put_back(calls)
-            elif len(calls) == 1 and self._ahead is not None and self._ahead.suits(calls[0]):
-                await self._run_ahead(calls.pop(), self._ahead, replica)
+            elif (
+                len(calls) == 1
+                and self._pipelining is not None
+                and self._pipelining.suits(calls[0])
+            ):
+                await self._run_pipelined(calls.pop(), self._pipelining, replica)
             else:
                 await self._run(calls, replica)
             calls.clear()  # errors that futures hold lead to this frame
@@ -176,10 +180,12 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             self._starting = None
         worker.when_lost(self._queue.wake)
         replica = self._hold(worker, transport, version)
-        lane = worker.lane()
-        self._ahead = None
-        if lane is not None:
-            self._ahead = Ahead(self._queue, replica, lane, lambda: self._may_go_on(replica))
+        pipeline = worker.pipeline()
+        self._pipelining = None
+        if pipeline is not None:
+            self._pipelining = Pipelining(
+                self._queue, replica, pipeline, lambda: self._may_go_on(replica)
+            )
 
     async def _replace(self) -> None:
         try:
@@ -229,19 +235,21 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         """Whether the worker may be given a call, with no other work before it."""
         return not (self._leaving or self._renewal is not None or self._is_behind(replica))
 
-    async def _run_ahead(self, call: PoolCall, ahead: Ahead, replica: Replica[AsyncWorker]) -> None:
+    async def _run_pipelined(
+        self, call: PoolCall, pipelining: Pipelining, replica: Replica[AsyncWorker]
+    ) -> None:
         """Do a call and those that are sent behind it; the slot goes on, as in :meth:`_run`."""
-        await ahead.run(call)
+        await pipelining.run(call)
         del call  # likewise
-        left, ahead.left = ahead.left, []
+        left, pipelining.left = pipelining.left, []
         self._queue.put_back(left)
-        if left and not ahead.answered:
+        if left and not pipelining.answered:
             await self._note_death(replica)
             return
         left.clear()
         replica.used = True
         self._backoff.reset()
-        if not ahead.usable or replica.is_used_up() or not _is_alive(replica):
+        if not pipelining.usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
     async def _run(self, calls: list[PoolCall], replica: Replica[AsyncWorker]) -> None:

@@ -1,4 +1,4 @@
-"""Lane: commands on their way to one worker, each sent before the one before it is answered."""
+"""Pipeline: commands on their way to one worker, each sent before the one before it is answered."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from soma_core.client.exchange import Exchange
 from soma_core.errors import ChannelClosed, ProtocolError, SomaError
 from soma_core.wire.message import Message
 
-__all__ = ["Lane", "Passenger"]
+__all__ = ["Pipeline", "Sender"]
 
 _SLOW = 0.02  # seconds that the first command may take before somebody looks after it
 _MOST_BYTES = 1 << 20  # on their way, after which no more is sent: large data need their memory
 
 
-class Passenger(Protocol):
-    """Whoever sent a command over a lane."""
+class Sender(Protocol):
+    """Whoever sent a command over a pipeline."""
 
     @property
     def wanted(self) -> bool:
@@ -40,7 +40,7 @@ class Passenger(Protocol):
         """There is none; of a command that the worker cannot have begun, ``sent`` is False."""
 
 
-class Lane:
+class Pipeline:
     """Commands on their way to one worker, which answers them in their order.
 
     As long as all goes well there is no task: a callback of the loop takes each reply. A command
@@ -70,7 +70,7 @@ class Lane:
         self._conversation = connection.conversation
         self._channel = channel
         self._output = connection.output
-        self._on_way: deque[tuple[Exchange, Passenger]] = deque()
+        self._on_way: deque[tuple[Exchange, Sender]] = deque()
         self._bytes = 0  # of all of them
         self._outbox: list[Exchange] = []
         self._since = 0.0  # the first of them was sent, or the one before it was answered
@@ -96,7 +96,7 @@ class Lane:
         self._bytes = 0
         self._connection.end_turn()
 
-    def send(self, call: Call, passenger: Passenger) -> None:
+    def send(self, call: Call, sender: Sender) -> None:
         """Send a command behind those that are on their way, at the next :meth:`flush`.
 
         Raises:
@@ -108,7 +108,7 @@ class Lane:
         except SomaError as error:
             self._connection.explain(error, conversation.last_id)
             raise
-        on_way.append((exchange, passenger))
+        on_way.append((exchange, sender))
         self._bytes += _size(exchange.message)
         if len(on_way) == 1:
             self._since = conversation.clock()
@@ -137,7 +137,7 @@ class Lane:
 
     def take(self, message: Message) -> None:
         """The channel has brought a message."""
-        exchange, passenger = self._on_way[0]
+        exchange, sender = self._on_way[0]
         try:
             event = self._conversation.take(message)
             if event is not None:
@@ -146,13 +146,13 @@ class Lane:
             self._unread = error
             self.stop()
         except BaseException as error:  # of who shows what a filter logs
-            passenger.failed(error)
+            sender.failed(error)
             self.stop()
         else:
             if exchange.over:
-                self._first_is_over(exchange, passenger)
+                self._first_is_over(exchange, sender)
 
-    def _first_is_over(self, exchange: Exchange, passenger: Passenger) -> None:
+    def _first_is_over(self, exchange: Exchange, sender: Sender) -> None:
         conversation = self._conversation
         now = conversation.clock()
         seconds, self._since = now - self._since, now
@@ -161,9 +161,9 @@ class Lane:
             reply = conversation.result(exchange)
         except SomaError as error:
             self._connection.explain(error, exchange.message_id)
-            passenger.failed(error.with_traceback(None))  # which would hold what was sent
+            sender.failed(error.with_traceback(None))  # which would hold what was sent
         else:
-            passenger.arrived(reply, seconds)
+            sender.arrived(reply, seconds)
 
     def all_taken(self) -> None:
         """What has come was taken: send more, or it is over."""
@@ -181,9 +181,9 @@ class Lane:
         self._bytes -= _size(on_way.popleft()[0].message)
         first = None
         if on_way:
-            first, passenger = on_way[0]
+            first, sender = on_way[0]
             if first.call.timeout is not None:
-                passenger.begun()
+                sender.begun()
         self._conversation.exchange = first
         self._name(first)
 
@@ -216,14 +216,14 @@ class Lane:
             self._look_later()
 
     def dropped(self) -> None:
-        """A passenger is not wanted any more."""
+        """A sender does not want its reply any more."""
         if not self.is_open and self._on_way:
             self._give_up_unwanted()
             self._channel.hurry()
 
     def _give_up_unwanted(self) -> None:
-        exchange, passenger = self._on_way[0]
-        if not passenger.wanted:
+        exchange, sender = self._on_way[0]
+        if not sender.wanted:
             exchange.give_up(self._conversation.clock())
 
     async def drained(self) -> None:
@@ -236,7 +236,7 @@ class Lane:
                 await self._finish_first()
 
     async def _finish_first(self) -> None:
-        exchange, passenger = self._on_way[0]
+        exchange, sender = self._on_way[0]
         unread, self._unread = self._unread, None
         conversation, connection = self._conversation, self._connection
         conversation.exchange = exchange
@@ -250,15 +250,15 @@ class Lane:
             raise
         except SomaError as error:
             self._next()
-            passenger.failed(error.with_traceback(None))
+            sender.failed(error.with_traceback(None))
         except BaseException as error:
             self._next()
-            passenger.failed(error)
+            sender.failed(error)
         else:
             if self._output is not None:
                 self._output.show()
             self._next()
-            passenger.arrived(reply, conversation.clock() - self._since)
+            sender.arrived(reply, conversation.clock() - self._since)
         self.interrupts = self.interrupts or exchange.given_up
         self._since = conversation.clock()
 

@@ -1,4 +1,4 @@
-"""Ahead: sends the calls of a pool to a worker that has not answered those before yet.
+"""Pipelining: sends the calls of a pool to a worker that has not answered those before yet.
 
 So a worker finds its next command as soon as it has done with one, and the loop takes replies by
 callbacks, without a task in between. Only nodes whose last calls were all quick are treated so: a
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from soma_core.channel.deadline import NEVER
-from soma_core.client.aio.lane import Lane
+from soma_core.client.aio.pipeline import Pipeline
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.calls import Call
@@ -24,19 +24,19 @@ from soma_core.client.pool.replica import Replica, was_not_sent
 from soma_core.client.steps import Steps, argument_error
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 
-__all__ = ["Ahead"]
+__all__ = ["Pipelining"]
 
 _MOST = 16  # calls that one worker has
 _SECONDS = 0.01  # that the calls which one worker has may take together, by the last ones
 
 
-class Ahead:
+class Pipelining:
     """Sends calls ahead to one worker of a pool.
 
     Args:
         queue: Where the calls come from.
         replica: The worker.
-        lane: The way to it.
+        pipeline: The way to it.
         may_go_on: Whether the worker may be given another call, as far as its slot knows.
 
     Attributes:
@@ -49,13 +49,13 @@ class Ahead:
         self,
         queue: AsyncCallQueue,
         replica: Replica[AsyncWorker],
-        lane: Lane,
+        pipeline: Pipeline,
         may_go_on: Callable[[], bool],
     ) -> None:
         self._queue, self._replica, self._paces = queue, replica, queue.paces
         self._may_go_on = may_go_on
-        self._worker, self.lane = replica.worker, lane
-        lane.refill = self._fill
+        self._worker, self.pipeline = replica.worker, pipeline
+        pipeline.refill = self._fill
         self.left: list[PoolCall] = []
         self.answered = 0
         self.usable = True
@@ -68,14 +68,14 @@ class Ahead:
 
     async def run(self, call: PoolCall) -> None:
         """Do a call, and those that come while there are some on their way."""
-        await self.lane.open()
+        await self.pipeline.open()
         try:
             self._send(call)
             self._fill()
-            self.lane.flush()
-            await self.lane.drained()
+            self.pipeline.flush()
+            await self.pipeline.drained()
         finally:
-            self.lane.close()
+            self.pipeline.close()
             self._seconds = 0.0
             self._replica.busy = False
         while self._remedies:
@@ -86,49 +86,49 @@ class Ahead:
 
     def _fill(self) -> None:
         """Send calls as long as some wait, and the worker may have more."""
-        queue, lane = self._queue, self.lane
+        queue, pipeline = self._queue, self.pipeline
         if not self._may_go_on():
             return
-        room = min(_MOST, queue.share) - len(lane)
-        while room > 0 and lane.can_send and not self._replica.is_used_up():
+        room = min(_MOST, queue.share) - len(pipeline)
+        while room > 0 and pipeline.can_send and not self._replica.is_used_up():
             call = queue.first()
             if call is None or not self.suits(call):
                 return
-            if len(lane) and self._seconds + self._paces.usual(call.label) > _SECONDS:
+            if len(pipeline) and self._seconds + self._paces.usual(call.label) > _SECONDS:
                 return
             self._send(queue.take_first())
             room -= 1
 
     def _send(self, call: PoolCall) -> None:
-        passenger = _Passenger(self, call, self._paces.usual(call.label))
-        if not call.begin(passenger):
+        sent = _PipelinedCall(self, call, self._paces.usual(call.label))
+        if not call.begin(sent):
             return
-        if len(self.lane):
+        if len(self.pipeline):
             call.due = call.deadline  # to which the queue sees until the worker begins it
         self._replica.begin(1)
-        self._seconds += passenger.expected
+        self._seconds += sent.expected
         try:
-            passenger.steps = call.run(self._worker.verbs)
-            passenger.command = next(passenger.steps)
-            self.lane.send(passenger.command, passenger)
+            sent.steps = call.run(self._worker.verbs)
+            sent.command = next(sent.steps)
+            self.pipeline.send(sent.command, sent)
         except BaseException as error:
-            self.failed(passenger, passenger.explained(error))
+            self.failed(sent, sent.explained(error))
 
-    def arrived(self, passenger: _Passenger, seconds: float) -> None:
+    def arrived(self, sent: _PipelinedCall, seconds: float) -> None:
         """A call is answered, after so many seconds."""
-        self._paces.add(passenger.call.label, seconds)
-        self._seconds -= passenger.expected
+        self._paces.add(sent.call.label, seconds)
+        self._seconds -= sent.expected
         self.answered += 1
         self._replica.answered = time.monotonic()
 
-    def failed(self, passenger: _Passenger, error: BaseException) -> None:
+    def failed(self, sent: _PipelinedCall, error: BaseException) -> None:
         """A call has no result, or the worker has not begun it."""
-        self._seconds -= passenger.expected
-        call = passenger.call
+        self._seconds -= sent.expected
+        call = sent.call
         self.usable = self.usable and not ends_worker(error)
         if was_not_sent(call, error):
             self.left.append(call)
-        elif self._was_meant_for_another(error) or self._can_be_mended(passenger, error):
+        elif self._was_meant_for_another(error) or self._can_be_mended(sent, error):
             call.ahead = False
             self.left.append(call)
         else:
@@ -137,29 +137,29 @@ class Ahead:
     def _was_meant_for_another(self, error: BaseException) -> bool:
         """Whether an interrupt of the call before came too late, and ended this one."""
         interrupted = isinstance(error, RemoteError) and error.code == ErrorCode.INTERRUPTED
-        return interrupted and self.lane.interrupts
+        return interrupted and self.pipeline.interrupts
 
-    def _can_be_mended(self, passenger: _Passenger, error: BaseException) -> bool:
-        if passenger.command is None:
+    def _can_be_mended(self, sent: _PipelinedCall, error: BaseException) -> bool:
+        if sent.command is None:
             return False
-        remedy = self._worker.verbs.remedy(passenger.command, error)
+        remedy = self._worker.verbs.remedy(sent.command, error)
         self._remedies += remedy or ()
         return remedy is not None
 
 
-class _Passenger:
+class _PipelinedCall:
     """A call that is on its way.
 
     Args:
-        ahead: Who sent it.
+        pipelining: Who sent it.
         call: The call.
         expected: How many seconds it takes, by the last ones.
     """
 
-    __slots__ = ("_ahead", "call", "command", "expected", "steps")
+    __slots__ = ("_pipelining", "call", "command", "expected", "steps")
 
-    def __init__(self, ahead: Ahead, call: PoolCall, expected: float) -> None:
-        self._ahead, self.call, self.expected = ahead, call, expected
+    def __init__(self, pipelining: Pipelining, call: PoolCall, expected: float) -> None:
+        self._pipelining, self.call, self.expected = pipelining, call, expected
         self.steps: Steps[Any] | None = None
         self.command: Call | None = None
 
@@ -173,7 +173,7 @@ class _Passenger:
 
     def drop(self) -> None:
         """The call is not wanted any more."""
-        self._ahead.lane.dropped()
+        self._pipelining.pipeline.dropped()
 
     def begun(self) -> None:
         """The worker begins the call."""
@@ -190,11 +190,11 @@ class _Passenger:
             self.call.settle(end.value)
         except BaseException as error:
             self.call.settle(error=error)
-        self._ahead.arrived(self, seconds)
+        self._pipelining.arrived(self, seconds)
 
     def failed(self, error: BaseException) -> None:
         """There is no reply."""
-        self._ahead.failed(self, self.explained(error))
+        self._pipelining.failed(self, self.explained(error))
 
     def explained(self, error: BaseException) -> BaseException:
         """What the call raises in place of an error."""
