@@ -210,6 +210,7 @@ def test_a_dead_worker_costs_only_the_call_that_it_ran(run, pool, notes, gate, h
     assert set(runs(notes).values()) == {1}
 
 
+@pytest.mark.nightly
 def test_a_pool_that_is_closed_ends_those_on_their_way(run, notes, gate, hold, pool):
     async def main():
         first, rest = await hold(("a", ""), ("b", ""))

@@ -222,6 +222,7 @@ def test_a_worker_that_dies_costs_its_call_alone_and_idle_none(run):
     run(main())
 
 
+@pytest.mark.nightly
 def test_a_full_queue_refuses_or_makes_wait(run, note):
     async def main(when_full):
         options = {"n": 1, "filters": filters(), "max_queue": 1, "when_full": when_full}
@@ -292,6 +293,7 @@ def test_a_filter_that_does_not_load_leaves_no_pool(run):
     run(main())
 
 
+@pytest.mark.nightly
 def test_close_ends_calls_and_shutdown_finishes_them(run, note):
     async def main():
         pool = await soma.AsyncWorkerPool(n=1, filters=filters())

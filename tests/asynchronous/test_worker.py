@@ -260,6 +260,7 @@ def test_a_forked_child_is_refused(run, worker):
     assert run(worker.forward("echo", 1)) == 1
 
 
+@pytest.mark.nightly
 def test_a_worker_that_does_not_stop_is_ended_and_another_one_started(run):
     async def main():
         async with soma.connect_async(

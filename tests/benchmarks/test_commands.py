@@ -87,6 +87,7 @@ def test_a_large_array_takes_at_most_two_regions_each_way() -> None:
         assert peak < 5.5  # and what the allocator keeps, which weighs more than at 64 MiB
 
 
+@nightly
 def test_a_hit_is_compared_with_reading_the_same_bytes() -> None:
     pytest.importorskip("xxhash")
     printed = run("benchmarks.cache", "--rounds", 2, "--size", 1 << 20)

@@ -13,6 +13,7 @@ from .conftest import Install, Soma
 QUICK = ["--rounds", 1, "--size", 80, "--size", 100_000]
 
 
+@nightly
 def test_the_table_compares_each_transport_with_a_pipe(soma: Soma) -> None:
     done = soma("bench", *QUICK)
     assert done.exit_code == 0, done.output

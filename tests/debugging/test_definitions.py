@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ..support import TRANSPORTS, socket_daemon
+from ..support import TRANSPORTS, gate_runs, socket_daemon
 
 Run = Callable[..., str]
-over_each = pytest.mark.parametrize("transport", TRANSPORTS)
+over_each = pytest.mark.parametrize("transport", gate_runs("inline", "stdio", of=TRANSPORTS))
 
 KINDS = '''
 import abc, collections, dataclasses, enum, functools, typing
@@ -400,6 +400,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 def test_programs_that_define_the_same_share_its_classes_in_a_session(
     tmp_path: Path, shared_socket_daemon: object
 ) -> None:

@@ -16,10 +16,10 @@ import soma_core as soma
 from soma_core.client.missing_modules import missing_module
 from soma_core.engine.host_path import HostPath
 
-from ..support import PROCESSES, nightly, socket_daemon
+from ..support import PROCESSES, gate_runs, nightly, socket_daemon
 
 Run = Callable[..., str]
-over_processes = pytest.mark.parametrize("transport", PROCESSES)
+over_processes = pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
 
 PACKAGE = {
     "pack/__init__.py": "",
@@ -271,6 +271,7 @@ def test_a_filter_of_a_script_starts_processes_that_run_the_script_s_functions(
     assert run(transport, PARALLEL.replace("METHOD", repr(method))) == expected
 
 
+@nightly
 def test_a_script_without_a_main_guard_starts_no_workers_without_end(run: Run) -> None:
     source = PARALLEL.replace("METHOD", "'spawn'").replace('if __name__ == "__main__":', "if True:")
     source = source.replace(
@@ -282,6 +283,7 @@ def test_a_script_without_a_main_guard_starts_no_workers_without_end(run: Run) -
     assert str(caught.value).count("started\n") == 1
 
 
+@nightly
 @over_processes
 def test_a_data_loader_of_torch_works_in_a_filter_of_a_script(run: Run, transport: str) -> None:
     pytest.importorskip("torch")

@@ -47,6 +47,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("transport", ["inline", "stdio"])
 def test_sentinels_of_a_script_keep_their_identity(transport, tmp_path):
     run_python(SOURCE, transport, directory=tmp_path)

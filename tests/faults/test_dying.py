@@ -20,7 +20,7 @@ import soma_core as soma
 
 from ..support import (
     PROCESSES,
-    both,
+    both_at_night,
     descriptors,
     gate_runs,
     is_running,
@@ -199,7 +199,7 @@ time.sleep(600)
 # The worker dies
 
 
-@both
+@both_at_night
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_killed_worker_is_told_with_its_signal_and_last_words(connect, transport, number):
     worker = connect(transport, filters={"process": f.Process()})
@@ -215,7 +215,7 @@ def test_a_killed_worker_is_told_with_its_signal_and_last_words(connect, transpo
         assert part in str(error)
 
 
-@both
+@both_at_night
 def test_a_death_is_noticed_within_a_second(connect, transport):
     """Measured from the kill itself; a slow machine gets some grace."""
     worker = connect(transport, filters={"sleep": f.Sleep()})
@@ -230,7 +230,7 @@ def test_a_death_is_noticed_within_a_second(connect, transport):
         assert time.monotonic() - begun < 3.0
 
 
-@both
+@both_at_night
 def test_every_later_call_tells_of_the_death(connect, transport):
     worker = connect(transport, filters={"process": f.Process()})
     with pytest.raises(soma.WorkerDied):
@@ -243,7 +243,7 @@ def test_every_later_call_tells_of_the_death(connect, transport):
     worker.close()
 
 
-@both
+@both_at_night
 def test_the_death_of_an_idle_worker_is_told_by_the_next_call(connect, transport):
     worker = connect(transport, filters={"echo": f.Echo()})
     pid = worker.ping().pid
@@ -254,7 +254,7 @@ def test_the_death_of_an_idle_worker_is_told_by_the_next_call(connect, transport
         worker.forward("echo", 1)
 
 
-@both
+@both_at_night
 def test_a_death_ends_calls_that_wait_for_their_turn(connect, transport):
     worker = connect(transport, filters={"sleep": f.Sleep()})
     pid = worker.ping().pid
@@ -267,7 +267,7 @@ def test_a_death_ends_calls_that_wait_for_their_turn(connect, transport):
                 call.result(20.0)
 
 
-@both
+@both_at_night
 @pytest.mark.parametrize("how", ["forked_grandchild", "forked_grandchild_of_another_session"])
 def test_a_grandchild_that_holds_the_wire_does_not_hide_a_death(connect, transport, how):
     worker = connect(transport, filters={"process": f.Process(), "sleep": f.Sleep()})
@@ -289,7 +289,7 @@ def test_a_grandchild_that_holds_the_wire_does_not_hide_a_death(connect, transpo
             os.kill(grandchild, signal.SIGKILL)
 
 
-@both
+@both_at_night
 def test_a_grandchild_of_the_same_group_ends_when_the_worker_is_closed(connect, transport):
     worker = connect(transport, filters={"process": f.Process()})
     left = [worker.forward("process", (how,)) for how in ("grandchild", "forked_grandchild")]
@@ -310,7 +310,7 @@ def test_a_worker_that_somebody_else_waited_for_is_told_as_ended():
     gc.collect()  # here, so that a warning of the process that was never reaped belongs to this
 
 
-@both
+@both_at_night
 def test_a_long_stderr_does_not_hold_the_worker_up_and_its_tail_is_kept(connect, transport):
     def shout(x, state):
         for number in range(20_000):
@@ -334,7 +334,7 @@ def resources() -> tuple[int, int]:
 
 
 @nightly
-@both
+@both_at_night
 def test_many_workers_leave_no_descriptors_and_no_processes(connect, transport):
     def use(number: int) -> soma.Worker:
         worker = connect(transport, filters={"echo": f.Echo()} if number % 3 == 0 else None)
@@ -353,7 +353,8 @@ def test_many_workers_leave_no_descriptors_and_no_processes(connect, transport):
     assert len(kept) == 5
 
 
-@both
+@nightly
+@both_at_night
 def test_failed_starts_leave_no_descriptors(connect, transport, tmp_path):
     options = {"path": tmp_path / "absent"} if transport == "socket" else {"python": "/no/python"}
     attempts = 1 if transport == "socket" else 20
@@ -364,6 +365,7 @@ def test_failed_starts_leave_no_descriptors(connect, transport, tmp_path):
     assert resources() <= before
 
 
+@nightly
 def test_workers_that_died_leave_no_descriptors(connect):
     warm = connect("stdio", filters={"process": f.Process()})
     warm.close()
@@ -376,7 +378,7 @@ def test_workers_that_died_leave_no_descriptors(connect):
     wait_until(lambda: resources() <= before, 20.0, f"{before} became {resources()}")
 
 
-@both
+@both_at_night
 def test_large_values_are_sent_over_and_over_without_further_descriptors(connect, transport):
     worker = connect(transport, filters={"process": f.Process(), "echo": f.Echo()})
 
@@ -390,7 +392,7 @@ def test_large_values_are_sent_over_and_over_without_further_descriptors(connect
     assert max(first) < 150
 
 
-@both
+@both_at_night
 def test_many_large_results_are_kept_apart_while_the_host_holds_them(connect, transport):
     worker = connect(transport, filters={"echo": f.Echo()})
     held = [worker.forward("echo", np.full(20_000, number)) for number in range(60)]
@@ -410,7 +412,7 @@ def test_no_name_of_shared_memory_is_ever_visible(connect):
     assert {name for name in os.listdir("/dev/shm") if "soma" in name.lower()} <= before
 
 
-@both
+@both_at_night
 def test_a_crash_in_native_code_is_told_with_its_stack(connect, transport: str) -> None:
     worker = connect(transport, filters={"process": f.Process()})
     with pytest.raises(soma.WorkerDied) as caught:

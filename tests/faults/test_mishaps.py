@@ -337,6 +337,7 @@ class Works:
         return state
 
 
+@nightly
 def test_a_call_that_makes_progress_may_take_longer_than_the_stall_timeout(connect) -> None:
     worker = connect(filters={"works": Works()}, stall_timeout=2.0)
     assert worker.fit("works", (30, True)) == {"pauses": 30}
@@ -350,6 +351,7 @@ def test_a_call_without_progress_is_given_up_after_the_stall_timeout(connect, lo
     assert worker.fit("works", (1, False)) == {"pauses": 1}
 
 
+@nightly
 def test_progress_does_not_prolong_the_timeout(connect) -> None:
     worker = connect(filters={"works": Works()}, stall_timeout=30.0)
     with pytest.raises(soma.DeadlineExceeded, match="did not end within 1 s"):

@@ -50,6 +50,7 @@ def test_every_mutated_message_gets_one_reply_and_the_next_message_works(
     assert fuzz_run.sent == 1500
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_a_message_that_ends_the_stream_gets_one_reply_and_the_next_connection_works(
     connect: Connect, dialect: Dialect

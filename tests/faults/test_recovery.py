@@ -145,6 +145,7 @@ def test_large_arrays_in_states_are_put_back_though_their_memory_was_reused(conn
     np.testing.assert_equal(worker.forward("learns", 1.0), np.arange(100_000.0) + 1.0)
 
 
+@nightly
 @over_a_socket
 def test_weights_that_a_joint_step_returned_are_put_back(connect, with_torch) -> None:
     worker = connect(**with_torch, filters={"net": f.net([[1.0, 2.0]], learning_rate=0.1)})
@@ -223,6 +224,7 @@ def test_a_forward_is_repeated_as_often_as_was_asked(connect, tmp_path) -> None:
         worker.composite_forward(["thrice"], 0)
 
 
+@nightly
 def test_a_worker_that_only_dies_is_given_up_after_five_restarts(worker) -> None:
     for _ in range(6):
         with pytest.raises(soma.WorkerDied, match="killed by SIGKILL during"):
@@ -384,6 +386,7 @@ def test_a_restart_does_not_outlast_the_calls_timeout(connect, tmp_path) -> None
         worker.forward("hangs", 0, timeout=6.0)  # by then the next worker is being loaded
 
 
+@nightly
 def test_without_pickles_everything_is_put_back_as_typed_values(connect) -> None:
     pytest.importorskip("sklearn")
     worker = connect(

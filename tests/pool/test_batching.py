@@ -182,6 +182,7 @@ def test_lists_and_columns_are_joined_too(joined):
     assert sizes(pool, "listed") == (2, 4)
 
 
+@pytest.mark.nightly
 def test_tensors_and_frames_are_joined_too(joined):
     torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
@@ -347,6 +348,7 @@ def test_each_caller_keeps_its_own_deadline(make, gate):
     assert all(call.cancel() for call in long)
 
 
+@pytest.mark.nightly
 def test_the_timeout_holds_for_all_that_are_joined(joined, long_grace):
     _, calls = joined("picky", [rows(-3)] * 2, timeout=1.0)
     for call in calls:
@@ -376,6 +378,7 @@ def test_under_load_a_batch_waits_for_those_who_called_before(make, gate):
     assert [call.result(60.0).tolist() for call in again] == [[8]] * 8
 
 
+@pytest.mark.nightly
 @both
 def test_many_callers_get_what_is_theirs_while_workers_die_and_calls_are_cancelled(make, transport):
     pool = make(transport, 2, filters=FILTERS, batching=soma.Batching(max_rows=8))

@@ -54,6 +54,7 @@ def test_those_who_hang_up_hold_up_nobody(make):
     assert pids(pool) == before
 
 
+@pytest.mark.nightly
 def test_a_worker_that_does_not_stop_in_time_is_replaced(make, note):
     pool = make(n=1, interrupt_grace=0.3)
     (before,) = pids(pool)

@@ -31,6 +31,7 @@ def test_close_ends_running_and_waiting_calls(make, gate, transport):
     assert pool.status() == []
 
 
+@pytest.mark.nightly
 def test_close_takes_no_longer_for_filters_that_do_not_want_to_stop(make):
     pool = make(n=3)
     calls = [pool.submit("sleep", ("deaf", 600.0)) for _ in range(3)]
@@ -45,6 +46,7 @@ def test_close_takes_no_longer_for_filters_that_do_not_want_to_stop(make):
     wait_until_gone(*pids)
 
 
+@pytest.mark.nightly
 def test_close_may_be_called_again_and_at_once_from_many_threads(make, gate):
     pool = make(n=2)
     call = pool.submit("hold", gate.call())
@@ -151,6 +153,7 @@ def test_a_pool_that_nobody_has_any_more_ends_its_workers(gate):
     wait_until_gone(*pids)
 
 
+@pytest.mark.nightly
 @either
 def test_pools_leave_no_descriptors_and_no_threads(make, transport):
     def use() -> None:
@@ -199,6 +202,7 @@ def test_shutdown_ends_what_is_not_done_after_its_timeout(make, gate):
     wait_until_gone(*gate.pids)
 
 
+@pytest.mark.nightly
 def test_shutdown_does_so_too_when_nobody_waits_for_it(make, gate):
     pool = make(n=1)
     running = pool.submit("hold", gate.call())

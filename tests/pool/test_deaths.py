@@ -13,7 +13,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, either, run_python, wait_until, wait_until_gone
+from ..support import both_at_night, either, run_python, wait_until, wait_until_gone
 from ..support import filters as f
 
 
@@ -36,7 +36,7 @@ def fragile(path) -> Any:
     return Fragile()
 
 
-@both
+@both_at_night
 def test_a_death_costs_exactly_one_call(make, gate, transport):
     pool = make(transport, 2)
     held = pool.submit("hold", gate.call("held"))
@@ -103,6 +103,7 @@ def test_a_death_while_idle_costs_no_call(make, transport):
     assert not pids(pool) & before
 
 
+@pytest.mark.nightly
 def test_an_idle_worker_that_died_is_replaced_without_a_call(make):
     pool = make(n=2)
     before = pids(pool)
@@ -112,6 +113,7 @@ def test_an_idle_worker_that_died_is_replaced_without_a_call(make):
     assert all(status.alive for status in pool.status())
 
 
+@pytest.mark.nightly
 def test_a_worker_that_its_deadline_ended_is_replaced(make):
     pool = make(n=1, interrupt_grace=0.5)
     (before,) = pids(pool)
@@ -176,6 +178,7 @@ def test_recycling_counts_failed_calls_but_not_cancelled_ones(make, gate):
 # Replacements that do not start
 
 
+@pytest.mark.nightly
 def test_a_pool_whose_workers_cannot_be_replaced_says_that_it_is_broken(make, tmp_path):
     path = tmp_path / "allowed"
     pool = make(n=1, filters={"fragile": fragile(path)})

@@ -174,6 +174,7 @@ with soma.WorkerPool("stdio", 2, filters={"sleep": Sleep()}) as pool:
 """
 
 
+@pytest.mark.nightly
 @orders
 def test_ctrl_c_interrupts_the_calls_and_leaves_the_pool(tmp_path, ordered):
     done = run_python(CTRL_C, ordered, directory=tmp_path)

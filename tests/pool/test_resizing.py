@@ -52,6 +52,7 @@ def test_a_pool_may_shrink_and_grow_again_and_again(make):
     pool.close()
 
 
+@pytest.mark.nightly
 def test_a_worker_that_is_being_ended_by_a_resize_is_ended_by_close(make, gate):
     pool = make(n=2)
     call = pool.submit("hold", gate.call())

@@ -65,6 +65,7 @@ def test_what_fit_learned_is_used_by_every_worker(make, meetings, transport):
     assert meetings.ask_all(pool, "mean", 5.0) == [3.0, 3.0]
 
 
+@pytest.mark.nightly
 def test_what_fit_left_on_the_object_is_used_by_every_worker(make, meetings):
     pool = make(n=2, filters={"meet": f.Apply(meet), "keep": f.Keep()})
     assert pool.fit("keep", "kept", return_state=False) is None
@@ -73,6 +74,7 @@ def test_what_fit_left_on_the_object_is_used_by_every_worker(make, meetings):
     assert meetings.ask_all(pool, "keep", None) == ["kept", "kept"]
 
 
+@pytest.mark.nightly
 def test_weights_are_the_same_in_every_worker(make, with_torch, meetings):
     torch = pytest.importorskip("torch")
     pool = make(n=2, **with_torch, filters={"meet": f.Apply(meet), "net": f.net([[1.0, 2.0]])})
@@ -130,6 +132,7 @@ def test_filters_loaded_later_are_in_every_worker(make, meetings):
     assert pool.node_ids == ["meet", "scale"]
 
 
+@pytest.mark.nightly
 def test_a_filter_that_is_replaced_forgets_its_state(make, meetings):
     pool = make(n=2, filters=FILTERS)
     pool.fit("mean", [2.0])
@@ -172,6 +175,7 @@ def test_fit_reports_progress(make):
     assert [report["epoch"] for report in reports] == [1, 2, 3]
 
 
+@pytest.mark.nightly
 def test_a_pool_without_pickles_shares_states_too(make):
     pytest.importorskip("soma_filters_sklearn")
     pool = make(

@@ -57,6 +57,7 @@ def test_a_given_number_is_what_a_worker_uses(options, transport):
         assert worker.forward("variables", None) == thread_limits(1)
 
 
+@pytest.mark.nightly
 def test_no_number_leaves_the_workers_alone(make, monkeypatch):
     for name in thread_limits(1):
         monkeypatch.delenv(name, raising=False)

@@ -43,6 +43,7 @@ def train(trained: soma.Worker | soma.WorkerPool) -> tuple:
     return steps, epochs, loss, gradients.keys(), weights
 
 
+@pytest.mark.nightly
 def test_training_that_moves_from_worker_to_worker_equals_training_in_one(make, with_torch):
     filters = {"scale": f.Scale(factor=0.5), "net": f.net([[0.1, 0.2]])}
     pool = make(n=1, recycle_after=2, filters=filters, **with_torch)

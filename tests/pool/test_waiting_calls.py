@@ -57,6 +57,7 @@ def test_a_full_queue_can_be_waited_for(busy, gate):
     assert [call.result(60.0) for call in calls] == [0, 1]
 
 
+@pytest.mark.nightly
 def test_whoever_waits_for_room_has_a_deadline_too(busy):
     pool = busy(max_queue=0, when_full="wait")
     with pytest.raises(soma.DeadlineExceeded, match=r"'echo' waited .* was not sent") as caught:
@@ -64,6 +65,7 @@ def test_whoever_waits_for_room_has_a_deadline_too(busy):
     assert caught.value.worker_survived
 
 
+@pytest.mark.nightly
 def test_closing_the_pool_ends_the_wait_for_room(busy):
     pool = busy(max_queue=0, when_full="wait")
     errors = []

@@ -26,6 +26,7 @@ import re
 import signal
 import string
 import subprocess
+import sys
 import threading
 import time
 import types
@@ -516,7 +517,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda: Point({"k": [threading.Lock()]}),
         r'self\.x\["k"\]\[0\] is a _thread',
     ),
-    "an open file": (functools.partial(open, os.devnull), "open file '/dev/null'; send its path"),
+    "an open file": (lambda: sys.__stdout__, "open file '<stdout>'; send its path"),
     "a thread": (threading.Thread, "threading.Thread cannot be sent"),
     "a match": (lambda: re.match("a", "a"), "re.Match cannot be sent"),
 }

@@ -169,6 +169,7 @@ def test_a_death_that_happens_again_is_the_same(connect, file):
     assert outcome.detail == "the worker was killed by SIGSEGV"
 
 
+@nightly
 def test_another_death_and_no_death_differ(connect, file):
     worker = connect("stdio", filters={"process": f.Process()}, record=file)
     with pytest.raises(soma.WorkerDied):
@@ -202,6 +203,7 @@ def test_a_command_without_a_recorded_reply_runs_and_is_judged_by_nobody(connect
     assert verdicts(again(file)) == ["same", "not compared"]
 
 
+@nightly
 def test_a_command_that_takes_too_long_ends_at_its_timeout(connect, file):
     worker = connect("stdio", filters={"sleep": f.Sleep()}, record=file)
     worker.forward("sleep", ["naps", 0])

@@ -151,6 +151,7 @@ with connect(pickle="never", filters={"odd": ("watched.Odd", {})}) as worker:
     assert watched.unpickled == []
 
 
+@pytest.mark.nightly
 def test_torch_reads_weights_alone_whatever_the_environment_says(host: Any, watched: Any) -> None:
     pytest.importorskip("torch")
     watched.environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"

@@ -118,6 +118,7 @@ def test_an_honest_training_state_is_taken_and_given_back(worker: soma.Worker) -
         assert worker.get_state(node_id, full=True).training == state.training
 
 
+@pytest.mark.nightly
 def test_what_a_named_optimizer_goes_on_from_is_compared_when_it_is_built() -> None:
     adam = {"name": "Adam", "fused": True}
     filters = {"net": ("torch.MLP", CONFIG)}

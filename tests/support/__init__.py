@@ -25,6 +25,7 @@ __all__ = [
     "TRANSPORTS",
     "SocketDaemon",
     "both",
+    "both_at_night",
     "descriptors",
     "gate_runs",
     "is_running",
@@ -58,6 +59,7 @@ def gate_runs(*chosen: Any, of: Sequence[Any]) -> list[Any]:
 
 
 both = pytest.mark.parametrize("transport", PROCESSES)
+both_at_night = pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
 either = pytest.mark.parametrize("transport", gate_runs("socket", of=PROCESSES))
 """For what the host does by itself, whatever carries its messages."""
 

@@ -107,6 +107,7 @@ def test_replicas_that_differ_at_first_are_made_equal(mixed: Any, data: Any) -> 
     assert same(replicas[0], replicas[2])
 
 
+@nightly
 def test_nodes_that_were_fitted_before_are_used_and_not_fitted_again(
     mixed: Any, inline: Any, data: Any
 ) -> None:
@@ -118,6 +119,7 @@ def test_nodes_that_were_fitted_before_are_used_and_not_fitted_again(
     assert loss == pytest.approx(inline.composite_fit(chain, *data).loss, abs=1e-6)
 
 
+@nightly
 @pytest.mark.parametrize("when", ["die now", "die at the step"])
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=nightly)])
 def test_a_worker_that_dies_in_a_step_fails_it_whole_and_is_brought_back_by_the_next(

@@ -55,6 +55,7 @@ def losses(worker: Any, node_ids: list[str], data: Any, steps: int, optimizer: A
     return [worker.composite_fit(node_ids, *data, optimizer=optimizer).loss for _ in range(steps)]
 
 
+@nightly
 @pytest.mark.parametrize(
     "optimizer", [None, pytest.param(NAMED, marks=nightly)], ids=["own", "named"]
 )

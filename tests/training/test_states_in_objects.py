@@ -100,6 +100,7 @@ def test_an_opaque_state_is_a_pickle_and_refused_as_one() -> None:
         worker.forward("it", X, {"model": state})
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("returns_itself", [False, True])
 def test_what_an_object_learned_in_itself_is_told_as_lost_unless_it_was_fetched(
     returns_itself: bool,

@@ -55,7 +55,7 @@ def most_calls(name: str) -> int:
 
 
 def calls_of(step: Callable[[], Any]) -> int:
-    """How many Python functions a step calls."""
+    """How many Python functions a step calls; a collection of garbage may call some too."""
     count = 0
 
     def profile(frame: Any, event: str, argument: Any) -> None:
@@ -80,7 +80,8 @@ def worker():
 def test_a_forward_of_any_plain_data_takes_few_functions_in_the_host(worker, name):
     payload = PAYLOADS[name]
     worker.forward("echo", payload)
-    assert calls_of(lambda: worker.forward("echo", payload)) <= most_calls(name)
+    counts = [calls_of(lambda: worker.forward("echo", payload)) for _ in range(3)]
+    assert min(counts) <= most_calls(name)
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +106,14 @@ def test_a_forward_of_any_plain_data_takes_few_functions_in_the_worker(
     def serve() -> None:
         channel.send(responder.respond(channel.receive(), channel.send))
 
-    for _ in range(2):
+    counts = []
+    for _ in range(3):
         other.send(FrameCodec(Pickles()).write(dict(command), Forward))
-        calls = calls_of(serve)
+        counts.append(calls_of(serve))
         other.receive()
     channel.close()
     other.close()
-    assert calls <= most_calls(name)
+    assert min(counts) <= most_calls(name)
 
 
 def test_a_command_that_no_plugin_takes_part_in_takes_no_detour(no_plugins):

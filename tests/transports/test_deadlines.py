@@ -12,7 +12,7 @@ import soma_core as soma
 
 from ..support import (
     PROCESSES,
-    both,
+    both_at_night,
     either,
     gate_runs,
     is_running,
@@ -83,6 +83,7 @@ def test_a_module_that_is_being_imported_at_the_deadline_is_imported_whole(
     assert worker.forward("imports", "imported_once", timeout=60.0) == "imported_once"
 
 
+@nightly
 @either
 def test_a_module_whose_import_does_not_end_costs_the_worker(
     connect, transport, tmp_path, monkeypatch, short_grace
@@ -97,6 +98,7 @@ def test_a_module_whose_import_does_not_end_costs_the_worker(
     assert worker.ping().pid != pid
 
 
+@nightly
 @pytest.mark.parametrize(
     ("transport", "how"),
     gate_runs(
@@ -119,7 +121,7 @@ def test_a_filter_that_does_not_stop_is_ended_with_its_worker(connect, transport
     assert worker.status().alive is False
 
 
-@both
+@both_at_night
 def test_a_late_reply_is_never_given_to_the_next_call(connect, transport, long_grace):
     def late(x, state):
         try:
@@ -136,6 +138,7 @@ def test_a_late_reply_is_never_given_to_the_next_call(connect, transport, long_g
         assert worker.forward("echo", number) == number
 
 
+@nightly
 @either
 def test_calls_that_end_just_in_time_or_just_not_leave_the_worker_in_step(
     connect, transport, long_grace
@@ -203,7 +206,8 @@ def test_every_kind_of_call_takes_a_timeout(connect, transport, long_grace):
     assert worker.forward("slow", 0) == 0
 
 
-@both
+@nightly
+@both_at_night
 def test_a_worker_that_does_not_read_does_not_hold_a_call_up(connect, transport, short_grace):
     """The deadline holds while the command is being sent, too."""
     import os
@@ -220,7 +224,7 @@ def test_a_worker_that_does_not_read_does_not_hold_a_call_up(connect, transport,
 
 
 @nightly
-@both
+@both_at_night
 def test_a_stopped_worker_is_ended_by_close(connect, transport):
     import os
     import signal

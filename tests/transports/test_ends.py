@@ -14,7 +14,7 @@ import pytest
 import soma_core as soma
 
 from ..support import (
-    both,
+    both_at_night,
     descriptors,
     is_running,
     nightly,
@@ -48,7 +48,7 @@ def holds_much(x, state):
     return holds_much.directory.name, holds_much.memory.name
 
 
-@both
+@both_at_night
 @pytest.mark.parametrize("how", ["close", "shutdown"])
 def test_what_filters_hold_is_tidied_up_at_the_end(connect, transport, how, tmp_path):
     worker = connect(transport, filters={"holds": f.Apply(holds_much)}, output="devnull")
@@ -92,7 +92,7 @@ if __name__ == "__main__":
 """
 
 
-@both
+@both_at_night
 @pytest.mark.parametrize("how", ["ends", pytest.param("raises", marks=nightly)])
 def test_a_script_that_never_closes_ends_its_worker_cleanly(transport, how, tmp_path):
     script = tmp_path / "script.py"
@@ -106,7 +106,8 @@ def test_a_script_that_never_closes_ends_its_worker_cleanly(transport, how, tmp_
         wait_until(lambda: (tmp_path / "text").read_text() == "a row")
 
 
-@both
+@nightly
+@both_at_night
 def test_a_script_that_ends_during_a_call_ends_its_worker_too(transport, tmp_path):
     source = """if True:
         import os, sys, threading
@@ -130,7 +131,8 @@ def test_a_script_that_ends_during_a_call_ends_its_worker_too(transport, tmp_pat
         wait_until_gone(int(done.stdout))
 
 
-@both
+@nightly
+@both_at_night
 def test_an_exit_handler_that_takes_its_time_is_waited_for(connect, transport, tmp_path):
     """Longer than the daemon gives to a worker whose client is gone and that does not end."""
 
@@ -149,7 +151,7 @@ def test_an_exit_handler_that_takes_its_time_is_waited_for(connect, transport, t
 
 
 @nightly
-@both
+@both_at_night
 def test_an_exit_handler_that_never_ends_is_not(connect, transport):
     def registers(x, state):
         __import__("atexit").register(f.time.sleep, 600)
@@ -234,7 +236,7 @@ def test_filters_of_a_load_that_fails_are_told(connect, transport, unloaded):
     assert sorted(unloaded()) == ["a", "b"]
 
 
-@both
+@both_at_night
 def test_what_on_unload_raises_is_logged_and_stops_nothing(connect, transport, unloaded, caplog):
     lines: list[str] = []
     filters = {
@@ -297,7 +299,8 @@ def test_a_worker_of_a_host_that_blocks_sigint_can_be_interrupted(connect, long_
     assert caught.value.worker_survived is True
 
 
-@both
+@nightly
+@both_at_night
 def test_a_host_that_dies_of_sigpipe_is_not_killed_by_the_death_of_its_worker(transport, tmp_path):
     source = """if True:
         import os, signal, sys
@@ -333,7 +336,7 @@ needs_proc = pytest.mark.skipif(not os.path.isdir("/proc"), reason="without a li
 
 
 @needs_proc
-@both
+@both_at_night
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("end", [pytest.param("close", marks=nightly), "kill"])
 def test_children_of_filters_are_ended_whatever_group_they_are_in(connect, transport, group, end):
@@ -352,7 +355,7 @@ def test_children_of_filters_are_ended_whatever_group_they_are_in(connect, trans
     wait_until_gone(child, pid)
 
 
-@both
+@both_at_night
 def test_pools_and_managers_of_a_filter_end_cleanly_and_what_it_wrote_is_kept(connect, transport):
     def begins(x, state):
         import multiprocessing

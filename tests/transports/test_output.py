@@ -205,6 +205,7 @@ def test_a_function_that_raises_is_reported_once_and_called_again(connect, capsy
     assert said.count("could not be shown (ConnectionError: the log server is away)") == 1
 
 
+@nightly
 def test_a_function_that_never_returns_holds_up_no_worker(connect, tmp_path):
     """It is called on a thread of its own where the worker prints in the middle of a call."""
     called, released = tmp_path / "called", threading.Event()

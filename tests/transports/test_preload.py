@@ -159,6 +159,7 @@ def test_two_workers_draw_different_random_numbers(shared, connect):
     assert len({other for _, other in drawn}) == 3
 
 
+@nightly
 def test_two_workers_draw_different_random_tensors():
     pytest.importorskip("torch")
 
@@ -178,6 +179,7 @@ def test_two_workers_draw_different_random_tensors():
     assert len(drawn) == 3
 
 
+@nightly
 @pytest.mark.parametrize("set_by_user", gate_runs(None, of=[None, "1", "2"]))
 def test_a_worker_has_the_threads_of_a_fresh_process(environment, connect, set_by_user):
     """The zygote itself had one."""
@@ -352,6 +354,7 @@ def test_what_a_worker_leaves_behind_is_buried_by_the_daemon(own, connect):
     wait_until(lambda: not Path(f"/proc/{orphan}").exists())
 
 
+@nightly
 def test_many_clients_at_once_each_get_a_worker(own):
     def use(number: int) -> tuple[int, int]:
         with soma.connect("socket", path=own.path, filters={"echo": f.Echo()}) as worker:
@@ -409,6 +412,7 @@ def test_a_module_that_starts_threads_is_named_and_workers_are_started_afresh(en
         assert "started afresh" in heard
 
 
+@nightly
 def test_the_thread_of_an_allocator_does_not_keep_workers_from_being_forked(environment):
     pytest.importorskip("pyarrow")
     with (
@@ -436,6 +440,7 @@ def test_a_zygote_that_is_killed_is_replaced(own, connect):
     assert wait_until(warm_again) != zygote
 
 
+@nightly
 def test_a_warm_worker_that_is_killed_costs_nobody_anything(own, connect):
     worker = connect(own)
     wait_until(lambda: len(descendants(own.pid)) == 3)

@@ -220,6 +220,7 @@ def test_an_interrupt_of_a_waiting_command_leaves_the_one_that_runs_alone(connec
         assert call.result(20.0) == "done"
 
 
+@nightly
 def test_interrupts_without_end_never_hit_a_command_of_another_client(connect, long_grace):
     """One client is interrupted all the time, the other works on and is never disturbed."""
     one, other = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()}), connect()
@@ -392,6 +393,7 @@ def test_a_session_with_another_policy_on_pickles_is_not_joined(name, connect):
 # Limits
 
 
+@nightly
 def test_a_session_without_clients_ends_after_a_while_and_not_before():
     with (
         short_directory() as directory,
@@ -424,6 +426,7 @@ def test_no_more_sessions_than_allowed_are_started():
             assert later.ping().pid
 
 
+@nightly
 @pytest.mark.parametrize("arguments", [[], ["--preload=numpy"]])
 def test_a_filter_that_takes_more_memory_than_allowed_gets_a_memory_error(arguments):
     def take(x, state):
@@ -504,6 +507,7 @@ def test_a_command_can_still_be_interrupted_while_the_daemon_ends(note):
         worker.close()
 
 
+@nightly
 @pytest.mark.parametrize("session", ["shared", None])
 def test_a_command_that_does_not_end_in_the_grace_is_ended(session, note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=0.3") as daemon:

@@ -209,6 +209,7 @@ def test_a_signal_ends_the_daemon_its_workers_and_its_socket(directory, number):
             worker.close()
 
 
+@nightly
 def test_a_signal_ends_workers_that_are_busy_in_c_or_deaf(directory, tmp_path):
     path = directory / "soma.sock"
     with socket_daemon(path, "--grace=1") as daemon, ThreadPoolExecutor() as pool:
@@ -376,6 +377,7 @@ def test_what_one_worker_leaves_behind_does_not_hold_other_clients_up(daemon):
             os.kill(pid, signal.SIGKILL)
 
 
+@nightly
 def test_a_client_that_dies_leaves_nothing_open_in_the_daemon(daemon):
     with soma.connect("socket", path=daemon.path) as worker:
         worker.ping()
@@ -486,6 +488,7 @@ def test_deaf_workers_are_ended_together(directory, tmp_path):
             worker.close()
 
 
+@nightly
 def test_many_clients_at_once(daemon):
     def use(number: int) -> int:
         with soma.connect("socket", path=daemon.path, filters={"echo": f.Echo()}) as worker:

@@ -619,6 +619,7 @@ def test_close_from_another_thread_ends_a_running_call(connect, transport, how):
             call.result(20.0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("transport", PROCESSES)
 def test_close_ends_calls_that_wait_for_their_turn(connect, transport):
     worker = connect(transport, filters={"sleep": f.Sleep()})

@@ -263,6 +263,7 @@ def lies_told(names: list[str], count: int, start: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_state_with_a_lie_in_it_does_not_crash_the_worker(part):
