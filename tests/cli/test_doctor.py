@@ -315,6 +315,7 @@ def test_findings_can_be_had_as_json(soma, found):
     assert (row["level"], row["found"]) == ("advice", "256")
 
 
+@pytest.mark.nightly
 def test_this_installation_is_examined(soma):
     result = soma("doctor", "--json")
     rows = {(row["area"], row["subject"]): row for row in json.loads(result.stdout)}

@@ -159,6 +159,7 @@ def test_weights_that_a_joint_step_returned_are_put_back(connect, with_torch) ->
         worker.composite_forward(["net"], [[1.0, 2.0]])
 
 
+@nightly
 @over_a_socket
 def test_applied_gradients_are_lost_unless_the_state_was_fetched_after_them(
     connect, with_torch

@@ -195,6 +195,7 @@ def test_tensors_and_frames_are_joined_too(joined):
     assert sizes(pool, "double") == (2, 4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("x", [1.0, "text", (rows(1.0), rows(2.0)), np.zeros((0, 2)), None])
 def test_what_has_no_rows_to_join_is_run_alone(joined, x):
     pool, calls = joined("two", [x, x], filters={"two": f.Echo()})

@@ -382,6 +382,7 @@ def test_pools_and_managers_of_a_filter_end_cleanly_and_what_it_wrote_is_kept(co
         assert (directory / "written").read_text() == "kept"
 
 
+@nightly
 @pytest.mark.parametrize("where", ["stdio", "socket", "session"])
 def test_a_worker_that_closes_its_descriptors_and_goes_on_is_seen_and_ended(connect, where):
     def closes(x, state):
