@@ -120,8 +120,7 @@ def bear_mark(mark: str) -> None:
 def _reap(orphans: set[int]) -> None:
     """Take up how they ended: whose parents are gone fall to process 1, as a container's first."""
     deadline = Deadline.after(_REAPING)
-    while orphans and not deadline.over():
-        orphans = {pid for pid in orphans if not _is_reaped(pid)}
+    while (orphans := {pid for pid in orphans if not _is_reaped(pid)}) and not deadline.over():
         time.sleep(0.002)
 
 

@@ -80,8 +80,8 @@ if __name__ == "__main__":
                 assert worker.get_state("work") is not None
                 news = "interrupted"
 """
-POOL = """
-import sys
+_NAPS = """
+import asyncio, sys
 import numpy as np
 import soma_core as soma
 
@@ -94,7 +94,8 @@ class Work(soma.Filter):
 def tell(text):
     sys.stdout.write(text + "\\n")
     sys.stdout.flush()
-
+"""
+POOL = """
 if __name__ == "__main__":
     with soma.WorkerPool("stdio", 2, filters={"work": Work()}) as pool:
         news, number = "ready", 0
@@ -115,20 +116,6 @@ if __name__ == "__main__":
                 news = "interrupted"
 """
 ASYNC = """
-import asyncio, sys
-import numpy as np
-import soma_core as soma
-
-class Work(soma.Filter):
-    def forward(self, x, state):
-        import time
-        time.sleep(0.002)
-        return x
-
-def tell(text):
-    sys.stdout.write(text + "\\n")
-    sys.stdout.flush()
-
 def pid_of(worker):
     status = worker.status()
     return [one.pid for one in status] if isinstance(status, list) else status.pid
@@ -200,7 +187,7 @@ def test_ctrl_c_at_any_moment_interrupts_the_call_and_the_worker_goes_on(where, 
 @nightly
 def test_ctrl_c_while_a_pool_works_costs_no_worker(tmp_path):
     script = tmp_path / "host.py"
-    script.write_text(POOL)
+    script.write_text(_NAPS + POOL)
     host = started(script)
     try:
         assert line(host, 60.0) == "ready\n", host.communicate()[1]
@@ -214,7 +201,7 @@ def test_ctrl_c_while_a_pool_works_costs_no_worker(tmp_path):
 @pytest.mark.parametrize("what", ["worker", "pool"])
 def test_ctrl_c_under_asyncio_cancels_the_task_and_costs_no_worker(what, tmp_path):
     script = tmp_path / "host.py"
-    script.write_text(ASYNC)
+    script.write_text(_NAPS + ASYNC)
     host = started(script, what)
     try:
         assert line(host, 60.0) == "ready\n", host.communicate()[1]
