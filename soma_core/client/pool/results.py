@@ -52,7 +52,12 @@ def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> I
 def _first_to_end(futures: Collection[CallFuture]) -> CallFuture:
     """Wait until one of them has ended, and return it."""
     while True:
-        wait(futures, _SLICE, FIRST_COMPLETED)
+        try:
+            wait(futures, _SLICE, FIRST_COMPLETED)
+        except RuntimeError as error:  # Ctrl-C in the midst of Python's own lock, as it is released
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         for future in futures:
             if future.done():
                 return future
