@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from soma_core.engine.host_path import HostPath
+from soma_core.engine.interrupts import NoInterrupts
 from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
@@ -24,7 +25,7 @@ from soma_core.engine.training.joint import compute_gradients
 from soma_core.engine.training.open_fits import OpenFits
 from soma_core.engine.training.optimizers import Optimizers
 from soma_core.engine.training.resuming import get_training, set_training
-from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.errors import ErrorCode, ProtocolError, Refused
 from soma_core.plugins.commands import CommandSpec
 from soma_core.plugins.manager import PluginSet
 from soma_core.protocol import commands as c
@@ -63,6 +64,7 @@ class Engine:
     Attributes:
         nodes: The loaded nodes.
         incarnation: Differs between any two engines.
+        interrupts: How a command that runs is ended.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Engine:
         self._pickles = pickles or Pickles()
         self._participation = None if plugins is None else Participation.of(plugins)
         self._answer: r.Reply | None = None
+        self._aborted: tuple[c.Command, str] | None = None
+        self.interrupts = NoInterrupts()
         self.nodes = NodeTable()
         self._optimizers = Optimizers()
         self._fits = OpenFits(self._optimizers, plugins)
@@ -119,8 +123,12 @@ class Engine:
             return self._methods[type(command)](command)
         try:
             return self._participation.execute(command, self)
+        except BaseException as error:
+            if self._aborted is not None and self._aborted[0] is command:
+                raise Refused(self._aborted[1]) from error
+            raise
         finally:
-            self._answer = None
+            self._answer = self._aborted = None
 
     def run(self, command: c.Command) -> r.Reply:
         """Execute one command without any plugin; what ``soma_execute`` comes down to."""
@@ -133,6 +141,19 @@ class Engine:
         Plugins that the wrapper is around still take part, and may refuse the command.
         """
         self._answer = reply
+
+    def abort(self, command: c.Command, why: str) -> None:
+        """End a command that runs, as an interrupt does; its host gets the code ``refused``.
+
+        For a plugin, from any thread. Nothing happens if the command is over, or runs in the
+        process of its host (``inline``).
+
+        Args:
+            command: What ``soma_execute`` was given.
+            why: Why, and what to do.
+        """
+        self._aborted = (command, why)
+        self.interrupts.abort(command)
 
     def _handle(self, spec: CommandSpec, command: c.Command) -> r.Reply:
         """Execute a command that a plugin added; its reply is that of FORWARD."""

@@ -48,6 +48,9 @@ class NoInterrupts:
         """Run, within a command, what must not be cut in two."""
         call()
 
+    def abort(self, command: object) -> None:
+        """From any thread: end a command, if it still runs."""
+
 
 class Interrupts(NoInterrupts):
     """For a process that serves one engine on its main thread.
@@ -70,6 +73,8 @@ class Interrupts(NoInterrupts):
         self._missed = False
         self._handler = self._handle
         self._executes = False
+        self._command: object = None
+        self._to_abort: object = None
         self.by_wire = by_wire and self._on_main_thread
         self.inbox: Inbox | None = None
         self.running: MessageId | None = None
@@ -94,6 +99,7 @@ class Interrupts(NoInterrupts):
     def run(self, execute: Callable[[C], T], command: C) -> T:
         """Execute a command, which SIGINT ends by a KeyboardInterrupt."""
         self._missed = False
+        self._command = command
         if self._on_main_thread:  # again each time: a filter may have set a handler of its own
             _set_handler(_SIGINT, self._handler)
         if self.inbox is None:
@@ -127,7 +133,16 @@ class Interrupts(NoInterrupts):
             self._missed = False
             raise KeyboardInterrupt("the host interrupted the command")
 
+    def abort(self, command: object) -> None:
+        """From any thread: end a command, if it still runs."""
+        self._to_abort = command
+        if self._on_main_thread:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        to_abort, self._to_abort = self._to_abort, None
+        if to_abort is not None and to_abort is not self._command:
+            return  # it is over; if the host meant this one, it asks again
         while frame is not None:
             if frame.f_code is _shielded.__code__:
                 self._missed = True

@@ -129,6 +129,7 @@ class Responder:
         )
         filters = installed_filters() if filters is None else filters
         self.engine = Engine(filters, info, pickles, plugins)
+        self.engine.interrupts = self._interrupts
         self.finished = False
         self._watch = watch
         self._records = records

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import types
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 
 import soma_core as soma
 from soma_core.engine import Engine, EngineInfo
+from soma_core.engine.interrupts import Interrupts
+from soma_core.engine.nodes import Node
 from soma_core.errors import PluginError, PluginLoadFailed
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.commands import Command, CommandSpec
@@ -55,6 +60,64 @@ def engine(plugins: PluginSet) -> Engine:
 
 
 PING = commands.Ping(cmd="PING")
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Interrupts]:
+    """As in a worker: SIGINT ends the command that runs."""
+    before = signal.getsignal(signal.SIGINT)
+    yield Interrupts()
+    signal.signal(signal.SIGINT, before)
+
+
+class Limited:
+    """Aborts, from another thread, each command that its filter says runs for too long."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self.too_long = threading.Event()
+
+    @soma.hookimpl(wrapper=True, commands={"FIT"})
+    def soma_execute(self, command: Any, context: Any) -> Any:
+        def watch() -> None:
+            self.too_long.wait()
+            context.abort(command, "fit may run for a minute")
+
+        self.seen.append((command, context))
+        threading.Thread(target=watch, daemon=True).start()
+        return (yield)
+
+
+def test_a_plugin_aborts_a_command_that_runs_and_says_why(interrupts: Interrupts) -> None:
+    limited = Limited()
+
+    def fit(x: Any, y: Any) -> Any:
+        limited.too_long.set()
+        threading.Event().wait(30.0)
+
+    made = engine(plugin_set(limited=limited))
+    made.interrupts = interrupts
+    node = plugin(fit=fit, forward=lambda x, state: x)
+    made.nodes.add([Node("slow", node)])
+    with pytest.raises(soma.Refused, match=r"^fit may run for a minute$"):
+        interrupts.run(made.execute, commands.Fit(cmd="FIT", node_id="slow", data=1))
+
+
+def test_an_abort_that_comes_too_late_ends_no_other_command(interrupts: Interrupts) -> None:
+    limited = Limited()
+
+    def forward(x: Any, state: Any) -> Any:
+        (command, context), *_ = limited.seen
+        context.abort(command, "too late")
+        return x
+
+    made = engine(plugin_set(limited=limited))
+    made.interrupts = interrupts
+    node = plugin(fit=lambda x, y: {}, forward=forward)
+    made.nodes.add([Node("quick", node)])
+    interrupts.run(made.execute, commands.Fit(cmd="FIT", node_id="quick", data=1))
+    run = commands.Forward(cmd="FORWARD", node_id="quick", data=1)
+    assert interrupts.run(made.execute, run).result == 1
 
 
 def test_a_broken_plugin_is_a_failure_and_the_next_one_takes_part() -> None:
