@@ -43,6 +43,7 @@ def binding_error(verb: Callable[..., Steps[Any]], error: TypeError) -> TypeErro
     text, name = str(error), f"{verb.__qualname__}()"
     if not text.startswith(name):
         return error
+    text = text.partition(". Did you mean")[0]  # Python 3.14 says so itself
     _, *known = signature(verb).parameters
     unexpected = text.rpartition("argument ")[2].strip("'") if "unexpected" in text else ""
     close = get_close_matches(unexpected, known, 1)

@@ -123,6 +123,11 @@ def _(value: list[object], feed: _Digest) -> None:
     _children(feed, type(value).__name__, value)
 
 
+@_content.register
+def _(value: slice, feed: _Digest) -> None:
+    _children(feed, "slice", [value.start, value.stop, value.step])
+
+
 @_content.register(set)
 @_content.register(frozenset)
 def _(value: set[object], feed: _Digest) -> None:

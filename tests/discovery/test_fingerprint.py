@@ -256,6 +256,9 @@ DIFFERENT: list[Any] = [
     np.zeros(1, [("a", "f4"), ("b", "i4")]),
     np.float32(1),
     np.int8(1),
+    slice(1, 2),
+    slice(1, 2, 1),
+    [1, 2, None],
     np.ma.MaskedArray([1, 2], mask=[False, True]),
     np.ma.MaskedArray([1, 2], mask=[True, False]),
 ]
