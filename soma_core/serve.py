@@ -1,6 +1,6 @@
 """For transport authors: what a daemon calls in the worker's process."""
 
-from soma_core.channel.limits import limit_memory, lower_priority
+from soma_core.channel.limits import limit_memory
 from soma_core.channel.process import default_signals, exit_now, hold_lifeline, inherited_side
 from soma_core.channel.process_tree import bear_mark
 from soma_core.engine.inbox import Inbox
@@ -22,6 +22,5 @@ __all__ = [
     "host_programs",
     "inherited_side",
     "limit_memory",
-    "lower_priority",
     "serve",
 ]

@@ -43,20 +43,35 @@ def _arguments() -> "Namespace":
     from argparse import ArgumentParser
 
     parser = ArgumentParser("python -m soma_transport_stdio", description=__doc__)
-    parser.add_argument("--pickle", choices=("same-user", "never"), default="same-user")
-    parser.add_argument("--memory-limit", type=int, metavar="BYTES")
-    parser.add_argument("--nice", type=int, default=0, metavar="N")
-    parser.add_argument("--env", action="append", default=[], type=_variable, metavar="NAME=VALUE")
+    parser.add_argument(
+        "--pickle",
+        choices=("same-user", "never"),
+        default="same-user",
+        help="never: refuse pickles (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory-limit", type=int, metavar="BYTES", help="memory of its own at most"
+    )
+    parser.add_argument(
+        "--nice", type=int, default=0, metavar="N", help="lower its priority by N (0 to 19)"
+    )
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        type=_variable,
+        metavar="NAME=VALUE",
+        help="set an environment variable; may be repeated",
+    )
     return parser.parse_args()
 
 
 def _limit(arguments: "Namespace") -> None:
-    from soma_core.serve import limit_memory, lower_priority
-
     if arguments.memory_limit is not None:
+        from soma_core.serve import limit_memory
+
         limit_memory(arguments.memory_limit)
-    if arguments.nice:
-        lower_priority(arguments.nice)
+    os.nice(arguments.nice)
 
 
 def main() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 
-__all__ = ["limit_memory", "lower_priority"]
+__all__ = ["limit_memory"]
 
 
 def limit_memory(size: int) -> None:
@@ -22,12 +21,3 @@ def limit_memory(size: int) -> None:
     _, hard = resource.getrlimit(kind)
     limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
     resource.setrlimit(kind, (limit, limit))
-
-
-def lower_priority(nice: int) -> None:
-    """Let other processes go before this one and its children.
-
-    Args:
-        nice: By how much, as for the command ``nice``: 19 runs when nothing else wants to.
-    """
-    os.nice(nice)

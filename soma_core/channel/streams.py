@@ -176,7 +176,10 @@ def _timeval(seconds: float) -> bytes:
 
 
 class PipeStream(ByteStream):
-    """A pair of file descriptors, which it owns.
+    """A pair of file descriptors, which it owns: for the worker's side.
+
+    On the host's side use a :class:`SocketStream`: nothing wakes a thread that reads a pipe, so
+    ``close`` from another thread would not end its ``receive``.
 
     Args:
         read_fd: The one to read.

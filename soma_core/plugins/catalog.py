@@ -176,7 +176,10 @@ class Catalog:
             hint = f"did you mean {' or '.join(map(repr, close))}?"
         else:
             hint = f"installed: {_some(list(self._claims))}"
-        return f"unknown {self.kind} {name!r}; {hint} (`soma {self.kind}s` lists them)"
+        return (
+            f"unknown {self.kind} {name!r}; {hint} (`soma {self.kind}s` lists them; run "
+            "`pip install` again after adding one)"
+        )
 
     def _conflict(self, name: str, claims: Iterable[EntryPoint]) -> str:
         owners = " and ".join(f"{_distribution(claim)[0]} ({claim.value})" for claim in claims)

@@ -71,7 +71,7 @@ class Pickles:
         if not self._allowed:
             raise ProtocolError(
                 ErrorCode.PICKLE_REFUSED,
-                f"a {name} can only travel as a pickle, which this connection refuses; "
+                f"this {name} can only travel as a pickle, which this connection refuses; "
                 f"{self._instead(obj)}",
             )
         from soma_core.wire.definitions.writing import write
@@ -114,7 +114,8 @@ class Pickles:
                 f"install {codec.distribution} there"
             )
         return (
-            "use plain data, bytes, numpy arrays or torch tensors, and filters by registered name"
+            "use plain data, bytes, numpy arrays or torch tensors, and load a filter by its "
+            'registered name: ("acme.Clip", {"quantile": 0.9})'
         )
 
     def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:
