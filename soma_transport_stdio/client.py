@@ -47,7 +47,7 @@ class StdioOptions(OutputOptions):
         limits: The largest messages that either side accepts.
         memory_limit: Bytes of memory of its own that the worker, and each of its children, may
             take; a filter that asks for more gets a MemoryError. None for any.
-        nice: How far the worker stands back behind other processes, as for the command ``nice``:
+        nice: By how much the worker's priority is lowered, as for the command ``nice``:
             0 to 19.
     """
 

@@ -53,7 +53,7 @@ def run(count: int, seed: int) -> list[Row]:
     told = f"{len(found.deaths):,} calls under way at a death"
     return [
         Row(asked, goal, percentiles(found.deaths), told, bool(slow < 1.0)),
-        none_of("deaths that a call did not tell as such", found.untold, size),
+        none_of("deaths that no call reported as `WorkerDied`", found.untold, size),
         none_of("wrong or mixed-up results", found.wrong, size),
         none_of("processes, descriptors, files left after them", left, size),
     ]

@@ -133,7 +133,7 @@ class WorkersConfig(_Section):
         cwd: Their working directory.
         grace: Seconds in which a worker may end by itself whose client is gone.
         memory_limit: Bytes of memory of its own that each, and each of its children, may take.
-        nice: How far each stands back behind other processes: 0 to 19.
+        nice: By how much the priority of each is lowered: 0 to 19.
     """
 
     most: int = Field(default=8, ge=0)
@@ -207,7 +207,7 @@ class ModelConfig(_Section):
         allow_modules: Modules that its configuration may name and have imported.
         env: Variables to add to the environment of its workers.
         memory_limit: Bytes of memory of its own that each, and each of its children, may take.
-        nice: How far each stands back behind other processes: 0 to 19.
+        nice: By how much the priority of each is lowered: 0 to 19.
         inputs: Its inputs, where the filter's meta does not say. With several, the filter gets a
             dict of them.
         outputs: Its outputs.
