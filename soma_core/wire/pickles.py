@@ -114,7 +114,7 @@ class Pickles:
                 f"install {codec.distribution} there"
             )
         return (
-            "use plain data, bytes, numpy arrays or torch tensors, and load a filter by its "
+            "use plain data, bytes, numpy arrays or torch tensors, and filters by "
             'registered name: ("acme.Clip", {"quantile": 0.9})'
         )
 
