@@ -38,12 +38,19 @@ class Race:
 
     def processor(self, name: str) -> float:
         """How many times as much processor time it takes, in all processes together."""
-        return float(np.median(self.busy[name]) / np.median(self.busy[self.baseline]))
+        pairs = zip(self.busy[name], self.busy[self.baseline], strict=True)
+        return float(np.median([one / other for one, other in pairs]))
 
     def spread(self, name: str, to: str | None = None) -> tuple[float, float]:
         """The ratios between which the middle half of the rounds lies."""
         low, high = np.percentile(self._ratios(name, to), [25, 75])
         return float(low), float(high)
+
+    def extend(self, other: Race) -> None:
+        """Add the rounds of another race of the same contestants."""
+        for mine, theirs in ((self.times, other.times), (self.busy, other.busy)):
+            for name, rounds in theirs.items():
+                mine.setdefault(name, []).extend(rounds)
 
     def _ratios(self, name: str, to: str | None) -> list[float]:
         pairs = zip(self.times[name], self.times[to or self.baseline], strict=True)
