@@ -1,4 +1,4 @@
-"""Cold starts: ``python -m benchmarks.start`` times imports, and connections up to a first reply.
+"""Cold starts: ``python -m benchmarks.start`` times imports, and connections up to a first result.
 
 Every sample is a process of its own, and the rounds are interleaved. What counts is the median;
 the ratios are to the import that the same run measured.
@@ -26,14 +26,20 @@ CONNECTING = """
 import sys, time
 import soma_core as soma
 soma.Worker  # the package imports its parts on use; this host has imported what it calls
-name, path = sys.argv[1:]
+name, path, node = sys.argv[1:]
 options = {"path": path} if path else {}
+x = [[1.0], [2.0]]
 begun = time.perf_counter()
 worker = soma.connect(name, **options)
+if node:
+    worker.load({"node": (node, {"sizes": [1, 1]} if node == "torch.MLP" else {})})
+    worker.fit("node", x, x)
 worker.ping()
 print(time.perf_counter() - begun)
 worker.close()
 """
+PRELOADED = ("torch", "sklearn")
+FITTED = ("sklearn.StandardScaler", "torch.MLP")
 
 
 def _python(code: str) -> Sample:
@@ -47,15 +53,16 @@ def _python(code: str) -> Sample:
     return sample
 
 
-def _connection(name: str, path: str = "") -> Sample:
-    """From ``soma.connect()`` in a host that has imported soma to the first reply."""
-    command = [sys.executable, "-c", CONNECTING, name, path]
+def _connection(name: str, path: object = "", node: str = "") -> Sample:
+    """From ``soma.connect()`` in a host that has imported soma to the first reply, or fit."""
+    command = [sys.executable, "-c", CONNECTING, name, str(path), node]
     return lambda: float(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def preload() -> list[str]:
-    """The arguments of a daemon whose workers have torch imported already; none without torch."""
-    return ["--preload", "torch"] if find_spec("torch") else []
+    """The arguments of a daemon whose workers have imported libraries already, where they are."""
+    found = [module for module in PRELOADED if find_spec(module)]
+    return ["--preload", ",".join(found)] if found else []
 
 
 def measure(rounds: int) -> dict[str, tuple[float, str]]:
@@ -70,9 +77,14 @@ def measure(rounds: int) -> dict[str, tuple[float, str]]:
                 BOTH,
             ),
             "stdio, connect to first reply": (_connection("stdio"), NUMPY),
-            "socket, connect to first reply": (_connection("socket", str(options["path"])), NUMPY),
-            " ".join(["socket", *preload()]): (_connection("socket", str(warm["path"])), NUMPY),
+            "socket, connect to first reply": (_connection("socket", options["path"]), NUMPY),
         }
+        warmed = " ".join(["socket", *preload()])
+        samples[f"{warmed}, connect to first reply"] = (_connection("socket", warm["path"]), NUMPY)
+        for node in FITTED:
+            if find_spec(f"soma_filters_{node.split('.')[0]}") and preload():
+                sample = _connection("socket", warm["path"], node)
+                samples[f"{warmed}, connect to first fit of {node}"] = (sample, NUMPY)
         times: dict[str, list[float]] = {name: [] for name in samples}
         for _ in range(rounds + 1):
             for name, (sample, _baseline) in samples.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from time import time
 from types import ModuleType
 
@@ -21,12 +21,15 @@ class HostPath:
     def __init__(self) -> None:
         self._folders: tuple[str, ...] = ()
         self._installed: tuple[str, ...] = ()
+        self._last_before: str | None = None
         self._read: dict[str, float] = {}
         self._looked_at = 0.0
 
     def add(self, entries: Iterable[str]) -> None:
         """Look into these folders too, after all that this process looks into by itself."""
         new = [entry for entry in entries if entry not in sys.path and os.path.isdir(entry)]
+        if new and not self._folders:
+            self._last_before = next(reversed(sys.modules))
         own = set(_as_folders(sys.path)).difference(self._folders)
         sys.path += new
         self._folders += _as_folders(new)
@@ -52,8 +55,20 @@ class HostPath:
         """When the file of each module of these folders was changed last."""
         if not self._folders:
             return {}
-        found = {module.__name__: self._file(module) for module in _modules()}
+        found = {name: self._file(module) for name, module in self._modules()}
         return {name: _changed_at(file) for name, file in found.items() if file is not None}
+
+    def _modules(self) -> Iterator[tuple[str, ModuleType]]:
+        """Those that were imported since there are such folders, under their own names.
+
+        The others are not even touched: in a worker that was forked they are thousands, and each
+        would cost a page.
+        """
+        newest_first = reversed(sys.modules)
+        for name in list(iter(newest_first.__next__, self._last_before)):
+            module = sys.modules.get(name)
+            if isinstance(module, ModuleType) and name == module.__name__ != "__main__":
+                yield name, module
 
     def _file(self, module: ModuleType) -> str | None:
         file = getattr(module, "__file__", None)
@@ -64,14 +79,6 @@ class HostPath:
 
 def _as_folders(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(os.path.join(os.path.abspath(entry), "") for entry in entries)
-
-
-def _modules() -> list[ModuleType]:
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if isinstance(module, ModuleType) and name != "__main__" and module.__name__ == name
-    ]
 
 
 def _changed_at(file: str) -> float:

@@ -22,6 +22,7 @@ from soma_core.protocol.commands import Command, Hello, Interrupt, Shutdown
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec
 from soma_core.protocol.parsing import CommandParser, Envelope, name_of_command
 from soma_core.protocol.replies import ErrorReply, Event, EventKind, InterruptReply, Limits, Reply
+from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
 from soma_core.wire.frames import FrameError
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.message import Dialect, Message
@@ -136,10 +137,15 @@ class Responder:
         self._sending = threading.RLock() if records is None else records.sending
 
     def warm_up(self) -> None:
-        """Import and build what the first command of each dialect needs, plugins among it."""
+        """Import and build what first commands need: plugins, names of filters, both dialects."""
+        client = client_info("soma").model_dump()
         for codec in (self._frames, self._lines):
-            ping = codec.write({"cmd": "PING"}, Command)
-            self.respond(ping, lambda event: None)
+            hello = {"cmd": "HELLO", "protocol": PROTOCOL_VERSION, "client": client}
+            self.respond(codec.write(hello, Hello), lambda event: None)
+        for reply in Reply.__subclasses__():
+            reply.model_rebuild()
+        installed_filters().names()
+        installed_plugins().notify("soma_preloaded")
 
     def respond(self, message: Message, send_event: SendEvent, host: Host | None = None) -> Message:
         """Execute the command in a message and return the reply to send.

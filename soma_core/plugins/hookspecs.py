@@ -200,6 +200,16 @@ def soma_open_file(path: str, key: Any) -> Any:
 
 
 @hookspec
+def soma_preloaded() -> None:
+    """``--preload`` has imported its modules. Called in the process that workers are forked from.
+
+    What a plugin imports and builds here, its filters need not at their first use. Look into
+    ``sys.modules`` for what is wanted, and start no thread: that would keep the process from
+    forking.
+    """
+
+
+@hookspec
 def soma_filter_loaded(node_id: str, meta: FilterMeta) -> None:
     """A filter was loaded. Called in the worker's process, once for each node of a LOAD."""
 

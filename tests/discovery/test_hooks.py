@@ -14,6 +14,7 @@ import pytest
 
 import soma_core as soma
 from soma_core.codecs import Codec
+from soma_core.engine.serving import Responder
 from soma_core.plugins import hookspecs
 from soma_core.plugins.manager import installed_plugins
 from soma_core.verbs import CommandSpec
@@ -75,6 +76,10 @@ class Recorder:
         return np.zeros((2, 1)) if path.endswith(".ours") else None
 
     @soma.hookimpl
+    def soma_preloaded(self) -> None:
+        self.fired.append("soma_preloaded")
+
+    @soma.hookimpl
     def soma_filter_loaded(self, node_id: str, meta: soma.FilterMeta) -> None:
         self.fired.append("soma_filter_loaded")
 
@@ -134,11 +139,13 @@ def test_every_hook_fires_where_its_docstring_says(recorder: Recorder) -> None:
         assert worker.forward("raw", 2) == 4
         assert isinstance(worker.filter("raw"), Handle)
         assert worker.batched_fit(["raw"], soma.DataFile("data.ours")).result.shape == (2, 1)
-    assert set(recorder.fired) == set(HOOKS)
+    assert set(recorder.fired) == set(HOOKS) - {"soma_preloaded"}
     registering = ["soma_register_commands", "soma_register_codecs"]
     hello = ["soma_call_starting", "soma_execute"]
     assert recorder.fired[:5] == [*registering, "soma_worker_starting", *hello]
     assert recorder.fired[-1] == "soma_worker_exited"
+    Responder().warm_up()  # as a process does that workers are forked from
+    assert recorder.fired[-1] == "soma_preloaded"
 
 
 class Policy:

@@ -136,6 +136,24 @@ def test_modules_are_named_by_commas_or_by_repetition(environment, connect):
         worker.close()
 
 
+@nightly
+def test_a_first_fit_imports_nothing_that_the_plugins_of_a_library_could_have_imported(connect):
+    for package in ("torch", "sklearn", "soma_filters_torch", "soma_filters_sklearn"):
+        pytest.importorskip(package)
+    asked = f.Apply(lambda x, s: list(f.sys.modules))
+    x = f.np.ones((4, 2), "f4")
+    with (
+        short_directory() as directory,
+        socket_daemon(directory / "s", "--preload=torch,sklearn") as daemon,
+    ):
+        worker = connect(daemon, filters={"asked": asked})
+        before = worker.forward("asked", None)
+        worker.load({"scale": ("sklearn.StandardScaler", {})})
+        worker.load({"net": ("torch.MLP", {"sizes": [2, 1]})})
+        worker.composite_fit(["scale", "net"], x, x[:, :1])
+        assert len(set(worker.forward("asked", None)).difference(before)) < 5
+
+
 # As isolated as a fresh one
 
 

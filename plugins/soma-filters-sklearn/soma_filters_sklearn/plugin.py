@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import soma_core as soma
 from soma_core.codecs import Codec, Encoded
 
-__all__ = ["SOMA_API_VERSION", "soma_adapt", "soma_register_codecs", "soma_remote_filter"]
+__all__ = [
+    "SOMA_API_VERSION",
+    "soma_adapt",
+    "soma_preloaded",
+    "soma_register_codecs",
+    "soma_remote_filter",
+]
 
 SOMA_API_VERSION = 1
 _SPARSE = [
@@ -29,6 +36,21 @@ def soma_adapt(obj: Any) -> Any:
     from soma_filters_sklearn.adapting import as_filter
 
     return as_filter(obj)
+
+
+@soma.hookimpl
+def soma_preloaded() -> None:
+    """Make the filters of all estimators, which ``import sklearn`` does not import, and fit one."""
+    if "sklearn" not in sys.modules:
+        return
+    from sklearn.preprocessing import StandardScaler
+
+    from soma_filters_sklearn import estimators
+
+    for name in dir(estimators):
+        with suppress(AttributeError):  # another scikit-learn may lack one
+            getattr(estimators, name).model_rebuild()
+    StandardScaler().fit([[0.0], [1.0]])  # the first to be fitted looks for plugins of narwhals
 
 
 @soma.hookimpl
