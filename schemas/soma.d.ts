@@ -7,7 +7,7 @@
 /** Set the gradients of a node's parameters, and step its optimizer if it has one. A parameter may have null for a gradient; a value under the name of a buffer becomes its own. */
 export interface ApplyGradients {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -27,7 +27,7 @@ export interface ApplyGradients {
 export interface ApplyGradientsReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -38,7 +38,7 @@ export interface ApplyGradientsReply {
 /** Fit a chain of nodes batch by batch. */
 export interface BatchedFit {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -87,7 +87,7 @@ export interface BatchedFit {
 export interface BatchedFitReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -122,7 +122,7 @@ export interface BytesValue {
 /** Call a method of one node by its name; refused by name where the filter has none. `score` is called with `x, y, state`, the others with `x, state`. */
 export interface CallMethod {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -145,7 +145,7 @@ export interface CallMethod {
 export interface CallMethodReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -164,7 +164,7 @@ export interface ClientInfo {
 /** Fit a chain of nodes, and train its differentiable nodes together. */
 export interface CompositeFit {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -189,7 +189,7 @@ export interface CompositeFit {
 export interface CompositeFitReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -213,7 +213,7 @@ export interface CompositeFitReply {
 /** Run a chain of nodes, the output of each being the input of the next. */
 export interface CompositeForward {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -235,7 +235,7 @@ export interface CompositeForward {
 export interface CompositeForwardReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -246,7 +246,7 @@ export interface CompositeForwardReply {
 /** Let a BATCHED_FIT go on that paused. */
 export interface ContinueFit {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -274,7 +274,7 @@ export interface ContinueFit {
 export interface ContinueFitReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -333,7 +333,7 @@ export type ErrorCode = "malformed" | "invalid_command" | "unknown_command" | "u
 export interface ErrorReply {
   ok: false;
   /** The id of the command, if the message held a valid one. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What came, what was expected and what to do; of a filter, the text of its exception. */
   error: string;
   code: ErrorCode;
@@ -351,7 +351,7 @@ export interface ErrorReply {
 export interface EventMessage {
   event: "progress" | "log" | "warning";
   /** The id of the command that runs. */
-  id?: string | number | null;
+  id?: number | string | null;
   cmd: string;
   /** What the filter reported, logged or warned, an object. */
   data: Data;
@@ -410,7 +410,7 @@ export type FilterSpec = {
 /** Fit one node; what it learned becomes its state. */
 export interface Fit {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -431,7 +431,7 @@ export interface Fit {
 export interface FitReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -449,7 +449,7 @@ export interface Fixed {
 /** Run one node. */
 export interface Forward {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -469,7 +469,7 @@ export interface Forward {
 export interface ForwardReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -480,7 +480,7 @@ export interface ForwardReply {
 /** Fetch the gradients of a node's parameters by name. */
 export interface GetGradients {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -497,7 +497,7 @@ export interface GetGradients {
 export interface GetGradientsReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -508,7 +508,7 @@ export interface GetGradientsReply {
 /** Fetch what a node's object holds, and the state that it learned. */
 export interface GetState {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -529,7 +529,7 @@ export interface GetState {
 export interface GetStateReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -546,7 +546,7 @@ export interface GetStateReply {
 /** Agree on versions and features before anything else. Optional. Fields of a later version are ignored: which version it is, is what both sides find out by it. */
 export interface Hello {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -572,7 +572,7 @@ export interface Hello {
 export interface HelloReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -593,7 +593,7 @@ export interface HelloReply {
 /** End the command that runs, for a host that said `interrupts` in HELLO. The reply to that command has the code `interrupted`. INTERRUPT does nothing once it is over. The reply to INTERRUPT comes in its turn, after that of the command. */
 export interface Interrupt {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -604,14 +604,14 @@ export interface Interrupt {
   encoding?: "b64" | null;
   cmd: "INTERRUPT";
   /** The `id` of the command to end. */
-  command: string | number;
+  command: number | string;
 }
 
 /** INTERRUPT was read, whether or not the command still ran. */
 export interface InterruptReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -634,7 +634,7 @@ export interface Limits {
 /** List the loaded nodes and the registered filters. */
 export interface ListNodes {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -650,7 +650,7 @@ export interface ListNodes {
 export interface ListReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -665,7 +665,7 @@ export interface ListReply {
 /** Load filters under ids; all of them or, if one fails, none. */
 export interface Load {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -682,7 +682,7 @@ export interface Load {
 export interface LoadReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -709,7 +709,7 @@ export interface ObjectValue {
 /** Let one node go on from what it learned, on one batch. */
 export interface PartialFit {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -730,7 +730,7 @@ export interface PartialFit {
 export interface PartialFitReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -749,7 +749,7 @@ export interface PartialFitReply {
 /** Ask whether the engine answers. */
 export interface Ping {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -765,7 +765,7 @@ export interface Ping {
 export interface PingReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -812,7 +812,7 @@ export interface Schema {
 /** Put back what GET_STATE returned. */
 export type SetState = {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -833,7 +833,7 @@ export type SetState = {
   training_b64?: Binary;
 } | {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -858,7 +858,7 @@ export type SetState = {
 export interface SetStateReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -868,7 +868,7 @@ export interface SetStateReply {
 /** Answer, then exit with status 0. */
 export interface Shutdown {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -884,7 +884,7 @@ export interface Shutdown {
 export interface ShutdownReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
@@ -982,7 +982,7 @@ export interface TextValue {
 /** Forget nodes and what they learned. */
 export interface Unload {
   /** Echoed in the reply. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** Whether progress and log events may be sent before the reply. */
   events?: boolean;
   /** Open to the host; not interpreted. */
@@ -999,7 +999,7 @@ export interface Unload {
 export interface UnloadReply {
   ok: true;
   /** The id of the command. */
-  id?: string | number | null;
+  id?: number | string | null;
   /** What plugins of the worker say of the command and of themselves, by plugin. */
   meta?: { [key: string]: unknown } | null;
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */

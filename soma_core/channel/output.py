@@ -12,7 +12,6 @@ import logging
 import os
 import select
 import sys
-import termios
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from termios import FIONREAD
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator
@@ -33,6 +33,7 @@ from soma_core.errors import StartFailed
 __all__ = ["Output", "OutputPump"]
 
 _log = logging.getLogger("soma.worker")
+_NO_BYTES = bytes(4)  # how many can be read, as the kernel says it
 _PIPE = 1 << 18  # bytes that a worker can print before anybody reads
 _MOST_WAITING = 1 << 22  # characters that wait to be shown; then the oldest are dropped
 _GATHER = 0.005  # seconds: a call that ends within them shows by itself what it printed
@@ -140,17 +141,14 @@ class OutputPump:
         Args:
             unfinished: Whether to show a line that has no end yet as it is.
         """
-        more = bool(self._waiting or self._cutter.unfinished)
-        if not more and not self._ended:
+        if not (self._waiting or self._cutter.unfinished or self._ended):
             try:
-                waiting = bytearray(4)
-                fcntl.ioctl(self.reading, termios.FIONREAD, waiting)
-                more = any(waiting)
+                if fcntl.ioctl(self.reading, FIONREAD, _NO_BYTES) == _NO_BYTES:
+                    return
             except OSError:  # it was closed meanwhile
                 return
-        if more:
-            self._take(unfinished=unfinished)
-            self._deliver(_BRIEFLY)
+        self._take(unfinished=unfinished)
+        self._deliver(_BRIEFLY)
 
     def finish(self, patience: float) -> None:
         """Show the last that a worker printed, which has ended, and read no more.

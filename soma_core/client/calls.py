@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 from soma_core.channel.deadline import NEVER, Deadline
@@ -32,9 +32,6 @@ class Call:
         stall_timeout: Seconds that it may take without a progress event.
 
     Attributes:
-        cmd: The name of the command.
-        node_id: The node that it is about, for messages.
-        reply: The class of its reply.
         started: When it was made (``time.monotonic``).
         deadline: When it must have ended.
         changes_states: Whether a command of a plugin changes what its nodes learned.
@@ -55,17 +52,30 @@ class Call:
     ) -> None:
         self.model = model
         self.fields = fields
-        self.cmd: str = fields["cmd"]
-        self.node_id: str | None = fields.get("node_id")
         self.timeout = timeout
         self.uses = uses
         self.progress = progress
         self.stall_timeout = stall_timeout
         if progress is not None or stall_timeout is not None:
             fields["events"] = True
-        self.reply = _REPLY_TO.get(model, ForwardReply)
-        self.started = time.monotonic()
+        self.started = monotonic()
         self.deadline = NEVER if timeout is None else Deadline(self.started + timeout)
+
+    @property
+    def cmd(self) -> str:
+        """The name of the command."""
+        cmd: str = self.fields["cmd"]
+        return cmd
+
+    @property
+    def node_id(self) -> str | None:
+        """The node that it is about, for messages."""
+        return self.fields.get("node_id")
+
+    @property
+    def reply(self) -> type[Reply]:
+        """The class of its reply."""
+        return _REPLY_TO.get(self.model, ForwardReply)
 
     @classmethod
     def of(cls, command: Command, timeout: float | None = None) -> Call:

@@ -114,7 +114,7 @@ class Connection:
             ctrl_c.install()
         conversation = self.conversation
         try:
-            if not self._turn.acquire(blocking=False):
+            if not self._turn.acquire(False):
                 self._wait_for_turn(call, ctrl_c)
             self._turn_of = here
             self._ctrl_c = ctrl_c

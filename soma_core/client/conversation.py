@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from soma_core.channel.contract import ExitStatus
 from soma_core.client.calls import Call
@@ -79,7 +79,6 @@ class Conversation:
         self._fate = "ended"
         self.clock = clock
         self.exchange: Exchange | None = None
-        self._expected = _Expected(self)
         self.last_id = 0
         self.plugins_said: dict[str, Any] = {}
         self.ended: WorkerDied | None = None
@@ -172,15 +171,16 @@ class Conversation:
             return None
         codec = self._frames if message.dialect is Dialect.FRAME else self._lines
         try:
-            came = codec.read(message, self._expected)
+            came = codec.read(message, self._validated)
         except ValidationError as error:
             exchange.over = exchange.answered = True
             raise _not_a_reply(exchange.call, error) from None
-        if type(came) is Event:
+        kind = type(came)
+        if kind is Event:
             if came.event == "progress":
                 exchange.progress(self.clock())
-            return came
-        if type(came) is not _Stray:
+            return came  # type: ignore[no-any-return]
+        if kind is not _Stray:
             exchange.reply = came
             exchange.over = exchange.answered = True
         elif came.is_of_nobody:
@@ -191,6 +191,25 @@ class Conversation:
                 "mixed up messages, and the channel was closed",
             )
         return None
+
+    def _validated(self, fields: dict[str, Any]) -> Any:
+        """What came while a command runs: its reply, an event of it, or a stray."""
+        exchange = self.exchange
+        assert exchange is not None
+        replied_to = fields.get("id", exchange.message_id)
+        if replied_to != exchange.message_id:
+            return _stray(replied_to, exchange.message_id, fields)
+        if fields.get("ok") is True:
+            return exchange.call.reply.__pydantic_validator__.validate_python(fields)
+        if "event" in fields:
+            return Event.__pydantic_validator__.validate_python(fields)
+        if "ok" not in fields:
+            raise ProtocolError(
+                ErrorCode.MALFORMED,
+                f"the worker's reply to {exchange.call} is not one: {reprlib.repr(fields)}; is "
+                "it a soma worker?",
+            )
+        return _Failure(fields)
 
     def _take_late(self, exchange: Exchange, message: Message) -> None:
         """Look whether a message is the reply that nobody waits for any more."""
@@ -284,53 +303,16 @@ class _Failure(NamedTuple):
     meta: None = None
 
 
-class _Stray(BaseModel):
+class _Stray(NamedTuple):
     """A message that belongs to another command."""
-
-    model_config = ConfigDict(defer_build=True)
 
     id: Any
     is_of_nobody: bool
 
 
-class _Expected:
-    """Validates what comes while a command runs: its reply, an event of it, or a stray.
-
-    Args:
-        conversation: Says which command that is.
-    """
-
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-
-    def validate_python(self, fields: dict[str, Any]) -> Any:
-        """The model of a message, by what its fields say that it is."""
-        exchange = self._conversation.exchange
-        assert exchange is not None
-        replied_to = fields.get("id", exchange.message_id)
-        if replied_to != exchange.message_id:
-            return _stray(replied_to, exchange.message_id, fields)
-        if fields.get("ok") is True:
-            return exchange.call.reply.__pydantic_validator__.validate_python(fields)
-        if "event" in fields:
-            return Event.__pydantic_validator__.validate_python(fields)
-        if "ok" not in fields:
-            raise ProtocolError(
-                ErrorCode.MALFORMED,
-                f"the worker's reply to {exchange.call} is not one: {reprlib.repr(fields)}; is "
-                "it a soma worker?",
-            )
-        return _Failure(fields)
-
-    def validate_json(self, text: bytes) -> Any:
-        """The same for a line."""
-        fields = read_fields(Message(text, (), Dialect.LINE))
-        return self.validate_python(fields)
-
-
 def _stray(replied_to: Any, message_id: int, fields: dict[str, Any]) -> _Stray:
     late = type(replied_to) is int and _OF_INTERRUPTS <= replied_to < message_id
-    return _Stray(id=replied_to, is_of_nobody=not late and "event" not in fields)
+    return _Stray(replied_to, is_of_nobody=not late and "event" not in fields)
 
 
 def _error_of(fields: dict[str, Any]) -> SomaError:

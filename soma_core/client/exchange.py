@@ -51,39 +51,20 @@ class Exchange:
         interrupted: Whether somebody else asked for it to be interrupted.
     """
 
-    __slots__ = (
-        "_end_at",
-        "_grace",
-        "_interrupt_at",
-        "_look_at",
-        "_process_ended",
-        "_progressed",
-        "answered",
-        "call",
-        "excess",
-        "given_up",
-        "interrupted",
-        "message",
-        "message_id",
-        "over",
-        "reply",
-        "sent",
-    )
-
     message: Message
+    sent = True
+    over = given_up = answered = interrupted = False
+    reply: Any = None
+    excess: str | None = None
+    _process_ended = False
+    _interrupt_at = _end_at = 0.0  # once it is given up
 
     def __init__(self, call: Call, message_id: int, grace: float, now: float) -> None:
         self.call = call
         self.message_id = message_id
-        self.sent = True
-        self.over = self.given_up = self.answered = self.interrupted = False
-        self.reply: Any = None
-        self.excess: str | None = None
         self._grace = grace
         self._progressed = now
         self._look_at = now + _LIVENESS
-        self._interrupt_at = self._end_at = now  # once it is given up
-        self._process_ended = False
 
     def wait(self, now: float) -> float:
         """Seconds to wait for a message before asking what is :meth:`due`."""

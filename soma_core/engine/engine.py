@@ -39,7 +39,10 @@ from soma_core.protocol.versions import (
 )
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["Engine", "EngineInfo"]
+__all__ = ["OF_CHAINS", "Engine", "EngineInfo"]
+
+OF_CHAINS = frozenset({r.CompositeForwardReply, r.CompositeFitReply})
+"""The replies that bring the output of a chain."""
 
 
 class EngineInfo(BaseModel):
@@ -257,12 +260,12 @@ class Engine:
         return r.CompositeForwardReply(result=tensors.detached(out))
 
     def in_kind_sent(self, command: Any, reply: Any) -> None:
-        """Have the output of a chain in the kind in which its data came: arrays for arrays.
+        """Have the output of a chain (:data:`OF_CHAINS`) in the kind in which its data came: arrays
+        for arrays.
 
         A host that sends lines gets the tensors that the chain computed as nested lists instead.
         """
-        of_chain = isinstance(reply, (r.CompositeForwardReply, r.CompositeFitReply))
-        if of_chain and any(node.differentiable for node in self.nodes.chain(command.node_ids)):
+        if any(node.differentiable for node in self.nodes.chain(command.node_ids)):
             reply.result = tensors.in_kind_of(reply.result, command.data)
 
     def composite_fit(self, command: c.CompositeFit) -> r.CompositeFitReply:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from soma_core import progress
 from soma_core.channel.contract import Channel
-from soma_core.engine.engine import Engine, EngineInfo
+from soma_core.engine.engine import OF_CHAINS, Engine, EngineInfo
 from soma_core.engine.failures import describe_failure
 from soma_core.engine.inbox import Inbox
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
@@ -118,13 +118,14 @@ class Responder:
         self._interrupts = interrupts or NoInterrupts()
         plugins = installed_plugins() if plugins is None else plugins
         pickles = Pickles(allowed=pickle != "never", codecs=plugins.known_codecs())
-        self._parser = CommandParser(plugins.known_commands())
+        parser = CommandParser(plugins.known_commands())
+        self._validate = parser.validate
         self._frames: DialectCodec = FrameCodec(pickles)
         self._lines: DialectCodec = LineCodec(pickles)
         self._dense_lines: DialectCodec = LineCodec(pickles, dense=True)
         limits = limits or StreamLimits()
         info = EngineInfo(
-            commands=tuple(self._parser.models),
+            commands=tuple(parser.models),
             features=(*_FEATURES, *(("interrupts",) if self._interrupts.by_wire else ())),
             limits=Limits(line=limits.line, header=limits.header, nesting=MAX_NESTING),
         )
@@ -157,7 +158,7 @@ class Responder:
         """
         codec = self._codec(message.dialect)
         try:
-            command = self._parser.read(message, codec)
+            command: Command = codec.read(message, self._validate)
         except BaseException as error:
             return self._failure(error, Envelope.of(message), codec)
         if command.encoding is not None and codec is self._lines:
@@ -202,9 +203,12 @@ class Responder:
             else:
                 reply = self._interrupts.run(self._execute, command)
             self.finished = type(command) is Shutdown
-            if codec is self._frames:
+            if type(reply) in OF_CHAINS and codec is self._frames:
                 self.engine.in_kind_sent(command, reply)
-            return _written(reply, command.id, codec)
+            try:
+                return codec.write_reply(reply, command.id)
+            except ProtocolError as error:
+                raise _unsendable(error) from error
         except BaseException as error:
             return self._failure(error, Envelope.from_fields(command.__dict__), codec)
 
@@ -261,23 +265,16 @@ class Responder:
         return codec.write_reply(reply, envelope.id)
 
 
-def _written(reply: Reply, message_id: str | int | None, codec: DialectCodec) -> Message:
-    """The message of a reply.
-
-    Raises:
-        ProtocolError: ``filter_failed`` where the result does not pickle, ``pickle_refused``
-            where it may not: the command was executed, so that neither must read as if it had
-            been refused.
+def _unsendable(error: ProtocolError) -> ProtocolError:
+    """Why a result cannot be sent: ``filter_failed`` where it does not pickle, ``pickle_refused``
+    where it may not. The command was executed, so that neither must read as if it had been refused.
     """
-    try:
-        return codec.write_reply(reply, message_id)
-    except ProtocolError as error:
-        unpicklable = error.code is ErrorCode.INVALID_COMMAND
-        raise ProtocolError(
-            ErrorCode.FILTER_FAILED if unpicklable else error.code,
-            f"the command was executed, and its result cannot be sent: {error}",
-            remote_type=error.remote_type,
-        ) from error
+    unpicklable = error.code is ErrorCode.INVALID_COMMAND
+    return ProtocolError(
+        ErrorCode.FILTER_FAILED if unpicklable else error.code,
+        f"the command was executed, and its result cannot be sent: {error}",
+        remote_type=error.remote_type,
+    )
 
 
 class _Reports:

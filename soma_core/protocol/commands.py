@@ -35,7 +35,7 @@ __all__ = [
     "Unload",
 ]
 
-MessageId = str | int
+MessageId = Annotated[int | str, Field(union_mode="left_to_right")]
 NodeId = Annotated[str, Field(min_length=1)]
 NodeIds = Annotated[list[NodeId], Field(min_length=1)]
 Method = Literal[

@@ -39,6 +39,9 @@ BYTES = frozenset({Carried.BINARY, Carried.BINARIES})
 
 _STATES = frozenset({Carried.STATE, Carried.STATES})
 
+Validate = Callable[[dict[str, Any]], Any]
+"""Makes a validated model of the fields of a message."""
+
 
 class DialectCodec(ABC):
     """Reads and writes the messages of one dialect.
@@ -51,15 +54,14 @@ class DialectCodec(ABC):
         self._pickles = pickles
 
     @abstractmethod
-    def read(self, message: Message, validator: Any) -> Any:
+    def read(self, message: Message, validate: Validate) -> Any:
         """The model of a message, with the objects that its data stand for.
 
         Args:
             message: The message.
-            validator: The pydantic-core validator of the model, or of a union of models.
+            validate: Makes a model of its fields, as they came; what it raises, this raises.
 
         Raises:
-            ValidationError: It is not such a message.
             ProtocolError: ``malformed``; or ``invalid_command`` or ``pickle_refused``: its data
                 cannot be decoded.
         """
@@ -94,10 +96,10 @@ class DialectCodec(ABC):
 class FrameCodec(DialectCodec):
     """Frames: a MessagePack map and buffers."""
 
-    def read(self, message: Message, validator: Any) -> Any:
+    def read(self, message: Message, validate: Validate) -> Any:
         header, buffers, _ = message
         unpacking = Unpacking(buffers, self._pickles, resolve=False)
-        model = validator.validate_python(unpacking.map(header))
+        model = validate(unpacking.map(header))
         if unpacking.unresolved and isinstance(model, BaseModel):
             self._resolve(model, message)
         return model
@@ -134,24 +136,14 @@ class LineCodec(DialectCodec):
         self._dense = dense
         self._decoder = LineDecoder(pickles=pickles)
 
-    def read(self, message: Message, validator: Any) -> Any:
-        model = self.validate(message.header, validator)
+    def read(self, message: Message, validate: Validate) -> Any:
+        model = validate(read_fields(message))
         if not isinstance(model, BaseModel):
             return model
         for name, kind in carried_fields(type(model)):
             if kind not in BYTES and name in model.model_fields_set:
                 model.__dict__[name] = self._decoded(name, kind, model.__dict__[name])
         return model
-
-    @staticmethod
-    def validate(text: bytes, validator: Any) -> Any:
-        """The model of a line, its data as they came."""
-        try:
-            return validator.validate_json(text)
-        except ValueError as error:
-            if not _is_json_problem(error):
-                raise
-        return validator.validate_python(read_json(text))
 
     def _decoded(self, name: str, kind: Carried, content: Any) -> Any:
         try:
@@ -188,11 +180,6 @@ def read_fields(message: Message) -> dict[str, Any]:
     raise ProtocolError(
         ErrorCode.MALFORMED, f"a message is a JSON object with a cmd, got {type(fields).__name__}"
     )
-
-
-def _is_json_problem(error: Any) -> bool:
-    problems = error.errors(include_url=False, include_input=False)
-    return bool(problems[0]["type"] == "json_invalid")
 
 
 def _as_binaries(content: dict[str, Any]) -> dict[str, Binary]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Union, get_args
+from typing import Any, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, Command
-from soma_core.protocol.dialects import DialectCodec, LineCodec, read_fields
+from soma_core.protocol.dialects import DialectCodec, read_fields
 from soma_core.wire.message import Dialect, Message
 
 __all__ = ["CommandParser", "Envelope", "name_of_command"]
@@ -50,24 +49,18 @@ def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-@cache
-def _adapter(models: tuple[type[Command], ...]) -> TypeAdapter[Any]:
-    """One for all engines of a process: it takes long to build, which the first message does."""
-    union: Any = Union[models]  # noqa: UP007 - of a sequence known at run time
-    tagged: Any = Annotated[union, Field(discriminator="cmd")]
-    return TypeAdapter(tagged, config=ConfigDict(defer_build=True))
-
-
 class CommandParser:
     """Validates messages against a set of commands.
 
     Args:
         models: The command models; each has a literal field ``cmd``.
+
+    Attributes:
+        models: They, by that name.
     """
 
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
         self.models = {name_of_command(model): model for model in models}
-        self._adapter = _adapter(tuple(models))
 
     def read(self, message: Message, codec: DialectCodec) -> Command:
         """The command in a message, user data in it as Python objects.
@@ -80,10 +73,7 @@ class CommandParser:
             ProtocolError: ``malformed``, ``unknown_command`` or ``invalid_command``; the text
                 names the field, what came and what would be accepted.
         """
-        try:
-            command: Command = codec.read(message, self._adapter.validator)
-        except ValidationError as error:
-            raise self._explain(error, message) from None
+        command: Command = codec.read(message, self.validate)
         return command
 
     def check(self, text: bytes) -> Command:
@@ -92,29 +82,36 @@ class CommandParser:
         Raises:
             ProtocolError: As :meth:`read`.
         """
-        try:
-            command: Command = LineCodec.validate(text, self._adapter.validator)
-        except ValidationError as error:
-            raise self._explain(error, Message(text, (), Dialect.LINE)) from None
-        return command
+        return self.validate(read_fields(Message(text, (), Dialect.LINE)))
 
-    def _explain(self, error: ValidationError, message: Message) -> ProtocolError:
-        fields = read_fields(message)
+    def validate(self, fields: dict[str, Any]) -> Command:
+        """The command of some fields, its user data as they came.
+
+        Raises:
+            ProtocolError: ``unknown_command`` or ``invalid_command``.
+        """
+        try:
+            model = self.models[fields["cmd"]]
+        except (KeyError, TypeError):
+            raise self._no_command(fields) from None
+        try:
+            return model.__pydantic_validator__.validate_python(fields)  # type: ignore[no-any-return]
+        except ValidationError as error:
+            known = ", ".join(name for name in model.model_fields if name != "cmd")
+            raise ProtocolError(
+                ErrorCode.INVALID_COMMAND,
+                f"{fields['cmd']}: {describe(error)} (its fields: {known})",
+            ) from None
+
+    def _no_command(self, fields: dict[str, Any]) -> ProtocolError:
         names = ", ".join(self.models)
         if "cmd" not in fields:
             return ProtocolError(
                 ErrorCode.INVALID_COMMAND, f"cmd: this field is required; it is one of {names}"
             )
-        model = self.models.get(fields["cmd"]) if isinstance(fields["cmd"], str) else None
-        if model is None:
-            return ProtocolError(
-                ErrorCode.UNKNOWN_COMMAND,
-                f"unknown command: {fields['cmd']!s:.100}; the commands are {names}",
-            )
-        known = ", ".join(name for name in model.model_fields if name != "cmd")
-        text = describe(error, skip=1)
         return ProtocolError(
-            ErrorCode.INVALID_COMMAND, f"{fields['cmd']}: {text} (its fields: {known})"
+            ErrorCode.UNKNOWN_COMMAND,
+            f"unknown command: {fields['cmd']!s:.100}; the commands are {names}",
         )
 
 

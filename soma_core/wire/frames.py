@@ -57,7 +57,6 @@ _START = MAGIC + bytes((_VERSION, 0, 0))
 _FIELDS = struct.Struct("<8sIIQ")
 _PREAMBLE = struct.Struct("<8sIIQI")
 _CHECKED_SIZE = _FIELDS.size
-_CHECKSUM = struct.Struct("<I")
 _ENTRY = struct.Struct("<IIQQ")
 ENTRY_SIZE = _ENTRY.size
 PREAMBLE_SIZE = _PREAMBLE.size
@@ -115,14 +114,18 @@ _as_preamble: Callable[[tuple[int, int, int]], Preamble] = partial(tuple.__new__
 
 def write_frame(header: bytes, entries: Sequence[EntryFields], inline: Sequence[Any] = ()) -> bytes:
     """A frame, as far as its inline buffers are given; the rest of them must follow it."""
-    body_size = len(header) + ENTRY_SIZE * len(entries)
-    table = []
-    for entry in entries:
-        table.append(_ENTRY.pack(*entry))
-        if entry[0] == _INLINE:
-            body_size += entry[3]
-    fields = _FIELDS.pack(_START, len(header), len(entries), body_size)
-    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), header, *table, *inline))
+    header_size = len(header)
+    if not entries:
+        return _preamble(header_size, 0, header_size) + header
+    table = b"".join([_ENTRY.pack(*entry) for entry in entries])
+    inline_size = sum([size for kind, _, _, size in entries if kind == _INLINE])
+    body_size = header_size + len(table) + inline_size
+    return b"".join((_preamble(header_size, len(entries), body_size), header, table, *inline))
+
+
+def _preamble(header_size: int, entry_count: int, body_size: int) -> bytes:
+    fields = _FIELDS.pack(_START, header_size, entry_count, body_size)
+    return fields + crc32(fields).to_bytes(4, "little")
 
 
 def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
@@ -148,13 +151,18 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     start, header_size, entry_count, body_size, checksum = _PREAMBLE.unpack_from(data)
     if crc32(data[:_CHECKED_SIZE]) != checksum:
         raise _malformed("a frame's preamble is damaged: its checksum does not match")
+    if start != _START:
+        _check_version(start)
+    return _as_preamble((header_size, entry_count * ENTRY_SIZE, body_size))
+
+
+def _check_version(start: bytes) -> None:
     version = start[len(MAGIC)]
     if version != _VERSION:
         raise _malformed(
             f"this peer speaks layout {version} of frames, and this side layout {_VERSION}; "
             "upgrade soma-core on the older side"
         )
-    return _as_preamble((header_size, entry_count * ENTRY_SIZE, body_size))
 
 
 def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[EntryFields]:

@@ -89,14 +89,13 @@ class Packing:
         buffers: What was put aside, in the order of the indexes in the map.
     """
 
-    __slots__ = ("_alone", "_depth", "_failed", "_failure", "_pickles", "_replaces", "buffers")
+    _failure: BaseException | None = None
+    _failed: object = None
+    _alone = _depth = 0
+    _replaces = False
 
     def __init__(self, pickles: Pickles) -> None:
         self._pickles = pickles
-        self._failure: BaseException | None = None
-        self._failed: object = None
-        self._alone = self._depth = 0
-        self._replaces = False
         self.buffers: list[Any] = []
 
     def run(self, content: Any) -> bytes:

@@ -109,21 +109,23 @@ class MessageParser:
         Raises:
             ProtocolError: As :meth:`next_message`.
         """
-        if self.finished:
-            return None
         chunk = bytes(data)
-        between_messages = not (self.pending or self._to_skip or self._skips_line or self.ended)
-        if between_messages and chunk.startswith(MAGIC):
+        if chunk.startswith(MAGIC) and self._is_between_messages():
             try:
                 message = self._frame(chunk)
             finally:
                 if self._used < len(chunk):
                     self.pending += chunk[self._used :]
             return message if self._filling is None else self.next_message()
+        if self.finished:
+            return None
         if not chunk:
             self.ended = True
         self.pending += chunk
         return self.next_message()
+
+    def _is_between_messages(self) -> bool:
+        return not (self.pending or self._to_skip or self._skips_line or self.ended)
 
     def filled(self, count: int) -> Message | None:
         """Like :meth:`feed`, for bytes that were read into the target."""
@@ -188,7 +190,9 @@ class MessageParser:
             if available < start:
                 self._require_more(view)
                 return None
-            entries = frames.read_table(preamble, bytes(view[table:start]))
+            entries: Sequence[EntryFields] = ()
+            if table != end:
+                entries = frames.read_table(preamble, bytes(view[table:start]))
         except FrameError:
             self._used = PREAMBLE_SIZE
             self._to_skip = body_size
@@ -199,6 +203,8 @@ class MessageParser:
             self._filling = _Filling(header, entries)
             return None
         self._used = end
+        if not entries:
+            return as_message((header, (), _FRAME))
         inline = []
         for kind, _, _, size in entries:
             if kind == _INLINE:

@@ -78,9 +78,9 @@ class Unpacking:
         unresolved: Whether there is a placeholder.
     """
 
-    __slots__ = (
-        "_buffers", "_failure", "_levels_left", "_opaque", "_pickles", "_resolve", "unresolved"
-    )  # fmt: skip
+    _failure: BaseException | None = None
+    _levels_left = _DEEPEST
+    unresolved = False
 
     def __init__(
         self, buffers: Sequence[Any], pickles: Pickles, *, resolve: bool, opaque: bool = False
@@ -88,18 +88,18 @@ class Unpacking:
         self._buffers = list(buffers)
         self._pickles = pickles
         self._resolve, self._opaque = resolve, opaque
-        self._failure: BaseException | None = None
-        self._levels_left = _DEEPEST
-        self.unresolved = False
 
     def run(self, header: Any) -> Any:
         """Unpack MessagePack; as :func:`unpack`."""
         try:
             return unpackb(header, ext_hook=self._extension, option=_OPTIONS)
         except ValueError as error:
-            if self._failure is not None:
-                raise self._failure from None
-            raise _malformed(f"a frame's map is not MessagePack: {error}") from None
+            raise self._reason(error) from None
+
+    def _reason(self, error: ValueError) -> BaseException:
+        if self._failure is not None:
+            return self._failure
+        return _malformed(f"a frame's map is not MessagePack: {error}")
 
     def map(self, header: Any) -> dict[str, Any]:
         """Unpack the map of a frame.
@@ -107,7 +107,10 @@ class Unpacking:
         Raises:
             ProtocolError: As :func:`unpack`; ``malformed`` also if it is no map of fields.
         """
-        content = self.run(header)
+        try:  # as run() does, which would cost every message another call
+            content = unpackb(header, ext_hook=self._extension, option=_OPTIONS)
+        except ValueError as error:
+            raise self._reason(error) from None
         if type(content) is dict and header[0] == 0x80 + len(content):  # what most messages are
             return content
         return _require_map(content, header)
