@@ -60,12 +60,12 @@ _add(
     "serve",
     serve.serve,
     "serve socket",
-    "serve socket --path /run/user/1000/soma.sock --preload torch",
+    "serve socket --path /run/user/1000/soma/soma.sock --preload torch",
     context_settings={"allow_interspersed_args": False},
 )
 app.add_typer(sessions.app, name="sessions")
 _add("status", status.status, "status", "status --json")
-_add("ping", status.ping, "ping", "ping --path /run/user/1000/soma.sock")
+_add("ping", status.ping, "ping", "ping --path /run/user/1000/soma/soma.sock")
 _add("transports", plugins.transports, "transports", "transports stdio --options")
 _add("filters", plugins.filters, "filters Regressor", "filters soma-filters-torch")
 _add("plugins", plugins.plugins, "plugins", "plugins soma-cache")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from soma_core.cli.app import app
@@ -15,6 +19,23 @@ from ..support import installing
 
 Soma = Callable[..., Result]
 Install = Callable[..., None]
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """All commands of a group and of the groups in it, by name."""
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if hasattr(command, "commands"):  # typer's groups are not those of click
+            yield from commands(command, *path, name)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def examples(name: str) -> list[list[str]]:
+    """The arguments of each example in the help of a command, the command's name among them."""
+    found = re.findall(r"Example: soma (.*)", COMMANDS[name].epilog or "")
+    return [shlex.split(example) for example in found]
 
 
 @pytest.fixture

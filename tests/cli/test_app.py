@@ -1,16 +1,11 @@
 import os
-import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 
-import click
 import pytest
-import typer
 
-from soma_core.cli.app import app
+from .conftest import COMMANDS, examples
 
 
 def test_the_versions_are_those_of_soma_and_of_the_distributions_with_plugins(soma, install):
@@ -23,26 +18,32 @@ def test_the_versions_are_those_of_soma_and_of_the_distributions_with_plugins(so
     assert not any(line.startswith("soma-core") for line in others)
 
 
-def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
-        yield " ".join((*path, name)), command
-        if isinstance(command, click.Group):
-            yield from commands(command, *path, name)
-
-
-COMMANDS = dict(commands(typer.main.get_command(app)))
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_by_an_example_that_it_accepts(name):
     command = COMMANDS[name]
     assert command.help or command.callback.__doc__
-    examples = re.findall(r"Example: soma (.*)", command.epilog or "")
-    assert examples
-    for example in examples:
-        assert example.startswith(name)
-        arguments = shlex.split(example)[len(name.split()) :]
-        command.make_context(name, arguments, resilient_parsing=False)
+    assert examples(name)
+    for example in examples(name):
+        path = name.split()
+        assert example[: len(path)] == path
+        command.make_context(name, example[len(path) :], resilient_parsing=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transports",
+        "filters",
+        "schema",
+        *(f"new {what}" for what in ("filter", "transport", "command", "plugin")),
+    ],
+)
+def test_the_examples_of_the_help_work(soma, tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for example in examples(name):
+        result = soma(*example)
+        assert result.exit_code == 0, result.output
 
 
 def test_a_shell_can_complete_the_command(soma):

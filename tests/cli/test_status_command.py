@@ -15,6 +15,7 @@ import pytest
 from soma_core.client.connect import connect
 
 from ..support import short_directory, socket_daemon, wait_until
+from .conftest import examples
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sessions need Linux")
 
@@ -30,7 +31,7 @@ def daemon(directory):
     arguments = ["--log-format", "json", "--log-level", "info"]
     with (
         (directory / "log").open("w") as log,
-        socket_daemon(directory / "soma.sock", *arguments, stderr=log) as started,
+        socket_daemon(directory / "soma" / "soma.sock", *arguments, stderr=log) as started,
     ):
         yield started
 
@@ -45,6 +46,15 @@ def test_status_and_ping_start_no_worker(soma, daemon):
     assert shown["memory"] > 0
     assert f"process {daemon.pid} answered in" in soma("ping", "--path", daemon.path).stderr
     assert json.loads(soma("status", "--path", daemon.path, "--json").stdout)["workers"] == []
+
+
+@pytest.mark.parametrize("name", ["ping", "status", "sessions", "sessions list"])
+def test_the_examples_of_the_help_work(soma, daemon, directory, monkeypatch, name):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    for arguments in examples(name):
+        asked = [part.replace("/run/user/1000", str(directory)) for part in arguments]
+        result = soma(*asked)
+        assert result.exit_code == 0, result.output
 
 
 def test_status_shows_sessions_and_workers_of_single_clients(soma, daemon, directory):
