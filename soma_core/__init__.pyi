@@ -30,6 +30,7 @@ from .errors import PluginConflict as PluginConflict
 from .errors import PluginError as PluginError
 from .errors import PluginLoadFailed as PluginLoadFailed
 from .errors import PluginNotFound as PluginNotFound
+from .errors import PluginUnavailable as PluginUnavailable
 from .errors import ProtocolError as ProtocolError
 from .errors import QueueFull as QueueFull
 from .errors import Refused as Refused

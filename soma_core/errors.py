@@ -7,7 +7,8 @@
     │   ├── PluginNotFound        no installed plugin has that name
     │   ├── PluginLoadFailed      it is installed, and importing it failed
     │   ├── PluginConflict        two distributions claim one name
-    │   └── PluginApiMismatch     it was built for another version of the plugin interface
+    │   ├── PluginApiMismatch     it was built for another version of the plugin interface
+    │   └── PluginUnavailable     what is installed beside it lacks what it needs
     ├── ProtocolError             a message that breaks the protocol; carries an ErrorCode
     ├── TransportError
     │   ├── StartFailed           the worker did not come up
@@ -44,6 +45,7 @@ __all__ = [
     "PluginError",
     "PluginLoadFailed",
     "PluginNotFound",
+    "PluginUnavailable",
     "ProtocolError",
     "QueueFull",
     "Refused",
@@ -112,6 +114,13 @@ class PluginConflict(PluginError):
 
 class PluginApiMismatch(PluginError):
     """A plugin declares another version of the plugin interface than this soma has."""
+
+
+class PluginUnavailable(PluginError):
+    """A plugin works, but not with what is installed: another version of a library, say.
+
+    Raise it where an entry point is loaded. ``soma plugins`` then does not count it as broken.
+    """
 
 
 class ProtocolError(SomaError):

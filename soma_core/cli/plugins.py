@@ -14,7 +14,7 @@ from rich.text import Text
 from soma_core.cli.console import note, print_json, print_table, table
 from soma_core.cli.grouped import Row, grouped
 from soma_core.cli.options import options_of
-from soma_core.errors import PluginError
+from soma_core.errors import PluginError, PluginUnavailable
 from soma_core.plugins.catalog import (
     PLUGINS,
     Catalog,
@@ -64,16 +64,17 @@ def plugins(pattern: Pattern = None, show_all: All = False, as_json: AsJson = Fa
         print_json([report.as_row() for report in reports])
     elif reports:
         rows = [
-            Row(report.info, _state(report, show_all), urgent=report.failure is not None)
-            for report in reports
+            Row(report.info, _state(report, show_all), urgent=report.broken) for report in reports
         ]
         print_table(grouped(("plugin", "group", "status"), rows, fold=not show_all))
-        broken = sum(report.failure is not None for report in reports)
+        broken = sum(report.broken for report in reports)
+        unavailable = sum(report.unavailable for report in reports)
         count = f"{len(reports)} {'plugin' if len(reports) == 1 else 'plugins'}"
-        note(f"{count}, {broken or 'none'} broken")
+        others = f", {unavailable} unavailable" if unavailable else ""
+        note(f"{count}, {broken or 'none'} broken{others}")
     else:
         note("no such plugin is installed")
-    if any(report.failure for report in reports):
+    if any(report.broken for report in reports):
         raise typer.Exit(1)
 
 
@@ -136,12 +137,20 @@ class PluginReport(NamedTuple):
     failure: str | None
     commands: tuple[str, ...] = ()
     codecs: tuple[str, ...] = ()
+    unavailable: bool = False
 
     @property
     def status(self) -> str:
         if self.failure is None:
             return "ok"
+        if self.unavailable:
+            return "unavailable"
         return "conflict" if self.info.conflict else "broken"
+
+    @property
+    def broken(self) -> bool:
+        """Whether somebody has to do something about it."""
+        return self.failure is not None and not self.unavailable
 
     def as_row(self) -> dict[str, object]:
         row = {"group": self.group, **asdict(self.info)}
@@ -181,8 +190,11 @@ def _inspect(catalog: Catalog, pattern: str | None) -> list[PluginReport]:
 def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
     """How one plugin is; one with hooks must also fit those that there are."""
     failure = catalog.failure(info.name)
-    if failure is not None or catalog.group != PLUGINS:
-        return PluginReport(catalog.group, info, failure)
+    if failure is not None:
+        unavailable = isinstance(failure, PluginUnavailable)
+        return PluginReport(catalog.group, info, str(failure), unavailable=unavailable)
+    if catalog.group != PLUGINS:
+        return PluginReport(catalog.group, info, None)
     alone = PluginSet(catalog, {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"})
     try:
         alone.load(info.name)
@@ -194,7 +206,7 @@ def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
 
 
 def _state(report: PluginReport, show_all: bool) -> tuple[Text, Text]:
-    style = "green" if report.failure is None else "red"
+    style = "red" if report.broken else "yellow" if report.unavailable else "green"
     return Text(report.group, "dim"), Text(report.summary(show_all), style)
 
 

@@ -20,6 +20,7 @@ from soma_core.errors import (
     PluginError,
     PluginLoadFailed,
     PluginNotFound,
+    PluginUnavailable,
 )
 from soma_core.plugins.hookspecs import API_VERSION
 
@@ -126,6 +127,7 @@ class Catalog:
             PluginConflict: Several distributions claim the name.
             PluginLoadFailed: Importing it failed.
             PluginApiMismatch: Its module states another API version.
+            PluginUnavailable: It says that it does not work with what is installed.
         """
         claims = self._claims.get(name)
         if claims is None:
@@ -137,6 +139,10 @@ class Catalog:
             loaded = entry_point.load()
         except KeyboardInterrupt:
             raise
+        except PluginUnavailable as error:
+            raise PluginUnavailable(
+                f"the {self.kind} {name!r} is not available: {error}"
+            ) from error
         except BaseException as error:  # a module may call sys.exit when it is imported
             distribution, version = _distribution(entry_point)
             raise PluginLoadFailed(
@@ -162,12 +168,12 @@ class Catalog:
         distribution, version = _distribution(entry_point)
         return f"it is {entry_point.value} of {distribution} {version}"
 
-    def failure(self, name: str) -> str | None:
+    def failure(self, name: str) -> PluginError | None:
         """Why a plugin cannot be loaded, or None if it can; imports it."""
         try:
             self.load(name)
         except PluginError as error:
-            return str(error)
+            return error
         return None
 
     def _not_found(self, name: str) -> str:

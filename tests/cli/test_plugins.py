@@ -159,6 +159,18 @@ def test_a_broken_plugin_is_reported_with_its_reason_and_does_not_hide_the_other
     assert "1 plugin, 1 broken" in result.stderr
 
 
+def test_a_plugin_that_does_not_fit_what_is_installed_is_not_broken(soma, install, tmp_path):
+    (tmp_path / "site" / "newer.py").write_text(
+        "import soma_core\nraise soma_core.PluginUnavailable('needs version 2 of acme')"
+    )
+    install("acme", "soma.filters", **{"acme.Newer": "newer:Newer"})
+    result = soma("plugins", "acme.Newer")
+    assert result.exit_code == 0
+    assert "unavailable: " in result.stdout
+    assert "needs version 2 of acme" in result.stdout
+    assert "1 plugin, none broken, 1 unavailable" in result.stderr
+
+
 def test_a_conflict_is_reported_with_both_distributions(soma, install):
     install("acme", "soma.plugins", policy="json:dumps")
     install("bolt", "soma.plugins", policy="json:loads")

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from pydantic import create_model
 
+from soma_core import PluginUnavailable
 from soma_filters_sklearn.filters import NamedFilter
 from soma_filters_sklearn.inputs import takes_classes
 from soma_filters_sklearn.outputs import outputs_of
 from soma_filters_sklearn.parameters import parameters_of
 
-__all__ = ["make_filter_class"]
+__all__ = ["NotInThisRelease", "make_filter_class"]
 
 
 def make_filter_class(name: str, home: str, module: str) -> type[NamedFilter]:
@@ -25,7 +26,7 @@ def make_filter_class(name: str, home: str, module: str) -> type[NamedFilter]:
         module: The module that the class will be found in, by its name.
 
     Raises:
-        AttributeError: The installed scikit-learn does not have the estimator.
+        NotInThisRelease: The installed scikit-learn does not have the estimator.
     """
     estimator_class = _find(name, home)
     parameters = parameters_of(estimator_class)
@@ -42,13 +43,17 @@ def make_filter_class(name: str, home: str, module: str) -> type[NamedFilter]:
     return made
 
 
+class NotInThisRelease(PluginUnavailable, AttributeError):
+    """An estimator that another release of scikit-learn has."""
+
+
 def _find(name: str, home: str) -> Any:
     import sklearn
 
     try:
         return getattr(importlib.import_module(home), name)
     except (AttributeError, ModuleNotFoundError):
-        raise AttributeError(
+        raise NotInThisRelease(
             f"the installed scikit-learn {sklearn.__version__} has no {home}.{name}"
         ) from None
 

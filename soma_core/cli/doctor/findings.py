@@ -102,7 +102,7 @@ def _requirement(requirement: Requirement) -> Finding:
 
 
 def _plugins(facts: Facts) -> Iterator[Finding]:
-    broken = [report for report in facts.plugins if report.failure is not None]
+    broken = [report for report in facts.plugins if report.broken]
     for report in broken:
         subject = f"{report.info.name} of {report.info.distribution}"
         remedy = (
@@ -111,7 +111,7 @@ def _plugins(facts: Facts) -> Iterator[Finding]:
             else f"reinstall or update {report.info.distribution}, or uninstall it"
         )
         yield Finding("plugins", subject, Level.WRONG, report.failure or "", remedy)
-    working = len(facts.plugins) - len(broken)
+    working = sum(report.failure is None for report in facts.plugins)
     if not facts.plugins:
         remedy = "pip install soma-core: its transports are plugins too"
         yield Finding("plugins", "installed", Level.WRONG, "none", remedy)
