@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.wire import frames
 from soma_core.wire.frames import (
     MAGIC,
     PREAMBLE_SIZE,
@@ -19,6 +18,8 @@ from soma_core.wire.frames import (
     FrameError,
     Preamble,
     TableEntry,
+    read_preamble,
+    read_table,
 )
 from soma_core.wire.message import Dialect, Message, as_message
 
@@ -110,7 +111,8 @@ class MessageParser:
             ProtocolError: As :meth:`next_message`.
         """
         chunk = bytes(data)
-        if chunk.startswith(MAGIC) and self._is_between_messages():
+        between_messages = not (self.pending or self._to_skip or self._skips_line or self.ended)
+        if between_messages and chunk.startswith(MAGIC):
             try:
                 message = self._frame(chunk)
             finally:
@@ -123,9 +125,6 @@ class MessageParser:
             self.ended = True
         self.pending += chunk
         return self.next_message()
-
-    def _is_between_messages(self) -> bool:
-        return not (self.pending or self._to_skip or self._skips_line or self.ended)
 
     def filled(self, count: int) -> Message | None:
         """Like :meth:`feed`, for bytes that were read into the target."""
@@ -176,11 +175,10 @@ class MessageParser:
             self._require_more(view)
             return None
         try:
-            preamble = frames.read_preamble(view)
+            header_size, table_size, body_size = preamble = read_preamble(view)
         except FrameError:
             self._lose(view)
             raise
-        header_size, table_size, body_size = preamble
         table = PREAMBLE_SIZE + header_size
         start = table + table_size
         end = PREAMBLE_SIZE + body_size
@@ -192,7 +190,7 @@ class MessageParser:
                 return None
             entries: Sequence[EntryFields] = ()
             if table != end:
-                entries = frames.read_table(preamble, bytes(view[table:start]))
+                entries = read_table(preamble, bytes(view[table:start]))
         except FrameError:
             self._used = PREAMBLE_SIZE
             self._to_skip = body_size
