@@ -451,7 +451,9 @@ def _close_files() -> None:
             stream.flush()
     kept = {id(stream) for stream in streams}
     kept |= {id(getattr(stream, "buffer", None)) for stream in streams}
-    files = [one for one in gc.get_objects() if _IO in type(one).__mro__ and id(one) not in kept]
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if _IO in kind.__mro__}
+    files = [one for one in objects if type(one) in kinds and id(one) not in kept]
     for file in sorted(files, key=_depth):
         with suppress(Exception):  # it may be of any class, with a thread that uses it
             file.close()
