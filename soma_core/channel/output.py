@@ -63,6 +63,10 @@ Output = Annotated[
 """Where a host shows what a worker prints: the option ``output``."""
 
 
+def _no_node() -> None:
+    """No command runs."""
+
+
 class OutputPump:
     """Reads what a worker prints, and shows it.
 
@@ -77,7 +81,7 @@ class OutputPump:
     Attributes:
         writing: The end of the pipe that becomes the worker's stdout and stderr.
         reading: The other end.
-        node_id: The node whose command runs: lines are marked with it.
+        node_of: Says whose command runs, of which node: lines are marked with that.
 
     Raises:
         StartFailed: The file cannot be opened, or this process has no descriptors left.
@@ -95,7 +99,7 @@ class OutputPump:
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # the user's pipes have taken what they may
                 fcntl.fcntl(self.reading, fcntl.F_SETPIPE_SZ, _PIPE)
-        self.node_id: str | None = None
+        self.node_of: Callable[[], str | None] = _no_node
         self._name = "worker"
         self._cutter = LineCutter()
         # Of what is read, and waits to be shown. A signal handler may close in the midst of that.
@@ -242,7 +246,8 @@ class OutputPump:
         self._tail.extend(line[:_TAIL_LINE] for line in lines)
         if self._show is None:
             return
-        self._waiting.extend(OutputLine(line, self._name, self.node_id) for line in lines)
+        node_id = self.node_of()
+        self._waiting.extend(OutputLine(line, self._name, node_id) for line in lines)
         self._size += sum(map(len, lines))
         while self._size > _MOST_WAITING:
             self._size -= len(self._waiting.popleft())

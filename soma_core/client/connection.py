@@ -70,6 +70,8 @@ class Connection:
         observers: CallObservers | None = None,
     ) -> None:
         self.conversation = Conversation(pickles, grace=grace, observers=observers)
+        if transport.output is not None:
+            transport.output.node_of = self.conversation.node_that_runs
         self.channel = channel
         self.explain = explain or _no_explanation
         self._transport = transport
@@ -173,9 +175,7 @@ class Connection:
 
     def _run(self, exchange: Exchange) -> None:
         """Do an exchange until it is over; whatever happens, no reply is left behind."""
-        call, output = exchange.call, self._transport.output
-        if output is not None:
-            output.node_id = call.node_id
+        call = exchange.call
         try:
             try:
                 left = None if call.timeout is None else call.deadline.left()
@@ -195,9 +195,9 @@ class Connection:
             self._give_up(exchange)
             raise
         finally:
+            output = self._transport.output
             if output is not None:
                 output.show()
-                output.node_id = None
 
     def _receive(self, exchange: Exchange) -> None:
         conversation, channel = self.conversation, self.channel

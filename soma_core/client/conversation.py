@@ -103,6 +103,11 @@ class Conversation:
             return None
         return exchange.call.cmd, exchange.call.node_id, exchange.call.started
 
+    def node_that_runs(self) -> str | None:
+        """The node that the command which runs is about; None if none runs, or it is about none."""
+        exchange = self.exchange
+        return None if exchange is None else exchange.call.node_id
+
     def check_owner(self) -> None:
         """Make sure that this is the process that started it.
 

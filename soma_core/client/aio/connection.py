@@ -81,8 +81,6 @@ class AsyncConnection:
         exchange: Exchange | None = None
         try:
             exchange = conversation.begin(call)
-            if self.output is not None:
-                self.output.node_id = call.node_id
             await self._see_through(exchange, self._send_and_receive(exchange))
             return conversation.result(exchange)
         except BaseException as error:
@@ -135,7 +133,6 @@ class AsyncConnection:
         """Nothing is under way: it is the turn of the next call."""
         if self.output is not None:
             self.output.show()
-            self.output.node_id = None
         self.conversation.exchange = None
         self._turn.release()
 

@@ -112,7 +112,6 @@ class Pipeline:
         self._bytes += _size(exchange.message)
         if len(on_way) == 1:
             self._since = conversation.clock()
-            self._name(exchange)
         else:
             conversation.exchange = on_way[0][0]
         self._outbox.append(exchange)
@@ -185,11 +184,6 @@ class Pipeline:
             if first.call.timeout is not None:
                 sender.begun()
         self._conversation.exchange = first
-        self._name(first)
-
-    def _name(self, exchange: Exchange | None) -> None:
-        if self._output is not None:
-            self._output.node_id = None if exchange is None else exchange.call.node_id
 
     def stop(self) -> None:
         """Send nothing more, and let :meth:`drained` see to what is on its way."""
