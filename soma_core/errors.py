@@ -133,6 +133,7 @@ class ProtocolError(SomaError):
         message: What came, what was expected, and what to do.
         node_id: The node that it is about, where there is one.
         remote_type: The name of the exception class that caused it, where there is one.
+        where: The place in the message that is wrong, as keys and indices, where that is known.
     """
 
     def __init__(
@@ -142,11 +143,13 @@ class ProtocolError(SomaError):
         *,
         node_id: str | None = None,
         remote_type: str | None = None,
+        where: tuple[str | int, ...] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.node_id = node_id
         self.remote_type = remote_type
+        self.where = where
 
 
 class Refused(ProtocolError):

@@ -23,14 +23,27 @@ from soma_core.cli import (
     validate,
 )
 from soma_core.cli.console import print_error
+from soma_core.cli.subcommands import plugged_in
 from soma_core.errors import SomaError
+from soma_core.plugins.catalog import installed_subcommands
 from soma_core.protocol.versions import soma_version
 
 __all__ = ["app"]
 
 
-class _OneLineErrors(TyperGroup):
-    """Ends a command that raised a SomaError with one line and status 1, never a traceback."""
+class _Soma(TyperGroup):
+    """The subcommands of soma, and behind them those of plugins.
+
+    A command that raised a SomaError ends with one line and status 1, never a traceback.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return own + [name for name in installed_subcommands().names() if name not in own]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        return plugged_in(cmd_name) if own is None else own
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -41,7 +54,7 @@ class _OneLineErrors(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_OneLineErrors,
+    cls=_Soma,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,7 +80,13 @@ app.add_typer(sessions.app, name="sessions")
 _add("status", status.status, "status", "status --json")
 _add("ping", status.ping, "ping", "ping --path /run/user/1000/soma/soma.sock")
 _add("transports", plugins.transports, "transports", "transports stdio --options")
-_add("filters", plugins.filters, "filters Regressor", "filters soma-filters-torch")
+_add(
+    "filters",
+    plugins.filters,
+    "filters Regressor",
+    "filters soma-filters-torch",
+    "filters sklearn.SVC --schema",
+)
 _add("plugins", plugins.plugins, "plugins", "plugins soma-cache")
 _add("bench", bench.bench, "bench --size 80 --size 1048576")
 _add("doctor", doctor.doctor, "doctor")

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
@@ -52,9 +52,30 @@ def transports(
         _list(installed_transports(), pattern, as_json, fold=False)
 
 
-def filters(pattern: Pattern = None, show_all: All = False, as_json: AsJson = False) -> None:
-    """List the registered filters by distribution, without importing them."""
-    _list(installed_filters(), pattern, as_json, fold=not show_all)
+def filters(
+    pattern: Pattern = None,
+    show_all: All = False,
+    as_json: AsJson = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Import them, and print the JSON Schemas of their settings."),
+    ] = False,
+) -> None:
+    """List the registered filters by distribution, without importing them unless for schemas."""
+    if schema:
+        found = _matching(installed_filters().list(), pattern)
+        print_json({info.name: _schema_of(info.name) for info in found})
+    else:
+        _list(installed_filters(), pattern, as_json, fold=not show_all)
+
+
+def _schema_of(name: str) -> dict[str, Any] | None:
+    """The JSON Schema of a filter's settings; None for what is no model of pydantic."""
+    describe = getattr(installed_filters().load(name), "model_json_schema", None)
+    if describe is None:
+        return None
+    found: dict[str, Any] = describe()
+    return found
 
 
 def plugins(pattern: Pattern = None, show_all: All = False, as_json: AsJson = False) -> None:

@@ -27,17 +27,20 @@ from soma_core.plugins.hookspecs import API_VERSION
 __all__ = [
     "FILTERS",
     "PLUGINS",
+    "SUBCOMMANDS",
     "TRANSPORTS",
     "Catalog",
     "FilterCatalog",
     "PluginInfo",
     "TransportCatalog",
     "installed_filters",
+    "installed_subcommands",
     "installed_transports",
 ]
 
 _MOST_NAMES = 20
 TRANSPORTS, FILTERS, PLUGINS = "soma.transports", "soma.filters", "soma.plugins"
+SUBCOMMANDS = "soma.subcommands"
 
 
 @dataclass(frozen=True)
@@ -297,3 +300,13 @@ def installed_transports() -> TransportCatalog:
 def installed_filters() -> FilterCatalog:
     """The registered filters that are installed beside this soma."""
     return FilterCatalog(FILTERS, "filter")
+
+
+@cache
+def installed_subcommands() -> Catalog:
+    """The subcommands that are installed beside those of ``soma`` itself.
+
+    Each is a function of the arguments after its name, which returns the exit status; the first
+    line of its docstring is shown in ``soma --help``.
+    """
+    return Catalog(SUBCOMMANDS, "subcommand")

@@ -101,6 +101,7 @@ class CommandParser:
             raise ProtocolError(
                 ErrorCode.INVALID_COMMAND,
                 f"{fields['cmd']}: {describe(error)} (its fields: {known})",
+                where=_place(error),
             ) from None
 
     def _no_command(self, fields: dict[str, Any]) -> ProtocolError:
@@ -112,7 +113,15 @@ class CommandParser:
         return ProtocolError(
             ErrorCode.UNKNOWN_COMMAND,
             f"unknown command: {fields['cmd']!s:.100}; the commands are {names}",
+            where=("cmd",),
         )
+
+
+def _place(error: ValidationError) -> tuple[str | int, ...]:
+    """Where the first mistake is, of those that are there to be seen."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [problem for problem in found if problem["type"] != "missing"] or found
+    return shown[0]["loc"]
 
 
 def name_of_command(model: type[Command]) -> str:

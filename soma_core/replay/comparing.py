@@ -18,7 +18,7 @@ from soma_core.wire.readable import readable
 __all__ = ["Difference", "difference"]
 
 _OF_THE_PROCESS = frozenset(
-    {"pid", "incarnation", "versions", "features", "codecs", "meta", "traceback"}
+    {"pid", "incarnation", "versions", "features", "codecs", "limits", "meta", "traceback"}
 )
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 _LONGEST = 60  # characters of a value that is shown
@@ -43,8 +43,8 @@ class Difference(NamedTuple):
 def difference(recorded: Message, now: Message) -> Difference | None:
     """How a reply differs from the recorded one; None if it does not.
 
-    What belongs to the process is passed over: pid, incarnation, versions, features, codecs, what
-    plugins say, tracebacks, and addresses in the text of an error.
+    What belongs to the process is passed over: pid, incarnation, versions, features, codecs,
+    limits, what plugins say, tracebacks, and addresses in the text of an error.
     """
     found: Difference | None = None
     for found in _differences(recorded, now):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -64,7 +64,7 @@ def replay(
     only: int | None = None,
     start_timeout: float | None = 60.0,
     timeout: float | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run the commands of a recording again and compare the replies.
 
     **This runs the pickles in the recording in the worker**: replay only what you trust.

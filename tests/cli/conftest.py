@@ -13,7 +13,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from soma_core.cli.app import app
-from soma_core.plugins.catalog import installed_filters, installed_transports
+from soma_core.plugins.catalog import (
+    installed_filters,
+    installed_subcommands,
+    installed_transports,
+)
 
 from ..support import installing
 
@@ -66,3 +70,4 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 def _forget() -> None:
     installed_transports.cache_clear()
     installed_filters.cache_clear()
+    installed_subcommands.cache_clear()
