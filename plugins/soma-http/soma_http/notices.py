@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 
@@ -10,8 +11,10 @@ from soma_core.transport import ExitStatus
 __all__ = [
     "ENDED",
     "OUTPUT_NOTICE",
+    "SUBPROTOCOL",
     "WORKER_HEADER",
     "exit_status",
+    "offered_token",
     "output_notice",
     "status_text",
 ]
@@ -21,6 +24,11 @@ WORKER_HEADER = "soma-worker"
 
 ENDED = 4000
 """The close code of a WebSocket whose worker has ended; the reason says how."""
+
+SUBPROTOCOL = "soma"
+"""What a page offers, which cannot send headers: with it, its token as a subprotocol of its own."""
+
+_PREFIX = "soma.token."
 
 OUTPUT_NOTICE = b'{"soma":"output"'
 """How a text message starts that holds lines which the worker printed."""
@@ -45,3 +53,20 @@ def exit_status(text: str | bytes) -> ExitStatus | None:
     except (ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def offered_token(subprotocols: Sequence[str]) -> str:
+    """The header that a page would have sent, from the subprotocols that it offers.
+
+    A browser lets a page choose nothing else of an upgrade, and writes no subprotocols into its
+    history or a server's log, as it does with an address.
+    """
+    for offered in subprotocols:
+        if offered.startswith(_PREFIX):
+            coded = offered.removeprefix(_PREFIX)
+            try:
+                token = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode()
+            except ValueError:
+                continue
+            return f"Bearer {token}"
+    return ""

@@ -27,8 +27,13 @@ import soma_core as soma
 
 
 class Double(soma.Filter):
+    times: float = 2.0
+
+    def fit(self, x, y=None):
+        return {"seen": len(x)}
+
     def forward(self, x, state):
-        return x * 2
+        return x * self.times
 """
 CONFIG = """
 [server]
@@ -99,13 +104,20 @@ def shows(page: Any, selector: str, text: str) -> None:
     playwright.expect(page.locator(selector)).to_contain_text(text)
 
 
+def opens(page: Any, recording: Path) -> None:
+    """Open a recording, also one that was open before."""
+    page.set_input_files("#recording", [])
+    page.set_input_files("#recording", recording)
+    shows(page, "#recorded", "without a result")
+
+
 def test_a_model_is_tried_by_its_form(page):
-    page.click("summary")
-    page.fill(".shape", "2")
-    page.fill(".data", "1.5, 2")
-    page.press(".data", "Tab")
-    page.click(".try button")
-    shows(page, ".answer", "[3,4]")
+    page.click(".try >> xpath=.. >> summary")
+    page.fill(".try .shape", "2")
+    page.fill(".try .data", "1.5, 2")
+    page.press(".try .data", "Tab")
+    page.click(".try > button")
+    shows(page, ".try .answer", "[3,4]")
 
 
 def test_a_picture_becomes_a_tensor(page, tmp_path):
@@ -119,10 +131,10 @@ def test_a_picture_becomes_a_tensor(page, tmp_path):
     head = struct.pack(">IIBBBBB", 2, 3, 8, 2, 0, 0, 0)
     parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     (tmp_path / "small.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-    page.set_input_files(".file", tmp_path / "small.png")
-    playwright.expect(page.locator(".shape")).to_have_value("1, 3, 2, 3")
-    assert page.input_value(".datatype") == "UINT8"
-    assert page.input_value(".data").startswith("255,0,9,255,0,9")
+    page.set_input_files(".try .file", tmp_path / "small.png")
+    playwright.expect(page.locator(".try .shape")).to_have_value("1, 3, 2, 3")
+    assert page.input_value(".try .datatype") == "UINT8"
+    assert page.input_value(".try .data").startswith("255,0,9,255,0,9")
 
 
 def test_a_long_recording_is_browsed_by_keyboard_and_stays_smooth(page, recording):
@@ -153,12 +165,69 @@ def test_a_long_recording_is_browsed_by_keyboard_and_stays_smooth(page, recordin
 
 
 def test_a_recording_is_replayed_and_its_differences_are_shown(page, recording):
-    page.set_input_files("#recording", recording)
-    shows(page, "#recorded", f"of {CALLS + 3} commands")
+    opens(page, recording)
     page.fill("#find", "401 FORWARD double ok")  # the call with 2007 is entry 4019
+    page.select_option("#against", "double")
     page.click("#replay button")
-    shows(page, "#recorded", " same, 1 different, 0 failed, 0 not compared")
-    shows(page, "#rows", "4 of 4 values differ, by 2.01e+3 at most")
+    shows(page, "#recorded", "double: 14 same, 1 different")
+    shows(page, "#rows", "different: 4 of 4 values differ, by 2.01e+3 at most")
+
+
+def test_a_filter_is_tried_by_a_form_of_its_schema(page):
+    page.focus("#filter")
+    page.fill("#filter", "acme.Double")
+    page.press("#filter", "Tab")
+    page.fill("[data-setting=times]", "2.5")
+    page.click("#loading button")
+    shows(page, "#loaded", "acme.Double")
+    page.fill("#given .shape", "2")
+    page.fill("#given .data", "1, 2")
+    page.click("button[value=FIT]")
+    shows(page, "#loaded", "learned")
+    page.click("button[value=FORWARD]")
+    shows(page, "#replied", "2.5,")
+    assert '"node_id": "a"' in page.input_value("#command")
+    shows(page, "#bench-status", "process")
+
+
+def test_data_are_drawn_from_a_recording(page, recording):
+    opens(page, recording)
+    page.fill("#find", "4019")
+    page.focus("#entries")
+    page.press("#entries", "Home")
+    page.click("#given .draw")
+    playwright.expect(page.locator("#given .data")).to_have_value("2007,2007,2007,2007")
+    page.click("button[value=FORWARD]")
+    shows(page, "#replied", "5017.5")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said", "marked"),
+    [
+        ('{"cmd": "PING" "id": 1}', "line 1, column 16", '"'),
+        ('{"cmd": "FORWARD",\n "node_id": 3}', "line 2, column 13: FORWARD: node_id", "3"),
+        ('{"cmd": "DANCE"}', "unknown command: DANCE", '"DANCE"'),
+        ('{"cmd": "FORWARD"}', "node_id: this field is required", "{"),
+    ],
+)
+def test_a_command_is_checked_as_one_types_with_the_error_at_its_place(page, typed, said, marked):
+    page.fill("#command", typed)
+    shows(page, "#wrong", said)
+    assert page.locator("#marked mark").text_content() == marked
+    page.fill("#command", '{"cmd": "LIST"}')
+    playwright.expect(page.locator("#wrong")).to_be_empty()
+    assert page.locator("#marked mark").count() == 0
+
+
+def test_a_recording_is_run_again_by_a_new_worker(page, tmp_path):
+    path = tmp_path / "short.jsonl"
+    with soma.connect("stdio", record=path, pickle="never") as worker:
+        worker.ping()
+    page.fill("#find", "")
+    opens(page, path)
+    page.select_option("#against", "")
+    page.click("#replay button")
+    shows(page, "#recorded", "a new worker: 2 same")
 
 
 def test_the_requests_are_described_without_a_network(page, url):

@@ -74,12 +74,12 @@ def test_a_server_may_have_no_console():
     assert Client(app).get("/status").status_code == 404
 
 
-def in_node(expression: str) -> Any:
-    """What an expression over the functions of shaping.mjs is, as JSON."""
+def in_node(expression: str, module: str = "shaping.mjs") -> Any:
+    """What an expression over the functions of a module of the page is, as JSON."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    program = f"import * as s from {json.dumps(str(FOLDER / 'shaping.mjs'))};" + (
+    program = f"import * as s from {json.dumps(str(FOLDER / module))};" + (
         f"let found; try {{ found = {expression}; }} catch (error) {{ found = error.message; }}"
         "console.log(JSON.stringify(found));"
     )

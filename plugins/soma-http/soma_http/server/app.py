@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from soma_http.server import openapi
 from soma_http.server.config import Settings
@@ -22,12 +22,14 @@ from soma_http.server.launching import WorkerLauncher
 from soma_http.server.metrics import Metrics
 from soma_http.server.models import Models
 from soma_http.server.pages import CONSOLE, DOCUMENTATION
+from soma_http.server.quotas import Quotas
 from soma_http.server.reloading import Reloading
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
-from soma_http.server.workers import WorkerRoutes
+from soma_http.server.workbench import WorkbenchRoutes
+from soma_http.server.workers import WorkerRoutes, open_own
 
-__all__ = ["make_app"]
+__all__ = ["guarded", "make_app"]
 
 _PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 _OPEN = _PROBES | CONSOLE.paths | DOCUMENTATION.paths
@@ -55,18 +57,23 @@ def make_app(
     largest = settings.limits.of_messages()
     launcher = WorkerLauncher(settings.workers, largest, pickles=settings.server.allows_pickles)
     sessions = Sessions(settings.workers.most, settings.limits.sharing)
-    workers = WorkerRoutes(launcher, sessions, serving, largest, settings.workers.grace)
+    grace = settings.workers.grace
+    workers = WorkerRoutes(open_own(launcher, grace), sessions, serving, largest, grace)
     metrics = Metrics(serving, sessions)
     inference = InferenceRoutes(serving, limit, settings.limits.rows, metrics.count)
 
-    console = ConsoleRoutes(serving, sessions) if settings.server.console else None
-    routes = [
+    routes: list[BaseRoute] = [
         *inference.routes(),
         *workers.routes(),
         Route("/metrics", metrics.show),
         Route("/openapi.json", openapi.show),
         *DOCUMENTATION.routes(),
     ]
+    if settings.server.console:
+        routes += ConsoleRoutes(serving, sessions).routes()
+        routes += WorkbenchRoutes(
+            launcher.transport, sessions, limit, settings.workers.python
+        ).routes()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -82,9 +89,30 @@ def make_app(
                 await starting
             await serving.stop()
 
+    quotas = Quotas(settings.limits.token_requests, settings.limits.token_seconds)
+    return guarded(routes, tokens, quotas, limit, lifespan)
+
+
+def guarded(
+    routes: Sequence[BaseRoute],
+    tokens: Tokens,
+    quotas: Quotas,
+    body: int,
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+) -> Starlette:
+    """An application of routes, behind their guard.
+
+    Args:
+        routes: What is served.
+        tokens: Who is let in.
+        quotas: What each token may use.
+        body: The largest body, in bytes.
+        lifespan: What is to be had while it serves.
+    """
+    guard = Middleware(Guard, tokens=tokens, body=body, open_paths=_OPEN, quotas=quotas)
     return Starlette(
-        routes=routes if console is None else [*routes, *console.routes()],
-        middleware=[Middleware(Guard, tokens=tokens, body=limit, open_paths=_OPEN)],
+        routes=routes,
+        middleware=[guard],
         exception_handlers={HTTPException: _as_json},
         lifespan=lifespan,
     )

@@ -16,11 +16,11 @@ from types import FrameType
 import uvicorn
 
 from soma_http.server.app import make_app
-from soma_http.server.config import FRIGHTENING, Settings
+from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError, read_settings
 from soma_http.server.direct import DirectProtocol
 
-__all__ = ["argument_parser", "run"]
+__all__ = ["argument_parser", "listen", "run"]
 
 _QUEUE = 1024  # clients that wait to be accepted
 _PING = 20.0  # seconds between pings: what a proxy sees of a WebSocket on which nothing happens
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
     if settings.server.allows_pickles:
         _say(f"pickle = {FRIGHTENING!r}: whoever has a token is this user")
     try:
-        listening = _listen(settings)
+        listening = listen(settings.server)
     except OSError as error:
         where = f"{settings.server.host}:{settings.server.port}"
         _say(f"cannot listen at {where}: {error.strerror or error}")
@@ -85,9 +85,8 @@ def _ignore(signum: int, frame: FrameType | None) -> None:
     """It has ended the server already, with status 0."""
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(server: ServerConfig) -> socket.socket:
     """Listen, so that connections of machines that are gone are noticed."""
-    server = settings.server
     [family, kind, *_, address] = socket.getaddrinfo(
         server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

@@ -106,12 +106,18 @@ class LimitsConfig(_Section):
         rows: Rows of one inference request, as the first axis of its longest input; None for any.
         sharing: WebSockets at once to models that clients share; more get status 503. Each has a
             thread.
+        token_requests: Requests and WebSockets of one token at once; more get status 429. None for
+            any number.
+        token_seconds: Seconds that the requests of one token may take together in each minute;
+            beyond that they get status 429. WebSockets are not counted. None for any.
     """
 
     body: int = Field(default=64 * _MIB, ge=1)
     connections: int = Field(default=256, ge=1)
     rows: int | None = Field(default=None, ge=1)
     sharing: int = Field(default=64, ge=0)
+    token_requests: int | None = Field(default=None, ge=1)
+    token_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     def of_messages(self) -> StreamLimits:
         """The limits of a worker: no message can be larger than the server lets through."""

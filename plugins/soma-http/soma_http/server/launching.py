@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from soma_core.streams import StreamLimits
-from soma_core.transport import OutputLine, OutputPump, WorkerProcess, thread_limits
+from soma_core.tooling import installed_transports
+from soma_core.transport import OutputLine, OutputPump, Transport, WorkerProcess, thread_limits
 from soma_http.server.config import WorkersConfig
 
 __all__ = ["LaunchedWorker", "WorkerLauncher"]
@@ -59,11 +60,7 @@ class WorkerLauncher:
         Raises:
             StartFailed: It cannot be started.
         """
-        config = self._config
         allowed = pickle == "same-user" and self._pickles
-        most = config.threads
-        wanted = [number for number in (threads, most) if number is not None]
-        modules = ",".join(config.allow_modules)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -71,20 +68,42 @@ class WorkerLauncher:
                     self._command("same-user" if allowed else "never"),
                     output=OutputPump(printed or "stderr"),
                     wire=theirs.fileno(),
-                    env={
-                        **thread_limits(min(wanted, default=None)),
-                        **({"SOMA_ALLOW_MODULES": modules} if modules else {}),
-                        "SOMA_DATA_FILES": "" if config.data_files else "never",
-                        "SOMA_FILTER_FILES": "" if config.filter_files else "never",
-                        **self._limits.as_environment(),
-                        **config.env,
-                    },
-                    cwd=config.cwd,
+                    env=self._environment(threads),
+                    cwd=self._config.cwd,
                 )
             except BaseException:
                 ours.close()
                 raise
         return LaunchedWorker(process, ours)
+
+    def transport(self) -> Transport:
+        """A way to start one by a channel, which reads and makes no pickles."""
+        config = self._config
+        stdio: type[Any] = installed_transports().load("stdio")
+        return stdio(  # type: ignore[no-any-return]
+            stdio.Options(
+                python=config.python,
+                env=self._environment(None),
+                cwd=config.cwd,
+                memory_limit=config.memory_limit,
+                nice=config.nice,
+                pickle="never",
+                output="devnull",
+            )
+        )
+
+    def _environment(self, threads: int | None) -> dict[str, str]:
+        config = self._config
+        wanted = [number for number in (threads, config.threads) if number is not None]
+        modules = ",".join(config.allow_modules)
+        return {
+            **thread_limits(min(wanted, default=None)),
+            **({"SOMA_ALLOW_MODULES": modules} if modules else {}),
+            "SOMA_DATA_FILES": "" if config.data_files else "never",
+            "SOMA_FILTER_FILES": "" if config.filter_files else "never",
+            **self._limits.as_environment(),
+            **config.env,
+        }
 
     def _command(self, pickle: Policy) -> list[str]:
         config = self._config

@@ -15,14 +15,14 @@ from websockets.frames import Opcode
 
 from soma_core.transport import Deadline, ExitStatus
 from soma_http.frames import Frame
-from soma_http.notices import ENDED, WORKER_HEADER, output_notice, status_text
+from soma_http.notices import ENDED, SUBPROTOCOL, WORKER_HEADER, output_notice, status_text
 from soma_http.server.direct import DirectSocket, direct_socket
 from soma_http.server.incoming import Incoming
 from soma_http.server.launching import LaunchedWorker
 from soma_http.server.printed import PrintedLines
 from soma_http.server.wire import WorkerWire
 
-__all__ = ["Controllable", "Session", "Sessions"]
+__all__ = ["Controllable", "Session", "Sessions", "subprotocol_of"]
 
 _log = logging.getLogger("soma.http")
 _LOOK = 0.2  # seconds between looks whether a process runs whose wire somebody else may hold
@@ -38,6 +38,8 @@ class Controllable(Protocol):
         id: What the client calls it by.
         has_process: Whether it has a worker of its own.
         began: When it did (``time.monotonic``).
+        pid: The process of its worker, if it has one of its own.
+        running: The command that runs, if that is known, and since when.
         status: How it ended, once it has.
         ended: Set then.
     """
@@ -45,6 +47,8 @@ class Controllable(Protocol):
     id: str
     has_process: bool
     began: float
+    pid: int | None
+    running: tuple[str, float] | None
     status: ExitStatus | None
     ended: asyncio.Event
 
@@ -56,6 +60,11 @@ class Controllable(Protocol):
 
     async def run(self) -> None:
         """Serve the client until its end."""
+
+
+def subprotocol_of(websocket: WebSocket) -> str | None:
+    """What to answer to the subprotocols that a client offers: a page gives up without one."""
+    return SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
 
 
 class Session:
@@ -72,6 +81,8 @@ class Session:
         status: How the worker ended, once it has.
         ended: Set then.
         began: When it did.
+        pid: The worker's process.
+        running: Not known: messages are passed on without looking into them.
     """
 
     has_process = True
@@ -87,6 +98,8 @@ class Session:
         self.began = time.monotonic()
         self.status: ExitStatus | None = None
         self._websocket = websocket
+        self.pid: int | None = worker.process.pid
+        self.running: tuple[str, float] | None = None
         self._process = worker.process
         self._connection = worker.wire
         self._wire = WorkerWire(self._to_client, self.lost, self._hold_client)
@@ -115,7 +128,9 @@ class Session:
         """Pass messages both ways until the client or the worker is gone; then end the other."""
         try:
             await self._wire.open(self._connection)
-            await self._websocket.accept(headers=[(WORKER_HEADER.encode(), self.id.encode())])
+            await self._websocket.accept(
+                subprotocol_of(self._websocket), [(WORKER_HEADER.encode(), self.id.encode())]
+            )
             self._socket = direct_socket(self._websocket, self)
             self._wire.hold(False)
             await self._until_over()

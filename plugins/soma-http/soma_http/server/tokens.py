@@ -64,14 +64,18 @@ class Tokens:
         """Let in whom others let in."""
         self._digests = other._digests
 
-    def let_in(self, authorization: str) -> bool:
-        """Whether the header of a request names one of them; each takes the same time."""
+    def holder(self, authorization: str) -> bytes | None:
+        """Which of them the header of a request names; each takes the same time to find.
+
+        Returns:
+            What stands for the token, the same for all if none is wanted; None if it is unknown.
+        """
         if self._digests is None:
-            return True
+            return b""
         scheme, _, token = authorization.partition(" ")
         digest = _digest(token.strip())
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+        return digest if scheme.lower() == "bearer" and any(matches) else None
 
 
 def _digest(token: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from math import isfinite
 
 from starlette.requests import Request
@@ -17,10 +18,10 @@ from soma_http.notices import status_text
 from soma_http.server.launching import Policy, WorkerLauncher
 from soma_http.server.models import Model, Models
 from soma_http.server.printed import PrintedLines
-from soma_http.server.sessions import Session, Sessions
+from soma_http.server.sessions import Controllable, Session, Sessions
 from soma_http.server.shared import SharedModelSession
 
-__all__ = ["WorkerRoutes"]
+__all__ = ["WorkerRoutes", "open_own"]
 
 _FORCE = 3.0  # seconds for a worker to end after its grace
 
@@ -29,7 +30,7 @@ class WorkerRoutes:
     """Gives each WebSocket a worker of its own.
 
     Args:
-        launcher: Starts them.
+        open_session: Starts a worker for a WebSocket; raises a SomaError if it cannot.
         sessions: Those that run.
         models: The models that clients may share.
         limits: The largest messages to accept.
@@ -38,13 +39,13 @@ class WorkerRoutes:
 
     def __init__(
         self,
-        launcher: WorkerLauncher,
+        open_session: Callable[[WebSocket], Awaitable[Controllable]],
         sessions: Sessions,
         models: Models,
         limits: StreamLimits,
         grace: float,
     ) -> None:
-        self._launcher = launcher
+        self._open = open_session
         self._models = models
         self._limits = limits
         self._sessions = sessions
@@ -61,27 +62,20 @@ class WorkerRoutes:
 
     async def connect(self, websocket: WebSocket) -> None:
         """Start a worker and pass messages, until one of the two is gone."""
-        sessions, asked = self._sessions, websocket.query_params
+        sessions = self._sessions
         if sessions.full:
             text = f"as many workers run as may ({sessions.most}); try again when one has ended"
             await _deny(websocket, 503, text)
             return
-        printed = PrintedLines() if asked.get("output") == "true" else None
-        pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
         sessions.starting += 1
         try:
-            worker = await asyncio.to_thread(
-                self._launcher.launch,
-                pickle,
-                _threads(asked.get("threads", "")),
-                None if printed is None else printed.add,
-            )
+            session = await self._open(websocket)
         except SomaError as error:
             await _deny(websocket, 503, str(error))
             return
         finally:
             sessions.starting -= 1
-        await sessions.run(Session(websocket, worker, printed, self._grace))
+        await sessions.run(session)
 
     async def share(self, websocket: WebSocket) -> None:
         """Speak the protocol to the nodes of a model, which all clients share."""
@@ -136,6 +130,29 @@ class WorkerRoutes:
 
 async def _deny(websocket: WebSocket, status: int, text: str) -> None:
     await websocket.send_denial_response(JSONResponse({"error": text}, status))
+
+
+def open_own(launcher: WorkerLauncher, grace: float) -> Callable[[WebSocket], Awaitable[Session]]:
+    """What gives each WebSocket a worker of this server's.
+
+    Args:
+        launcher: Starts them.
+        grace: Seconds in which a worker may end whose client is gone.
+    """
+
+    async def open_session(websocket: WebSocket) -> Session:
+        asked = websocket.query_params
+        printed = PrintedLines() if asked.get("output") == "true" else None
+        pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
+        worker = await asyncio.to_thread(
+            launcher.launch,
+            pickle,
+            _threads(asked.get("threads", "")),
+            None if printed is None else printed.add,
+        )
+        return Session(websocket, worker, printed, grace)
+
+    return open_session
 
 
 def _threads(text: str) -> int | None:

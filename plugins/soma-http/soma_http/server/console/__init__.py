@@ -5,8 +5,10 @@ The page is static files without a build step, and loads nothing from elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -15,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from soma_core.tooling import process_usage
 from soma_http.server.models import Model, Models
 from soma_http.server.pages import CONSOLE
-from soma_http.server.sessions import Sessions
+from soma_http.server.sessions import Controllable, Sessions
 
 __all__ = ["ConsoleRoutes"]
 
@@ -28,10 +31,17 @@ class ConsoleRoutes:
     Args:
         models: The models that are served.
         sessions: The clients over WebSockets.
+        daemon: Asks the daemon whose workers are used, if there is one.
     """
 
-    def __init__(self, models: Models, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        models: Models,
+        sessions: Sessions,
+        daemon: Callable[[], dict[str, Any] | None] = lambda: None,
+    ) -> None:
         self._models = models
+        self._daemon = daemon
         self._sessions = sessions
         self._began = time.monotonic()
 
@@ -43,23 +53,31 @@ class ConsoleRoutes:
         """The server, its models and its clients, as they are now."""
         models = [_described(model) for model in self._models]
         now = time.monotonic()
-        clients = [
-            {
-                "id": session.id,
-                "has_process": session.has_process,
-                "seconds": now - session.began,
-            }
-            for session in self._sessions
-        ]
         return JSONResponse(
             {
                 "version": version("soma-http"),
                 "pid": os.getpid(),
                 "seconds": now - self._began,
                 "models": models,
-                "clients": clients,
+                "clients": [_client(session, now) for session in self._sessions],
+                "daemon": await asyncio.to_thread(self._daemon),
             }
         )
+
+
+def _client(session: Controllable, now: float) -> dict[str, Any]:
+    cpu, memory = (None, None) if session.pid is None else process_usage(session.pid)
+    command, since = session.running or (None, now)
+    return {
+        "id": session.id,
+        "has_process": session.has_process,
+        "seconds": now - session.began,
+        "pid": session.pid,
+        "cpu": cpu,
+        "memory": memory,
+        "command": command,
+        "busy": now - since,
+    }
 
 
 def _described(model: Model) -> dict[str, Any]:

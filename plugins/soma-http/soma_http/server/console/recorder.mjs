@@ -1,23 +1,25 @@
 // A recording as a page: a strip of time, a list of which only what is seen is made, and replaying.
 
-import { columns, compared, matching, readRecording, replayable } from "./recordings.mjs";
+import { infer, replayed } from "./asking.mjs";
+import { droppable } from "./fields.mjs";
+import { arrayOf, columns, compared, matching, readRecording, replayable } from "./recordings.mjs";
 import { duration } from "./shaping.mjs";
 
 const ROW = 28; // pixels, as in console.css
 const STRIP = 240; // columns
 const SHOWN = 20000; // letters of an entry
+const REDRAWN = 200; // milliseconds between redrawings while replies come
 const byId = (id) => document.getElementById(id);
 const pause = () => new Promise((resolve) => setTimeout(resolve));
 
-/** The part of the page that shows a recording. `infer` asks a model for an answer. */
+/** The part of the page that shows a recording. */
 export class Recorder {
-  constructor(infer) {
-    this.infer = infer;
+  constructor() {
     this.all = this.seen = [];
     this.found = new Map();
     this.chosen = null;
     this.list = byId("entries");
-    this.list.addEventListener("scroll", () => this.draw());
+    this.list.addEventListener("scroll", () => this.drawRows());
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("click", (event) => {
       const row = event.target.closest("[data-index]");
@@ -26,14 +28,14 @@ export class Recorder {
     byId("find").addEventListener("input", () => this.filter());
     byId("recording").addEventListener("change", (event) => this.open(event.target.files[0]));
     byId("replay").addEventListener("submit", (event) => { event.preventDefault(); this.replay(); });
-    const place = byId("recordings");
-    place.addEventListener("dragover", (event) => { event.preventDefault(); place.classList.add("over"); });
-    place.addEventListener("dragleave", () => place.classList.remove("over"));
-    place.addEventListener("drop", (event) => {
-      event.preventDefault();
-      place.classList.remove("over");
-      this.open(event.dataTransfer.files[0]);
-    });
+    droppable(byId("recordings"), (file) => this.open(file));
+    byId("against").addEventListener("change", () => { byId("as-input").hidden = !byId("against").value; });
+  }
+
+  /** The array of the chosen command that a field asks for. */
+  draw(name) {
+    if (this.chosen === null) throw new Error("choose a command of a recording below");
+    return arrayOf(this.seen[this.chosen], name);
   }
 
   async open(file) {
@@ -45,6 +47,7 @@ export class Recorder {
       this.all = [];
       this.say(`${file.name}: ${error.message}`);
     }
+    this.file = file;
     this.found.clear();
     byId("entries-of").hidden = !this.all.length;
     if (this.all.length) this.filter();
@@ -62,7 +65,7 @@ export class Recorder {
     this.say(`${this.seen.length} of ${this.all.length} commands, ${failed} without a result`);
     this.strip();
     this.list.scrollTop = 0;
-    this.draw();
+    this.drawRows();
   }
 
   strip() {
@@ -80,7 +83,7 @@ export class Recorder {
     }
   }
 
-  draw() {
+  drawRows() {
     const first = Math.max(0, Math.floor(this.list.scrollTop / ROW) - 5);
     const last = Math.min(this.seen.length, first + Math.ceil(this.list.clientHeight / ROW) + 10);
     const rows = byId("rows"), begun = this.all[0]?.time ?? 0;
@@ -116,7 +119,7 @@ export class Recorder {
     const { asked, answered } = this.seen[this.chosen];
     const text = JSON.stringify({ asked: asked.message, answered: answered?.message ?? null }, null, 1);
     byId("entry").textContent = text.length > SHOWN ? `${text.slice(0, SHOWN)}\n…` : text;
-    this.draw();
+    this.drawRows();
   }
 
   key(event) {
@@ -129,30 +132,57 @@ export class Recorder {
 
   offer(names) {
     const select = byId("against");
-    if (String([...select.options].map((one) => one.value)) === String(names)) return;
-    select.replaceChildren(...names.map((name) => new Option(name)));
+    if (select.options.length && String([...select.options].slice(1).map((one) => one.value)) === String(names)) return;
+    const chosen = select.value;
+    select.replaceChildren(new Option("a new worker", ""), ...names.map((name) => new Option(`the model ${name}`, name)));
+    if (names.includes(chosen)) select.value = chosen;
+    byId("as-input").hidden = !select.value;
   }
 
   async replay() {
-    const model = byId("against").value, counts = { same: 0, different: 0, failed: 0, "not compared": 0 };
-    for (const one of this.seen) {
-      const again = replayable(one);
-      const result = again ? await this.again(model, again) : { kind: "not compared", text: "" };
-      counts[result.kind] += 1;
-      if (again) this.found.set(one, result);
-      if (again) this.say(`${model}: ${Object.entries(counts).map((pair) => pair.reverse().join(" ")).join(", ")}`);
+    const model = byId("against").value, counts = {};
+    const count = (one, kind, text) => {
+      counts[kind] = (counts[kind] ?? 0) + 1;
+      if (one) this.found.set(one, { kind, text: text ? `${kind}: ${text}` : kind });
+      this.say(`${model || "a new worker"}: ${Object.entries(counts).map((pair) => pair.reverse().join(" ")).join(", ")}`);
+    };
+    this.found.clear();
+    try {
+      await (model ? this.askModel(model, count) : this.askWorker(count));
+    } catch (error) {
+      this.say(error.message);
     }
-    this.say(`${model}: ${Object.entries(counts).map((pair) => pair.reverse().join(" ")).join(", ")}`);
-    this.draw();
+    this.drawRows();
   }
 
-  async again(model, { given, wanted }) {
-    try {
-      const { outputs } = await this.infer(model, [{ name: byId("input-name").value, ...given }]);
-      const { same, text } = compared(wanted, outputs[0]);
-      return { kind: same ? "same" : "different", text };
-    } catch (error) {
-      return { kind: "failed", text: error.message };
+  /** Runs every command of the file again, byte for byte, in a new worker. */
+  async askWorker(count) {
+    const byNumber = new Map(this.all.map((one) => [one.n, one]));
+    let drawn = performance.now();
+    await replayed(this.file, ({ n, verdict, detail }) => {
+      count(byNumber.get(n), verdict, detail);
+      if (performance.now() - drawn > REDRAWN) {
+        this.drawRows();
+        drawn = performance.now();
+      }
+    });
+  }
+
+  /** Asks a model about the arrays of the commands that are listed. */
+  async askModel(model, count) {
+    for (const one of this.seen) {
+      const again = replayable(one);
+      if (!again) {
+        count(null, "not compared");
+        continue;
+      }
+      try {
+        const { outputs } = await infer(model, [{ name: byId("input-name").value, ...again.given }]);
+        const { same, text } = compared(again.wanted, outputs[0]);
+        count(one, same ? "same" : "different", same ? "" : text);
+      } catch (error) {
+        count(one, "failed", error.message);
+      }
     }
   }
 }

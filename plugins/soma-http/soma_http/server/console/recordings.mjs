@@ -76,6 +76,15 @@ export function tensorOf(value, buffers) {
   return { datatype, shape: tensor.shape, data };
 }
 
+/** The array of a recorded command that a field asks for by its name; else what came back. */
+export function arrayOf(exchange, name) {
+  const asked = exchange.asked.message ?? {}, answered = exchange.answered?.message ?? {};
+  const found = tensorOf(name in asked ? asked[name] : asked.data, exchange.asked.buffers)
+    ?? tensorOf(answered.result, exchange.answered?.buffers ?? []);
+  if (!found) throw new Error(`entry ${exchange.n} holds no array that a page can show`);
+  return found;
+}
+
 /** What can be asked of a model again, and what it answered; null if that is no array each. */
 export function replayable(exchange) {
   const asked = exchange.asked.message ?? {};

@@ -82,6 +82,19 @@ export function inputOf({ name, datatype, shape, data }) {
   return { name, datatype, shape: shaped, data: items };
 }
 
+const DTYPES = {
+  FP64: "float64", FP32: "float32", FP16: "float16", INT64: "int64", INT32: "int32", INT16: "int16",
+  INT8: "int8", UINT64: "uint64", UINT32: "uint32", UINT16: "uint16", UINT8: "uint8", BOOL: "bool",
+};
+
+/** An input of a request as the value of a command. */
+export function valueOf({ name, datatype, shape, data }) {
+  const values = data.flat(Infinity);
+  if (datatype === "BYTES") return shape.length ? values : values[0];
+  if (!(datatype in DTYPES)) throw new Error(`${name}: ${datatype} has no array; choose another datatype`);
+  return { type: "Tensor", data: { values, dtype: DTYPES[datatype], shape } };
+}
+
 /** What changed between two samples of a model, by the second. */
 export function rates(before, now, seconds) {
   const grown = (key) => Math.max(0, now[key] - before[key]);

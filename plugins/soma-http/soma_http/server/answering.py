@@ -1,0 +1,146 @@
+"""Sessions whose messages are answered by a thread of this process, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from soma_core.transport import Dialect, ExitStatus, Message
+from soma_http.messages import pieces_of
+from soma_http.notices import ENDED, WORKER_HEADER, status_text
+from soma_http.server.sessions import subprotocol_of
+
+__all__ = ["AnsweringSession"]
+
+_log = logging.getLogger("soma.http")
+
+
+class AnsweringSession(ABC):
+    """One client over a WebSocket.
+
+    Args:
+        websocket: The client's, not accepted yet.
+
+    Attributes:
+        id: What the client calls it by in other requests.
+        pid: The process of its worker, if it has one of its own.
+        running: The command that runs, and since when (``time.monotonic``).
+        status: How it ended, once it has.
+        ended: Set then.
+        began: When it did (``time.monotonic``).
+    """
+
+    has_process: bool
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self.id = uuid.uuid4().hex
+        self.began = time.monotonic()
+        self.pid: int | None = None
+        self.running: tuple[str, float] | None = None
+        self.status: ExitStatus | None = None
+        self.ended = asyncio.Event()
+        self._websocket = websocket
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "soma-session")
+        self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Interrupt the command that runs."""
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make ready for the first message; in the thread."""
+
+    @abstractmethod
+    def _answer(self, data: bytes) -> Message | None:
+        """The reply to a message, if it has one; in the thread."""
+
+    @property
+    @abstractmethod
+    def _finished(self) -> bool:
+        """Whether the client said that no more comes."""
+
+    def _conclude(self) -> ExitStatus:
+        """Free what it took; in the thread, once the client is gone."""
+        return ExitStatus(code=0)
+
+    def end(self, grace: float) -> None:
+        """Have it end now."""
+        self.interrupt()
+        self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._incoming.full():
+            self._incoming.get_nowait()
+        self._incoming.put_nowait(None)
+
+    async def run(self) -> None:
+        """Answer messages until the client is gone, or says SHUTDOWN."""
+        reading: asyncio.Task[None] | None = None
+        try:
+            await self._in_thread(self._prepare)
+            await self._websocket.accept(
+                subprotocol_of(self._websocket), [(WORKER_HEADER.encode(), self.id.encode())]
+            )
+            reading = asyncio.create_task(self._read())
+            while not self._finished:
+                data = await self._incoming.get()
+                if data is None:
+                    break
+                await self._send(await self._in_thread(self._answer, data))
+        except (OSError, WebSocketDisconnect):
+            _log.debug("client %s is gone", self.id)
+        finally:
+            if reading is not None:
+                reading.cancel()
+            await asyncio.shield(self._finish())
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._loop.run_in_executor(self._thread, function, *arguments)
+
+    async def _read(self) -> None:
+        """Take messages, one ahead of the one that is answered: so a client that goes is seen."""
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                self.interrupt()
+                await self._incoming.put(None)
+                return
+            data = message.get("bytes")
+            await self._incoming.put(message["text"].encode() if data is None else data)
+
+    async def _finish(self) -> None:
+        self.interrupt()
+        try:
+            self.status = await self._in_thread(self._conclude)
+        finally:
+            self.status = self.status or ExitStatus()
+            self._thread.shutdown(wait=False)
+            self.ended.set()
+        if self._websocket.application_state is WebSocketState.CONNECTED:
+            try:
+                await self._websocket.close(ENDED, status_text(self.status))
+            except (OSError, RuntimeError, WebSocketDisconnect):
+                _log.debug("client %s is gone before it was told the end", self.id)
+
+    async def _send(self, message: Message | None) -> None:
+        if message is None:
+            return
+        data = b"".join(pieces_of(message))
+        if message.dialect is Dialect.LINE:
+            await self._websocket.send_text(data.decode())
+        else:
+            await self._websocket.send_bytes(data)
+
+    def _send_event(self, event: Message) -> None:
+        """Send what comes before a reply; in the thread."""
+        asyncio.run_coroutine_threadsafe(self._send(event), self._loop).result()

@@ -1,0 +1,149 @@
+"""``soma console``: the console for this machine, over any transport."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import webbrowser
+from argparse import ArgumentParser
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from soma_core.errors import StartFailed, TransportError
+from soma_core.streams import StreamLimits
+from soma_core.tooling import installed_transports
+from soma_core.transport import Transport
+from soma_http.server import openapi
+from soma_http.server.app import guarded
+from soma_http.server.command import listen
+from soma_http.server.config import LimitsConfig, ServerConfig
+from soma_http.server.console import ConsoleRoutes
+from soma_http.server.direct import DirectProtocol
+from soma_http.server.models import Models
+from soma_http.server.pages import DOCUMENTATION
+from soma_http.server.quotas import Quotas
+from soma_http.server.sessions import Sessions
+from soma_http.server.tokens import Tokens
+from soma_http.server.transports import open_through
+from soma_http.server.workbench import WorkbenchRoutes
+from soma_http.server.workers import WorkerRoutes
+
+__all__ = ["argument_parser", "make_console", "run"]
+
+_MOST = 16  # workers at once
+_GRACE = 3.0
+
+
+def make_console(transport: str, options: dict[str, Any], token: str) -> Starlette:
+    """The application of a console.
+
+    Args:
+        transport: The name of the transport that reaches its workers.
+        options: The options of that.
+        token: What lets a page in.
+
+    Raises:
+        PluginError: There is no such transport.
+        StartFailed: It has no such options.
+    """
+    found = installed_transports().load(transport)
+    try:
+        checked = found.Options(**{"pickle": "never", **options})
+    except ValidationError as error:
+        raise StartFailed(f"the transport {transport!r}: {error}") from None
+
+    def new_transport() -> Transport:
+        return found(checked)
+
+    limits = StreamLimits()
+    sessions, models = Sessions(_MOST, 0), Models({})
+    body = LimitsConfig().body
+    workers = WorkerRoutes(open_through(new_transport, limits), sessions, models, limits, _GRACE)
+    routes = [
+        *workers.routes(),
+        Route("/openapi.json", openapi.show),
+        *DOCUMENTATION.routes(),
+        *ConsoleRoutes(models, sessions, partial(_daemon, found, options.get("path"))).routes(),
+        *WorkbenchRoutes(new_transport, sessions, body).routes(),
+    ]
+    return guarded(routes, Tokens([token]), Quotas(None, None), body)
+
+
+def _daemon(transport: Any, path: Any) -> dict[str, Any] | None:
+    """The daemon of a transport, if it has one that answers, with its workers."""
+    ask = getattr(transport, "status", None)
+    if not callable(ask):
+        return None
+    try:
+        found = ask(path)
+    except (TransportError, OSError):
+        return None
+    return {**found._asdict(), "workers": [one._asdict() for one in found.workers]}
+
+
+def run(arguments: list[str]) -> int:
+    """Open a console: a page for the workers of any transport, on this machine alone."""
+    given = argument_parser().parse_args(arguments)
+    token = secrets.token_urlsafe()
+    app = make_console(given.transport, dict(given.option), token)
+    listening = listen(ServerConfig(port=given.port))
+    port = listening.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/console/#{token}"
+    sys.stderr.write(f"soma console: {url}\n")
+    sys.stderr.flush()
+    if given.open:
+        webbrowser.open(url)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            ws=DirectProtocol,
+            ws_max_size=LimitsConfig().body,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn has ended already, and raises it once more
+        server.run(sockets=[listening])
+    return 0
+
+
+def argument_parser() -> ArgumentParser:
+    """What ``soma console`` takes."""
+    parser = ArgumentParser(
+        "soma console",
+        description="Open a console: a page on this machine alone, which tries filters, sends "
+        "commands and runs recordings again, in workers that a transport reaches. The address "
+        "holds a token; pickles are neither read nor made.",
+    )
+    add = parser.add_argument
+    add("transport", nargs="?", default="stdio", help="'soma transports' lists them (%(default)s)")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="KEY=VALUE",
+        help="an option of the transport, such as session=lab",
+    )
+    add("--port", type=int, default=0, help="where to listen; any that is free without it")
+    add("--open", action="store_true", help="open the page in a browser")
+    return parser
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
