@@ -117,10 +117,15 @@ def write_frame(header: bytes, entries: Sequence[EntryFields], inline: Sequence[
     header_size = len(header)
     if not entries:
         return _preamble(header_size, 0, header_size) + header
-    table = b"".join([_ENTRY.pack(*entry) for entry in entries])
-    inline_size = sum([size for kind, _, _, size in entries if kind == _INLINE])
-    body_size = header_size + len(table) + inline_size
-    return b"".join((_preamble(header_size, len(entries), body_size), header, table, *inline))
+    body_size = header_size + ENTRY_SIZE * len(entries)
+    parts = [b"", header]
+    for entry in entries:
+        parts.append(_ENTRY.pack(*entry))
+        if entry[0] == _INLINE:
+            body_size += entry[3]
+    parts[0] = _preamble(header_size, len(entries), body_size)
+    parts += inline
+    return b"".join(parts)
 
 
 def _preamble(header_size: int, entry_count: int, body_size: int) -> bytes:
