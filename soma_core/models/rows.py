@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def take(value: Any, selection: Selection) -> Any:
         return value
     if hasattr(value, "iloc"):  # a data frame: its brackets select columns
         return value.iloc[selection]
-    if _kind(value) == "pyarrow" and not isinstance(selection, slice):
+    if _kind(value.__class__) == "pyarrow" and not isinstance(selection, slice):
         return value.take(selection)
     return value[selection]
 
@@ -86,7 +87,7 @@ def concatenate(parts: Sequence[Any]) -> Any:
     """
     if len(parts) == 1:
         return parts[0]
-    kinds = {_kind(part) for part in parts}
+    kinds = {_kind(type_of_part) for type_of_part in set(map(type, parts))}
     join = _JOINS.get(kinds.pop()) if len(kinds) == 1 else None
     if join is None:
         came = ", ".join(sorted({type(part).__name__ for part in parts}))
@@ -115,11 +116,12 @@ def _has_rows(value: Any) -> bool:
     return bool(getattr(value, "shape", ())) and hasattr(value, "__getitem__")
 
 
-def _kind(value: Any) -> str:
-    """What says how values of this type are put together: a builtin type, or a library."""
-    for base in type(value).__mro__:
+@lru_cache(maxsize=256)
+def _kind(type_of_part: Any) -> str:
+    """What says how values of a type are put together: a builtin type, or a library."""
+    for base in type_of_part.__mro__:
         module = base.__module__.partition(".")[0]
-        name = base.__name__ if module == "builtins" else module
+        name: str = base.__name__ if module == "builtins" else module
         if name in _JOINS:
             return name
     return ""
@@ -141,7 +143,7 @@ def _join_column(key: object, parts: Sequence[Any]) -> Any:
 
 
 def _join_arrays(parts: Sequence[Any]) -> Any:
-    masked = any(isinstance(part, np.ma.MaskedArray) for part in parts)
+    masked = any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, parts)))
     return (np.ma.concatenate if masked else np.concatenate)(parts)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import soma_core as soma
 
 from ..support import filters as f
+from ..support import wait_until
 from .conftest import begun, until
 
 NAP = ("naps", 60.0)
@@ -260,6 +262,30 @@ def test_calls_are_joined_and_one_that_fails_fails_alone(run):
                 else:
                     assert out.tolist() == [[2 * number]]
             assert pool.stats().nodes["double"].batches >= 5
+
+    run(main())
+
+
+class Meeting(soma.Filter):
+    """Returns how many workers came to its place, and waits until they are two."""
+
+    place: str
+
+    def forward(self, x, state):
+        Path(self.place, str(os.getpid())).touch()
+        wait_until(lambda: len(os.listdir(self.place)) == 2)
+        return x
+
+    def meta(self):
+        return super().meta().replace(rowwise=True)
+
+
+def test_calls_that_do_not_fit_into_one_command_go_to_the_other_worker(run, tmp_path):
+    async def main():
+        options = {"filters": {"m": Meeting(place=str(tmp_path))}, "batching": soma.Batching(4)}
+        async with soma.AsyncWorkerPool("stdio", 2, **options) as pool:
+            calls = (pool.forward("m", np.ones((2, 1))) for _ in range(4))
+            assert len(await asyncio.gather(*calls)) == 4
 
     run(main())
 

@@ -196,6 +196,8 @@ class Slot(SlotRules[Worker]):
             worker = replica.worker
             joined = run_joined(begun, worker.verbs, self._queue.watch, self._queue.tally)
             usable = worker.run(joined)
+            if usable:
+                replica.answered = time.monotonic()
             usable = execution.leave() and usable
             replica.busy = False
         left = [call for call in begun if not call.ended]

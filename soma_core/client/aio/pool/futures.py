@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -57,8 +56,10 @@ class AsyncCallFuture(asyncio.Future[Any]):
             wrapped = RuntimeError(f"the call raised StopIteration: {error}")
             wrapped.__cause__ = error
             error = wrapped
-        with suppress(asyncio.InvalidStateError):  # Ctrl-C cancelled it just now
+        try:
             if error is None:
                 self.set_result(result)
             else:
                 self.set_exception(error)
+        except asyncio.InvalidStateError:  # Ctrl-C cancelled it just now
+            pass

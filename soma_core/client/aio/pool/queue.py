@@ -34,6 +34,7 @@ class AsyncCallQueue:
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(workers, limit, batching)
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._woken: asyncio.Future[None] | None = None  # who will take all that can be joined
         self._rooms: deque[asyncio.Future[None]] = deque()
         self._paused: set[asyncio.Future[None]] = set()
         self._timers: dict[PoolCall, asyncio.TimerHandle] = {}
@@ -76,8 +77,8 @@ class AsyncCallQueue:
         self._backlog.add(call)
         if call.due.at is not None:
             self._arm(call)
-        if self._idle:
-            _wake_one(self._idle)
+        if self._idle and (call.joinable is None or self._woken is None):
+            self._woken = _wake_one(self._idle)
 
     async def make_room(self, call: PoolCall, *, wait: bool) -> None:
         """Make sure that there is room for a call.
@@ -121,10 +122,16 @@ class AsyncCallQueue:
         if not self._backlog and not self.over:
             waiter = self._loop.create_future()
             self._idle.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if self._woken is waiter:
+                    self._woken = None
         if not self._backlog:
             return []
         calls = self._backlog.take()
+        if calls[0].joinable is not None and self._backlog and self._idle:
+            self._woken = _wake_one(self._idle)  # for those that could not join
         joining = self._backlog.joining(calls, idle=bool(self._idle))
         if joining is not None:
             try:
@@ -237,9 +244,10 @@ class AsyncCallQueue:
         self._arm(call)  # the loop's clock may be ahead, or it is due later by now
 
 
-def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:
+def _wake_one(waiters: deque[asyncio.Future[None]]) -> asyncio.Future[None] | None:
     while waiters:
         waiter = waiters.popleft()
         if not waiter.done():
             waiter.set_result(None)
-            return
+            return waiter
+    return None

@@ -263,7 +263,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             if len(begun) == 1:
                 usable = await self._run_alone(begun[0], replica, execution)
             else:
-                usable = await self._run_together(begun, replica.worker, execution)
+                usable = await self._run_together(begun, replica, execution)
         finally:
             execution.is_over = True
             replica.busy = False
@@ -310,15 +310,19 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             del call  # likewise
 
     async def _run_together(
-        self, calls: list[PoolCall], worker: AsyncWorker, execution: _Execution
+        self, calls: list[PoolCall], replica: Replica[AsyncWorker], execution: _Execution
     ) -> bool:
+        worker = replica.worker
         joined = run_joined(calls, worker.verbs, self._queue.watch, self._queue.tally)
         try:
-            return await worker.run(joined)
+            usable = await worker.run(joined)
         except asyncio.CancelledError:
             if not execution.was_cancelled_by_drop():
                 raise
             return True
+        if usable:
+            replica.answered = time.monotonic()
+        return usable
 
     async def _discard(self) -> None:
         replica, self._replica = self._replica, None
