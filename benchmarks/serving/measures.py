@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import soma_core as soma
+from benchmarks.serving.bare import bare
 from benchmarks.serving.contestants import Answer, async_pool, batching_pool
 from benchmarks.serving.model import SIZES, forward, row
 from soma_core.testing import Echo
@@ -108,10 +109,15 @@ def table(found: Mapping[str, Load], most: float, callers: int) -> str:
 async def particulars() -> str:
     """The other figures, as Markdown."""
     lines = ["| | measured |", "| --- | --- |"]
-    few, one = await _light_load()
+    async with async_pool() as alone, batching_pool() as batching, bare() as least:
+        few, one = await _light_load(alone, batching)
+        least_few, least_one = await _light_load(least, least)
     lines.append(
-        f"| p99 of 5 callers with batching, over that of one without | {few * 1000:.2f} ms / "
-        f"{one * 1000:.2f} ms = {few / one:.2f} |"
+        f"| p99 of 5 callers with batching, over that of one without | {_ratio_of(few, one)} |"
+    )
+    lines.append(
+        "| the same of a bare socket pair whose rows are sent together | "
+        f"{_ratio_of(least_few, least_one)} |"
     )
     lines.append(
         f"| `await worker.forward` over `worker.forward`, 10 floats | {await _ratio():.2f} |"
@@ -122,13 +128,16 @@ async def particulars() -> str:
     return "\n".join(lines)
 
 
-async def _light_load() -> tuple[float, float]:
+def _ratio_of(few: float, one: float) -> str:
+    return f"{few * 1000:.2f} ms / {one * 1000:.2f} ms = {few / one:.2f}"
+
+
+async def _light_load(alone: Answer, batching: Answer) -> tuple[float, float]:
     """The p99 of five callers with batching, and of one without; medians of interleaved rounds."""
     one, few = list[float](), list[float]()
-    async with async_pool() as alone, batching_pool() as batching:
-        for _ in range(9):
-            one.append((await _call(alone, 1, 0.5)).p99)
-            few.append((await _call(batching, 5, 0.5)).p99)
+    for _ in range(9):
+        one.append((await _call(alone, 1, 0.5)).p99)
+        few.append((await _call(batching, 5, 0.5)).p99)
     return statistics.median(few), statistics.median(one)
 
 
