@@ -209,7 +209,8 @@ class Connection:
                 self._do_what_is_due(exchange)
             except (ChannelClosed, ProtocolError) as error:
                 if exchange.given_up:
-                    self._end(exchange)
+                    by_itself = type(error) is ChannelClosed and not self.closed
+                    self._end(exchange, by_itself=by_itself)
                     return
                 if isinstance(error, ProtocolError):
                     self._check_unreadable(exchange, error)
@@ -265,9 +266,10 @@ class Connection:
             self._end(exchange)
             raise
 
-    def _end(self, exchange: Exchange) -> None:
+    def _end(self, exchange: Exchange, *, by_itself: bool = False) -> None:
         self.channel.close()
-        self.conversation.stopped(exchange, self._transport.stop(0.0))
+        status = self._transport.stop(self._transport.status_delay if by_itself else 0.0)
+        self.conversation.stopped(exchange, status, by_itself=by_itself)
 
     def _status_within(self, seconds: float) -> ExitStatus | None:
         """How the worker's process ended, if it does within so many seconds."""

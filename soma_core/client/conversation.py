@@ -76,7 +76,7 @@ class Conversation:
         self._observers = observers
         self._memory = MemoryPressure()
         self._owner = os.getpid()
-        self._fate = "ended"
+        self._fate = ""
         self.clock = clock
         self.exchange: Exchange | None = None
         self.last_id = 0
@@ -249,24 +249,35 @@ class Conversation:
         outcome = (
             "the worker gave the command up and can be used on"
             if exchange.answered
-            else f"the worker did not give it up when interrupted, and was {self._fate}"
+            else f"the worker {self._fate}"
         )
         text = f"{exchange.call} {exchange.excess}; {outcome}"
         return DeadlineExceeded(text, worker_survived=exchange.answered)
 
-    def stopped(self, exchange: Exchange, status: ExitStatus | None) -> None:
-        """The driver has ended the worker, since a command did not stop.
+    def stopped(
+        self, exchange: Exchange, status: ExitStatus | None, *, by_itself: bool = False
+    ) -> None:
+        """The worker of a command that was given up is gone.
 
         Args:
             exchange: The command.
             status: How the worker ended; None if it serves others too, or nobody knows.
+            by_itself: Whether it closed the channel before the driver ended it.
         """
         call = exchange.call
         exchange.over = True
-        if status is None:
-            self._fate = "given up"
+        if by_itself:
+            how = "closed the channel" if status is None else str(status)
+            self._fate = f"{how} when it was interrupted"
+            text = f"the worker {how} when {call} was interrupted"
+        else:
+            how = "given up" if status is None else "ended"
+            self._fate = f"did not give it up when interrupted, and was {how}"
+            text = f"the worker was {how} because {call} did not stop when interrupted"
         self.ended = WorkerDied(
-            f"the worker was {self._fate} because {call} did not stop when interrupted",
+            text,
+            exit_code=status.code if by_itself and status else None,
+            signal=status.signal_name if by_itself and status else None,
             command=call.cmd,
             node_id=call.node_id,
         )

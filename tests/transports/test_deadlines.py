@@ -122,6 +122,22 @@ def test_a_filter_that_does_not_stop_is_ended_with_its_worker(connect, transport
 
 
 @both_at_night
+def test_a_worker_that_dies_of_its_interrupt_is_reported_as_such(connect, transport):
+    def dies(x, state):
+        try:
+            f.time.sleep(60)
+        except KeyboardInterrupt:
+            f.os.kill(f.os.getpid(), f.signal.SIGKILL)
+
+    worker = connect(transport, filters={"dies": f.Apply(dies)})
+    how = "was killed by SIGKILL when"
+    with pytest.raises(soma.DeadlineExceeded, match=f"the worker {how} it was interrupted"):
+        worker.forward("dies", 1, timeout=0.2)
+    with pytest.raises(soma.WorkerDied, match=f"{how} FORWARD of node 'dies' was interrupted"):
+        worker.ping()
+
+
+@both_at_night
 def test_a_late_reply_is_never_given_to_the_next_call(connect, transport, long_grace):
     def late(x, state):
         try:

@@ -203,7 +203,8 @@ class AsyncConnection:
                 await self._do_what_is_due(exchange)
             except (ChannelClosed, ProtocolError) as error:
                 if exchange.given_up:
-                    await self._end(exchange)
+                    by_itself = type(error) is ChannelClosed and not conversation.closed
+                    await self._end(exchange, by_itself=by_itself)
                     return
                 if isinstance(error, ProtocolError):
                     await self._check_unreadable(exchange, error)
@@ -242,10 +243,11 @@ class AsyncConnection:
         elif not self.channel.closed:
             exchange.over = exchange.answered = True
 
-    async def _end(self, exchange: Exchange) -> None:
+    async def _end(self, exchange: Exchange, *, by_itself: bool = False) -> None:
         self.channel.close()
-        status = await in_thread(lambda: self._transport.stop(0.0), name="soma-stop")
-        self.conversation.stopped(exchange, status)
+        grace = self._transport.status_delay if by_itself else 0.0
+        status = await in_thread(lambda: self._transport.stop(grace), name="soma-stop")
+        self.conversation.stopped(exchange, status, by_itself=by_itself)
 
     async def _status_within(self, seconds: float) -> ExitStatus | None:
         """How the worker's process ended, if it does within so many seconds."""
