@@ -159,7 +159,7 @@ class Connection:
         look = _FIRST_LOOK
         while not self._turn.acquire(timeout=call.deadline.within(look).left() or 0.0):
             ctrl_c.check()
-            if waits_for_this_thread(self._turn_of):
+            if waits_for_this_thread(self._turn_of, self):
                 raise _would_wait_for_itself(
                     call, "from a thread or future that a call that runs on it waits for"
                 )

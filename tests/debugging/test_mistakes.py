@@ -736,7 +736,11 @@ def waits_for_one_of_it(call: Callable[[], None]) -> None:
         futures.wait([executor.submit(call)])
 
 
-@pytest.mark.parametrize("does", [joins, has_it_done, waits_for_one_of_it])
+def awaits_it(call: Callable[[], None]) -> None:
+    asyncio.run(asyncio.to_thread(call))
+
+
+@pytest.mark.parametrize("does", [joins, has_it_done, waits_for_one_of_it, awaits_it])
 def test_a_call_from_a_thread_that_the_filter_waits_for_is_refused_at_once(
     does: Callable[[Callable[[], None]], None],
 ) -> None:
@@ -756,3 +760,24 @@ def test_a_call_from_a_thread_that_the_filter_waits_for_is_refused_at_once(
     with soma.connect("inline", filters={"s": Starts()}) as worker:
         assert worker.forward("s", 1, timeout=20) == 1
     assert "would wait for itself" in str(raised[0])
+
+
+def test_a_call_waits_for_one_in_the_event_loop_that_waits_for_it() -> None:
+    """The loop runs around that call, and not within it."""
+    runs, never = threading.Event(), threading.Event()
+
+    class Waits(soma.Filter):
+        def forward(self, x: Any, state: Any) -> Any:
+            runs.set()
+            return never.wait(0.3) if x == "first" else x
+
+    async def both() -> list[Any]:
+        def second() -> Any:
+            runs.wait(20)
+            return worker.forward("w", "second", timeout=20)
+
+        later = asyncio.get_running_loop().run_in_executor(None, second)
+        return [worker.forward("w", "first"), await later]
+
+    with soma.connect("inline", filters={"w": Waits()}) as worker:
+        assert asyncio.run(both()) == [False, "second"]
