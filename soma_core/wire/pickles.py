@@ -200,5 +200,6 @@ def _remedy(error: BaseException) -> str:
         )
     return (
         f" (here: Python {platform.python_version()}, cloudpickle {cloudpickle.__version__}; the "
-        "sender must have the same Python minor version and cloudpickle major version)"
+        "sender must have the same Python minor version and cloudpickle major version. If it has, "
+        "this object cannot be read back from its own pickle: send plain data instead)"
     )

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from soma_core.wire.definitions.signature import names_in
+from soma_core.wire.definitions.writing import OF_PYTHON_CODE
 
 __all__ = ["Culprit", "find_culprit", "place_of"]
 
@@ -105,7 +106,8 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f", of the class {base.__name__}", base) for base in obj.__bases__)
     if not isinstance(obj, (type, types.FunctionType)):
         yield from _state(obj)
-        yield "", type(obj)
+        if type(obj).__flags__ & OF_PYTHON_CODE:  # nothing within another is the user's
+            yield "", type(obj)
 
 
 def _items(obj: Any) -> Iterator[tuple[str, Any]]:

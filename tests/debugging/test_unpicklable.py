@@ -106,3 +106,10 @@ def test_large_arrays_beside_it_are_not_copied_in_the_search() -> None:
     held = Held([np.zeros(2**26, dtype=np.uint8) for _ in range(8)] + [LOCK])
     with pytest.raises(soma.ProtocolError, match=r"self\.held\[8\]"):
         Pickles().dump(held, lambda buffer: None)
+
+
+@pytest.mark.parametrize("value", [sys.float_info, {"a": [sys.flags]}, Held(sys.version_info)])
+def test_an_object_of_a_class_in_c_that_has_no_name_is_refused_where_it_is_sent(value: Any) -> None:
+    with pytest.raises(soma.ProtocolError, match=r"class is written in C.*'sys'") as caught:
+        Pickles().dump(value)
+    assert "__repr__" not in str(caught.value)

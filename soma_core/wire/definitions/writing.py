@@ -21,7 +21,7 @@ from soma_core.wire.definitions.registry import Bundle, registry
 from soma_core.wire.definitions.sentinels import Sentinel, find, sentinel_of
 from soma_core.wire.definitions.signature import Signatures
 
-__all__ = ["write"]
+__all__ = ["OF_PYTHON_CODE", "write"]
 
 
 def write(
@@ -49,6 +49,8 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
         if recipe is None:
             reduced = super().reducer_override(obj)
             whole = reduced is not NotImplemented and len(reduced) == _WITH_SETTER
+            if whole and isinstance(obj, type) and not obj.__flags__ & OF_PYTHON_CODE:
+                raise pickle.PicklingError(_not_found(obj))
             return self.definition(obj, reduced) if whole else reduced
         return self.definition(obj, recipe) if recipes.is_definition(obj) else recipe
 
@@ -61,6 +63,14 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
         return find, (*sentinel, kind)
 
 
+def _not_found(kind: type) -> str:
+    return (
+        f"its class is written in C, and no {kind.__qualname__!r} that is a class is in the module "
+        f"{kind.__module__!r}"
+    )
+
+
+OF_PYTHON_CODE = 1 << 9  # a class that Python code makes, and that could be made anew elsewhere
 _WITH_SETTER = 6  # the parts of what cloudpickle reduces a class or function to
 
 
