@@ -44,7 +44,6 @@ class WorkerMethods(griffe.Extension):
 
 
 def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe.Function:
-    text = "" if verb.docstring is None else verb.docstring.value
     method = griffe.Function(
         name,
         parameters=verb.parameters,
@@ -53,7 +52,13 @@ def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe
         endlineno=verb.endlineno,
         parent=worker,
     )
-    method.docstring = griffe.Docstring(text, parent=method)
+    if verb.docstring is not None:
+        method.docstring = griffe.Docstring(
+            verb.docstring.value,
+            parent=method,
+            parser=verb.docstring.parser,
+            parser_options=verb.docstring.parser_options,
+        )
     if awaited:
         method.labels.add("async")
     return method

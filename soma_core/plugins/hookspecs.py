@@ -115,9 +115,10 @@ def soma_execute(command: Any, context: Any) -> Any:
 
     With ``wrapper=True`` it is middleware, for caching, policy or tracing: the outermost is the
     one registered last. A wrapper yields once; one that knows the reply already calls
-    ``context.answer(reply)`` before that, and the command is not executed. Facts about a command
-    that the host should see go into ``reply.meta``. Called in the worker's process, on its main
-    thread.
+    ``context.answer(reply)`` before that, and the command is not executed; one that refuses it
+    raises :class:`~soma_core.Refused` before that. ``context.abort(command, "why")`` ends one that
+    runs, from any thread. Facts about a command that the host should see go into ``reply.meta``.
+    Called in the worker's process, on its main thread.
 
     Args:
         command: The validated command; user data in it is Python objects.

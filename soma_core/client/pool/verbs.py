@@ -179,7 +179,7 @@ class PoolVerbs:
         state: Any = None,
         timeout: Timeout = DEFAULT,
     ) -> Request[Any]:
-        """Call any method of a node that answers, as :meth:`Worker.call_method`."""
+        """Call a method of a node by its name, as :meth:`Worker.call_method`."""
         return Request(
             lambda verbs: verbs.call_method(method, node_id, x, y, state=state, timeout=timeout)
         )

@@ -62,7 +62,7 @@ class NodeVerbs(VerbsBase):
     ) -> Steps[dict[str, FilterMeta]]:
         """Load filters, all or none; one of an id that is loaded is replaced.
 
-        Objects are pickled, what modules define that the worker cannot import by value.
+        Objects are pickled; classes that the worker cannot import travel with them, by value.
 
         Args:
             filters: As for :func:`connect`.

@@ -114,7 +114,7 @@ class RunningVerbs(VerbsBase):
         state: Any = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
-        """Call any method of a node that answers: ``"decision_function"``, ``"score_samples"``.
+        """Call a method of a node by its name, such as ``"decision_function"``.
 
         Args:
             method: Its name.
