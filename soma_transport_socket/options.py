@@ -24,7 +24,7 @@ class SocketOptions(OutputOptions):
         owner: The user whose daemon it is, by uid; None is one's own. Another user's daemon
             must let one in, and needs ``pickle="never"``.
         session: The name of a worker that is shared with whoever names it too, and that lives
-            on without clients; None for a worker of one's own. Letters, digits, ``.``, ``_``
+            on without clients; None for a worker of your own. Letters, digits, ``.``, ``_``
             and ``-``, at most 64.
         limits: The largest messages that the host accepts; the daemon accepts those of its
             environment: ``SOMA_LIMITS='{"header": 1000000}'``.

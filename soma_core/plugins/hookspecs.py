@@ -181,7 +181,7 @@ def soma_register_codecs() -> Any:
 
 @hookspec(firstresult=True)
 def soma_open_file(path: str, key: Any) -> Any:
-    """Open a file that a :class:`~soma_core.DataFile` names; None if it is of no kind of yours.
+    """Open a file that a :class:`~soma_core.DataFile` names; None for other kinds of files.
 
     Called in the worker's process, for files that soma does not read itself.
 

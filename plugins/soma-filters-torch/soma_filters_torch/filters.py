@@ -197,7 +197,7 @@ class TorchFilter(Filter):
         return compute_loss(self.loss, out, y)
 
     def on_load(self) -> None:
-        """Build the network, so that what is wrong with it is why it did not load.
+        """Build the network, so that loading fails with what is wrong with it.
 
         Raises:
             ValueError: The device is not there, or the configuration describes no network.

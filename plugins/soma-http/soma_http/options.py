@@ -35,7 +35,7 @@ class HttpOptions(OutputOptions):
             it, if it does.
         token: The bearer token that lets one in; None where the server wants none.
         model: A model of the server whose workers to share with its other clients; None for a
-            worker of one's own. A model can be run, and not fitted.
+            worker of your own. A model can be run, and not fitted.
         ca_file: A file with the certificates to trust for ``https``; None for the system's.
         trust_server: Whether the server may run code in this process: objects then travel as
             pickles, if the server allows that too. Without it ``pickle`` is ``"never"``.

@@ -1,4 +1,4 @@
-"""The Ray transport: the engine is an actor of a Ray cluster; arrays ride Ray's object store."""
+"""The Ray transport: the engine is an actor of a Ray cluster; arrays go by its object store."""
 
 from soma_transport_ray.client import RayTransport
 from soma_transport_ray.options import RayOptions

@@ -46,7 +46,7 @@ class RayOptions(ProcessOptions):
         num_gpus: GPUs that it takes.
         resources: Custom resources that its node must have, and how much of each it takes.
         session: The name of an engine that is shared with whoever names it too, and that lives
-            on without clients; None for an engine of one's own.
+            on without clients; None for an engine of your own.
         runtime_env: Ray's runtime environment of the engine: packages, variables, files.
     """
 
