@@ -21,6 +21,12 @@ from .conftest import begun
 NAP = ("naps", 60.0)
 
 
+@pytest.mark.parametrize("start", [soma.connect_async, soma.AsyncWorkerPool])
+def test_without_asyncio_the_error_names_what_to_do(start):
+    with pytest.raises(RuntimeError, match=r"^no event loop of asyncio runs here.*trio"):
+        next(start("stdio").__await__())
+
+
 def test_it_has_the_methods_of_a_worker_with_the_same_arguments():
     for name, member in vars(soma.Worker).items():
         if name.startswith("_") or isinstance(member, property) or name == "filter":

@@ -7,9 +7,24 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["in_thread", "running_loop"]
 
 T = TypeVar("T")
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that runs.
+
+    Raises:
+        RuntimeError: There is none of asyncio.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "no event loop of asyncio runs here, which this needs; under trio call a soma.Worker "
+            "in a thread, by trio.to_thread.run_sync"
+        ) from None
 
 
 async def in_thread(
@@ -24,7 +39,7 @@ async def in_thread(
         undo: Called with the result in a thread, if the caller was cancelled meanwhile.
         name: The name of the thread.
     """
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def hand_over(result: T) -> None:

@@ -23,6 +23,7 @@ from soma_core.client.aio.pool.futures import AsyncCallFuture
 from soma_core.client.aio.pool.group import AsyncSlotGroup
 from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.streams import each
+from soma_core.client.aio.threads import running_loop
 from soma_core.client.arguments import as_node_ids
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
@@ -332,7 +333,7 @@ class _Running:
     """The queue and the workers of a pool that is started, in the loop that runs."""
 
     def __init__(self, plan: PoolPlan) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._owner = os.getpid()
         self.queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
         self.group = AsyncSlotGroup(self.queue, plan.blueprint, plan.recycle_after)
