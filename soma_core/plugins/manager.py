@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import pluggy
 
@@ -19,7 +19,8 @@ from soma_core.plugins.catalog import PLUGINS, Catalog
 from soma_core.plugins.codecs import Codec, check_codecs
 from soma_core.plugins.commands import CommandSpec, check_commands
 from soma_core.plugins.hookspecs import Concern
-from soma_core.protocol.commands import COMMANDS, Command
+from soma_core.protocol.commands import COMMANDS, Command, Method
+from soma_core.protocol.parsing import name_of_command
 from soma_core.wire.added_types import Codecs
 
 __all__ = ["CallObservers", "PluginSet", "installed_plugins"]
@@ -160,8 +161,14 @@ class PluginSet:
 
     def concerns(self) -> list[Concern]:
         """What each implementation of a hook of the worker's is concerned by."""
-        found = [self._implementations(name) for name in (_EXECUTE, _FINISHED, _LOADED)]
-        return [Concern.of(implementation.function) for implementation in chain(*found)]
+        names = (_EXECUTE, _FINISHED, _LOADED)
+        found = list(chain(*(self._implementations(name) for name in names)))
+        concerns = [Concern.of(implementation.function) for implementation in found]
+        if any(concern.commands for concern in concerns):
+            known = {name_of_command(model) for model in self.known_commands()}
+            for implementation, concern in zip(found, concerns, strict=True):
+                _warn_of_misspelled(implementation.plugin_name, concern.commands or (), known)
+        return concerns
 
     def executing(self, cmd: str, node_ids: frozenset[str]) -> Callable[..., Any] | None:
         """Calls ``soma_execute`` of the plugins that take part in a command; None without any."""
@@ -229,6 +236,20 @@ class PluginSet:
                 implementation.function(**wanted)
             except Exception:
                 _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
+
+
+def _warn_of_misspelled(plugin: str, commands: Iterable[str], known: Collection[str]) -> None:
+    """Warn of a command that seems to be meant otherwise: a plugin would never take part in it."""
+    for name in sorted(set(commands) - set(known)):
+        is_method = name.lower() in get_args(Method)
+        close = ["CALL_METHOD"] if is_method else difflib.get_close_matches(name, known, n=1)
+        if close:
+            _log.warning(
+                "the plugin %r takes part in %s, which is no command here; did you mean %s?",
+                plugin,
+                name,
+                close[0],
+            )
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,20 @@ def test_the_environment_chooses_who_takes_part(
     assert seen == taking_part
 
 
+@pytest.mark.parametrize(("named", "meant"), [("FORWRAD", "FORWARD"), ("PREDICT", "CALL_METHOD")])
+def test_a_misspelt_command_of_a_hook_is_warned_of(named: str, meant: str, caplog: Any) -> None:
+    @soma.hookimpl(wrapper=True, commands={"FIT", named, "COUNT_STARS"})
+    def soma_execute(command: Any, context: Any) -> Any:
+        return (yield)
+
+    engine(plugin_set(policy=plugin(soma_execute=soma_execute)))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"the plugin 'policy' takes part in {named}, which is no command here; "
+        f"did you mean {meant}?"
+    )
+
+
 def test_an_observer_that_raises_is_logged_and_breaks_nothing(caplog: Any) -> None:
     finished = []
 
