@@ -171,7 +171,7 @@ $(HTTP_VENV)/.ready: $(INPUTS)
 	$(HTTP_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(HTTP_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
 		--editable '.[test]' --editable plugins/soma-filters-sklearn --editable '$(HTTP)[clients]' \
-		--editable $(TELEMETRY)
+		--editable '$(TELEMETRY)[test]'
 	touch $@
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from time import monotonic
 from typing import Any
 
@@ -36,8 +37,10 @@ class Call:
         deadline: When it must have ended.
         changes_states: Whether a command of a plugin changes what its nodes learned.
         rebuild: Makes the fields anew that hold pickles already; None if none does.
+        contexts: Where it was asked for, if a pool runs it: several places if it joins calls.
     """
 
+    contexts: tuple[Context, ...] = ()
     changes_states = False
     rebuild: Callable[[], dict[str, Any]] | None = None
 

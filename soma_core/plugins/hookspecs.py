@@ -232,8 +232,10 @@ def soma_call_starting(call: Any) -> None:
 
     Args:
         call: ``cmd``, ``node_id``, ``started`` (``time.monotonic``; since then it waited for calls
-            of the same worker), and ``fields``: what is put into ``fields["meta"]``, a dict of
-            plain data, reaches the hooks of the worker as ``command.meta``.
+            of the same worker), ``contexts`` (the :class:`contextvars.Context` of whoever asked, if
+            a pool runs it; several if it joins their calls), and ``fields``: what is put into
+            ``fields["meta"]``, a dict of plain data, reaches the hooks of the worker as
+            ``command.meta``.
     """
 
 

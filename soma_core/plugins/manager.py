@@ -43,6 +43,7 @@ class PluginSet:
 
     Attributes:
         failures: Why a plugin does not take part, by name.
+        observes_calls: Whether some observe the calls of a host.
         commands: The commands that plugins add.
         codecs: The types that plugins add.
 
@@ -56,6 +57,7 @@ class PluginSet:
         self._manager.add_hookspecs(hookspecs)
         self._manager.register(_EngineLast(), _CORE)
         self.failures: dict[str, PluginError] = {}
+        self.observes_calls = False
         self.commands: list[CommandSpec] = []
         self.codecs: list[Codec] = []
         self._added: dict[str, tuple[list[CommandSpec], list[Codec]]] = {}
@@ -117,6 +119,7 @@ class PluginSet:
         self.commands += commands
         self.codecs += codecs
         self._added[name] = (commands, codecs)
+        self.observes_calls = self.observing_calls() is not None
 
     def unregister(self, name: str) -> None:
         """Let a plugin take part no longer; its commands and codecs are gone too.
@@ -129,6 +132,7 @@ class PluginSet:
             raise PluginNotFound(f"no plugin {name!r} takes part; those that do: {known}")
         self._manager.unregister(name=name)
         commands, codecs = self._added.pop(name)
+        self.observes_calls = self.observing_calls() is not None
         for spec in commands:
             self.commands.remove(spec)
         for codec in codecs:

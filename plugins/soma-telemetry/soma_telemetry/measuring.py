@@ -21,6 +21,28 @@ META = "telemetry"
 """Where the reply says what was measured."""
 
 _CONTEXT = "traceparent"
+_LOOK = 1.0  # seconds
+
+
+class _Memory:
+    """What this process has in memory, looked at once a second at most."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def now(self) -> int | None:
+        """Bytes; None if they were said a moment ago, or are not known here."""
+        if time.monotonic() < self._due:
+            return None
+        self._due = time.monotonic() + _LOOK
+        try:
+            with open("/proc/self/statm", "rb") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError, IndexError):
+            return None
+
+
+_memory = _Memory()
 
 
 def measured(command: Any) -> Generator[None, Any, Any]:
@@ -36,6 +58,8 @@ def measured(command: Any) -> Generator[None, Any, Any]:
         reply = yield
         seconds = time.perf_counter() - started
     worked = {"begun": begun, "seconds": seconds, "pid": os.getpid()}
+    if (memory := _memory.now()) is not None:
+        worked["memory"] = memory
     reply.meta = {**(reply.meta or {}), META: worked}
     return reply
 

@@ -59,10 +59,10 @@ class OnDemand:
             self._made.soma_worker_started(transport)
 
     @soma.hookimpl
-    def soma_worker_exited(self, transport: str, status: Any) -> None:
+    def soma_worker_exited(self, transport: str, pid: int, status: Any) -> None:
         """In the host."""
         if self._made is not None:
-            self._made.soma_worker_exited(transport, status)
+            self._made.soma_worker_exited(transport, pid, status)
 
     @soma.hookimpl(wrapper=True)
     def soma_execute(self, command: Any) -> Generator[None, Any, Any]:

@@ -9,60 +9,73 @@ done while the host waits for the next one, or soon after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
 from opentelemetry import metrics, trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.context import Context, get_current
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
 import soma_core as soma
 from soma_telemetry.backlog import Backlog
+from soma_telemetry.counts import Counts, payload_size
 from soma_telemetry.measuring import META, measured
-from soma_telemetry.tracing import carried
+from soma_telemetry.tracing import CONTEXT, carried, received
 
 __all__ = ["Telemetry"]
 
 _SCOPE = "soma"
 _NS = 1_000_000_000
 _A_WAIT = 0.001  # seconds: what is less is no waiting for others
+_DATA = ("data", "y")  # the fields of a command that hold a caller's data
+_COUNTED = {
+    "soma.cache.results": ("{result}", "Results that were looked for in a cache."),
+    "soma.client.payload.sent": ("By", "Bytes of the data in commands."),
+    "soma.client.payload.received": ("By", "Bytes of the data in replies."),
+    "soma.batch.commands": ("{command}", "Commands that ran several calls of a pool together."),
+    "soma.batch.calls": ("{call}", "The calls that those ran."),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight:
+class _Flight(NamedTuple):
     """A call that is under way.
 
     Attributes:
         span: Its span.
         waited: Seconds that it waited for others of its worker.
+        joined: How many calls of a pool it is.
+        size: Bytes of its data.
         sent: When it was sent (``time.perf_counter``).
     """
 
     span: Span
     waited: float
+    joined: int
+    size: int
     sent: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Landing:
+class _Landing(NamedTuple):
     """A call that has ended.
 
     Attributes:
-        name: What its spans are called.
-        attributes: Its command and node.
+        cmd: Its command.
+        node_id: Its node.
         seconds: From its sending to its reply.
         ended: When that was (``time.time_ns``).
         error: What kind of error it raised, if it did.
+        size: Bytes of its result.
         said: What plugins of the worker said.
     """
 
-    name: str
-    attributes: dict[str, str]
+    cmd: str
+    node_id: str | None
     seconds: float
     ended: int
     error: str | None
+    size: int
     said: Mapping[str, Any]
 
 
@@ -96,10 +109,12 @@ class Telemetry:
         self._ended = meter.create_counter(
             "soma.worker.exits", "{worker}", "Workers that ended, and how."
         )
-        self._cached = meter.create_counter(
-            "soma.cache.results", "{result}", "Results that were looked for in a cache."
+        meter.create_observable_gauge(
+            "soma.worker.memory", [self._memory], "By", "What workers have in memory, as they say."
         )
-        self._flights: WeakKeyDictionary[Any, _Flight] = WeakKeyDictionary()
+        self._counts = Counts(meter, _COUNTED)
+        self._memories: dict[int, int] = {}
+        self._flights: dict[int, _Flight] = {}
         self._backlog = Backlog()
 
     def flush(self) -> None:
@@ -110,15 +125,26 @@ class Telemetry:
     def soma_call_starting(self, call: Any) -> None:
         """In the host: begin a span, and send its context along."""
         waited = time.monotonic() - call.started
+        fields, contexts = call.fields, call.contexts
+        meta = fields.get("meta")
+        parent, links = _part_of(contexts) if contexts else (None, None)
+        if meta and CONTEXT in meta:
+            parent = received(meta)
         span = self._tracer.start_span(
             _name(call.cmd, call.node_id),
-            kind=SpanKind.CLIENT,
-            attributes=_attributes(call.cmd, call.node_id),
+            parent,
+            SpanKind.CLIENT,
+            links=links,
             start_time=time.time_ns() - int(waited * _NS),
         )
         if span.is_recording():
-            call.fields["meta"] = {**(call.fields.get("meta") or {}), **carried(span)}
-        self._flights[call] = _Flight(span, waited, time.perf_counter())
+            fields["meta"] = {**(meta or {}), **carried(span)}
+        size = 0
+        for name in _DATA:
+            if name in fields:
+                size += payload_size(fields[name])
+        flight = _Flight(span, waited, len(contexts), size, time.perf_counter())
+        self._flights[id(call)] = flight  # each call that starts ends, so that none stays
 
     @soma.hookimpl
     def soma_call_sent(self, call: Any) -> None:
@@ -128,7 +154,7 @@ class Telemetry:
     @soma.hookimpl
     def soma_call_finished(self, call: Any, reply: Any, error: BaseException | None) -> None:
         """In the host: end the span, and record that of the worker."""
-        flight = self._flights.pop(call, None)
+        flight = self._flights.pop(id(call), None)
         if flight is None:
             return
         seconds, ended = time.perf_counter() - flight.sent, time.time_ns()
@@ -136,48 +162,67 @@ class Telemetry:
             flight.span.record_exception(error)
             flight.span.set_status(StatusCode.ERROR, str(error))
         landing = _Landing(
-            _name(call.cmd, call.node_id),
-            _attributes(call.cmd, call.node_id),
+            call.cmd,
+            call.node_id,
             seconds,
             ended,
             None if error is None else _kind(error),
-            {} if reply is None or reply.meta is None else reply.meta,
+            payload_size(getattr(reply, "result", None)),
+            getattr(reply, "meta", None) or {},
         )
         self._backlog.add(self._record, flight, landing)
 
     def _record(self, flight: _Flight, landing: _Landing) -> None:
         """Record a call in the host, and the worker's part of it."""
-        kind, span = landing.attributes, flight.span
+        attributes, span = _attributes(landing.cmd, landing.node_id), flight.span
+        kind = attributes
         if landing.error is not None:
             kind = {**kind, "error.type": landing.error}
         self._calls.record(landing.seconds, kind)
         if flight.waited > _A_WAIT:
             self._queued.record(flight.waited, {"rpc.system.name": _SCOPE})
-        worked, cache = landing.said.get(META), landing.said.get("cache")
+        self._count(flight, landing, attributes)
+        worked = landing.said.get(META)
         if isinstance(worked, dict):
             self._record_work(span, landing, worked, kind)
-        if isinstance(cache, dict):
-            self._cached.add(1, {**kind, "soma.cache.result": str(cache.get("last"))})
         if span.is_recording():
-            span.set_attribute("soma.queue.duration", flight.waited)
-            if landing.error is not None:
-                span.set_attribute("error.type", landing.error)
+            span.set_attributes({**kind, "soma.queue.duration": flight.waited})
+            if flight.joined > 1:
+                span.set_attribute("soma.batch.calls", flight.joined)
             span.end(landing.ended)
+
+    def _count(self, flight: _Flight, landing: _Landing, attributes: dict[str, str]) -> None:
+        counts, cache = self._counts, landing.said.get("cache")
+        if flight.size:
+            counts.add("soma.client.payload.sent", flight.size, attributes)
+        if landing.size:
+            counts.add("soma.client.payload.received", landing.size, attributes)
+        if flight.joined > 1:
+            counts.add("soma.batch.commands", 1, attributes)
+            counts.add("soma.batch.calls", flight.joined, attributes)
+        if isinstance(cache, dict):
+            said = {**attributes, "soma.cache.result": str(cache.get("last"))}
+            counts.add("soma.cache.results", 1, said)
 
     def _record_work(
         self, parent: Span, landing: _Landing, worked: dict[str, Any], kind: dict[str, str]
     ) -> None:
         """The worker's part of a call, as it measured that."""
-        begun, seconds = int(worked["begun"]), float(worked["seconds"])
+        begun, seconds, pid = int(worked["begun"]), float(worked["seconds"]), int(worked["pid"])
         self._work.record(seconds, kind)
+        self._memories[pid] = int(worked.get("memory") or self._memories.get(pid, 0))
         span = self._tracer.start_span(
-            landing.name,
+            _name(landing.cmd, landing.node_id),
             context=trace.set_span_in_context(parent),
             kind=SpanKind.SERVER,
-            attributes={**landing.attributes, "process.pid": int(worked["pid"])},
+            attributes={**_attributes(landing.cmd, landing.node_id), "process.pid": pid},
             start_time=begun,
         )
         span.end(begun + int(seconds * _NS))
+
+    def _memory(self, options: CallbackOptions) -> Iterable[Observation]:
+        found = list(self._memories.items())
+        return [Observation(size, {"process.pid": pid}) for pid, size in found if size]
 
     @soma.hookimpl(wrapper=True)
     def soma_execute(self, command: Any) -> Generator[None, Any, Any]:
@@ -190,11 +235,21 @@ class Telemetry:
         self._started.add(1, {"soma.transport": transport})
 
     @soma.hookimpl
-    def soma_worker_exited(self, transport: str, status: Any) -> None:
+    def soma_worker_exited(self, transport: str, pid: int, status: Any) -> None:
         """In the host: count it, by how it ended, and record its last calls."""
         how = "unknown" if status is None else status.signal_name or f"exit {status.code}"
         self._ended.add(1, {"soma.transport": transport, "soma.exit": how})
         self.flush()
+        self._memories.pop(pid, None)
+
+
+def _part_of(contexts: tuple[Any, ...]) -> tuple[Context, list[Link] | None]:
+    """What a command of a pool is a part of: that of its first call, linked to the others."""
+    first, *others = [one.run(get_current) for one in contexts]
+    if not others:
+        return first, None
+    spans = [trace.get_current_span(one).get_span_context() for one in others]
+    return first, [Link(one) for one in spans if one.is_valid]
 
 
 @lru_cache(1024)

@@ -9,22 +9,32 @@ from typing import Any
 from opentelemetry import context, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-__all__ = ["carried", "within"]
+__all__ = ["CONTEXT", "carried", "received", "within"]
+
+CONTEXT = "traceparent"
+"""Where a context is, in what travels."""
 
 _W3C = TraceContextTextMapPropagator()
 
 
 def carried(span: trace.Span) -> dict[str, str]:
     """The context of a span, to be sent along."""
-    carrier: dict[str, str] = {}
-    _W3C.inject(carrier, trace.set_span_in_context(span))
-    return carrier
+    one = span.get_span_context()
+    said = {CONTEXT: f"00-{one.trace_id:032x}-{one.span_id:016x}-{one.trace_flags:02x}"}
+    if one.trace_state:
+        said["tracestate"] = one.trace_state.to_header()
+    return said
+
+
+def received(carrier: Mapping[str, Any]) -> context.Context:
+    """The context that came along."""
+    return _W3C.extract(carrier)
 
 
 @contextmanager
 def within(meta: Mapping[str, Any]) -> Iterator[None]:
     """Let the span whose context came be the current one."""
-    token = context.attach(_W3C.extract(meta))
+    token = context.attach(received(meta))
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soma_telemetry
 from opentelemetry.sdk.metrics import MeterProvider
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from soma_telemetry.counts import payload_size
 from soma_telemetry.on_demand import OnDemand
 from soma_telemetry.plugin import Telemetry
 
@@ -34,7 +36,7 @@ class Recorded:
     def __init__(self) -> None:
         self.spans = InMemorySpanExporter()
         self.metrics = InMemoryMetricReader()
-        tracers = TracerProvider()
+        self.tracers = tracers = TracerProvider()
         tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         self.plugin = Telemetry(tracers, MeterProvider([self.metrics]))
 
@@ -130,6 +132,73 @@ def test_a_call_that_waits_for_another_is_seen_to_wait(recorded, worker):
     span = recorded.named("PING")[SpanKind.CLIENT]
     assert span.attributes["soma.queue.duration"] >= 0.5
     assert span.end_time - span.start_time >= 0.5e9
+
+
+def test_what_travels_is_counted_in_bytes(recorded, worker):
+    worker.forward("traced", bytearray(1000))
+    sent = {p.attributes["rpc.method"]: p for p in recorded.points("soma.client.payload.sent")}
+    assert sent["FORWARD"].value == 1000
+    received = recorded.points("soma.client.payload.received")
+    assert {p.value for p in received if p.attributes["rpc.method"] == "FORWARD"} == {32}
+
+
+def test_the_size_of_data_is_about_what_they_hold():
+    assert payload_size({"a": np.zeros(10), "b": [b"12", "34"], "c": None}) == 84
+    assert payload_size([0.5] * 1000) == 8000
+    endless: list[Any] = []
+    endless.append(endless)
+    assert payload_size(endless) == 0
+
+
+def test_workers_say_what_they_have_in_memory(recorded, worker):
+    worker.forward("traced", 1)
+    recorded.plugin._memories[os.getpid()] = 5  # pretend that it was said a moment ago
+    [point] = recorded.points("soma.worker.memory")
+    assert point.attributes["process.pid"] == os.getpid()
+    worker.close()
+    assert recorded.points("soma.worker.memory") == []
+
+
+def test_a_context_that_comes_along_is_the_parent(recorded):
+    call = Call.of(Ping(cmd="PING"))
+    call.fields["meta"] = {"traceparent": f"00-{7:032x}-{8:016x}-01", "kept": 1}
+    recorded.plugin.soma_call_starting(call)
+    recorded.plugin.soma_call_finished(call, None, None)
+    span = recorded.named("PING")[SpanKind.CLIENT]
+    assert (span.context.trace_id, span.parent.span_id) == (7, 8)
+    assert call.fields["meta"]["kept"] == 1
+
+
+class Mean(soma.Filter):
+    def forward(self, x: Any, state: Any) -> Any:
+        return x + 1
+
+    def meta(self) -> soma.FilterMeta:
+        return super().meta().replace(rowwise=True)
+
+
+def test_calls_of_a_pool_belong_to_who_asked_and_those_that_are_joined_are_counted(recorded):
+    tracer = recorded.tracers.get_tracer("test")
+    batching = soma.Batching(max_rows=8, max_delay=10.0)
+    with soma.WorkerPool("stdio", 1, filters={"mean": Mean()}, batching=batching) as pool:
+        with tracer.start_as_current_span("alone") as alone:
+            pool.forward("mean", np.zeros((1, 2)))
+        asked = []
+        for _ in range(8):
+            with tracer.start_as_current_span("joined") as span:
+                asked.append((pool.submit("mean", np.zeros((1, 2))), span))
+        for future, _ in asked:
+            future.result()
+    recorded.plugin.flush()
+    spans = [s for s in recorded.spans.get_finished_spans() if s.name == "FORWARD mean"]
+    clients = [span for span in spans if span.kind is SpanKind.CLIENT]
+    ids = {span.get_span_context().span_id for _, span in asked}
+    assert clients[0].parent.span_id == alone.get_span_context().span_id
+    joined = {s.parent.span_id for s in clients[1:]}
+    joined |= {link.context.span_id for s in clients[1:] for link in s.links}
+    assert joined == ids
+    counted = sum(point.value for point in recorded.points("soma.batch.calls"))
+    assert counted == sum(s.attributes.get("soma.batch.calls", 0) for s in clients) >= 2
 
 
 def test_workers_are_counted_by_how_they_ended(recorded):

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol
 
 from soma_core.channel.deadline import NEVER, Deadline
@@ -15,14 +17,37 @@ from soma_core.client.pool.batching import Joinable
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded
+from soma_core.plugins.manager import installed_plugins
 
-__all__ = ["CallFuture", "Outcome", "PoolCall", "Run"]
+__all__ = ["CallFuture", "Outcome", "PoolCall", "Run", "asked_in"]
 
 _log = logging.getLogger("soma.pool")
 
 
 Run = Callable[[Verbs], Steps[Any]]
 """What a call does on a worker."""
+
+
+def asked_in(contexts: tuple[Context, ...], steps: Steps[Any]) -> Steps[Any]:
+    """Steps whose commands say to the plugins that observe calls where they were asked for."""
+    return _marked(contexts, steps) if installed_plugins().observes_calls else steps
+
+
+def _marked(contexts: tuple[Context, ...], steps: Steps[Any]) -> Steps[Any]:
+    advance: Callable[[], Any] = partial(next, steps)
+    while True:
+        try:
+            command = advance()
+        except StopIteration as end:
+            return end.value
+        command.contexts = contexts
+        try:
+            advance = partial(steps.send, (yield command))
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:
+            advance = partial(steps.throw, error)
 
 
 class Outcome(Enum):
@@ -116,6 +141,7 @@ class PoolCall:
 
     Attributes:
         submitted: When it was made (``time.monotonic``).
+        context: Where: what traces calls finds there what they are a part of.
         due: When the pool must end it, whatever the worker does: its deadline while it waits.
         future: Receives how it ends; set when it is submitted.
         on_end: Called once, just before the future says how it ended.
@@ -133,7 +159,8 @@ class PoolCall:
         replace_on_error: bool = False,
         ahead: bool = False,
     ) -> None:
-        self.run, self.commit = run, commit
+        self._run, self.commit = run, commit
+        self.context = copy_context()
         self.label, self.priority = label, priority
         self.deadline = self.due = deadline or NEVER
         self.joinable = joinable
@@ -144,6 +171,10 @@ class PoolCall:
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of an end
         self._ended = False
         self._execution: Running | None = None
+
+    def run(self, verbs: Verbs) -> Steps[Any]:
+        """What it does on a worker."""
+        return asked_in((self.context,), self._run(verbs))
 
     @property
     def running(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
-from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.call import PoolCall, asked_in
 from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.stats import Tally
 from soma_core.client.steps import Steps
@@ -99,9 +99,10 @@ def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps
     node_ids, timeout = parts[0].node_ids, latest.left()
     x = rows.concatenate([part.x for part in parts])
     if len(node_ids) == 1:
-        result = yield from verbs.forward(node_ids[0], x, timeout=timeout)
+        steps = verbs.forward(node_ids[0], x, timeout=timeout)
     else:
-        result = yield from verbs.composite_forward(node_ids, x, timeout=timeout)
+        steps = verbs.composite_forward(node_ids, x, timeout=timeout)
+    result = yield from asked_in(tuple(call.context for call in calls), steps)
     bounds = accumulate((part.rows for part in parts), initial=0)
     return _cut(result, [slice(*pair) for pair in pairwise(bounds)])
 

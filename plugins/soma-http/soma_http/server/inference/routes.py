@@ -19,6 +19,7 @@ from soma_http.server.inference.messages import ModelMetadata
 from soma_http.server.inference.reading import read_request
 from soma_http.server.inference.writing import write_answer
 from soma_http.server.models import Model, Models
+from soma_http.server.tracing import part_of_trace
 
 __all__ = ["InferenceRoutes"]
 
@@ -125,7 +126,8 @@ class InferenceRoutes:
         asked = read_request(body, size, model.inputs, self._rows)
         tensors = asked.tensors
         x = next(iter(tensors.values())) if len(tensors) == 1 else tensors
-        result = await _unless_gone(request, model.run(x))
+        with part_of_trace(request.headers):
+            result = await _unless_gone(request, model.run(x))
         answer = write_answer(result, asked, model.name, model.config.version, model.outputs)
         if answer.json_size is None:
             return Response(answer.body, media_type="application/json")
