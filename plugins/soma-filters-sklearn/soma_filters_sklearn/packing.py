@@ -99,9 +99,11 @@ def _unpack_dict(value: dict[str, Any]) -> Any:
 
 
 def attributes_of(estimator: Any) -> dict[str, Any]:
-    """What an estimator would pickle, by name."""
+    """What an estimator would pickle, by name, but for its requests, which hold itself."""
     held = estimator.__getstate__()
-    return held if isinstance(held, dict) else {}  # None, if there is nothing
+    if not isinstance(held, dict):
+        return {}  # None, if there is nothing
+    return {name: value for name, value in held.items() if name != "_metadata_request"}
 
 
 def tagged(tag: str, **content: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import pickle
 import uuid
 from collections import deque
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from inspect import BoundArguments, signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary, finalize
@@ -195,8 +195,10 @@ class RemoteEstimator(soma.RemoteFilter):
         def __getattr__(self, name):
             if name.startswith("_"):
                 return super().__getattr__(name)
-            if name in self.get_params(deep=False):
+            if name in self.get_params(deep=False) or name == "get_metadata_routing":
                 return getattr(self._estimator, name)
+            if name.startswith("set_") and name.endswith("_request"):
+                return partial(self._set_request, getattr(self._estimator, name))
             if self._state is None or not (name.endswith("_") or name == "get_feature_names_out"):
                 raise AttributeError(
                     f"a remote {type(self._estimator).__name__} has no attribute {name!r}; what "
@@ -294,6 +296,11 @@ class RemoteEstimator(soma.RemoteFilter):
                 f"this remote {type(self._estimator).__name__} is not fitted yet: call fit first"
             )
         return self._ready(self._changed)
+
+    def _set_request(self, request: Any, **requested: Any) -> Self:
+        """Note which metadata a method of the estimator is to be given; fitting needs no news."""
+        request(**requested)
+        return self
 
     def _set_output(self, _: str, given: BoundArguments) -> Self:
         self._estimator.set_output(**given.arguments)

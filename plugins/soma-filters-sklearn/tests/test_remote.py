@@ -8,6 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
@@ -138,6 +139,16 @@ def test_weights_are_learned_with(worker, iris):
     home = Ridge().fit(*iris, sample_weight=weights)
     np.testing.assert_array_equal(remote.coef_, home.coef_)
     assert remote.score(*iris, sample_weight=weights) == home.score(*iris, sample_weight=weights)
+
+
+def test_it_asks_for_metadata_as_the_estimator_does(worker, iris):
+    weights = {"sample_weight": np.arange(len(iris[1])) + 1.0}
+    scores = []
+    with config_context(enable_metadata_routing=True):
+        for asked in (LogisticRegression(), _handle(worker, LogisticRegression())):
+            asked.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+            scores.append(cross_val_score(asked, *iris, params=weights).tolist())
+    assert scores[0] == scores[1]
 
 
 def test_batches_are_learned_from_with_all_the_classes_named(worker, iris):
