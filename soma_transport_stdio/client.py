@@ -159,4 +159,8 @@ class StdioTransport(Transport):
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()
-        return None if self._process is None else self._process.stop(grace)
+        if self._process is None:
+            return None
+        if grace and self._process.wait(grace / 2) is None:
+            self.interrupt()  # once more: a command may not have begun when it was interrupted
+        return self._process.stop(grace / 2)

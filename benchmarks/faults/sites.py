@@ -20,6 +20,9 @@ from soma_core.testing import OpenResources, ProcessMark
 
 TRANSPORTS = ("stdio", "socket")
 _START = 30.0
+_RELEASED = 10.0
+_SHARED_MEMORY = "/dev/shm"
+_OURS = ("soma", "psm_", "sem.mp-")  # what soma and multiprocessing call theirs
 _SETTLE = 40.0  # seconds; processes that leave a worker's session on purpose end within 20
 
 
@@ -28,33 +31,45 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.mark = ProcessMark()
-        self.environment = {**os.environ, **self.mark.environment}
+        self._files, self.notes = directory / "files", directory / "notes"
+        self._files.mkdir()
+        self.notes.mkdir()
+        self._variables = {**self.mark.environment, "TMPDIR": str(self._files)}
+        self.environment = {**os.environ, **self._variables}
         self.path = directory / "soma.sock"
         self._directory = directory
-        command = [sys.executable, "-m", "soma_transport_socket", "--path", str(self.path)]
-        self.daemon = subprocess.Popen(
-            command,
+        self.daemon = self.start_daemon(self.path)
+
+    def start_daemon(self, path: Path) -> subprocess.Popen[bytes]:
+        """A daemon that listens at a path; it does so when this returns."""
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "soma_transport_socket", "--path", str(path)],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        deadline = time.monotonic() + _START
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return daemon
 
     def settle(self) -> None:
-        """Wait for the daemon, and note what is held when nothing has happened yet."""
-        deadline = time.monotonic() + _START
-        while not self.path.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        """Note what is held when nothing has happened yet."""
         for transport in TRANSPORTS:  # opens what is opened once and kept
             self.connect(transport).close()
         self._left_alone({self.daemon.pid}, 10.0)
         self._before = OpenResources.of()
+        self._known = self._names_now()
         self._daemon_before = psutil.Process(self.daemon.pid).num_fds()
+
+    def options(self, transport: str) -> dict[str, Any]:
+        """The options with which a worker over a transport is one of this site's."""
+        return {"path": self.path} if transport == "socket" else {"env": self._variables}
 
     def connect(self, transport: str, **arguments: Any) -> soma.Worker:
         """A worker over a transport."""
-        options = {"socket": {"path": self.path}, "stdio": {"env": self.mark.environment}}
-        return soma.connect(transport, **options[transport], **arguments)
+        return soma.connect(transport, **self.options(transport), **arguments)
 
     def _left_alone(self, but: set[int], seconds: float) -> set[int]:
         return self.mark.wait_until_gone(seconds, but=but)
@@ -62,17 +77,31 @@ class Site:
     def leftovers(self) -> list[str]:
         """What is there now and was not at the beginning, when every worker is closed."""
         found = [f"process {pid}" for pid in self._left_alone({self.daemon.pid}, _SETTLE)]
-        now = self._before.wait_until_released(10.0)
+        now = self._before.wait_until_released(_RELEASED)
         if now.exceeds(self._before):
             found.append(f"of the host: {self._before} became {now}")
         descriptors = self._daemon_descriptors()
         if descriptors > self._daemon_before:
             found.append(f"descriptors of the daemon: {self._daemon_before} became {descriptors}")
-        found += [f"file {name}" for name in os.listdir(self._directory) if name != "soma.sock"]
-        return found
+        return found + self._names()
+
+    def _names(self) -> list[str]:
+        """Files and shared memory that are left and were not told before."""
+        deadline = time.monotonic() + _RELEASED
+        while (found := self._names_now() - self._known) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._known |= found
+        return sorted(found)
+
+    def _names_now(self) -> set[str]:
+        ours = {self._files.name, self.notes.name, self.path.name}
+        files = [*(set(os.listdir(self._directory)) - ours), *os.listdir(self._files)]
+        names = os.listdir(_SHARED_MEMORY) if os.path.isdir(_SHARED_MEMORY) else []
+        memory = {f"{_SHARED_MEMORY}/{name}" for name in names if name.startswith(_OURS)}
+        return {f"file {name}" for name in files} | memory
 
     def _daemon_descriptors(self) -> int:
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + _RELEASED
         daemon = psutil.Process(self.daemon.pid)
         while daemon.num_fds() > self._daemon_before and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -83,7 +112,9 @@ class Site:
         self.daemon.terminate()
         status = self.daemon.wait(20.0)
         found = [f"process {pid}" for pid in self._left_alone(set(), 10.0)]
-        found += [f"file {name}" for name in os.listdir(self._directory)]
+        found += self._names()
+        if self.path.exists():
+            found.append(f"the socket {self.path}")
         return found + ([f"the daemon ended with status {status}"] if status else [])
 
 

@@ -243,9 +243,14 @@ class WorkerProcess:
     def signal_group(self, number: int) -> None:
         """Send a signal to it and to the children that stayed in its process group.
 
+        SIGKILL goes to it alone: they are killed once it has ended.
+
         Args:
             number: The signal.
         """
+        if number == signal.SIGKILL:
+            self.send_signal(number)
+            return
         with self._lock:
             if self._reap() is None:
                 _kill_group(self.pid, number)
@@ -265,8 +270,8 @@ class WorkerProcess:
             if ended is None:
                 return None
             # Before it is reaped its number cannot be another's, nor can that of its session.
-            _kill_group(self.pid, signal.SIGKILL)
             self._end_tree(self.pid)
+            _kill_group(self.pid, signal.SIGKILL)
             self._process.wait()
             assert self._process.returncode is not None
         return ExitStatus.from_returncode(self._process.returncode)

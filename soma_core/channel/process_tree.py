@@ -26,6 +26,8 @@ __all__ = ["TREE_VARIABLE", "ProcessTree", "bear_mark"]
 
 TREE_VARIABLE = "SOMA_TREE"
 _REAPING = 0.2  # seconds
+_TIDYING = 1.0
+_TRACKER = b"resource_tracker import main"
 _ROUNDS = 5  # a process that is killed may have started another one just before
 _GUARD = """
 while read -r _; do :; done
@@ -73,21 +75,28 @@ class ProcessTree:
     def kill(self, leader: int | None) -> None:
         """Kill all that is left of it, once the worker itself has ended.
 
+        What tidies up after the others, as :mod:`multiprocessing` has one for shared memory, is
+        given the moment that it needs once they are gone.
+
         Args:
             leader: The worker, not reaped yet, so that its session is no other's; None if it
                 was reaped already.
         """
         killed: set[int] = set()
+        trackers: set[int] = set()
         for _ in range(_ROUNDS):
-            members = [pid for pid in _processes() if pid != leader and self._has(pid, leader)]
-            if not members:
+            members = {pid for pid in _processes() if pid != leader and self._has(pid, leader)}
+            trackers = set(filter(_tidies_up, members))
+            if members == trackers:
                 break
-            for pid in members:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            killed.update(members)
+            _kill(members - trackers)
+            killed |= members
+        deadline = Deadline.after(_TIDYING)
+        while (trackers := set(filter(_tidies_up, trackers))) and not deadline.over():
+            time.sleep(0.002)
+        _kill(trackers)
         if os.getpid() == 1:
-            _reap(killed)
+            _reap(killed | trackers)
 
     def _has(self, pid: int, leader: int | None) -> bool:
         try:
@@ -115,6 +124,21 @@ def bear_mark(mark: str) -> None:
     os.environ[TREE_VARIABLE] = mark
     with open("/proc/self/comm", "w") as name:
         name.write(_name(mark))
+
+
+def _kill(processes: set[int]) -> None:
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _tidies_up(pid: int) -> bool:
+    """Whether a process runs that removes what others made under a name, once they are gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as command:
+            return _TRACKER in command.read()
+    except OSError:
+        return False
 
 
 def _reap(orphans: set[int]) -> None:

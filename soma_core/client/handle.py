@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal, TypedDict
 
 from soma_core.channel.contract import ExitStatus, Transport
@@ -106,6 +110,8 @@ class Handle:
                 recorder.close()
             raise
         self.verbs = Verbs(transport, self.session, pickles, recorder, timeout, stall_timeout)
+        self._owned = _Owned(transport, self.session, recorder)
+        weakref.finalize(self, self._owned.drop).atexit = False  # a script's end sees to all
 
     def describe(self, kind: str) -> str:
         """The worker in a few words, for a repr."""
@@ -145,15 +151,42 @@ class Handle:
 
     def close(self) -> None:
         """End a private worker, or leave a shared one; at most 5 s. A second call does nothing."""
-        self.session.close()
-        self._ended(self.transport.stop(CLOSE_GRACE))
+        self._owned.close(self.transport.stop)
 
     def shutdown(self) -> None:
         """End the worker, even one that other clients share; it was sent SHUTDOWN before."""
-        self.session.close()
-        self._ended(self.transport.shutdown(CLOSE_GRACE))
+        self._owned.close(self.transport.shutdown)
 
-    def _ended(self, status: ExitStatus | None) -> None:
-        self.session.notify_exit(status)
-        if self.recorder is not None:
-            self.recorder.close()
+
+class _Owned:
+    """What a handle has to end, whether somebody closes it or nobody holds it any more."""
+
+    def __init__(self, transport: Transport, session: Session, recorder: Recorder | None) -> None:
+        self._transport, self._session, self._recorder = transport, session, recorder
+
+    def close(self, stop: Callable[[float], ExitStatus | None]) -> None:
+        """End the connection, and then the worker: one in a call is interrupted, and ends too."""
+        connection = self._session.connection
+        runs = connection.conversation.running is not None
+        self._session.close()
+        if runs:
+            self._transport.interrupt()
+        self._session.notify_exit(stop(CLOSE_GRACE))
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def drop(self) -> None:
+        """Close without holding up whoever collects the handle as garbage, maybe in midst of all.
+
+        Where no thread can be started the worker is killed, as nobody holds its lifeline.
+        """
+        connection = self._session.connection
+        if connection.closed or not connection.belongs_to_this_process:
+            return
+        if self._transport.in_this_process:
+            return
+        closing = threading.Thread(
+            target=self.close, args=[self._transport.stop], name="soma-close", daemon=True
+        )
+        with suppress(RuntimeError):
+            closing.start()

@@ -193,6 +193,7 @@ class SupervisedWorker:
     since: float = field(default_factory=time.monotonic)
     _last_client: int = 0
     _next_signal: signal.Signals = signal.SIGTERM
+    _interrupted: bool = False
     _tidies_up: bool = False
     _finishes: bool = False
 
@@ -222,7 +223,8 @@ class SupervisedWorker:
         self.clients[client].close(self.name)
         self.remove(client)
         if self.session is None:
-            self.must_end()  # it will by itself, unless it is deep in a command
+            self.process.interrupt()  # what it runs: then it ends by itself
+            self.must_end()
         elif self.session.is_running_for(client):
             self.session.tell("gone", client)
             self.process.interrupt()
@@ -248,15 +250,26 @@ class SupervisedWorker:
     def must_end(self) -> None:
         """Give it a little time to end by itself."""
         if self.end_by == Deadline():
-            self.end_by = Deadline.after(PATIENCE)
+            self.end_by = Deadline.after(PATIENCE / 2)
 
     def push_if_due(self) -> None:
-        """Make it end if it was given long enough: first gently, then not."""
+        """Make it end if it was given long enough: first what it runs, then itself, then by force.
+
+        A command may not have begun when it was interrupted first.
+        """
         if not self.end_by.over():
             return
         if not self._tidies_up and self.process.is_ending():
             self._tidies_up = True
             self.end_by = Deadline.after(_TIDYING)
+        else:
+            self._push()
+
+    def _push(self) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            self.process.interrupt()
+            self.end_by = Deadline.after(PATIENCE / 2)
         else:
             self.process.signal_group(self._next_signal)
             self._next_signal = signal.SIGKILL

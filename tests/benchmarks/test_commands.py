@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 import benchmarks
+from benchmarks.ends.kinds import KINDS
 
 from ..support import ROOT, nightly
 
 
-def run(*arguments: object) -> str:
+def run(*arguments: object, timeout: float = 110) -> str:
     command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
 
@@ -134,3 +135,11 @@ def test_what_plugins_cost_a_start_is_compared_with_having_none() -> None:
     assert cells(printed, "no plugins")[1] == ""
     for name in ("3 plugins", "3 plugins with hooks"):
         assert re.fullmatch(r"[+-][\d.]+ ms", cells(printed, name)[1])
+
+
+@nightly
+@pytest.mark.timeout(900)
+def test_an_end_of_each_kind_over_each_transport_leaves_nothing() -> None:
+    cells_of_it = sum(len(kind.transports) for kind in KINDS.values())
+    printed = run("benchmarks.ends", "--count", cells_of_it, timeout=800)
+    assert printed.count("| 0 | 0 | 1 end") == cells_of_it + 1

@@ -8,12 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ..support import nightly
+from ..support import gate_runs, nightly
 from .hostile_data.driving import Harm, Target
 from .hostile_data.inputs import INPUTS
 
 pytest.importorskip("torch")
-NEEDS = {"training": "soma_filters_torch", "tables": "soma_codecs_arrow"}
+NEEDS = {
+    "training": "soma_filters_torch",
+    "tables": "soma_codecs_arrow",
+    "caches": "soma_cache",
+}
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def give(target: Target, inputs: st.SearchStrategy[bytes], count: int) -> int:
     return taken
 
 
-@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("kind", gate_runs(*(INPUTS.keys() - {"caches"}), of=list(INPUTS)))
 def test_hostile_data_are_refused_or_taken_and_do_no_harm(kind: str, target: object) -> None:
     if kind in NEEDS:
         pytest.importorskip(NEEDS[kind])

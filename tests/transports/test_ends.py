@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +17,7 @@ import soma_core as soma
 from ..support import (
     both_at_night,
     descriptors,
+    gate_runs,
     is_running,
     nightly,
     run_python,
@@ -48,13 +50,31 @@ def holds_much(x, state):
     return holds_much.directory.name, holds_much.memory.name
 
 
+def close_during_a_call(worker) -> None:
+    """The filter of the call waits for its interrupt, as most would."""
+    worker.load({"sleep": f.Sleep()})
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(worker.forward, "sleep", ("naps", 600.0))
+        wait_until(lambda: worker.status().command == "FORWARD")
+        worker.close()
+        with pytest.raises(soma.ChannelClosed):
+            call.result(20.0)
+
+
+ENDS = {
+    "close": lambda worker: worker.close(),
+    "close during a call": close_during_a_call,
+    "shutdown": lambda worker: worker.shutdown(),
+}
+
+
 @both_at_night
-@pytest.mark.parametrize("how", ["close", "shutdown"])
-def test_what_filters_hold_is_tidied_up_at_the_end(connect, transport, how, tmp_path):
+@pytest.mark.parametrize("end", gate_runs("close", "close during a call", of=list(ENDS)))
+def test_what_filters_hold_is_tidied_up_at_the_end(connect, transport, end, tmp_path):
     worker = connect(transport, filters={"holds": f.Apply(holds_much)}, output="devnull")
     directory, memory = worker.forward("holds", str(tmp_path))
     assert os.path.exists(directory)
-    getattr(worker, how)()
+    ENDS[end](worker)
     assert_tidied_up(tmp_path, directory, memory)
 
 
@@ -83,12 +103,14 @@ class Holds(soma.Filter):
         open(self._place + "/unloaded", "w").close()
     _file: object = None
     _place: str = ""
-if __name__ == "__main__":
+def main():
     options = {"path": sys.argv[3]} if sys.argv[2] == "socket" else {}
     worker = soma.connect(sys.argv[2], filters={"holds": Holds()}, **options)
     worker.forward("holds", sys.argv[1])
     if sys.argv[4] == "raises":
         raise RuntimeError("the end of the script")
+if __name__ == "__main__":
+    main()  # at whose end nobody holds the worker any more
 """
 
 
@@ -129,6 +151,17 @@ def test_a_script_that_ends_during_a_call_ends_its_worker_too(transport, tmp_pat
     with short_directory() as directory, socket_daemon(directory / "s") as daemon:
         done = run_python(source, transport, daemon.path, directory=tmp_path)
         wait_until_gone(int(done.stdout))
+
+
+@nightly
+@both_at_night
+def test_shared_memory_of_a_worker_that_is_killed_is_removed(connect, transport, tmp_path):
+    worker = connect(transport, filters={"holds": f.Apply(holds_much)}, output="devnull")
+    _, memory = worker.forward("holds", str(tmp_path))
+    os.kill(worker.ping().pid, signal.SIGKILL)
+    with pytest.raises(soma.WorkerDied):
+        worker.forward("holds", str(tmp_path))
+    wait_until(lambda: not os.path.exists(f"/dev/shm/{memory}"))
 
 
 @nightly

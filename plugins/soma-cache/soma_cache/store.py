@@ -65,7 +65,7 @@ class Store:
         try:
             place = self._place(key)
             try:
-                return _read(key, place)
+                return _read(key, place, self._settings.size // 2)
             except FileNotFoundError:
                 return MISSING
             except Damaged as error:
@@ -170,8 +170,13 @@ class Store:
         self.trouble = trouble
 
 
-def _read(key: bytes, place: Path) -> Any:
+def _read(key: bytes, place: Path, most: int) -> Any:
     """The result in a file, which counts as used now.
+
+    Args:
+        key: Its key.
+        place: The file.
+        most: The bytes that it may have: no larger one is kept.
 
     Raises:
         FileNotFoundError: There is none.
@@ -181,6 +186,8 @@ def _read(key: bytes, place: Path) -> Any:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise Damaged("it is no regular file")
+        if status.st_size > most:  # as one with holes, whose bytes would fill the memory
+            raise Damaged(f"its {status.st_size:,} bytes are more than half of the cache")
         found = read(key, file, status.st_size)
         os.utime(file.fileno())
         return found

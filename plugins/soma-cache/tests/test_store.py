@@ -76,6 +76,13 @@ def test_an_entry_that_was_cut_short_is_a_miss(directory, length) -> None:
     assert store(directory).get(KEY) is MISSING
 
 
+def test_a_file_larger_than_any_that_is_kept_is_a_miss_and_is_not_read(directory) -> None:
+    file = filled(directory)
+    os.truncate(file, 1 << 40)
+    assert store(directory).get(KEY) is MISSING
+    assert not file.exists()
+
+
 def test_an_entry_with_more_after_it_or_of_another_key_or_gone_is_a_miss(directory) -> None:
     file = filled(directory)
     whole = file.read_bytes()

@@ -14,7 +14,7 @@ import numpy as np
 import ormsgpack
 from hypothesis import strategies as st
 
-__all__ = ["INPUTS", "SOUND_REPLIES"]
+__all__ = ["INPUTS", "KEY", "SOUND_REPLIES"]
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -312,6 +312,48 @@ def packable(value: Any) -> bool:
     return True
 
 
+# Caches
+
+KEY = bytes(range(32))
+PLACE = f"00/{KEY[1:].hex()}.val"
+AROUND = [PLACE, "00", "00/a.val", "00/b.part", "fe", "fe/x.val", "zz/x.val", "x"]
+KINDS_OF_FILES = ["file", "file", "link", "pipe", "directory"]
+TARGETS = ["../outside", "../../outside", "..", ".", "00", "/dev/zero", "/proc/self/mem", "gone"]
+
+
+@st.composite
+def caches(draw: Draw) -> bytes:
+    """A directory of a cache: an entry that is nearly right, and what else may lie there."""
+    found = [(PLACE, "file", draw(entries()))]
+    if not draw(st.integers(0, 3)):
+        path, kind = draw(st.sampled_from(AROUND)), draw(st.sampled_from(KINDS_OF_FILES))
+        leads = kind == "link"
+        content = draw(st.sampled_from(TARGETS)).encode() if leads else draw(entries())
+        found.insert(draw(st.integers(0, 1)), (path, kind, content))
+    return ormsgpack.packb(found)
+
+
+@st.composite
+def entries(draw: Draw) -> bytes:
+    """The bytes of an entry, with a checksum that mostly matches."""
+    from xxhash import xxh3_128
+
+    content = {"a": ARRAY, "b": ["text", ormsgpack.Ext(3, ormsgpack.packb([1, None]))], "c": b"x"}
+    header = ormsgpack.packb(
+        replaced(draw, content, odd(), chance=12), option=ormsgpack.OPT_NON_STR_KEYS
+    )
+    if not draw(st.integers(0, 5)):
+        header = changed_bytes(draw, header)
+    buffers = draw(st.sampled_from([[bytes(16)], [bytes(16)], [], [bytes(16), b""], [b""] * 3000]))
+    table = [len(header), len(buffers), *map(len, buffers)]
+    if not draw(st.integers(0, 5)):
+        table[draw(st.integers(0, len(table) - 1))] = draw(numbers) % (1 << 64)
+    rest = struct.pack(f"<{len(table)}Q", *table) + header + b"".join(buffers)
+    key = KEY if draw(st.integers(0, 15)) else draw(st.binary(min_size=32, max_size=32))
+    data = key + xxh3_128(rest).digest() + rest
+    return data if draw(st.integers(0, 7)) else changed_bytes(draw, data)
+
+
 # Replies
 
 ARRAY = ormsgpack.Ext(1, ormsgpack.packb([0, "float64", [2]]))
@@ -374,4 +416,5 @@ INPUTS: dict[str, st.SearchStrategy[bytes]] = {
     "tables": tables(),
     "checkpoints": checkpoints(),
     "replies": replies(),
+    "caches": caches(),
 }

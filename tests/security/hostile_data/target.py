@@ -6,6 +6,8 @@ It runs as a program of its own, so that a crash is seen by its signal.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import ormsgpack
 
 import soma_core as soma
 from soma_core.wire.added_types import Codecs
@@ -158,12 +161,65 @@ def replies() -> Reader:
     return read
 
 
+def caches() -> Reader:
+    """A directory as a cache: asked, added to, tidied and cleared."""
+    import logging
+
+    import torch  # noqa: F401 - as for checkpoints
+    from soma_cache.settings import Settings
+    from soma_cache.store import MISSING, Store
+
+    from .inputs import KEY
+
+    logging.disable()
+    root = Path(tempfile.mkdtemp())
+    settings, outside = Settings(root / "cache", 1 << 20), root / "outside"
+
+    def read(data: bytes) -> None:
+        outside.write_bytes(b"precious")
+        lay_out(settings.directory, ormsgpack.unpackb(data))
+        store = Store(settings)
+        found = store.get(KEY)
+        if store.put(KEY, [1]) is None and store.get(KEY) != [1]:
+            raise AssertionError(f"what was put is not found: {store.trouble}")
+        store.repair()
+        store.clear()
+        shutil.rmtree(settings.directory)
+        if outside.read_bytes() != b"precious":
+            raise AssertionError("a file outside of the cache was changed")
+        if found is MISSING:
+            raise ValueError("a miss")
+        look_at(found, levels=20)
+
+    return read
+
+
+def lay_out(directory: Path, found: list[tuple[str, str, bytes]]) -> None:
+    """Make what an input says lies in a directory; of two things in one place the first."""
+    directory.mkdir(mode=0o700)
+    for name, kind, content in found:
+        path = directory / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+            if kind == "link":
+                path.symlink_to(content.decode())
+            elif kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "directory":
+                path.mkdir()
+            elif not path.is_symlink() and not path.is_fifo():
+                path.write_bytes(content)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+
+
 KINDS: dict[str, Callable[[], Reader]] = {
     "weights": weights,
     "training": training,
     "tables": tables,
     "checkpoints": checkpoints,
     "replies": replies,
+    "caches": caches,
 }
 EXPECTED: dict[str, tuple[type[Exception], ...]] = {
     "tables": (Exception,),  # Codecs turn any of them into one of ours

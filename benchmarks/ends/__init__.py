@@ -1,0 +1,1 @@
+"""Ends of every kind by the hundred: what is left after them."""
