@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def run(count: int, kinds: list[str]) -> list[Row]:
             begun = time.monotonic()
             rows.append(_end(place, kind, transport, ends))
             seconds = time.monotonic() - begun
-            verdict = "nothing left" if rows[-1].kept else "LEFT"
+            verdict = "nothing left" if rows[-1].kept else f"LEFT: {rows[-1].complaints}"
             print(
                 f"{rows[-1].asked}: {ends} in {seconds:.0f} s, {verdict}",
                 file=sys.stderr,
@@ -60,6 +61,8 @@ def _end(place: Site, kind: Kind, transport: str, ends: int) -> Row:
 def main() -> int:
     """Parse the arguments, let the ends happen, and print the table; 1 if anything was left."""
     options = _options()
+    # A shell starts what is to run beside it without SIGINT, and hosts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows = run(options.count, options.kinds)
     table = markdown(rows, " ".join(["python -m benchmarks.ends", *sys.argv[1:]]))
     if options.out:

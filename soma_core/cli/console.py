@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from soma_core.client.plain_console import PlainConsole
 from soma_core.errors import SomaError
 
 __all__ = ["CommandFailed", "console", "note", "print_error", "print_json", "print_table"]
@@ -21,19 +22,19 @@ class CommandFailed(SomaError):
     """A command cannot do what was asked; the message explains why and what to do."""
 
 
-def console() -> Console:
+def console() -> PlainConsole:
     """The console on stdout, as wide as the terminal; 100 columns where there is none."""
-    probe = Console()
-    return probe if probe.is_terminal else Console(width=100)
+    probe = PlainConsole()
+    return probe if probe.is_terminal else PlainConsole(width=100)
 
 
 def print_table(rows: Table) -> None:
     """A table on stdout. In a pipe a program may read its lines: they are not wrapped or padded."""
-    probe = Console()
+    probe = PlainConsole()
     if probe.is_terminal:
         probe.print(rows)
         return
-    wide = Console(width=_UNLIMITED)
+    wide = PlainConsole(width=_UNLIMITED)
     with wide.capture() as capture:
         wide.print(rows)
     lines = [line.rstrip() for line in capture.get().splitlines()]
@@ -51,14 +52,16 @@ def table(*columns: str) -> Table:
 def print_error(message: object) -> None:
     """Print an error in red on stderr, on one line."""
     text = Text.assemble(("error: ", "bold red"), (" ".join(str(message).split()), "red"))
-    Console(stderr=True).print(text, soft_wrap=True)
+    PlainConsole(stderr=True).print(text, soft_wrap=True)
 
 
 def note(message: str) -> None:
     """Print one line on stderr; stdout is for the output of the command."""
-    Console(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
+    PlainConsole(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
-    """A JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """A JSON document on stdout; control characters beyond those of ASCII are escaped, too."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    escaped = re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.write(escaped + "\n")

@@ -17,6 +17,7 @@ from soma_core.cli.files import read_array, write_array
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.cli.pipeline import Batched, Composite, DataFile, Each, Pipeline, read_pipeline
 from soma_core.client.connect import connect
+from soma_core.client.plain_console import PlainConsole
 from soma_core.client.progress.display import ProgressDisplay
 from soma_core.client.progress.watch import Report, count_rows, each_of
 from soma_core.client.worker import Worker
@@ -36,7 +37,7 @@ def run(
         check_drawing(curve)
         if not read.fit:
             raise CommandFailed(f"--curve: {pipeline} has no [fit], so there is no curve to draw")
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     _, curves = run_pipeline(read, pipeline.parent, console)
     if curve is not None:
         draw_curves(curves, curve)

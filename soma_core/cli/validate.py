@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from soma_core.cli.console import CommandFailed, note
+from soma_core.client.plain_console import printable
 from soma_core.errors import ProtocolError
 from soma_core.plugins.checking import check_command, check_reply
 
@@ -38,7 +39,7 @@ def validate(
                 check(line)
             except ProtocolError as error:
                 bad += 1
-                typer.echo(f"line {number}: {error}")
+                typer.echo(printable(f"line {number}: {error}"))
     note(f"{total:,} {'messages' if total != 1 else 'message'}, {bad or 'none'} bad")
     if bad:
         raise typer.Exit(1)

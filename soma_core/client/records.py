@@ -15,6 +15,9 @@ from soma_core.raised.modules import module_of
 
 __all__ = ["hand_over"]
 
+_MOST = 1000  # loggers, and files that warn, that workers may add to this process
+_LONGEST_NAME = 200  # characters of the name of a logger that is made for a worker
+_loggers_made = 0
 _made_of_texts: dict[type[Warning], type[Warning]] = {}
 _registries: dict[str, dict[Any, Any]] = {}
 """What was warned already, by file: Python's rule, across all workers of this process."""
@@ -39,7 +42,7 @@ def hand_over(event: str, fields: dict[str, Any], node_id: str | None) -> None:
 
 
 def _log(fields: dict[str, Any], node_id: str | None) -> None:
-    logger = logging.getLogger(fields["name"])
+    logger = _logger(fields["name"])
     level = fields["level"]
     if not logger.isEnabledFor(level):
         return
@@ -65,11 +68,38 @@ def _log(fields: dict[str, Any], node_id: str | None) -> None:
     logger.handle(record)
 
 
+def _logger(name: str) -> logging.Logger:
+    """The logger of a name; where a worker names ever more, the nearest one that there is.
+
+    A logger stays as long as the process, and each dot of its name may make one more.
+    """
+    global _loggers_made
+    known = logging.root.manager.loggerDict
+    if name not in known:
+        parts = name.count(".") + 1
+        if len(name) > _LONGEST_NAME or _loggers_made + parts > _MOST:
+            while name and not isinstance(known.get(name), logging.Logger):
+                name = name.rpartition(".")[0]
+        else:
+            _loggers_made += parts
+    return logging.getLogger(name)
+
+
+def _registry(filename: str) -> dict[Any, Any]:
+    """What was warned already in a file; it is forgotten where that would grow without end."""
+    if len(_registries) >= _MOST and filename not in _registries:
+        _registries.clear()
+    registry = _registries.setdefault(filename, {})
+    if len(registry) > _MOST:
+        registry.clear()
+    return registry
+
+
 def _warn(fields: dict[str, Any]) -> None:
     filename, lineno = fields["filename"], fields["lineno"]
     if not holds_source(filename):  # Python shows the line
         filename = f"<{filename}>"
-    registry = _registries.setdefault(filename, {})
+    registry = _registry(filename)
     module = module_of(filename) or fields.get("module") or "__main__"  # a cell is of no module
     category, text = _category(fields["categories"], fields["message"])
     try:

@@ -88,7 +88,7 @@ import soma_core as soma
 class Work(soma.Filter):
     def forward(self, x, state):
         import time
-        time.sleep(0.002)
+        time.sleep(x if isinstance(x, float) else 0.002)
         return x
 
 def tell(text):
@@ -98,12 +98,16 @@ def tell(text):
 POOL = """
 if __name__ == "__main__":
     with soma.WorkerPool("stdio", 2, filters={"work": Work()}) as pool:
-        news, number = "ready", 0
+        news, number, presses = "ready", 0, 0
         while True:
+            waits = None
             try:
                 if news:
                     tell(news)
                     news = ""
+                if presses % 3 == 0:
+                    waits = pool.submit("work", 3600.0)
+                    waits.result()
                 while True:
                     number += 1
                     assert list(pool.map("work", range(10))) == list(range(10))
@@ -111,6 +115,8 @@ if __name__ == "__main__":
                     large = pool.submit("work", np.full(20_000, number)).result()
                     assert large[-1] == number
             except KeyboardInterrupt:
+                presses += 1
+                assert waits is None or waits.cancel()
                 assert pool.submit("work", 7).result(30.0) == 7
                 assert pool.stats().replaced == 0
                 news = "interrupted"

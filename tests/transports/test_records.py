@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 import soma_core as soma
+from soma_core.client import records
 from soma_core.engine.records import RecordForwarder
 
 from ..support import both, run_python
@@ -40,6 +41,24 @@ def test_a_record_reaches_the_logger_of_its_name_before_the_call_returns(
     assert record.process == worker.ping().pid
     assert record.node_id == "logs"
     assert capsys.readouterr().err == ""
+
+
+def test_a_worker_that_names_ever_more_loggers_and_files_makes_but_some(monkeypatch, caplog):
+    monkeypatch.setattr(records, "_loggers_made", records._MOST - 4)
+    said = {"level": 30, "message": "m", "pathname": "x.py", "lineno": 1, "created": 1.0}
+    said |= {"function": "f", "thread": "t", "process": 1, "categories": ["builtins:UserWarning"]}
+    known = set(logging.root.manager.loggerDict)
+    for number in range(50):
+        name = f"of_a_worker.{'x.' * (number * 100)}{number}"
+        records.hand_over("log", said | {"name": name}, None)
+    assert len(caplog.records) == 50
+    assert len(set(logging.root.manager.loggerDict) - known) <= 4
+    monkeypatch.setattr(records, "_registries", {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(records._MOST + 10):
+            records.hand_over("warning", said | {"filename": f"{number}"}, None)
+    assert len(records._registries) <= records._MOST
 
 
 @both

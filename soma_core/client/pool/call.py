@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextvars import Context, copy_context
 from enum import Enum
 from functools import partial
@@ -19,10 +19,14 @@ from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded
 from soma_core.plugins.manager import installed_plugins
 
-__all__ = ["CallFuture", "Outcome", "PoolCall", "Run", "asked_in"]
+__all__ = ["SLICE", "CallFuture", "Outcome", "PoolCall", "Run", "asked_in", "meant"]
 
 _log = logging.getLogger("soma.pool")
 
+
+SLICE = 0.2
+"""Seconds of one wait: a Ctrl-C that comes just before it begins is noted, and does not end it: it
+ends the next one."""
 
 Run = Callable[[Verbs], Steps[Any]]
 """What a call does on a worker."""
@@ -68,6 +72,29 @@ class CallFuture(Future[Any]):
         super().__init__()
         self._call: PoolCall | None = call
 
+    def result(self, timeout: float | None = None) -> Any:
+        """What the call returned; Ctrl-C ends the wait, and not the call."""
+        self._wait(timeout)
+        return super().result(0.0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised, or None; Ctrl-C ends the wait, and not the call."""
+        self._wait(timeout)
+        return super().exception(0.0)
+
+    def _wait(self, timeout: float | None) -> None:
+        deadline = Deadline.after(timeout)
+        while not self.done():
+            try:
+                super().exception(deadline.within(SLICE).left())
+            except CancelledError:
+                return
+            except TimeoutError:
+                if deadline.over():
+                    return
+            except RuntimeError as error:
+                raise meant(error) from None
+
     def running(self) -> bool:
         """Whether a worker runs the call."""
         call = self._call
@@ -100,6 +127,12 @@ class CallFuture(Future[Any]):
                 self.set_result(result)
         except BaseException:
             _log.exception("a callback of a call's future failed")
+
+
+def meant(error: RuntimeError) -> BaseException:
+    """What an error was that came of waiting: Ctrl-C in the midst of Python's own lock is one."""
+    interrupt = error.__context__
+    return interrupt if isinstance(interrupt, KeyboardInterrupt) else error
 
 
 class Ending(Protocol):

@@ -7,13 +7,9 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from typing import Any
 
-from soma_core.client.pool.call import CallFuture
+from soma_core.client.pool.call import SLICE, CallFuture, meant
 
 __all__ = ["map_results", "wait_for_result"]
-
-# A Ctrl-C that comes just before a wait begins is noted, and does not end the wait: it ends the
-# next one.
-_SLICE = 0.2  # seconds
 
 
 def wait_for_result(future: CallFuture) -> Any:
@@ -53,11 +49,9 @@ def _first_to_end(futures: Collection[CallFuture]) -> CallFuture:
     """Wait until one of them has ended, and return it."""
     while True:
         try:
-            wait(futures, _SLICE, FIRST_COMPLETED)
-        except RuntimeError as error:  # Ctrl-C in the midst of Python's own lock, as it is released
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
+            wait(futures, SLICE, FIRST_COMPLETED)
+        except RuntimeError as error:
+            raise meant(error) from None
         for future in futures:
             if future.done():
                 return future

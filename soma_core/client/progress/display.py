@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from soma_core.client.plain_console import PlainConsole
 from soma_core.client.progress.estimate import TrainingProgress, format_number
 
 __all__ = ["ProgressDisplay"]
@@ -44,7 +45,7 @@ class ProgressDisplay:
     @classmethod
     def on_stderr(cls, title: str, rows: int | None = None) -> Self:
         """One that leaves stdout to the program."""
-        return cls(Console(stderr=True), title, rows)
+        return cls(PlainConsole(stderr=True), title, rows)
 
     def __enter__(self) -> Self:
         self._started = time.perf_counter()
