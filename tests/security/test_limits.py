@@ -129,7 +129,7 @@ def test_a_frame_is_refused_by_its_preamble_alone(
 ) -> None:
     channel, theirs = ends
     fields = frames._FIELDS.pack(frames._START, header_size, entries, body_size)
-    theirs.sendall(fields + frames._CHECKSUM.pack(frames.crc32(fields)))
+    theirs.sendall(fields + frames.crc32(fields).to_bytes(4, "little"))
     assert refused(channel).code is ErrorCode.TOO_LARGE
 
 
