@@ -124,7 +124,7 @@ class Interrupts(NoInterrupts):
             _shielded(self.inbox.look)
             if self._missed or self.inbox.names(self.running):
                 self._missed = False
-                self._handle(signum, frame)
+                self._end(frame)
 
     def shield(self, call: Callable[[], None]) -> None:
         """Run what must not be cut in two; an interrupt that comes meanwhile is raised after."""
@@ -139,10 +139,17 @@ class Interrupts(NoInterrupts):
         if self._on_main_thread:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
+    def _is_aborted(self) -> bool:
+        """Whether the command that runs is to be aborted."""
         to_abort, self._to_abort = self._to_abort, None
-        if to_abort is not None and to_abort is not self._command:
-            return  # it is over; if the host meant this one, it asks again
+        return to_abort is not None and to_abort is self._command
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._to_abort is None or self._is_aborted():  # else it is over
+            self._end(frame)
+
+    def _end(self, frame: FrameType | None) -> None:
+        """End the command that runs, if its code was interrupted."""
         while frame is not None:
             if frame.f_code is _shielded.__code__:
                 self._missed = True

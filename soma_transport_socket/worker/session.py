@@ -291,12 +291,13 @@ class _Interrupts(Interrupts):
         try:
             while self._look_again:
                 self._look_again = False
+                interrupted |= self._is_aborted()
                 interrupted |= self._is_interrupted()
         except Exception:
             _log.exception("an interrupt could not be attended to")
         finally:
             self._looking = False
         if interrupted:
-            super()._handle(signum, frame)
+            self._end(frame)
 
     _look = _handle

@@ -20,6 +20,7 @@ from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.commands import Command, CommandSpec
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
+from soma_transport_socket.worker.session import _Interrupts as SessionInterrupts
 
 
 class Installed:
@@ -62,11 +63,11 @@ def engine(plugins: PluginSet) -> Engine:
 PING = commands.Ping(cmd="PING")
 
 
-@pytest.fixture
-def interrupts() -> Iterator[Interrupts]:
-    """As in a worker: SIGINT ends the command that runs."""
+@pytest.fixture(params=["worker", "session"])
+def interrupts(request: Any) -> Iterator[Interrupts]:
+    """As in a worker, and in one that clients share: SIGINT ends the command that runs."""
     before = signal.getsignal(signal.SIGINT)
-    yield Interrupts()
+    yield Interrupts() if request.param == "worker" else SessionInterrupts(lambda: False)
     signal.signal(signal.SIGINT, before)
 
 
