@@ -92,6 +92,8 @@ http: $(HTTP_VENV)/.ready
 	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests tests/examples/test_service.py
 	$(HTTP_VENV)/bin/python -m benchmarks.telemetry
 	$(HTTP_VENV)/bin/python -m benchmarks.http
+	$(HTTP_VENV)/bin/python -m benchmarks.http_hostile
+	if command -v chromium; then $(HTTP_VENV)/bin/python -m benchmarks.console; fi
 
 # The same model over REST, beside other servers, each in an environment of its own.
 http-peers: $(HTTP_VENV)/.ready

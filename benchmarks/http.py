@@ -1,8 +1,9 @@
 """soma over HTTP: ``python -m benchmarks.http`` measures calls over a WebSocket, and REST.
 
-A call is compared with a bare WebSocket echo of as many bytes, by the same libraries. A model is
-asked by 64 callers, each on a connection of its own that is kept; it adds up a row of 64 numbers,
-so that what is measured is the way there and back. All run on this machine, the callers included.
+A call is compared with a bare WebSocket echo of as many bytes, by the same libraries, and with such
+an echo behind a relay that passes on bytes and looks at none. A model is asked by 64 callers, each
+on a connection of its own that is kept; it adds up a row of 64 numbers, so that what is measured is
+the way there and back. All run on this machine, the callers included.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +67,32 @@ listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="websockets-sansio",
     ws_max_size=1 << 28, ws_per_message_deflate=False)).run(sockets=[listening])
+"""
+
+RELAY = """
+import asyncio, sys, uvloop
+async def main(port):
+    loop = asyncio.get_running_loop()
+    class Client(asyncio.Protocol):
+        up, early = None, b""
+        def connection_made(self, transport):
+            self.down = transport
+            self.opening = loop.create_task(self.open())
+        async def open(self):
+            class Server(asyncio.Protocol):
+                data_received = lambda _, data: self.down.write(data)
+            up, _ = await loop.create_connection(Server, "127.0.0.1", port)
+            up.write(self.early)
+            self.up = up
+        def data_received(self, data):
+            if self.up is None: self.early += data
+            else: self.up.write(data)
+        def connection_lost(self, error):
+            if self.up is not None: self.up.close()
+    server = await loop.create_server(Client, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+uvloop.run(main(int(sys.argv[1])))
 """
 
 
@@ -127,21 +155,27 @@ def call(url: str, count: int) -> None:
     options = {"url": url, "token": TOKEN, "trust_server": True, "filters": {"echo": Echo()}}
     with (
         _program("-c", ECHO, found=r"(\d+)", stream="stdout") as (port, _),
+        _program("-c", RELAY, port, found=r"(\d+)", stream="stdout") as (between, _),
         connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None) as echo,
+        connect(f"ws://127.0.0.1:{between}", max_size=None, compression=None) as relayed,
         soma.connect("http", **options) as worker,
     ):
 
-        def echoed(data: bytes) -> None:
-            echo.send(data)
-            echo.recv()
+        def echoed(websocket: Any, data: bytes) -> None:
+            websocket.send(data)
+            websocket.recv()
 
-        print("| | bare echo | soma | times |\n| --- | --- | --- | --- |")
+        print("| | bare echo | behind a relay | times | soma | times |\n" + "| --- " * 6 + "|")
         for array, rounds in ((np.zeros(10), count), (np.zeros(1 << 17), count // 10)):
             data = array.tobytes()
-            bare = _median(partial(echoed, data), rounds)
+            bare = _median(partial(echoed, echo, data), rounds)
+            passed = _median(partial(echoed, relayed, data), rounds)
             ours = _median(partial(worker.forward, "echo", array), rounds)
             name = size_name(array.nbytes)
-            print(f"| {name} | {time_name(bare)} | {time_name(ours)} | {ours / bare:.2f} |")
+            shown = (
+                f"{time_name(passed)} | {passed / bare:.2f} | {time_name(ours)} | {ours / bare:.2f}"
+            )
+            print(f"| {name} | {time_name(bare)} | {shown} |")
 
 
 def infer_request(model: str, *, binary: bool) -> bytes:

@@ -2,15 +2,16 @@
 
 Each server has one worker with the same estimator of scikit-learn (64 numbers in, one of ten
 classes out), joins up to 64 requests that wait up to 2 ms, and is asked by the same 64 callers for
-the same row. They take turns. Each peer runs in an environment of its own, whose interpreter is
-named: ``--litserve PYTHON --mlserver PYTHON``; ``make http-peers`` makes both. Processor time is
-that of all processes of a server.
+the same row, as JSON and as bytes: binary here, base64 in JSON there. They take turns. Each peer
+runs in an environment of its own, whose interpreter is named: ``--litserve PYTHON --mlserver
+PYTHON``; ``make http-peers`` makes both. Processor time is that of all processes of a server.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ data = np.load("learned.npz")
 estimator = LogisticRegression().fit(data["x"], data["y"])
 """
 LITSERVE = """
-import sys
+import base64, sys
 import litserve, numpy as np
 
 class Api(litserve.LitAPI):
@@ -48,7 +49,8 @@ class Api(litserve.LitAPI):
         exec(open("estimator.py").read(), space)
         self.estimator = space["estimator"]
     def decode_request(self, request):
-        return np.array(request["x"])
+        x = request["x"]
+        return np.frombuffer(base64.b64decode(x)) if isinstance(x, str) else np.array(x)
     def batch(self, inputs):
         return np.stack(inputs)
     def predict(self, x):
@@ -67,8 +69,9 @@ if __name__ == "__main__":
     server.run(port=port, host="127.0.0.1", log_level="error", generate_client_file=False)
 """
 MLSERVER = """
+import numpy as np
 from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import Base64Codec, NumpyCodec
 from mlserver.types import InferenceResponse
 
 class Model(MLModel):
@@ -78,7 +81,11 @@ class Model(MLModel):
         self.estimator = space["estimator"]
         return True
     async def predict(self, payload):
-        x = NumpyCodec.decode_input(payload.inputs[0])
+        given = payload.inputs[0]
+        if given.datatype == "BYTES":
+            x = np.stack([np.frombuffer(one) for one in Base64Codec.decode_input(given)])
+        else:
+            x = NumpyCodec.decode_input(given)
         output = NumpyCodec.encode_output("y", self.estimator.predict(x))
         return InferenceResponse(model_name=self.name, outputs=[output])
 """
@@ -157,17 +164,27 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in found]
 
 
+def _coded_row() -> str:
+    """A row as bytes, as far as JSON can have them: the peers take no others over REST."""
+    return base64.b64encode(learned()[0][0].tobytes()).decode()
+
+
+def _posted(path: str, asked: object) -> bytes:
+    return post(path, json.dumps(asked).encode(), {"Content-Type": "application/json"})
+
+
 @contextmanager
 def _litserve(python: str, directory: Path) -> Iterator[list[Contestant]]:
     [port] = _free_ports(1)
     (directory / "server.py").write_text(LITSERVE)
     command = [python, "server.py", str(port)]
     with _running(command, directory, port, b"/health") as pid:
+        process = psutil.Process(pid)
         row = learned()[0][0].tolist()
-        request = post(
-            "/predict", json.dumps({"x": row}).encode(), {"Content-Type": "application/json"}
-        )
-        yield [Contestant("LitServe, JSON", port, request, psutil.Process(pid))]
+        yield [
+            Contestant("LitServe, JSON", port, _posted("/predict", {"x": row}), process),
+            Contestant("LitServe, base64", port, _posted("/predict", {"x": _coded_row()}), process),
+        ]
 
 
 @contextmanager
@@ -184,8 +201,14 @@ def _mlserver(python: str, directory: Path) -> Iterator[list[Contestant]]:
     command = [str(Path(python).with_name("mlserver")), "start", "."]
     with _running(command, directory, port, b"/v2/models/batched/ready") as pid:
         process = psutil.Process(pid)
-        request = infer_request("batched", binary=False)
-        yield [Contestant("MLServer, JSON", port, request, process)]
+        one = {"name": "x", "shape": [1], "datatype": "BYTES", "data": [_coded_row()]}
+        coded = {"inputs": [{**one, "parameters": {"content_type": "base64"}}]}
+        yield [
+            Contestant("MLServer, JSON", port, infer_request("batched", binary=False), process),
+            Contestant(
+                "MLServer, base64", port, _posted("/v2/models/batched/infer", coded), process
+            ),
+        ]
 
 
 @contextmanager

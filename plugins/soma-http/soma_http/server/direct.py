@@ -7,11 +7,12 @@ only passes messages on between two sockets does so here within the callback tha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Close, Opcode
+from websockets.frames import Close, CloseCode, Opcode
 
 from soma_http.frames import BadFrame, Frame, FrameReader, frame_header
 
@@ -60,6 +61,14 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         else:
             self._taken.feed(data)
 
+    def send_receive_event_to_app(self) -> None:
+        """Refuse a text that is none, as uvicorn does, but without a traceback in the log."""
+        if self.curr_msg_data_type == "text" and not _is_text(self.frames):
+            self.conn.send_close(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._taken is not None:
@@ -79,6 +88,14 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         if self._taken is not None:
             self._taken.receiver.paused(False)
+
+
+def _is_text(fragments: Sequence[Any]) -> bool:
+    try:
+        b"".join(fragments).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class DirectSocket:

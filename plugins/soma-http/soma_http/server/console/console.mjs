@@ -7,6 +7,7 @@ import { duration, rates, size } from "./shaping.mjs";
 import { Workbench } from "./workbench.mjs";
 
 const EVERY = 1000; // milliseconds
+const FRAME = 8; // milliseconds of work, after which the page may draw
 const CHARTS = [
   ["requests", "requests a second", (number) => number.toFixed(number < 10 ? 1 : 0)],
   ["queued", "waiting", (number) => String(number)],
@@ -16,6 +17,9 @@ const CHARTS = [
 
 const byId = (id) => document.getElementById(id);
 const cards = new Map();
+const seeing = new IntersectionObserver((entries) => {
+  for (const entry of entries) cards.get(entry.target.dataset.model)?.see(entry.isIntersecting);
+}, { rootMargin: "200px" });
 takeToken();
 const recorder = new Recorder();
 const workbench = new Workbench((name) => recorder.draw(name));
@@ -23,12 +27,14 @@ const workbench = new Workbench((name) => recorder.draw(name));
 class Card {
   constructor(model) {
     this.element = byId("model").content.firstElementChild.cloneNode(true);
-    this.samples = [];
-    this.cpu = new Map();
+    this.last = null;
+    this.seen = true; // until it is known
+    this.element.dataset.model = model.name;
     this.charts = CHARTS.map(([key, title, spell]) => [key, new Chart(title, spell, this.of(".charts"))]);
     this.of(".name").textContent = model.name;
     this.of(".version").textContent = `version ${model.version}`;
     this.of(".platform").textContent = model.platform;
+    this.of("details").addEventListener("toggle", () => this.offer(), { once: true });
     this.of(".try").addEventListener("submit", (event) => this.run(event, model.name));
   }
 
@@ -37,29 +43,40 @@ class Card {
   }
 
   show(model, now) {
-    const badge = this.of(".badge");
-    badge.textContent = model.ready ? "ready" : model.failure ? "failed" : "loading";
-    badge.className = `badge ${model.ready ? "ready" : "waiting"}`;
-    this.element.classList.toggle("out", !model.ready);
-    this.of(".failure").textContent = model.failure ?? "";
-    if (!this.of("fieldset")) this.offer(model.inputs);
+    const badge = this.of(".badge"), text = model.ready ? "ready" : model.failure ? "failed" : "loading";
+    if (badge.textContent !== text) {
+      badge.textContent = text;
+      badge.className = `badge ${model.ready ? "ready" : "waiting"}`;
+      this.element.classList.toggle("out", !model.ready);
+      this.of(".failure").textContent = model.failure ?? "";
+    }
+    this.inputs = model.inputs;
     if (!model.stats) return;
-    const last = this.samples.at(-1);
-    this.samples = [...this.samples.slice(-1), { now, stats: model.stats }];
-    if (last) this.draw(rates(last.stats, model.stats, (now - last.now) / 1000));
-    this.list(model.workers, now);
+    const last = this.last;
+    this.last = { now, stats: model.stats, workers: model.workers };
+    if (last) {
+      const found = rates(last.stats, model.stats, (now - last.now) / 1000);
+      for (const [key, chart] of this.charts) chart.add(found[key]);
+    }
+    if (this.seen) this.draw(last);
   }
 
-  draw(found) {
-    for (const [key, chart] of this.charts) chart.add(found[key]);
+  /** Whether it is on the screen: only then is it drawn. */
+  see(seen) {
+    this.seen = seen;
+    if (seen && this.last) this.draw(null);
   }
 
-  list(workers, now) {
+  draw(before) {
+    for (const [, chart] of this.charts) chart.draw();
+    this.list(this.last.workers, before);
+  }
+
+  list(workers, before) {
     const rows = workers.map((worker) => {
       const row = document.createElement("tr");
-      const before = this.cpu.get(worker.pid);
-      const used = before && worker.cpu !== null ? (worker.cpu - before.cpu) / ((now - before.now) / 1000) : 0;
-      this.cpu.set(worker.pid, { now, cpu: worker.cpu ?? 0 });
+      const old = before?.workers.find((one) => one.pid === worker.pid);
+      const used = old && worker.cpu !== null ? (worker.cpu - old.cpu) / ((this.last.now - before.now) / 1000) : 0;
       const runs = worker.command ? `${worker.command} for ${duration(worker.seconds)}` : "nothing";
       for (const text of [worker.pid, size(worker.memory), `${Math.round(used * 100)} %`, runs]) made("td", text, row);
       return row;
@@ -67,8 +84,9 @@ class Card {
     this.of(".workers tbody").replaceChildren(...rows);
   }
 
-  offer(inputs) {
-    const declared = inputs.length ? inputs : [{ name: "x", datatype: "FP64", shape: [1] }];
+  /** Makes the form once somebody wants it: a browser reads every form of a page, again and again. */
+  offer() {
+    const declared = this.inputs.length ? this.inputs : [{ name: "x", datatype: "FP64", shape: [1] }];
     for (const input of declared) this.of(".inputs").append(dataField(input, (asked) => recorder.draw(asked)));
   }
 
@@ -129,7 +147,14 @@ function showDaemon(daemon) {
 
 const say = (text) => { byId("server").textContent = text; };
 
-function show(status) {
+/** Lets the page draw, if this has worked for a while. */
+async function breathe(since) {
+  if (performance.now() - since < FRAME) return since;
+  await new Promise((resolve) => setTimeout(resolve));
+  return performance.now();
+}
+
+async function show(status) {
   const now = performance.now();
   byId("login").hidden = true;
   say(`version ${status.version}, process ${status.pid}, up ${duration(status.seconds)}`);
@@ -137,17 +162,21 @@ function show(status) {
   workbench.show(status.clients, now);
   showDaemon(status.daemon);
   const place = byId("models");
+  let since = performance.now();
   for (const model of status.models) {
     if (!cards.has(model.name)) {
       const card = new Card(model);
       cards.set(model.name, card);
       place.querySelector(".none")?.remove();
       place.append(card.element);
+      seeing.observe(card.element);
     }
     cards.get(model.name).show(model, now);
+    since = await breathe(since);
   }
   for (const [name, card] of cards) {
     if (!status.models.some((model) => model.name === name)) {
+      seeing.unobserve(card.element);
       card.element.remove();
       cards.delete(name);
     }
@@ -157,7 +186,7 @@ function show(status) {
 
 async function watch() {
   try {
-    show(await ask("status"));
+    await show(await ask("status"));
   } catch (error) {
     say(error.message);
   }

@@ -83,7 +83,12 @@ export class Chart {
 
   add(number) {
     this.numbers = [...this.numbers, number].slice(-KEPT);
-    this.value.textContent = this.spell(number);
+    return this;
+  }
+
+  draw() {
+    if (!this.numbers.length) return;
+    this.value.textContent = this.spell(this.numbers.at(-1));
     this.line.setAttribute("points", points(this.numbers, KEPT));
     this.svg.setAttribute("aria-label", `${this.title}: ${this.value.textContent}`);
   }

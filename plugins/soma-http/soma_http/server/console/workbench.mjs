@@ -105,7 +105,7 @@ export class Workbench {
       this.worker ??= new OwnWorker(() => this.ended());
       const begun = performance.now();
       const reply = await this.worker.send(text);
-      this.charts.latency.add(performance.now() - begun);
+      this.charts.latency.add(performance.now() - begun).draw();
       this.reply(reply.traceback ?? JSON.stringify(reply, null, 1), reply.ok === false);
       await this.list();
     } catch (error) {
@@ -150,8 +150,8 @@ export class Workbench {
     this.id = own.id;
     const runs = own.command ? `runs ${own.command} for ${duration(own.busy)}` : "";
     byId("bench-status").textContent = `process ${own.pid}, for ${duration(own.seconds)} ${runs}`;
-    if (own.memory !== null) this.charts.memory.add(own.memory);
-    if (own.cpu !== null && this.last) this.charts.cpu.add(Math.max(0, ((own.cpu - this.last.cpu) / (now - this.last.now)) * 1e5));
+    if (own.memory !== null) this.charts.memory.add(own.memory).draw();
+    if (own.cpu !== null && this.last) this.charts.cpu.add(Math.max(0, ((own.cpu - this.last.cpu) / (now - this.last.now)) * 1e5)).draw();
     this.last = own.cpu === null ? null : { cpu: own.cpu, now };
   }
 
