@@ -277,7 +277,7 @@ def serving(log: Path) -> Iterator[tuple[int, int]]:
             process.wait(60.0)
 
 
-def schemathesis(port: int, examples: int) -> str:
+def schemathesis(port: int, examples: int, directory: str) -> str:
     """What Schemathesis says of a server; empty if it finds nothing, or is not installed."""
     if find_spec("schemathesis") is None:
         return "schemathesis is not installed: make http has it"
@@ -289,7 +289,7 @@ def schemathesis(port: int, examples: int) -> str:
             "--checks", "not_a_server_error,status_code_conformance,response_schema_conformance",
             "--phases", "coverage,fuzzing", "--generation-database", "none", "--no-color",
         ],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, cwd=directory,
     )  # fmt: skip
     print(*re.findall(r"^.*(?:generated|passed).*$", done.stdout, re.M)[-3:], sep="\n")
     return "" if done.returncode == 0 else done.stdout[-3000:] + done.stderr[-1000:]
@@ -322,7 +322,7 @@ def main() -> None:
                 *(f"{status}: {count:,}" for status, count in sorted(findings.statuses.items())),
                 sep=", ",
             )
-            if said := schemathesis(port, options.examples):
+            if said := schemathesis(port, options.examples, directory):
                 wrong.append(said)
             wait_until_ready(f"http://127.0.0.1:{port}")
             os.kill(pid, 0)

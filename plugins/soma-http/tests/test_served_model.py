@@ -13,6 +13,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import connect as open_websocket
 
 import soma_core as soma
 
@@ -189,6 +192,17 @@ def test_the_client_of_the_protocol_itself_gets_the_same_answers(url):
             assert answer.outputs[0].data.dict()["__root__"] == EXPECTED.ravel().tolist()
         with pytest.raises(Exception, match="no model 'none'"):
             asked.read_model_metadata("none")
+
+
+def test_a_text_that_is_none_closes_the_websocket(url, client):
+    address = f"{url.replace('http', 'ws', 1)}/models/center"
+    with open_websocket(address, additional_headers=BEARER) as websocket:
+        websocket.send('{"cmd":"LIST"}')
+        websocket.send(b"\x93\xff", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            list(websocket)  # to its end
+    assert closed.value.rcvd.code == CloseCode.INVALID_DATA
+    assert client.get("/v2/health/ready").status_code == 200
 
 
 @pytest.fixture(scope="module")

@@ -136,10 +136,13 @@ class AnsweringSession(ABC):
         if message is None:
             return
         data = b"".join(pieces_of(message))
-        if message.dialect is Dialect.LINE:
-            await self._websocket.send_text(data.decode())
-        else:
-            await self._websocket.send_bytes(data)
+        try:
+            if message.dialect is Dialect.LINE:
+                await self._websocket.send_text(data.decode())
+            else:
+                await self._websocket.send_bytes(data)
+        except RuntimeError as error:  # the server has closed it, since what came was no message
+            raise WebSocketDisconnect from error
 
     def _send_event(self, event: Message) -> None:
         """Send what comes before a reply; in the thread."""
