@@ -80,10 +80,10 @@ def test_check_says_what_is_wrong_and_serves_nothing(tmp_path, capfd):
 
 def test_tokens_let_in_whoever_has_one():
     tokens = Tokens(["first-token-of-two", "second-token-of-two"])
-    assert tokens.let_in("Bearer second-token-of-two")
-    assert tokens.let_in("bearer first-token-of-two")
+    assert tokens.holder("Bearer second-token-of-two")
+    assert tokens.holder("bearer first-token-of-two")
     for header in ("", "Bearer", "Bearer first", "Basic first-token-of-two", "Bearer \udcff"):
-        assert not tokens.let_in(header)
+        assert not tokens.holder(header)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "short"])

@@ -108,8 +108,8 @@ def test_tokens_are_those_of_the_file_as_it_is_now(tmp_path):
     tokens = Tokens.of_file(path)
     path.write_text("the-second-token-here")
     reload(lambda: settings, settings, tokens)
-    assert tokens.let_in("Bearer the-second-token-here")
-    assert not tokens.let_in("Bearer the-first-token-here")
+    assert tokens.holder("Bearer the-second-token-here")
+    assert not tokens.holder("Bearer the-first-token-here")
 
 
 def test_a_configuration_that_is_wrong_changes_nothing(caplog):
