@@ -25,7 +25,7 @@ class Holds:
             self._start_pool()
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as a filter would
         if x["names"] != "none":
-            self._memory = self._shared_memory()
+            self._memory = self._shared_memory(x["note"])
         if x["names"] == "all":
             self._directory = tempfile.TemporaryDirectory()
             self._named = tempfile.NamedTemporaryFile("w")  # noqa: SIM115 - the same
@@ -61,10 +61,12 @@ class Holds:
         self._queue = context.Queue()
         self._queue.put(self._pool.map(abs, [-1, -2]))
 
-    def _shared_memory(self) -> Any:
+    def _shared_memory(self, note: str) -> Any:
+        """Under a name of which the site knows that it is no other program's."""
         from multiprocessing import shared_memory
 
-        return shared_memory.SharedMemory(create=True, size=1000)
+        name = f"soma-{Path(note).name}"
+        return shared_memory.SharedMemory(name, create=True, size=1000)
 
     def _return(self) -> str:
         return "held"

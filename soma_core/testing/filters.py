@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -99,6 +100,17 @@ class Actions(Filter):
         subprocess.run(["echo", text], check=True)  # noqa: S607 - the child's output is the point
         return "printed"
 
+    def _print_much(self, size: int) -> str:
+        piece = (b"x" * 1023 + b"\n") * 64
+        for _ in range(size // len(piece)):
+            os.write(_STDOUT, piece)
+        return "printed"
+
+    def _at_exit(self, path: str) -> str:
+        """Leave an exit handler that makes a file."""
+        atexit.register(lambda: open(path, "w").close())
+        return "registered"
+
     def _read_stdin(self) -> str:
         end = time.monotonic() + 2.0
         while True:
@@ -109,11 +121,11 @@ class Actions(Filter):
                     raise
 
     def _start_children(self) -> list[int]:
-        """Start two processes, one of them in a process group of its own."""
+        """Start processes: one here, one in a group of its own, one in a session of its own."""
         command = [sys.executable, "-c", f"import time; time.sleep({_LIFETIME})"]
+        where: list[dict[str, Any]] = [{}, {"process_group": 0}, {"start_new_session": True}]
         return [
-            subprocess.Popen(command, process_group=group, stdout=subprocess.DEVNULL).pid
-            for group in (None, 0)
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, **options).pid for options in where
         ]
 
     def _lose_directory(self) -> str:

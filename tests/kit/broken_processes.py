@@ -356,4 +356,56 @@ class TestLeavesChildrenBehind(Process):
     transport = LeavesChildren
 
 
+class OutlivesItsHost(Broken):
+    change = """
+import soma_core.serve
+soma_core.serve.hold_lifeline = lambda handed=None: None
+"""
+
+    def start(self, timeout=None):
+        channel = super().start(timeout)
+        self._process._tree.release()
+        return channel
+
+
+class TestOutlivesItsHost(Process):
+    breaks = "leaks.host"
+    patience = SHORT
+    transport = OutlivesItsHost
+
+
+class TestEndsAtOnce(Process):
+    breaks = "close.clean"
+    patience = SHORT
+    change = """
+import soma_core.serve
+soma_core.serve.exit_now = lambda status=0: os._exit(status)
+"""
+
+
+class KeepsAllOutput(Broken):
+    def __init__(self, options):
+        self.kept = []
+        super().__init__(options.model_copy(update={"output": self.kept.append}))
+
+    def diagnostics(self):
+        return super().diagnostics() + "".join(self.kept)
+
+
+class TestKeepsAllOutput(Process):
+    breaks = "hygiene.output"
+    transport = KeepsAllOutput
+
+
+class IsDeafOnTheMainThread(Broken):
+    def interrupt(self):
+        if threading.current_thread() is not threading.main_thread():
+            super().interrupt()
+
+
+class TestIsDeafOnTheMainThread(Process):
+    breaks = "interrupts.ctrl-c"
+    transport = IsDeafOnTheMainThread
+
+
 del Process

@@ -69,7 +69,7 @@ ENDS = {
 
 
 @both_at_night
-@pytest.mark.parametrize("end", gate_runs("close", "close during a call", of=list(ENDS)))
+@pytest.mark.parametrize("end", gate_runs("close", of=list(ENDS)))
 def test_what_filters_hold_is_tidied_up_at_the_end(connect, transport, end, tmp_path):
     worker = connect(transport, filters={"holds": f.Apply(holds_much)}, output="devnull")
     directory, memory = worker.forward("holds", str(tmp_path))

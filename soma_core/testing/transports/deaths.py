@@ -28,7 +28,7 @@ from soma_core.testing.filters import Echo, Mean
 from soma_core.testing.leftovers import OpenResources
 from soma_core.testing.suite import within
 from soma_core.testing.transports.base import TransportSuite, children, runs
-from soma_core.testing.transports.probes import children_left_by_a_death
+from soma_core.testing.transports.probes import children_left_by_a_death, pids_of_a_killed_host
 from soma_core.testing.trials import inject
 from soma_core.testing.wire import Wire
 
@@ -122,6 +122,15 @@ class DeathClauses(TransportSuite):
             assert worker.forward("actions", ["print", text]) == "printed"
         assert worker.forward("echo", 1) == 1
 
+    @covers("hygiene.output")
+    def test_the_host_keeps_little_of_what_a_filter_prints(
+        self, fresh: Transport, own_worker: Worker
+    ) -> None:
+        assert own_worker.forward("actions", ["print_much", 32 * _MIB]) == "printed"
+        kept = len(fresh.diagnostics())
+        assert kept <= _MIB, f"diagnostics() has {kept:,} characters"
+        assert own_worker.forward("echo", 1) == 1
+
     @covers("hygiene.stdin")
     def test_a_filter_that_reads_stdin_cannot_take_a_command(self, own_wire: Wire) -> None:
         own_wire.send("FORWARD", node_id="actions", data=["read_stdin"], id="reads")
@@ -197,6 +206,15 @@ class DeathClauses(TransportSuite):
     ) -> None:
         left = children_left_by_a_death(make(), self.patience)
         assert left == [], f"still running: {left}"
+
+    @covers("leaks.host")
+    def test_what_runs_ends_when_the_host_is_killed(self, make: Callable[[], Transport]) -> None:
+        pids = pids_of_a_killed_host(make, self.patience)
+        gone = self._soon(lambda: not any(map(runs, pids)))
+        left = [pid for pid in pids if runs(pid)]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert gone, f"still running: {left}"
 
     def _use_and_close(self, make: Callable[[], Transport]) -> None:
         with Worker(make(), timeout=self.patience) as worker:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +116,28 @@ class LifeClauses(TransportSuite):
         assert caught.value.code is ErrorCode.INTERRUPTED
         assert worker.ping().pid == pid
 
+    @covers("interrupts.ctrl-c")
+    def test_ctrl_c_ends_the_call_alone(self, worker: Worker) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip("Ctrl-C is heard on the main thread alone")
+        pid = worker.ping().pid
+
+        def press() -> None:
+            if self._soon(lambda: worker.status().command == "FORWARD"):
+                time.sleep(0.2)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        presser = threading.Thread(target=press)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            presser.start()
+            with pytest.raises(KeyboardInterrupt):
+                worker.forward("actions", ["sleep", 15.0])
+            presser.join()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert worker.ping().pid == pid
+
     @covers("interrupts.message")
     def test_a_message_interrupts_the_command_that_it_names(self, own_wire: Wire) -> None:
         client = {"name": "kit", "soma": "", "python": "", "cloudpickle": ""}
@@ -194,6 +218,13 @@ class LifeClauses(TransportSuite):
         own_wire.channel.close()
         within(self._prompt, lambda: fresh.stop(0.2), "stop(0.2)")
         assert self._soon(lambda: not runs(pid)), f"the engine's process {pid} still runs"
+
+    @covers("close.clean")
+    def test_a_closed_engine_runs_exit_handlers(self, own_worker: Worker, tmp_path: Path) -> None:
+        path = tmp_path / "at_exit"
+        own_worker.forward("actions", ["at_exit", str(path)])
+        own_worker.close()
+        assert self._soon(path.exists), "the exit handler of a filter did not run"
 
     @covers("close.shutdown")
     def test_shutdown_is_answered_and_ends_the_channel(self, own_wire: Wire) -> None:

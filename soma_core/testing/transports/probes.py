@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,7 +20,7 @@ from soma_core.testing.transports.base import START, runs
 from soma_core.testing.wire import Wire
 from soma_core.wire.message import Dialect
 
-__all__ = ["PROBES", "children_left_by_a_death", "harms_its_process"]
+__all__ = ["PROBES", "children_left_by_a_death", "harms_its_process", "pids_of_a_killed_host"]
 
 
 def _carries_lines(transport: Transport, patience: float) -> bool:
@@ -82,6 +84,40 @@ def children_left_by_a_death(transport: Transport, patience: float) -> list[int]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     return left
+
+
+def pids_of_a_killed_host(make: Callable[[], Transport], patience: float) -> list[int]:
+    """Fork a host, and kill it while its engine runs a command.
+
+    Returns:
+        The engine, and the processes that its filter has started.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that the child does not need
+        host = os.fork()
+    if host == 0:
+        try:
+            _be_killed(make, patience, writing)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        with open(reading, "rb") as pipe:
+            told = pipe.readline() if select.select([pipe], [], [], START + patience)[0] else b""
+    finally:
+        os.kill(host, signal.SIGKILL)
+        os.waitpid(host, 0)
+    assert told, "a forked host could not use the transport"
+    return [int(pid) for pid in told.split()]
+
+
+def _be_killed(make: Callable[[], Transport], patience: float, writing: int) -> None:
+    worker = Worker(make(), timeout=patience)
+    worker.load({"actions": Actions()})
+    pids = [worker.ping().pid, *worker.forward("actions", ["start_children"])]
+    os.write(writing, " ".join(map(str, pids)).encode() + b"\n")
+    worker.forward("actions", ["sleep", 60.0], timeout=None)
 
 
 def _ends_children(transport: Transport, patience: float) -> bool:
