@@ -94,6 +94,15 @@ class Tree(pydantic.BaseModel):
     @property
     def size(self) -> int: return 1 + sum(child.size for child in self.children)
 
+class Page(pydantic.BaseModel, typing.Generic[T]):
+    items: list[T] = []
+
+class Numbers(Page[int]):
+    pass
+
+class Holds(pydantic.BaseModel):
+    data: Data = Data()
+
 def local():
     class Local:
         def me(self): return Local
@@ -121,14 +130,15 @@ def objects():
     return [
         Plain(), Plain.Inner(), Data(), Frozen(), Slots(), Color.RED, Level.LOW | Level.HIGH,
         Pair(), Point(1, 2), Box(), Square(), WithMeta(), Failure("no"), Local(),
+        Page[int](items=[1]), Page[Data](), Page(), Numbers(), Holds(),
         Tree(children=[Tree(value=2)]), Sub(), [Data()], {"k": Data()}, (Data(),),
     ]
 
 def definitions():
     return [
         Plain, Plain.Inner, Data, Frozen, Slots, Color, Level, Pair, Point, Box, Shape, Square,
-        Meta, WithMeta, Failure, Local, Tree, Sub, T, describe, square, function, Plain.twice,
-        Color.RED,
+        Meta, WithMeta, Failure, Local, Tree, Page, Page[int], Numbers, Holds, Sub, T, describe,
+        square, function, Plain.twice, Color.RED,
     ]
 
 class Echo(soma.Filter):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+
 import pytest
+
+from soma_core.wire.pickles import Pickles
 
 from ..support import run_python
 
@@ -51,3 +56,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("transport", ["inline", "stdio"])
 def test_sentinels_of_a_script_keep_their_identity(transport, tmp_path):
     run_python(SOURCE, transport, directory=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["MISSING", "KW_ONLY"])
+def test_a_value_of_a_module_that_means_something_by_its_identity_is_found_there(name: str) -> None:
+    value = getattr(dataclasses, name)
+    assert pickle.loads(Pickles().dump([value]))[0] is value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import pickle
 import sys
 import typing
@@ -28,7 +29,10 @@ __all__ = [
 def of(obj: Any) -> tuple[Any, ...] | None:
     """How to pickle an object; None leaves it to cloudpickle."""
     recipe = _RECIPES.get(type(obj))
-    return None if recipe is None else recipe(obj)
+    if recipe is not None:
+        made: tuple[Any, ...] | None = recipe(obj)
+        return made
+    return _parametrized(obj) if is_compiled(obj) else None
 
 
 def is_definition(obj: Any) -> bool:
@@ -116,6 +120,14 @@ _COMPILED = (
 # The variables of the function that defines the class, in which pydantic looks up annotations.
 # Once all are found nothing needs them, and they may be anything: a lock, this host's worker.
 _LOCALS = "__pydantic_parent_namespace__"
+
+
+def _parametrized(kind: type) -> tuple[Any, ...] | None:
+    """Of a generic model and its arguments pydantic makes one class, wherever they are joined."""
+    generic = getattr(kind, "__pydantic_generic_metadata__", None)
+    if not generic or generic["origin"] is None:
+        return None
+    return operator.getitem, (generic["origin"], generic["args"])
 
 
 def is_compiled(obj: Any) -> bool:

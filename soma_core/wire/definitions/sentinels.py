@@ -2,6 +2,7 @@
 
 ``MISSING = object()`` at the top of a script, or an instance of a class of the script that has no
 state. Both sides know such a value by the program, the module and the name that it is given there.
+One of a module, such as ``dataclasses.MISSING``, is found on both sides by module and name.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from soma_core.wire.definitions.registry import registry
 
-__all__ = ["Sentinel", "find", "sentinel_of"]
+__all__ = ["OF_PYTHON_CODE", "Sentinel", "find", "global_at", "global_of", "sentinel_of"]
 
 
 class Sentinel(NamedTuple):
@@ -49,6 +52,31 @@ def sentinel_of(obj: Any) -> Sentinel | None:
     return None
 
 
+def global_of(obj: Any) -> tuple[str, str] | None:
+    """The module and the name of a value without state that the module of its class has made."""
+    if getattr(obj, "__dict__", None):  # most objects: this is asked of every one
+        return None
+    kind = type(obj)
+    home = kind.__module__
+    if home == "__main__" or not kind.__flags__ & OF_PYTHON_CODE or not _is_pickled_plainly(kind):
+        return None
+    if object.__getstate__(obj) is not None:
+        return None
+    for name, value in list(vars(sys.modules.get(home, _NO_MODULE)).items()):
+        if value is obj:
+            return home, name
+    return None
+
+
+def global_at(module: str, name: str) -> Any:
+    """The value of a name in a module."""
+    return getattr(import_module(module), name)
+
+
+def _is_pickled_plainly(kind: type) -> bool:
+    return all(getattr(kind, name) is getattr(object, name) for name in _PICKLING)
+
+
 def _is_bare(obj: Any) -> bool:
     """Whether there is nothing to it but what it is: no state, and no method but Python's own."""
     kind = type(obj)
@@ -58,11 +86,15 @@ def _is_bare(obj: Any) -> bool:
         kind.__module__ == "__main__"
         and type(kind) is type
         and getattr(obj, "__dict__", None) == {}
-        and all(getattr(kind, name) is getattr(object, name) for name in _PICKLING)
+        and _is_pickled_plainly(kind)
         and all(_DUNDER.fullmatch(name) for base in kind.__mro__ for name in vars(base))
     )
 
 
+OF_PYTHON_CODE = 1 << 9
+"""The flag of a class that Python code makes."""
+
+_NO_MODULE = ModuleType("none")
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 _DUNDER = re.compile(r"__\w+__")
 

@@ -18,10 +18,17 @@ import cloudpickle
 from soma_core.wire.definitions import reading, recipes
 from soma_core.wire.definitions.caching import BundleCache
 from soma_core.wire.definitions.registry import Bundle, registry
-from soma_core.wire.definitions.sentinels import Sentinel, find, sentinel_of
+from soma_core.wire.definitions.sentinels import (
+    OF_PYTHON_CODE,
+    Sentinel,
+    find,
+    global_at,
+    global_of,
+    sentinel_of,
+)
 from soma_core.wire.definitions.signature import Signatures
 
-__all__ = ["OF_PYTHON_CODE", "write"]
+__all__ = ["write"]
 
 
 def write(
@@ -45,6 +52,9 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
         sentinel = sentinel_of(obj)
         if sentinel is not None:
             return self.sentinel(sentinel, type(obj))
+        place = global_of(obj)
+        if place is not None:
+            return global_at, place
         recipe = recipes.of(obj)
         if recipe is None:
             reduced = super().reducer_override(obj)
@@ -70,7 +80,6 @@ def _not_found(kind: type) -> str:
     )
 
 
-OF_PYTHON_CODE = 1 << 9  # a class that Python code makes, and that could be made anew elsewhere
 _WITH_SETTER = 6  # the parts of what cloudpickle reduces a class or function to
 
 
