@@ -35,6 +35,10 @@ def run(command: list[str], folder: Path, **variables: str) -> subprocess.Comple
     )
 
 
+# With the same flags each time: other ones would have all compiled anew.
+CARGO = ["env", "RUSTFLAGS=-Dwarnings", "cargo"]
+
+
 def needed(*programs: str) -> None:
     for program in programs:
         if shutil.which(program) is None:
@@ -55,8 +59,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rust(copy: Path) -> list[str]:
     """What runs the tests of the Rust client, which are compiled."""
     needed("cargo")
-    test = ["cargo", "test", "--offline"]
-    built = run([*test, "--no-run"], copy / HOSTS / "rust", RUSTFLAGS="-Dwarnings")
+    test = [*CARGO, "test", "--offline"]
+    built = run([*test, "--no-run"], copy / HOSTS / "rust")
     assert built.returncode == 0, built.stderr
     return test
 
@@ -124,7 +128,7 @@ def test_a_client_keeps_its_promises_with_a_worker_of_a_daemon(tested, daemon) -
 @pytest.mark.parametrize(
     ("client", "host"),
     [
-        ("rust", ["cargo", "run", "--offline", "--quiet", "--example", "host"]),
+        ("rust", [*CARGO, "run", "--offline", "--quiet", "--example", "host"]),
         ("typescript", ["node", "build/host.js"]),
     ],
 )
