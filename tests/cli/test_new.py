@@ -149,7 +149,7 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
             "soma.transports",
             "soma_transport_pigeon:PigeonTransport",
             "not a_message_interrupts",  # which needs a stream
-            marks=nightly,
+            marks=[nightly, pytest.mark.timeout(400)],
         ),
         ("command acme.WarmUp", "soma.plugins", "acme_warm_up", ""),
         pytest.param("plugin acme-audit", "soma.plugins", "acme_audit", "", marks=nightly),
@@ -168,7 +168,7 @@ def test_what_is_new_passes_its_tests_and_leaves_no_process(
         cwd=source.parent,
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=380,
         env={
             **os.environ,
             **mark.environment,
@@ -195,7 +195,7 @@ def test_what_is_new_is_typed(soma, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=380,
         env={**os.environ, "MYPYPATH": ":".join(str(package.parent) for package in packages)},
     )
     assert done.returncode == 0, done.stdout
