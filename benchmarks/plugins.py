@@ -94,7 +94,7 @@ def main() -> None:
     found = measure(options.count, options.rounds)
     print("| installed | CPU time of a start | more than with none |", "|---|---|---|", sep="\n")
     for name, seconds in found.items():
-        added = "" if name == NONE else f"{(seconds - found[NONE]) * 1000:+.1f} ms"
+        added = "" if name == NONE else f"{seconds / found[NONE] - 1:+.0%}"
         print(f"| {name} | {time_name(seconds)} | {added} |")
 
 

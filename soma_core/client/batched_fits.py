@@ -49,7 +49,7 @@ def batched_fit_command(
         options: Further fields of the command; what is None is left out.
 
     Raises:
-        TypeError: ``validation`` is no tuple of two.
+        TypeError: ``validation`` is no tuple of two, or a metric no name and no function.
         ValueError: There are metrics and no validation.
     """
     given = {"data": x, "y": y}
@@ -57,6 +57,12 @@ def batched_fit_command(
         given["validation_data"], given["validation_y"] = _pair(validation)
     elif metrics:
         raise ValueError("metrics need validation=(x, y): what they are measured on")
+    for name, metric in (metrics or {}).items():
+        if not isinstance(metric, str) and not callable(metric):
+            raise TypeError(
+                f"metrics: {name!r} is the name of a scorer of scikit-learn, or a function of "
+                f"(y, out); got a {type(metric).__name__}"
+            )
     files = {name: value for name, value in given.items() if isinstance(value, DataFile)}
     fields = {name: value for name, value in given.items() if name not in files}
     optional = {"files": files or None, "metrics": metrics and dict(metrics), **options}
