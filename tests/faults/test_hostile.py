@@ -87,7 +87,7 @@ def test_a_filter_that_misbehaves_harms_its_own_worker_only(site, transport, nam
 
 
 HOST = """
-import os, sys
+import os, signal, sys
 import soma_core as soma
 
 class Starts(soma.Filter):
@@ -108,6 +108,7 @@ class Starts(soma.Filter):
             time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
     transport, path, what = sys.argv[1:]
     def show(line):
         sys.stdout.write(line + "\\n")
