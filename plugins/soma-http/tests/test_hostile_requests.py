@@ -28,7 +28,7 @@ PATHS = [
     "/v2/models/echo/ready", "/v2/models/echo/infer", "/v2/models/echo/versions/3/infer",
     "/v2/models/\u2603/infer", "/v2/models//infer", "/v2/models/%00/infer", "/metrics", "/workers",
     "/workers/x", "/workers/x/interrupt", "/workers/%ff?grace=nan", "/", "//", "/../..", "/console",
-    "/console/", "/console/../app.py", "/status", "/openapi.json",
+    "/console/", "/console/../app.py", "/status", "/openapi.json", "/validate", "/replay",
 ]  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from soma_http.server import openapi
+from soma_http.server.bodies import BodyRefused
 from soma_http.server.config import Settings
 from soma_http.server.console import ConsoleRoutes
 from soma_http.server.guard import Guard
@@ -33,6 +34,9 @@ __all__ = ["guarded", "make_app"]
 
 _PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 _OPEN = _PROBES | CONSOLE.paths | DOCUMENTATION.paths
+
+
+_GONE = 499  # as other servers log a client that did not wait
 
 
 def make_app(
@@ -113,7 +117,11 @@ def guarded(
     return Starlette(
         routes=routes,
         middleware=[guard],
-        exception_handlers={HTTPException: _as_json},
+        exception_handlers={
+            HTTPException: _as_json,
+            BodyRefused: _refused,
+            ClientDisconnect: _nobody_reads,
+        },
         lifespan=lifespan,
     )
 
@@ -121,3 +129,12 @@ def guarded(
 async def _as_json(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BodyRefused)
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+async def _nobody_reads(request: Request, error: Exception) -> Response:
+    return Response(status_code=_GONE)

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from soma_core.errors import ProtocolError, SomaError
 from soma_core.tooling import Outcome, check_command, replay
 from soma_core.transport import Transport
-from soma_http.server.bodies import BodyRefused, read_body
+from soma_http.server.bodies import read_body
 from soma_http.server.sessions import Sessions
 
 __all__ = ["WorkbenchRoutes"]
@@ -108,8 +108,6 @@ class WorkbenchRoutes:
         """Whether a text is a command, and what is wrong with it where."""
         try:
             check_command(await read_body(request, self._limit))
-        except BodyRefused as error:
-            return JSONResponse({"error": str(error)}, error.status)
         except ProtocolError as error:
             return JSONResponse({"valid": False, "why": str(error), "where": list(error.where)})
         return JSONResponse({"valid": True, "why": None, "where": []})
@@ -119,10 +117,7 @@ class WorkbenchRoutes:
         if self._sessions.full:
             text = f"as many workers run as may ({self._sessions.most})"
             return JSONResponse({"error": text}, 503)
-        try:
-            recording = await read_body(request, self._limit)
-        except BodyRefused as error:
-            return JSONResponse({"error": str(error)}, error.status)
+        recording = await read_body(request, self._limit)
         return StreamingResponse(self._outcomes(recording), media_type="application/x-ndjson")
 
     async def _outcomes(self, recording: bytes) -> AsyncIterator[str]:
