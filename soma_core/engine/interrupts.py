@@ -99,12 +99,15 @@ class Interrupts(NoInterrupts):
     def run(self, execute: Callable[[C], T], command: C) -> T:
         """Execute a command, which SIGINT ends by a KeyboardInterrupt."""
         self._missed = False
-        self._command = command
         if self._on_main_thread:  # again each time: a filter may have set a handler of its own
             _set_handler(_SIGINT, self._handler)
-        if self.inbox is None:
-            return _interruptible(execute, command)
-        return self._run_watched(execute, command)
+        self._command = command
+        try:
+            if self.inbox is None:
+                return _interruptible(execute, command)
+            return self._run_watched(execute, command)
+        finally:
+            self._command = None  # it holds data of the host's
 
     def _run_watched(self, execute: Callable[[C], T], command: Any) -> T:
         def look_first(command: C) -> T:  # it may have come together with the command

@@ -43,6 +43,7 @@ def test_a_record_reaches_the_logger_of_its_name_before_the_call_returns(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.nightly
 def test_a_worker_that_names_ever_more_loggers_and_files_makes_but_some(monkeypatch, caplog):
     monkeypatch.setattr(records, "_loggers_made", records._MOST - 4)
     said = {"level": 30, "message": "m", "pathname": "x.py", "lineno": 1, "created": 1.0}

@@ -54,11 +54,13 @@ def sentinel_of(obj: Any) -> Sentinel | None:
 
 def global_of(obj: Any) -> tuple[str, str] | None:
     """The module and the name of a value without state that the module of its class has made."""
-    if getattr(obj, "__dict__", None):  # most objects: this is asked of every one
-        return None
     kind = type(obj)
+    # Its __dict__ comes last: an object of a class in C may have none before it is asked for it,
+    # and another state with it.
+    if not kind.__flags__ & OF_PYTHON_CODE or not _is_pickled_plainly(kind):
+        return None
     home = kind.__module__
-    if home == "__main__" or not kind.__flags__ & OF_PYTHON_CODE or not _is_pickled_plainly(kind):
+    if home == "__main__" or getattr(obj, "__dict__", None):
         return None
     if object.__getstate__(obj) is not None:
         return None
