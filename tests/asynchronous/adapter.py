@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from typing import Any
 
@@ -19,8 +20,16 @@ from soma_core.testing.transports import base, deaths, probes
 
 __all__ = ["connect"]
 
-_loop = asyncio.new_event_loop()
-threading.Thread(target=_loop.run_forever, name="the loop of the tests", daemon=True).start()
+
+def _start_loop() -> None:
+    global _loop
+    _loop = asyncio.new_event_loop()
+    threading.Thread(target=_loop.run_forever, name="the loop of the tests", daemon=True).start()
+
+
+_loop: asyncio.AbstractEventLoop
+_start_loop()
+os.register_at_fork(after_in_child=_start_loop)  # a thread does not come along
 
 
 def _wait_for(coroutine: Any) -> Any:
