@@ -57,6 +57,7 @@ class Broken(StdioTransport):
 
 class TestPrintsOnTheWire(Process):
     breaks = "hygiene.stdout"
+    with_it = frozenset({"hygiene.output"})
     change = """
 def take():
     wire = os.dup(0)
@@ -353,6 +354,7 @@ class LeavesChildren(Broken):
 
 class TestLeavesChildrenBehind(Process):
     breaks = "leaks.grandchildren"
+    with_it = frozenset({"leaks.host"})
     transport = LeavesChildren
 
 
