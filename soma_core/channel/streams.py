@@ -369,8 +369,6 @@ class StreamChannel(WatchableChannel):
                 entries += memory.announce()
             if len(header) >= THRESHOLD:
                 header = self._lend_map(memory, header, entries)
-        if not (buffers or entries):
-            return (frames.write_frame(header, ()),)
         table: list[EntryFields] = [*entries]
         inline: list[memoryview] = []
         inline_size = 0

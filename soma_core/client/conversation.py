@@ -180,12 +180,11 @@ class Conversation:
         except ValidationError as error:
             exchange.over = exchange.answered = True
             raise _not_a_reply(exchange.call, error) from None
-        kind = type(came)
-        if kind is Event:
+        if type(came) is Event:
             if came.event == "progress":
                 exchange.progress(self.clock())
-            return came  # type: ignore[no-any-return]
-        if kind is not _Stray:
+            return came
+        if type(came) is not _Stray:
             exchange.reply = came
             exchange.over = exchange.answered = True
         elif came.is_of_nobody:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, Command
-from soma_core.protocol.dialects import DialectCodec, read_fields
+from soma_core.protocol.dialects import read_fields
 from soma_core.wire.message import Dialect, Message
 
 __all__ = ["CommandParser", "Envelope", "name_of_command"]
@@ -62,25 +62,11 @@ class CommandParser:
     def __init__(self, models: Sequence[type[Command]] = COMMANDS) -> None:
         self.models = {name_of_command(model): model for model in models}
 
-    def read(self, message: Message, codec: DialectCodec) -> Command:
-        """The command in a message, user data in it as Python objects.
-
-        Args:
-            message: The message.
-            codec: Reads its dialect.
-
-        Raises:
-            ProtocolError: ``malformed``, ``unknown_command`` or ``invalid_command``; the text
-                names the field, what came and what would be accepted.
-        """
-        command: Command = codec.read(message, self.validate)
-        return command
-
     def check(self, text: bytes) -> Command:
         """Validate a line without decoding what it carries.
 
         Raises:
-            ProtocolError: As :meth:`read`.
+            ProtocolError: ``malformed``; or as :meth:`validate`.
         """
         return self.validate(read_fields(Message(text, (), Dialect.LINE)))
 
@@ -88,7 +74,8 @@ class CommandParser:
         """The command of some fields, its user data as they came.
 
         Raises:
-            ProtocolError: ``unknown_command`` or ``invalid_command``.
+            ProtocolError: ``unknown_command`` or ``invalid_command``; the text names the field,
+                what came and what would be accepted.
         """
         try:
             model = self.models[fields["cmd"]]

@@ -94,12 +94,9 @@ class Unpacking:
         try:
             return unpackb(header, ext_hook=self._extension, option=_OPTIONS)
         except ValueError as error:
-            raise self._reason(error) from None
-
-    def _reason(self, error: ValueError) -> BaseException:
-        if self._failure is not None:
-            return self._failure
-        return _malformed(f"a frame's map is not MessagePack: {error}")
+            if self._failure is not None:
+                raise self._failure from None
+            raise _malformed(f"a frame's map is not MessagePack: {error}") from None
 
     def map(self, header: Any) -> dict[str, Any]:
         """Unpack the map of a frame.
@@ -107,10 +104,7 @@ class Unpacking:
         Raises:
             ProtocolError: As :func:`unpack`; ``malformed`` also if it is no map of fields.
         """
-        try:  # as run() does, which would cost every message another call
-            content = unpackb(header, ext_hook=self._extension, option=_OPTIONS)
-        except ValueError as error:
-            raise self._reason(error) from None
+        content = self.run(header)
         if type(content) is dict and header[0] == 0x80 + len(content):  # what most messages are
             return content
         return _require_map(content, header)

@@ -50,7 +50,7 @@ REQUIRED = [
 
 
 def read(text: bytes) -> Any:
-    return PARSER.read(Message(text, (), Dialect.LINE), LineCodec(Pickles()))
+    return LineCodec(Pickles()).read(Message(text, (), Dialect.LINE), PARSER.validate)
 
 
 def parse(cmd: str, **fields: Any) -> Any:
