@@ -118,6 +118,20 @@ def test_an_honest_training_state_is_taken_and_given_back(worker: soma.Worker) -
         assert worker.get_state(node_id, full=True).training == state.training
 
 
+def test_random_numbers_in_lists_as_earlier_versions_wrote_them_are_taken(
+    worker: soma.Worker,
+) -> None:
+    state = worker.get_state("plain", full=True)
+    content = load_weights(state.training)
+    numbers = content["random"]
+    (version, words, gauss), (name, key, *rest) = numbers["python"], numbers["numpy"]
+    numbers["python"] = (version, np.frombuffer(words, np.uint32).tolist(), gauss)
+    numbers["numpy"] = (name, np.frombuffer(key, np.uint32).tolist(), *rest)
+    numbers["torch"] = list(numbers["torch"])
+    worker.set_state("plain", dataclasses.replace(state, training=dump_weights(content)))
+    assert worker.get_state("plain", full=True).training == state.training
+
+
 @pytest.mark.nightly
 def test_what_a_named_optimizer_goes_on_from_is_compared_when_it_is_built() -> None:
     adam = {"name": "Adam", "fused": True}

@@ -27,7 +27,7 @@ __all__ = ["MISSING", "Store"]
 
 _log = logging.getLogger("soma.cache")
 _SUFFIX, _UNFINISHED = ".val", ".part"
-_SHARDS = [f"{number:02x}" for number in range(256)]
+_SHARDS = frozenset(f"{number:02x}" for number in range(256))
 _BLOCK = 4096  # bytes that even the smallest file takes
 _SHARE = 64  # the directory is looked through after so small a part of its size was written
 _FULL = 0.9  # and then has room again
@@ -130,9 +130,8 @@ class Store:
 
     def _files(self, suffix: str) -> Iterator[_File]:
         """The files in the cache's own directories; links and anything else are no files of it."""
-        directory = self._own_directory()
-        for shard in _SHARDS:
-            with suppress(OSError), _entries(directory / shard) as entries:
+        for shard in _directories(self._own_directory()):
+            with suppress(OSError), os.scandir(shard) as entries:
                 for entry in entries:
                     with suppress(FileNotFoundError):  # another process was faster
                         if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
@@ -215,10 +214,14 @@ def _written_whole(place: Path) -> Iterator[Any]:
         raise
 
 
-def _entries(directory: Path) -> Any:
-    if directory.is_symlink():
-        raise NotADirectoryError(f"{directory} is a link")
-    return os.scandir(directory)
+def _directories(parent: Path) -> list[str]:
+    """The directories in which files of a cache are; no links."""
+    with os.scandir(parent) as entries:
+        return [
+            entry.path
+            for entry in entries
+            if entry.name in _SHARDS and entry.is_dir(follow_symlinks=False)
+        ]
 
 
 def _remove(path: Path) -> bool:

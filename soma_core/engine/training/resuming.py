@@ -113,17 +113,19 @@ def _like(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _random_numbers() -> dict[str, Any]:
-    name, key, position, has_gauss, cached = np.random.get_state(legacy=True)
+    """As bytes: a state of training would else hold six thousand numbers of them."""
+    version, internal, gauss = random.getstate()
+    name, key, *rest = np.random.get_state(legacy=True)
     content: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (name, key.tolist(), position, has_gauss, cached),  # type: ignore[union-attr]
+        "python": (version, np.array(internal, np.uint32).tobytes(), gauss),
+        "numpy": (name, np.asarray(key, np.uint32).tobytes(), *rest),
         "torch": None,
         "cuda": [],
     }
     torch = sys.modules.get("torch")
     if torch is not None:
-        content["torch"] = torch.get_rng_state().tolist()
-        content["cuda"] = [state.tolist() for state in _cuda_states(torch)]
+        content["torch"] = torch.get_rng_state().numpy().tobytes()
+        content["cuda"] = [state.numpy().tobytes() for state in _cuda_states(torch)]
     return content
 
 
@@ -134,19 +136,25 @@ def _cuda_states(torch: Any) -> list[Any]:
 
 def _put_random_numbers(content: Mapping[str, Any]) -> None:
     version, internal, gauss = content["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(_numbers(internal, np.uint32).tolist()), gauss))
     name, key, position, has_gauss, cached = content["numpy"]
-    if not (0 <= position <= _WORDS == len(key)):  # numpy reads there without a look
-        raise ValueError(f"random numbers of {len(key)} words cannot stand at {position}")
-    np.random.set_state((name, np.array(key, np.uint32), position, has_gauss, cached))
+    words = _numbers(key, np.uint32)
+    if not (0 <= position <= _WORDS == len(words)):  # numpy reads there without a look
+        raise ValueError(f"random numbers of {len(words)} words cannot stand at {position}")
+    np.random.set_state((name, words, position, has_gauss, cached))
     if content["torch"] is None:
         return
     import torch
 
-    torch.set_rng_state(torch.tensor(content["torch"], dtype=torch.uint8))
+    torch.set_rng_state(torch.from_numpy(_numbers(content["torch"], np.uint8)))
     if content["cuda"] and torch.cuda.device_count() == len(content["cuda"]):
-        states = [torch.tensor(state, dtype=torch.uint8) for state in content["cuda"]]
+        states = [torch.from_numpy(_numbers(state, np.uint8)) for state in content["cuda"]]
         torch.cuda.set_rng_state_all(states)
+
+
+def _numbers(value: Any, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
+    """An array of its own; lists are what earlier versions wrote."""
+    return np.frombuffer(value, dtype).copy() if type(value) is bytes else np.array(value, dtype)
 
 
 def _plain(value: Any) -> Any:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import collections
 import sys
 import time
-
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 from .driving import Harm, Target
-from .inputs import INPUTS
+from .inputs import INPUTS, input_of
 
-_AT_ONCE = 2_000
+_AT_ONCE = 250  # inputs that are given together
+_IN_TURN = 10_000  # inputs of one kind, before it is the next one's turn
+_MOST = 5  # inputs of one kind that did harm, after which there are no more
 
 
 def main() -> int:
@@ -23,13 +26,18 @@ def main() -> int:
         "--kind", choices=INPUTS, action="append", help="may be given several times"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first of each kind")
+    parser.add_argument("--keep", type=Path, default=Path("."), help="where harmful inputs go")
     options = parser.parse_args()
-    runs = [Run(kind, options.seed) for kind in options.kind or INPUTS]
-    left = options.count
-    while left > 0 and not all(run.harmed for run in runs):
-        for run in runs:
-            run.go_on(min(_AT_ONCE, left))
-            left -= _AT_ONCE
+    kinds = options.kind or list(INPUTS)
+    runs = [Run(kind, options.seed, options.first, options.keep) for kind in kinds]
+    left = [
+        options.count // len(kinds) + (n < options.count % len(kinds)) for n in range(len(runs))
+    ]
+    while any(left):
+        for number, run in enumerate(runs):
+            run.go_on(min(_IN_TURN, left[number]))
+            left[number] = max(0, left[number] - _IN_TURN)
     return int(any(run.harmed for run in runs))
 
 
@@ -37,54 +45,75 @@ class Run:
     """The inputs of one kind, some thousands at a time.
 
     Attributes:
-        harmed: Whether one did harm; then there are no more.
+        harmed: How many did harm.
     """
 
-    def __init__(self, kind: str, first_seed: int) -> None:
-        self._kind, self._seed = kind, first_seed
-        self._outcomes = collections.Counter[str]()
+    def __init__(self, kind: str, seed: int, first: int, keep: Path) -> None:
+        self._kind, self._seed, self._next, self._keep = kind, seed, first, keep
+        self._outcomes = Counter[str]()
         self._seconds = 0.0
-        self.harmed = False
+        self.harmed = 0
 
     def go_on(self, count: int) -> None:
         """Give so many more, and tell what they came to."""
-        if self.harmed or count <= 0:
+        if self.harmed >= _MOST or count <= 0:
             return
         begun = time.monotonic()
-        try:
-            self._give(count)
-        except Harm as harm:
-            self.harmed = True
-            notes = "\n".join(getattr(harm, "__notes__", ()))
-            self._tell(f"seed {self._seed}: {harm}\n{notes}")
-        self._seed += 1
+        for harm, number in self._harms(count):
+            self.harmed += 1
+            path = self._keep / f"{self._kind}-{self._seed}-{number}"
+            path.write_bytes(harm.data)
+            anew = again(harm, self._kind)
+            self._tell(f"input {number} of seed {self._seed}, kept in {path}: {harm}; {anew}")
+            if self.harmed >= _MOST:
+                break
         self._seconds += time.monotonic() - begun
-        total, outcomes = self._outcomes.total(), dict(self._outcomes)
-        self._tell(f"{total:,} inputs in {self._seconds:.0f} s: {outcomes}")
+        outcomes = dict(self._outcomes.most_common())
+        self._tell(f"{self._outcomes.total():,} inputs in {self._seconds:.0f} s: {outcomes}")
 
-    def _give(self, count: int) -> None:
-        target = Target(self._kind)
+    def _harms(self, count: int) -> Iterator[tuple[Harm, int]]:
+        """Give them; what is drawn next is drawn while the last ones are read."""
+        end = self._next + count
+        with closing(Target(self._kind)) as target:
+            batch = self._draw(end)
+            while batch:
+                target.give(batch)
+                after = self._next + len(batch)
+                following = self._draw(end, after)
+                try:
+                    self._outcomes += target.answer()
+                except Harm as harm:
+                    number = self._next + len(harm.before)
+                    self._outcomes["did harm"] += 1
+                    self._next = number + 1
+                    yield harm, number
+                    batch = self._draw(end)
+                else:
+                    self._next, batch = after, following
 
-        @seed(self._seed)
-        @settings(
-            max_examples=count,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(INPUTS[self._kind])
-        def give(data: bytes) -> None:
-            self._outcomes[target.read(data) or "taken"] += 1
-
-        try:
-            give()
-        finally:
-            target.close()
+    def _draw(self, end: int, first: int | None = None) -> list[bytes]:
+        first = self._next if first is None else first
+        numbers = range(first, min(first + _AT_ONCE, end))
+        return [input_of(self._kind, self._seed, number) for number in numbers]
 
     def _tell(self, text: str) -> None:
         sys.stdout.write(f"{self._kind}: {text}\n")
         sys.stdout.flush()
+
+
+def again(harm: Harm, kind: str) -> str:
+    """How many of the inputs before it one that did harm needs to do so in a new process."""
+    count = 0
+    while True:
+        batch = [*harm.before[len(harm.before) - count :], harm.data]
+        try:
+            with closing(Target(kind)) as target:
+                target.read(batch)
+        except Harm as found:
+            return f"after {len(found.before)} others in a new process: {found}"
+        if count >= len(harm.before):
+            return "not in a new process"
+        count = min(2 * count + 1, len(harm.before))
 
 
 if __name__ == "__main__":

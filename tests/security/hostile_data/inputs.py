@@ -1,4 +1,4 @@
-"""Inputs: sound data of each kind, changed where it hurts, by hypothesis."""
+"""Inputs: sound data of each kind, changed where it hurts."""
 
 from __future__ import annotations
 
@@ -12,61 +12,15 @@ from typing import Any
 
 import numpy as np
 import ormsgpack
-from hypothesis import strategies as st
 
-__all__ = ["INPUTS", "KEY", "SOUND_REPLIES"]
+from .drawing import Draw
 
-Draw = Callable[[st.SearchStrategy[Any]], Any]
-
-NUMBERS = [0, 1, 2, 3, 7, 8, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62]
-SIGNED = [*NUMBERS, *(-number for number in NUMBERS if number), 2**63 - 1]
-numbers = st.sampled_from(SIGNED) | st.integers(-4, 64)
-leaves = (
-    st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=8) | st.binary(max_size=8)
-)
-plain = st.recursive(
-    leaves,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=6), inner, max_size=4)
-        | st.tuples(inner, inner)
-    ),
-    max_leaves=8,
-)
+__all__ = ["INPUTS", "KEY", "SOUND_REPLIES", "input_of"]
 
 
-def changed_bytes(draw: Draw, data: bytes) -> bytes:
-    """Some bytes of it overwritten, cut out, repeated or cut off."""
-    content = bytearray(data)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(0, len(content) - 1)))
-        how = draw(st.sampled_from(["byte", "number", "cut", "repeat", "end"]))
-        if how == "byte":
-            content[at : at + 1] = bytes([draw(st.integers(0, 255))])
-        elif how == "number":
-            width = draw(st.sampled_from(["<H", "<I", "<Q"]))
-            size = struct.calcsize(width)
-            content[at : at + size] = struct.pack(width, draw(numbers) % (1 << 8 * size))
-        elif how == "cut":
-            del content[at : at + draw(st.integers(1, 16))]
-        elif how == "repeat":
-            content[at:at] = content[at : at + draw(st.integers(1, 64))]
-        else:
-            del content[at:]
-    return bytes(content)
-
-
-def replaced(draw: Draw, value: Any, other: st.SearchStrategy[Any], chance: int) -> Any:
-    """The same nesting with one leaf in ``chance`` another one."""
-    if isinstance(value, dict) and value:
-        return {
-            item_key: replaced(draw, item, other, chance)
-            for item_key, item in value.items()
-            if draw(st.integers(0, chance))
-        }
-    if isinstance(value, list | tuple) and 0 < len(value) < 30:
-        return type(value)(replaced(draw, item, other, chance) for item in value)
-    return value if draw(st.integers(0, chance)) else draw(other)
+def input_of(kind: str, seed: int, number: int) -> bytes:
+    """One input of those that a seed stands for."""
+    return INPUTS[kind](Draw(f"{kind} {seed} {number}"))
 
 
 # Weights
@@ -97,24 +51,24 @@ REBUILDS = (
 HOOKS = b"ccollections\nOrderedDict\n)R"
 
 
-@st.composite
 def tensors(draw: Draw) -> bytes:
     """The opcodes of a tensor, which may lie anywhere."""
-    axes = draw(st.integers(0, 4))
-    kind = draw(st.sampled_from(STORAGES))
+    axes = draw.within(0, 4)
+    kind = draw.among(STORAGES)
     named = f"ctorch\n{kind}Storage\n" if kind else "ctorch.storage\nUntypedStorage\n"
-    key = draw(st.sampled_from([b"0", b"1", b"7", b"../0"]))
-    size = draw(st.sampled_from([8, 16, 2, 32]) | numbers)
+    key = draw.among([b"0", b"1", b"7", b"../0"])
+    size = draw.among([8, 16, 2, 32]) if draw.one_in(2) else draw.number()
     storage = b"(X\7\0\0\0storage" + named.encode() + b"X" + struct.pack("<I", len(key)) + key
     storage += b"X\3\0\0\0cpu" + number(size) + b"tQ"
-    small = st.integers(0, 4) | numbers
-    place = number(draw(small)) + b"".join(
-        sequence(draw(st.lists(small, min_size=axes, max_size=axes))) for _ in range(2)
-    )
-    rebuild = draw(st.sampled_from(REBUILDS))
-    rest = draw(st.sampled_from([b"\x89" + HOOKS, b"\x88" + HOOKS, b"\x89N", b"N"]))
+
+    def small() -> int:
+        return draw.number() if draw.one_in(8) else draw.within(0, 4)
+
+    place = number(small()) + b"".join(sequence([small() for _ in range(axes)]) for _ in range(2))
+    rebuild = draw.among(REBUILDS)
+    rest = draw.among([b"\x89" + HOOKS, b"\x88" + HOOKS, b"\x89N", b"N"])
     if rebuild.endswith(b"v3"):
-        rest += draw(st.sampled_from([b"ctorch\nfloat32\n", b"ctorch\nuint16\n", b"K\1"]))
+        rest += draw.among([b"ctorch\nfloat32\n", b"ctorch\nuint16\n", b"K\1"])
     return b"ctorch._utils\n" + rebuild + b"\n(" + storage + place + rest + b"tR"
 
 
@@ -123,18 +77,20 @@ OPCODES += [b"\x85", b"\x86", b"Q", b"0", b"K\1", b"X\1\0\0\0a", b"j\xff\xff\xff
 OPCODES += [b"c__builtin__\nbytearray\n", b"cposix\nsystem\n", b"\x96\xff\xff\xff\xff\xff\0\0\0"]
 
 
-@st.composite
 def weights(draw: Draw) -> bytes:
     """A file as torch writes it: of opcodes made up here, or a sound one with wrong bytes."""
-    if draw(st.booleans()):
-        return changed_bytes(draw, draw(st.sampled_from(sound_weights())))
-    pieces = draw(st.lists(tensors() | st.sampled_from(OPCODES), max_size=8))
+    how = draw.below(4)
+    if how == 0:
+        return draw.changed_bytes(draw.among(sound_weights()))
+    if how == 1:
+        return zipped({"data.pkl": draw.changed_bytes(draw.among(sound_pickles()))}, draw)
+    pieces = draw.several(8, lambda: draw.among(OPCODES) if draw.one_in(6) else tensors(draw))
     return zipped({"data.pkl": b"\x80\2(" + b"".join(pieces) + b"t."}, draw)
 
 
 def zipped(members: dict[str, bytes], draw: Draw) -> bytes:
     buffer = io.BytesIO()
-    method = draw(st.sampled_from([zipfile.ZIP_STORED] * 9 + [zipfile.ZIP_DEFLATED]))
+    method = draw.among([zipfile.ZIP_STORED] * 9 + [zipfile.ZIP_DEFLATED])
     with zipfile.ZipFile(buffer, "w", method) as file:
         for name, content in members.items():
             file.writestr(f"archive/{name}", content)
@@ -163,28 +119,37 @@ def sound_weights() -> list[bytes]:
     return [saved(content) for content in [*contents, {"a": sparse}]]
 
 
+@cache
+def sound_pickles() -> list[bytes]:
+    files = [zipfile.ZipFile(io.BytesIO(data)) for data in sound_weights()]
+    return [file.read("archive/data.pkl") for file in files]
+
+
 # States and gradients
 
 
-@st.composite
 def loose_tensors(draw: Draw) -> Any:
     """A tensor of any shape and type: sparse, spread or empty as well."""
     import torch
 
-    shape = draw(st.lists(st.sampled_from([0, 1, 2, 3, 8]), max_size=3))
-    dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]))
+    shape = draw.several(3, lambda: draw.among([0, 1, 2, 3, 8]))
+    dtype = draw.among([torch.float32, torch.float64, torch.int64, torch.bool])
     made = torch.ones(shape, dtype=dtype)
-    how = draw(st.sampled_from(["dense", "dense", "spread", "sparse"]))
+    how = draw.among(["dense", "dense", "spread", "sparse"])
     if how == "spread" and shape:
-        return made[:1].expand(draw(st.sampled_from([8, 10**6])), *shape[1:]) if shape[0] else made
+        return made[:1].expand(draw.among([8, 10**6]), *shape[1:]) if shape[0] else made
     if how == "sparse" and shape == [8, 3]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            beyond = torch.full((2, 1), draw(st.sampled_from([0, 7, 10**6, 10**12])))
+            beyond = torch.full((2, 1), draw.among([0, 7, 10**6, 10**12]))
             return torch.sparse_coo_tensor(
                 beyond, torch.ones(1), (8, 3), check_invariants=False, dtype=torch.float32
             )
     return made
+
+
+def loose(draw: Draw) -> Any:
+    return loose_tensors(draw) if draw.one_in(2) else draw.plain()
 
 
 @cache
@@ -205,28 +170,30 @@ def sound_training() -> tuple[Any, Any, bytes]:
     return load_weights(state.data), load_weights(state.training), safe or b""
 
 
-@st.composite
 def training(draw: Draw) -> bytes:
     """Weights, a training state or gradients, with some parts replaced or some bytes wrong."""
     content, going_on, safe = sound_training()
-    what = draw(st.integers(0, 3))
+    what = draw.within(0, 3)
     if what == 2:
-        return b"\2" + changed_bytes(draw, safe)
+        return b"\2" + draw.changed_bytes(safe)
     chosen = going_on if what == 1 else content
-    data = saved(replaced(draw, chosen, loose_tensors() | plain, chance=12))
-    if not draw(st.integers(0, 5)):
-        data = changed_bytes(draw, data)
+    changed = draw.replaced(chosen, lambda: loose(draw), chance=12)
+    numbers = changed.get("random")
+    if isinstance(numbers, dict) and type(numbers.get("torch")) is bytes and draw.one_in(4):
+        numbers["torch"] = draw.changed_bytes(numbers["torch"])
+    data = saved(changed)
+    if draw.one_in(6):
+        data = draw.changed_bytes(data)
     return bytes([what]) + data
 
 
 # Tables
 
 
-@st.composite
 def tables(draw: Draw) -> bytes:
     """An Arrow stream of any types, sound or with some bytes wrong."""
-    data = draw(st.sampled_from(sound_streams()))
-    return data if not draw(st.integers(0, 9)) else changed_bytes(draw, data)
+    data = draw.among(sound_streams())
+    return data if draw.one_in(10) else draw.changed_bytes(data)
 
 
 @cache
@@ -270,7 +237,6 @@ def sound_streams() -> list[bytes]:
 # Checkpoints
 
 
-@st.composite
 def checkpoints(draw: Draw) -> bytes:
     """A file with a header that is nearly right, or with some bytes wrong."""
     node = {
@@ -283,33 +249,24 @@ def checkpoints(draw: Draw) -> bytes:
     }
     content = {"soma_checkpoint": 2, "nodes": {"a": node}}
     header = ormsgpack.packb(
-        replaced(draw, content, odd(), chance=15), option=ormsgpack.OPT_NON_STR_KEYS
+        draw.replaced(content, lambda: odd(draw), chance=15), option=ormsgpack.OPT_NON_STR_KEYS
     )
-    if not draw(st.integers(0, 3)):
-        header = changed_bytes(draw, header)
+    if draw.one_in(4):
+        header = draw.changed_bytes(header)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, part in {"checkpoint.msgpack": header, "0": b"state", "1": bytes(16)}.items():
             file.writestr(name, part)
     data = buffer.getvalue()
-    return data if draw(st.integers(0, 3)) else changed_bytes(draw, data)
+    return data if not draw.one_in(4) else draw.changed_bytes(data)
 
 
-def odd() -> st.SearchStrategy[Any]:
+def odd(draw: Draw) -> Any:
     """Plain data, or an extension type of some form."""
-    return plain.filter(packable) | st.builds(
-        lambda kind, inner: ormsgpack.Ext(kind, inner),
-        st.integers(0, 20),
-        st.lists(numbers.filter(packable) | st.text(max_size=8), max_size=4).map(ormsgpack.packb),
-    )
-
-
-def packable(value: Any) -> bool:
-    try:
-        ormsgpack.packb(value, option=ormsgpack.OPT_NON_STR_KEYS)
-    except TypeError:
-        return False
-    return True
+    if draw.one_in(2):
+        return draw.plain()
+    content = draw.several(4, lambda: draw.number() if draw.one_in(2) else draw.text())
+    return ormsgpack.Ext(draw.within(0, 20), ormsgpack.packb(content))
 
 
 # Caches
@@ -321,37 +278,35 @@ KINDS_OF_FILES = ["file", "file", "link", "pipe", "directory"]
 TARGETS = ["../outside", "../../outside", "..", ".", "00", "/dev/zero", "/proc/self/mem", "gone"]
 
 
-@st.composite
 def caches(draw: Draw) -> bytes:
     """A directory of a cache: an entry that is nearly right, and what else may lie there."""
-    found = [(PLACE, "file", draw(entries()))]
-    if not draw(st.integers(0, 3)):
-        path, kind = draw(st.sampled_from(AROUND)), draw(st.sampled_from(KINDS_OF_FILES))
+    found = [(PLACE, "file", entries(draw))]
+    if draw.one_in(4):
+        path, kind = draw.among(AROUND), draw.among(KINDS_OF_FILES)
         leads = kind == "link"
-        content = draw(st.sampled_from(TARGETS)).encode() if leads else draw(entries())
-        found.insert(draw(st.integers(0, 1)), (path, kind, content))
+        content = draw.among(TARGETS).encode() if leads else entries(draw)
+        found.insert(draw.within(0, 1), (path, kind, content))
     return ormsgpack.packb(found)
 
 
-@st.composite
 def entries(draw: Draw) -> bytes:
     """The bytes of an entry, with a checksum that mostly matches."""
     from xxhash import xxh3_128
 
     content = {"a": ARRAY, "b": ["text", ormsgpack.Ext(3, ormsgpack.packb([1, None]))], "c": b"x"}
     header = ormsgpack.packb(
-        replaced(draw, content, odd(), chance=12), option=ormsgpack.OPT_NON_STR_KEYS
+        draw.replaced(content, lambda: odd(draw), chance=12), option=ormsgpack.OPT_NON_STR_KEYS
     )
-    if not draw(st.integers(0, 5)):
-        header = changed_bytes(draw, header)
-    buffers = draw(st.sampled_from([[bytes(16)], [bytes(16)], [], [bytes(16), b""], [b""] * 3000]))
+    if draw.one_in(6):
+        header = draw.changed_bytes(header)
+    buffers = draw.among([[bytes(16)], [bytes(16)], [], [bytes(16), b""], [b""] * 3000])
     table = [len(header), len(buffers), *map(len, buffers)]
-    if not draw(st.integers(0, 5)):
-        table[draw(st.integers(0, len(table) - 1))] = draw(numbers) % (1 << 64)
+    if draw.one_in(6):
+        table[draw.within(0, len(table) - 1)] = draw.number() % (1 << 64)
     rest = struct.pack(f"<{len(table)}Q", *table) + header + b"".join(buffers)
-    key = KEY if draw(st.integers(0, 15)) else draw(st.binary(min_size=32, max_size=32))
+    key = KEY if not draw.one_in(16) else bytes(draw.below(256) for _ in range(32))
     data = key + xxh3_128(rest).digest() + rest
-    return data if draw(st.integers(0, 7)) else changed_bytes(draw, data)
+    return data if not draw.one_in(8) else draw.changed_bytes(data)
 
 
 # Replies
@@ -396,25 +351,24 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-@st.composite
 def replies(draw: Draw) -> bytes:
     """A reply, an error or an event that is nearly right, after the number of its command."""
-    number = draw(st.integers(0, len(SOUND_REPLIES) - 1))
+    number = draw.within(0, len(SOUND_REPLIES) - 1)
     sound = {"ok": True, **SOUND_REPLIES[[*SOUND_REPLIES][number]]}
-    chosen = {"id": 1, **draw(st.sampled_from([sound, sound, *OTHERS]))}
+    chosen = {"id": 1, **draw.among([sound, sound, *OTHERS])}
     header = ormsgpack.packb(
-        replaced(draw, chosen, odd(), chance=12), option=ormsgpack.OPT_NON_STR_KEYS
+        draw.replaced(chosen, lambda: odd(draw), chance=12), option=ormsgpack.OPT_NON_STR_KEYS
     )
-    if not draw(st.integers(0, 5)):
-        header = changed_bytes(draw, header)
+    if draw.one_in(6):
+        header = draw.changed_bytes(header)
     return bytes([number]) + header
 
 
-INPUTS: dict[str, st.SearchStrategy[bytes]] = {
-    "weights": weights(),
-    "training": training(),
-    "tables": tables(),
-    "checkpoints": checkpoints(),
-    "replies": replies(),
-    "caches": caches(),
+INPUTS: dict[str, Callable[[Draw], bytes]] = {
+    "weights": weights,
+    "training": training,
+    "tables": tables,
+    "checkpoints": checkpoints,
+    "replies": replies,
+    "caches": caches,
 }

@@ -1,4 +1,4 @@
-"""The process that reads hostile data: one input after another from stdin, one line of JSON each.
+"""The process that reads hostile data: batches of inputs from stdin, one line of JSON for each.
 
 It runs as a program of its own, so that a crash is seen by its signal.
 """
@@ -6,16 +6,19 @@ It runs as a program of its own, so that a crash is seen by its signal.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
+import signal
 import struct
 import sys
 import tempfile
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import ormsgpack
@@ -24,7 +27,9 @@ import soma_core as soma
 from soma_core.wire.added_types import Codecs
 from soma_core.wire.pickles import Pickles
 
-LENGTH = struct.Struct("<Q")
+LENGTH = POSITION = struct.Struct("<Q")
+TIMES, BESIDE = 10, 64 << 20  # of an input's length, and beside it: the memory that it may take
+_SLACK = 4 << 20  # bytes of a height that lasts into the next inputs
 Reader = Callable[[bytes], None]
 
 
@@ -69,17 +74,19 @@ def training() -> Reader:
     worker.composite_fit(["net"], x, y)
     sound = worker.get_state("net", full=True)
 
+    def put(what: int, data: bytes) -> None:
+        if what == 0:
+            worker.set_state("net", soma.NodeState(data, "torch", {}))
+        elif what == 1:
+            worker.set_state("net", soma.NodeState(sound.data, "torch", {}, training=data))
+        elif what == 2:
+            worker.set_state("net", soma.NodeState(data, "safetensors", {}))
+        else:
+            worker.apply_gradients("net", data)
+
     def read(data: bytes) -> None:
+        put(data[0], data[1:])  # what is refused leaves the node as it was
         try:
-            if data[0] == 0:
-                worker.set_state("net", soma.NodeState(data[1:], "torch", {}))
-            elif data[0] == 1:
-                state = soma.NodeState(sound.data, "torch", {}, training=data[1:])
-                worker.set_state("net", state)
-            elif data[0] == 2:
-                worker.set_state("net", soma.NodeState(data[1:], "safetensors", {}))
-            else:
-                worker.apply_gradients("net", data[1:])
             worker.composite_fit(["net"], x, y)
         finally:
             worker.set_state("net", sound)
@@ -213,6 +220,25 @@ def lay_out(directory: Path, found: list[tuple[str, str, bytes]]) -> None:
             continue
 
 
+def harmful() -> Reader:
+    """What each kind of harm looks like, for the tests of the search itself."""
+
+    def read(data: bytes) -> None:
+        match data:
+            case b"crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case b"hang":
+                signal.pause()
+            case b"memory":
+                bytearray(BESIDE + (1 << 20)).find(b"x")
+            case b"raise":
+                raise KeyError("no refusal")
+            case b"refuse":
+                raise ValueError("a refusal")
+
+    return read
+
+
 KINDS: dict[str, Callable[[], Reader]] = {
     "weights": weights,
     "training": training,
@@ -220,6 +246,7 @@ KINDS: dict[str, Callable[[], Reader]] = {
     "checkpoints": checkpoints,
     "replies": replies,
     "caches": caches,
+    "harmful": harmful,
 }
 EXPECTED: dict[str, tuple[type[Exception], ...]] = {
     "tables": (Exception,),  # Codecs turn any of them into one of ours
@@ -227,40 +254,76 @@ EXPECTED: dict[str, tuple[type[Exception], ...]] = {
 }
 
 
-def memory() -> tuple[int, int]:
-    """Bytes that this process holds, and the most that it held since it was last asked."""
-    found = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in ("VmRSS", "VmHWM"):
-            found[name] = int(value.split()[0]) * 1024
-    Path("/proc/self/clear_refs").write_text("5")
-    return found["VmRSS"], found["VmHWM"]
+class Memory:
+    """What this process holds: asked after each input, so asked cheaply."""
+
+    def __init__(self) -> None:
+        self._status = os.open("/proc/self/status", os.O_RDONLY)
+        self._held = 0
+        self._reset()
+
+    def taken(self) -> int:
+        """How much more it held at its height than when it was asked before."""
+        held, peak = self._now()
+        more = peak - self._held
+        if peak - held > _SLACK:
+            self._reset()
+        else:
+            self._held = held
+        return more
+
+    def _now(self) -> tuple[int, int]:
+        status = os.pread(self._status, 8192, 0)
+        return _kilobytes(status, b"VmRSS:") << 10, _kilobytes(status, b"VmHWM:") << 10
+
+    def _reset(self) -> None:
+        """Let the height be what is held now."""
+        Path("/proc/self/clear_refs").write_text("5")
+        self._held, _ = self._now()
 
 
-def outcome(read: Reader, data: bytes, expected: tuple[type[Exception], ...]) -> dict[str, Any]:
-    """What reading came to: what it raised, and how much memory it took at its height."""
-    before, _ = memory()
-    told: dict[str, Any] = {"raised": None, "sound": True}
+def _kilobytes(status: bytes, name: bytes) -> int:
+    at = status.index(name) + len(name)
+    return int(status[at : status.index(b"kB", at)])
+
+
+def outcome(read: Reader, data: bytes, expected: tuple[type[Exception], ...]) -> tuple[str, bool]:
+    """What reading came to: the name of what it raised, and whether it may raise that."""
     try:
         read(data)
     except expected as error:
-        told["raised"] = type(error).__name__
+        return type(error).__name__, True
     except BaseException as error:
-        told |= {"raised": f"{type(error).__name__}: {error}"[:500], "sound": False}
-    return {**told, "taken": memory()[1] - before}
+        return f"raised {type(error).__name__}: {error}"[:500], False
+    return "taken", True
 
 
-def serve(kind: str, stdin: BinaryIO) -> None:
-    """Answer each input until there is no more."""
+def read_all(read: Reader, kind: str, batch: list[bytes], at: mmap.mmap) -> dict[str, Any]:
+    """Read inputs until one does harm, and note before each which one it is."""
+    expected = EXPECTED.get(kind, (soma.SomaError, ValueError))
+    outcomes, memory = Counter[str](), Memory()
+    for number, data in enumerate(batch):
+        POSITION.pack_into(at, 0, number)
+        told, sound = outcome(read, data, expected)
+        taken = memory.taken()
+        if sound and taken > TIMES * len(data) + BESIDE:
+            told, sound = f"{len(data):,} bytes took {taken:,}", False
+        if not sound:
+            return {"outcomes": outcomes, "harm": told}
+        outcomes[told] += 1
+    return {"outcomes": outcomes, "harm": None}
+
+
+def serve(kind: str, place: str, stdin: BinaryIO, stdout: TextIO) -> None:
+    """Answer each batch of inputs until there is no more."""
     warnings.simplefilter("ignore")
     read = KINDS[kind]()
-    expected = EXPECTED.get(kind, (soma.SomaError, ValueError))
-    while head := stdin.read(LENGTH.size):
-        data = stdin.read(*LENGTH.unpack(head))
-        sys.stdout.write(json.dumps(outcome(read, data, expected)) + "\n")
-        sys.stdout.flush()
+    with open(place, "r+b") as file, mmap.mmap(file.fileno(), POSITION.size) as at:
+        while head := stdin.read(LENGTH.size):
+            batch = ormsgpack.unpackb(stdin.read(*LENGTH.unpack(head)))
+            stdout.write(json.dumps(read_all(read, kind, batch, at)) + "\n")
+            stdout.flush()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.stdin.buffer)
+    serve(sys.argv[1], sys.argv[2], sys.stdin.buffer, sys.stdout)
