@@ -178,8 +178,9 @@ class _RunningFit:
             fields: Further fields of the command.
         """
         if self.reply is None:
-            command: BatchedFit | ContinueFit
-            command = self._command.model_copy(update={"pause": pause, **fields})
+            command: BatchedFit | ContinueFit = self._command
+            if pause != "never":
+                command = self._command.model_copy(update={"pause": pause, **fields})
         else:
             yield from self._check_time()
             command = self._next(**fields)

@@ -124,7 +124,7 @@ class Learner:
         Raises:
             ValueError: The state does not fit the network, which is left as it was.
         """
-        if _is_empty(state) or state is self._own_state:
+        if state is None or state is self._own_state or (isinstance(state, dict) and not state):
             return self.module
         if training:
             self._load(self.module, state)
@@ -176,10 +176,6 @@ class Learner:
                     f"the network needs {needed}"
                 )
         return tensors
-
-
-def _is_empty(state: Any) -> bool:
-    return state is None or (isinstance(state, dict) and not state)
 
 
 def _detached(item: Any) -> Any:

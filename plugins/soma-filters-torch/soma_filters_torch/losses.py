@@ -81,12 +81,7 @@ def compute_loss(choice: dict[str, Any] | Loss, out: Any, y: Any) -> torch.Tenso
         return choice(out, target.to(out.dtype) if target.is_floating_point() else target)
     function = _function(name)
     target = _fitting(name, function.__name__, out, to_target(y, out.device))
-    arguments = {
-        key: torch.tensor(value, dtype=out.dtype, device=out.device)
-        if isinstance(value, list)
-        else value
-        for key, value in arguments_of(choice).items()
-    }
+    arguments = _arguments(choice, out) if len(choice) > 1 else {}
     try:
         return function(out, target, **arguments)
     except (RuntimeError, TypeError, IndexError) as error:
@@ -94,6 +89,15 @@ def compute_loss(choice: dict[str, Any] | Loss, out: Any, y: Any) -> torch.Tenso
             f"the loss {choice} cannot compare an output of shape {list(out.shape)} and type "
             f"{out.dtype} with a target of type {target.dtype}: {error}"
         ) from error
+
+
+def _arguments(choice: dict[str, Any], out: torch.Tensor) -> dict[str, Any]:
+    return {
+        key: torch.tensor(value, dtype=out.dtype, device=out.device)
+        if isinstance(value, list)
+        else value
+        for key, value in arguments_of(choice).items()
+    }
 
 
 @cache
@@ -133,7 +137,7 @@ def _short(name: str) -> str:
 
 def _fitting(name: str, function: str, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if function in _OF_CLASSES and y.shape == _shape_of_classes(out):
-        return _as_classes(name, y)
+        return y if y.dtype is torch.int64 else _as_classes(name, y)
     by_element = function not in _OF_CLASSES or function == _OF_PROBABILITIES_TOO
     if by_element and y.shape == out.shape:
         return y if function == "multilabel_margin_loss" else y.to(out.dtype)

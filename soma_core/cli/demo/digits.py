@@ -53,7 +53,7 @@ def load_digits() -> Digits:
     except OSError as error:
         raise CommandFailed(f"cannot read the digits of scikit-learn: {error}") from None
     table = np.random.default_rng(_SEED).permutation(table)
-    x, y = table[:, :-1], table[:, -1].astype(np.int64)
+    x, y = np.ascontiguousarray(table[:, :-1]), table[:, -1].astype(np.int64)
     return Digits(x[_TEST_ROWS:], y[_TEST_ROWS:], x[:_TEST_ROWS], y[:_TEST_ROWS])
 
 

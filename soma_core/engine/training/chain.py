@@ -40,32 +40,64 @@ class Chain:
         self.nodes = nodes
         self.differentiable = False
         self._last_fitted_apart = -1
+        self._takes_tensors: dict[str, bool] = {}
+        self._trained_jointly: list[Node] = []
         declared = False
         for place, node in enumerate(nodes):
-            self.differentiable |= node.differentiable
+            differentiable = self._takes_tensors[node.node_id] = node.differentiable
+            self.differentiable |= differentiable
             declared |= node.meta.input_schema is not None
-            if node.fitted_apart:
+            if differentiable and node.trained_jointly:
+                self._trained_jointly.append(node)
+            elif node.fitted_apart:
                 self._last_fitted_apart = place
         self._lengths: dict[str, int] = {}
-        self._parameters: dict[str, list[torch.nn.Parameter]] = {}
-        self._like: torch.nn.Parameter | None = None
+        self._by_node: dict[str, list[torch.nn.Parameter]] = {}
+        self._parameters: list[torch.nn.Parameter] = []
+        self._optimizers: list[tuple[Node, torch.optim.Optimizer]] | None = None
+        self._kind: tuple[torch.dtype, torch.device] | None = None
         if declared:
             self._check_declared()
 
-    def parameters(self, node: Node) -> list[torch.nn.Parameter]:
-        """A node's parameters, looked up once in a command, or once after each ``fit``.
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters of all nodes, looked up once in a command, or once after each ``fit``.
 
         Training asks for them in every batch, and a module lists them slowly.
         """
-        found = self._parameters.get(node.node_id)
+        if not self._parameters:
+            self._parameters = [own for node in self.nodes for own in self.parameters_of(node)]
+        return self._parameters
+
+    def parameters_of(self, node: Node) -> list[torch.nn.Parameter]:
+        """A node's parameters, looked up as seldom."""
+        found = self._by_node.get(node.node_id)
         if not found:
-            found = self._parameters[node.node_id] = tensors.parameters(node)
+            found = self._by_node[node.node_id] = tensors.parameters(node)
         return found
 
+    def optimizers(self) -> list[tuple[Node, torch.optim.Optimizer]]:
+        """The trainable nodes that own an optimizer, with it; looked up as seldom."""
+        if self._optimizers is None:
+            owned = [
+                (node, getattr(node.obj, "optimizer", None))
+                for node in self.nodes
+                if node.trainable
+            ]
+            self._optimizers = [(node, own) for node, own in owned if own is not None]
+        return self._optimizers
+
     def refresh(self) -> None:
-        """Look the parameters up anew: other commands may have replaced them meanwhile."""
-        self._parameters.clear()
-        self._like = None
+        """Look up anew what nodes hold: other commands may have replaced it meanwhile."""
+        self._by_node.clear()
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._parameters, self._optimizers, self._kind = [], None, None
+
+    def drop_states(self) -> None:
+        """Nodes that are trained by gradients have nothing but their parameters."""
+        for node in self._trained_jointly:
+            node.state = {}
 
     def next_call(self) -> None:
         """Let named axes have other lengths from here on, as in the next batch."""
@@ -78,7 +110,7 @@ class Chain:
     def step(self, place: int, x: Any, state: Any, *, raw: bool = False) -> Any:
         """Run the node at a place of the chain; ``raw`` as for :meth:`run`."""
         node = self.nodes[place]
-        if node.differentiable:
+        if self._takes_tensors[node.node_id]:
             x = self._to_tensors(x)
         try:
             return node.forward(x, state, self._lengths, raw=raw)
@@ -88,24 +120,19 @@ class Chain:
     def fit(self, place: int, x: Any, y: Any, fit: Fit) -> Any:
         """Fit the node at a place of the chain, and return its state."""
         node = self.nodes[place]
-        self._parameters.pop(node.node_id, None)  # fit may build them anew
-        self._like = None
         try:
             return fit(node, x, y, self._lengths)
         except Misfit as misfit:
             raise self._on_its_edge(misfit, place) from None
+        finally:  # fit may build parameters anew, or the first ones
+            self._by_node.pop(node.node_id, None)
+            self._forget_all()
+            self._takes_tensors[node.node_id] = node.differentiable
 
     def _to_tensors(self, x: Any) -> Any:
-        if self._like is None:
-            self._like = self._first_floating()
-        return tensors.to_input(x, self._like)
-
-    def _first_floating(self) -> torch.nn.Parameter | None:
-        for node in self.nodes:
-            for parameter in self.parameters(node):
-                if tensors.is_floating(parameter):
-                    return parameter
-        return None
+        if self._kind is None:
+            self._kind = tensors.kind_of(self.parameters())
+        return tensors.to_tensors(x, *self._kind)
 
     def run(
         self,

@@ -41,12 +41,10 @@ def train_step(
     out, loss = compute_gradients(chain, x, y)
     if optimizer is not None:
         chain.nodes[-1].call(_step, optimizer)
-    for node in chain.nodes:
-        own = getattr(node.obj, "optimizer", None)
-        if optimizer is None and own is not None and node.trainable:
+    else:
+        for node, own in chain.optimizers():
             node.call(_step, own)
-        if node.trained_jointly:  # what it learned is in its parameters now, not in an old state
-            node.state = {}
+    chain.drop_states()  # what was learned is in the parameters now
     return out, loss
 
 
@@ -57,15 +55,18 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     """
     import torch
 
-    for node in chain.nodes:
-        for parameter in chain.parameters(node):
-            parameter.grad = None
-    flow = _Flow(chain)
-    with torch.enable_grad():
-        out, loss = _run(chain, x, y, flow.watch)
-    flow.check(loss)
+    for parameter in chain.parameters():
+        parameter.grad = None
+    flow = _Flow(chain).watch if len(chain.nodes) > 1 else None
+    if torch.is_grad_enabled():
+        out, loss = _run(chain, x, y, flow)
+    else:
+        with torch.enable_grad():
+            out, loss = _run(chain, x, y, flow)
     if loss.requires_grad:
         chain.nodes[-1].call(loss.backward)
+    else:
+        _refuse_constant(chain)
     return out.detach(), float(loss.item())
 
 
@@ -85,7 +86,7 @@ def _run(
     last = chain.nodes[-1]
     if not tensors.is_tensor(out):
         raise _failed(last, f"the chain returned a {type(out).__name__}; training needs a tensor")
-    return out, _loss(last, out, tensors.to_target(y, out), aux)
+    return out, _loss(last, out, tensors.to_tensors(y, out.dtype, out.device), aux)
 
 
 class MeanLoss:
@@ -96,8 +97,9 @@ class MeanLoss:
 
     def add(self, loss: float, rows: int) -> None:
         """Count the loss of a batch; data without rows counts as one."""
-        self._sum += max(1, rows) * loss
-        self._rows += max(1, rows)
+        rows = rows or 1
+        self._sum += rows * loss
+        self._rows += rows
 
     @property
     def value(self) -> float | None:
@@ -139,15 +141,28 @@ def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
 
 def _step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
-    optimizer.zero_grad()
+    _clear(optimizer)
+
+
+def _clear(optimizer: torch.optim.Optimizer) -> None:
+    """Let go of the gradients, as torch's ``zero_grad`` does, without what it tells profilers."""
+    import torch
+
+    clear = optimizer.zero_grad
+    if getattr(clear, "__func__", None) is not torch.optim.Optimizer.zero_grad:
+        clear()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 class _Flow:
-    """Follows gradients through a chain, to name the node that stops them."""
+    """Follows gradients through a chain of several nodes, to name the one that stops them."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._with_gradients: list[Node] = []
+        self._before: list[Node] = []
 
     def watch(self, node: Node, x: Any, out: Any) -> None:
         """Note what came of a node's input.
@@ -155,32 +170,32 @@ class _Flow:
         Raises:
             ProtocolError: ``filter_failed``: the node cuts parameters before it off.
         """
-        if self._with_gradients and not self._flows_in(out):
-            names = ", ".join(repr(before.node_id) for before in self._with_gradients)
+        cut_off = [] if self._flows_in(out) else list(filter(self._learns, self._before))
+        if cut_off:
+            names = ", ".join(repr(before.node_id) for before in cut_off)
             raise _failed(
                 node,
                 f"node {node.node_id!r} stops the gradients: its output does not depend on its "
                 f"input for autograd, so that {names} cannot be trained",
             )
-        for parameter in self._chain.parameters(node):
-            if parameter.requires_grad:
-                self._with_gradients.append(node)
-                return
+        self._before.append(node)
 
     def _flows_in(self, out: Any) -> bool:
         out, _ = _split(out)
         return tensors.is_tensor(out) and bool(out.requires_grad)
 
-    def check(self, loss: torch.Tensor) -> None:
-        """Make sure that the loss can train what has parameters.
+    def _learns(self, node: Node) -> bool:
+        return any(parameter.requires_grad for parameter in self._chain.parameters_of(node))
 
-        Raises:
-            ProtocolError: ``filter_failed``.
-        """
-        if self._with_gradients and not loss.requires_grad:
-            raise _failed(
-                self._chain.nodes[-1], "the loss does not depend on any parameter of the chain"
-            )
+
+def _refuse_constant(chain: Chain) -> None:
+    """Make sure that nothing could have been trained by a loss without gradients.
+
+    Raises:
+        ProtocolError: ``filter_failed``: the chain has parameters that want gradients.
+    """
+    if any(parameter.requires_grad for parameter in chain.parameters()):
+        raise _failed(chain.nodes[-1], "the loss does not depend on any parameter of the chain")
 
 
 def _failed(node: Node, message: str) -> ProtocolError:

@@ -18,8 +18,8 @@ __all__ = [
     "detached",
     "evaluating",
     "in_kind_of",
-    "is_floating",
     "is_tensor",
+    "kind_of",
     "labelled_parameters",
     "named_buffers",
     "named_parameters",
@@ -27,8 +27,7 @@ __all__ = [
     "parameters",
     "schedulers",
     "to_arrays",
-    "to_input",
-    "to_target",
+    "to_tensors",
 ]
 
 
@@ -172,45 +171,36 @@ def _as_lists(tensor: torch.Tensor) -> Any:
     return tensor.detach().tolist()
 
 
-def is_floating(tensor: torch.Tensor) -> bool:
-    """Whether its elements are real or complex numbers in floating point."""
-    return tensor.is_floating_point() or tensor.is_complex()
+def kind_of(parameters: Iterable[torch.nn.Parameter]) -> tuple[torch.dtype, torch.device]:
+    """The type and device of the first floating parameter; without one torch's default type, and
+    the CPU."""
+    for parameter in parameters:
+        if parameter.is_floating_point() or parameter.is_complex():
+            return parameter.dtype, parameter.device
+    import torch
+
+    return torch.get_default_dtype(), torch.device("cpu")
 
 
-def to_input(value: Any, like: torch.nn.Parameter | None) -> Any:
-    """What a differentiable node is given for a plain value.
+def to_tensors(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """What a differentiable node is given for a plain value, and a loss as target.
 
-    Lists of numbers and floating arrays become tensors of the chain's parameter type, other
-    numeric arrays tensors of their own type; dicts are converted by column; the rest stays.
+    Numbers, lists of numbers and floating arrays become tensors of the type, other numeric arrays
+    tensors of their own type; dicts are converted by column; the rest stays.
 
     Args:
         value: The value.
-        like: The first floating parameter of the chain, whose type and device count; without
-            one these are torch's default type and the CPU.
+        dtype: The :func:`kind_of` the chain's parameters; of a target, the type of the output.
+        device: Where the tensors shall be.
     """
-    if isinstance(value, dict):
-        return {key: to_input(item, like) for key, item in value.items()}
-    if like is not None:
-        return _convert(value, like.dtype, like.device)
-    import torch
-
-    return _convert(value, torch.get_default_dtype(), torch.device("cpu"))
-
-
-def to_target(value: Any, out: torch.Tensor) -> Any:
-    """What a loss is given as target: lists and floating arrays take the output's type."""
-    if isinstance(value, dict):
-        return {key: to_target(item, out) for key, item in value.items()}
-    return _convert(value, out.dtype, out.device)
-
-
-def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     if isinstance(value, np.ndarray):
         return _array_to_tensor(value, dtype, device)
     import torch
 
     if isinstance(value, torch.Tensor):
         return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_tensors(item, dtype, device) for key, item in value.items()}
     if isinstance(value, int | float) and not isinstance(value, bool):
         return torch.tensor(value, dtype=dtype, device=device)
     if isinstance(value, list):
@@ -219,24 +209,23 @@ def _convert(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def _array_to_tensor(array: np.ndarray[Any, Any], dtype: torch.dtype, device: torch.device) -> Any:
-    kind = array.dtype.kind
-    if kind not in "fciub":
+    own = array.dtype
+    if own.kind not in "fciub":
         return array
     import torch
 
-    tensor = torch.from_numpy(_plain_array(array))
-    if tensor.device == device and (kind not in "fc" or tensor.dtype is dtype):
-        return tensor
-    return tensor.to(device, dtype) if kind in "fc" else tensor.to(device)
+    is_plain = array.flags.carray and own.isnative and own.char not in "gG"
+    tensor = torch.from_numpy(array if is_plain else _plain_array(array))
+    if own.kind in "fc":
+        same = tensor.dtype is dtype and tensor.device == device
+        return tensor if same else tensor.to(device, dtype)
+    return tensor if tensor.device == device else tensor.to(device)
 
 
 def _plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array in a type and layout that torch takes: a copy only where it must be one."""
+    """A copy of an array in a type and layout that torch takes."""
     dtype = array.dtype
-    is_long_double = dtype.char in "gG"
-    if array.flags.carray and dtype.isnative and not is_long_double:
-        return array
-    if is_long_double:
+    if dtype.char in "gG":  # long double
         dtype = np.dtype(np.float64 if dtype.char == "g" else np.complex128)
     return np.require(array, dtype=dtype.newbyteorder("="), requirements=["C", "W"])
 
