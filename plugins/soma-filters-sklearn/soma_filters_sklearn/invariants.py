@@ -95,10 +95,17 @@ def _check_support_vectors(estimator: Any, held: dict[str, Any]) -> None:
         require(classes == 2 and int(counts[0]) == vectors, "it has all support vectors")
     pairs = classes * (classes - 1) // 2
     _shape(held, "_intercept_", pairs)
-    for name in ("_probA", "_probB"):
-        require(len(_shape(held, name, None)) in (0, pairs), f"{name} is of each pair of classes")
-    require(len(held["_probA"]) == len(held["_probB"]), "_probA and _probB belong together")
+    _check_probabilities(estimator, held, pairs)
     _check_kernel(estimator, held, support, (classes - 1, vectors))
+
+
+def _check_probabilities(estimator: Any, held: dict[str, Any], pairs: int) -> None:
+    said = held.get("_effective_probability", estimator.probability)  # its own since 1.9
+    require(not said or estimator._impl in ("c_svc", "nu_svc"), "only classes have probabilities")
+    for name in ("_probA", "_probB"):
+        lengths = (pairs,) if said else (0, pairs)
+        require(len(_shape(held, name, None)) in lengths, f"{name} is of each pair of classes")
+    require(len(held["_probA"]) == len(held["_probB"]), "_probA and _probB belong together")
 
 
 def _check_kernel(
