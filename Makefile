@@ -23,7 +23,8 @@ LIGHT := tests/protocol tests/engine tests/discovery tests/debugging tests/kit/t
 LIGHT_VENV ?= .venv-light
 LOWEST_VENV := .venv-lowest
 LOWEST := . plugins/soma-filters-sklearn plugins/soma-codecs-arrow plugins/soma-cache
-SUITES := tests $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS))
+PLUGIN_SUITES := $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS))
+SUITES := tests $(PLUGIN_SUITES)
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
@@ -31,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # One for all: what each package imports (numpy, pydantic, the core) is then checked once.
 export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
-.PHONY: demo test nightly lint types units coverage light lowest ray models http http-peers figures schemas reference docs release clean
+.PHONY: demo test nightly lint types units coverage unmeasured light lowest ray models http http-peers figures schemas reference docs release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -39,7 +40,7 @@ demo: $(VENV)/.ready
 test: lint
 	+$(MAKE) --jobs=2 types units
 
-nightly: lint types coverage lowest ray
+nightly: lint types coverage unmeasured lowest ray
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -51,17 +52,22 @@ types: $(VENV)/.ready
 	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 # Threads of OpenMP that wait by spinning take a core from the next test.
-units coverage: export OMP_WAIT_POLICY := passive
+units coverage unmeasured: export OMP_WAIT_POLICY := passive
 units: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' $(SUITES)
 
-# All tests, measured: branches, those of worker processes among them. Each process starts
-# slower for it, and tests start thousands: the gate does without.
+# The gate's tests of the core, measured: branches, those of worker processes among them. A process
+# starts and ends slower for it, and each call of a test takes longer: the others do without.
 coverage: $(VENV)/.ready
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) $(SUITES)
+	$(BIN)/coverage run -m pytest -n $(JOBS) -m 'not nightly' tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# All tests but those that coverage runs.
+unmeasured: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(JOBS) -m nightly tests
+	$(BIN)/python -m pytest -n $(JOBS) $(PLUGIN_SUITES)
 
 # Another Python: make light PYTHON=python3.13 LIGHT_VENV=.venv-light-3.13
 light: $(LIGHT_VENV)/.ready
