@@ -65,8 +65,7 @@ class Holds:
         """Under a name of which the site knows that it is no other program's."""
         from multiprocessing import shared_memory
 
-        name = f"soma-{Path(note).name}"
-        return shared_memory.SharedMemory(name, create=True, size=1000)
+        return shared_memory.SharedMemory(Path(note).name, create=True, size=1000)
 
     def _return(self) -> str:
         return "held"

@@ -61,7 +61,7 @@ def _orders(
     place: Site, then: str = "return", *, names: Names = "all", pool: bool = False
 ) -> dict[str, Any]:
     """What the filter is to do; it notes in a new file that it has come so far."""
-    note = place.notes / uuid.uuid4().hex
+    note = place.notes / f"{place.names}{uuid.uuid4().hex}"
     return {"note": str(note), "then": then, "names": names, "pool": pool}
 
 

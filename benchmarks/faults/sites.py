@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +24,25 @@ _START = 30.0
 _RELEASED = 10.0
 _SHARED_MEMORY = "/dev/shm"
 _OURS = "soma"  # other programs of this machine have names there too
+_OF_A_SITE = f"{_OURS}-of-"  # and other sites
 _SETTLE = 40.0  # seconds; processes that leave a worker's session on purpose end within 20
 
 
 class Site:
-    """A socket daemon and whatever is started beside it, all marked."""
+    """A socket daemon and whatever is started beside it, all marked.
+
+    Attributes:
+        mark: What its processes bear.
+        names: What names that its filters give to shared memory begin with.
+        notes: A directory for what its processes note.
+        environment: What they are started with.
+        path: Where the daemon listens.
+        daemon: The process.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.mark = ProcessMark()
+        self.names = f"{_OF_A_SITE}{uuid.uuid4().hex[:8]}-"
         self._files, self.notes = directory / "files", directory / "notes"
         self._files.mkdir()
         self.notes.mkdir()
@@ -97,8 +109,11 @@ class Site:
         ours = {self._files.name, self.notes.name, self.path.name}
         files = [*(set(os.listdir(self._directory)) - ours), *os.listdir(self._files)]
         names = os.listdir(_SHARED_MEMORY) if os.path.isdir(_SHARED_MEMORY) else []
-        memory = {f"{_SHARED_MEMORY}/{name}" for name in names if name.startswith(_OURS)}
+        memory = {f"{_SHARED_MEMORY}/{name}" for name in names if self._is_ours(name)}
         return {f"file {name}" for name in files} | memory
+
+    def _is_ours(self, name: str) -> bool:
+        return name.startswith(self.names if name.startswith(_OF_A_SITE) else _OURS)
 
     def _daemon_descriptors(self) -> int:
         deadline = time.monotonic() + _RELEASED

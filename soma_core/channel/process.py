@@ -270,16 +270,19 @@ class WorkerProcess:
             if ended is None:
                 return None
             # Before it is reaped its number cannot be another's, nor can that of its session.
-            self._end_tree(self.pid)
-            _kill_group(self.pid, signal.SIGKILL)
+            if not self._end_tree(self.pid):
+                _kill_group(self.pid, signal.SIGKILL)
             self._process.wait()
             assert self._process.returncode is not None
         return ExitStatus.from_returncode(self._process.returncode)
 
-    def _end_tree(self, leader: int | None) -> None:
-        if self._tree is not None:
-            self._tree.kill(leader)
-            self._tree.release()
+    def _end_tree(self, leader: int | None) -> bool:
+        """End what came of it; True if some of that is left to end by itself."""
+        if self._tree is None:
+            return False
+        left = self._tree.kill(leader)
+        self._tree.release()
+        return left
 
 
 class _AdoptedChild:

@@ -26,18 +26,30 @@ __all__ = ["TREE_VARIABLE", "ProcessTree", "bear_mark"]
 
 TREE_VARIABLE = "SOMA_TREE"
 _REAPING = 0.2  # seconds
-_TIDYING = 1.0
+_TIDYING = 1.0  # seconds that this process waits; its guard does so for longer
 _TRACKER = b"resource_tracker import main"
 _ROUNDS = 5  # a process that is killed may have started another one just before
 _GUARD = """
+look() {
+  others= trackers=
+  for pid in $( (grep -lasxzF -e "$1" /proc/[0-9]*/environ
+                 grep -lsxF -e "$2" /proc/[0-9]*/comm) | cut -d / -f 3); do
+    if grep -qsaF "$3" /proc/$pid/cmdline
+    then trackers="$trackers $pid"
+    else others="$others $pid"
+    fi
+  done
+}
 while read -r _; do :; done
-for round in 1 2 3 4 5; do
-  found=$( (grep -lasxzF -e "$1" /proc/[0-9]*/environ
-            grep -lsxF -e "$2" /proc/[0-9]*/comm) | cut -d / -f 3)
-  [ -n "$found" ] || exit
-  kill -9 $found
+round=0
+while [ $round -lt 300 ] && look "$@" && [ -n "$others$trackers" ]; do
+  [ -z "$others" ] || kill -9 $others
+  [ $round -lt 5 ] && [ -n "$others" ] || sleep 0.1
+  round=$((round + 1))
 done
+[ -z "$trackers" ] || kill -9 $trackers
 """
+_tidying: list[subprocess.Popen[bytes]] = []  # guards that wait for what their trees left
 
 
 class ProcessTree:
@@ -51,6 +63,7 @@ class ProcessTree:
     """
 
     def __init__(self) -> None:
+        _tidying[:] = [guard for guard in _tidying if guard.poll() is None]
         self.mark = uuid.uuid4().hex
         self._record, self._name = f"{TREE_VARIABLE}={self.mark}", _name(self.mark)
         self._guard: subprocess.Popen[bytes] | None = None
@@ -61,7 +74,7 @@ class ProcessTree:
             undo.callback(self._held.close)
             with theirs, suppress(FileNotFoundError):  # a system without a shell
                 self._guard = subprocess.Popen(
-                    ["/bin/sh", "-c", _GUARD, "soma-guard", self._record, self._name],
+                    ["/bin/sh", "-c", _GUARD, "soma-guard", *self._searched_for()],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -72,31 +85,53 @@ class ProcessTree:
                 undo.pop_all()  # it stays open as long as the guard lives
                 close_in_forked_child(self._held)
 
-    def kill(self, leader: int | None) -> None:
+    def _searched_for(self) -> list[str]:
+        return [self._record, self._name, _TRACKER.decode()]
+
+    def kill(self, leader: int | None) -> bool:
         """Kill all that is left of it, once the worker itself has ended.
 
         What tidies up after the others, as :mod:`multiprocessing` has one for shared memory, is
-        given the moment that it needs once they are gone.
+        given the moment that it needs once they are gone. On a busy machine that is longer than
+        anybody may wait for the news of a death: then the guard waits for it, and kills it after
+        half a minute.
 
         Args:
             leader: The worker, not reaped yet, so that its session is no other's; None if it
                 was reaped already.
+
+        Returns:
+            Whether something is left to the guard.
         """
         killed: set[int] = set()
         trackers: set[int] = set()
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             members = {pid for pid in _processes() if pid != leader and self._has(pid, leader)}
             trackers = set(filter(_tidies_up, members))
             if members == trackers:
                 break
+            if turn < _ROUNDS - 1 and any(map(_becomes_another, members - trackers)):
+                time.sleep(0.002)
+                continue
             _kill(members - trackers)
             killed |= members
         deadline = Deadline.after(_TIDYING)
         while (trackers := set(filter(_tidies_up, trackers))) and not deadline.over():
             time.sleep(0.002)
+        if trackers and self._leave_to_guard():
+            return True
         _kill(trackers)
         if os.getpid() == 1:
             _reap(killed | trackers)
+        return False
+
+    def _leave_to_guard(self) -> bool:
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return False
+        _tidying.append(guard)
+        self._held.close()
+        return True
 
     def _has(self, pid: int, leader: int | None) -> bool:
         try:
@@ -111,7 +146,7 @@ class ProcessTree:
             return False
 
     def release(self) -> None:
-        """End the guard: nothing is left that it would have to end."""
+        """End the guard, unless something is left that it has to end."""
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.kill()
@@ -138,6 +173,18 @@ def _tidies_up(pid: int) -> bool:
         with open(f"/proc/{pid}/cmdline", "rb") as command:
             return _TRACKER in command.read()
     except OSError:
+        return False
+
+
+def _becomes_another(pid: int) -> bool:
+    """Whether a process is about to run a program: what it will be cannot be seen yet."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as command:
+            if command.read(1):
+                return False
+        with open(f"/proc/{pid}/stat", "rb") as status:
+            return status.read().rpartition(b")")[2].split()[0] != b"Z"
+    except (OSError, IndexError):
         return False
 
 

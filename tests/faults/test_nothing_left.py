@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from soma_core.channel import process_tree
+from soma_core.channel.process_tree import ProcessTree
 
 from ..support import gate_runs, short_directory, socket_daemon, wait_until
 
@@ -144,3 +149,78 @@ def is_worker(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return b"soma_transport_stdio" in command or b"soma_transport_socket.worker" in command
+
+
+# What tidies up after the others
+
+TRACKER = """
+import os, sys, signal, time  # what it is known by: resource_tracker import main
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("runs", flush=True)
+if os.read(0, 1):
+    open(sys.argv[1], "w").close()  # when it has its time
+"""
+OTHER = "import time; print('runs', flush=True); time.sleep(600)"
+
+
+def starts(tree: ProcessTree, source: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A process that came of a worker, and runs when this returns."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, *arguments],
+        env={**os.environ, process_tree.TREE_VARIABLE: tree.mark},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"runs\n"
+    return process
+
+
+@pytest.fixture
+def slow_tracker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SlowTracker]:
+    """A tracker that tidies up when it is told, and a process beside it; nobody waits for them."""
+    monkeypatch.setattr(process_tree, "_TIDYING", 0.0)
+    tree = ProcessTree()
+    other, tidied = starts(tree, OTHER), tmp_path / "tidied"
+    tracker = starts(tree, TRACKER, str(tidied))
+    yield SlowTracker(tree, tracker, other, tidied)
+    for process in (tracker, other):
+        process.kill()
+        process.communicate()
+    tree.release()
+
+
+class SlowTracker(NamedTuple):
+    tree: ProcessTree
+    tracker: subprocess.Popen[bytes]
+    other: subprocess.Popen[bytes]
+    tidied: Path
+
+    def tidies_up(self) -> None:
+        self.tracker.communicate(b"x")
+        assert self.tracker.returncode == 0
+        assert self.tidied.exists()
+
+
+def test_what_tidies_up_for_longer_than_anybody_waits_is_left_to_end(
+    slow_tracker: SlowTracker,
+) -> None:
+    assert slow_tracker.tree.kill(None), "nothing was left"
+    assert slow_tracker.other.wait(20.0) == -signal.SIGKILL
+    slow_tracker.tree.release()
+    guard = process_tree._tidying[-1]
+    assert guard.poll() is None, "nobody looks after it"
+    slow_tracker.tidies_up()
+    assert guard.wait(20.0) == 0
+
+
+def test_what_tidies_up_is_left_to_end_when_the_host_is_gone(slow_tracker: SlowTracker) -> None:
+    slow_tracker.tree._held.close()  # as it is when the host has been killed
+    assert slow_tracker.other.wait(20.0) == -signal.SIGKILL
+    slow_tracker.tidies_up()
+
+
+def test_without_a_guard_what_tidies_up_has_its_moment_alone(slow_tracker: SlowTracker) -> None:
+    slow_tracker.tree.release()
+    assert not slow_tracker.tree.kill(None)
+    assert slow_tracker.tracker.wait(20.0) == -signal.SIGKILL
