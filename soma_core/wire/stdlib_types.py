@@ -49,9 +49,16 @@ def _read_zone(content: Any) -> tzinfo | None:
     if content is None:
         return None
     if isinstance(content, str):
-        return ZoneInfo(content)
+        return _zone_named(content)
     offset = _read_timedelta(content)
     return timezone(offset) if offset else UTC
+
+
+def _zone_named(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except OSError as error:  # a directory, or a name that is too long
+        raise ValueError(f"there is no time zone {name!r:.80}: {error.strerror}") from None
 
 
 def _write_timedelta(span: timedelta) -> list[int]:
@@ -82,20 +89,42 @@ def _read_datetime(content: Any) -> datetime:
     return datetime.combine(date(year, month, day), _read_time(moment))
 
 
+def _read_date(content: Any) -> date:
+    year, month, day = content  # of one argument, date makes what its pickles hold
+    return date(year, month, day)
+
+
+def _read_uuid(content: Any) -> UUID:
+    if type(content) is not bytes:  # of a number, bytes makes so many zeros
+        raise TypeError(f"16 bytes are expected, got {type(content).__name__}")
+    return UUID(bytes=content)
+
+
+def _read_decimal(content: Any) -> Decimal:
+    if type(content) is not str:
+        raise TypeError(f"a text is expected, got {type(content).__name__}")
+    return Decimal(content)
+
+
+def _read_fraction(content: Any) -> Fraction:
+    numerator, denominator = content
+    if not type(numerator) is type(denominator) is int:  # a text may name 10**1000000000
+        raise TypeError("two whole numbers are expected")
+    return Fraction(numerator, denominator)
+
+
 BY_TYPE: dict[type[Any], StdlibType] = {
     set: StdlibType("set", list, set),
     frozenset: StdlibType("frozenset", list, frozenset),
     OrderedDict: StdlibType("OrderedDict", lambda items: [*map(list, items.items())], OrderedDict),
     range: StdlibType("range", lambda r: [r.start, r.stop, r.step], lambda c: range(*c)),
     datetime: StdlibType("datetime", _write_datetime, _read_datetime),
-    date: StdlibType("date", lambda d: [d.year, d.month, d.day], lambda c: date(*c)),
+    date: StdlibType("date", lambda d: [d.year, d.month, d.day], _read_date),
     time: StdlibType("time", _write_time, _read_time),
     timedelta: StdlibType("timedelta", _write_timedelta, _read_timedelta),
-    UUID: StdlibType("UUID", lambda uuid: uuid.bytes, lambda content: UUID(bytes=bytes(content))),
-    Decimal: StdlibType("Decimal", str, Decimal),
-    Fraction: StdlibType(
-        "Fraction", lambda f: [f.numerator, f.denominator], lambda c: Fraction(*c)
-    ),
+    UUID: StdlibType("UUID", lambda uuid: uuid.bytes, _read_uuid),
+    Decimal: StdlibType("Decimal", str, _read_decimal),
+    Fraction: StdlibType("Fraction", lambda f: [f.numerator, f.denominator], _read_fraction),
     PosixPath: StdlibType("PosixPath", str, PosixPath),
     PurePosixPath: StdlibType("PurePosixPath", str, PurePosixPath),
     PureWindowsPath: StdlibType("PureWindowsPath", str, PureWindowsPath),

@@ -273,6 +273,8 @@ def _laid_out(buffer: Any, dtype: Any, shape: list[int], order: Any = None) -> n
 def _elements(data: bytes, count: int | None) -> np.ndarray[Any, Any]:
     """The elements of an extension that holds a dtype and bytes."""
     name, content = unpackb(data)
+    if type(content) is not bytes:  # of a number, bytearray makes so many zeros
+        raise ValueError(f"its elements are bytes, got {type(content).__name__}")
     dtype = arrays.dtype_from_wire(name)
     if count is None:
         count = len(content) // max(1, dtype.itemsize)

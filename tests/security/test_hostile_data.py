@@ -14,6 +14,7 @@ from .hostile_data.inputs import INPUTS, input_of
 NEEDS = {
     "training": "soma_filters_torch",
     "tables": "soma_codecs_arrow",
+    "values": "soma_codecs_arrow",
     "caches": "soma_cache",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,8 @@ from soma_core.transport import Dialect, Message
 from soma_core.wire import frames
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.line_codec import LineDecoder as Decoder
+from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import Extension, unpack
 
 from .hostile import hostile_worker
 
@@ -94,6 +97,34 @@ def test_a_few_bytes_do_not_become_a_large_array(name: str) -> None:
 def test_empty_texts_of_an_ordinary_number_still_travel() -> None:
     tensor = {"b64": "", "dtype": "S0", "shape": [3]}
     assert Decoder().decode({"type": "Tensor", "data": tensor}).tolist() == [b""] * 3
+
+
+def ext(number: Extension, *content: Any) -> Ext:
+    return Ext(number, packb([*content]))
+
+
+EXTENSIONS = {
+    "a scalar of a number's length": ext(Extension.SCALAR, "float64", 3 * 10**9),
+    "scalars of a number's length": ext(Extension.SCALARS, "uint8", 3 * 10**9),
+    "a UUID of a number's length": ext(Extension.STDLIB, "UUID", 3 * 10**9),
+    "a fraction of a text": ext(Extension.STDLIB, "Fraction", ["1e1000000000"]),
+    "a date of what its pickle holds": ext(Extension.STDLIB, "date", [b"\x07\xe4\x01\xff"]),
+    "a decimal of a number": ext(Extension.STDLIB, "Decimal", 1.5),
+    "a time zone that is a directory": ext(Extension.STDLIB, "time", [0] * 5 + ["Europe"]),
+    "a time zone of a long name": ext(Extension.STDLIB, "time", [0] * 5 + ["x" * 5000]),
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_an_extension_of_a_few_bytes_is_refused_before_it_takes_memory_or_time(name: str) -> None:
+    header = packb({"id": 1, "ok": True, "result": EXTENSIONS[name]})
+    tracemalloc.start()
+    with pytest.raises(soma.ProtocolError, match="is not well formed") as caught:
+        unpack(header, [], Pickles(allowed=False))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.code is ErrorCode.INVALID_COMMAND
+    assert most < 1 << 20
 
 
 @pytest.fixture

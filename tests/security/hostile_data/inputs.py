@@ -6,9 +6,15 @@ import io
 import struct
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 from functools import cache
+from pathlib import PurePosixPath
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import ormsgpack
@@ -265,8 +271,92 @@ def odd(draw: Draw) -> Any:
     """Plain data, or an extension type of some form."""
     if draw.one_in(2):
         return draw.plain()
+    if draw.one_in(2):
+        return packable(draw.replaced(draw.among(sound_values())[0], draw.plain, chance=12))
     content = draw.several(4, lambda: draw.number() if draw.one_in(2) else draw.text())
     return ormsgpack.Ext(draw.within(0, 20), ormsgpack.packb(content))
+
+
+# Values of frames
+
+
+def values(draw: Draw) -> bytes:
+    """A value and the buffers it names, with some parts replaced or some bytes wrong."""
+    content, buffers = draw.among(sound_values())
+    changed = draw.replaced(content, lambda: odd(draw), chance=6)
+    header = ormsgpack.packb(packable(changed), option=ormsgpack.OPT_NON_STR_KEYS)
+    if draw.one_in(12):
+        header = draw.changed_bytes(header)
+    buffers = [draw.changed_bytes(each) if draw.one_in(6) else each for each in buffers]
+    return ormsgpack.packb([header, buffers])
+
+
+EXTENSION = "an extension type"
+"""What stands first in a list of three that is one: after it come its number and its content."""
+
+
+@cache
+def sound_values() -> list[tuple[Any, list[bytes]]]:
+    """Values of every type that needs no pickle, as lists, and their buffers."""
+    from soma_core.wire.packing import pack
+
+    from .target import typed_values
+
+    found = []
+    for value in samples():
+        header, buffers = pack(value, typed_values())
+        tree = ormsgpack.unpackb(header, ext_hook=opened, option=_KEYS)
+        found.append((tree, [memoryview(each).tobytes() for each in buffers]))
+    return found
+
+
+def samples() -> list[Any]:
+    import pandas as pd
+    import torch
+    from scipy import sparse
+
+    matrix = np.eye(3)
+    numbered = pd.DataFrame({"a": [1.5, 2.5], "b": ["x", None], "c": pd.Categorical(["u", "v"])})
+    named = numbered.set_index(["a", "b"])
+    moments = pd.date_range("2020", periods=3, freq="D", tz="UTC")
+    zone = timezone(timedelta(hours=1))
+    arrays = [np.arange(6.0).reshape(2, 3), np.arange(6).reshape(2, 3).T, np.array(["a", "bc"])]
+    arrays += [np.zeros((2, 0)), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), np.array(5)]
+    arrays += [np.array(["2020"], "M8[D]"), np.ones(2, np.complex64), np.array([b"x", b"yz"])]
+    tensors = [torch.ones(2, 3), torch.ones(2, 3).T, torch.ones(2, dtype=torch.bfloat16)]
+    plain = [(1, "a"), [(1, 2.0), (3, 4.0)], np.float32(1.5), [np.int8(1), np.int8(2)], 1 << 70]
+    plain += [1 + 2j, {1: 2, (3, 4): {5}}, "\ud800", b"x" * 20, range(3), frozenset({1})]
+    plain += [datetime(2020, 1, 2, 3, tzinfo=zone), date(2020, 1, 2), time(3), timedelta(4)]
+    plain += [UUID(int=5), Decimal("1.5"), Fraction(1, 3), PurePosixPath("/a"), OrderedDict(a=1)]
+    formats = ["csr", "csc", "coo", "lil", "dok", "dia", "bsr"]
+    matrices = [sparse.csr_matrix(matrix).asformat(name) for name in formats]
+    matrices += [sparse.csr_array(matrix), sparse.coo_array(np.ones(3))]
+    frames = [numbered, named, pd.Series(moments)]
+    return [*arrays, *tensors, *plain, *matrices, *frames, pd.Series([1, 2], name="a")]
+
+
+_KEYS = ormsgpack.OPT_NON_STR_KEYS
+_RAW = {7, 8, 10}  # extension types that hold no MessagePack
+
+
+def opened(number: int, data: bytes) -> list[Any]:
+    """An extension type as a list, so that what is in it can be replaced."""
+    content = data if number in _RAW else ormsgpack.unpackb(data, ext_hook=opened, option=_KEYS)
+    return [EXTENSION, number, content]
+
+
+def packable(value: Any) -> Any:
+    """The same with each such list as an extension type again."""
+    if isinstance(value, dict):
+        return {key: packable(item) for key, item in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    items = [packable(item) for item in value]
+    if len(items) != 3 or items[0] != EXTENSION or type(items[1]) is not int:
+        return items
+    _, number, content = items
+    data = content if type(content) is bytes else ormsgpack.packb(content, option=_KEYS)
+    return ormsgpack.Ext(number % 128, data)
 
 
 # Caches
@@ -370,5 +460,6 @@ INPUTS: dict[str, Callable[[Draw], bytes]] = {
     "tables": tables,
     "checkpoints": checkpoints,
     "replies": replies,
+    "values": values,
     "caches": caches,
 }

@@ -17,6 +17,8 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -109,6 +111,56 @@ def tables() -> Reader:
     encoded = frames.encode(pd.DataFrame({"a": [1], "b": ["x"]}), aside=False)
     read(bytes(encoded.buffers[0]))
     return read
+
+
+def values() -> Reader:
+    """What a frame holds, of any type, which is then read through and packed again."""
+    import torch  # noqa: F401 - as for checkpoints
+
+    from soma_core.wire.packing import pack
+    from soma_core.wire.unpacking import unpack
+
+    from .inputs import sound_values
+
+    pickles = typed_values()
+
+    def read(data: bytes) -> None:
+        header, buffers = ormsgpack.unpackb(data)
+        value = unpack(header, [bytearray(each) for each in buffers], pickles)
+        with suppress(Exception):  # what was taken may be nonsense
+            look_through(value)
+        with suppress(Exception):
+            pack(value, pickles)
+
+    sound_values()  # imports what values need
+    return read
+
+
+@cache
+def typed_values() -> Pickles:
+    """No pickles, and the codecs of soma's own plugins."""
+    import soma_codecs_arrow
+    from soma_filters_sklearn import plugin
+
+    codecs = Codecs([*soma_codecs_arrow.soma_register_codecs(), *plugin.soma_register_codecs()])
+    return Pickles(allowed=False, codecs=codecs)
+
+
+def look_through(value: Any) -> None:
+    """Read every element of arrays, matrices and tables."""
+    import pandas as pd
+    from scipy import sparse
+
+    if isinstance(value, np.ndarray):
+        np.ascontiguousarray(value).reshape(-1).view(np.uint8).sum(dtype=np.uint64)
+    elif sparse.issparse(value):
+        (value @ np.ones(min(value.shape[-1], 1000))).sum()
+        value.tocsr().sum()
+    elif isinstance(value, pd.DataFrame | pd.Series | pd.Index):
+        value[:100].to_numpy(dtype=object).tolist()
+        hash(str(value[:10]))
+    else:
+        look_at(value, levels=20)
 
 
 def codec(codecs: Codecs, name: str) -> Any:
@@ -245,6 +297,7 @@ KINDS: dict[str, Callable[[], Reader]] = {
     "tables": tables,
     "checkpoints": checkpoints,
     "replies": replies,
+    "values": values,
     "caches": caches,
     "harmful": harmful,
 }
