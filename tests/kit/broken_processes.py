@@ -239,7 +239,7 @@ class CannotInterrupt(Broken):
 
 class TestCannotInterrupt(Process):
     breaks = "timeouts.deadline"
-    with_it = frozenset({"interrupts.survive", "faults.all"})
+    with_it = frozenset({"interrupts.survive", "interrupts.ctrl-c", "faults.all"})
     transport = CannotInterrupt
 
 
@@ -269,7 +269,9 @@ daemon.main = linger
 
 class TestLeavesTheEngineBehind(Process):
     breaks = "close.ends-engine"
-    with_it = frozenset({"close.ends-stuck-engine", "leaks.processes", "leaks.descriptors"})
+    with_it = frozenset(
+        {"close.clean", "close.ends-stuck-engine", "leaks.processes", "leaks.descriptors"}
+    )
     patience = SHORT
     transport = LeavesTheEngine
 
@@ -302,6 +304,7 @@ class KillsToInterrupt(Broken):
 
 class TestKillsToInterrupt(Process):
     breaks = "interrupts.survive"
+    with_it = frozenset({"interrupts.ctrl-c"})
     transport = KillsToInterrupt
 
 
