@@ -15,7 +15,7 @@ from soma_core.transport import Channel, Message
 from soma_transport_ray.attendant import Attendant
 from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.memory import Owner
-from soma_transport_ray.messages import Parcel, pack, unpack
+from soma_transport_ray.messages import Parcel, may_report, pack, unpack
 from soma_transport_ray.slate import CLIENT_SIZE, Turn
 
 __all__ = ["RayChannel"]
@@ -90,9 +90,7 @@ class RayChannel(Channel):
             ref = self._engine.answer.remote(*turn, pack([message]))
         except Exception as error:
             raise ChannelClosed(f"Ray does not take the command: {error}") from error
-        # A superset of the commands with "events": those that spell it otherwise have escapes.
-        reports = b'"events"' in message.header or b"\\u" in message.header
-        self._calls.append(_Call(ref, turn, reports))
+        self._calls.append(_Call(ref, turn, may_report(message)))
 
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else time.monotonic() + timeout

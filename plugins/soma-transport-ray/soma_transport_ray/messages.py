@@ -15,7 +15,7 @@ import numpy as np
 
 from soma_core.transport import Dialect, Message
 
-__all__ = ["LARGE", "LAYOUT", "Parcel", "pack", "unpack"]
+__all__ = ["LARGE", "LAYOUT", "Parcel", "may_report", "pack", "unpack"]
 
 LAYOUT = 1
 """Changes with what pack writes: both sides must have the same."""
@@ -86,3 +86,8 @@ def unpack(
                 position += size
         messages.append(Message(header, buffers, Dialect.LINE if is_line else Dialect.FRAME))
     return messages, last
+
+
+def may_report(command: Message) -> bool:
+    """Whether a command may ask for events: it names them, or is a line with escapes."""
+    return b"events" in command.header or b"\\u" in command.header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,11 @@ from soma_core.client.worker import Worker
 STORE = 200 << 20  # bytes of each node's object store
 QUIET = {"log_to_driver": False, "configure_logging": False}
 HERE, FAR = {"here": 0.001}, {"far": 0.001}  # the resources that tell the two nodes apart
+
+
+def pytest_configure() -> None:
+    """Whoever runs the tests in the background has them start with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from soma_transport_ray.messages import LARGE, pack, unpack
+from ormsgpack import packb
+from soma_transport_ray.messages import LARGE, may_report, pack, unpack
 from soma_transport_ray.slate import CLIENT_SIZE, Slate, SlateReader, Turn
 
 from soma_core.transport import Dialect, Message
@@ -32,6 +33,20 @@ def content(messages):
 
 def own(array):
     return bytearray(array)
+
+
+@pytest.mark.parametrize(
+    ("command", "may"),
+    [
+        (Message(packb({"cmd": "FIT", "events": True})), True),
+        (Message(packb({"cmd": "FIT"})), False),
+        (Message(b'{"cmd": "FIT", "events": true}', (), Dialect.LINE), True),
+        (Message(rb'{"cmd": "FIT", "\u0065vents": true}', (), Dialect.LINE), True),
+        (Message(b'{"cmd": "FIT"}', (), Dialect.LINE), False),
+    ],
+)
+def test_a_command_that_asks_for_events_is_known_in_either_dialect(command, may):
+    assert may_report(command) is may
 
 
 @pytest.mark.parametrize("last", [True, False])
