@@ -168,7 +168,7 @@ def run_python(
     source: str,
     *arguments: object,
     directory: Path,
-    timeout: float = 60.0,
+    timeout: float = 110.0,
     **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script from a file in a directory, as a user would; its output is text.
