@@ -25,6 +25,7 @@ LOWEST_VENV := .venv-lowest
 LOWEST := . plugins/soma-filters-sklearn plugins/soma-codecs-arrow plugins/soma-cache
 PLUGIN_SUITES := $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS))
 SUITES := tests $(PLUGIN_SUITES)
+SELDOM_IMPORTED := '/(tests|pip|setuptools|mypy|debugpy|fontTools|networkx|_inductor|_dynamo)/'
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
@@ -134,13 +135,14 @@ release: $(VENV)/.ready
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m tools.release $(RELEASE)
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
-# It would compile on one core. Some packages hold code for other Pythons, which does not compile.
+# It would compile on one core, and also what no test imports. Some packages hold code for other
+# Pythons, which does not compile.
 $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
 		--editable '.[torch,plot,test,docs]' $(addprefix --editable ,$(PLUGINS))
-	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x $(SELDOM_IMPORTED) $(VENV)/lib || true
 	touch $@
 
 $(LIGHT_VENV)/.ready: $(INPUTS)

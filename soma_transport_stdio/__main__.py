@@ -1,6 +1,7 @@
 """The daemon: ``python -m soma_transport_stdio`` serves an engine on stdin and stdout."""
 
 import faulthandler
+import gc
 import os
 import sys
 
@@ -79,6 +80,7 @@ def main() -> None:
 
     Takes ``--pickle=never``, ``--env=NAME=VALUE``, ``--memory-limit=BYTES`` and ``--nice=N``.
     """
+    gc.disable()  # while modules are imported, which stay: there is nothing to collect
     _leave_the_current_directory()
     read_fd, write_fd = _take_the_wire()
     if sys.stderr is not None:
@@ -104,6 +106,8 @@ def main() -> None:
     memory = None if side is None else SharedMemory(side, initiate=False)
     limits = StreamLimits.from_environment()
     channel = StreamChannel(open_stream(read_fd, write_fd), limits, memory)
+    gc.freeze()
+    gc.enable()
     serve(channel, limits=limits, pickle=arguments.pickle)
     exit_now()
 

@@ -280,6 +280,7 @@ class Meeting(soma.Filter):
         return super().meta().replace(rowwise=True)
 
 
+@pytest.mark.nightly
 def test_calls_that_do_not_fit_into_one_command_go_to_the_other_worker(run, tmp_path):
     async def main():
         options = {"filters": {"m": Meeting(place=str(tmp_path))}, "batching": soma.Batching(4)}
@@ -311,6 +312,7 @@ def test_a_refresh_replaces_the_workers_without_losing_a_call(run):
     run(main())
 
 
+@pytest.mark.nightly
 def test_a_filter_that_does_not_load_leaves_no_pool(run):
     async def main():
         with pytest.raises(soma.RemoteError):

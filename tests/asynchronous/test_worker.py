@@ -336,6 +336,7 @@ def test_a_filter_that_does_not_load_leaves_no_worker(run):
     run(main())
 
 
+@pytest.mark.nightly
 def test_it_runs_under_uvloop():
     uvloop = pytest.importorskip("uvloop")
 

@@ -36,6 +36,7 @@ def shown(picture) -> str:
     return ended.stdout
 
 
+@pytest.mark.nightly
 def test_the_demo_reads_digits_the_same_over_both_transports(shown):
     assert "A worker over stdio" in shown
     assert "A worker over socket" in shown

@@ -138,11 +138,12 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
     ("what", "group", "target", "chosen"),
     [
         ("filter acme.RobustScaler", "soma.filters", "acme_robust_scaler:RobustScaler", ""),
-        (
+        pytest.param(
             "transport pigeon",
             "soma.transports",
             "soma_transport_pigeon:PigeonTransport",
             "not conformance or every_fault",
+            marks=nightly,
         ),
         pytest.param(
             "transport pigeon --channel",
@@ -151,7 +152,7 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
             "not a_message_interrupts",  # which needs a stream
             marks=[nightly, pytest.mark.timeout(400)],
         ),
-        ("command acme.WarmUp", "soma.plugins", "acme_warm_up", ""),
+        pytest.param("command acme.WarmUp", "soma.plugins", "acme_warm_up", "", marks=nightly),
         pytest.param("plugin acme-audit", "soma.plugins", "acme_audit", "", marks=nightly),
     ],
 )

@@ -110,6 +110,7 @@ def test_pickles_can_be_refused(soma, recording):
     assert "different" in result.stdout
 
 
+@pytest.mark.nightly
 def test_a_breakpoint_in_the_filter_stops_there(tmp_path):
     run_python(
         """

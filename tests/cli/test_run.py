@@ -275,6 +275,7 @@ def test_metrics_without_validation_data_are_refused(soma, place):
     assert "metrics are measured on data.validation_x; name a file there" in result.stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("example", "output"),
     gate_runs(

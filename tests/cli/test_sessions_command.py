@@ -18,6 +18,7 @@ def daemon():
         yield started
 
 
+@pytest.mark.nightly
 def test_sessions_are_listed_and_ended_by_name(soma, daemon):
     with connect("socket", path=daemon.path, session="warm") as worker:
         (listed,) = json.loads(soma("sessions", "--path", daemon.path, "--json").stdout)

@@ -93,6 +93,7 @@ def test_a_transport_without_a_daemon_is_an_error(soma):
     assert "no daemon that can be asked" in result.stderr
 
 
+@pytest.mark.nightly
 def test_systemd_hands_over_the_socket_and_is_told_when_clients_are_served(soma, directory):
     path, told = directory / "handed.sock", directory / "told"
     handing = (

@@ -217,6 +217,7 @@ if __name__ == "__main__":
     assert run(transport, source) == "all used\n"
 
 
+@pytest.mark.nightly
 @over_each
 def test_what_the_host_changes_while_a_call_runs_stays_changed(run: Run, transport: str) -> None:
     source = """
@@ -298,6 +299,7 @@ def test_what_a_filter_stores_in_its_script_s_globals_stays_from_call_to_call(
     assert run(transport, source) == "True 1\nTrue 2\nTrue 3\n0 None False\n"
 
 
+@pytest.mark.nightly
 def test_a_class_that_is_defined_anew_replaces_the_old_one_in_what_is_sent(run: Run) -> None:
     source = """
     CELL = "class Item:\\n def __init__(self, v): self.v = v\\n def get(self): return self.v {}"
@@ -315,6 +317,7 @@ def test_a_class_that_is_defined_anew_replaces_the_old_one_in_what_is_sent(run: 
     assert run("stdio", source) == "True 4\nTrue 5\nTrue 5\nTrue 40\n"
 
 
+@pytest.mark.nightly
 def test_classes_that_a_function_makes_are_told_apart(run: Run) -> None:
     source = """
     def make(n):
@@ -334,6 +337,7 @@ def test_classes_that_a_function_makes_are_told_apart(run: Run) -> None:
     assert run("stdio", source) == "[1, 2, 2] True\n"
 
 
+@pytest.mark.nightly
 def test_a_class_of_pydantic_leaves_the_variables_of_its_function_behind(run: Run) -> None:
     source = """
     import threading
@@ -360,6 +364,7 @@ def test_a_class_of_pydantic_leaves_the_variables_of_its_function_behind(run: Ru
     assert run("stdio", source) == "6\n"
 
 
+@pytest.mark.nightly
 def test_a_class_that_a_filter_defines_is_one_class_for_its_host(run: Run) -> None:
     source = """
     class Make(soma.Filter):

@@ -692,6 +692,7 @@ def test_a_call_after_the_end_is_told_so() -> None:
         worker.forward("learn", 1)
 
 
+@pytest.mark.nightly
 def test_a_mistaken_configuration_is_told_in_one_line() -> None:
     import traceback
 

@@ -88,6 +88,7 @@ def test_a_late_import_of_a_filter_of_the_script_itself_works(run: Run, transpor
     assert run(transport, source, PACKAGE) == "4\n"
 
 
+@pytest.mark.nightly
 def test_a_folder_that_the_host_looks_into_later_is_known_with_the_next_filter(run: Run) -> None:
     source = """
     import os, sys
@@ -109,6 +110,7 @@ def test_a_folder_that_the_host_looks_into_later_is_known_with_the_next_filter(r
     assert run("stdio", source, files) == "further\n"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["colorsys", "threadpoolctl"])
 def test_nothing_installed_is_hidden_by_a_file_beside_the_script(run: Run, name: str) -> None:
     source = f"""
@@ -126,6 +128,7 @@ def test_nothing_installed_is_hidden_by_a_file_beside_the_script(run: Run, name:
     assert run("stdio", f"\n    {text}" + source) == "False\n"
 
 
+@pytest.mark.nightly
 def test_a_module_beside_the_script_is_used_though_an_installed_one_has_its_name(run: Run) -> None:
     source = """
     import sys
@@ -157,6 +160,7 @@ def test_so_is_one_that_is_imported_after_the_worker_started(run: Run) -> None:
     assert run("stdio", source, {"iniconfig.py": own}) == "21\n"
 
 
+@pytest.mark.nightly
 def test_without_pickles_and_through_a_launcher_the_worker_keeps_to_its_own(
     tmp_path: Path,
 ) -> None:
@@ -218,6 +222,7 @@ def test_an_environment_beside_the_script_is_installed_and_never_read_anew(
     assert "soma_test_installed" in sys.modules
 
 
+@pytest.mark.nightly
 def test_a_session_reads_a_module_anew_after_it_was_edited(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(EDITED)
     module = tmp_path / "mine.py"

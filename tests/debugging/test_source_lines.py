@@ -89,6 +89,7 @@ def test_inspect_finds_the_source_of_what_a_script_defines(run: Run, transport: 
     assert run(transport, source) == "True True\nTrue\n"
 
 
+@pytest.mark.nightly
 @over_processes
 def test_warnings_and_profiles_name_the_line(run: Run, transport: str) -> None:
     source = """
@@ -148,6 +149,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 @over_each
 def test_the_text_of_a_notebook_s_cells_travels_with_them(run: Run, transport: str) -> None:
     assert run(transport, CELLS) == "shown\n"

@@ -372,10 +372,12 @@ def environment(tmp_path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": python_path(tmp_path)}
 
 
+@pytest.mark.nightly
 def test_both_directions_work_where_both_sides_have_the_codec(environment, tmp_path) -> None:
     assert run_python(HOST, "nobody", directory=tmp_path, env=environment).stdout == "done\n"
 
 
+@pytest.mark.nightly
 def test_a_worker_without_the_codec_gets_pickles_or_the_host_says_what_it_lacks(
     environment, tmp_path
 ) -> None:

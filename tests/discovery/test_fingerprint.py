@@ -105,6 +105,7 @@ print(Scale(
 """
 
 
+@pytest.mark.nightly
 def test_the_hash_is_the_same_in_every_process() -> None:
     hashes = set()
     for seed in ("0", "1", "31337"):

@@ -19,7 +19,7 @@ from soma_core.plugins import hookspecs
 from soma_core.plugins.manager import installed_plugins
 from soma_core.verbs import CommandSpec
 
-from ..support import wait_until
+from ..support import nightly, wait_until
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "hooks.md").read_text()
 HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("soma_")}
@@ -169,7 +169,13 @@ def test_a_plugin_refuses_a_command_with_a_code_of_its_own() -> None:
         plugins.unregister("policy")
 
 
-@pytest.mark.parametrize("ends", [["close"], ["shutdown", "close"], ["close", "close"]])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ["shutdown", "close"],
+        *(pytest.param(ends, marks=nightly) for ends in (["close"], ["close", "close"])),
+    ],
+)
 def test_the_end_of_a_worker_is_reported_once_for_each_start(
     recorder: Recorder, ends: list[str]
 ) -> None:

@@ -22,7 +22,10 @@ from ..support import ROOT, gate_runs, nightly
 
 PLUGIN_PAGES = [ROOT / "plugins" / "soma-filters-torch" / "README.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *PLUGIN_PAGES]
-SLOW = {"training.md", "scikit-learn.md"}
+SLOW = {
+    *PLUGIN_PAGES,
+    *(ROOT / "docs" / name for name in ("training.md", "scikit-learn.md", "pool.md", "tables.md")),
+}
 NEEDS = {"onnx.md": "soma_filters_onnx", "text.md": "soma_filters_text"}
 _INSTALLED = {found.name for found in distributions()}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -40,7 +43,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "page",
-    gate_runs(*(page for page in PAGES if page.name not in SLOW), of=PAGES),
+    gate_runs(*(page for page in PAGES if page not in SLOW), of=PAGES),
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:

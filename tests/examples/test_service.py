@@ -91,6 +91,7 @@ def test_it_serves_many_clients_survives_a_dead_worker_and_ends_at_sigterm(servi
     wait_until(lambda: not any(map(is_running, pids)))
 
 
+@pytest.mark.nightly
 def test_a_client_that_hangs_up_leaves_a_service_that_serves(service):
     rows = [[0.1, 0.2, 0.3, 0.4]]
     body = json.dumps({"rows": rows * 50_000}).encode()

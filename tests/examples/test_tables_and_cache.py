@@ -27,6 +27,7 @@ def printed(script: str, **environment: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.nightly
 def test_the_most_unusual_flowers_of_each_species_are_listed_the_farthest_first() -> None:
     pytest.importorskip("pyarrow")
     rows = re.findall(r"│ (\w+) +│ flower \d+ +│ (\d\.\d) +│", printed("unusual_flowers.py"))

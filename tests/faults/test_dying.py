@@ -143,6 +143,7 @@ def test_a_host_that_is_process_1_leaves_no_zombies(tmp_path):
     subprocess.run([*unshare, sys.executable, str(script)], check=True, timeout=60.0)
 
 
+@pytest.mark.nightly
 def test_a_forked_child_that_asks_after_the_worker_is_refused_and_does_it_no_harm():
     with soma.connect("stdio", filters={"echo": f.Echo()}) as worker:
         child = os.fork()
@@ -160,6 +161,7 @@ def test_a_forked_child_that_asks_after_the_worker_is_refused_and_does_it_no_har
         assert worker.forward("echo", 1) == 1
 
 
+@pytest.mark.nightly
 def test_a_fork_of_the_host_does_not_keep_the_worker_alive(tmp_path):
     """A pool of processes that the host forked holds none of the worker's descriptors."""
     note = tmp_path / "note"
@@ -230,6 +232,7 @@ def test_a_death_is_noticed_within_a_second(connect, transport):
         assert time.monotonic() - begun < 3.0
 
 
+@pytest.mark.nightly
 @both_at_night
 def test_every_later_call_tells_of_the_death(connect, transport):
     worker = connect(transport, filters={"process": f.Process()})
@@ -297,6 +300,7 @@ def test_a_grandchild_of_the_same_group_ends_when_the_worker_is_closed(connect, 
     wait_until_gone(*left)
 
 
+@pytest.mark.nightly
 def test_a_worker_that_somebody_else_waited_for_is_told_as_ended():
     """Some frameworks wait for any child; the exit status is lost to us then."""
     worker = soma.connect("stdio", filters={"echo": f.Echo()})
@@ -392,6 +396,7 @@ def test_large_values_are_sent_over_and_over_without_further_descriptors(connect
     assert max(first) < 150
 
 
+@pytest.mark.nightly
 @both_at_night
 def test_many_large_results_are_kept_apart_while_the_host_holds_them(connect, transport):
     worker = connect(transport, filters={"echo": f.Echo()})

@@ -250,6 +250,7 @@ except KeyboardInterrupt:
     assert run_python(code, directory=tmp_path).stdout == "interrupted 0\n"
 
 
+@pytest.mark.nightly
 def test_a_descriptor_that_is_no_socket_does_not_end_the_daemon():
     with short_directory() as directory, socket_daemon(directory / "soma.sock") as daemon:
         with socket.socket(socket.AF_UNIX) as client, open(os.devnull) as nothing:

@@ -52,11 +52,9 @@ MOMENTS = ["connect", "load", "small", "large", "larger"]
 CASES = list(product(["stdio", "socket"], ["host", "worker"], MOMENTS))
 SAMPLE = [
     ("stdio", "host", "connect"),
-    ("stdio", "host", "large"),
     ("stdio", "worker", "small"),
     ("socket", "host", "larger"),
     ("socket", "worker", "load"),
-    ("socket", "worker", "large"),
 ]
 MARK = "SOMA_TESTS_NOTHING_LEFT"
 

@@ -76,6 +76,7 @@ def test_each_fails_the_clause_that_it_breaks_and_no_other(module, tmp_path):
 PROCESSES = suites("broken_processes")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name",
     gate_runs("TestPrintsOnTheWire", "TestKeepsTheStatusToItself", of=list(PROCESSES)),

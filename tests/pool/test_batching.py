@@ -203,6 +203,7 @@ def test_what_has_no_rows_to_join_is_run_alone(joined, x):
     assert sizes(pool, "two") == (0, 0)
 
 
+@pytest.mark.nightly
 def test_a_column_without_rows_must_be_the_same(joined):
     inputs = [{"x": rows(1.0), "scale": scale} for scale in (1, 2, 1)]
     pool, calls = joined("sized", inputs)
@@ -210,6 +211,7 @@ def test_a_column_without_rows_must_be_the_same(joined):
     assert sizes(pool, "sized") == (1, 2)
 
 
+@pytest.mark.nightly
 def test_a_result_of_several_parts_is_cut_in_each(joined):
     pool, calls = joined("two", [rows(1.0), rows(2.0)])
     assert [call.result(60.0) for call in calls] == [([[1.0]], [[-1.0]]), ([[2.0]], [[-2.0]])]
@@ -229,6 +231,7 @@ def test_a_node_that_does_not_say_that_it_is_rowwise_is_never_joined(joined):
     assert [call.result(60.0).tolist() for call in calls] == [[1]] * 3
 
 
+@pytest.mark.nightly
 def test_only_the_nodes_that_are_named_are_joined(joined):
     _, calls = joined("sized", [rows(1.0)] * 2, batching=soma.Batching(nodes=["double"]))
     assert [call.result(60.0).tolist() for call in calls] == [[1]] * 2
@@ -301,6 +304,7 @@ def test_a_result_with_other_rows_is_an_error_that_every_caller_gets(joined, kin
             raise error
 
 
+@pytest.mark.nightly
 def test_an_error_keeps_nothing_of_the_other_calls(joined):
     good, bad = rows(1.0), rows(-1)
     kept = weakref.ref(good)
@@ -326,6 +330,7 @@ def test_a_call_can_be_cancelled_and_the_others_go_on(joined, note):
     assert [call.result(60.0) for call in calls[1:]] == [["done"], ["done"]]
 
 
+@pytest.mark.nightly
 def test_once_all_have_cancelled_the_worker_is_interrupted(joined):
     pool, calls = joined("picky", [rows(-3)] * 3, interrupt_grace=60.0)
     (before,) = [status.pid for status in pool.status()]

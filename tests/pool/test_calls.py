@@ -15,6 +15,7 @@ from ..support import both, wait_until
 from ..support import filters as f
 
 
+@pytest.mark.nightly
 @both
 def test_calls_run_at_once_in_different_processes(make, gate, transport):
     pool = make(transport, 2)

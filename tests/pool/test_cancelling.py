@@ -112,6 +112,7 @@ def test_a_call_of_an_inline_worker_ends_for_its_caller_at_once(make, gate):
     assert after.result(60.0) == 1
 
 
+@pytest.mark.nightly
 @both
 def test_calls_cancelled_at_random_moments_mix_up_no_others(make, transport):
     pool = make(transport, 2, interrupt_grace=60.0)

@@ -143,6 +143,7 @@ def test_shutdown_may_cancel_what_waits(make, gate):
     assert running.result(0) == "done"
 
 
+@pytest.mark.nightly
 def test_a_pool_that_nobody_has_any_more_ends_its_workers(gate):
     pool = soma.WorkerPool("stdio", 2, filters={"process": f.Process()})
     pids = [status.pid for status in pool.status()]

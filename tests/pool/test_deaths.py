@@ -257,6 +257,7 @@ pool.close()
 """
 
 
+@pytest.mark.nightly
 def test_a_forked_host_keeps_its_pool_and_the_child_is_told(tmp_path):
     done = run_python(FORK, directory=tmp_path)
     assert done.stdout.splitlines() == ["42", "True", "7"]

@@ -149,11 +149,13 @@ def test_an_initializer_runs_in_each_worker_and_shutdown_takes_no_more():
     assert [call.result() for call in calls] == ["yes"] * 3
 
 
+@pytest.mark.nightly
 def test_an_initializer_that_fails_leaves_no_worker():
     with pytest.raises(soma.RemoteError, match="not today"):
         soma.Executor(1, initializer=fail, initargs=("not today",))
 
 
+@pytest.mark.nightly
 def test_a_program_that_ends_before_its_calls_says_how_many_were_not_done(tmp_path):
     code = """
 import time

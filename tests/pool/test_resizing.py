@@ -27,6 +27,7 @@ def test_new_workers_take_calls_and_know_what_the_others_learned(make, gate, tra
     assert [float(out) for out in pool.map("mean", [5.0] * 20)] == [3.0] * 20
 
 
+@pytest.mark.nightly
 @both
 def test_workers_that_are_too_many_end_after_their_call(make, gate, transport):
     pool = make(transport, 3)

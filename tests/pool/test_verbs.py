@@ -121,6 +121,7 @@ def test_a_command_of_a_plugin_runs_in_one_worker(pool_with_plugin):
         pool.call("FIT")
 
 
+@pytest.mark.nightly
 def test_what_a_command_of_a_plugin_changed_is_in_every_worker(pool_with_plugin):
     pool = pool_with_plugin
     pool.call("LEARN", {"node_id": "mean", "data": {"mean": 1.0}}, changes_states=True)

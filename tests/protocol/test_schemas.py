@@ -66,9 +66,9 @@ def test_every_command_and_reply_is_in_its_schema():
 
 
 def test_every_command_names_the_definition_of_its_reply():
-    replies = SCHEMAS["replies"]()
+    commands, replies = SCHEMAS["commands"](), SCHEMAS["replies"]()
     successes = {one["$ref"] for one in replies["$defs"]["SuccessReply"]["anyOf"]}
-    named = [SCHEMAS["commands"]()["$defs"][model.__name__][REPLY] for model in COMMANDS]
+    named = [commands["$defs"][model.__name__][REPLY] for model in COMMANDS]
     assert {f"#/$defs/{name}" for name in named} == successes
     own = dict(zip((model.__name__ for model in COMMANDS), named, strict=True))
     assert (own["Fit"], own["ListNodes"]) == ("FitReply", "ListReply")

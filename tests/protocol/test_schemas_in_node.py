@@ -67,6 +67,7 @@ def vectors(dialect: str) -> list[dict[str, Any]]:
     return [entry for entry in map(json.loads, text.splitlines()) if "message" in entry]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("dialect", ["line", "frame"])
 def test_golden_commands_fit_where_a_worker_understood_them_and_all_replies_do(validator, dialect):
     entries = vectors(dialect)

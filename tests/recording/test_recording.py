@@ -394,6 +394,7 @@ worker.close()
     assert len(entries(file)) > 10
 
 
+@pytest.mark.nightly
 def test_a_host_that_is_killed_leaves_every_finished_entry(file):
     script = f"""
 import soma_core as soma

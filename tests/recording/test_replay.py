@@ -187,6 +187,7 @@ def test_another_death_and_no_death_differ(connect, file):
     assert "now a reply came" in none.detail
 
 
+@pytest.mark.nightly
 def test_after_an_unexpected_death_the_rest_does_not_run(connect, file):
     worker = connect("stdio", filters={"process": f.Process()}, record=file)
     worker.forward("process", ["pid"])

@@ -100,6 +100,7 @@ with connect(filters={"echo": ("watched.Echo", {})}) as worker:
     assert len(processes(watched.unpickled)) == expected, watched.unpickled
 
 
+@pytest.mark.nightly
 def test_the_host_may_refuse_while_the_daemon_would_not(host: Any, watched: Any) -> None:
     script = """
 try:
@@ -125,6 +126,7 @@ with connect(filters={"echo": ("watched.Echo", {})}) as worker:
     assert watched.unpickled == []
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_only_a_pickle_could_carry_does_not_leave_the_worker(
     host: Any, watched: Any, transport: str

@@ -18,7 +18,7 @@ from soma_core.errors import StartFailed
 from soma_transport_socket import address
 from soma_transport_socket.daemon.peers import Peers
 
-from ..support import run_python, short_directory, socket_daemon
+from ..support import gate_runs, run_python, short_directory, socket_daemon
 from .conftest import Watched
 
 STRANGER = 65534
@@ -56,6 +56,7 @@ def reachable() -> Any:
         yield directory
 
 
+@pytest.mark.nightly
 @as_root
 def test_a_user_who_is_let_in_gets_typed_values_and_no_pickles(
     reachable: Path, stranger: Any, watched: Watched
@@ -81,10 +82,17 @@ with connect(filters={"echo": ("watched.Echo", {}), "odd": ("watched.Odd", {})})
     assert watched.unpickled == []
 
 
+OPENINGS = [
+    b"",
+    b'\x93SOMR{"op":"connect"}\n',
+    b'\x93SOMR{"op":"connect","pickle":"same-user"}\n',
+]
+
+
 @as_root
 @pytest.mark.parametrize(
     "opening",
-    [b"", b'\x93SOMR{"op":"connect"}\n', b'\x93SOMR{"op":"connect","pickle":"same-user"}\n'],
+    gate_runs(OPENINGS[-1], of=OPENINGS),
     ids=["no request", "no policy", "pickles wanted"],
 )
 def test_pickles_are_off_for_another_user_whatever_the_connection_asks_for(
@@ -117,6 +125,7 @@ print(ask(json.dumps({{"cmd": "LOAD", "filters": [{{"id": "a", "pickle_b64": b64
     assert watched.unpickled == []
 
 
+@pytest.mark.nightly
 @as_root
 def test_another_user_who_is_not_on_the_list_is_refused(
     reachable: Path, stranger: Any, watched: Watched
@@ -134,6 +143,7 @@ except soma.StartFailed as error:
     assert "user 12345, without pickles" in said
 
 
+@pytest.mark.nightly
 @as_root
 def test_the_daemons_own_user_keeps_pickles_beside_others(reachable: Path) -> None:
     path = reachable / "soma.sock"

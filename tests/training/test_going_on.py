@@ -225,6 +225,7 @@ def kill(worker: Any) -> None:
     wait_until(lambda: not worker.status().alive)
 
 
+@pytest.mark.nightly
 def test_a_partial_fit_that_was_acknowledged_outlives_its_worker() -> None:
     with soma.connect("stdio", filters={"count": Count()}, restart="on-crash") as worker:
         worker.partial_fit("count", X)

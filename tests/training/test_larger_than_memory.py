@@ -266,6 +266,7 @@ class Peak(soma.Filter):
         return None
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_file_is_read_in_constant_memory(tmp_path: Path, shuffle: bool) -> None:
     rows, columns = 1 << 18, 256

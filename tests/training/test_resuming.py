@@ -158,6 +158,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
     assert [entry.name for entry in tmp_path.iterdir()] == ["it"]
 
 
+@pytest.mark.nightly
 def test_after_a_restart_training_goes_on_from_what_was_fetched(
     data: Any, connect: Any, with_torch: Any
 ) -> None:

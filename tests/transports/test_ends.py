@@ -245,6 +245,7 @@ def test_a_filter_is_told_when_it_is_unloaded(connect, transport, unloaded):
     assert unloaded() == ["a"]
 
 
+@pytest.mark.nightly
 @every_transport
 def test_a_filter_is_told_when_another_takes_its_place(connect, transport, unloaded):
     worker = connect(transport, filters={"a": Unloads(path=unloaded.path, name="a")})
@@ -260,6 +261,7 @@ def test_filters_are_told_when_the_worker_ends_the_last_first(connect, transport
     assert unloaded() == ["c", "b", "a"]
 
 
+@pytest.mark.nightly
 @every_transport
 def test_filters_of_a_load_that_fails_are_told(connect, transport, unloaded):
     worker = connect(transport)
@@ -269,6 +271,7 @@ def test_filters_of_a_load_that_fails_are_told(connect, transport, unloaded):
     assert sorted(unloaded()) == ["a", "b"]
 
 
+@pytest.mark.nightly
 @both_at_night
 def test_what_on_unload_raises_is_logged_and_stops_nothing(connect, transport, unloaded, caplog):
     lines: list[str] = []
@@ -321,6 +324,7 @@ def test_signals_that_the_host_blocks_or_ignores_are_at_their_defaults_in_a_work
     assert usual[0] == []
 
 
+@pytest.mark.nightly
 def test_a_worker_of_a_host_that_blocks_sigint_can_be_interrupted(connect, long_grace):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

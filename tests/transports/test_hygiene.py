@@ -195,6 +195,7 @@ def test_files_in_the_workers_cwd_do_not_replace_modules(connect, shadows):
     assert worker.forward("echo", {1: 2}) == {1: 2}
 
 
+@pytest.mark.nightly
 def test_files_in_the_socket_daemons_cwd_do_not_replace_modules(shadows):
     with (
         short_directory() as directory,
@@ -263,6 +264,7 @@ def test_the_wire_is_not_inherited_by_children_of_filters(connect, transport):
     assert "socket:" not in shown
 
 
+@pytest.mark.nightly
 def test_a_stray_sigint_to_an_idle_worker_does_nothing(connect):
     worker = connect("stdio", filters={"echo": f.Echo()})
     pid = worker.ping().pid

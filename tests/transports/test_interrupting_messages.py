@@ -138,6 +138,7 @@ def test_in_a_session_it_ends_the_command_of_its_own_client(clients, note):
     assert outcome(other.ask({"cmd": "PING", "id": 6})) == (6, "ok")
 
 
+@pytest.mark.nightly
 def test_our_client_sends_it_through_a_launcher(note):
     with soma.connect("stdio", command=LAUNCHER, filters={"sleep": f.Sleep()}) as worker:
         pid = worker.ping().pid

@@ -115,6 +115,7 @@ def test_a_filter_of_a_module_that_the_worker_cannot_import_loads(run, transport
     assert run(transport, source, {"mine.py": MODULE}) == "Data(a=6) True\n"
 
 
+@pytest.mark.nightly
 @over_each
 def test_a_filter_of_a_package_that_the_worker_cannot_import_loads(run, transport):
     source = """
@@ -126,6 +127,7 @@ def test_a_filter_of_a_package_that_the_worker_cannot_import_loads(run, transpor
     assert run(transport, source, files) == "Data(a=6)\n"
 
 
+@pytest.mark.nightly
 @over_each
 def test_a_filter_of_a_folder_without_init_loads(run, transport):
     source = """
@@ -136,6 +138,7 @@ def test_a_filter_of_a_folder_without_init_loads(run, transport):
     assert run(transport, source, {"mine/inner.py": MODULE}) == "Data(a=6)\n"
 
 
+@pytest.mark.nightly
 @over_each
 def test_a_filter_that_uses_another_local_module_loads(run, transport):
     source = """
@@ -181,6 +184,7 @@ def test_local_classes_as_data_and_state_travel(run, transport):
     assert run(transport, source, {"mine.py": MODULE}) == "True\nTrue\n"
 
 
+@pytest.mark.nightly
 @over_each
 def test_threads_may_send_objects_of_local_modules_at_once(run, transport):
     source = """
@@ -268,6 +272,7 @@ def test_without_pickle_registered_filters_and_typed_values_do_all(connect, tran
     np.testing.assert_allclose(worker.forward("other", rows), expected)
 
 
+@pytest.mark.nightly
 @over_each
 def test_without_pickle_a_pickled_state_is_refused(connect, transport, scaler):
     worker = connect(transport, pickle="never", filters={"scaler": scaler})
@@ -364,6 +369,7 @@ FORK = """
 """
 
 
+@pytest.mark.nightly
 @over_each
 def test_a_worker_refuses_to_be_used_in_a_forked_child(run, transport):
     assert run(transport, FORK.replace("CHILD", "pass"), {"mine.py": MODULE}) == "0\nTrue\n"
@@ -376,6 +382,7 @@ def test_closing_a_worker_in_a_forked_child_leaves_the_parents_alone(run, transp
     )
 
 
+@pytest.mark.nightly
 @over_each
 def test_shutting_a_worker_down_in_a_forked_child_leaves_the_parents_alone(run, transport):
     assert (
@@ -384,6 +391,7 @@ def test_shutting_a_worker_down_in_a_forked_child_leaves_the_parents_alone(run, 
     )
 
 
+@pytest.mark.nightly
 @over_each
 def test_interrupting_in_a_forked_child_leaves_the_parents_alone(run, transport):
     source = FORK.replace("CHILD", "worker.interrupt()")

@@ -136,6 +136,7 @@ def test_of_a_progress_bar_the_last_state_is_shown(connect, transport):
     assert lines == ["500/500"]
 
 
+@pytest.mark.nightly
 def test_a_death_after_a_progress_bar_is_told_with_its_last_state(connect):
     def counts(x, state):
         for n in range(800):
@@ -254,6 +255,7 @@ def test_a_slow_function_gets_every_line(connect):
     assert [line.split()[0] for line in lines] == [str(n) for n in range(20_000)]
 
 
+@pytest.mark.nightly
 def test_a_host_without_stderr_is_not_troubled(tmp_path):
     source = """if True:
         import os, sys
@@ -268,6 +270,7 @@ def test_a_host_without_stderr_is_not_troubled(tmp_path):
     assert run_python(source, directory=tmp_path).stdout == "1\n"
 
 
+@pytest.mark.nightly
 @both
 def test_neither_threads_nor_descriptors_are_left(connect, transport):
     worker = connect(transport, filters={"prints": PRINTS}, output="devnull")
@@ -311,6 +314,7 @@ def own(tmp_path):
         yield daemon
 
 
+@pytest.mark.nightly
 @needs_linux
 def test_what_a_client_started_prints_in_the_daemons_log_once_it_has_left(connect, own, tmp_path):
     def begins(x, state):
@@ -426,6 +430,7 @@ def test_a_pump_reads_any_process(tmp_path):
     assert pump.tail() == "hello"
 
 
+@pytest.mark.nightly
 def test_a_relative_path_is_taken_from_where_the_option_was_given(connect, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     worker = connect("stdio", filters={"prints": PRINTS}, output="./worker.log")

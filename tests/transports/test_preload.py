@@ -122,6 +122,7 @@ def test_a_worker_has_what_the_zygote_imported(shared, connect):
     assert importer(one) not in (one.ping().pid, other.ping().pid)
 
 
+@pytest.mark.nightly
 def test_modules_are_named_by_commas_or_by_repetition(environment, connect):
     arguments = ["--preload", "warm_module,colorsys", "--preload", "tabnanny"]
     with (
@@ -297,6 +298,7 @@ def test_the_path_for_modules_is_that_of_a_fresh_worker(shared, fresh, connect, 
     assert forked == ask(connect(fresh), search_path)
 
 
+@pytest.mark.nightly
 def test_a_daemon_without_pickles_forks_workers_without_pickles(environment):
     arguments = ["--preload=warm_module", "--pickle=never"]
     with (
@@ -410,6 +412,7 @@ def test_a_module_that_raises_ends_the_daemon_with_what_it_said(environment):
     assert "cannot import 'broken_module' (RuntimeError: it is broken)" in said
 
 
+@pytest.mark.nightly
 def test_a_module_that_starts_threads_is_named_and_workers_are_started_afresh(environment, caplog):
     with (
         short_directory() as directory,
@@ -443,6 +446,7 @@ def test_the_thread_of_an_allocator_does_not_keep_workers_from_being_forked(envi
     assert "jemalloc_bg_thd" in threads, "there was nothing that could have kept it from forking"
 
 
+@pytest.mark.nightly
 def test_a_zygote_that_is_killed_is_replaced(own, connect):
     zygote = importer(connect(own))
     os.kill(zygote, signal.SIGKILL)

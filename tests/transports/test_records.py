@@ -12,7 +12,7 @@ import soma_core as soma
 from soma_core.client import records
 from soma_core.engine.records import RecordForwarder
 
-from ..support import both, run_python
+from ..support import either, run_python
 from ..support import filters as f
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -27,7 +27,7 @@ def logs(level, name="acme.filters", **options):
     return f.Apply(forward)
 
 
-@both
+@either
 def test_a_record_reaches_the_logger_of_its_name_before_the_call_returns(
     connect, transport, caplog, capsys
 ):
@@ -62,7 +62,8 @@ def test_a_worker_that_names_ever_more_loggers_and_files_makes_but_some(monkeypa
     assert len(records._registries) <= records._MOST
 
 
-@both
+@pytest.mark.nightly
+@either
 def test_the_host_chooses_the_level(connect, transport, caplog):
     caplog.set_level("DEBUG", "acme")
     for level, expected in (("ERROR", 0), ("info", 1), (logging.DEBUG, 1)):
@@ -72,7 +73,7 @@ def test_the_host_chooses_the_level(connect, transport, caplog):
         caplog.clear()
 
 
-@both
+@either
 def test_without_a_choice_it_is_that_of_the_hosts_root_logger(connect, transport, caplog):
     caplog.set_level("INFO")
     worker = connect(transport, filters={"logs": logs(logging.INFO), "more": logs(logging.DEBUG)})
@@ -93,7 +94,7 @@ def test_another_level_is_refused(level):
         soma.connect("stdio", log_level=level)
 
 
-@both
+@either
 def test_the_traceback_of_an_exception_comes_along(connect, transport, caplog):
     def forward(x, state):
         try:
@@ -105,7 +106,7 @@ def test_the_traceback_of_an_exception_comes_along(connect, transport, caplog):
     assert "ZeroDivisionError: division by zero" in caplog.text
 
 
-@both
+@either
 def test_logging_without_a_logger_is_not_printed_as_well(connect, transport, caplog, capsys):
     """Python would set up a handler that prints, at the first of these."""
     worker = connect(transport, filters={"logs": f.Apply(lambda x, s: logging.error("hello"))})
@@ -115,7 +116,7 @@ def test_logging_without_a_logger_is_not_printed_as_well(connect, transport, cap
     assert capsys.readouterr().err == ""
 
 
-@both
+@either
 def test_a_filter_that_sets_up_logging_itself_has_its_way_and_is_shown_once(
     connect, transport, caplog, tmp_path
 ):
@@ -134,7 +135,7 @@ def test_a_filter_that_sets_up_logging_itself_has_its_way_and_is_shown_once(
     assert [record.getMessage() for record in caplog.records] == ["to a file"]
 
 
-@both
+@either
 def test_threads_log_too_while_their_command_runs(connect, transport, caplog):
     def forward(x, state):
         threads = [
@@ -151,7 +152,7 @@ def test_threads_log_too_while_their_command_runs(connect, transport, caplog):
     assert sorted(int(record.getMessage()) for record in caplog.records) == list(range(20))
 
 
-@both
+@either
 def test_children_and_what_runs_between_commands_log_to_stderr(connect, transport, caplog):
     def forward(x, state):
         import multiprocessing
@@ -168,7 +169,7 @@ def test_children_and_what_runs_between_commands_log_to_stderr(connect, transpor
     assert caplog.records == []
 
 
-@both
+@either
 def test_a_handler_of_the_host_that_raises_costs_nothing(connect, transport, capsys):
     class Raises(logging.Handler):
         def emit(self, record):
@@ -185,7 +186,7 @@ def test_a_handler_of_the_host_that_raises_costs_nothing(connect, transport, cap
     assert "the log server is away" in capsys.readouterr().err
 
 
-@both
+@either
 def test_prints_and_records_come_in_their_order(connect, transport, caplog):
     seen: list[str] = []
 
@@ -239,7 +240,7 @@ def warns(x, state):
         warnings.warn("mind the gap", RuntimeWarning, stacklevel=1)
 
 
-@both
+@either
 def test_a_warning_is_warned_here_with_its_class_file_and_line(connect, transport):
     worker = connect(transport, filters={"warns": f.Apply(warns)})
     with pytest.warns(RuntimeWarning, match="mind the gap") as caught:
@@ -249,6 +250,7 @@ def test_a_warning_is_warned_here_with_its_class_file_and_line(connect, transpor
     assert caught[0].lineno == warns.__code__.co_firstlineno + 2
 
 
+@pytest.mark.nightly
 def test_a_warning_of_several_workers_is_shown_once(tmp_path):
     source = """if True:
         import warnings
@@ -290,6 +292,7 @@ SCRIPT = """if True:
 """
 
 
+@pytest.mark.nightly
 def test_the_module_that_warns_is_known_to_the_filters_of_the_host(tmp_path):
     (tmp_path / "beside.py").write_text(
         "import warnings\ndef warn(): warnings.warn('of a module')\n"

@@ -409,6 +409,7 @@ def test_a_session_without_clients_ends_after_a_while_and_not_before():
         wait_until_gone(pids[0])
 
 
+@pytest.mark.nightly
 def test_no_more_sessions_than_allowed_are_started():
     with (
         short_directory() as directory,
@@ -491,6 +492,7 @@ def _refused(path) -> bool:
     return False
 
 
+@pytest.mark.nightly
 def test_a_command_can_still_be_interrupted_while_the_daemon_ends(note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=60") as daemon:
         worker = soma.connect("socket", path=daemon.path, session="s", filters={"sleep": f.Sleep()})
@@ -526,6 +528,7 @@ def test_a_command_that_does_not_end_in_the_grace_is_ended(session, note):
         worker.close()
 
 
+@pytest.mark.nightly
 def test_a_second_signal_ends_the_daemon_at_once(note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=600") as daemon:
         worker = soma.connect("socket", path=daemon.path, session="s", filters={"sleep": f.Sleep()})

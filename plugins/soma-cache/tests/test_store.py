@@ -217,6 +217,7 @@ print(hits, store.trouble)
 """
 
 
+@pytest.mark.nightly
 def test_processes_share_a_cache_and_one_that_is_killed_harms_none(directory) -> None:
     processes = [
         subprocess.Popen(
@@ -283,6 +284,7 @@ def test_without_a_directory_the_plugin_has_no_hooks_and_imports_nothing(tmp_pat
     assert done.stdout == "set()\n", done.stderr
 
 
+@pytest.mark.nightly
 def test_the_command_tells_what_is_kept_and_clears_it(directory) -> None:
     filled(directory)
 

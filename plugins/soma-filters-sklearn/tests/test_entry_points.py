@@ -57,6 +57,7 @@ def test_a_name_loads_one_class_and_always_the_same():
     assert (loaded.__module__, loaded.__qualname__) == ("soma_filters_sklearn.estimators", "PCA")
 
 
+@pytest.mark.nightly
 def test_scikit_learn_is_not_imported_before_a_class_is_asked_for():
     code = (
         "import sys, soma_filters_sklearn.estimators as estimators\n"

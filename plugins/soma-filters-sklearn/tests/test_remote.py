@@ -197,6 +197,7 @@ def test_it_is_a_filter_too_and_its_state_is_what_fit_returned(worker, iris):
     assert remote.meta().name == "sklearn.Pipeline"
 
 
+@pytest.mark.nightly
 def test_over_a_process_without_pickles(iris):
     with soma.connect("stdio", pickle="never", filters={"model": LogisticRegression()}) as worker:
         found = cross_val_score(worker.filter("model"), *iris)

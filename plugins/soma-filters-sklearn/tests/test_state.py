@@ -104,6 +104,7 @@ def test_a_filter_pickles_by_reference_and_without_what_it_served(pickler, data)
     assert type(pickle.loads(fresh)) is estimators.PCA
 
 
+@pytest.mark.nightly
 def test_a_pickled_filter_loads_in_a_process_that_has_not_seen_its_class(tmp_path):
     path = tmp_path / "filter.pickle"
     path.write_bytes(pickle.dumps(estimators.PCA(n_components=2)))

@@ -173,6 +173,7 @@ def test_a_registered_name_loads_its_class(name, made):
     assert EntryPoint(name, REGISTERED[name], "soma.filters").load() is made
 
 
+@pytest.mark.nightly
 def test_torch_is_not_imported_with_the_package_or_its_plugin():
     code = (
         "import sys, soma_filters_torch.adapting; print('torch' in sys.modules)\n"

@@ -56,6 +56,7 @@ def test_no_other_module_is_imported_wherever_a_path_stands(
     assert "made_by_a_host" not in sys.modules
 
 
+@pytest.mark.nightly
 def test_the_operator_of_a_worker_allows_modules(environment: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"env": environment, "allow_modules": ["made_by_a_host"]}
     config = NESTED["deep inside"]
