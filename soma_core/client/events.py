@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from soma_core.channel.output import OutputPump
 from soma_core.client.calls import Call
-from soma_core.client.records import hand_over
+from soma_core.client.records import WorkerRecords
 from soma_core.protocol.replies import Event
 
 __all__ = ["deliver"]
+
+
+_records = WorkerRecords()  # loggers and warnings are of the process, and so is what bounds them
 
 
 def deliver(event: Event, call: Call, output: OutputPump | None) -> None:
@@ -25,4 +28,4 @@ def deliver(event: Event, call: Call, output: OutputPump | None) -> None:
         return
     if output is not None:
         output.show(unfinished=False)
-    hand_over(event.event, data, call.node_id)
+    _records.hand_over(event.event, data, call.node_id)

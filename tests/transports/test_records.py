@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 import soma_core as soma
-from soma_core.client import records
+from soma_core.client.records import WorkerRecords
 from soma_core.engine.records import RecordForwarder
 
 from ..support import either, run_python
@@ -43,23 +43,28 @@ def test_a_record_reaches_the_logger_of_its_name_before_the_call_returns(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.nightly
-def test_a_worker_that_names_ever_more_loggers_and_files_makes_but_some(monkeypatch, caplog):
-    monkeypatch.setattr(records, "_loggers_made", records._MOST - 4)
-    said = {"level": 30, "message": "m", "pathname": "x.py", "lineno": 1, "created": 1.0}
-    said |= {"function": "f", "thread": "t", "process": 1, "categories": ["builtins:UserWarning"]}
+SAID = {
+    "level": 30, "message": "m", "pathname": "x.py", "lineno": 1, "created": 1.0, "function": "f",
+    "thread": "t", "process": 1, "categories": ["builtins:UserWarning"],
+}  # fmt: skip
+
+
+def test_a_worker_that_names_ever_more_loggers_makes_but_some(caplog):
+    records = WorkerRecords(most=4)
     known = set(logging.root.manager.loggerDict)
-    for number in range(50):
+    for number in range(20):
         name = f"of_a_worker.{'x.' * (number * 100)}{number}"
-        records.hand_over("log", said | {"name": name}, None)
-    assert len(caplog.records) == 50
+        records.hand_over("log", SAID | {"name": name}, None)
+    assert len(caplog.records) == 20
     assert len(set(logging.root.manager.loggerDict) - known) <= 4
-    monkeypatch.setattr(records, "_registries", {})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for number in range(records._MOST + 10):
-            records.hand_over("warning", said | {"filename": f"{number}"}, None)
-    assert len(records._registries) <= records._MOST
+
+
+def test_a_warning_is_shown_once_until_other_files_have_warned_without_end(recwarn):
+    records = WorkerRecords(most=4)
+    warnings.simplefilter("default")
+    for filename in ("a", "a", "b", "c", "d", "a", "e", "a"):
+        records.hand_over("warning", SAID | {"filename": filename}, None)
+    assert [warning.filename for warning in recwarn] == ["a", "b", "c", "d", "e", "a"]
 
 
 @pytest.mark.nightly
