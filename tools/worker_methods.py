@@ -14,15 +14,25 @@ __all__ = ["WorkerMethods"]
 
 _VERBS = {"Verbs": "client.verbs.verbs.Verbs", "PoolVerbs": "client.pool.verbs.PoolVerbs"}
 _WORKERS = {
+    "client.pool.verbs.PoolVerbs": False,
     "client.worker.Worker": False,
     "client.aio.worker.AsyncWorker": True,
     "client.pool.pool.WorkerPool": False,
     "client.aio.pool.pool.AsyncWorkerPool": True,
 }
-"""The classes, and whether their methods are awaited."""
+"""The classes, and whether their methods are awaited; first one that others take methods from."""
 
-_TAKEN = re.compile(r"\w+\((Verbs|PoolVerbs)\.(\w+)\)")
+_TAKEN = re.compile(r"\w+\((Verbs|PoolVerbs)\.(\w+).*\)")
 _STEPS = ("Steps", "Request")
+
+_TAKING = (
+    "client.connect.connect",
+    "client.aio.connect.connect_async",
+    "client.pool.pool.WorkerPool.__init__",
+    "client.aio.pool.pool.AsyncWorkerPool.__init__",
+)
+"""The functions that are declared to take the arguments of another one."""
+_ARGUMENTS_OF = re.compile(r".*takes_arguments_of\((\w+)\)")
 
 
 class WorkerMethods(griffe.Extension):
@@ -32,15 +42,24 @@ class WorkerMethods(griffe.Extension):
         """Called by griffe for a package that it has read."""
         if pkg.path != "soma_core":
             return
-        verbs = {name: pkg[path].all_members for name, path in _VERBS.items()}
         for path, awaited in _WORKERS.items():
             worker = pkg[path]
             for name, member in list(worker.members.items()):
                 taken = _TAKEN.fullmatch(str(getattr(member, "value", None)))
                 if taken:
-                    worker.set_member(
-                        name, _method(name, verbs[taken[1]][taken[2]], worker, awaited)
-                    )
+                    verb = pkg[_VERBS[taken[1]]].all_members[taken[2]]
+                    worker.set_member(name, _method(name, verb, worker, awaited))
+        for path in _TAKING:
+            _take_arguments(pkg, pkg[path])
+
+
+def _take_arguments(pkg: griffe.Module, function: griffe.Function) -> None:
+    declared = _ARGUMENTS_OF.fullmatch(str(function.decorators[0].value))
+    if declared is None:
+        raise ValueError(f"{function.path} does not say whose arguments it takes")
+    taken = pkg[function.module.resolve(declared[1]).removeprefix("soma_core.")].parameters
+    own = [parameter for parameter in function.parameters if parameter.name == "self"]
+    function.parameters = griffe.Parameters(*own, *taken)
 
 
 def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe.Function:

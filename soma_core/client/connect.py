@@ -16,81 +16,15 @@ from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.handle import HandleOptions, check_recovery
 from soma_core.client.loadable import Loadable, distributions
 from soma_core.client.recording import Recorder, Recording
+from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.catalog import installed_transports
-from soma_core.plugins.manager import installed_plugins
+from soma_core.plugins.manager import PluginSet, installed_plugins
 
 __all__ = ["PicklePolicy", "Start", "connect", "prepared", "transport_maker"]
 
 PicklePolicy = Literal["same-user", "never"]
-
-
-def connect(
-    transport: str = "stdio",
-    *,
-    filters: Mapping[str, Loadable] | None = None,
-    timeout: float | None = None,
-    start_timeout: float | None = 60.0,
-    stall_timeout: float | None = None,
-    restart: Literal["never", "on-crash"] = "never",
-    retries: int = 0,
-    pickle: PicklePolicy = "same-user",
-    record: str | os.PathLike[str] | Recording | None = None,
-    interrupt_grace: float = INTERRUPT_GRACE,
-    **options: Any,
-) -> Worker:
-    """Start or reach a worker, and load filters into it.
-
-    Args:
-        transport: The name of an installed transport (``soma transports`` lists them).
-        filters: What to load, by node id: a :class:`~soma_core.Filter`, any object with ``fit``
-            and ``forward``, or a registered filter as ``(name, config)``.
-        timeout: Seconds that each call may take, unless it names its own; None for ever.
-        start_timeout: Seconds in which the worker must answer its first message.
-        stall_timeout: Seconds that a call may take without reporting progress; None for ever.
-            Of use where filters report it: ``soma_core.progress``, and BATCHED_FIT by itself.
-        restart: What to do when the worker dies: ``"never"`` leaves that to the caller,
-            ``"on-crash"`` starts another one for the next call, with the same filters and the
-            newest states that the host holds (:doc:`reliability`).
-        retries: How often a ``forward`` or ``composite_forward`` is repeated after the worker
-            died under it; 0 is never. Needs ``restart="on-crash"``.
-        pickle: ``"never"`` lets only typed values and registered filters travel.
-        record: The file to which every command and reply is written, for ``soma replay``; a
-            :class:`~soma_core.Recording` says more, such as to write only when something fails.
-        interrupt_grace: Seconds that a call may take to end once it was interrupted, at its
-            deadline or by Ctrl-C; then the worker is ended.
-        options: The options of the transport.
-
-    Raises:
-        PluginError: The transport is not installed, ambiguous or broken.
-        TypeError: The transport has no such option, or an object is not a filter.
-        ValueError: An option or argument is not valid, or ``record`` cannot be written.
-        StartFailed: The worker did not come up.
-        IncompatibleWorker: Its versions do not fit this host's.
-        RemoteError: A filter could not be loaded; the worker is stopped again.
-    """
-    start = prepared(
-        transport,
-        filters=filters,
-        pickle=pickle,
-        record=record,
-        timeout=timeout,
-        start_timeout=start_timeout,
-        stall_timeout=stall_timeout,
-        restart=restart,
-        retries=retries,
-        interrupt_grace=interrupt_grace,
-        **options,
-    )
-    worker = Worker(start.transport, **start.options)
-    try:
-        if filters:
-            worker.load(filters, timeout=start_timeout)
-    except BaseException:
-        worker.close()
-        raise
-    return worker
 
 
 @dataclass(frozen=True)
@@ -124,7 +58,9 @@ def prepared(
 ) -> Start:
     """Check the arguments of :func:`connect`; nothing is started yet."""
     check_recovery(restart, retries)
-    made = transport_maker(transport, {"pickle": pickle, **options}, filters=filters)()
+    plugins = installed_plugins()
+    options = {"pickle": pickle, **options}
+    made = transport_maker(transport, options, plugins, filters=filters)()
     recorder = None if record is None else Recorder(record, transport, made.options)
     return Start(
         made,
@@ -137,13 +73,58 @@ def prepared(
             "retries": retries,
             "recorder": recorder,
             "interrupt_grace": interrupt_grace,
+            "plugins": plugins,
         },
     )
+
+
+@takes_arguments_of(prepared)
+def connect(*arguments: Any, **options: Any) -> Worker:
+    """Start or reach a worker, and load filters into it.
+
+    Args:
+        transport: The name of an installed transport (``soma transports`` lists them).
+        filters: What to load, by node id: a :class:`~soma_core.Filter`, any object with ``fit``
+            and ``forward``, or a registered filter as ``(name, config)``.
+        timeout: Seconds that each call may take, unless it names its own; None for ever.
+        start_timeout: Seconds in which the worker must answer its first message.
+        stall_timeout: Seconds that a call may take without reporting progress; None for ever.
+            Of use where filters report it: ``soma_core.progress``, and BATCHED_FIT by itself.
+        restart: What to do when the worker dies: ``"never"`` leaves that to the caller,
+            ``"on-crash"`` starts another one for the next call, with the same filters and the
+            newest states that the host holds (:doc:`reliability`).
+        retries: How often a ``forward`` or ``composite_forward`` is repeated after the worker
+            died under it; 0 is never. Needs ``restart="on-crash"``.
+        pickle: ``"never"`` lets only typed values and registered filters travel.
+        record: The file to which every command and reply is written, for ``soma replay``; a
+            :class:`~soma_core.Recording` says more, such as to write only when something fails.
+        interrupt_grace: Seconds that a call may take to end once it was interrupted, at its
+            deadline or by Ctrl-C; then the worker is ended.
+        options: The options of the transport.
+
+    Raises:
+        PluginError: The transport is not installed, ambiguous or broken.
+        TypeError: The transport has no such option, or an object is not a filter.
+        ValueError: An option or argument is not valid, or ``record`` cannot be written.
+        StartFailed: The worker did not come up.
+        IncompatibleWorker: Its versions do not fit this host's.
+        RemoteError: A filter could not be loaded; the worker is stopped again.
+    """
+    start = prepared(*arguments, **options)
+    worker = Worker(start.transport, **start.options)
+    try:
+        if start.filters:
+            worker.load(start.filters, timeout=start.options["start_timeout"])
+    except BaseException:
+        worker.close()
+        raise
+    return worker
 
 
 def transport_maker(
     name: str,
     options: dict[str, Any],
+    plugins: PluginSet,
     *,
     filters: Mapping[str, Loadable] | None = None,
     apart: bool = False,
@@ -153,6 +134,7 @@ def transport_maker(
     Args:
         name: The name of an installed transport.
         options: Its options.
+        plugins: Who adapts the filters, and is notified of each start.
         filters: What will be loaded: says where to run it, to a transport that chooses that.
         apart: Whether each must reach an engine of its own.
 
@@ -162,7 +144,7 @@ def transport_maker(
     _check_name(name)
     _check_not_being_imported()
     transport_class = installed_transports().load(name)
-    checked = _options(name, transport_class, options).placed(distributions(filters or {}))
+    checked = _options(name, transport_class, options).placed(distributions(filters or {}, plugins))
     if apart and checked.shared:
         raise ValueError(
             f"the transport {name!r} would share one worker with these options (a session); "
@@ -170,7 +152,7 @@ def transport_maker(
         )
 
     def make() -> Transport:
-        installed_plugins().notify("soma_worker_starting", transport=name, options=checked)
+        plugins.notify("soma_worker_starting", transport=name, options=checked)
         made = transport_class(checked)
         made.alone = not apart
         return made

@@ -73,14 +73,8 @@ class Executor(concurrent.futures.Executor):
             whole("max_workers", max_workers)
         filters = {_NODE: Functions(initializer, tuple(initargs))}
         plan = plan_pool(transport, max_workers, filters=filters, **options)
-        self._timeout = timeout
-        self._dispatcher = Dispatcher(
-            plan.blueprint,
-            plan.n,
-            recycle_after=plan.recycle_after,
-            max_queue=plan.max_queue,
-            batching=None,
-        )
+        self._timeout, self._blueprint = timeout, plan.blueprint
+        self._dispatcher = Dispatcher(plan)
         weakref.finalize(self, self._dispatcher.abandon).atexit = False
         self._at_exit = partial(_report_at_exit, weakref.ref(self._dispatcher.queue))
         atexit.register(self._at_exit)
@@ -108,7 +102,9 @@ class Executor(concurrent.futures.Executor):
             return result
 
         try:
-            return self._dispatcher.put(PoolCall(run, label=_NODE), limited=True)
+            return self._dispatcher.put(
+                PoolCall(run, context=self._blueprint.context(), label=_NODE), limited=True
+            )
         except ChannelClosed as error:
             raise RuntimeError("cannot schedule new futures after shutdown") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from soma_core.models.filters import Distribution
 from soma_core.plugins.catalog import installed_filters
-from soma_core.plugins.manager import installed_plugins
+from soma_core.plugins.manager import PluginSet
 
 __all__ = ["Loadable", "adapt", "check_filter", "check_filters", "distributions"]
 
@@ -17,22 +17,22 @@ Loadable = Any
 """A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
 
 
-def adapt(obj: Loadable) -> Loadable:
+def adapt(obj: Loadable, plugins: PluginSet) -> Loadable:
     """Let plugins wrap an object that is not a filter by itself."""
     if isinstance(obj, str | tuple | type) or _is_filter(obj):
         return obj
-    adapted = installed_plugins().hook.soma_adapt(obj=obj)
+    adapted = plugins.hook.soma_adapt(obj=obj)
     return obj if adapted is None else adapted
 
 
-def distributions(filters: Mapping[str, Loadable]) -> Iterator[Distribution]:
+def distributions(filters: Mapping[str, Loadable], plugins: PluginSet) -> Iterator[Distribution]:
     """Where each filter may run, as far as this process knows before it is loaded.
 
     Registered filters are imported here for this; those that only the worker has are skipped.
     """
     for loadable in filters.values():
         try:
-            yield _instance(adapt(loadable)).meta().distribution
+            yield _instance(adapt(loadable, plugins)).meta().distribution
         except Exception:  # noqa: S112 - LOAD reports what is wrong with it
             continue
 

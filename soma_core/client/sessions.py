@@ -54,6 +54,7 @@ class Session:
         grace: Seconds that an interrupted command may take to end.
 
     Attributes:
+        plugins: As given.
         connection: To the engine of now.
         hello: What that engine said of itself.
         restarts: How many engines there were before it.
@@ -75,7 +76,7 @@ class Session:
     ) -> None:
         self._transport = transport
         self._pickles = pickles
-        self._plugins = plugins
+        self.plugins = plugins
         self._start_timeout = start_timeout
         self._recorder = recorder
         self._grace = grace
@@ -118,7 +119,7 @@ class Session:
         if self._exit_notified:
             return
         self._exit_notified = True
-        self._plugins.notify(
+        self.plugins.notify(
             "soma_worker_exited",
             transport=self._transport.name,
             pid=self.hello.pid,
@@ -127,7 +128,7 @@ class Session:
 
     def _notify_start(self) -> None:
         self._exit_notified = False
-        self._plugins.notify(
+        self.plugins.notify(
             "soma_worker_started",
             transport=self._transport.name,
             pid=self.hello.pid,
@@ -148,7 +149,7 @@ class Session:
             self._pickles,
             explain,
             grace=self._grace,
-            observers=self._plugins.observing_calls(),
+            observers=self.plugins.observing_calls(),
         )
         try:
             return connection, self._greet(connection, deadline)

@@ -21,7 +21,6 @@ from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import RemoteError, SomaError
 from soma_core.models.filters import FilterMeta
-from soma_core.plugins.manager import installed_plugins
 from soma_core.protocol.commands import Shutdown
 
 __all__ = ["Worker"]
@@ -228,7 +227,7 @@ class Worker:
         metas = self.metas
         if node_id not in metas:
             raise KeyError(f"{node_id!r} is not loaded; loaded: {', '.join(metas) or 'none'}")
-        hook = installed_plugins().hook.soma_remote_filter
+        hook = self._session.plugins.hook.soma_remote_filter
         own: RemoteFilter | None = hook(worker=self, node_id=node_id, meta=metas[node_id])
         return RemoteFilter.of(self, node_id, metas[node_id]) if own is None else own
 

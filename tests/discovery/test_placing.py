@@ -11,6 +11,7 @@ from soma_core.client import connect as connecting
 from soma_core.client import loadable as acceptance
 from soma_core.client.loadable import distributions
 from soma_core.engine.inline import InlineTransport
+from soma_core.plugins import installed_plugins
 from soma_core.transport import TransportOptions
 
 GPU = soma.Remote(soma.Tag("gpu"))
@@ -58,20 +59,20 @@ def transports(monkeypatch):
 
 def test_objects_and_registered_filters_say_where_they_may_run(transports):
     filters = {"a": OnGpu(), "b": "acme.OnGpu", "c": ("acme.OnGpu", {})}
-    assert list(distributions(filters)) == [GPU] * 3
+    assert list(distributions(filters, installed_plugins())) == [GPU] * 3
 
 
 def test_what_cannot_be_asked_here_says_nothing(transports):
     filters = {"a": Broken(), "b": "acme.Other", "c": ("acme.OnGpu", {"no": 1}), "d": object()}
-    assert list(distributions({**filters, "e": OnGpu()})) == [GPU]
+    assert list(distributions({**filters, "e": OnGpu()}, installed_plugins())) == [GPU]
 
 
 def test_a_transport_that_chooses_gets_them_before_it_starts(transports):
-    make = connecting.transport_maker("placing", {}, filters={"a": OnGpu()})
+    make = connecting.transport_maker("placing", {}, installed_plugins(), filters={"a": OnGpu()})
     assert make().options.tags == ("gpu",)
 
 
 def test_no_other_transport_has_the_filters_asked(transports, monkeypatch):
     monkeypatch.setattr(OnGpu, "meta", lambda self: pytest.fail("it was asked"))
-    make = connecting.transport_maker("inline", {}, filters={"a": OnGpu()})
+    make = connecting.transport_maker("inline", {}, installed_plugins(), filters={"a": OnGpu()})
     assert make().options == TransportOptions()

@@ -68,7 +68,10 @@ def validated(trained: soma.Worker | soma.WorkerPool) -> tuple:
     classes = (rows[:, 0] > 0).astype(int)
     trained.load({"line": ("sklearn.SGDClassifier", {"random_state": 0})})
     fit = {"validation": (rows, classes), "metrics": {"right": "accuracy"}, "patience": 2}
-    first = trained.batched_fit(["line"], rows, classes, epochs=30, restore_best=True, **fit)
+    epochs = []
+    first = trained.batched_fit(
+        ["line"], rows, classes, epochs=30, restore_best=True, on_epoch=epochs.append, **fit
+    )
     then = trained.batched_fit(["line"], rows, classes, resume=True, **fit)
     state = trained.partial_fit("line", rows, classes)
     answers = [
@@ -76,12 +79,22 @@ def validated(trained: soma.Worker | soma.WorkerPool) -> tuple:
         trained.call_method("decision_function", "line", rows).tolist(),
         trained.score("line", rows, classes),
     ]
-    return first.history, first.best_epoch, then.history, state["t_"], answers
+    return epochs, first.history, first.best_epoch, then.history, state["t_"], answers
 
 
 def test_a_pool_validates_goes_on_and_answers_as_a_worker_does(inline_pair):
     worker, pool = inline_pair
     assert validated(pool) == validated(worker)
+
+
+def test_an_argument_that_a_method_does_not_take_is_refused_at_once(inline_pair):
+    for trained in inline_pair:
+        with pytest.raises(
+            TypeError, match=r"Worker\.fit\(\) .*'retrun_state'; did you mean return_state"
+        ):
+            trained.fit("mean", [1.0], retrun_state=False)
+        with pytest.raises(TypeError, match=r"Worker\.predict\(\) missing a? ?required|'x'"):
+            trained.predict("mean")
 
 
 PLUGIN = '''

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.models.filters import FilterMeta
+from soma_core.plugins.manager import PluginSet
 
 __all__ = ["Blueprint"]
 
@@ -46,6 +48,7 @@ class Blueprint:
         interrupt_grace: Seconds that a call may take to end once it was interrupted.
         record: Where the workers are recorded, if they are: ``calls.jsonl`` becomes
             ``calls-1.jsonl`` for the worker with the number 1.
+        plugins: Those of the host.
 
     Attributes:
         timeout: As given.
@@ -64,11 +67,13 @@ class Blueprint:
         stall_timeout: float | None,
         interrupt_grace: float,
         record: str | os.PathLike[str] | Recording | None,
+        plugins: PluginSet,
     ) -> None:
         self.make_transport = make_transport
         self.timeout = timeout
         self.interrupt_grace = interrupt_grace
         self._start_timeout, self._stall_timeout = start_timeout, stall_timeout
+        self._plugins = plugins
         self._recording = Recording(record) if isinstance(record, str | os.PathLike) else record
         self._lock = threading.Lock()
         self._nodes = {node_id: _Node(obj, True, 1) for node_id, obj in filters.items()}
@@ -79,6 +84,10 @@ class Blueprint:
     def node_ids(self) -> list[str]:
         """The nodes that every worker has."""
         return list(self._nodes)
+
+    def context(self) -> Context | None:
+        """Where a call is asked for that is made now; None if no plugin observes calls."""
+        return copy_context() if self._plugins.observes_calls else None
 
     def load(
         self,
@@ -125,6 +134,7 @@ class Blueprint:
             "stall_timeout": self._stall_timeout,
             "recorder": recorder,
             "interrupt_grace": self.interrupt_grace,
+            "plugins": self._plugins,
         }
 
     def update(self, verbs: Verbs, since: int) -> Steps[int]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from contextvars import Context, copy_context
+from contextvars import Context
 from enum import Enum
 from functools import partial
 from typing import Any, Protocol
@@ -17,7 +17,6 @@ from soma_core.client.pool.batching import Joinable
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded
-from soma_core.plugins.manager import installed_plugins
 
 __all__ = ["SLICE", "CallFuture", "Outcome", "PoolCall", "Run", "asked_in", "meant"]
 
@@ -34,10 +33,6 @@ Run = Callable[[Verbs], Steps[Any]]
 
 def asked_in(contexts: tuple[Context, ...], steps: Steps[Any]) -> Steps[Any]:
     """Steps whose commands say to the plugins that observe calls where they were asked for."""
-    return _marked(contexts, steps) if installed_plugins().observes_calls else steps
-
-
-def _marked(contexts: tuple[Context, ...], steps: Steps[Any]) -> Steps[Any]:
     advance: Callable[[], Any] = partial(next, steps)
     while True:
         try:
@@ -163,6 +158,8 @@ class PoolCall:
         label: What it is counted under in the statistics; None for what is only counted.
         priority: Calls of a greater one are run sooner.
         deadline: When it must have ended; until a worker has begun it, the pool sees to that.
+        context: Where it was asked for, if plugins observe calls: what traces calls finds there
+            what they are a part of.
         joinable: What other calls must have in common with it to be run together with it; None
             if it is always run alone.
         commit: Called with the result if the call changed the worker: makes the change one of
@@ -174,7 +171,6 @@ class PoolCall:
 
     Attributes:
         submitted: When it was made (``time.monotonic``).
-        context: Where: what traces calls finds there what they are a part of.
         due: When the pool must end it, whatever the worker does: its deadline while it waits.
         future: Receives how it ends; set when it is submitted.
         on_end: Called once, just before the future says how it ended.
@@ -184,6 +180,7 @@ class PoolCall:
         self,
         run: Run,
         *,
+        context: Context | None = None,
         label: str | None = None,
         priority: int = 0,
         deadline: Deadline | None = None,
@@ -193,7 +190,7 @@ class PoolCall:
         ahead: bool = False,
     ) -> None:
         self._run, self.commit = run, commit
-        self.context = copy_context()
+        self.context = context
         self.label, self.priority = label, priority
         self.deadline = self.due = deadline or NEVER
         self.joinable = joinable
@@ -207,7 +204,8 @@ class PoolCall:
 
     def run(self, verbs: Verbs) -> Steps[Any]:
         """What it does on a worker."""
-        return asked_in((self.context,), self._run(verbs))
+        steps = self._run(verbs)
+        return steps if self.context is None else asked_in((self.context,), steps)
 
     @property
     def running(self) -> bool:

@@ -8,10 +8,9 @@ from contextlib import nullcontext
 from typing import TypeVar
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.pool.batching import Batching
-from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import CallFuture, PoolCall
 from soma_core.client.pool.group import SlotGroup
+from soma_core.client.pool.plan import PoolPlan
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.results import wait_for_result
 from soma_core.client.pool.verbs import Request
@@ -29,11 +28,7 @@ class Dispatcher:
     """The queue and the workers of a pool, in the process that made it.
 
     Args:
-        blueprint: How the workers are made, and what they hold.
-        n: How many there are.
-        recycle_after: How many calls each of them does; None for any number.
-        max_queue: How many calls may wait beyond those that run; None for any number.
-        batching: How calls are joined; None if they are not.
+        plan: What the pool is to be.
 
     Attributes:
         queue: The calls that wait.
@@ -43,23 +38,15 @@ class Dispatcher:
         Exception: Whatever ``soma.connect`` raises; then no worker is left.
     """
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        n: int,
-        *,
-        recycle_after: int | None,
-        max_queue: int | None,
-        batching: Batching | None,
-    ) -> None:
+    def __init__(self, plan: PoolPlan) -> None:
         self._owner = os.getpid()
+        self._blueprint = plan.blueprint
         self._changing = Turn("a change of this pool")
-        self.queue = CallQueue(n, max_queue, batching)
-        self.group = SlotGroup(self.queue, blueprint, recycle_after)
+        self.queue = CallQueue(plan.n, plan.max_queue, plan.batching)
+        self.group = SlotGroup(self.queue, plan.blueprint, plan.recycle_after)
         try:
-            self.group.resize(n)
-            if batching is not None:
-                batching.check(blueprint.metas)
+            self.group.resize(plan.n)
+            plan.check_nodes()
         except BaseException:
             self.close()
             raise
@@ -76,9 +63,7 @@ class Dispatcher:
 
         Of a change, the other workers are told before their next call.
         """
-        call = PoolCall(
-            request.run, commit=request.commit, replace_on_error=request.replace_on_error
-        )
+        call = request.call(self._blueprint)
         self.check_owner()
         with nullcontext() if request.commit is None else self._changing:
             result: T = wait_for_result(self.put(call))

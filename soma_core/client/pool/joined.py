@@ -102,7 +102,8 @@ def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps
         steps = verbs.forward(node_ids[0], x, timeout=timeout)
     else:
         steps = verbs.composite_forward(node_ids, x, timeout=timeout)
-    result = yield from asked_in(tuple(call.context for call in calls), steps)
+    contexts = tuple(call.context for call in calls if call.context is not None)
+    result = yield from asked_in(contexts, steps) if contexts else steps
     bounds = accumulate((part.rows for part in parts), initial=0)
     return _cut(result, [slice(*pair) for pair in pairwise(bounds)])
 

@@ -16,6 +16,7 @@ from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.recording import Recording
 from soma_core.plugins.catalog import installed_transports
+from soma_core.plugins.manager import installed_plugins
 
 __all__ = ["PoolPlan", "plan_pool", "whole"]
 
@@ -41,6 +42,20 @@ class PoolPlan:
     max_queue: int | None
     waits_for_room: bool
     batching: Batching | None
+
+    def describe(self, kind: str, n: int, state: str) -> str:
+        """The pool in a few words, for a repr."""
+        nodes = self.blueprint.node_ids
+        return f"<{kind} of {n} over {self.transport}, {state}, nodes {nodes}>"
+
+    def check_nodes(self) -> None:
+        """Make sure that the calls of the loaded nodes may be joined, if batching names them.
+
+        Raises:
+            ValueError: They may not.
+        """
+        if self.batching is not None:
+            self.batching.check(self.blueprint.metas)
 
 
 def plan_pool(
@@ -74,9 +89,11 @@ def plan_pool(
         raise ValueError(f"when_full is 'raise' or 'wait', got {when_full!r}")
     if batching is not None and not isinstance(batching, Batching):
         raise TypeError(f"batching is a Batching(max_rows=…, max_delay=…), got {batching!r}")
+    plugins = installed_plugins()
     make_transport = transport_maker(
         transport,
         {"pickle": pickle, **_budget(transport, n), **options},
+        plugins,
         filters=filters,
         apart=True,
     )
@@ -88,6 +105,7 @@ def plan_pool(
         stall_timeout=stall_timeout,
         interrupt_grace=interrupt_grace,
         record=record,
+        plugins=plugins,
     )
     waits = when_full == "wait"
     return PoolPlan(transport, n, blueprint, recycle_after, max_queue, waits, batching)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from soma_core.client.arguments import as_node_ids
-from soma_core.client.connect import PicklePolicy
-from soma_core.client.connection import INTERRUPT_GRACE
-from soma_core.client.loadable import Loadable
-from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import CallFuture
 from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.results import map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
-from soma_core.client.recording import Recording
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
+from soma_core.client.signatures import init_takes_arguments_of
 from soma_core.client.timeouts import DEFAULT, Timeout
 
 __all__ = ["WorkerPool"]
@@ -51,6 +46,11 @@ class WorkerPool:
     holds up nobody. A call under which its worker dies raises
     :class:`~soma_core.WorkerDied`; the worker is replaced, and all other calls go on. A worker
     that dies while it is idle costs no call.
+
+    What a method changes in one worker, by training, loading or a state, every worker is given
+    before its next call: optimizers and random numbers too, so that training goes on as if it ran
+    in one. A worker in which training fails is replaced, since it may be half changed. ``progress``
+    and ``on_epoch`` are called on a thread of the pool.
 
     What a caller hands over is read when a worker takes the call: leave it unchanged until then,
     and what is in ``filters`` for as long as the pool lives.
@@ -84,51 +84,11 @@ class WorkerPool:
         Exception: Whatever :func:`~soma_core.connect` raises; then no worker is left.
     """
 
-    def __init__(
-        self,
-        transport: str = "stdio",
-        n: int | None = None,
-        *,
-        filters: Mapping[str, Loadable] | None = None,
-        timeout: float | None = None,
-        start_timeout: float | None = 60.0,
-        stall_timeout: float | None = None,
-        interrupt_grace: float = INTERRUPT_GRACE,
-        pickle: PicklePolicy = "same-user",
-        record: str | os.PathLike[str] | Recording | None = None,
-        recycle_after: int | None = None,
-        max_queue: int | None = None,
-        when_full: Literal["raise", "wait"] = "raise",
-        batching: Batching | None = None,
-        **options: Any,
-    ) -> None:
-        plan = plan_pool(
-            transport,
-            n,
-            filters=filters,
-            timeout=timeout,
-            start_timeout=start_timeout,
-            stall_timeout=stall_timeout,
-            interrupt_grace=interrupt_grace,
-            pickle=pickle,
-            record=record,
-            recycle_after=recycle_after,
-            max_queue=max_queue,
-            when_full=when_full,
-            batching=batching,
-            **options,
-        )
-        self._transport = transport
-        self._waits_for_room = plan.waits_for_room
-        self._blueprint = plan.blueprint
-        self._dispatcher = Dispatcher(
-            self._blueprint,
-            plan.n,
-            recycle_after=recycle_after,
-            max_queue=max_queue,
-            batching=batching,
-        )
-        self._verbs = PoolVerbs(self._blueprint, batching)
+    @init_takes_arguments_of(plan_pool)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._plan = plan = plan_pool(*arguments, **options)
+        self._dispatcher = Dispatcher(plan)
+        self._verbs = PoolVerbs(plan.blueprint, plan.batching)
         # It knows nothing of this object, so that the workers end when nobody has that any more.
         weakref.finalize(self, self._dispatcher.abandon).atexit = False
 
@@ -151,12 +111,12 @@ class WorkerPool:
         busy = sum(slot.busy for slot in dispatcher.group.slots)
         waiting = len(dispatcher.queue)
         state = "closed" if dispatcher.queue.over else f"{busy} busy, {waiting} waiting"
-        return f"<WorkerPool of {len(self)} over {self._transport}, {state}, nodes {self.node_ids}>"
+        return self._plan.describe("WorkerPool", len(self), state)
 
     @property
     def node_ids(self) -> list[str]:
         """The ids of the nodes that every worker has."""
-        return self._blueprint.node_ids
+        return self._plan.blueprint.node_ids
 
     def status(self) -> list[WorkerStatus]:
         """What is known of each worker without asking it; one that is being replaced is absent."""
@@ -201,7 +161,7 @@ class WorkerPool:
             StartFailed: The pool is broken: no worker is left, and none can be started.
         """
         call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
-        return self._dispatcher.put(call, limited=True, wait=self._waits_for_room)
+        return self._dispatcher.put(call, limited=True, wait=self._plan.waits_for_room)
 
     def map(
         self,
@@ -279,7 +239,7 @@ class WorkerPool:
         Raises:
             KeyError: There is no such node.
         """
-        meta = self._blueprint.metas.get(node_id)
+        meta = self._plan.blueprint.metas.get(node_id)
         if meta is None:
             loaded = ", ".join(self.node_ids) or "none"
             raise KeyError(f"{node_id!r} is not loaded; loaded: {loaded}")

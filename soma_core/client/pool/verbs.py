@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from functools import cache, wraps
+from inspect import signature
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.arguments import as_node_ids, check_seconds
-from soma_core.client.batched_fits import Metric
 from soma_core.client.loadable import Loadable, check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.progress.watch import Watch
-from soma_core.client.results import BatchedFitResult, CompositeFitResult, NodeState
-from soma_core.client.steps import Steps
+from soma_core.client.results import NodeState
+from soma_core.client.steps import Steps, binding_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.models.filters import FilterMeta
-from soma_core.protocol.commands import Method, StateFormat
 
 __all__ = ["PoolVerbs", "Request"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -41,9 +42,70 @@ class Request(Generic[T]):
     commit: Callable[[T], int] | None = None
     replace_on_error: bool = False
 
+    def call(self, blueprint: Blueprint) -> PoolCall:
+        """The call that does it."""
+        return PoolCall(
+            self.run,
+            context=blueprint.context(),
+            commit=self.commit,
+            replace_on_error=self.replace_on_error,
+        )
+
+
+def _asking(
+    verb: Callable[Concatenate[Verbs, P], Steps[T]],
+) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
+    """The request for a verb that changes nothing in the worker that does it."""
+
+    @wraps(verb)
+    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Request[T]:
+        _by_name(verb, args, kwargs)
+        return Request(lambda verbs: verb(verbs, *args, **kwargs))
+
+    return method
+
+
+def _training(
+    verb: Callable[Concatenate[Verbs, P], Steps[T]], *, full: bool = True
+) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
+    """The request for a verb that trains nodes, whose states every worker is given then.
+
+    Args:
+        verb: The verb.
+        full: Whether optimizers and random numbers go along.
+    """
+
+    @wraps(verb)
+    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Request[T]:
+        given = _by_name(verb, args, kwargs)
+        node_ids = given["node_ids"] if "node_ids" in given else [given["node_id"]]
+        timeout = given.get("timeout", DEFAULT)
+        return self.train(lambda verbs: verb(verbs, *args, **kwargs), node_ids, timeout, full=full)
+
+    return method
+
+
+def _by_name(verb: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a verb by name.
+
+    Raises:
+        TypeError: It does not take them: said here, and not by a worker.
+    """
+    try:
+        return _signature(verb).bind(None, *args, **kwargs).arguments
+    except TypeError as error:
+        raise binding_error(verb, TypeError(f"{verb.__qualname__}() {error}")) from None
+
+
+_signature = cache(signature)
+
 
 class PoolVerbs:
     """Makes the calls of a pool.
+
+    What a method changes in one worker, by training, loading or a state, every worker is given
+    before its next call: optimizers and random numbers too, so that training goes on as if it ran
+    in the same worker. A worker in which training fails is replaced, since it may be half changed.
 
     Args:
         blueprint: What the workers hold.
@@ -85,193 +147,26 @@ class PoolVerbs:
         if self._batching is not None and state is None:
             joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
         return PoolCall(
-            run, label=label, priority=priority, deadline=end, joinable=joinable, ahead=True
+            run,
+            context=self._blueprint.context(),
+            label=label,
+            priority=priority,
+            deadline=end,
+            joinable=joinable,
+            ahead=True,
         )
 
-    def fit(
-        self,
-        node_id: str,
-        x: Any,
-        y: Any = None,
-        *,
-        return_state: bool = True,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[Any]:
-        """Fit one node in one worker, and give every worker what it learned.
-
-        Calls that are submitted afterwards use it, in whichever worker. The worker of a fit that
-        fails is replaced, since the filter may be half changed.
-
-        Args:
-            node_id: The node.
-            x: The training data.
-            y: The targets, or None.
-            return_state: Whether to return the state.
-            progress: Called with what the filter reports while it runs, on a thread of the pool, or
-                in the event loop of an AsyncWorkerPool; True shows it on stderr.
-            timeout: Seconds, once a worker has taken it.
-
-        Returns:
-            The state, or None with ``return_state=False``.
-        """
-
-        def fit(verbs: Verbs) -> Steps[Any]:
-            return verbs.fit(
-                node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
-            )
-
-        return self._train(fit, [node_id], timeout, full=False)
-
-    def partial_fit(
-        self,
-        node_id: str,
-        x: Any,
-        y: Any = None,
-        *,
-        return_state: bool = True,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[Any]:
-        """Let one node go on from what it learned, and give every worker what it learned.
-
-        The arguments mean what they do for :meth:`Worker.partial_fit`.
-        """
-
-        def fit(verbs: Verbs) -> Steps[Any]:
-            return verbs.partial_fit(
-                node_id, x, y, return_state=return_state, progress=progress, timeout=timeout
-            )
-
-        return self._train(fit, [node_id], timeout)
-
-    def predict(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
-    ) -> Request[Any]:
-        """Call a node's ``predict`` in one worker, as :meth:`Worker.predict`."""
-        return Request(lambda verbs: verbs.predict(node_id, x, state, timeout=timeout))
-
-    def predict_proba(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
-    ) -> Request[Any]:
-        """Call a node's ``predict_proba`` in one worker, as :meth:`Worker.predict_proba`."""
-        return Request(lambda verbs: verbs.predict_proba(node_id, x, state, timeout=timeout))
-
-    def transform(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
-    ) -> Request[Any]:
-        """Call a node's ``transform`` in one worker, as :meth:`Worker.transform`."""
-        return Request(lambda verbs: verbs.transform(node_id, x, state, timeout=timeout))
-
-    def score(
-        self, node_id: str, x: Any, y: Any = None, state: Any = None, *, timeout: Timeout = DEFAULT
-    ) -> Request[Any]:
-        """Call a node's ``score`` in one worker, as :meth:`Worker.score`."""
-        return Request(lambda verbs: verbs.score(node_id, x, y, state, timeout=timeout))
-
-    def call_method(
-        self,
-        method: Method,
-        node_id: str,
-        x: Any,
-        y: Any = None,
-        *,
-        state: Any = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[Any]:
-        """Call a method of a node by its name, as :meth:`Worker.call_method`."""
-        return Request(
-            lambda verbs: verbs.call_method(method, node_id, x, y, state=state, timeout=timeout)
-        )
-
-    def composite_fit(
-        self,
-        node_ids: Sequence[str],
-        x: Any,
-        y: Any = None,
-        *,
-        return_states: bool = True,
-        optimizer: Mapping[str, Any] | None = None,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[CompositeFitResult]:
-        """Fit a chain in one worker, and give every worker what its nodes learned.
-
-        Optimizers and random numbers go along, so that the next call goes on as if it ran in the
-        same worker. The arguments mean what they do for :meth:`Worker.composite_fit`.
-        """
-
-        def fit(verbs: Verbs) -> Steps[CompositeFitResult]:
-            return verbs.composite_fit(
-                node_ids,
-                x,
-                y,
-                return_states=return_states,
-                optimizer=optimizer,
-                progress=progress,
-                timeout=timeout,
-            )
-
-        return self._train(fit, node_ids, timeout)
-
-    def batched_fit(
-        self,
-        node_ids: Sequence[str],
-        x: Any,
-        y: Any = None,
-        *,
-        batch_size: int = 32,
-        epochs: int = 1,
-        shuffle: bool = False,
-        seed: int | None = None,
-        collect: Literal["last", "all"] = "last",
-        return_states: bool = True,
-        optimizer: Mapping[str, Any] | None = None,
-        resume: bool = False,
-        validation: tuple[Any, Any] | None = None,
-        metrics: Mapping[str, str | Metric] | None = None,
-        patience: int | None = None,
-        restore_best: bool = False,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[BatchedFitResult]:
-        """Fit a chain batch by batch in one worker, and give every worker what its nodes learned.
-
-        Optimizers and random numbers go along. The arguments mean what they do for
-        :meth:`Worker.batched_fit`, which has ``on_epoch`` and ``profile`` as well.
-        """
-
-        def fit(verbs: Verbs) -> Steps[BatchedFitResult]:
-            return verbs.batched_fit(
-                node_ids,
-                x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                shuffle=shuffle,
-                seed=seed,
-                collect=collect,
-                return_states=return_states,
-                optimizer=optimizer,
-                resume=resume,
-                validation=validation,
-                metrics=metrics,
-                patience=patience,
-                restore_best=restore_best,
-                progress=progress,
-                timeout=timeout,
-            )
-
-        return self._train(fit, node_ids, timeout)
-
-    def compute_gradients(
-        self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
-    ) -> Request[tuple[float, dict[str, bytes]]]:
-        """The loss of a chain on one batch and its gradients, as :meth:`Worker.compute_gradients`.
-
-        Nothing is fitted or stepped.
-        """
-        return Request(lambda verbs: verbs.compute_gradients(node_ids, x, y, timeout=timeout))
+    predict = _asking(Verbs.predict)
+    predict_proba = _asking(Verbs.predict_proba)
+    transform = _asking(Verbs.transform)
+    score = _asking(Verbs.score)
+    call_method = _asking(Verbs.call_method)
+    compute_gradients = _asking(Verbs.compute_gradients)
+    get_state = _asking(Verbs.get_state)
+    fit = _training(Verbs.fit, full=False)
+    partial_fit = _training(Verbs.partial_fit)
+    composite_fit = _training(Verbs.composite_fit)
+    batched_fit = _training(Verbs.batched_fit)
 
     def call(
         self,
@@ -282,21 +177,9 @@ class PoolVerbs:
         progress: Watch = None,
         timeout: Timeout = DEFAULT,
     ) -> Request[Any]:
-        """Send a command that a plugin of the workers added, to one of them.
+        """Send a command that a plugin of the workers added to one of them, as :meth:`Worker.call`.
 
-        Args:
-            cmd: Its name: ``"EVALUATE"``.
-            fields: The fields of the command, user data as Python objects.
-            changes_states: Whether the command changes what its nodes (``node_id``, ``node_ids``)
-                learned: every worker is then given that.
-            progress: As for :meth:`fit`.
-            timeout: Seconds, once a worker has taken it.
-
-        Returns:
-            What the handler returned.
-
-        Raises:
-            ValueError: It is one of soma's own commands, each of which has a method.
+        ``changes_states`` says that it changes what its nodes (``node_id``, ``node_ids``) learned.
         """
         given = dict(fields or {})
 
@@ -308,23 +191,8 @@ class PoolVerbs:
         if not changes_states:
             return Request(ask)
         named = [*given.get("node_ids", ()), given.get("node_id")]
-        return self._train(ask, [node_id for node_id in named if node_id is not None], timeout)
-
-    def get_state(
-        self,
-        node_id: str,
-        *,
-        format: StateFormat | None = None,
-        full: bool = False,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[NodeState]:
-        """What the object of a node holds, and what the node learned; the same in every worker.
-
-        The arguments are those of :meth:`Worker.get_state`.
-        """
-        return Request(
-            lambda verbs: verbs.get_state(node_id, format=format, full=full, timeout=timeout)
-        )
+        node_ids = [node_id for node_id in named if node_id is not None]
+        return self.train(ask, node_ids, timeout)
 
     def set_state(
         self, node_id: str, state: NodeState, *, timeout: Timeout = DEFAULT
@@ -369,7 +237,7 @@ class PoolVerbs:
             lambda verbs: verbs.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
         )
 
-    def _train(
+    def train(
         self,
         train: Callable[[Verbs], Steps[T]],
         node_ids: Sequence[str],

@@ -77,7 +77,7 @@ class NodeVerbs(VerbsBase):
             TypeError: An object is not a filter; the message says what wraps it.
         """
         check_filters(filters)
-        adapted = {node_id: adapt(obj) for node_id, obj in filters.items()}
+        adapted = {node_id: adapt(obj, self._session.plugins) for node_id, obj in filters.items()}
         for node_id, filter_like in adapted.items():
             check_filter(node_id, filter_like)
 

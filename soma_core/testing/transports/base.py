@@ -14,6 +14,7 @@ from soma_core.channel.contract import Transport
 from soma_core.client.connect import transport_maker
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError
+from soma_core.plugins.manager import installed_plugins
 from soma_core.testing.clauses import TRANSPORT_CLAUSES, Capability, Clause
 from soma_core.testing.filters import Actions, Echo, Mean
 from soma_core.testing.suite import ConformanceSuite
@@ -104,7 +105,7 @@ class TransportSuite(ConformanceSuite):
         """Makes a transport that is not started; nobody ends it."""
         transport = cls.transport
         if isinstance(transport, str):
-            return transport_maker(transport, dict(options))
+            return transport_maker(transport, dict(options), installed_plugins())
         return lambda: transport(transport.Options(**options))
 
     @pytest.fixture(scope="class")

@@ -59,7 +59,8 @@ class AsyncWorkerPool:
 
     ``async with soma.AsyncWorkerPool(…) as pool:`` starts the workers, and closes the pool at the
     end of the block; ``pool = await soma.AsyncWorkerPool(…)`` leaves that to you. The arguments and
-    methods are those of :class:`~soma_core.WorkerPool`, awaited.
+    methods are those of :class:`~soma_core.WorkerPool`, awaited; ``progress`` and ``on_epoch`` are
+    called in the loop.
 
     A call whose task is cancelled, by hand or by ``asyncio.timeout`` or a ``TaskGroup``, is
     withdrawn if it waits, and interrupted if a worker runs it. No thread runs for a call.
@@ -72,8 +73,7 @@ class AsyncWorkerPool:
     @init_takes_arguments_of(plan_pool)
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._plan: PoolPlan = plan_pool(*arguments, **options)
-        self._blueprint = self._plan.blueprint
-        self._verbs = PoolVerbs(self._blueprint, self._plan.batching)
+        self._verbs = PoolVerbs(self._plan.blueprint, self._plan.batching)
         self._running: _Running | None = None
 
     predict = _awaited(PoolVerbs.predict)
@@ -101,8 +101,7 @@ class AsyncWorkerPool:
         self._running = _Running(self._plan)
         try:
             await self._running.group.resize(self._plan.n)
-            if self._plan.batching is not None:
-                self._plan.batching.check(self._blueprint.metas)
+            self._plan.check_nodes()
         except BaseException:
             await self.close()
             raise
@@ -118,10 +117,7 @@ class AsyncWorkerPool:
         return 0 if self._running is None else len(self._running.group.slots)
 
     def __repr__(self) -> str:
-        return (
-            f"<AsyncWorkerPool of {len(self)} over {self._plan.transport}, {self._state()}, "
-            f"nodes {self.node_ids}>"
-        )
+        return self._plan.describe("AsyncWorkerPool", len(self), self._state())
 
     def _state(self) -> str:
         running = self._running
@@ -135,7 +131,7 @@ class AsyncWorkerPool:
     @property
     def node_ids(self) -> list[str]:
         """The ids of the nodes that every worker has."""
-        return self._blueprint.node_ids
+        return self._plan.blueprint.node_ids
 
     def status(self) -> list[WorkerStatus]:
         """What is known of each worker without asking it; one that is being replaced is absent."""
@@ -305,9 +301,7 @@ class AsyncWorkerPool:
     async def _perform(self, request: Request[T]) -> T:
         """Do what a method of the pool asks; changes are made one after the other."""
         running = self._here()
-        call = PoolCall(
-            request.run, commit=request.commit, replace_on_error=request.replace_on_error
-        )
+        call = request.call(self._plan.blueprint)
         async with nullcontext() if request.commit is None else running.changing:
             result: T = await running.put(call)
         return result
