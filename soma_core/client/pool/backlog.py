@@ -11,7 +11,7 @@ from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.client.pool.waiting import WaitingCalls
 from soma_core.errors import QueueFull, SomaError
 
-__all__ = ["Backlog", "Joining"]
+__all__ = ["Backlog", "BacklogQueue", "Joining"]
 
 
 class Backlog:
@@ -206,3 +206,67 @@ class Joining:
     def finish(self) -> None:
         """The batch goes."""
         self._last_batch[self._label] = self._rows
+
+
+class BacklogQueue:
+    """What any queue says of its backlog, however those wait who take from it.
+
+    Args:
+        workers: How many calls can run at once.
+        limit: How many calls may wait beyond those; None for any number.
+        batching: How calls are joined; None if they are not.
+    """
+
+    def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
+        self._backlog = Backlog(workers, limit, batching)
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._backlog)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, and nothing will come."""
+        return self._backlog.over
+
+    @property
+    def tally(self) -> Tally:
+        """Counts what happens in the pool."""
+        return self._backlog.tally
+
+    def resize(self, workers: int) -> None:
+        """So many calls can run at once from now on."""
+        self._backlog.workers = workers
+
+    def stats(self) -> PoolStats:
+        """What the pool does, and has done."""
+        return self._backlog.stats()
+
+    def check_open(self) -> None:
+        """Raise what putting a call would of a pool that takes no more calls."""
+        self._backlog.check_open()
+
+    def end(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls, and fail those that wait."""
+        self.close(refusal)
+        self._ended = True
+        self._fail_waiting()
+
+    def cancel(self) -> None:
+        """Cancel the calls that wait."""
+        for call in self._waiting():
+            if call.future is not None:
+                call.future.cancel(interrupt=False)
+
+    def _fail_waiting(self) -> None:
+        refusal = self._backlog.refusal
+        assert refusal is not None
+        for call in self._waiting():
+            call.refuse(refusal())
+
+    def _waiting(self) -> list[PoolCall]:
+        return self._backlog.waiting()
+
+    def close(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls; those that wait are still run. Only the first refusal counts."""
+        self._backlog.refusal = self._backlog.refusal or refusal

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.pool.backlog import Backlog
+from soma_core.client.pool.backlog import BacklogQueue
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.deadlines import DeadlineWatch
-from soma_core.client.pool.stats import PoolStats, Tally
+from soma_core.client.pool.stats import PoolStats
 from soma_core.errors import SomaError
 
 __all__ = ["CallQueue"]
@@ -20,7 +20,7 @@ __all__ = ["CallQueue"]
 _SLICE = 0.2  # seconds of a wait that Ctrl-C must be able to end
 
 
-class CallQueue:
+class CallQueue(BacklogQueue):
     """The waiting calls by priority and in order, and whether more may come. Thread-safe.
 
     Args:
@@ -30,7 +30,7 @@ class CallQueue:
     """
 
     def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
-        self._backlog = Backlog(workers, limit, batching)
+        super().__init__(workers, limit, batching)
         self._lock = threading.RLock()
         self._changes = Changes(self._lock)
         self._available = threading.Condition(self._lock)  # a call waits, or there is other work
@@ -38,30 +38,11 @@ class CallQueue:
         self._paused = threading.Condition(self._lock)  # those who must not take a call yet
         self._idle = 0
         self._watched: set[PoolCall] = set()
-        self._ended = False
         self._deadlines = DeadlineWatch(self._watched_calls)
 
-    def __len__(self) -> int:
-        return len(self._backlog)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left to do, and nothing will come."""
-        return self._backlog.over
-
-    @property
-    def tally(self) -> Tally:
-        """Counts what happens in the pool."""
-        return self._backlog.tally
-
-    def resize(self, workers: int) -> None:
-        """So many calls can run at once from now on."""
-        self._backlog.workers = workers
-
     def stats(self) -> PoolStats:
-        """What the pool does, and has done."""
         with self._lock:
-            return self._backlog.stats()
+            return super().stats()
 
     def put(self, call: PoolCall, *, limited: bool = False, wait: bool = False) -> None:
         """Add a call.
@@ -85,10 +66,6 @@ class CallQueue:
             self._changes.make(partial(self._backlog.add, call))
             self._available.notify()
         self._deadlines.add(call.due)
-
-    def check_open(self) -> None:
-        """Raise what :meth:`put` would of a pool that takes no more calls."""
-        self._backlog.check_open()
 
     def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
         """Let other workers take calls that one has taken, as :meth:`Backlog.put_back`."""
@@ -145,33 +122,14 @@ class CallQueue:
                 self._paused.wait(seconds)
 
     def close(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls; those that wait are still run. Only the first refusal counts."""
         with self._lock:
-            self._backlog.refusal = self._backlog.refusal or refusal
+            super().close(refusal)
             self._room.notify_all()
         self.wake()
-
-    def end(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls, and fail those that wait."""
-        self.close(refusal)
-        self._ended = True
-        self._fail_waiting()
-
-    def cancel(self) -> None:
-        """Cancel the calls that wait."""
-        for call in self._waiting():
-            if call.future is not None:
-                call.future.cancel(interrupt=False)
 
     def join(self, deadline: Deadline) -> None:
         """End the thread that sees to deadlines, since nothing waits any more."""
         self._deadlines.close(deadline.left())
-
-    def _fail_waiting(self) -> None:
-        refusal = self._backlog.refusal
-        assert refusal is not None
-        for call in self._waiting():
-            call.refuse(refusal())
 
     def _waiting(self) -> list[PoolCall]:
         with self._lock:

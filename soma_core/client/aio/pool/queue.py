@@ -6,11 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from soma_core.client.pool.backlog import Backlog, Joining
+from soma_core.client.pool.backlog import BacklogQueue, Joining
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.paces import Paces
-from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.errors import SomaError
 
 __all__ = ["AsyncCallQueue"]
@@ -18,7 +17,7 @@ __all__ = ["AsyncCallQueue"]
 _ROUNDS = 3  # of the loop, in which those whose calls have just ended call again
 
 
-class AsyncCallQueue:
+class AsyncCallQueue(BacklogQueue):
     """The waiting calls by priority and in order. It is used in one event loop.
 
     Args:
@@ -32,39 +31,13 @@ class AsyncCallQueue:
 
     def __init__(self, workers: int, limit: int | None, batching: Batching | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._backlog = Backlog(workers, limit, batching)
+        super().__init__(workers, limit, batching)
         self._idle: deque[asyncio.Future[None]] = deque()
         self._woken: asyncio.Future[None] | None = None  # who will take all that can be joined
         self._rooms: deque[asyncio.Future[None]] = deque()
         self._paused: set[asyncio.Future[None]] = set()
         self._timers: dict[PoolCall, asyncio.TimerHandle] = {}
         self.paces = Paces()
-        self._ended = False
-
-    def __len__(self) -> int:
-        return len(self._backlog)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left to do, and nothing will come."""
-        return self._backlog.over
-
-    @property
-    def tally(self) -> Tally:
-        """Counts what happens in the pool."""
-        return self._backlog.tally
-
-    def resize(self, workers: int) -> None:
-        """So many calls can run at once from now on."""
-        self._backlog.workers = workers
-
-    def stats(self) -> PoolStats:
-        """What the pool does, and has done."""
-        return self._backlog.stats()
-
-    def check_open(self) -> None:
-        """Raise what :meth:`put` would of a pool that takes no more calls."""
-        self._backlog.check_open()
 
     def put(self, call: PoolCall) -> None:
         """Add a call, whether there is room or not.
@@ -192,29 +165,10 @@ class AsyncCallQueue:
             self._paused.discard(waiter)
 
     def close(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls; those that wait are still run. Only the first refusal counts."""
-        self._backlog.refusal = self._backlog.refusal or refusal
+        super().close(refusal)
         while self._rooms:
             _wake_one(self._rooms)
         self.wake()
-
-    def end(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls, and fail those that wait."""
-        self.close(refusal)
-        self._ended = True
-        self._fail_waiting()
-
-    def cancel(self) -> None:
-        """Cancel the calls that wait."""
-        for call in self._backlog.waiting():
-            if call.future is not None:
-                call.future.cancel(interrupt=False)
-
-    def _fail_waiting(self) -> None:
-        refusal = self._backlog.refusal
-        assert refusal is not None
-        for call in self._backlog.waiting():
-            call.refuse(refusal())
 
     def _note_end(self, call: PoolCall, outcome: Outcome) -> None:
         self._backlog.tally.add_end(call, outcome)
