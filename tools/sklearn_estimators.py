@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import runpy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import sklearn
 from soma_filters_sklearn import estimators
 from soma_filters_sklearn.entry_points import LEFT_OUT, list_estimators
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic, outputs_of
-from soma_filters_sklearn.samples import PICKLED, sample_of
 
+_PLUGIN = Path(__file__).resolve().parents[1] / "plugins" / "soma-filters-sklearn"
+_SAMPLES = runpy.run_path(str(_PLUGIN / "tests" / "samples.py"))
+PICKLED, sample_of = _SAMPLES["PICKLED"], _SAMPLES["sample_of"]
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "sklearn-estimators.md"
 _INTRODUCTION = """\
 # scikit-learn's estimators

@@ -11,12 +11,9 @@ import sys
 from typing import Any
 
 from soma_core.models.imports import check_import
-from soma_filters_sklearn.catalogue import MODULES
+from soma_filters_sklearn.catalogue import HOMES, MODULES
 
-__all__ = ["HOMES", "class_at", "class_or_none", "is_registered", "may_be_built"]
-
-HOMES = {name: module for module, names in MODULES.items() for name in names}
-"""The public module of each registered estimator."""
+__all__ = ["class_at", "class_or_none", "is_registered", "may_be_built"]
 
 _CONFIGURES = frozenset(
     {

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soma_filters_sklearn.catalogue import MODULES
+from soma_filters_sklearn.catalogue import HOMES
 
 if TYPE_CHECKING:
     from soma_filters_sklearn.filters import SklearnFilter
 
-_HOMES = {name: module for module, names in MODULES.items() for name in names}
-
 
 def __getattr__(name: str) -> type[SklearnFilter]:
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from soma_filters_sklearn.factory import make_filter_class
 
     made: type[SklearnFilter] = globals().setdefault(
-        name, make_filter_class(name, _HOMES[name], __name__)
+        name, make_filter_class(name, HOMES[name], __name__)
     )
     return made
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOMES)
+    return sorted(HOMES)

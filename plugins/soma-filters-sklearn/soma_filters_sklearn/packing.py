@@ -19,8 +19,9 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from soma_filters_sklearn.catalogue import HOMES
 from soma_filters_sklearn.checks import check_compressed
-from soma_filters_sklearn.classes import HOMES, class_at, class_or_none
+from soma_filters_sklearn.classes import class_at, class_or_none
 from soma_filters_sklearn.compiled import SPELLINGS, Spelling, check_generator, spelling_of
 from soma_filters_sklearn.configuration import check_parameters_of_state
 from soma_filters_sklearn.functions import function_at, function_path

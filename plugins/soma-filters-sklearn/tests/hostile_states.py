@@ -26,8 +26,9 @@ from scipy import sparse
 from soma_filters_sklearn import estimators
 from soma_filters_sklearn.catalogue import MODULES
 from soma_filters_sklearn.outputs import OUTPUTS
-from soma_filters_sklearn.samples import PICKLED, sample_of
 from soma_filters_sklearn.spelling import construct
+
+from .samples import PICKLED, sample_of
 
 NAMES = [name for names in MODULES.values() for name in names if name not in PICKLED]
 SECONDS = 20  # of the CPU that one lie may take

@@ -11,9 +11,10 @@ import sklearn
 from pydantic import ValidationError
 from soma_filters_sklearn import estimators
 from soma_filters_sklearn.catalogue import MODULES
-from soma_filters_sklearn.samples import sample_of
 
 from soma_core import FilterKind
+
+from .samples import sample_of
 
 NAMES = [name for names in MODULES.values() for name in names]
 
@@ -96,7 +97,7 @@ def test_an_estimator_that_is_not_there_is_named():
 
 
 def test_an_estimator_of_another_release_is_named_with_the_release(monkeypatch):
-    monkeypatch.setitem(estimators._HOMES, "Prophet", "sklearn.oracle")
+    monkeypatch.setitem(estimators.HOMES, "Prophet", "sklearn.oracle")
     with pytest.raises(
         AttributeError, match=f"{sklearn.__version__} has no sklearn.oracle.Prophet"
     ):

@@ -40,7 +40,7 @@ def test_the_names_in_pyproject_are_those_that_scikit_learn_has(found):
 
 @listed_release
 def test_the_catalogue_is_what_scikit_learn_has(found):
-    assert Path(catalogue.__file__).read_text() == render_catalogue(found)
+    assert catalogue.FILE.read_text() == render_catalogue(found)
 
 
 def test_the_script_prints_the_table(capsys, monkeypatch, found):

@@ -13,10 +13,11 @@ from scipy import sparse
 from soma_filters_sklearn import catalogue, estimators
 from soma_filters_sklearn.entry_points import LEFT_OUT, list_estimators
 from soma_filters_sklearn.outputs import OUTPUTS, TRANSDUCTIVE, automatic
-from soma_filters_sklearn.samples import PICKLED, sample_of
 from threadpoolctl import threadpool_limits
 
 import soma_core as soma
+
+from .samples import PICKLED, sample_of
 
 NAMES = [name for names in catalogue.MODULES.values() for name in names]
 BATCHED = [

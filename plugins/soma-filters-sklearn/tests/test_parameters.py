@@ -32,12 +32,12 @@ from soma_filters_sklearn.any_estimator import Estimator
 from soma_filters_sklearn.catalogue import MODULES
 from soma_filters_sklearn.classes import class_at
 from soma_filters_sklearn.parameters import parameters_of
-from soma_filters_sklearn.samples import sample_of
 from soma_filters_sklearn.spelling import construct
 
 import soma_core as soma
 
 from .same import alike
+from .samples import sample_of
 
 NAMES = [name for names in MODULES.values() for name in names]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from soma_filters_sklearn import estimators
-from soma_filters_sklearn.samples import sample_of
+
+from .samples import sample_of
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ from soma_filters_sklearn.catalogue import MODULES
 from soma_filters_sklearn.classes import class_at
 from soma_filters_sklearn.harmless import HARMLESS, SEARCHED, WITH_VALUES
 from soma_filters_sklearn.parameters import parameters_of
-from soma_filters_sklearn.samples import sample_of
 
 import soma_core as soma
 from soma_core.models.imports import limit_imports
 
 from . import hostile_states
 from .hostile_states import NAMES
+from .samples import sample_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # tiny data converge badly
 

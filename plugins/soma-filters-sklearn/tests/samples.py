@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from soma_filters_sklearn.classes import class_at
 from soma_filters_sklearn.parameters import parameters_of
 from soma_filters_sklearn.spelling import construct
