@@ -7,6 +7,8 @@ started raises :class:`Unavailable`, and the others go on.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -80,8 +82,16 @@ def _worker(name: str, options: dict[str, Any]) -> Iterator[TimedCall]:
 
 
 @contextmanager
-def daemon(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
-    """The options to connect with: the path of a daemon, where the transport reaches one by it."""
+def daemon(
+    name: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The options to connect with: the path of a daemon, where the transport reaches one by it.
+
+    Args:
+        name: The transport.
+        arguments: Of the daemon.
+        env: Variables to add to its environment, which its workers inherit.
+    """
     try:
         transport = installed_transports().load(name)
     except SomaError as error:
@@ -93,14 +103,19 @@ def daemon(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
         path = Path(directory) / "s"
         command = [sys.executable, "-P", "-m", "soma_core.cli", "serve", name, "--path", str(path)]
         command += arguments
-        daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            if not _appears(path, daemon):
-                raise Unavailable(f"its daemon did not start: {' '.join(command)}")
-            yield {"path": path}
-        finally:
-            daemon.terminate()
-            daemon.wait()
+        environment = {**os.environ, **(env or {})}
+        with (
+            open(Path(directory) / "printed", "w+b") as printed,
+            subprocess.Popen(command, stdout=printed, stderr=printed, env=environment) as daemon,
+        ):
+            try:
+                if not _appears(path, daemon):
+                    printed.seek(0)
+                    why = printed.read().decode(errors="replace").strip() or "it printed nothing"
+                    raise Unavailable(f"its daemon did not start ({shlex.join(command)}): {why}")
+                yield {"path": path}
+            finally:
+                daemon.terminate()
 
 
 def _options(transport: type[Transport]) -> Mapping[str, Any]:

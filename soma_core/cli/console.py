@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from soma_core.client.plain_console import PlainConsole
 from soma_core.errors import SomaError
 
-__all__ = ["CommandFailed", "console", "note", "print_error", "print_json", "print_table"]
+__all__ = [
+    "AsJson",
+    "CommandFailed",
+    "console",
+    "note",
+    "print_error",
+    "print_json",
+    "print_table",
+    "table",
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
+"""The option ``--json`` of a command that lists something."""
 
 _UNLIMITED = 10_000  # columns: lines for a program are not wrapped
 

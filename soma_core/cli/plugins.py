@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.text import Text
 
-from soma_core.cli.console import note, print_json, print_table, table
+from soma_core.cli.console import AsJson, note, print_json, print_table, table
 from soma_core.cli.grouped import Row, grouped
 from soma_core.cli.options import options_of
 from soma_core.errors import PluginError, PluginUnavailable
@@ -34,8 +34,6 @@ Pattern = Annotated[
 ]
 All = Annotated[bool, typer.Option("--all", help="Show all rows of long lists.")]
 _LONG, _SHOWN = 5, 3  # names of commands or codecs in a line
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 
 def transports(

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from soma_core.cli.console import CommandFailed
-from soma_core.plugins.catalog import installed_transports
+from soma_core.cli.daemons import offered
 
 __all__ = ["serve"]
 
@@ -20,11 +19,5 @@ def serve(
     ] = None,
 ) -> None:
     """Run the daemon of a transport, which serves workers to hosts."""
-    transport_class = installed_transports().load(transport)
-    daemon = getattr(transport_class, "serve", None)
-    if not callable(daemon):
-        raise CommandFailed(
-            f"the transport {transport!r} has no daemon: {transport_class.__name__} defines no "
-            "serve(arguments)"
-        )
+    daemon = offered(transport, "serve", "daemon")
     raise typer.Exit(daemon(list(arguments or ())) or 0)

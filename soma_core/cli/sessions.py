@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.filesize import decimal
 from rich.text import Text
 
 from soma_core.channel.contract import SessionInfo
-from soma_core.cli.console import CommandFailed, note, print_json, print_table, table
-from soma_core.plugins.catalog import installed_transports
+from soma_core.cli.console import AsJson, note, print_json, print_table, table
+from soma_core.cli.daemons import AtPath, Over, offered
 
 __all__ = ["app"]
-
-AtPath = Annotated[
-    Path | None,
-    typer.Option("--path", help="Its socket; your own daemon's by default."),
-]
-Over = Annotated[str, typer.Option("--transport", help="The transport that has the sessions.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 app = typer.Typer(help="List the sessions of a daemon, and end them.")
 
@@ -50,7 +43,7 @@ def list_them(
 
 
 def _list(path: Path | None, transport: str, as_json: bool) -> None:
-    found: list[SessionInfo] = _of(transport, "sessions")(path)
+    found: list[SessionInfo] = offered(transport, "sessions", "sessions")(path)
     if as_json:
         print_json([session._asdict() for session in found])
         return
@@ -84,16 +77,5 @@ def stop(
     transport: Over = "socket",
 ) -> None:
     """End a session for all its clients; its running command is interrupted."""
-    _of(transport, "stop_session")(name, path or context.obj)
+    offered(transport, "stop_session", "sessions")(name, path or context.obj)
     note(f"the session {name} has ended")
-
-
-def _of(transport: str, method: str) -> Any:
-    transport_class = installed_transports().load(transport)
-    found = getattr(transport_class, method, None)
-    if not callable(found):
-        raise CommandFailed(
-            f"the transport {transport!r} has no sessions: {transport_class.__name__} defines no "
-            f"{method}"
-        )
-    return found

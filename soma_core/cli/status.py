@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
 
-import typer
 from rich.filesize import decimal
 from rich.text import Text
 
 from soma_core.channel.contract import DaemonInfo, WorkerInfo
-from soma_core.cli.console import CommandFailed, note, print_json, print_table, table
-from soma_core.plugins.catalog import installed_transports
+from soma_core.cli.console import AsJson, note, print_json, print_table, table
+from soma_core.cli.daemons import AtPath, Over, offered
 
 __all__ = ["ping", "status"]
-
-AtPath = Annotated[
-    Path | None,
-    typer.Option("--path", help="Its socket; your own daemon's by default."),
-]
-Over = Annotated[str, typer.Option("--transport", help="The transport that has the daemon.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 
 def status(path: AtPath = None, transport: Over = "socket", as_json: AsJson = False) -> None:
@@ -60,14 +51,7 @@ def ping(path: AtPath = None, transport: Over = "socket") -> None:
 
 
 def _ask(transport: str, path: Path | None) -> DaemonInfo:
-    transport_class: Any = installed_transports().load(transport)
-    found = getattr(transport_class, "status", None)
-    if not callable(found):
-        raise CommandFailed(
-            f"the transport {transport!r} has no daemon that can be asked: "
-            f"{transport_class.__name__} defines no status"
-        )
-    asked: DaemonInfo = found(path)
+    asked: DaemonInfo = offered(transport, "status", "daemon that can be asked")(path)
     return asked
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from soma_core.benchmarking.contestants import Unavailable, daemon
 from soma_core.cli.console import CommandFailed, console, print_error
-from soma_core.cli.demo.daemon import socket_daemon
 from soma_core.cli.demo.digits import Digits, load_digits
 from soma_core.cli.demo.display import (
     show_curves,
@@ -104,9 +104,12 @@ def _places(choice: Choice) -> Iterator[list[Place]]:
     if choice in (Choice.STDIO, Choice.INLINE):
         yield [stdio if choice is Choice.STDIO else Place("inline", {})]
         return
-    with socket_daemon(ONE_THREAD) as path:
-        socket = Place("socket", {"path": path})
-        yield [socket] if choice is Choice.SOCKET else [stdio, socket]
+    try:
+        with daemon("socket", env=ONE_THREAD) as options:
+            socket = Place("socket", options)
+            yield [socket] if choice is Choice.SOCKET else [stdio, socket]
+    except Unavailable as error:
+        raise CommandFailed(f"the transport 'socket' cannot be shown: {error}") from None
 
 
 def _lose_a_worker(place: Place, digits: Digits, epochs: int, screen: Console) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from soma_core.cli.console import console, note, print_json
+from soma_core.cli.console import AsJson, console, note, print_json, table
 from soma_core.cli.doctor import facts
 from soma_core.cli.doctor.findings import Finding, Level, examine
 
@@ -17,9 +15,7 @@ __all__ = ["doctor"]
 _STYLES = {Level.OK: "green", Level.ADVICE: "yellow", Level.WRONG: "red"}
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")] = False,
-) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Check this installation, and print what to do about each problem.
 
     Imports every plugin and starts a worker over each transport. Exits with 1 if something is
@@ -36,9 +32,7 @@ def doctor(
 
 
 def _shown(findings: list[Finding]) -> Table:
-    rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("area", "subject", "", "finding"):
-        rows.add_column(column, overflow="fold")
+    rows = table("area", "subject", "", "finding")
     area = ""
     for finding in findings:
         style = _STYLES[finding.level]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +81,7 @@ def new_plugin(
     _write(Catalog(PLUGINS, "plugin"), PLUGIN, plugin_names(name), into)
 
 
-def _write(catalog: Catalog, templates: Mapping[str, str], names: Names, into: Path) -> None:
+def _write(catalog: Catalog, templates: tuple[str, ...], names: Names, into: Path) -> None:
     for info in catalog.list():
         if info.name == names.name and info.distribution != names.distribution:
             raise CommandFailed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from fractions import Fraction
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console
@@ -52,12 +51,7 @@ class ProgressDisplay:
         self._view.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._view.stop()
 
     def __call__(self, report: dict[str, Any]) -> None:
