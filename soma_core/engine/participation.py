@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from soma_core.errors import Refused
 from soma_core.plugins.manager import PluginSet
 from soma_core.protocol.commands import Command
 from soma_core.protocol.parsing import name_of_command
@@ -65,6 +66,8 @@ class Participation:
             return self._noticed(plan.execute(command=command, context=engine))
         except BaseException as caught:
             error = caught
+            if isinstance(caught, Refused) and (plugin := self._plugins.raised_by(caught)):
+                caught.args = (f"the plugin {plugin!r} refuses this: {caught}",)
             raise
         finally:
             seconds = time.perf_counter() - started

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
+from traceback import walk_tb
 from typing import Any, get_args
 
 import pluggy
@@ -185,6 +186,13 @@ class PluginSet:
             others = [i.plugin for i in implementations if i not in taking_part]
             caller = self._manager.subset_hook_caller(_EXECUTE, others)
         return caller
+
+    def raised_by(self, error: BaseException) -> str | None:
+        """The plugin in whose ``soma_execute`` an error was raised; None if it is that of none."""
+        found = self._implementations(_EXECUTE)
+        plugins = {one.function.__code__: one.plugin_name for one in found}
+        passed = [frame.f_code for frame, _ in walk_tb(error.__traceback__)]
+        return next((plugins[code] for code in reversed(passed) if code in plugins), None)
 
     def observing(self, cmd: str, node_ids: frozenset[str]) -> list[Callable[..., None]]:
         """Each ``soma_command_finished`` that a command concerns, called with the command, the

@@ -144,7 +144,5 @@ def carried_fields(model: type[BaseModel]) -> tuple[tuple[str, Carried], ...]:
 
 def set_fields(message: BaseModel) -> dict[str, Any]:
     """The fields of a message that were set, as they are."""
-    fields, was_set = message.__dict__, message.__pydantic_fields_set__
-    if len(was_set) == 1:  # as of most replies
-        return {name: fields[name] for name in was_set}
-    return {name: field for name, field in fields.items() if name in was_set}
+    was_set = message.__pydantic_fields_set__
+    return {name: field for name, field in message.__dict__.items() if name in was_set}

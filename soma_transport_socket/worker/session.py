@@ -28,7 +28,7 @@ from soma_transport_socket.messages import Attached, PicklePolicy, SessionEvent,
 from soma_transport_socket.worker.activity import SharedActivity
 from soma_transport_socket.worker.printing import Printing
 
-__all__ = ["SessionServer"]
+__all__ = ["SessionInterrupts", "SessionServer"]
 
 _log = logging.getLogger("soma.session")
 _SLOWEST = 10.0  # seconds for a client to take its reply, while all others wait
@@ -89,7 +89,7 @@ class SessionServer:
         self._clients: dict[int, _Client] = {}
         self._perhaps_more: dict[int, _Client] = {}
         self._running: _Client | None = None
-        self._interrupts = _Interrupts(self._is_interrupted)
+        self._interrupts = SessionInterrupts(self._is_interrupted)
         self._records = RecordForwarder()
         self._responder = Responder(
             pickle=pickle,
@@ -270,7 +270,7 @@ class SessionServer:
             self._printing.forget(client.pipe)
 
 
-class _Interrupts(Interrupts):
+class SessionInterrupts(Interrupts):
     """Signals of a session: they end the command that runs only if its own client wants that.
 
     Args:

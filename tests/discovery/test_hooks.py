@@ -162,8 +162,9 @@ def test_a_plugin_refuses_a_command_with_a_code_of_its_own() -> None:
     try:
         with soma.connect("inline", filters={"secret": Doubled(), "open": Doubled()}) as worker:
             assert worker.forward("open", 2) == 4
-            with pytest.raises(soma.RemoteError, match=r"^nobody may run 'secret'$") as caught:
+            with pytest.raises(soma.RemoteError) as caught:
                 worker.forward("secret", 2)
+            assert str(caught.value) == "the plugin 'policy' refuses this: nobody may run 'secret'"
             assert caught.value.code == "refused"
     finally:
         plugins.unregister("policy")

@@ -20,7 +20,7 @@ from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.commands import Command, CommandSpec
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
-from soma_transport_socket.worker.session import _Interrupts as SessionInterrupts
+from soma_transport_socket.worker.session import SessionInterrupts
 
 
 class Installed:

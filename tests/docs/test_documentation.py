@@ -99,16 +99,16 @@ def test_the_messages_of_the_page_on_other_languages_are_all_understood() -> Non
 @nightly
 @pytest.mark.timeout(300)
 def test_the_channel_of_the_page_on_channels_passes_the_conformance_kit(tmp_path: Path) -> None:
-    (tmp_path / "fork_transport.py").write_text(blocks(ROOT / "docs" / "channels.md", "python")[0])
-    suite = tmp_path / "test_fork.py"
+    (tmp_path / "spawn_transport.py").write_text(blocks(ROOT / "docs" / "channels.md", "python")[0])
+    suite = tmp_path / "test_spawn.py"
     suite.write_text(
-        "from fork_transport import ForkTransport\n"
+        "from spawn_transport import SpawnTransport\n"
         "from soma_core.testing import Capability, TransportConformance\n"
-        "class TestFork(TransportConformance):\n"
-        "    transport = ForkTransport\n"
+        "class TestSpawn(TransportConformance):\n"
+        "    transport = SpawnTransport\n"
         "    lacks = {\n"
         '        Capability.DIAGNOSTICS: "it does not read what its worker prints",\n'
-        '        Capability.CHILDREN: "it only forks",\n'
+        '        Capability.CHILDREN: "it ends the process of the worker alone",\n'
         "    }\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
