@@ -14,11 +14,12 @@ import numpy as np
 
 from soma_filters_sklearn.functions import function_at, function_path
 
-__all__ = ["NotSpelled", "is_tagged", "read", "tagged", "write"]
+__all__ = ["TAG", "NotSpelled", "is_tagged", "read", "tagged", "write"]
 
 Convert = Callable[[Any], Any]
 
-_TAG = "$sklearn"
+TAG = "$sklearn"
+"""The key of a dict that spells a value."""
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, object)}
 _NUMBERS = frozenset("biuf")
 _LARGEST_EXACT = 8  # bytes of a number that Python's own hold exactly
@@ -34,12 +35,12 @@ class NotSpelled(Exception):
 
 def tagged(tag: str, **content: Any) -> dict[str, Any]:
     """The spelling of a value that is no plain data by itself."""
-    return {_TAG: tag, **content}
+    return {TAG: tag, **content}
 
 
 def is_tagged(value: Any) -> bool:
     """Whether a value is such a spelling, or a dict that would be taken for one."""
-    return type(value) is dict and _TAG in value
+    return type(value) is dict and TAG in value
 
 
 def write(value: Any, spell: Convert) -> dict[str, Any]:
@@ -71,9 +72,9 @@ def read(value: dict[str, Any], build: Convert) -> Any:
     Raises:
         ValueError: It is none that :func:`write` returns.
     """
-    tag = value[_TAG]
+    tag = value[TAG]
     if not isinstance(tag, str) or tag not in _READERS:
-        raise ValueError(f"{_TAG} is one of {', '.join(sorted(_READERS))}; got {tag!r}")
+        raise ValueError(f"{TAG} is one of {', '.join(sorted(_READERS))}; got {tag!r}")
     try:
         return _READERS[tag](value, build)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:

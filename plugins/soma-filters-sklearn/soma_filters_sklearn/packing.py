@@ -19,19 +19,19 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from soma_filters_sklearn import sparse_codecs
 from soma_filters_sklearn.catalogue import HOMES
-from soma_filters_sklearn.checks import check_compressed
 from soma_filters_sklearn.classes import class_at, class_or_none
 from soma_filters_sklearn.compiled import SPELLINGS, Spelling, check_generator, spelling_of
 from soma_filters_sklearn.configuration import check_parameters_of_state
 from soma_filters_sklearn.functions import function_at, function_path
 from soma_filters_sklearn.invariants import check_fitted, shadows
+from soma_filters_sklearn.literals import TAG, tagged
 from soma_filters_sklearn.spelling import NotSpelled, construct, spell_object
 
-__all__ = ["NotPlain", "attributes_of", "pack", "set_attributes", "tagged", "unpack"]
+__all__ = ["NotPlain", "attributes_of", "pack", "set_attributes", "unpack"]
 
-_TAG = "$sklearn"
-_SPARSE_FORMATS = frozenset({"csr", "csc"})
+_SPARSE = frozenset({"csr_array", "csr_matrix", "csc_array", "csc_matrix"})
 _FUNCTIONS = frozenset(
     {
         "sklearn.cluster._kmeans._kmeans_single_elkan",
@@ -88,13 +88,13 @@ def unpack(value: Any) -> Any:
 
 
 def _unpack_dict(value: dict[str, Any]) -> Any:
-    if _TAG not in value:
+    if TAG not in value:
         return {key: unpack(item) for key, item in value.items()}
     try:
-        return _UNPACKERS[value[_TAG]](value)
+        return _UNPACKERS[value[TAG]](value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"the state holds a {value[_TAG]!r} that is not well formed ({error!r}); "
+            f"the state holds a {value[TAG]!r} that is not well formed ({error!r}); "
             "send the state as fit returned it"
         ) from error
 
@@ -105,11 +105,6 @@ def attributes_of(estimator: Any) -> dict[str, Any]:
     if not isinstance(held, dict):
         return {}  # None, if there is nothing
     return {name: value for name, value in held.items() if name != "_metadata_request"}
-
-
-def tagged(tag: str, **content: Any) -> dict[str, Any]:
-    """The spelling of a value that is no plain data by itself."""
-    return {_TAG: tag, **content}
 
 
 def _as_it_is(value: Any) -> Any:
@@ -129,7 +124,7 @@ def _unpack_tuple(value: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _pack_dict(value: dict[Any, Any]) -> dict[str, Any]:
-    if all(type(key) is str for key in value) and _TAG not in value:
+    if all(type(key) is str for key in value) and TAG not in value:
         return {key: pack(item) for key, item in value.items()}
     return tagged("dict", items=[[pack(key), pack(item)] for key, item in value.items()])
 
@@ -240,26 +235,16 @@ def _unpack_type(value: dict[str, Any]) -> Any:
 
 
 def _pack_sparse(value: Any) -> dict[str, Any]:
-    if value.format not in _SPARSE_FORMATS:
+    kind = f"{value.format}_{'array' if isinstance(value, sparse.sparray) else 'matrix'}"
+    if kind not in _SPARSE:
         raise NotPlain
-    return tagged(
-        "sparse",
-        format=value.format,
-        array=isinstance(value, sparse.sparray),
-        shape=list(value.shape),
-        data=value.data,
-        indices=value.indices,
-        indptr=value.indptr,
-    )
+    return tagged("sparse", kind=kind, **sparse_codecs.encode(value).data)
 
 
 def _unpack_sparse(value: dict[str, Any]) -> Any:
-    if value["format"] not in _SPARSE_FORMATS:
-        raise ValueError(f"the format is one of {', '.join(sorted(_SPARSE_FORMATS))}")
-    make = getattr(sparse, f"{value['format']}_{'array' if value['array'] else 'matrix'}")
-    rows, columns = value["shape"] if value["format"] == "csr" else reversed(value["shape"])
-    check_compressed(value["data"], value["indices"], value["indptr"], rows, columns)
-    return make((value["data"], value["indices"], value["indptr"]), shape=tuple(value["shape"]))
+    if value["kind"] not in _SPARSE:
+        raise ValueError(f"the kind is one of {', '.join(sorted(_SPARSE))}")
+    return sparse_codecs.decode(value["kind"], value)
 
 
 def _pack_random_state(value: np.random.RandomState) -> dict[str, Any]:
@@ -375,7 +360,7 @@ def _pack_parts(spelling: Spelling, value: Any) -> dict[str, Any]:
 
 def _unpack_parts(value: dict[str, Any]) -> Any:
     parts = {name: unpack(part) for name, part in value["parts"].items()}
-    return SPELLINGS[value[_TAG]].make(parts)
+    return SPELLINGS[value[TAG]].make(parts)
 
 
 def _unpack_object(value: dict[str, Any]) -> Any:

@@ -15,14 +15,8 @@ import numpy as np
 from sklearn import __version__ as sklearn_version
 
 from soma_filters_sklearn.holdings import attributes_learned
-from soma_filters_sklearn.packing import (
-    NotPlain,
-    attributes_of,
-    pack,
-    set_attributes,
-    tagged,
-    unpack,
-)
+from soma_filters_sklearn.literals import tagged
+from soma_filters_sklearn.packing import NotPlain, attributes_of, pack, set_attributes, unpack
 
 __all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "restore"]
 
