@@ -17,7 +17,7 @@ from soma_core.engine.interrupts import NoInterrupts
 from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
-from soma_core.engine.training import states, tensors
+from soma_core.engine.training import gradients, states, tensors
 from soma_core.engine.training.beginning import has_learned, remember
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.fitting import fit_once, partial_fit_once
@@ -293,11 +293,11 @@ class Engine:
                 ErrorCode.INVALID_COMMAND,
                 "step: gradients alone need y and a differentiable node, and no optimizer",
             )
-        undo = [states.keep_buffers(node) for node in chain.nodes]
+        undo = [tensors.kept(partial(tensors.named_buffers, node)) for node in chain.nodes]
         try:
             _, loss = compute_gradients(chain, command.data, command.y)
             trained = [node for node in chain.nodes if node.trainable]
-            batch = {node.node_id: states.get_batch(node) for node in trained}
+            batch = {node.node_id: gradients.get_batch(node) for node in trained}
         finally:
             for put_back in undo:
                 put_back()
@@ -350,7 +350,7 @@ class Engine:
     def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
         """Fetch the gradients of a node's parameters."""
         node = self.nodes.get(command.node_id)
-        return r.GetGradientsReply(gradients_b64=states.get_gradients(node))
+        return r.GetGradientsReply(gradients_b64=gradients.get_gradients(node))
 
     def apply_gradients(self, command: c.ApplyGradients) -> r.ApplyGradientsReply:
         """Set the gradients of a node's parameters, and step its optimizer."""
@@ -358,7 +358,7 @@ class Engine:
         spec = command.optimizer
         remember([node])
         optimizer = None if spec is None else self._optimizers.over([node], spec)
-        updated = states.apply_gradients(node, command.gradients_b64, optimizer)
+        updated = gradients.apply_gradients(node, command.gradients_b64, optimizer)
         return r.ApplyGradientsReply(updated=updated)
 
     def interrupt(self, command: c.Interrupt) -> r.InterruptReply:

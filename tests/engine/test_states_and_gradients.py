@@ -492,9 +492,9 @@ class A:
         return x
 engine = Responder().engine
 engine.nodes.add([Node("a", A())])
-from soma_core.engine.training import states
+from soma_core.engine.training import gradients
 from soma_core.errors import ProtocolError
-for call in (states.get_gradients, lambda node: states.apply_gradients(node, b"")):
+for call in (gradients.get_gradients, lambda node: gradients.apply_gradients(node, b"")):
     try:
         call(engine.nodes.get("a"))
     except ProtocolError as error:

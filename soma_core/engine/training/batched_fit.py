@@ -23,32 +23,12 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models import rows
 from soma_core.models.filters import StreamMode
 from soma_core.models.rows import Selection
+from soma_core.protocol import commands as c
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BatchedFit", "Outcome", "Plan"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a chain is fitted.
-
-    Attributes:
-        batch_size: Rows per batch.
-        epochs: How often to go through the data, at most.
-        shuffle: Whether to draw another order of rows in each epoch.
-        seed: Makes those orders repeatable.
-        collect_all: Whether to keep the outputs of all rows of the last epoch.
-        resume: Whether nodes go on from what they learned; those that cannot stay as they are.
-    """
-
-    batch_size: int = 32
-    epochs: int = 1
-    shuffle: bool = False
-    seed: int | None = None
-    collect_all: bool = False
-    resume: bool = False
+__all__ = ["BatchedFit", "Outcome"]
 
 
 @dataclass
@@ -80,7 +60,7 @@ class BatchedFit:
 
     Args:
         chain: The nodes.
-        plan: How they are fitted.
+        command: Says how they are fitted.
         optimizer: Steps the whole chain; None leaves it to the nodes' own.
         evaluation: What is measured after each epoch.
         stopping: Ends it where the chain gets no better.
@@ -98,19 +78,19 @@ class BatchedFit:
     def __init__(
         self,
         chain: Chain,
-        plan: Plan,
+        command: c.BatchedFit,
         *,
         optimizer: torch.optim.Optimizer | None = None,
         evaluation: Evaluation | None = None,
         stopping: EarlyStopping | None = None,
         undo: ExitStack | None = None,
     ) -> None:
-        self.chain, self.plan = chain, plan
+        self.chain, self.command = chain, command
         self.outcome, self.epoch = Outcome(), 1
         self.optimizer = optimizer
         self._evaluation, self._stopping, self._undo = evaluation, stopping, undo
-        self._order = np.random.default_rng(plan.seed) if plan.shuffle else None
-        self._settled = _cannot_go_on(chain.nodes) if plan.resume else set()
+        self._order = np.random.default_rng(command.seed) if command.shuffle else None
+        self._settled = _cannot_go_on(chain.nodes) if command.resume else set()
         self._all_targets: Any = None
         self._mean = MeanLoss()
         self._outputs: list[tuple[Selection, Any]] = []
@@ -122,7 +102,7 @@ class BatchedFit:
         """Whether there is no epoch to come."""
         if self._stopping is not None and self._stopping.stops:
             return True
-        return self.epoch > self.plan.epochs
+        return self.epoch > self.command.epochs
 
     def run_epoch(self, x: Any, y: Any) -> None:
         """Fit over one epoch.
@@ -132,7 +112,7 @@ class BatchedFit:
             y: The targets; without them nothing is trained by gradients.
         """
         with self._undone_on_failure():
-            batches = Batches(x, y, self.plan.batch_size)
+            batches = Batches(x, y, self.command.batch_size)
             if self.epoch == 1:
                 self._all_targets = y
                 self._fit_barriers(batches)
@@ -147,7 +127,7 @@ class BatchedFit:
         """
         with self._undone_on_failure():
             self._refuse_barriers()
-            self._fit_batches(Batches(x, y, self.plan.batch_size), total=None)
+            self._fit_batches(Batches(x, y, self.command.batch_size), total=None)
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[None]:
@@ -171,7 +151,8 @@ class BatchedFit:
 
     def _fit_batches(self, batches: Batches, total: int | None) -> None:
         reports = progress.is_wanted()
-        may_be_last = self.epoch == self.plan.epochs or self._stopping is not None
+        may_be_last = self.epoch == self.command.epochs or self._stopping is not None
+        collects = self.command.collect == "all" and may_be_last
         for chosen, x, y in batches.epoch(self._order):
             number = self._position.get("batch", 0) + 1
             self.chain.next_call()
@@ -180,7 +161,7 @@ class BatchedFit:
             self.outcome.result = out
             if loss is not None:
                 self._mean.add(loss, size_of(chosen))
-            if self.plan.collect_all and may_be_last:
+            if collects:
                 self._outputs.append((shifted(chosen, self._rows_before), out))
             self._position = {"batch": number, "batches": total, "loss": loss}
             if reports and number != total:  # the last one is reported with what ends the epoch
@@ -231,7 +212,7 @@ class BatchedFit:
         self.outcome.states = {node.node_id: node.state for node in self.chain.nodes}
 
     def _report(self, found: dict[str, float]) -> None:
-        at = {"epoch": self.epoch, "epochs": self.plan.epochs}
+        at = {"epoch": self.epoch, "epochs": self.command.epochs}
         progress.report(**at, **self._position, mean_loss=self._mean.value, **found)
 
     def _learning_rate(self) -> float | None:

@@ -87,19 +87,7 @@ def _capture(node: Node) -> Undo:
 
 def capture_weights(node: Node) -> Undo:
     """The parameters and buffers of a node; calling the result puts them back, by name."""
-    kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _weights(node).items()}
-
-    def put_back() -> None:
-        if not kept:
-            return
-        import torch
-
-        with torch.no_grad():
-            for name, tensor in _weights(node).items():
-                if name in kept and kept[name].shape == tensor.shape:
-                    tensor.copy_(kept[name])
-
-    return put_back
+    return tensors.kept(lambda: _weights(node), "cpu")
 
 
 def _weights(node: Node) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soma_core.engine.training import tensors
-from soma_core.engine.training.batched_fit import BatchedFit, Plan
+from soma_core.engine.training.batched_fit import BatchedFit
 from soma_core.engine.training.beginning import begin_anew, remember
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.early_stopping import EarlyStopping
@@ -31,15 +31,16 @@ _DATA = ("data", "y", "validation_data", "validation_y")
 
 @dataclass(frozen=True)
 class _OpenFit:
-    """A batched fit, its command without the data, and its data unless they come in chunks."""
+    """A batched fit, its data unless they come in chunks, and a row of what came first."""
 
     fit: BatchedFit
-    chunked: bool
     x: Any
     y: Any
     sample: Any
-    optimizer: dict[str, Any] | None
-    return_states: bool
+
+    @property
+    def chunked(self) -> bool:
+        return self.fit.command.pause == "chunk"
 
 
 class OpenFits:
@@ -73,22 +74,14 @@ class OpenFits:
             self._prepare(chain, command, undo)
             fit = BatchedFit(
                 chain,
-                _plan(command),
+                command.model_copy(update=dict.fromkeys(_DATA)),
                 optimizer=self._optimizers.chosen(chain, command.optimizer, y),
                 evaluation=evaluation,
                 stopping=stopping,
                 undo=undo.pop_all(),
             )
         chunked = command.pause == "chunk"
-        opened = _OpenFit(
-            fit,
-            chunked,
-            x=None if chunked else x,
-            y=None if chunked else y,
-            sample=sample,
-            optimizer=command.optimizer,
-            return_states=command.return_states,
-        )
+        opened = _OpenFit(fit, None if chunked else x, None if chunked else y, sample)
         _run(opened, x, y)
         while command.pause == "never" and not fit.finished:
             _run(opened, x, y)
@@ -108,7 +101,7 @@ class OpenFits:
         elif not command.stop:
             x, y = (command.data, command.y) if opened.chunked else (opened.x, opened.y)
             fit.chain.refresh()
-            fit.optimizer = self._optimizers.chosen(fit.chain, opened.optimizer, y)
+            fit.optimizer = self._optimizers.chosen(fit.chain, fit.command.optimizer, y)
             _run(opened, x, y)
         return r.ContinueFitReply(**self._reply_fields(opened, stop=command.stop))
 
@@ -131,7 +124,7 @@ class OpenFits:
             fit.end()
         fields = {
             "result": outcome.result,
-            "states": outcome.states if ended and opened.return_states else {},
+            "states": outcome.states if ended and fit.command.return_states else {},
             "losses": outcome.losses,
             "history": outcome.history,
             **learned_inside(fit.chain.nodes),
@@ -173,17 +166,6 @@ def _data(command: c.BatchedFit, plugins: PluginSet | None) -> list[Any]:
     """Data and targets, and those of the validation: as sent, or from files."""
     files = {name: open_data(file, plugins) for name, file in (command.files or {}).items()}
     return [files[name] if name in files else getattr(command, name) for name in _DATA]
-
-
-def _plan(command: c.BatchedFit) -> Plan:
-    return Plan(
-        batch_size=command.batch_size,
-        epochs=command.epochs,
-        shuffle=command.shuffle,
-        seed=command.seed,
-        collect_all=command.collect == "all",
-        resume=bool(command.resume),
-    )
 
 
 def _evaluation(chain: Chain, command: c.BatchedFit, x: Any, y: Any) -> Evaluation | None:

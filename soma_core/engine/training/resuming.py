@@ -18,7 +18,8 @@ from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 from soma_core.engine.training.moments import load_optimizer_state
 from soma_core.engine.training.optimizers import Optimizers
-from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.engine.training.states import invalid_state
+from soma_core.errors import ProtocolError
 from soma_core.wire.json_text import read_json, write_json
 from soma_core.wire.line_codec import LineDecoder, LineEncoder
 from soma_core.wire.pickles import Pickles
@@ -57,7 +58,7 @@ def get_training(node: Node, optimizers: Optimizers) -> bytes:
             return dump_weights(plain)
         return write_json(LineEncoder(pickles=_TYPED_ONLY).encode(plain))
     except ProtocolError as error:
-        raise _invalid(node, f"its training state is more than plain data: {error}") from None
+        raise invalid_state(node, f"its training state is more than plain data: {error}") from None
 
 
 def set_training(node: Node, data: bytes, optimizers: Optimizers) -> None:
@@ -72,7 +73,7 @@ def set_training(node: Node, data: bytes, optimizers: Optimizers) -> None:
         _put(node, content, optimizers)
     except Exception as error:  # torch's readers and the filter's own may raise anything
         _put(node, _read(node, before), optimizers)
-        raise _invalid(node, f"the training state does not fit: {error}") from None
+        raise invalid_state(node, f"the training state does not fit: {error}") from None
 
 
 def _put(node: Node, content: Mapping[str, Any], optimizers: Optimizers) -> None:
@@ -174,13 +175,7 @@ def _read(node: Node, data: bytes) -> dict[str, Any]:
         else:
             content = load_weights(data)
     except (ProtocolError, ValueError) as error:
-        raise _invalid(node, f"the training state cannot be read: {error}") from None
+        raise invalid_state(node, f"the training state cannot be read: {error}") from None
     if not isinstance(content, dict) or content.keys() != _FIELDS:
-        raise _invalid(node, f"a training state has the fields {sorted(_FIELDS)}")
+        raise invalid_state(node, f"a training state has the fields {sorted(_FIELDS)}")
     return content
-
-
-def _invalid(node: Node, message: str) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
-    )

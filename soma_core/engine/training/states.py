@@ -1,4 +1,4 @@
-"""GET_STATE, SET_STATE and the gradients: what a node's object holds, as bytes."""
+"""GET_STATE and SET_STATE: what a node's object holds, as bytes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ from soma_core.wire.pickles import Pickles
 from soma_core.wire.weights import dump_weights, load_weights
 
 __all__ = [
-    "apply_gradients",
     "configuration",
     "default_format",
-    "get_batch",
     "get_full_state",
-    "get_gradients",
     "get_state",
-    "keep_buffers",
+    "invalid_state",
     "learned_inside",
+    "read_weights",
     "set_state",
     "snapshot",
 ]
@@ -120,19 +118,20 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
         with configuring(pickles):
             _load_fields(node, data, pickles.typed_only())
     else:
-        read = _load_torch if format == "torch" else _load_safetensors
+        read = read_weights if format == "torch" else _load_safetensors
         _load_state_dict(node, read(node, data))
 
 
 def snapshot(node: Node) -> Callable[[], None]:
     """What a node's object holds now; calling it puts that back."""
     obj, fields = node.obj, dict(getattr(node.obj, "__dict__", {}))
-    weights = _copied_weights(obj) if callable(getattr(obj, "load_state_dict", None)) else None
+    weighs = callable(getattr(obj, "load_state_dict", None))
+    put_weights = tensors.kept(obj.state_dict) if weighs else None
 
     def undo() -> None:
         node.obj = obj
-        if weights is not None:
-            _restore(obj.state_dict(), weights)
+        if put_weights is not None:
+            put_weights()
         elif hasattr(obj, "__dict__"):
             vars(obj).clear()
             vars(obj).update(fields)
@@ -140,13 +139,8 @@ def snapshot(node: Node) -> Callable[[], None]:
     return undo
 
 
-def _copied_weights(obj: Any) -> dict[str, Any]:
-    return {
-        key: value.clone() for key, value in obj.state_dict().items() if tensors.is_tensor(value)
-    }
-
-
-def _invalid(node: Node, message: str) -> ProtocolError:
+def invalid_state(node: Node, message: str) -> ProtocolError:
+    """What is raised where a node's state is not valid: ``invalid_state``."""
     return ProtocolError(
         ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
     )
@@ -155,7 +149,7 @@ def _invalid(node: Node, message: str) -> ProtocolError:
 def _state_dict(node: Node, format: str) -> Any:
     state_dict = getattr(node.obj, "state_dict", None)
     if not callable(state_dict):
-        raise _invalid(
+        raise invalid_state(
             node,
             f"a {type(node.obj).__name__} has no state_dict, which the format {format} needs; "
             "use the format cloudpickle or value",
@@ -166,38 +160,33 @@ def _state_dict(node: Node, format: str) -> Any:
 def _load_state_dict(node: Node, weights: Any) -> None:
     load = getattr(node.obj, "load_state_dict", None)
     if not callable(load):
-        raise _invalid(node, f"a {type(node.obj).__name__} has no load_state_dict")
-    before = _copied_weights(node.obj)
+        raise invalid_state(node, f"a {type(node.obj).__name__} has no load_state_dict")
+    put_back = tensors.kept(node.obj.state_dict)
     try:
         load(weights)
-    except Exception as error:
-        _restore(node.obj.state_dict(), before)
-        raise _invalid(node, f"the state does not fit: {error}") from None
+    except Exception as error:  # torch copies what fits before it complains
+        put_back()
+        raise invalid_state(node, f"the state does not fit: {error}") from None
 
 
-def _restore(current: Any, before: dict[str, Any]) -> None:
-    """Undo a half-done load: torch copies what fits before it complains."""
-    import torch
+def read_weights(node: Node, data: bytes) -> Any:
+    """Weights for a node, from bytes in torch's format.
 
-    with torch.no_grad():
-        for key, value in before.items():
-            if key in current and current[key].shape == value.shape:
-                current[key].copy_(value)
-
-
-def _load_torch(node: Node, data: bytes) -> Any:
+    Raises:
+        ProtocolError: ``invalid_state``: the bytes are not, or there is no torch here.
+    """
     _imported(node, "torch", "torch")
     try:
         return load_weights(data)
     except ValueError as error:
-        raise _invalid(node, str(error)) from None
+        raise invalid_state(node, str(error)) from None
 
 
 def _imported(node: Node, module: str, format: StateFormat) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise _invalid(
+        raise invalid_state(
             node, f"the format {format} needs soma-core[torch] in the worker ({error})"
         ) from None
 
@@ -207,7 +196,7 @@ def _save_safetensors(node: Node, weights: Any) -> bytes:
     try:
         data: bytes = module.save({k: value.contiguous().clone() for k, value in weights.items()})
     except Exception as error:
-        raise _invalid(node, f"its state_dict is more than tensors by name: {error}") from None
+        raise invalid_state(node, f"its state_dict is more than tensors by name: {error}") from None
     return data
 
 
@@ -216,7 +205,7 @@ def _load_safetensors(node: Node, data: bytes) -> Any:
     try:
         return module.load(bytes(data))
     except Exception as error:
-        raise _invalid(node, f"the bytes are not in the safetensors format: {error}") from None
+        raise invalid_state(node, f"the bytes are not in the safetensors format: {error}") from None
 
 
 def _pickled(node: Node, pickles: Pickles) -> bytes:
@@ -251,9 +240,9 @@ def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
     except ProtocolError as error:
         if error.code is ErrorCode.PICKLE_REFUSED:
             raise
-        raise _invalid(node, str(error)) from None
+        raise invalid_state(node, str(error)) from None
     if not callable(getattr(obj, "forward", None)):
-        raise _invalid(node, f"the state holds a {type(obj).__name__}, which is not a filter")
+        raise invalid_state(node, f"the state holds a {type(obj).__name__}, which is not a filter")
     return obj
 
 
@@ -268,7 +257,9 @@ def _take_over(node: Node, obj: Any) -> None:
     """
     theirs, ours = type(obj).__qualname__, type(node.obj).__qualname__
     if theirs != ours:
-        raise _invalid(node, f"the state is a {theirs}, and the node a {ours}; load one instead")
+        raise invalid_state(
+            node, f"the state is a {theirs}, and the node a {ours}; load one instead"
+        )
     if _name_of(obj) != _name_of(node.obj):
         node.obj = obj
     elif isinstance(node.obj, Filter):
@@ -334,22 +325,26 @@ def _save_fields(node: Node, typed: Pickles) -> bytes:
             encoded = encoder.encode(_spelled(node.obj, encoder))
         return write_json(encoded)
     except (ProtocolError, TypeError, ValueError) as error:
-        raise _invalid(node, f"it cannot be expressed as typed values: {error}") from None
+        raise invalid_state(node, f"it cannot be expressed as typed values: {error}") from None
 
 
 def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
     try:
         fields = LineDecoder(pickles=typed).decode(read_json(bytes(data)))
     except ProtocolError as error:
-        raise _invalid(node, f"the bytes are not a typed value: {error}") from None
+        raise invalid_state(node, f"the bytes are not a typed value: {error}") from None
     if not isinstance(fields, dict):
-        raise _invalid(node, f"a typed state is an object of fields, got {type(fields).__name__}")
+        raise invalid_state(
+            node, f"a typed state is an object of fields, got {type(fields).__name__}"
+        )
     if isinstance(node.obj, BaseModel):
         _configure(node, _revalidated(node, fields))
         return
     methods = sorted(name for name in fields if callable(getattr(type(node.obj), name, None)))
     if methods:
-        raise _invalid(node, f"a state cannot replace methods of the filter: {', '.join(methods)}")
+        raise invalid_state(
+            node, f"a state cannot replace methods of the filter: {', '.join(methods)}"
+        )
     vars(node.obj).update(fields)
 
 
@@ -357,140 +352,4 @@ def _revalidated(node: Node, fields: dict[str, Any]) -> Any:
     try:
         return type(node.obj).model_validate(fields)
     except ValidationError as error:
-        raise _invalid(node, f"the state does not fit: {describe(error)}") from None
-
-
-def get_gradients(node: Node) -> bytes:
-    """The gradients that a node's parameters hold, by name, in torch's format.
-
-    Raises:
-        ProtocolError: ``no_gradients``: there are none.
-    """
-    found = {
-        name: _without_surroundings(parameter.grad)
-        for name, parameter in tensors.named_parameters(node)
-        if parameter.grad is not None
-    }
-    if not found:
-        raise ProtocolError(
-            ErrorCode.NO_GRADIENTS,
-            f"node {node.node_id!r} holds no gradients: run COMPOSITE_FIT with y first, and note "
-            "that a filter with an optimizer uses its gradients up in that step",
-            node_id=node.node_id,
-        )
-    return dump_weights(found)
-
-
-def keep_buffers(node: Node) -> Callable[[], None]:
-    """What a node's buffers hold now; calling it puts that back."""
-    before = {name: buffer.clone() for name, buffer in tensors.named_buffers(node).items()}
-    return lambda: _put_buffers(node, before)
-
-
-def get_batch(node: Node) -> bytes | None:
-    """What one batch came to for a node, for :func:`apply_gradients` in every replica of it.
-
-    By name, in torch's format: the gradient of each parameter that wants one, None where the
-    batch gave it none, and what training made of each buffer. None if there is nothing of it.
-    """
-    found = {
-        name: None if parameter.grad is None else _without_surroundings(parameter.grad)
-        for name, parameter in tensors.named_parameters(node)
-        if parameter.requires_grad
-    }
-    found |= tensors.named_buffers(node)
-    return dump_weights(found) if found else None
-
-
-def _put_buffers(node: Node, values: dict[str, Any]) -> None:
-    import torch
-
-    current = tensors.named_buffers(node)
-    with torch.no_grad():
-        for name in current.keys() & values.keys():
-            current[name].copy_(values[name])
-
-
-def _without_surroundings(tensor: Any) -> Any:
-    """The tensor; a copy if it is a part of something larger, which would be written with it.
-
-    A sparse one becomes dense: where it is read, its indices would have to be trusted.
-    """
-    if tensor.is_sparse:
-        return tensor.to_dense()
-    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if alone else tensor.clone()
-
-
-def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]:
-    """Set the gradients of a node's parameters, all or none, and step its optimizer.
-
-    Args:
-        node: The node.
-        data: The gradients by parameter name, in torch's format; None for a parameter that has
-            none. Values by the name of a buffer are the buffer's from then on.
-        optimizer: Steps the node, and uses the gradients up, instead of the node's own.
-
-    Returns:
-        The names of what received a gradient or a value.
-
-    Raises:
-        ProtocolError: ``invalid_state``: the names, shapes or types are not those of the
-            parameters.
-    """
-    parameters = dict(tensors.named_parameters(node))
-    if not parameters:
-        raise _invalid(node, f"a {type(node.obj).__name__} has no parameters to apply gradients to")
-    gradients = _load_torch(node, data)
-    _check_gradients(node, parameters, gradients)
-    for name in parameters.keys() & gradients.keys():
-        parameter, gradient = parameters[name], gradients[name]
-        wanted = {"device": parameter.device, "dtype": parameter.dtype}
-        parameter.grad = None if gradient is None else gradient.to(**wanted)
-    stepped = getattr(node.obj, "optimizer", None) if optimizer is None else optimizer
-    if stepped is not None:
-        node.call(stepped.step)
-        if node.trained_jointly:  # what it learned is in its parameters now
-            node.state = {}
-    if optimizer is not None:
-        node.call(optimizer.zero_grad)
-    _put_buffers(node, gradients)
-    return [name for name, value in gradients.items() if value is not None]
-
-
-def _check_gradients(node: Node, parameters: dict[str, Any], gradients: Any) -> None:
-    if not isinstance(gradients, dict) or not all(isinstance(name, str) for name in gradients):
-        raise _invalid(node, "gradients are a dict of tensors by parameter name")
-    if all(gradient is None for gradient in gradients.values()):
-        raise _invalid(node, "the gradients are empty")
-    known = {**parameters, **tensors.named_buffers(node)}
-    wanted = {name for name, parameter in parameters.items() if parameter.requires_grad}
-    unknown, missing = gradients.keys() - known.keys(), wanted - gradients.keys()
-    if unknown or missing:
-        raise _invalid(
-            node,
-            f"the gradients do not fit the parameters: unknown {sorted(unknown)}, "
-            f"missing {sorted(missing)}; its parameters are {sorted(parameters)}",
-        )
-    for name, gradient in gradients.items():
-        if gradient is None and name in parameters:
-            continue
-        if not tensors.is_tensor(gradient) or gradient.shape != known[name].shape:
-            raise _invalid(
-                node,
-                f"the gradient of {name} has shape {list(getattr(gradient, 'shape', []))}; "
-                f"the parameter has {list(known[name].shape)}",
-            )
-        if _kind(gradient) != _kind(known[name]):
-            raise _invalid(
-                node,
-                f"the gradient of {name} has the type {gradient.dtype}; the parameter has "
-                f"{known[name].dtype}",
-            )
-
-
-def _kind(tensor: Any) -> str:
-    """What one type may be converted to: among real numbers, complex ones, or none of these."""
-    if tensor.is_complex():
-        return "complex"
-    return "floating" if tensor.is_floating_point() else str(tensor.dtype)
+        raise invalid_state(node, f"the state does not fit: {describe(error)}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,14 @@ __all__ = [
     "evaluating",
     "in_kind_of",
     "is_tensor",
+    "kept",
     "kind_of",
     "labelled_parameters",
     "named_buffers",
     "named_parameters",
     "no_gradients",
     "parameters",
+    "put",
     "schedulers",
     "to_arrays",
     "to_tensors",
@@ -110,6 +112,34 @@ def no_gradients(nodes: Sequence[Node]) -> AbstractContextManager[Any]:
 
 
 _NOTHING: AbstractContextManager[Any] = nullcontext()
+
+
+def kept(tensors: Callable[[], Mapping[str, Any]], device: str | None = None) -> Callable[[], None]:
+    """Copy tensors; calling the result puts the copies back in place, by name.
+
+    Args:
+        tensors: Returns them as they are now; of what is no tensor there is no copy.
+        device: Where the copies are kept; None for where the tensors are.
+    """
+    copies = {
+        name: value.detach().to(device or value.device, copy=True)
+        for name, value in tensors().items()
+        if is_tensor(value)
+    }
+    return lambda: put(tensors(), copies)
+
+
+def put(tensors: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Copy values into the tensors of their names, where they have the shape."""
+    names = tensors.keys() & values.keys()
+    if not names:
+        return
+    import torch
+
+    with torch.no_grad():
+        for name in names:
+            if tensors[name].shape == values[name].shape:
+                tensors[name].copy_(values[name])
 
 
 def detached(value: Any) -> Any:
