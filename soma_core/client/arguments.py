@@ -17,16 +17,17 @@ def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
         in_order: Whether their order means something, as in a chain.
 
     Raises:
-        TypeError: It is a text, which would be read as one id for each letter, or a set where the
-            order means something.
+        TypeError: It is no list, or a text, which would be read as one id for each letter, or a set
+            where the order means something.
     """
     if in_order and isinstance(node_ids, (set, frozenset)):
         raise TypeError(f"node_ids is a list of node ids, got {node_ids}; a set has no order")
-
     if isinstance(node_ids, str):
         raise TypeError(
             f"node_ids is a list of node ids, got the text {node_ids!r}; give [{node_ids!r}]"
         )
+    if not isinstance(node_ids, Iterable):
+        raise TypeError(f"node_ids is a list of node ids, got {node_ids!r}")
     return list(node_ids)
 
 

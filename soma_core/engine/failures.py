@@ -10,12 +10,11 @@ from typing import Any
 from soma_core.engine.loading import Misconfigured
 from soma_core.engine.nodes import FilterFailed
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.raised import Raised
+from soma_core.raised import Raised, shortened
 
 __all__ = ["describe_failure"]
 
 _SOMA = str(Path(__file__).parents[1])
-_LONGEST_TEXT = 1 << 16  # characters of an error and of its traceback
 _WITH_TRACEBACK = frozenset(
     {
         ErrorCode.LOAD_FAILED,
@@ -34,7 +33,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     code, shown, node_id = _classify(error)
     hint = f"; {error.hint}" if isinstance(error, FilterFailed) and error.hint else ""
     fields: dict[str, Any] = {
-        "error": _shortened(_text(shown) + hint),
+        "error": shortened(_text(shown) + hint),
         "code": code,
         "type": _type_name(shown),
         "node_id": node_id,
@@ -42,7 +41,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     if code in _WITH_TRACEBACK and not _says_all(shown):
         fields["exception"] = _raised(shown)
         if not isinstance(shown, Misconfigured):
-            fields["traceback"] = _shortened(_traceback(shown))
+            fields["traceback"] = shortened(_traceback(shown))
     return {name: field for name, field in fields.items() if field is not None}
 
 
@@ -93,12 +92,3 @@ def _traceback(shown: BaseException) -> str:
         return "".join(traceback.format_exception(shown))
     except BaseException:
         return "".join(traceback.format_tb(shown.__traceback__))
-
-
-def _shortened(text: str) -> str:
-    """A text of at most so many characters: its start, and its end."""
-    if len(text) <= _LONGEST_TEXT:
-        return text
-    half = _LONGEST_TEXT // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[... {left_out:,} characters left out ...]\n{text[-half:]}"

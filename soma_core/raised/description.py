@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.raised.stack import DEEPEST, StackEntry, entries_of
 
-__all__ = ["Raised"]
+__all__ = ["Raised", "shortened"]
 
 _LONGEST_CHAIN = 20  # exceptions that are described, of causes of causes and of a group
 _LARGEST = 4096  # characters of a text that is an argument or attribute
 _WIDEST = 100  # items of a list or dict that is one
 _DEEPEST = 3
 _MOST = 1000  # notes, and base classes
+_LONGEST_TEXT = 1 << 16  # characters of an error, of its traceback and of its notes
 
 
 class Raised(BaseModel):
@@ -66,14 +68,13 @@ class _Describing:
         self._seen.add(id(error))
         members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
         args = [error.message] if isinstance(error, BaseExceptionGroup) else list(error.args)
-        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
         return Raised(
             type=type(error).__name__,
             error=_text(error),
             bases=[kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"],
             args=args if _is_plain(args) else None,
             attributes=dict(_plain_attributes(error)),
-            notes=notes[:_MOST],
+            notes=[*_notes(error)],
             stack=entries_of(error.__traceback__, leave_out=self._leave_out),
             cause=self._further(error.__cause__),
             context=None if error.__suppress_context__ else self._further(error.__context__),
@@ -86,9 +87,27 @@ class _Describing:
         return self.describe(error)
 
 
+def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """A text of at most so many characters: its start, and its end."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[... {left_out:,} characters left out ...]\n{text[len(text) - half :]}"
+
+
+def _notes(error: BaseException) -> Iterator[str]:
+    """Its notes, together no longer than its text may be."""
+    left = _LONGEST_TEXT
+    for note in islice(getattr(error, "__notes__", ()), _MOST):
+        if isinstance(note, str) and left:
+            yield shortened(note, left)
+            left = max(0, left - len(note))
+
+
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return shortened(str(error))
     except Exception:  # the exception is of the user's class, whose __str__ may fail
         return ""
 

@@ -210,6 +210,19 @@ def test_a_recursion_without_end_is_told_in_short() -> None:
     assert isinstance(told(raised(lambda: again(0))), RecursionError)
 
 
+def test_long_texts_of_causes_and_of_notes_are_told_in_short() -> None:
+    error = ValueError("short")
+    error.__cause__ = KeyError("c" * 10**6)
+    for _ in range(3):
+        error.add_note("n" * 50_000)
+    described = Raised.of(error)
+    assert described.cause is not None
+    assert "characters left out" in described.cause.error
+    assert len(described.cause.error) < 70_000
+    assert described.notes[0] == "n" * 50_000
+    assert [len(note) < 20_000 for note in described.notes] == [False, True]
+
+
 def test_a_chain_that_leads_back_to_itself_ends() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first

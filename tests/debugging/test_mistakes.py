@@ -161,6 +161,12 @@ MISTAKES: list[Mistake] = [
         ["'learn'", "['learn']"],
     ),
     ("a chain is empty", lambda w: w.composite_forward([], 1), ValueError, ["node_ids"]),
+    (
+        "a chain is None",
+        lambda w: w.composite_forward(None, 1),  # type: ignore[arg-type]
+        TypeError,
+        ["node_ids is a list", "None"],
+    ),
     ("an id is a number", lambda w: w.forward(3, 1), TypeError, ["node_id", "3"]),  # type: ignore[arg-type]
     ("an id is None", lambda w: w.fit(None, 1), TypeError, ["node_id"]),  # type: ignore[arg-type]
     (
