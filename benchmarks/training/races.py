@@ -82,17 +82,17 @@ def run(
     for number in range(rounds + 1):
         losses = {}
         for name, work in contestants.items():
-            busy, begun = sum(map(_processor_seconds, processes)), time.perf_counter()
+            busy, begun = sum(map(processor_seconds, processes)), time.perf_counter()
             losses[name] = work()
             if number:
                 race.times[name].append((time.perf_counter() - begun) / pieces)
-                used = sum(map(_processor_seconds, processes)) - busy
+                used = sum(map(processor_seconds, processes)) - busy
                 race.busy[name].append(used / pieces)
         assert np.allclose(list(losses.values()), losses[baseline], rtol=1e-5, atol=1e-6), losses
     return race
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
     """What the kernel has counted for all threads of a process: by its own clock, since reading
     files would count as work of the contestant."""
     return time.clock_gettime(~pid << 3 | _ALL_THREADS)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
 __all__ = ["Backlog"]
@@ -29,17 +29,18 @@ class Backlog:
         self._doing = threading.RLock()  # a signal handler may make calls too
         self._starting = threading.Lock()
         self._some = threading.Event()
+        self._awake = False  # what the event says, at a fifth of its price
         self._thread: threading.Thread | None = None
-        self._last = 0.0
+        self._added = 0
 
     def add(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function called soon; at once, if too many wait."""
-        self._last = monotonic()
+        self._added += 1
         self._entries.append((function, arguments))
-        if len(self._entries) > _MOST:
-            self.flush()
-        elif not self._some.is_set():
+        if not self._awake:
             self._wake()
+        elif len(self._entries) > _MOST:
+            self.flush()
 
     def flush(self) -> None:
         """Call all that wait, and return once that is done."""
@@ -62,12 +63,16 @@ class Backlog:
                     target=self._run, name="soma-telemetry", daemon=True
                 )
                 self._thread.start()
+            self._awake = True
             self._some.set()
 
     def _run(self) -> None:
         while True:
             self._some.wait()
-            while (quiet := monotonic() - self._last) < _QUIET:
-                sleep(_QUIET - quiet)
+            seen = None
+            while seen != self._added:
+                seen = self._added
+                sleep(_QUIET)
             self._some.clear()
+            self._awake = False
             self.flush()

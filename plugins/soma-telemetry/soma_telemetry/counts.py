@@ -11,6 +11,7 @@ __all__ = ["Counts", "payload_size"]
 
 _DEPTH = 4  # of lists and dicts that are looked into
 _ITEMS = 64  # of each of them; the rest is taken to be like those
+_NUMBERS = frozenset({bool, int, float})
 
 
 class Counts:
@@ -43,6 +44,10 @@ class Counts:
 
 def payload_size(value: Any, depth: int = _DEPTH) -> int:
     """About how many bytes the arrays, bytes, texts and numbers in a value have."""
+    if value is None:
+        return 0
+    if type(value) in _NUMBERS:
+        return 8
     size = getattr(value, "nbytes", None)
     if isinstance(size, int):
         return size
@@ -55,4 +60,4 @@ def payload_size(value: Any, depth: int = _DEPTH) -> int:
             return 0
         some = value[:_ITEMS]
         return sum(payload_size(item, depth - 1) for item in some) * len(value) // len(some)
-    return 8 if isinstance(value, int | float) else 0
+    return 0

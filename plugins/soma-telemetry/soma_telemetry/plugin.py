@@ -8,10 +8,10 @@ done while the host waits for the next one, or soon after it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from time import monotonic, perf_counter, time_ns
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context, get_current
@@ -39,44 +39,41 @@ _COUNTED = {
 }
 
 
-class _Flight(NamedTuple):
-    """A call that is under way.
+class _Flight:
+    """A call that is under way, or has ended and waits to be recorded.
 
     Attributes:
         span: Its span.
         waited: Seconds that it waited for others of its worker.
         joined: How many calls of a pool it is.
         size: Bytes of its data.
-        sent: When it was sent (``time.perf_counter``).
+        begun: When it was sent (``time.perf_counter``).
+        seconds: From its sending to its reply.
+        ended: When that was (``time.time_ns``).
+        cmd: Its command.
+        node_id: Its node.
+        error: What kind of error it raised, if it did.
+        received: Bytes of its result.
+        said: What plugins of the worker said.
     """
+
+    __slots__ = (
+        *("span", "waited", "joined", "size", "begun"),
+        *("seconds", "ended", "cmd", "node_id", "error", "received", "said"),
+    )
 
     span: Span
     waited: float
     joined: int
     size: int
-    sent: float
-
-
-class _Landing(NamedTuple):
-    """A call that has ended.
-
-    Attributes:
-        cmd: Its command.
-        node_id: Its node.
-        seconds: From its sending to its reply.
-        ended: When that was (``time.time_ns``).
-        error: What kind of error it raised, if it did.
-        size: Bytes of its result.
-        said: What plugins of the worker said.
-    """
-
-    cmd: str
-    node_id: str | None
+    begun: float
     seconds: float
     ended: int
+    cmd: str
+    node_id: str | None
     error: str | None
-    size: int
-    said: Mapping[str, Any]
+    received: int
+    said: Mapping[str, Any] | None
 
 
 class Telemetry:
@@ -124,27 +121,32 @@ class Telemetry:
     @soma.hookimpl
     def soma_call_starting(self, call: Any) -> None:
         """In the host: begin a span, and send its context along."""
-        waited = time.monotonic() - call.started
-        fields, contexts = call.fields, call.contexts
+        flight = _Flight()
+        flight.waited = waited = monotonic() - call.started
+        fields, contexts, links = call.fields, call.contexts, None
         meta = fields.get("meta")
-        parent, links = _part_of(contexts) if contexts else (None, None)
+        if contexts:
+            parent, links = _part_of(contexts)
+        else:
+            parent = get_current()  # the SDK would look for it three times
         if meta and CONTEXT in meta:
             parent = received(meta)
-        span = self._tracer.start_span(
-            _name(call.cmd, call.node_id),
+        flight.span = span = self._tracer.start_span(
+            _name(fields["cmd"], fields.get("node_id")),
             parent,
             SpanKind.CLIENT,
             links=links,
-            start_time=time.time_ns() - int(waited * _NS),
+            start_time=time_ns() - int(waited * _NS),
         )
         if span.is_recording():
-            fields["meta"] = {**(meta or {}), **carried(span)}
-        size = 0
+            fields["meta"] = {**meta, **carried(span)} if meta else carried(span)
+        flight.joined = len(contexts)
+        flight.size = 0
         for name in _DATA:
             if name in fields:
-                size += payload_size(fields[name])
-        flight = _Flight(span, waited, len(contexts), size, time.perf_counter())
+                flight.size += payload_size(fields[name])
         self._flights[id(call)] = flight  # each call that starts ends, so that none stays
+        flight.begun = perf_counter()
 
     @soma.hookimpl
     def soma_call_sent(self, call: Any) -> None:
@@ -157,65 +159,59 @@ class Telemetry:
         flight = self._flights.pop(id(call), None)
         if flight is None:
             return
-        seconds, ended = time.perf_counter() - flight.sent, time.time_ns()
+        flight.seconds, flight.ended = perf_counter() - flight.begun, time_ns()
+        flight.cmd, flight.node_id = call.fields["cmd"], call.fields.get("node_id")
+        flight.error = None if error is None else _kind(error)
         if error is not None and flight.span.is_recording():  # it may change once it is raised
             flight.span.record_exception(error)
             flight.span.set_status(StatusCode.ERROR, str(error))
-        landing = _Landing(
-            call.cmd,
-            call.node_id,
-            seconds,
-            ended,
-            None if error is None else _kind(error),
-            payload_size(getattr(reply, "result", None)),
-            getattr(reply, "meta", None) or {},
-        )
-        self._backlog.add(self._record, flight, landing)
+        flight.received = payload_size(getattr(reply, "result", None))
+        flight.said = getattr(reply, "meta", None)
+        self._backlog.add(self._record, flight)
 
-    def _record(self, flight: _Flight, landing: _Landing) -> None:
+    def _record(self, flight: _Flight) -> None:
         """Record a call in the host, and the worker's part of it."""
-        attributes, span = _attributes(landing.cmd, landing.node_id), flight.span
+        attributes, span = _attributes(flight.cmd, flight.node_id), flight.span
         kind = attributes
-        if landing.error is not None:
-            kind = {**kind, "error.type": landing.error}
-        self._calls.record(landing.seconds, kind)
+        if flight.error is not None:
+            kind = {**kind, "error.type": flight.error}
+        self._calls.record(flight.seconds, kind)
         if flight.waited > _A_WAIT:
             self._queued.record(flight.waited, {"rpc.system.name": _SCOPE})
-        self._count(flight, landing, attributes)
-        worked = landing.said.get(META)
+        self._count(flight, attributes)
+        worked = flight.said.get(META) if flight.said else None
         if isinstance(worked, dict):
-            self._record_work(span, landing, worked, kind)
+            self._record_work(flight, worked, kind)
         if span.is_recording():
             span.set_attributes({**kind, "soma.queue.duration": flight.waited})
             if flight.joined > 1:
                 span.set_attribute("soma.batch.calls", flight.joined)
-            span.end(landing.ended)
+            span.end(flight.ended)
 
-    def _count(self, flight: _Flight, landing: _Landing, attributes: dict[str, str]) -> None:
-        counts, cache = self._counts, landing.said.get("cache")
+    def _count(self, flight: _Flight, attributes: dict[str, str]) -> None:
+        counts = self._counts
         if flight.size:
             counts.add("soma.client.payload.sent", flight.size, attributes)
-        if landing.size:
-            counts.add("soma.client.payload.received", landing.size, attributes)
+        if flight.received:
+            counts.add("soma.client.payload.received", flight.received, attributes)
         if flight.joined > 1:
             counts.add("soma.batch.commands", 1, attributes)
             counts.add("soma.batch.calls", flight.joined, attributes)
+        cache = flight.said.get("cache") if flight.said else None
         if isinstance(cache, dict):
             said = {**attributes, "soma.cache.result": str(cache.get("last"))}
             counts.add("soma.cache.results", 1, said)
 
-    def _record_work(
-        self, parent: Span, landing: _Landing, worked: dict[str, Any], kind: dict[str, str]
-    ) -> None:
+    def _record_work(self, flight: _Flight, worked: dict[str, Any], kind: dict[str, str]) -> None:
         """The worker's part of a call, as it measured that."""
         begun, seconds, pid = int(worked["begun"]), float(worked["seconds"]), int(worked["pid"])
         self._work.record(seconds, kind)
         self._memories[pid] = int(worked.get("memory") or self._memories.get(pid, 0))
         span = self._tracer.start_span(
-            _name(landing.cmd, landing.node_id),
-            context=trace.set_span_in_context(parent),
+            _name(flight.cmd, flight.node_id),
+            context=trace.set_span_in_context(flight.span),
             kind=SpanKind.SERVER,
-            attributes={**_attributes(landing.cmd, landing.node_id), "process.pid": pid},
+            attributes={**_attributes(flight.cmd, flight.node_id), "process.pid": pid},
             start_time=begun,
         )
         span.end(begun + int(seconds * _NS))
