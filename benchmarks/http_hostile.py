@@ -50,6 +50,7 @@ filter = "sklearn.Binarizer"
 PATIENCE = 30.0  # seconds, after which a request hangs
 CONNECTIONS = 8
 MESSAGES = 25  # of one WebSocket
+_BEFORE = 3  # lines of the log before a traceback, which say what was done
 ALLOWED = {503, 504}
 ODD: list[Any] = [
     None, True, -1, 0, 2**64, 1.5, float("nan"), "", "x", "\0", [], [[]], [[1], [2, 3]], {},
@@ -295,9 +296,22 @@ def schemathesis(port: int, examples: int, directory: str) -> str:
     return "" if done.returncode == 0 else done.stdout[-3000:] + done.stderr[-1000:]
 
 
-def _tells_of_a_failure(line: str) -> bool:
-    """Whether a line of the log does; what workers print when they are interrupted is theirs."""
-    return not line.startswith("[worker") and bool(re.search(r"Traceback|Error: |CRITICAL", line))
+def failures_in(log: str) -> list[str]:
+    """What a server's log tells of its failures, each with its traceback and the lines before it.
+
+    What workers print when they are interrupted is theirs.
+    """
+    lines = [line for line in log.splitlines() if not line.startswith("[worker")]
+    found: list[str] = []
+    after = 0
+    for number, line in enumerate(lines):
+        if number < after or not re.search(r"Traceback|Error: |CRITICAL", line):
+            continue
+        after = number + 1
+        while after < len(lines) and lines[after][:1] in ("", " "):
+            after += 1
+        found.append("\n".join(lines[max(0, number - _BEFORE) : after + 1]))
+    return found
 
 
 def main() -> None:
@@ -326,7 +340,7 @@ def main() -> None:
                 wrong.append(said)
             wait_until_ready(f"http://127.0.0.1:{port}")
             os.kill(pid, 0)
-        wrong += [line for line in log.read_text().splitlines() if _tells_of_a_failure(line)][:20]
+        wrong += failures_in(log.read_text(errors="replace"))
     print(f"wrong: {len(wrong)}")
     print(*wrong[:20], sep="\n")
     sys.exit(bool(wrong))

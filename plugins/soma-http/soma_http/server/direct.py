@@ -63,7 +63,8 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Refuse a text that is none, as uvicorn does, but without a traceback in the log."""
-        if self.curr_msg_data_type == "text" and not _is_text(self.frames):
+        is_refused = self.curr_msg_data_type == "text" and not _is_text(self.frames)
+        if is_refused and not self.close_sent:  # else it is dropped, as all that comes then
             self.conn.send_close(CloseCode.INVALID_DATA)
             self.handle_parser_exception()
         else:
