@@ -40,16 +40,13 @@ def declared_size(start: bytes | bytearray | memoryview) -> int:
 
 def pieces_of(message: Message) -> Iterator[Any]:
     """A message as the fragments of one WebSocket message, none of them large."""
-    if message.dialect is Dialect.LINE:
-        yield from _cut(memoryview(message.header))
-        return
-    for part in frame_parts(message):
-        yield from _cut(memoryview(part))
-
-
-def _cut(part: memoryview) -> Iterator[memoryview]:
-    for start in range(0, part.nbytes, _PIECE):
-        yield part[start : start + _PIECE]
+    is_line = message.dialect is Dialect.LINE
+    for part in (message.header,) if is_line else frame_parts(message):
+        if len(part) <= _PIECE:
+            yield part
+        else:
+            view = memoryview(part)
+            yield from (view[start : start + _PIECE] for start in range(0, len(part), _PIECE))
 
 
 class MessageReader:
@@ -76,8 +73,8 @@ class MessageReader:
             message = self._parser.feed(memoryview(data))
         finally:
             if message is None or self._parser.pending:
-                self._parser = MessageParser(self._limits)
-        if message is None or len(data) != declared_size(data):
+                self._parser, message = MessageParser(self._limits), None
+        if message is None:
             raise ProtocolError(
                 ErrorCode.MALFORMED,
                 f"a WebSocket message of {len(data):,} bytes is not one whole frame",

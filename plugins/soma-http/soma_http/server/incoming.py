@@ -46,10 +46,11 @@ class Incoming:
     def _frame(self, frame: Frame) -> Any:
         data: Any = frame.payload
         if self._left < 0:
-            self._start += data
-            if len(self._start) < PREAMBLE_SIZE and not frame.last:
-                return b""
-            data, self._start = self._start, bytearray()
+            if self._start or not frame.last:
+                self._start += data
+                if len(self._start) < PREAMBLE_SIZE and not frame.last:
+                    return b""
+                data, self._start = self._start, bytearray()
             self._left = _declared(data)
         self._left -= len(data)
         if self._left < 0 or (frame.last and self._left):
@@ -59,7 +60,7 @@ class Incoming:
         return data
 
 
-def _declared(data: bytearray) -> int:
+def _declared(data: Any) -> int:
     """How large a message claims to be.
 
     Raises:
