@@ -22,6 +22,13 @@ Sample = Callable[[], float]
 
 NUMPY = "python -c 'import numpy'"
 BOTH = "python -c 'import pydantic, numpy'"
+MODEL = "python -c 'import numpy', and one pydantic model"
+ONE_MODEL = """
+import numpy
+from pydantic import BaseModel
+class Ping(BaseModel):
+    id: int = 0
+"""
 CONNECTING = """
 import sys, time
 import soma_core as soma
@@ -71,20 +78,21 @@ def measure(rounds: int) -> dict[str, tuple[float, str]]:
         samples: dict[str, tuple[Sample, str]] = {
             NUMPY: (_python("import numpy"), NUMPY),
             BOTH: (_python("import pydantic, numpy"), BOTH),
+            MODEL: (_python(ONE_MODEL), BOTH),  # no worker that validates a message starts sooner
             "import soma_core": (_python("import soma_core"), BOTH),
             "import soma_core, with connect": (
                 _python("import soma_core; soma_core.connect"),
                 BOTH,
             ),
-            "stdio, connect to first reply": (_connection("stdio"), NUMPY),
-            "socket, connect to first reply": (_connection("socket", options["path"]), NUMPY),
+            "stdio, connect to first reply": (_connection("stdio"), MODEL),
+            "socket, connect to first reply": (_connection("socket", options["path"]), MODEL),
         }
         warmed = " ".join(["socket", *preload()])
-        samples[f"{warmed}, connect to first reply"] = (_connection("socket", warm["path"]), NUMPY)
+        samples[f"{warmed}, connect to first reply"] = (_connection("socket", warm["path"]), MODEL)
         for node in FITTED:
             if find_spec(f"soma_filters_{node.split('.')[0]}") and preload():
                 sample = _connection("socket", warm["path"], node)
-                samples[f"{warmed}, connect to first fit of {node}"] = (sample, NUMPY)
+                samples[f"{warmed}, connect to first fit of {node}"] = (sample, MODEL)
         times: dict[str, list[float]] = {name: [] for name in samples}
         for _ in range(rounds + 1):
             for name, (sample, _baseline) in samples.items():
