@@ -30,8 +30,6 @@ INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
-# One for all: what each package imports (numpy, pydantic, the core) is then checked once.
-export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 
 .PHONY: demo test nightly lint types units coverage unmeasured light lowest ray models http http-peers figures schemas reference docs release clean
 
@@ -50,7 +48,6 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
-	for plugin in $(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS); do (cd $$plugin && ../../$(BIN)/mypy soma_*/) || exit 1; done
 
 # Threads of OpenMP that wait by spinning take a core from the next test.
 units coverage unmeasured: export OMP_WAIT_POLICY := passive
