@@ -25,6 +25,7 @@ from soma_core.wire.unpacking import unpack
 
 from ..support import run_python
 from ..support.installing import install, python_path
+from ..support.plugins import plugin_set
 
 
 class Signal:
@@ -226,20 +227,6 @@ def test_a_codec_that_returns_its_own_object_ends_at_the_limit_of_nesting() -> N
         LineEncoder(pickles=pickles(endless)).encode(Signal(SAMPLES, 1))
 
 
-class Installed:
-    def __init__(self, **plugins: Any) -> None:
-        self.plugins = plugins
-
-    def names(self) -> list[str]:
-        return sorted(self.plugins)
-
-    def load(self, name: str) -> Any:
-        return self.plugins[name]
-
-    def origin(self, name: str) -> str:
-        return f"it is {name}"
-
-
 def module(outcome: Any) -> types.SimpleNamespace:
     @soma.hookimpl
     def soma_register_codecs() -> Any:
@@ -253,7 +240,7 @@ def module(outcome: Any) -> types.SimpleNamespace:
 def plugins_with(environment: dict[str, str] | None = None, **returned: Any) -> PluginSet:
     """Plugins whose hook returns, or raises, what is given."""
     modules = {name: module(outcome) for name, outcome in returned.items()}
-    return PluginSet(Installed(**modules), environment or {})  # type: ignore[arg-type]
+    return plugin_set(environment, **modules)
 
 
 MISFITS = [
@@ -303,7 +290,7 @@ def test_a_plugin_whose_codecs_do_not_fit_adds_no_commands_either() -> None:
         return []
 
     both.soma_register_commands = soma_register_commands
-    plugins = PluginSet(Installed(both=both), {})  # type: ignore[arg-type]
+    plugins = plugin_set(both=both)
     assert calls == ["asked"]
     assert list(plugins.failures) == ["both"]
     assert plugins.commands == []

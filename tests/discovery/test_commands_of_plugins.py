@@ -20,6 +20,7 @@ from soma_core.verbs import Command, CommandSpec, Data
 
 from ..support import run_python
 from ..support.installing import install, python_path
+from ..support.plugins import plugin_set
 
 
 class Evaluate(Command):
@@ -73,20 +74,6 @@ def evaluate(command: Evaluate, engine: Any) -> Any:
 GOOD = CommandSpec(Evaluate, evaluate)
 
 
-class Installed:
-    def __init__(self, **plugins: Any) -> None:
-        self.plugins = plugins
-
-    def names(self) -> list[str]:
-        return sorted(self.plugins)
-
-    def load(self, name: str) -> Any:
-        return self.plugins[name]
-
-    def origin(self, name: str) -> str:
-        return f"it is {name}"
-
-
 def plugins_with(**returned: Any) -> PluginSet:
     """Plugins whose hook returns, or raises, what is given."""
 
@@ -100,7 +87,7 @@ def plugins_with(**returned: Any) -> PluginSet:
         return types.SimpleNamespace(soma_register_commands=soma_register_commands)
 
     modules = {name: module(outcome) for name, outcome in returned.items()}
-    return PluginSet(Installed(**modules), {})  # type: ignore[arg-type]
+    return plugin_set(**modules)
 
 
 def engine(plugins: PluginSet) -> Engine:

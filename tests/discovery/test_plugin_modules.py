@@ -15,39 +15,18 @@ import soma_core as soma
 from soma_core.engine import Engine, EngineInfo
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.nodes import Node
-from soma_core.errors import PluginError, PluginLoadFailed
+from soma_core.errors import PluginLoadFailed
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.commands import Command, CommandSpec
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
 from soma_transport_socket.worker.session import SessionInterrupts
 
-
-class Installed:
-    """Stands for what is installed: modules by name, or what loading them raises."""
-
-    def __init__(self, **plugins: Any) -> None:
-        self.plugins = plugins
-
-    def names(self) -> list[str]:
-        return sorted(self.plugins)
-
-    def load(self, name: str) -> Any:
-        plugin = self.plugins[name]
-        if isinstance(plugin, PluginError):
-            raise plugin
-        return plugin
-
-    def origin(self, name: str) -> str:
-        return f"it is {name}"
+from ..support.plugins import plugin_set
 
 
 def plugin(**attributes: Any) -> types.SimpleNamespace:
     return types.SimpleNamespace(**attributes)
-
-
-def plugin_set(environment: dict[str, str] | None = None, **plugins: Any) -> PluginSet:
-    return PluginSet(Installed(**plugins), environment or {})  # type: ignore[arg-type]
 
 
 @soma.hookimpl

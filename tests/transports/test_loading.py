@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,33 +11,15 @@ import pytest
 import soma_core as soma
 from soma_core import ErrorCode, ProtocolError, RemoteError
 
-from ..support import TRANSPORTS, gate_runs, run_python
+from ..support import TRANSPORTS, gate_runs
 from ..support import filters as f
-
-CONNECT = """
-import sys
-import soma_core as soma
-
-def connect(**arguments):
-    options = {"path": sys.argv[2]} if sys.argv[1] == "socket" else {}
-    return soma.connect(sys.argv[1], **options, **arguments)
-"""
+from ..support.hosts import run_host
 
 
 @pytest.fixture
 def run(tmp_path, options):
     """Runs a script as a host over a transport: in a directory that no worker looks into."""
-
-    def run_script(transport: str, source: str, files: dict[str, str] | None = None) -> str:
-        for name, content in (files or {}).items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(content))
-        script = CONNECT + textwrap.dedent(source)
-        path = options(transport).get("path", "")
-        return run_python(script, transport, path, directory=tmp_path).stdout
-
-    return run_script
+    return partial(run_host, tmp_path, options)
 
 
 over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))

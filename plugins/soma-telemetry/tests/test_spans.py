@@ -28,6 +28,7 @@ import soma_core as soma
 from soma_core.client.calls import Call
 from soma_core.plugins.manager import installed_plugins
 from soma_core.protocol.commands import Ping
+from soma_core.protocol.replies import PingReply
 
 
 class Recorded:
@@ -151,10 +152,13 @@ def test_the_size_of_data_is_about_what_they_hold():
 
 
 def test_workers_say_what_they_have_in_memory(recorded, worker):
-    worker.forward("traced", 1)
-    recorded.plugin._memories[os.getpid()] = 5  # pretend that it was said a moment ago
+    worked = {"begun": 0, "seconds": 0.0, "pid": os.getpid(), "memory": 5}
+    reply = PingReply(pid=os.getpid(), incarnation="", meta={"telemetry": worked})
+    call = Call.of(Ping(cmd="PING"))
+    recorded.plugin.soma_call_starting(call)
+    recorded.plugin.soma_call_finished(call, reply, None)
     [point] = recorded.points("soma.worker.memory")
-    assert point.attributes["process.pid"] == os.getpid()
+    assert (point.value, point.attributes["process.pid"]) == (5, os.getpid())
     worker.close()
     assert recorded.points("soma.worker.memory") == []
 
