@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -14,7 +14,6 @@ __all__ = [
     "Clause",
     "clause_of",
     "covers",
-    "disagreements",
 ]
 
 Test = TypeVar("Test", bound=Callable[..., Any])
@@ -145,7 +144,7 @@ FILTER_CLAUSES: Mapping[str, Clause] = _clauses(
 
 
 def covers(clause_id: str) -> Callable[[Test], Test]:
-    """ProcessMark the test of a suite that covers a clause."""
+    """Mark the test of a suite that covers a clause."""
 
     def mark(test: Test) -> Test:
         test.clause_id = clause_id  # type: ignore[attr-defined]
@@ -158,24 +157,3 @@ def clause_of(test: Any) -> str | None:
     """The id of the clause that a test covers; None if it is no test of a suite."""
     found: str | None = getattr(test, "clause_id", None)
     return found
-
-
-def disagreements(suite: type, clauses: Iterable[str]) -> list[str]:
-    """Compare a suite with its clauses, both ways.
-
-    Returns:
-        What is wrong: a clause without a test or with two, a test without a clause or of one
-        that does not exist. Empty if all is well.
-    """
-    known = list(clauses)
-    tests = {name: getattr(suite, name) for name in dir(suite) if name.startswith("test_")}
-    covered = [clause_of(test) for test in tests.values()]
-    wrong = [
-        f"{id}: covered by {covered.count(id)} tests" for id in known if covered.count(id) != 1
-    ]
-    wrong += [
-        f"{name}: covers {clause_of(test)!r}, which is no clause"
-        for name, test in tests.items()
-        if clause_of(test) not in known
-    ]
-    return wrong

@@ -90,11 +90,6 @@ class TableEntry(NamedTuple):
     generation: int
     size: int
 
-    @property
-    def is_buffer(self) -> bool:
-        """Whether it is one of the message's buffers."""
-        return self.kind <= EntryKind.SHARED
-
 
 EntryFields = tuple[int, int, int, int]
 """What a :class:`TableEntry` holds; of most, which are of inline buffers, only the size is used."""

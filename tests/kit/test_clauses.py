@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import pytest
 
 from soma_core.protocol.commands import COMMANDS
 from soma_core.protocol.parsing import CommandParser
 from soma_core.testing import Capability, FilterConformance, TransportConformance
-from soma_core.testing.clauses import FILTER_CLAUSES, TRANSPORT_CLAUSES, covers, disagreements
+from soma_core.testing.clauses import FILTER_CLAUSES, TRANSPORT_CLAUSES, clause_of, covers
 from soma_core.testing.transports import messages as kit
+
+
+def disagreements(suite: type, clauses: Iterable[str]) -> list[str]:
+    """What is wrong with a suite: a clause without one test, a test without a clause."""
+    known = list(clauses)
+    tests = {name: getattr(suite, name) for name in dir(suite) if name.startswith("test_")}
+    covered = [clause_of(test) for test in tests.values()]
+    wrong = [
+        f"{id}: covered by {covered.count(id)} tests" for id in known if covered.count(id) != 1
+    ]
+    wrong += [
+        f"{name}: covers {clause_of(test)!r}, which is no clause"
+        for name, test in tests.items()
+        if clause_of(test) not in known
+    ]
+    return wrong
+
 
 SUITES = [(TransportConformance, TRANSPORT_CLAUSES), (FilterConformance, FILTER_CLAUSES)]
 
