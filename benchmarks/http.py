@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import socket
 import statistics
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import soma_core as soma
+from benchmarks.training.races import processor_seconds
 from soma_core.benchmarking import size_name, time_name
 from soma_core.testing.filters import Echo
 
@@ -139,22 +141,34 @@ def serving() -> Iterator[tuple[str, int]]:
             yield served
 
 
-def _median(ask: Callable[[], object], count: int) -> float:
-    times = []
-    for _ in range(count + count // 10):
+def _measured(
+    ask: Callable[[], object], count: int, pids: Sequence[int]
+) -> tuple[float, list[float]]:
+    """The median of a call, and the processor time of one in each process, in seconds."""
+    for _ in range(count // 10):
+        ask()
+    times, before = [], [processor_seconds(pid) for pid in pids]
+    for _ in range(count):
         begun = time.perf_counter()
         ask()
         times.append(time.perf_counter() - begun)
-    return statistics.median(times[count // 10 :])
+    used = [processor_seconds(pid) - busy for pid, busy in zip(pids, before, strict=True)]
+    return statistics.median(times), [seconds / count for seconds in used]
 
 
-def call(url: str, count: int) -> None:
-    """Print what a call costs, beside an echo of as many bytes."""
+def call(url: str, server: int, count: int) -> None:
+    """Print what a call costs, beside an echo of as many bytes.
+
+    Args:
+        url: The server's.
+        server: Its process.
+        count: How many calls.
+    """
     from websockets.sync.client import connect
 
     options = {"url": url, "token": TOKEN, "trust_server": True, "filters": {"echo": Echo()}}
     with (
-        _program("-c", ECHO, found=r"(\d+)", stream="stdout") as (port, _),
+        _program("-c", ECHO, found=r"(\d+)", stream="stdout") as (port, echoing),
         _program("-c", RELAY, port, found=r"(\d+)", stream="stdout") as (between, _),
         connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None) as echo,
         connect(f"ws://127.0.0.1:{between}", max_size=None, compression=None) as relayed,
@@ -165,17 +179,21 @@ def call(url: str, count: int) -> None:
             websocket.send(data)
             websocket.recv()
 
-        print("| | bare echo | behind a relay | times | soma | times |\n" + "| --- " * 6 + "|")
+        pids = {"echo": [os.getpid(), echoing], "soma": [os.getpid(), server, worker.ping().pid]}
+        spent = ("processor time of an echo: client, server", "of soma: client, server, worker")
+        head = ("", "bare echo", "behind a relay", "times", "soma", "times", *spent, "times")
+        print(f"| {' | '.join(head)} |\n" + "| --- " * len(head) + "|")
         for array, rounds in ((np.zeros(10), count), (np.zeros(1 << 17), count // 10)):
             data = array.tobytes()
-            bare = _median(partial(echoed, echo, data), rounds)
-            passed = _median(partial(echoed, relayed, data), rounds)
-            ours = _median(partial(worker.forward, "echo", array), rounds)
-            name = size_name(array.nbytes)
-            shown = (
-                f"{time_name(passed)} | {passed / bare:.2f} | {time_name(ours)} | {ours / bare:.2f}"
-            )
-            print(f"| {name} | {time_name(bare)} | {shown} |")
+            bare, busy = _measured(partial(echoed, echo, data), rounds, pids["echo"])
+            passed, _ = _measured(partial(echoed, relayed, data), rounds, ())
+            forward = partial(worker.forward, "echo", array)
+            ours, used = _measured(forward, rounds, pids["soma"])
+            cells = [size_name(array.nbytes), time_name(bare)]
+            cells += [time_name(passed), f"{passed / bare:.2f}"]
+            cells += [time_name(ours), f"{ours / bare:.2f}"]
+            cells += [", ".join(map(time_name, each)) for each in (busy, used)]
+            print(f"| {' | '.join(cells)} | {sum(used) / sum(busy):.2f} |")
 
 
 def infer_request(model: str, *, binary: bool) -> bytes:
@@ -261,9 +279,9 @@ def main() -> None:
     options = parser.parse_args()
     if find_spec("soma_http") is None or find_spec("soma_filters_sklearn") is None:
         sys.exit("this measures soma-http, which is not installed here: make http has it")
-    with serving() as (url, _):
+    with serving() as (url, server):
         wait_until_ready(url)
-        call(url, options.calls)
+        call(url, server, options.calls)
         print()
         ask_model(url, options.seconds)
 
