@@ -209,8 +209,8 @@ def test_a_command_that_takes_too_long_ends_at_its_timeout(connect, file):
     worker = connect("stdio", filters={"sleep": f.Sleep()}, record=file)
     worker.forward("sleep", ["naps", 0])
     rewrite(file, 5, lambda line: line["message"].update(data=["deaf", 600]))
-    outcome = again(file, stdio, timeout=2)[-1]
-    assert (outcome.verdict, outcome.detail) == (Verdict.FAILED, "no reply within 2 s")
+    outcome = again(file, stdio, timeout=10)[-1]  # in which a busy machine loads the filter
+    assert (outcome.verdict, outcome.detail) == (Verdict.FAILED, "no reply within 10 s")
 
 
 def test_each_section_gets_a_worker_of_its_own(connect, file):
