@@ -191,8 +191,8 @@ class Conversation:
             exchange.over = True
             raise ProtocolError(
                 ErrorCode.MALFORMED,
-                f"the reply has id {came.id!r}, the command {exchange.message_id}; the transport "
-                "mixed up messages, and the channel was closed",
+                f"the reply has id {reprlib.repr(came.id)}, the command {exchange.message_id}; the "
+                "transport mixed up messages, and the channel was closed",
             )
         return None
 
@@ -201,7 +201,7 @@ class Conversation:
         exchange = self.exchange
         assert exchange is not None
         replied_to = fields.get("id", exchange.message_id)
-        if replied_to != exchange.message_id:
+        if type(replied_to) is not int or replied_to != exchange.message_id:  # as an array may be
             return _stray(replied_to, exchange.message_id, fields)
         if fields.get("ok") is True:
             return exchange.call.reply.__pydantic_validator__.validate_python(fields)

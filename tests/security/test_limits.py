@@ -129,6 +129,15 @@ def test_an_extension_of_a_few_bytes_is_refused_before_it_takes_memory_or_time(n
     assert most < 1 << 20
 
 
+@pytest.mark.parametrize("replied_to", [ext(Extension.ARRAY, 0, "int64", [2]), "1", [1], None])
+def test_a_reply_whose_id_is_no_number_is_of_nobody(replied_to: Any) -> None:
+    header = packb({"id": replied_to, "ok": True})
+    worker = hostile_worker(lambda _: Message(header, [bytearray(16)], Dialect.FRAME))
+    with pytest.raises(soma.ProtocolError, match="mixed up messages") as caught:
+        worker.forward("a", 1)
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
 @pytest.fixture
 def ends() -> Iterator[tuple[StreamChannel, socket.socket]]:
     """A channel with small limits, and the socket at its other end."""

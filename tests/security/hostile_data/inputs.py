@@ -183,7 +183,7 @@ def training(draw: Draw) -> bytes:
     if what == 2:
         return b"\2" + draw.changed_bytes(safe)
     chosen = going_on if what == 1 else content
-    changed = draw.replaced(chosen, lambda: loose(draw), chance=12)
+    changed = draw.replaced(chosen, lambda: loose(draw), chance=draw.among([12, 60, 300]))
     numbers = changed.get("random")
     if isinstance(numbers, dict) and type(numbers.get("torch")) is bytes and draw.one_in(4):
         numbers["torch"] = draw.changed_bytes(numbers["torch"])
