@@ -2,8 +2,8 @@
 
 ::
 
-    python hostile_states.py --count 10000            # every estimator
-    python hostile_states.py --count 50 --start 31337 SVC KMeans
+    python -m tests.hostile_states --count 10000            # every estimator
+    python -m tests.hostile_states --count 50 --start 31337 SVC KMeans
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from soma_filters_sklearn.parameters import parameters_of
 import soma_core as soma
 from soma_core.models.imports import limit_imports
 
-from . import hostile_states
 from .hostile_states import NAMES
 from .samples import sample_of
 
@@ -264,9 +263,10 @@ def test_a_pipeline_in_a_state_has_no_cache_directory(data):
 def lies_told(names: list[str], count: int) -> str:
     """What a process says that told lies to others: OpenMP does not fork once it has threads."""
     few = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    command = [sys.executable, hostile_states.__file__, f"--count={count}"]
+    command = [sys.executable, "-m", "tests.hostile_states", f"--count={count}", *names]
+    plugin = Path(__file__).parents[1]
     done = subprocess.run(
-        [*command, *names], env=os.environ | few, capture_output=True, text=True, check=False
+        command, cwd=plugin, env=os.environ | few, capture_output=True, text=True, check=False
     )
     return done.stdout + done.stderr
 
