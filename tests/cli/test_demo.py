@@ -26,14 +26,26 @@ def shown(picture) -> str:
     pytest.importorskip("soma_filters_sklearn")
     pytest.importorskip("soma_filters_torch")
     drawn = ["--curve", str(picture)] if find_spec("matplotlib") else []
+    return run_demo("--epochs", "8", *drawn)
+
+
+def run_demo(*arguments: str) -> str:
     ended = subprocess.run(
-        [sys.executable, "-m", "soma_core.cli", "demo", "--epochs", "8", *drawn],
+        [sys.executable, "-m", "soma_core.cli", "demo", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def test_the_demo_trains_over_one_transport_and_shows_what_it_reads():
+    pytest.importorskip("soma_filters_sklearn")
+    pytest.importorskip("soma_filters_torch")
+    shown = run_demo("--transport", "stdio", "--no-kill", "--epochs", "5")
+    assert "A worker over stdio" in shown
+    assert "socket" not in shown
 
 
 @pytest.mark.nightly
@@ -43,28 +55,33 @@ def test_the_demo_reads_digits_the_same_over_both_transports(shown):
     assert "identical, bit for bit" in shown
 
 
+@pytest.mark.nightly
 def test_the_demo_shows_the_curve_which_is_the_same_over_both_transports(shown):
     assert re.search(r"MLP over stdio: loss [\d.]+ → [\d.]+\n *[\d.]+ │█", shown)
     assert "8 epochs" in shown
     assert "Over socket every epoch had the same loss, to the last bit." in shown
 
 
+@pytest.mark.nightly
 def test_the_demo_draws_the_curve_where_matplotlib_is_installed(shown, picture):
     pytest.importorskip("matplotlib")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.name in shown
 
 
+@pytest.mark.nightly
 def test_the_demo_shows_the_worker_that_was_killed_and_goes_on(shown):
     assert "WorkerDied: " in shown
     assert "SIGKILL" in shown
     assert "A new worker starts over" in shown
 
 
+@pytest.mark.nightly
 def test_the_demo_imports_neither_torch_nor_sklearn_itself(shown):
     assert "This process has imported neither torch nor sklearn." in shown
 
 
+@pytest.mark.nightly
 def test_the_demo_draws_digits_in_plain_text_where_there_is_no_terminal(shown):
     assert "██" in shown
     assert "\x1b" not in shown

@@ -18,7 +18,7 @@ ENTRY = {"file": "x.py", "line": 1, "name": "f", "column": 1, "end_column": 2}
 # In a process of its own: what goes wrong here waits for ever.
 SCRIPT = """
 import sys, traceback
-from soma_core.client.records import hand_over
+from soma_core.client.records import WorkerRecords
 from soma_core.errors import RemoteError
 
 for file in sys.argv[1:]:
@@ -27,7 +27,7 @@ for file in sys.argv[1:]:
         {"ok": False, "error": "no", "code": "filter_failed", "exception": said}
     )
     traceback.print_exception(error)
-    hand_over(
+    WorkerRecords().hand_over(
         "warning",
         {"message": "m", "categories": ["builtins:UserWarning"], "filename": file, "lineno": 1},
         None,

@@ -14,6 +14,7 @@ import pytest
 
 import soma_core as soma
 from soma_core.client.connect import transport_maker
+from soma_core.plugins.manager import installed_plugins
 
 from ..support import (
     PROCESSES,
@@ -71,7 +72,7 @@ class Watched:
     """A worker, and the transport that knows how it ended."""
 
     def __init__(self, transport: str, options: dict[str, Any], filters: dict[str, Any]) -> None:
-        self.transport = transport_maker(transport, options)()
+        self.transport = transport_maker(transport, options, installed_plugins())()
         self.worker = soma.Worker(self.transport)
         self.worker.load(filters)
 
