@@ -5,8 +5,6 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from .building import PLUGINS
 
 
@@ -15,7 +13,6 @@ def names_in(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
-@pytest.mark.nightly
 def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
     assert sorted(wheels) == sorted(["soma-core", *PLUGINS])
     expected = {
