@@ -218,7 +218,10 @@ class Conversation:
     def _take_late(self, exchange: Exchange, message: Message) -> None:
         """Look whether a message is the reply that nobody waits for any more."""
         fields = read_fields(message)
-        if "event" not in fields and fields.get("id", exchange.message_id) == exchange.message_id:
+        replied_to = fields.get("id", exchange.message_id)
+        if "event" in fields or type(replied_to) is not int:
+            return
+        if replied_to == exchange.message_id:
             exchange.over = exchange.answered = True
 
     def result(self, exchange: Exchange) -> Any:
@@ -331,9 +334,10 @@ def _stray(replied_to: Any, message_id: int, fields: dict[str, Any]) -> _Stray:
 
 
 def _error_of(fields: dict[str, Any]) -> SomaError:
-    if fields.get("code") == ErrorCode.INCOMPATIBLE:
-        return IncompatibleWorker(fields.get("error"))
-    return RemoteError.from_reply(fields)
+    error = RemoteError.from_reply(fields)
+    if error.code == ErrorCode.INCOMPATIBLE:
+        return IncompatibleWorker(str(error))
+    return error
 
 
 def _not_a_reply(call: Call, error: ValidationError) -> ProtocolError:

@@ -239,7 +239,9 @@ class CannotInterrupt(Broken):
 
 class TestCannotInterrupt(Process):
     breaks = "timeouts.deadline"
-    with_it = frozenset({"interrupts.survive", "interrupts.ctrl-c", "faults.all"})
+    with_it = frozenset(
+        {"interrupts.survive", "interrupts.ctrl-c", "faults.all", "close.ends-stuck-engine"}
+    )
     transport = CannotInterrupt
 
 
