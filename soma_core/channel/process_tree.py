@@ -74,7 +74,7 @@ class ProcessTree:
             undo.callback(self._held.close)
             with theirs, suppress(FileNotFoundError):  # a system without a shell
                 self._guard = subprocess.Popen(
-                    ["/bin/sh", "-c", _GUARD, "soma-guard", *self._searched_for()],
+                    ["/bin/sh", "-c", _GUARD, "soma-guard", self._record, self._name, _TRACKER],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -84,9 +84,6 @@ class ProcessTree:
                 )
                 undo.pop_all()  # it stays open as long as the guard lives
                 close_in_forked_child(self._held)
-
-    def _searched_for(self) -> list[str]:
-        return [self._record, self._name, _TRACKER.decode()]
 
     def kill(self, leader: int | None) -> bool:
         """Kill all that is left of it, once the worker itself has ended.

@@ -58,11 +58,8 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     for parameter in chain.parameters():
         parameter.grad = None
     flow = _Flow(chain).watch if len(chain.nodes) > 1 else None
-    if torch.is_grad_enabled():
+    with torch.enable_grad():
         out, loss = _run(chain, x, y, flow)
-    else:
-        with torch.enable_grad():
-            out, loss = _run(chain, x, y, flow)
     if loss.requires_grad:
         chain.nodes[-1].call(loss.backward)
     else:
@@ -141,20 +138,7 @@ def _mean_squared_error(last: Node, out: torch.Tensor, y: Any) -> torch.Tensor:
 
 def _step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
-    _clear(optimizer)
-
-
-def _clear(optimizer: torch.optim.Optimizer) -> None:
-    """Let go of the gradients, as torch's ``zero_grad`` does, without what it tells profilers."""
-    import torch
-
-    clear = optimizer.zero_grad
-    if getattr(clear, "__func__", None) is not torch.optim.Optimizer.zero_grad:
-        clear()
-        return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
+    optimizer.zero_grad()
 
 
 class _Flow:
