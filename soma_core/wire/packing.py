@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable, Collection, Mapping
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -348,15 +348,21 @@ def _replaced_dict(obj: Mapping[Any, Any]) -> Any:
 
 def _replaced_list(obj: list[Any]) -> Any:
     kinds = set(map(type, obj))
-    if kinds == _TUPLES and len(widths := set(map(len, obj))) == 1 and 0 not in widths:
-        positions = map(itemgetter, range(widths.pop()))
-        columns = [_replaced_items([*map(position, obj)]) for position in positions]
-        return _Column(Extension.TUPLES, columns, obj)
+    if kinds == _TUPLES and (columns := _columns(obj)):
+        return _Column(Extension.TUPLES, [*map(_replaced_items, columns)], obj)
     if len(kinds) == 1 and issubclass(next(iter(kinds)), np.generic):
         dtypes = set(map(_dtype_of, obj))
         if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
             return _ScalarColumn(np.array(obj, dtypes.pop()))
     return _replaced_items(obj)
+
+
+def _columns(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """What tuples of one length hold, by position; nothing if they differ in length."""
+    try:
+        return [*zip(*rows, strict=True)]
+    except ValueError:
+        return []
 
 
 def _replaced_items(items: Collection[Any]) -> list[Any]:
