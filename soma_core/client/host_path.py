@@ -14,10 +14,13 @@ __all__ = ["hidden_modules", "host_path"]
 
 
 def host_path() -> list[str]:
-    """The entries of ``sys.path`` that are neither of Python itself nor of what is installed."""
+    """The entries of ``sys.path`` that are neither of Python itself nor of what is installed.
+
+    Folders, and archives such as the one that ``python app.pyz`` runs.
+    """
     installed = {os.path.abspath(entry) for entry in _installed()}
     entries = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
-    return [entry for entry in entries if entry not in installed and os.path.isdir(entry)]
+    return [entry for entry in entries if entry not in installed and os.path.exists(entry)]
 
 
 def hidden_modules(names: Iterable[str]) -> set[ModuleType]:

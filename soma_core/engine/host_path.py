@@ -27,7 +27,7 @@ class HostPath:
 
     def add(self, entries: Iterable[str]) -> None:
         """Look into these folders too, after all that this process looks into by itself."""
-        new = [entry for entry in entries if entry not in sys.path and os.path.isdir(entry)]
+        new = [entry for entry in entries if entry not in sys.path and os.path.exists(entry)]
         if new and not self._folders:
             self._last_before = next(reversed(sys.modules))
         own = set(_as_folders(sys.path)).difference(self._folders)

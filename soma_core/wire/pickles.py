@@ -99,11 +99,9 @@ class Pickles:
             remedy = _INSTEAD.get(type(obj), "send plain data, arrays, or an object that pickles")
             return f"{error}; {remedy}"
         kind = f"{type(culprit.obj).__module__}.{type(culprit.obj).__qualname__}"
-        remedy = _INSTEAD.get(
-            type(culprit.obj),
-            "make it where it is used (on_load), or leave it out of what is pickled (__getstate__)",
-        )
-        return f"{culprit.path} is a {kind}: {culprit.error}; {remedy}"
+        of_globals = "uses the global" in culprit.path
+        remedy = _INSTEAD.get(type(culprit.obj), _MODULE if of_globals else _LATER)
+        return f"{culprit.sentence(kind)}: {culprit.error}; {remedy}"
 
     def _instead(self, obj: object) -> str:
         """What to do where an object may not travel as a pickle."""
@@ -183,6 +181,8 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
         yield
 
 
+_LATER = "make it where it is used (on_load), or leave it out of what is pickled (__getstate__)"
+_MODULE = "make it where it is used (on_load), or put the code into a module, which workers import"
 _PATH = "send its path, and open it where it is used"
 _INSTEAD: dict[type, str] = {
     GeneratorType: "send a list of what it yields",

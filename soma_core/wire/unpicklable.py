@@ -30,6 +30,15 @@ class Culprit(NamedTuple):
     obj: Any
     error: BaseException
 
+    def sentence(self, kind: str) -> str:
+        """Where it is, and of what kind: ``self.held[1] is a _thread.lock``."""
+        if _USES not in self.path:
+            return f"{self.path} is a {kind}"
+        return f"{self.path.replace(_USES, ' uses ', 1)}, which is a {kind}"
+
+
+_USES = ", which uses "
+
 
 def find_culprit(obj: Any, error: BaseException, pickle: Callable[[Any], object]) -> Culprit:
     """Find the innermost thing in an object that does not pickle.
@@ -94,7 +103,7 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(obj, types.FunctionType):
         yield from _used_by(obj)
     elif isinstance(obj, types.MethodType):
-        yield ", a method of", obj.__self__
+        yield ".__self__", obj.__self__
     elif isinstance(obj, functools.partial):
         yield from ((f".{name}", getattr(obj, name)) for name in ("func", "args", "keywords"))
     elif isinstance(obj, property):
@@ -128,12 +137,12 @@ def _item(key: Any) -> str:
 def _used_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
-            yield f", which uses {name}", cell.cell_contents
+            yield f"{_USES}{name}", cell.cell_contents
         except ValueError:  # it has no value yet
             continue
     for name in sorted(names_in(function.__code__)):
         if name in function.__globals__:
-            yield f", which uses the global {name}", function.__globals__[name]
+            yield f"{_USES}the global {name}", function.__globals__[name]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     yield from ((", one of its defaults", value) for value in defaults)
 
@@ -145,7 +154,9 @@ def _state(obj: Any) -> Iterator[tuple[str, Any]]:
     except BaseException:  # then it is itself what does not pickle
         return
     if isinstance(reduced, tuple):
-        yield from ((", made from", part) for part in reduced[1] if not isinstance(part, type))
+        yield from (
+            (", made from a value that", part) for part in reduced[1] if not isinstance(part, type)
+        )
         state = reduced[2] if len(reduced) > 2 else None
         for held in state if isinstance(state, tuple) else (state,):
             yield from _attributes(held)

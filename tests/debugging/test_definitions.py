@@ -435,3 +435,64 @@ def test_programs_that_define_the_same_share_its_classes_in_a_session(
         # A class whose helper computes something else is another class.
         assert client("second.py", "second", 2) == "False False True\n"
         assert client("first.py", "first", 2) == "True True True\n"
+
+
+def test_enumerations_and_typed_decorators_of_a_script_work_in_its_workers(run: Run) -> None:
+    source = """
+    import enum, functools
+    from typing import Callable, Generic, NewType, ParamSpec, TypeVar, TypeVarTuple, Unpack
+
+    P, R, Ts = ParamSpec("P"), TypeVar("R"), TypeVarTuple("Ts")
+    Grams = NewType("Grams", int)
+
+    class Size(enum.Enum):
+        SMALL = ("s", 1)
+        LARGE = ("l", 10)
+        BIG = LARGE
+        def __init__(self, label, factor):
+            self.label, self.factor = label, factor
+
+    class Code(bytes, enum.Enum):
+        def __new__(cls, value, label):
+            made = bytes.__new__(cls, [value])
+            made._value_, made.label = value, label
+            return made
+        ONE = (1, "one")
+
+    class Way(enum.Flag, boundary=enum.KEEP):
+        UP = 1
+        DOWN = 2
+        BOTH = UP | DOWN
+
+    class Do(enum.Enum):
+        ADD = functools.partial(lambda a, b: a + b)
+
+    def logged(f: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(f)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            return f(*args, **kwargs)
+        return called
+
+    class Pack(Generic[Unpack[Ts]]):
+        pass
+
+    @logged
+    def weigh(n: int) -> Grams:
+        return Grams(n * Size.BIG.factor)
+
+    class Weigh(soma.Filter):
+        size: Size = Size.SMALL
+        def forward(self, x, state):
+            assert Size["BIG"] is Size.LARGE and [s.label for s in Size] == ["s", "l"]
+            assert Code(1) is Code.ONE and Code.ONE == b"\\1" and Code.ONE.label == "one"
+            assert Way["BOTH"] is Way.UP | Way.DOWN and len(Way) == 2 and Way(8).value == 8
+            assert Do.ADD.value(1, 2) == 3
+            return weigh(x), self.size, Code.ONE, Way(9), Pack
+
+    if __name__ == "__main__":
+        with connect(filters={"weigh": Weigh(size=Size.LARGE)}) as worker:
+            weight, *came = worker.forward("weigh", 2)
+        own = [Size.LARGE, Code.ONE, Way(9), Pack]
+        print(weight, [a is b for a, b in zip(came, own)])
+    """
+    assert run("stdio", source) == "20 [True, True, True, True]\n"

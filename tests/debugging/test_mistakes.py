@@ -419,7 +419,7 @@ MISTAKES: list[Mistake] = [
         "a lock in a global",
         lambda w: w.load({"p": eval_guarded()}),
         soma.ProtocolError,
-        ["which uses the global LOCK", "_thread.lock"],
+        ["uses the global LOCK, which is a _thread.lock", "a module"],
     ),
     (
         "a worker in a filter's data",

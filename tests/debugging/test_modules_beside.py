@@ -6,6 +6,8 @@ import importlib
 import os
 import subprocess
 import sys
+import textwrap
+import zipapp
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +88,32 @@ def test_a_late_import_of_a_filter_of_the_script_itself_works(run: Run, transpor
             print(worker.forward("late", 3))
     """
     assert run(transport, source, PACKAGE) == "4\n"
+
+
+def test_modules_in_the_archive_that_runs_are_found(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    files = {
+        "__main__.py": """
+            import soma_core as soma
+            import beside
+            class Late(soma.Filter):
+                def forward(self, x, state):
+                    import later
+                    return later.triple(beside.double(x))
+            if __name__ == "__main__":
+                with soma.connect("stdio", filters={"late": Late()}) as worker:
+                    print(worker.forward("late", 1))
+            """,
+        "beside.py": "def double(x): return x * 2\n",
+        "later.py": "def triple(x): return x * 3\n",
+    }
+    program.mkdir()
+    for name, text in files.items():
+        (program / name).write_text(textwrap.dedent(text))
+    zipapp.create_archive(program, tmp_path / "program.pyz")
+    command = [sys.executable, tmp_path / "program.pyz"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.stdout == "6\n", done.stderr
 
 
 @pytest.mark.nightly

@@ -75,11 +75,11 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: Held(InSlots([LOCK])), "self.held.inner[0] is a _thread.lock"),
     (lambda: Held(x for x in [1]), "self.held is a builtins.generator"),
     (lambda: Held(functools.partial(print, LOCK)), "self.held.args[0] is a _thread.lock"),
-    (lambda: Held(lambda: LOCK), "self.held, which uses the global LOCK is a _thread.lock"),
+    (lambda: Held(lambda: LOCK), "self.held uses the global LOCK, which is a _thread.lock"),
     (Private, 'self._kept["a"][0] is a _thread.lock'),
     (WithState, "self.other[1] is a _thread.lock"),
     (lambda: Held(Ends()), "Ends: 3"),
-    (lambda: local()[0], "self.guarded, which uses lock is a _thread.RLock"),
+    (lambda: local()[0], "self.guarded uses lock, which is a _thread.RLock"),
     (lambda: local()[1], "self.shared[1] is a _thread.RLock"),
     (lambda: (yield), "a list of what it yields"),
 ]

@@ -40,7 +40,13 @@ def is_definition(obj: Any) -> bool:
     return isinstance(obj, DEFINITIONS)
 
 
-DEFINITIONS = (functools._lru_cache_wrapper, typing.TypeVar)
+DEFINITIONS = (
+    functools._lru_cache_wrapper,
+    typing.NewType,
+    typing.ParamSpec,
+    typing.TypeVar,
+    typing.TypeVarTuple,
+)
 
 
 def _cached(function: functools._lru_cache_wrapper[Any]) -> tuple[Any, ...] | None:
@@ -64,7 +70,7 @@ def is_importable(obj: Any) -> bool:
     if any(".".join(names[:length]) in by_value for length in range(1, len(names) + 1)):
         return False
     found: Any = sys.modules.get(module)
-    for name in obj.__qualname__.split("."):
+    for name in name_of(obj).split("."):
         found = getattr(found, name, None)
     return found is obj
 
@@ -72,6 +78,34 @@ def is_importable(obj: Any) -> bool:
 def _type_variable(variable: Any) -> tuple[Any, ...] | None:
     reduced: tuple[Any, ...] = cloudpickle.Pickler.dispatch_table[typing.TypeVar](variable)
     return None if reduced[0] is getattr else reduced
+
+
+def _parameters(found: typing.ParamSpec) -> tuple[Any, ...] | None:
+    if is_importable(found):
+        return None
+    kind = found.__covariant__, found.__contravariant__
+    return _made_parameters, (found.__name__, found.__bound__, *kind)
+
+
+def _made_parameters(name: str, bound: Any, covariant: bool, contravariant: bool) -> Any:
+    return typing.ParamSpec(name, bound=bound, covariant=covariant, contravariant=contravariant)
+
+
+def _types(found: typing.TypeVarTuple) -> tuple[Any, ...] | None:
+    return None if is_importable(found) else (typing.TypeVarTuple, (found.__name__,))
+
+
+def _new_type(found: Any) -> tuple[Any, ...] | None:
+    if is_importable(found):
+        return None
+    return _named_type, (found.__qualname__, found.__module__, found.__supertype__)
+
+
+def _named_type(name: str, module: str, base: Any) -> Any:
+    new_type: Any = typing.NewType
+    made = new_type(name, base)
+    made.__module__ = module
+    return made
 
 
 def _cached_property(found: functools.cached_property[Any]) -> tuple[Any, ...]:
@@ -102,7 +136,10 @@ _RECIPES: dict[type, Any] = {
     io.TextIOWrapper: _open_file,
     functools._lru_cache_wrapper: _cached,
     functools.cached_property: _cached_property,
+    typing.NewType: _new_type,
+    typing.ParamSpec: _parameters,
     typing.TypeVar: _type_variable,
+    typing.TypeVarTuple: _types,
     weakref.WeakKeyDictionary: _weak_keys,
     weakref.WeakValueDictionary: _weak_values,
 }

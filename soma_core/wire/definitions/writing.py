@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from soma_core.wire.definitions import reading, recipes
+from soma_core.wire.definitions import enumerations, reading, recipes
 from soma_core.wire.definitions.caching import BundleCache
 from soma_core.wire.definitions.registry import Bundle, registry
 from soma_core.wire.definitions.sentinels import (
@@ -61,6 +61,8 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
             whole = reduced is not NotImplemented and len(reduced) == _WITH_SETTER
             if whole and isinstance(obj, type) and not obj.__flags__ & OF_PYTHON_CODE:
                 raise pickle.PicklingError(_not_found(obj))
+            if whole and isinstance(obj, EnumMeta):
+                reduced = enumerations.reduce(obj, reduced[2][0])
             return self.definition(obj, reduced) if whole else reduced
         return self.definition(obj, recipe) if recipes.is_definition(obj) else recipe
 
