@@ -11,11 +11,13 @@ from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.client.pool.waiting import WaitingCalls
 from soma_core.errors import QueueFull, SomaError
 
-__all__ = ["Backlog", "BacklogQueue", "Joining"]
+__all__ = ["Backlog", "Joining"]
 
 
 class Backlog:
-    """The calls of a pool that no worker has taken yet. It never waits. Not thread-safe.
+    """The calls of a pool that no worker has taken yet: what any queue of them knows.
+
+    It never waits, and is not thread-safe; a queue adds how its callers and workers wait.
 
     Args:
         workers: How many calls can run at once.
@@ -34,6 +36,7 @@ class Backlog:
         self.tally = Tally()
         self.running = 0
         self.refusal: Callable[[], SomaError] | None = None
+        self._ended = False
         self._limit, self._batching = limit, batching
         self._calls = WaitingCalls()
         self._last_batch: dict[str | None, int] = {}
@@ -62,21 +65,50 @@ class Backlog:
         return self.tally.stats(workers=self.workers, queued=len(self), running=self.running)
 
     def check_open(self) -> None:
-        """Raise the refusal of a pool that takes no more calls."""
+        """Raise what putting a call would of a pool that takes no more calls."""
         if self.refusal is not None:
             raise self.refusal()
 
-    def refuse_one_more(self) -> QueueFull:
-        """What a call raises for which there is no room."""
-        self.tally.add_refusal()
-        return QueueFull(
-            f"{len(self)} calls wait for a worker of the pool, and max_queue is {self._limit}; "
-            "try again later, or raise max_queue"
-        )
+    def check_patience(self, call: PoolCall, *, wait: bool) -> None:
+        """Refuse a call for which there is no room, unless it may wait and still has time.
 
-    def add(self, call: PoolCall) -> None:
-        """Add a call behind those of its priority."""
-        self._calls.add(call)
+        Raises:
+            QueueFull: ``wait`` is False.
+            DeadlineExceeded: Its deadline is over.
+        """
+        if not wait:
+            self.tally.add_refusal()
+            raise QueueFull(
+                f"{len(self)} calls wait for a worker of the pool, and max_queue is {self._limit}; "
+                "try again later, or raise max_queue"
+            )
+        if call.due.over():
+            raise call.excess()
+
+    def resize(self, workers: int) -> None:
+        """So many calls can run at once from now on."""
+        self.workers = workers
+
+    def close(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls; those that wait are still run. Only the first refusal counts."""
+        self.refusal = self.refusal or refusal
+
+    def end(self, refusal: Callable[[], SomaError]) -> None:
+        """Take no more calls, and fail those that wait."""
+        self.close(refusal)
+        self._ended = True
+        self._fail_waiting()
+
+    def cancel(self) -> None:
+        """Cancel the calls that wait."""
+        for call in self.waiting():
+            if call.future is not None:
+                call.future.cancel(interrupt=False)
+
+    def _fail_waiting(self) -> None:
+        assert self.refusal is not None
+        for call in self.waiting():
+            call.refuse(self.refusal())
 
     def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
         """Let other workers take calls that one has taken; they are the next of their priority.
@@ -107,13 +139,7 @@ class Backlog:
         """The next call alone; there must be one."""
         return self._take(self._calls.first())
 
-    def take(self) -> list[PoolCall]:
-        """The next call, with those that wait and may run together with it; there must be one."""
-        calls = [self.take_first()]
-        self.join(calls)
-        return calls
-
-    def join(self, calls: list[PoolCall]) -> int:
+    def add_joinable(self, calls: list[PoolCall]) -> int:
         """Add the waiting calls to some that may run together; returns the rows that all have."""
         rows = sum(call.joinable.rows for call in calls if call.joinable is not None)
         if self._batching is None or calls[0].joinable is None:
@@ -137,7 +163,7 @@ class Backlog:
             return None
         return Joining(self, calls, self._batching, self._last_batch, idle=idle)
 
-    def ended(self, call: PoolCall) -> None:
+    def forget(self, call: PoolCall) -> None:
         """A call has ended, wherever it was."""
         if not self._calls.remove(call):
             self.running -= 1
@@ -179,7 +205,7 @@ class Joining:
         self._backlog, self._calls, self._last_batch = backlog, calls, last_batch
         label, expected = calls[0].label, last_batch.get(calls[0].label, 0)
         self._label, self._expected = label, expected
-        self._rows = backlog.join(calls)
+        self._rows = backlog.add_joinable(calls)
         self._most = batching.max_rows
         self._large = expected * 4 >= batching.max_rows
         self._idle = idle
@@ -200,73 +226,9 @@ class Joining:
 
     def look(self) -> bool:
         """Take the calls that have come; returns whether there were any."""
-        before, self._rows = self._rows, self._backlog.join(self._calls)
+        before, self._rows = self._rows, self._backlog.add_joinable(self._calls)
         return self._rows > before
 
     def finish(self) -> None:
         """The batch goes."""
         self._last_batch[self._label] = self._rows
-
-
-class BacklogQueue:
-    """What any queue says of its backlog, however those wait who take from it.
-
-    Args:
-        workers: How many calls can run at once.
-        limit: How many calls may wait beyond those; None for any number.
-        batching: How calls are joined; None if they are not.
-    """
-
-    def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
-        self._backlog = Backlog(workers, limit, batching)
-        self._ended = False
-
-    def __len__(self) -> int:
-        return len(self._backlog)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left to do, and nothing will come."""
-        return self._backlog.over
-
-    @property
-    def tally(self) -> Tally:
-        """Counts what happens in the pool."""
-        return self._backlog.tally
-
-    def resize(self, workers: int) -> None:
-        """So many calls can run at once from now on."""
-        self._backlog.workers = workers
-
-    def stats(self) -> PoolStats:
-        """What the pool does, and has done."""
-        return self._backlog.stats()
-
-    def check_open(self) -> None:
-        """Raise what putting a call would of a pool that takes no more calls."""
-        self._backlog.check_open()
-
-    def end(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls, and fail those that wait."""
-        self.close(refusal)
-        self._ended = True
-        self._fail_waiting()
-
-    def cancel(self) -> None:
-        """Cancel the calls that wait."""
-        for call in self._waiting():
-            if call.future is not None:
-                call.future.cancel(interrupt=False)
-
-    def _fail_waiting(self) -> None:
-        refusal = self._backlog.refusal
-        assert refusal is not None
-        for call in self._waiting():
-            call.refuse(refusal())
-
-    def _waiting(self) -> list[PoolCall]:
-        return self._backlog.waiting()
-
-    def close(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls; those that wait are still run. Only the first refusal counts."""
-        self._backlog.refusal = self._backlog.refusal or refusal

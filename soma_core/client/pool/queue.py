@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.pool.backlog import BacklogQueue
+from soma_core.client.pool.backlog import Backlog
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.deadlines import DeadlineWatch
@@ -20,14 +20,8 @@ __all__ = ["CallQueue"]
 _SLICE = 0.2  # seconds of a wait that Ctrl-C must be able to end
 
 
-class CallQueue(BacklogQueue):
-    """The waiting calls by priority and in order, and whether more may come. Thread-safe.
-
-    Args:
-        workers: How many calls can run at once.
-        limit: How many calls may wait beyond those; None for any number.
-        batching: How calls are joined; None if they are not.
-    """
+class CallQueue(Backlog):
+    """A backlog whose calls threads wait for, and for room in it. Thread-safe."""
 
     def __init__(self, workers: int, limit: int | None, batching: Batching | None = None) -> None:
         super().__init__(workers, limit, batching)
@@ -59,19 +53,19 @@ class CallQueue(BacklogQueue):
         """
         with self._lock:
             self.check_open()
-            while limited and self._backlog.is_full:
-                self._wait_for_room(call, wait)
+            while limited and self.is_full:
+                self.check_patience(call, wait=wait)
+                self._room.wait(call.due.within(_SLICE).left())
                 self.check_open()
             call.on_end = self._note_end
-            self._changes.make(partial(self._backlog.add, call))
+            self._changes.make(partial(self._calls.add, call))
             self._available.notify()
         self._deadlines.add(call.due)
 
     def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
-        """Let other workers take calls that one has taken, as :meth:`Backlog.put_back`."""
         with self._lock:
             self._watched.difference_update(calls)
-            self._backlog.put_back(calls, alone=alone)
+            super().put_back(calls, alone=alone)
             self._available.notify(len(calls))
         for call in calls:
             self._deadlines.add(call.due)
@@ -84,14 +78,14 @@ class CallQueue(BacklogQueue):
         Empty if no call comes within so many seconds, or if there is other work.
         """
         with self._lock:
-            if not self._backlog and not self.over:
+            if not self._calls and not self.over:
                 self._idle += 1
                 self._available.wait(patience)
                 self._idle -= 1
-            if not self._backlog:
+            if not self._calls:
                 return []
-            calls = self._backlog.take()
-            joining = self._backlog.joining(calls, idle=self._idle > 0)
+            calls = [self.take_first()]
+            joining = self.joining(calls, idle=self._idle > 0)
             if joining is not None:
                 while joining.waits:
                     self._paused.wait(joining.gap)
@@ -131,27 +125,20 @@ class CallQueue(BacklogQueue):
         """End the thread that sees to deadlines, since nothing waits any more."""
         self._deadlines.close(deadline.left())
 
-    def _waiting(self) -> list[PoolCall]:
+    def waiting(self) -> list[PoolCall]:
         with self._lock:
-            return self._backlog.waiting()
+            return super().waiting()
 
     def _watched_calls(self) -> list[PoolCall]:
         with self._lock:
-            return [*self._backlog.waiting(), *self._watched]
-
-    def _wait_for_room(self, call: PoolCall, wait: bool) -> None:
-        if not wait:
-            raise self._backlog.refuse_one_more()
-        if call.due.over():
-            raise call.excess()
-        self._room.wait(call.due.within(_SLICE).left())
+            return [*self.waiting(), *self._watched]
 
     def _note_end(self, call: PoolCall, outcome: Outcome) -> None:
         self.tally.add_end(call, outcome)
-        self._changes.make(partial(self._forget, call))
+        self._changes.make(partial(self.forget, call))
 
-    def _forget(self, call: PoolCall) -> None:
-        self._backlog.ended(call)
+    def forget(self, call: PoolCall) -> None:
+        super().forget(call)
         self._watched.discard(call)
         if self.over:
             self._paused.notify_all()

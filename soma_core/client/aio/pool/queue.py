@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from soma_core.client.pool.backlog import BacklogQueue, Joining
+from soma_core.client.pool.backlog import Backlog, Joining
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.paces import Paces
@@ -17,13 +17,8 @@ __all__ = ["AsyncCallQueue"]
 _ROUNDS = 3  # of the loop, in which those whose calls have just ended call again
 
 
-class AsyncCallQueue(BacklogQueue):
-    """The waiting calls by priority and in order. It is used in one event loop.
-
-    Args:
-        workers: How many calls can run at once.
-        limit: How many calls may wait beyond those; None for any number.
-        batching: How calls are joined; None if they are not.
+class AsyncCallQueue(Backlog):
+    """A backlog whose calls tasks of one event loop await, and room in it.
 
     Attributes:
         paces: How long calls take.
@@ -45,9 +40,9 @@ class AsyncCallQueue(BacklogQueue):
         Raises:
             SomaError: No more calls are taken; the message says why.
         """
-        self._backlog.check_open()
+        self.check_open()
         call.on_end = self._note_end
-        self._backlog.add(call)
+        self._calls.add(call)
         if call.due.at is not None:
             self._arm(call)
         if self._idle and (call.joinable is None or self._woken is None):
@@ -60,12 +55,9 @@ class AsyncCallQueue(BacklogQueue):
             QueueFull: There is none, and ``wait`` is False.
             DeadlineExceeded: There was none before its deadline.
         """
-        while self._backlog.is_full:
+        while self.is_full:
             self.check_open()
-            if not wait:
-                raise self._backlog.refuse_one_more()
-            if call.due.over():
-                raise call.excess()
+            self.check_patience(call, wait=wait)
             await self._wait_for_room(call)
 
     async def _wait_for_room(self, call: PoolCall) -> None:
@@ -81,8 +73,7 @@ class AsyncCallQueue(BacklogQueue):
             room.cancel()
 
     def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
-        """Let other workers take calls that one has taken, as :meth:`Backlog.put_back`."""
-        self._backlog.put_back(calls, alone=alone)
+        super().put_back(calls, alone=alone)
         for call in calls:
             if not call.ended:
                 self._arm(call)
@@ -92,7 +83,7 @@ class AsyncCallQueue(BacklogQueue):
 
     async def take(self) -> list[PoolCall]:
         """The next call, or several that one command can run; empty if there is other work."""
-        if not self._backlog and not self.over:
+        if not self._calls and not self.over:
             waiter = self._loop.create_future()
             self._idle.append(waiter)
             try:
@@ -100,12 +91,14 @@ class AsyncCallQueue(BacklogQueue):
             finally:
                 if self._woken is waiter:
                     self._woken = None
-        if not self._backlog:
+        if not self._calls:
             return []
-        calls = self._backlog.take()
-        if calls[0].joinable is not None and self._backlog and self._idle:
-            self._woken = _wake_one(self._idle)  # for those that could not join
-        joining = self._backlog.joining(calls, idle=bool(self._idle))
+        calls = [self.take_first()]
+        if calls[0].joinable is not None:
+            self.add_joinable(calls)
+            if self._calls and self._idle:
+                self._woken = _wake_one(self._idle)  # for those that could not join
+        joining = self.joining(calls, idle=bool(self._idle))
         if joining is not None:
             try:
                 await self._join(joining)
@@ -114,19 +107,6 @@ class AsyncCallQueue(BacklogQueue):
                 raise
             joining.finish()
         return calls
-
-    @property
-    def share(self) -> int:
-        """As :attr:`Backlog.share`."""
-        return self._backlog.share
-
-    def first(self) -> PoolCall | None:
-        """The next call, or None."""
-        return self._backlog.first()
-
-    def take_first(self) -> PoolCall:
-        """Take the next call alone; there must be one."""
-        return self._backlog.take_first()
 
     async def _join(self, joining: Joining) -> None:
         """Wait for calls as long as they keep coming: first for those of this loop."""
@@ -171,13 +151,13 @@ class AsyncCallQueue(BacklogQueue):
         self.wake()
 
     def _note_end(self, call: PoolCall, outcome: Outcome) -> None:
-        self._backlog.tally.add_end(call, outcome)
-        self._backlog.ended(call)
+        self.tally.add_end(call, outcome)
+        self.forget(call)
         if call in self._timers:
             self._disarm(call)
         if self._rooms:
             _wake_one(self._rooms)
-        if self._backlog.refusal is not None and self.over:
+        if self.refusal is not None and self.over:
             self.wake()
 
     def _arm(self, call: PoolCall) -> None:
