@@ -91,4 +91,4 @@ def test_a_file_without_a_good_token_is_refused(tmp_path, text):
     path = tmp_path / "tokens.txt"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"tokens\.txt"):
-        Tokens.of_file(path)
+        Tokens.of(path)

@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from soma_http.server.inference.datatypes import Refused, from_binary, from_json
+from soma_http.server.inference.datatypes import from_binary, from_json
 from soma_http.server.inference.messages import Datatype, TensorMetadata
 from soma_http.server.inference.reading import ReadRequest, read_request
 from soma_http.server.inference.writing import write_answer
+from soma_http.server.refusals import Refused
 
 SHAPE = [1, 3]
 NUMBERS: dict[str, list[Any]] = {

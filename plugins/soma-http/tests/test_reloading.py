@@ -105,7 +105,7 @@ def test_tokens_are_those_of_the_file_as_it_is_now(tmp_path):
     path = tmp_path / "tokens.txt"
     path.write_text("the-first-token-here")
     settings = Settings(server=ServerConfig(tokens=path))
-    tokens = Tokens.of_file(path)
+    tokens = Tokens.of(path)
     path.write_text("the-second-token-here")
     reload(lambda: settings, settings, tokens)
     assert tokens.holder("Bearer the-second-token-here")

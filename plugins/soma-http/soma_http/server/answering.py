@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from soma_core.transport import Dialect, ExitStatus, Message
 from soma_http.messages import pieces_of
-from soma_http.notices import ENDED, WORKER_HEADER, status_text
-from soma_http.server.sessions import subprotocol_of
+from soma_http.server.sessions import Session
 
 __all__ = ["AnsweringSession"]
 
 _log = logging.getLogger("soma.http")
 
 
-class AnsweringSession(ABC):
-    """One client over a WebSocket.
-
-    Args:
-        websocket: The client's, not accepted yet.
-
-    Attributes:
-        id: What the client calls it by in other requests.
-        pid: The process of its worker, if it has one of its own.
-        running: The command that runs, and since when (``time.monotonic``).
-        status: How it ended, once it has.
-        ended: Set then.
-        began: When it did (``time.monotonic``).
-    """
-
-    has_process: bool
+class AnsweringSession(Session):
+    """One client, whose messages are answered here."""
 
     def __init__(self, websocket: WebSocket) -> None:
-        self.id = uuid.uuid4().hex
-        self.began = time.monotonic()
-        self.pid: int | None = None
-        self.running: tuple[str, float] | None = None
-        self.status: ExitStatus | None = None
-        self.ended = asyncio.Event()
-        self._websocket = websocket
+        super().__init__(websocket)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "soma-session")
         self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-
-    @abstractmethod
-    def interrupt(self) -> None:
-        """Interrupt the command that runs."""
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -88,9 +61,7 @@ class AnsweringSession(ABC):
         reading: asyncio.Task[None] | None = None
         try:
             await self._in_thread(self._prepare)
-            await self._websocket.accept(
-                subprotocol_of(self._websocket), [(WORKER_HEADER.encode(), self.id.encode())]
-            )
+            await self._accept()
             reading = asyncio.create_task(self._read())
             while not self._finished:
                 data = await self._incoming.get()
@@ -120,17 +91,12 @@ class AnsweringSession(ABC):
 
     async def _finish(self) -> None:
         self.interrupt()
+        status = None
         try:
-            self.status = await self._in_thread(self._conclude)
+            status = await self._in_thread(self._conclude)
         finally:
-            self.status = self.status or ExitStatus()
             self._thread.shutdown(wait=False)
-            self.ended.set()
-        if self._websocket.application_state is WebSocketState.CONNECTED:
-            try:
-                await self._websocket.close(ENDED, status_text(self.status))
-            except (OSError, RuntimeError, WebSocketDisconnect):
-                _log.debug("client %s is gone before it was told the end", self.id)
+            await self._end_with(status)
 
     async def _send(self, message: Message | None) -> None:
         if message is None:

@@ -9,12 +9,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
 from soma_http.server import openapi
-from soma_http.server.bodies import BodyRefused
 from soma_http.server.config import Settings
 from soma_http.server.console import ConsoleRoutes
 from soma_http.server.guard import Guard
@@ -24,6 +22,7 @@ from soma_http.server.metrics import Metrics
 from soma_http.server.models import Models
 from soma_http.server.pages import CONSOLE, DOCUMENTATION
 from soma_http.server.quotas import Quotas
+from soma_http.server.refusals import Refused, answer
 from soma_http.server.reloading import Reloading
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
@@ -34,9 +33,6 @@ __all__ = ["guarded", "make_app"]
 
 _PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 _OPEN = _PROBES | CONSOLE.paths | DOCUMENTATION.paths
-
-
-_GONE = 499  # as other servers log a client that did not wait
 
 
 def make_app(
@@ -117,24 +113,6 @@ def guarded(
     return Starlette(
         routes=routes,
         middleware=[guard],
-        exception_handlers={
-            HTTPException: _as_json,
-            BodyRefused: _refused,
-            ClientDisconnect: _nobody_reads,
-        },
+        exception_handlers=dict.fromkeys((HTTPException, Refused, ClientDisconnect), answer),
         lifespan=lifespan,
     )
-
-
-async def _as_json(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BodyRefused)
-    return JSONResponse({"error": str(error)}, error.status)
-
-
-async def _nobody_reads(request: Request, error: Exception) -> Response:
-    return Response(status_code=_GONE)

@@ -6,29 +6,18 @@ import zlib
 
 from starlette.requests import Request
 
-__all__ = ["BodyRefused", "read_body"]
+from soma_http.server.refusals import Refused
+
+__all__ = ["read_body"]
 
 _WINDOWS = {"gzip": 31, "deflate": 15}
-
-
-class BodyRefused(Exception):
-    """A body that is not taken.
-
-    Args:
-        status: The HTTP status.
-        text: Why.
-    """
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body of a request, decompressed.
 
     Raises:
-        BodyRefused: It is larger than the limit, or cannot be decompressed.
+        Refused: It is larger than the limit, or cannot be decompressed.
     """
     pieces, size = [], 0
     async for piece in request.stream():
@@ -43,18 +32,18 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding not in _WINDOWS:
-        raise BodyRefused(415, f"the content encoding {encoding!r} is not known; use gzip")
+        raise Refused(f"the content encoding {encoding!r} is not known; use gzip", 415)
     decompressor = zlib.decompressobj(_WINDOWS[encoding])
     try:
         whole = decompressor.decompress(body, limit + 1)
     except zlib.error as error:
-        raise BodyRefused(400, f"the body is not {encoding}: {error}") from None
+        raise Refused(f"the body is not {encoding}: {error}") from None
     if len(whole) > limit:
         raise _too_large(limit)
     if not decompressor.eof:
-        raise BodyRefused(400, f"the body is not {encoding}: it is cut off")
+        raise Refused(f"the body is not {encoding}: it is cut off")
     return whole
 
 
-def _too_large(limit: int) -> BodyRefused:
-    return BodyRefused(413, f"the body is larger than the limit of {limit:,} bytes")
+def _too_large(limit: int) -> Refused:
+    return Refused(f"the body is larger than the limit of {limit:,} bytes", 413)

@@ -30,6 +30,8 @@ _COUNTERS = {
     "cancelled": "Requests that were cancelled.",
     "refused": "Requests that were refused, since the queue was full.",
     "replaced": "Workers that took the place of one that died or was recycled.",
+    "batches": "Commands that ran several requests together.",
+    "batched": "The requests that those ran.",
 }
 _OUTCOMES = ("hits", "misses", "skipped")
 """What soma-cache says of itself."""
@@ -125,24 +127,14 @@ class _Pools(Collector):
 
 
 def _of_pools(stats: dict[str, soma.PoolStats]) -> Iterator[Metric]:
-    for name, text in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"soma_pool_{name}", text, labels=["model"])
-        for model, found in stats.items():
-            gauge.add_metric([model], getattr(found, name))
-        yield gauge
-    for name, text in _COUNTERS.items():
-        counter = CounterMetricFamily(f"soma_pool_{name}", text, labels=["model"])
-        for model, found in stats.items():
-            counter.add_metric([model], getattr(found, name))
-        yield counter
-    for name, text in (
-        ("batches", "Commands that ran several requests together."),
-        ("batched", "The requests that those ran."),
-    ):
-        counter = CounterMetricFamily(f"soma_pool_{name}", text, labels=["model"])
-        for model, found in stats.items():
-            counter.add_metric([model], sum(getattr(node, name) for node in found.nodes.values()))
-        yield counter
+    for family, texts in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+        for name, text in texts.items():
+            metric = family(f"soma_pool_{name}", text, labels=["model"])
+            for model, found in stats.items():
+                # what only each node counts is that of all nodes together
+                counted = [found] if hasattr(found, name) else found.nodes.values()
+                metric.add_metric([model], sum(getattr(one, name) for one in counted))
+            yield metric
 
 
 def _of_workers(found: dict[str, list[soma.WorkerStatus]]) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Sessions: one WebSocket and its worker, from the upgrade until both have ended."""
+"""Sessions: clients over WebSockets, each with a worker, until both have ended."""
 
 from __future__ import annotations
 
@@ -6,233 +6,77 @@ import asyncio
 import logging
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
-from websockets.frames import Opcode
 
-from soma_core.transport import Deadline, ExitStatus
-from soma_http.frames import Frame
-from soma_http.notices import ENDED, SUBPROTOCOL, WORKER_HEADER, output_notice, status_text
-from soma_http.server.direct import DirectSocket, direct_socket
-from soma_http.server.incoming import Incoming
-from soma_http.server.launching import LaunchedWorker
-from soma_http.server.printed import PrintedLines
-from soma_http.server.wire import WorkerWire
+from soma_core.transport import ExitStatus
+from soma_http.notices import ENDED, SUBPROTOCOL, WORKER_HEADER, status_text
 
-__all__ = ["Controllable", "Session", "Sessions", "subprotocol_of"]
+__all__ = ["Session", "Sessions"]
 
 _log = logging.getLogger("soma.http")
-_LOOK = 0.2  # seconds between looks whether a process runs whose wire somebody else may hold
-_ENDING = 0.02  # the same while it is to end
-_DRAIN = 0.2  # seconds for the last messages of a worker that has ended
-_INVALID = 1007  # the close code for a message that is none
 
 
-class Controllable(Protocol):
-    """What can be asked about a session beside its WebSocket.
+class Session(ABC):
+    """One client over a WebSocket, and what can be asked about it beside that.
+
+    Args:
+        websocket: The client's, not accepted yet.
 
     Attributes:
-        id: What the client calls it by.
+        id: What the client calls it by in other requests.
         has_process: Whether it has a worker of its own.
         began: When it did (``time.monotonic``).
         pid: The process of its worker, if it has one of its own.
-        running: The command that runs, if that is known, and since when.
+        running: The command that runs, if that is known, and since when (``time.monotonic``).
         status: How it ended, once it has.
         ended: Set then.
     """
 
-    id: str
     has_process: bool
-    began: float
-    pid: int | None
-    running: tuple[str, float] | None
-    status: ExitStatus | None
-    ended: asyncio.Event
 
+    def __init__(self, websocket: WebSocket) -> None:
+        self.id = uuid.uuid4().hex
+        self.began = time.monotonic()
+        self.pid: int | None = None
+        self.running: tuple[str, float] | None = None
+        self.status: ExitStatus | None = None
+        self.ended = asyncio.Event()
+        self._websocket = websocket
+
+    @abstractmethod
     def interrupt(self) -> None:
         """Interrupt the command that runs."""
 
+    @abstractmethod
     def end(self, grace: float) -> None:
         """Have it end, within so many seconds."""
 
+    @abstractmethod
     async def run(self) -> None:
         """Serve the client until its end."""
 
+    async def _accept(self) -> None:
+        """Take the WebSocket; a page that offers a subprotocol gives up without one."""
+        offered = self._websocket.scope["subprotocols"]
+        chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
+        await self._websocket.accept(chosen, [(WORKER_HEADER.encode(), self.id.encode())])
 
-def subprotocol_of(websocket: WebSocket) -> str | None:
-    """What to answer to the subprotocols that a client offers: a page gives up without one."""
-    return SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
-
-
-class Session:
-    """One client and its worker.
-
-    Args:
-        websocket: The client's, not accepted yet.
-        worker: Its worker.
-        printed: What the worker prints, if the client wants to have it.
-        grace: Seconds in which a worker may end whose client is gone.
-
-    Attributes:
-        id: What the client calls it by in other requests.
-        status: How the worker ended, once it has.
-        ended: Set then.
-        began: When it did.
-        pid: The worker's process.
-        running: Not known: messages are passed on without looking into them.
-    """
-
-    has_process = True
-
-    def __init__(
-        self,
-        websocket: WebSocket,
-        worker: LaunchedWorker,
-        printed: PrintedLines | None,
-        grace: float,
+    async def _end_with(
+        self, status: ExitStatus | None, last_words: Callable[[], None] = lambda: None
     ) -> None:
-        self.id = uuid.uuid4().hex
-        self.began = time.monotonic()
-        self.status: ExitStatus | None = None
-        self._websocket = websocket
-        self.pid: int | None = worker.process.pid
-        self.running: tuple[str, float] | None = None
-        self._process = worker.process
-        self._connection = worker.wire
-        self._wire = WorkerWire(self._to_client, self.lost, self._hold_client)
-        self._socket: DirectSocket | None = None
-        self._incoming = Incoming()
-        self._halfway = False  # through a message to the client
-        self._reads = asyncio.Event()  # while the client does
-        self._reads.set()
-        self._over = asyncio.Event()
-        self._printed = printed
-        self._grace = grace
-        self._end_by = Deadline()
-        self._asked_to_end = asyncio.Event()
-        self.ended = asyncio.Event()
-
-    def interrupt(self) -> None:
-        """Interrupt the command that runs."""
-        self._process.interrupt()
-
-    def end(self, grace: float) -> None:
-        """Have it end, within so many seconds."""
-        self._end_by = self._end_by.within(grace)
-        self._asked_to_end.set()
-
-    async def run(self) -> None:
-        """Pass messages both ways until the client or the worker is gone; then end the other."""
-        try:
-            await self._wire.open(self._connection)
-            await self._websocket.accept(
-                subprotocol_of(self._websocket), [(WORKER_HEADER.encode(), self.id.encode())]
-            )
-            self._socket = direct_socket(self._websocket, self)
-            self._wire.hold(False)
-            await self._until_over()
-        except (OSError, WebSocketDisconnect):
-            _log.debug("worker %s: the client is gone", self.id)
-        finally:
-            await asyncio.shield(self._finish())
-
-    async def _until_over(self) -> None:
-        over = asyncio.create_task(self._over.wait())
-        tasks = [over, *map(asyncio.create_task, self._others())]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._process.poll() is not None:
-                await asyncio.wait([over], timeout=_DRAIN)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _others(self) -> list[Coroutine[Any, Any, Any]]:
-        waiting: list[Coroutine[Any, Any, Any]] = [self._watch(), self._asked_to_end.wait()]
-        return waiting if self._printed is None else [*waiting, self._pass_on_prints()]
-
-    def received(self, frame: Frame) -> None:
-        """From the client to the worker: a message, or a fragment of one."""
-        try:
-            self._wire.send(self._incoming.take(frame))
-        except ValueError as error:
-            if self._socket is not None:
-                self._socket.refuse(_INVALID, str(error))
-
-    def lost(self) -> None:
-        """The client is gone, or the wire of the worker."""
-        self._over.set()
-
-    def paused(self, wait: bool) -> None:
-        """The client does not read: the worker has to wait, or goes on."""
-        self._wire.hold(wait)
-        if wait:
-            self._reads.clear()
-        else:
-            self._reads.set()
-
-    def _hold_client(self, wait: bool) -> None:
-        if self._socket is not None:
-            self._socket.hold(wait)
-
-    def _to_client(self, data: Any, is_line: bool, is_last: bool) -> None:
-        """From the worker to the client."""
-        socket = self._socket
-        if socket is None:
-            return
-        if self._printed is not None and not self._halfway:
-            self._process.output.show()
-            self._send_printed()
-        opcode = Opcode.CONT if self._halfway else Opcode.TEXT if is_line else Opcode.BINARY
-        self._halfway = not is_last
-        socket.send(opcode, data, last=is_last)
-
-    async def _watch(self) -> None:
-        """Until the process has ended: a child of it may hold its wire open."""
-        while self._process.poll() is None:
-            await asyncio.sleep(_LOOK)
-
-    async def _pass_on_prints(self) -> None:
-        assert self._printed is not None
-        while True:
-            await self._printed.wait()
-            await self._reads.wait()
-            self._send_printed()
-
-    def _send_printed(self) -> None:
-        """Send what was printed, unless half a message of the worker is on its way."""
-        if self._printed is None or self._socket is None or self._halfway:
-            return
-        lines = self._printed.take()
-        if lines:
-            self._socket.send(Opcode.TEXT, output_notice(lines).encode())
-
-    async def _finish(self) -> None:
-        """End the worker, and tell the client how it ended.
-
-        Nobody waits for what it runs any more, so that is interrupted, as often as it takes.
-        """
-        self._wire.close()
-        self._end_by = self._end_by.within(self._grace)
-        process, again = self._process, Deadline.after(0.0)
-        while process.poll() is None and not self._end_by.over():
-            if again.over():
-                process.interrupt()
-                again = Deadline.after(_LOOK)
-            await asyncio.sleep(_ENDING)
-        status = await asyncio.to_thread(process.stop, 0.0)
+        """The worker has ended: tell whoever asks, and the client, if it is there."""
         self.status = status or ExitStatus()
         self.ended.set()
         if self._websocket.application_state is WebSocketState.CONNECTED:
             try:
-                self._send_printed()
+                last_words()
                 await self._websocket.close(ENDED, status_text(self.status))
             except (OSError, RuntimeError, WebSocketDisconnect):
-                _log.debug("worker %s: nobody is there to hear how it ended", self.id)
+                _log.debug("client %s is gone before it was told the end", self.id)
 
 
 class Sessions:
@@ -255,13 +99,13 @@ class Sessions:
         self.most = most
         self.sharing = sharing
         self.starting = self.started = 0
-        self._running: dict[str, Controllable] = {}
+        self._running: dict[str, Session] = {}
         self._ended: OrderedDict[str, ExitStatus] = OrderedDict()
 
     def __len__(self) -> int:
         return self.starting + sum(one.has_process for one in self._running.values())
 
-    def __iter__(self) -> Iterator[Controllable]:
+    def __iter__(self) -> Iterator[Session]:
         return iter(list(self._running.values()))
 
     @property
@@ -274,7 +118,7 @@ class Sessions:
         """Whether as many clients share models as may."""
         return sum(not one.has_process for one in self._running.values()) >= self.sharing
 
-    def find(self, session_id: str) -> Controllable | None:
+    def find(self, session_id: str) -> Session | None:
         """One that runs."""
         return self._running.get(session_id)
 
@@ -282,7 +126,7 @@ class Sessions:
         """How one ended."""
         return self._ended.get(session_id)
 
-    async def run(self, session: Controllable) -> None:
+    async def run(self, session: Session) -> None:
         """Run one until its end."""
         self._running[session.id] = session
         self.started += session.has_process

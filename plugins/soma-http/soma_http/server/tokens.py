@@ -34,21 +34,14 @@ class Tokens:
 
     @classmethod
     def of(cls, path: Path | None) -> Tokens:
-        """Those of a file, or none are wanted.
-
-        Raises:
-            OSError, ValueError: As for :meth:`of_file`.
-        """
-        return cls(None) if path is None else cls.of_file(path)
-
-    @classmethod
-    def of_file(cls, path: Path) -> Tokens:
-        """Those of a file: one a line; ``#`` starts a comment.
+        """Those of a file: one a line; ``#`` starts a comment. Without a file none are wanted.
 
         Raises:
             OSError: It cannot be read.
             ValueError: As for the class.
         """
+        if path is None:
+            return cls(None)
         lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
         try:
             return cls([line for line in lines if line])

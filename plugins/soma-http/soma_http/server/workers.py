@@ -17,8 +17,9 @@ from soma_core.streams import StreamLimits
 from soma_http.notices import status_text
 from soma_http.server.launching import Policy, WorkerLauncher
 from soma_http.server.models import Model, Models
+from soma_http.server.passing import PassingSession
 from soma_http.server.printed import PrintedLines
-from soma_http.server.sessions import Controllable, Session, Sessions
+from soma_http.server.sessions import Session, Sessions
 from soma_http.server.shared import SharedModelSession
 
 __all__ = ["WorkerRoutes", "open_own"]
@@ -39,7 +40,7 @@ class WorkerRoutes:
 
     def __init__(
         self,
-        open_session: Callable[[WebSocket], Awaitable[Controllable]],
+        open_session: Callable[[WebSocket], Awaitable[Session]],
         sessions: Sessions,
         models: Models,
         limits: StreamLimits,
@@ -140,7 +141,7 @@ def open_own(launcher: WorkerLauncher, grace: float) -> Callable[[WebSocket], Aw
         grace: Seconds in which a worker may end whose client is gone.
     """
 
-    async def open_session(websocket: WebSocket) -> Session:
+    async def open_session(websocket: WebSocket) -> PassingSession:
         asked = websocket.query_params
         printed = PrintedLines() if asked.get("output") == "true" else None
         pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
@@ -150,7 +151,7 @@ def open_own(launcher: WorkerLauncher, grace: float) -> Callable[[WebSocket], Aw
             _threads(asked.get("threads", "")),
             None if printed is None else printed.add,
         )
-        return Session(websocket, worker, printed, grace)
+        return PassingSession(websocket, worker, printed, grace)
 
     return open_session
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from soma_http.server.refusals import Refused
+
 __all__ = [
     "Array",
-    "Refused",
     "datatype_of",
     "from_binary",
     "from_json",
@@ -39,19 +40,6 @@ _NUMPY: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype.str: name for name, dtype in _NUMPY.items()}
 _HALF = np.dtype("<u2")  # how the bits of a BF16 are held: numpy has no such type
 _LENGTH = struct.Struct("<I")
-
-
-class Refused(Exception):
-    """A request cannot be answered, for a reason that its sender can mend.
-
-    Args:
-        text: What is wrong with it.
-        status: The HTTP status.
-    """
-
-    def __init__(self, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Any:

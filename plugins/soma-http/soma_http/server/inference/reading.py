@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_http.server.inference.datatypes import Refused, from_binary, from_json
+from soma_http.server.inference.datatypes import from_binary, from_json
 from soma_http.server.inference.messages import (
     InferenceRequest,
     RequestInput,
     RequestOutput,
     TensorMetadata,
 )
+from soma_http.server.refusals import Refused
 
 __all__ = ["ReadRequest", "read_request"]
 

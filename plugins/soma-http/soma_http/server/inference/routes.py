@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from time import perf_counter
@@ -13,23 +12,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from soma_http.server.bodies import BodyRefused, read_body
-from soma_http.server.inference.failures import Failure, failure_of
+from soma_http.server.bodies import read_body
 from soma_http.server.inference.messages import ModelMetadata
 from soma_http.server.inference.reading import read_request
 from soma_http.server.inference.writing import write_answer
 from soma_http.server.models import Model, Models
+from soma_http.server.refusals import Refused, answer_to
 from soma_http.server.tracing import part_of_trace
 
 __all__ = ["InferenceRoutes"]
 
-_log = logging.getLogger("soma.http")
 _SIZE_HEADER = "Inference-Header-Content-Length"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 Handler = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 _PATIENCE = 0.2  # seconds for an answer, before it is asked whether somebody waits for it
-_GONE = 499  # as other servers log a client that did not wait; nobody is there to read it
 Count = Callable[[str, int, float, int, int], None]
 
 
@@ -138,11 +135,11 @@ class InferenceRoutes:
         name = request.path_params["model"]
         model = self._models.get(name)
         if model is None:
-            raise Failure(404, f"there is no model {name!r}")
+            raise Refused(f"there is no model {name!r}", 404)
         asked = request.path_params.get("version", model.config.version)
         if asked != model.config.version:
             known = model.config.version
-            raise Failure(404, f"the model {name!r} has no version {asked!r}; it has {known!r}")
+            raise Refused(f"the model {name!r} has no version {asked!r}; it has {known!r}", 404)
         return model
 
     def _answering_errors(self, handler: Handler) -> Handler:
@@ -153,7 +150,7 @@ class InferenceRoutes:
             try:
                 response = await handler(request)
             except Exception as error:
-                response = _answer_to(request, error)
+                response = answer_to(request, error)
             name = request.path_params.get("model")
             if counted and name is not None and self._models.get(name) is not None:
                 received, sent = getattr(request.state, "received", 0), len(response.body)
@@ -186,20 +183,3 @@ async def _unless_gone(request: Request, running: Coroutine[Any, Any, T]) -> T:
 async def _hangs_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _answer_to(request: Request, error: Exception) -> Response:
-    if isinstance(error, Failure | BodyRefused):
-        return _failed(error.status, str(error))
-    if isinstance(error, ClientDisconnect):
-        return _failed(_GONE, "the client is gone")
-    failure = failure_of(error)
-    if failure is None:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        failure = Failure(500, "the server failed; its log says why")
-    return _failed(failure.status, str(failure))
-
-
-def _failed(status: int, text: str) -> Response:
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return JSONResponse({"error": text}, status, headers=headers)

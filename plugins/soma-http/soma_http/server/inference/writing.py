@@ -12,13 +12,13 @@ from pydantic_core import to_json as dump
 
 from soma_http.server.inference.datatypes import (
     Array,
-    Refused,
     datatype_of,
     to_binary,
     to_json,
 )
 from soma_http.server.inference.messages import RequestOutput, TensorMetadata
 from soma_http.server.inference.reading import ReadRequest
+from soma_http.server.refusals import Refused
 
 __all__ = ["Answer", "write_answer"]
 
@@ -34,12 +34,6 @@ class Answer:
 
     body: bytes
     json_size: int | None
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    array: Array
-    datatype: str
 
 
 def write_answer(
@@ -65,18 +59,18 @@ def write_answer(
     for one in wanted:
         if one.name not in named:
             raise Refused(f"the model has no output {one.name!r}; it has {', '.join(named)}")
-        tensor = _tensor(one.name, named[one.name], datatypes.get(one.name))
+        array, datatype = _tensor(one.name, named[one.name], datatypes.get(one.name))
         fields: dict[str, Any] = {
             "name": one.name,
-            "datatype": tensor.datatype,
-            "shape": list(tensor.array.shape),
+            "datatype": datatype,
+            "shape": list(array.shape),
         }
         if one.parameters.get("binary_data", request.binary_outputs) is True:
-            data = to_binary(tensor.array, tensor.datatype)
+            data = to_binary(array, datatype)
             fields["parameters"] = {"binary_data_size": len(data)}
             pieces.append(data)
         else:
-            fields["data"] = to_json(tensor.array, tensor.datatype)
+            fields["data"] = to_json(array, datatype)
         outputs.append(fields)
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id is not None:
@@ -95,7 +89,8 @@ def _named(result: Any, names: Sequence[str]) -> Mapping[str, Any]:
     return {names[0] if len(names) == 1 else "output": result}
 
 
-def _tensor(name: str, value: Any, declared: str | None) -> _Tensor:
+def _tensor(name: str, value: Any, declared: str | None) -> tuple[Array, str]:
+    """An output as an array, and its datatype."""
     array = _array(value)
     datatype = None if array is None else datatype_of(array)
     if array is None or datatype is None:
@@ -106,7 +101,7 @@ def _tensor(name: str, value: Any, declared: str | None) -> _Tensor:
         )
     if declared == "BF16" and datatype == "FP32":
         datatype = "BF16"
-    return _Tensor(array, datatype)
+    return array, datatype
 
 
 def _array(value: Any) -> Array | None:
