@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from enum import Enum, StrEnum
+from functools import partial
 from typing import Any
 
 from soma_core.models.filters import FilterKind, FilterMeta
@@ -44,105 +45,8 @@ class CallEnd(StrEnum):
     NONE = "no end"
 
 
-class Fault(Enum):
-    """A fault, with the ways in which a call may end during which it happens.
-
-    Attributes:
-        ends: The ways in which the call may end.
-        silent: Whether nothing but a deadline ends the call.
-    """
-
-    RAISE = "raise", CallEnd.REMOTE_ERROR
-    SYS_EXIT = "sys.exit", CallEnd.REMOTE_ERROR
-    OS_EXIT = "os._exit", CallEnd.WORKER_DIED
-    SEGFAULT = "a segmentation fault", CallEnd.WORKER_DIED
-    KILL = "SIGKILL", CallEnd.WORKER_DIED
-    TERMINATE = "SIGTERM", CallEnd.WORKER_DIED
-    HANG_IN_PYTHON = "a hang in Python", CallEnd.DEADLINE_EXCEEDED
-    HANG_IN_C = "a hang in C", CallEnd.DEADLINE_EXCEEDED
-    HANG_DEAF = "a hang in C with every signal ignored", CallEnd.DEADLINE_EXCEEDED
-    PRINT_WITHOUT_END = "printing without end", CallEnd.DEADLINE_EXCEEDED
-    EXHAUST_MEMORY = "exhausted memory", CallEnd.REMOTE_ERROR, CallEnd.WORKER_DIED
-    FORK = "a forked child that holds the wire", CallEnd.RESULT
-    FORK_AND_DIE = "a death with a child that holds the wire", CallEnd.WORKER_DIED
-    DAEMONIZE = "a daemon of the filter's own", CallEnd.RESULT
-    BECOME_DAEMON = "a worker that daemonizes itself", CallEnd.RESULT, CallEnd.WORKER_DIED
-    CLOSE_DESCRIPTORS = "every descriptor closed", CallEnd.WORKER_DIED
-    CHANGE_SIGNALS = "every signal ignored", CallEnd.RESULT
-    CHANGE_DIRECTORY = "a current directory that is gone", CallEnd.RESULT
-
-    def __init__(self, description: str, *ends: CallEnd) -> None:
-        self.description = description
-        self.ends = frozenset(ends)
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing but a deadline ends the call."""
-        return CallEnd.DEADLINE_EXCEEDED in self.ends
-
-    def happen(self) -> None:
-        """Do it, here and now, to this process."""
-        _ACTIONS[self]()
-
-
-class Faulty:
-    """A filter that does no harm until its moment, and then its fault; only in a worker.
-
-    Args:
-        fault: What it does.
-        moment: When.
-    """
-
-    def __init__(self, fault: Fault, moment: Moment) -> None:
-        self.fault = fault
-        self.moment = moment
-        self._arrived = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        self._reach(Moment.GET_STATE)
-        return _arrive, (self.fault.name, self.moment.value)
-
-    def meta(self) -> FilterMeta:
-        """What LOAD asks for."""
-        self._reach(Moment.LOAD)
-        return FilterMeta(name="Faulty", kind=FilterKind.TRAINABLE)
-
-    def fit(self, x: Any, y: Any = None) -> Any:
-        """Learns its input."""
-        self._reach(Moment.FIT)
-        return {"learned": x}
-
-    def forward(self, x: Any, state: Any = None) -> Any:
-        """Returns its input."""
-        self._reach(Moment.FORWARD)
-        return x
-
-    def _reach(self, moment: Moment) -> None:
-        if self._arrived and moment is self.moment:
-            self.fault.happen()
-
-
-def _arrive(fault: str, moment: str) -> Faulty:
-    faulty = Faulty(Fault[fault], Moment(moment))
-    faulty._arrived = True
-    faulty._reach(Moment.IMPORT)
-    return faulty
-
-
 def _raise() -> None:
     raise RuntimeError("a fault was injected")
-
-
-def _sys_exit() -> None:
-    sys.exit(3)
-
-
-def _os_exit() -> None:
-    os._exit(3)
-
-
-def _segfault() -> None:
-    ctypes.string_at(0)
 
 
 def _kill() -> None:
@@ -198,19 +102,13 @@ def _print_without_end() -> None:
         print("noise " * 20)  # noqa: T201 - what it is about
 
 
-def _fork_holding_the_wire() -> int:
+def _fork_holding_the_wire() -> None:
     """Fork below Python, whose own fork would close the wire in the child."""
     libc = ctypes.PyDLL(None)
-    child = int(libc.fork())
-    if child == 0:
+    if libc.fork() == 0:
         libc.alarm(_LIFETIME)
         while True:
             libc.pause()
-    return child
-
-
-def _fork() -> None:
-    _fork_holding_the_wire()
 
 
 def _fork_and_die() -> None:
@@ -239,10 +137,6 @@ def _become_daemon() -> None:
         os._exit(0)
 
 
-def _close_descriptors() -> None:
-    os.closerange(0, 1 << 16)
-
-
 def _change_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
@@ -254,23 +148,93 @@ def _change_directory() -> None:
     os.rmdir(directory)
 
 
-_ACTIONS: dict[Fault, Callable[[], None]] = {
-    Fault.RAISE: _raise,
-    Fault.SYS_EXIT: _sys_exit,
-    Fault.OS_EXIT: _os_exit,
-    Fault.SEGFAULT: _segfault,
-    Fault.KILL: _kill,
-    Fault.TERMINATE: _terminate,
-    Fault.HANG_IN_PYTHON: _hang_in_python,
-    Fault.HANG_IN_C: _hang_in_c,
-    Fault.HANG_DEAF: _hang_deaf,
-    Fault.PRINT_WITHOUT_END: _print_without_end,
-    Fault.EXHAUST_MEMORY: _exhaust_memory,
-    Fault.FORK: _fork,
-    Fault.FORK_AND_DIE: _fork_and_die,
-    Fault.DAEMONIZE: _daemonize,
-    Fault.BECOME_DAEMON: _become_daemon,
-    Fault.CLOSE_DESCRIPTORS: _close_descriptors,
-    Fault.CHANGE_SIGNALS: _change_signals,
-    Fault.CHANGE_DIRECTORY: _change_directory,
-}
+class Fault(Enum):
+    """A fault, with the ways in which a call may end during which it happens.
+
+    Attributes:
+        ends: The ways in which the call may end.
+        silent: Whether nothing but a deadline ends the call.
+    """
+
+    RAISE = "raise", _raise, CallEnd.REMOTE_ERROR
+    SYS_EXIT = "sys.exit", partial(sys.exit, 3), CallEnd.REMOTE_ERROR
+    OS_EXIT = "os._exit", partial(os._exit, 3), CallEnd.WORKER_DIED
+    SEGFAULT = "a segmentation fault", partial(ctypes.string_at, 0), CallEnd.WORKER_DIED
+    KILL = "SIGKILL", _kill, CallEnd.WORKER_DIED
+    TERMINATE = "SIGTERM", _terminate, CallEnd.WORKER_DIED
+    HANG_IN_PYTHON = "a hang in Python", _hang_in_python, CallEnd.DEADLINE_EXCEEDED
+    HANG_IN_C = "a hang in C", _hang_in_c, CallEnd.DEADLINE_EXCEEDED
+    HANG_DEAF = "a hang in C with every signal ignored", _hang_deaf, CallEnd.DEADLINE_EXCEEDED
+    PRINT_WITHOUT_END = "printing without end", _print_without_end, CallEnd.DEADLINE_EXCEEDED
+    EXHAUST_MEMORY = (
+        "exhausted memory", _exhaust_memory, CallEnd.REMOTE_ERROR, CallEnd.WORKER_DIED
+    )  # fmt: skip
+    FORK = "a forked child that holds the wire", _fork_holding_the_wire, CallEnd.RESULT
+    FORK_AND_DIE = "a death with a child that holds the wire", _fork_and_die, CallEnd.WORKER_DIED
+    DAEMONIZE = "a daemon of the filter's own", _daemonize, CallEnd.RESULT
+    BECOME_DAEMON = (
+        "a worker that daemonizes itself", _become_daemon, CallEnd.RESULT, CallEnd.WORKER_DIED
+    )  # fmt: skip
+    CLOSE_DESCRIPTORS = (
+        "every descriptor closed", partial(os.closerange, 0, 1 << 16), CallEnd.WORKER_DIED
+    )  # fmt: skip
+    CHANGE_SIGNALS = "every signal ignored", _change_signals, CallEnd.RESULT
+    CHANGE_DIRECTORY = "a current directory that is gone", _change_directory, CallEnd.RESULT
+
+    def __init__(self, description: str, act: Callable[[], object], *ends: CallEnd) -> None:
+        self.description = description
+        self._act = act
+        self.ends = frozenset(ends)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing but a deadline ends the call."""
+        return CallEnd.DEADLINE_EXCEEDED in self.ends
+
+    def happen(self) -> None:
+        """Do it, here and now, to this process."""
+        self._act()
+
+
+class Faulty:
+    """A filter that does no harm until its moment, and then its fault; only in a worker.
+
+    Args:
+        fault: What it does.
+        moment: When.
+    """
+
+    def __init__(self, fault: Fault, moment: Moment) -> None:
+        self.fault = fault
+        self.moment = moment
+        self._arrived = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._reach(Moment.GET_STATE)
+        return _arrive, (self.fault.name, self.moment.value)
+
+    def meta(self) -> FilterMeta:
+        """What LOAD asks for."""
+        self._reach(Moment.LOAD)
+        return FilterMeta(name="Faulty", kind=FilterKind.TRAINABLE)
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        """Learns its input."""
+        self._reach(Moment.FIT)
+        return {"learned": x}
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        """Returns its input."""
+        self._reach(Moment.FORWARD)
+        return x
+
+    def _reach(self, moment: Moment) -> None:
+        if self._arrived and moment is self.moment:
+            self.fault.happen()
+
+
+def _arrive(fault: str, moment: str) -> Faulty:
+    faulty = Faulty(Fault[fault], Moment(moment))
+    faulty._arrived = True
+    faulty._reach(Moment.IMPORT)
+    return faulty

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -69,19 +70,16 @@ def within(seconds: float, call: Callable[[], T], what: str) -> T:
     Raises:
         AssertionError: It did not return in time.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    outcome = Future[T]()
 
     def run() -> None:
         try:
-            results.append(call())
+            outcome.set_result(call())
         except BaseException as error:
-            errors.append(error)
+            outcome.set_exception(error)
 
     thread = threading.Thread(target=run, name="soma-clause", daemon=True)
     thread.start()
     thread.join(seconds)
     assert not thread.is_alive(), f"{what} did not return within {seconds:g} s"
-    if errors:
-        raise errors[0]
-    return results[0]
+    return outcome.result()
