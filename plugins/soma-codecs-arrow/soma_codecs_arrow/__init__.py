@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from soma_core import hookimpl
@@ -17,9 +18,9 @@ _DISTRIBUTION = "soma-codecs-arrow"
 def soma_register_codecs() -> list[Codec]:
     """Let DataFrames, Series and Tables travel in Arrow's format."""
     return [
-        _codec("pyarrow.Table", "pyarrow:Table", _table),
-        _codec("pandas.DataFrame", "pandas:DataFrame", _frame),
-        _codec("pandas.Series", "pandas:Series", _series),
+        _codec("pyarrow.Table", "pyarrow:Table", "tables"),
+        _codec("pandas.DataFrame", "pandas:DataFrame", "frames"),
+        _codec("pandas.Series", "pandas:Series", "series"),
     ]
 
 
@@ -33,7 +34,10 @@ def soma_open_file(path: str, key: Any) -> Any:
     return ParquetRows(path, key)
 
 
-def _codec(name: str, target: str, module: Any) -> Codec:
+def _codec(name: str, target: str, module_name: str) -> Codec:
+    def module() -> Any:
+        return import_module(f"{__name__}.{module_name}")
+
     def encode(obj: Any) -> Encoded:
         return module().encode(obj)  # type: ignore[no-any-return]
 
@@ -45,20 +49,3 @@ def _codec(name: str, target: str, module: Any) -> Codec:
 
     return Codec(name, target, encode, decode, _DISTRIBUTION, encode_line)
 
-
-def _table() -> Any:
-    from soma_codecs_arrow import tables
-
-    return tables
-
-
-def _frame() -> Any:
-    from soma_codecs_arrow import frames
-
-    return frames
-
-
-def _series() -> Any:
-    from soma_codecs_arrow import series
-
-    return series

@@ -107,58 +107,29 @@ def attributes_of(estimator: Any) -> dict[str, Any]:
     return {name: value for name, value in held.items() if name != "_metadata_request"}
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _pack_list(value: list[Any]) -> list[Any]:
+def _pack_list(value: list[Any] | tuple[Any, ...]) -> list[Any]:
     return [pack(item) for item in value]
-
-
-def _pack_tuple(value: tuple[Any, ...]) -> dict[str, Any]:
-    return tagged("tuple", items=[pack(item) for item in value])
-
-
-def _unpack_tuple(value: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(unpack(item) for item in value["items"])
 
 
 def _pack_dict(value: dict[Any, Any]) -> dict[str, Any]:
     if all(type(key) is str for key in value) and TAG not in value:
         return {key: pack(item) for key, item in value.items()}
-    return tagged("dict", items=[[pack(key), pack(item)] for key, item in value.items()])
+    return tagged("dict", items=_pack_items(value))
+
+
+def _pack_items(value: dict[Any, Any]) -> list[list[Any]]:
+    return [[pack(key), pack(item)] for key, item in value.items()]
 
 
 def _unpack_items(value: dict[str, Any]) -> dict[Any, Any]:
     return {unpack(key): unpack(item) for key, item in value["items"]}
 
 
-def _pack_bunch(value: Any) -> dict[str, Any]:
-    return tagged("bunch", items=_pack_dict(dict(value)))
-
-
-def _unpack_bunch(value: dict[str, Any]) -> Any:
-    return Bunch(**unpack(value["items"]))
-
-
-def _pack_ordered(value: OrderedDict[Any, Any]) -> dict[str, Any]:
-    return tagged("ordered", items=[[pack(key), pack(item)] for key, item in value.items()])
-
-
-def _unpack_ordered(value: dict[str, Any]) -> Any:
-    return OrderedDict(_unpack_items(value))
-
-
 def _pack_default(value: defaultdict[Any, Any]) -> dict[str, Any]:
     name = next((name for name, kind in _FACTORIES.items() if kind is value.default_factory), None)
     if name is None:
         raise NotPlain
-    items = [[pack(key), pack(item)] for key, item in value.items()]
-    return tagged("default", factory=name, items=items)
-
-
-def _unpack_default(value: dict[str, Any]) -> Any:
-    return defaultdict(_FACTORIES[value["factory"]], _unpack_items(value))
+    return tagged("default", factory=name, items=_pack_items(value))
 
 
 def _pack_array(value: np.ndarray[Any, Any]) -> Any:
@@ -200,18 +171,10 @@ def _unpack_objects(value: dict[str, Any]) -> Any:
     return array
 
 
-def _unpack_fortran(value: dict[str, Any]) -> Any:
-    return value["transposed"].T
-
-
 def _pack_scalar(value: np.generic) -> dict[str, Any]:
     if value.dtype.hasobject:
         raise NotPlain
     return tagged("scalar", array=np.asarray(value))
-
-
-def _unpack_scalar(value: dict[str, Any]) -> Any:
-    return value["array"][()]
 
 
 def _pack_dtype(value: np.dtype[Any]) -> dict[str, Any]:
@@ -220,18 +183,10 @@ def _pack_dtype(value: np.dtype[Any]) -> dict[str, Any]:
     return tagged("dtype", name=value.str)
 
 
-def _unpack_dtype(value: dict[str, Any]) -> Any:
-    return np.dtype(value["name"])
-
-
 def _pack_type(value: type) -> dict[str, Any]:
     if not issubclass(value, np.generic):
         raise NotPlain
     return tagged("type", name=np.dtype(value).name)
-
-
-def _unpack_type(value: dict[str, Any]) -> Any:
-    return np.dtype(value["name"]).type
 
 
 def _pack_sparse(value: Any) -> dict[str, Any]:
@@ -370,20 +325,15 @@ def _unpack_object(value: dict[str, Any]) -> Any:
 
 
 _PACKERS: dict[type, Callable[[Any], Any]] = {
-    type(None): _as_it_is,
-    bool: _as_it_is,
-    int: _as_it_is,
-    float: _as_it_is,
-    str: _as_it_is,
-    bytes: _as_it_is,
+    **dict.fromkeys((type(None), bool, int, float, str, bytes), lambda value: value),
     list: _pack_list,
-    tuple: _pack_tuple,
+    tuple: lambda value: tagged("tuple", items=_pack_list(value)),
     dict: _pack_dict,
     np.ndarray: _pack_array,
     np.ma.MaskedArray: _pack_masked,
     type: _pack_type,
-    Bunch: _pack_bunch,
-    OrderedDict: _pack_ordered,
+    Bunch: lambda value: tagged("bunch", items=_pack_dict(dict(value))),
+    OrderedDict: lambda value: tagged("ordered", items=_pack_items(value)),
     defaultdict: _pack_default,
     np.random.RandomState: _pack_random_state,
     np.ufunc: _pack_function,
@@ -399,18 +349,18 @@ _PACKERS_OF_FAMILIES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 )
 
 _UNPACKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "tuple": _unpack_tuple,
+    "tuple": lambda value: tuple(unpack(value["items"])),
     "dict": _unpack_items,
     "objects": _unpack_objects,
-    "bunch": _unpack_bunch,
-    "ordered": _unpack_ordered,
-    "default": _unpack_default,
+    "bunch": lambda value: Bunch(**unpack(value["items"])),
+    "ordered": lambda value: OrderedDict(_unpack_items(value)),
+    "default": lambda value: defaultdict(_FACTORIES[value["factory"]], _unpack_items(value)),
     "function": _unpack_function,
-    "fortran": _unpack_fortran,
+    "fortran": lambda value: value["transposed"].T,
     "table": _unpack_layout,
-    "scalar": _unpack_scalar,
-    "dtype": _unpack_dtype,
-    "type": _unpack_type,
+    "scalar": lambda value: value["array"][()],
+    "dtype": lambda value: np.dtype(value["name"]),
+    "type": lambda value: np.dtype(value["name"]).type,
     "sparse": _unpack_sparse,
     "random_state": _unpack_random_state,
     "estimator": _unpack_estimator,

@@ -176,11 +176,11 @@ class RemoteEstimator(soma.RemoteFilter):
         parts = (self._estimator, self._beside, self._state)
         return _unpickled, (key, self._node_id, *parts)
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self._copied(self._worker, self._state)
-
     def __copy__(self) -> Self:
         return self._copied(self._worker, self._state)
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        return self.__copy__()
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -15,12 +15,11 @@ import numpy as np
 from sklearn import __version__ as sklearn_version
 
 from soma_filters_sklearn.holdings import attributes_learned
-from soma_filters_sklearn.literals import tagged
+from soma_filters_sklearn.literals import TAG, tagged
 from soma_filters_sklearn.packing import NotPlain, attributes_of, pack, set_attributes, unpack
 
 __all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "restore"]
 
-_TAG = "$sklearn"
 _VERSION = "_sklearn_version"
 _CLASSES = "classes"
 _OPAQUE = frozenset({"catboost"})  # packages whose models are bytes for their own compiled code
@@ -130,7 +129,7 @@ def classes_ahead(classes: Any) -> dict[str, Any]:
 
 def known_classes(state: Any) -> Any:
     """The classes in a state that :func:`classes_ahead` made; None in any other."""
-    if not isinstance(state, dict) or state.get(_TAG) != _CLASSES:
+    if not isinstance(state, dict) or state.get(TAG) != _CLASSES:
         return None
     return unpack(state["classes"])
 
