@@ -85,13 +85,7 @@ def _worker(name: str, options: dict[str, Any]) -> Iterator[TimedCall]:
 def daemon(
     name: str, *arguments: str, env: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The options to connect with: the path of a daemon, where the transport reaches one by it.
-
-    Args:
-        name: The transport.
-        arguments: Of the daemon.
-        env: Variables to add to its environment, which its workers inherit.
-    """
+    """The options to connect with: the path of a daemon, where the transport reaches one by it."""
     try:
         transport = installed_transports().load(name)
     except SomaError as error:

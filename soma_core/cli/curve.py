@@ -60,10 +60,7 @@ class Curve:
 def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     """A curve as blocks over an axis of epochs, between its highest loss and 0 or its lowest.
 
-    Args:
-        curve: At least one epoch of it is known.
-        width: Characters for the epochs.
-        height: Lines for the losses.
+    At least one epoch of it is known.
     """
     losses = list(curve.epochs.values())
     finite = [loss for loss in losses if isfinite(loss)]

@@ -17,11 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def read_array(source: DataFile, base: Path) -> Array:
-    """Read an array.
-
-    Args:
-        source: Where it is, and what of it.
-        base: What its path is relative to.
+    """Read an array; its path is relative to a base.
 
     Raises:
         CommandFailed: The file cannot be read or does not hold what is asked for.

@@ -47,11 +47,6 @@ def run(
 def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> tuple[Any, list[Curve]]:
     """Run a pipeline, and return the output that was written and the curve of each fit.
 
-    Args:
-        pipeline: What to run.
-        base: What its paths are relative to.
-        console: Where to show how far it is.
-
     Raises:
         SomaError: A file, a filter or the worker failed.
     """

@@ -218,14 +218,7 @@ class Stateful(Protocol):
 
 
 def save(worker: Stateful, path: Path, pickles: Pickles, timeout: Any) -> Steps[None]:
-    """Write the full states of a worker's nodes; see ``Worker.save_checkpoint``.
-
-    Args:
-        worker: What makes the calls of the worker, and knows its nodes.
-        path: The file.
-        pickles: Whether learned states that are no plain data may be pickled.
-        timeout: Seconds for each node.
-    """
+    """Write the full states of a worker's nodes; see ``Worker.save_checkpoint``."""
     metas = worker.metas
     if not metas:
         raise ValueError("there is nothing to save: the worker has no nodes; load filters first")

@@ -55,8 +55,6 @@ class Connection:
 
     Attributes:
         conversation: What is said.
-        channel: As given.
-        explain: As given.
     """
 
     def __init__(

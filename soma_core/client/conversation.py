@@ -287,14 +287,7 @@ class Conversation:
     def died(
         self, exchange: Exchange, error: ChannelClosed, status: ExitStatus | None, stderr: str
     ) -> WorkerDied:
-        """The channel closed under a command; returns what to raise.
-
-        Args:
-            exchange: The command.
-            error: What the channel raised.
-            status: How the worker ended, as far as is known.
-            stderr: The last that it printed.
-        """
+        """The channel closed under a command; returns what to raise."""
         call = exchange.call
         exchange.over = True
         how = str(status) if status is not None else f"closed the channel ({error})"

@@ -39,8 +39,6 @@ class Exchange:
         now: The time.
 
     Attributes:
-        call: As given.
-        message_id: As given.
         message: What is to be sent.
         sent: Whether the worker may have received it.
         over: Whether there is nothing left to do.

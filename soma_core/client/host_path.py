@@ -27,9 +27,6 @@ def hidden_modules(names: Iterable[str]) -> set[ModuleType]:
     """The modules from there that a worker may not find: another folder has one of that name.
 
     A worker looks into what is installed first, so that they must travel whole.
-
-    Args:
-        names: The modules to look at, which were imported.
     """
     modules = [*_of_code(names)]
     entries = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]

@@ -40,9 +40,6 @@ class RecoveryLog:
     It watches what was acknowledged. Everything is kept as it crossed the wire: what the caller
     does to a state afterwards does not change it. What ``fit`` keeps on the filter object itself,
     outside of the state that it returns, is nothing that the host could know of.
-
-    Args:
-        pickles: Whether states may be kept as pickles.
     """
 
     def __init__(self, pickles: Pickles) -> None:

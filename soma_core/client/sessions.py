@@ -54,7 +54,6 @@ class Session:
         grace: Seconds that an interrupted command may take to end.
 
     Attributes:
-        plugins: As given.
         connection: To the engine of now.
         hello: What that engine said of itself.
         restarts: How many engines there were before it.
@@ -213,9 +212,6 @@ class RestartingSession(Session):
     """A session that starts another engine when the one of now has died.
 
     Args:
-        transport: Not started yet.
-        pickles: As for :class:`Session`.
-        plugins: As for :class:`Session`.
         recovery: What a new engine is given.
         retries: How often a FORWARD is repeated after the engine died under it.
         options: As for :class:`Session`.

@@ -19,10 +19,6 @@ def waits_for_this_thread(ident: int | None, owner: object) -> bool:
 
     Seen in what the other thread runs: what waits by other means is not found. An event loop that
     it runs waits for the futures that lead into it.
-
-    Args:
-        ident: Of the other thread.
-        owner: The object whose method it is in.
     """
     frames, waits = sys._current_frames(), _waits()
     within = takewhile(

@@ -58,12 +58,6 @@ class EngineInfo(BaseModel):
 class Engine:
     """Executes commands against its nodes, one at a time.
 
-    Args:
-        registry: Where registered filters come from.
-        info: What HELLO answers.
-        pickles: Whether pickles are made and read.
-        plugins: Who takes part in executing commands, or observes it.
-
     Attributes:
         nodes: The loaded nodes.
         incarnation: Differs between any two engines.

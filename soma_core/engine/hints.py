@@ -25,13 +25,7 @@ def accepts(function: Callable[..., Any], *args: Any) -> bool:
 
 
 def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
-    """What a failed ``fit`` looks like.
-
-    Args:
-        fit: The method.
-        y: What it was given as targets.
-        cause: What it raised.
-    """
+    """What a failed ``fit`` looks like."""
     if isinstance(cause, ModuleNotFoundError | EOFError):
         return _hint_for_any(cause)
     if isinstance(cause, TypeError) and not accepts(fit, None, y):

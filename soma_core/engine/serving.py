@@ -278,11 +278,7 @@ def _unsendable(error: ProtocolError) -> ProtocolError:
 
 
 class _Reports:
-    """Takes what a filter reports while its command runs, on whichever thread.
-
-    Args:
-        send: Sends it to the host.
-    """
+    """Takes what a filter reports while its command runs, on whichever thread."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         self._send = send

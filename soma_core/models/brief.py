@@ -24,11 +24,7 @@ def size(count: int) -> str:
 
 
 class Brief:
-    """Stands for a value in a repr, and is written in a few words.
-
-    Args:
-        value: The value.
-    """
+    """Stands for a value in a repr, and is written in a few words."""
 
     def __init__(self, value: object) -> None:
         self._value = value

@@ -25,12 +25,7 @@ _TRAVELS_ALREADY = frozenset(
 
 
 def check_codecs(plugin: str, returned: Any, taken: Iterable[Codec]) -> list[Codec]:
-    """Check what a plugin's ``soma_register_codecs`` returned.
-
-    Args:
-        plugin: The name of the plugin.
-        returned: What it returned.
-        taken: The codecs of other plugins.
+    """Check what a plugin's ``soma_register_codecs`` returned, beside what is taken already.
 
     Raises:
         PluginLoadFailed: It is not a list of Codecs, or one of them is not well formed.

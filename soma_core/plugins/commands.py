@@ -35,12 +35,7 @@ class CommandSpec:
 
 
 def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> list[CommandSpec]:
-    """Check what a plugin's ``soma_register_commands`` returned.
-
-    Args:
-        plugin: The name of the plugin.
-        returned: What it returned.
-        taken: The commands of other plugins.
+    """Check what a plugin's ``soma_register_commands`` returned, beside what is taken already.
 
     Raises:
         PluginLoadFailed: It is not a list of CommandSpecs, or a model is not a Command.

@@ -266,13 +266,7 @@ def _warn_of_misspelled(plugin: str, commands: Iterable[str], known: Collection[
 
 @dataclass(frozen=True)
 class CallObservers:
-    """The plugins that observe the calls of a host; what they raise is logged.
-
-    Args:
-        at_start: Called with the call.
-        at_sending: Called with the call.
-        at_end: Called with the call, its reply and its error.
-    """
+    """The plugins that observe the calls of a host; what they raise is logged."""
 
     at_start: Sequence[Callable[..., None]]
     at_sending: Sequence[Callable[..., None]]

@@ -39,11 +39,7 @@ _RESOLVABLE = "https://soma.invalid/value"  # pydantic leaves absolute reference
 
 
 def command_schema(models: Sequence[type[Command]] = COMMANDS) -> JsonSchema:
-    """The schema of one message to a worker.
-
-    Args:
-        models: The commands that there are.
-    """
+    """The schema of one message to a worker."""
     schema = _document(
         "command",
         "One command: what a host sends, as one line of JSON.",

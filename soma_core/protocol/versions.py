@@ -141,9 +141,6 @@ class WorkerHello(Reply):
     def check(self, *, pickles: bool) -> None:
         """Compare versions once more: the worker may not have.
 
-        Args:
-            pickles: Whether the host makes and reads pickles.
-
         Raises:
             IncompatibleWorker: Its versions do not fit this host's.
         """

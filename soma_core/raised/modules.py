@@ -8,11 +8,7 @@ __all__ = ["module_of"]
 
 
 def module_of(filename: str) -> str | None:
-    """The name of the module whose file this is, as tracebacks and warnings spell it.
-
-    Returns:
-        None if it is of no module that was imported.
-    """
+    """The name of the module whose file this is, as tracebacks spell it; None if none."""
     for name, module in list(sys.modules.items()):
         if getattr(module, "__file__", None) == filename:
             return name

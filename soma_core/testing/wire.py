@@ -19,12 +19,7 @@ _DATA = frozenset({"data", "y", "state"})
 
 
 class Wire:
-    """Sends commands over a channel, and receives messages.
-
-    Args:
-        channel: A channel to an engine.
-        patience: Seconds that a send or receive may take.
-    """
+    """Sends commands over a channel, and receives messages."""
 
     def __init__(self, channel: Channel, patience: float = 20.0) -> None:
         self.channel = channel

@@ -77,11 +77,7 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 class Codecs:
-    """The codecs of this process on one connection.
-
-    Args:
-        codecs: Those that plugins added.
-    """
+    """The codecs of this process on one connection."""
 
     def __init__(self, codecs: Iterable[Codec] = ()) -> None:
         self._by_name = {codec.name: codec for codec in codecs}

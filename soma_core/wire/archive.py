@@ -32,9 +32,6 @@ class Member(NamedTuple):
 def read_archive(data: bytes) -> dict[str, Member]:
     """The members of a zip archive by name, which together are no longer than the archive.
 
-    Args:
-        data: The archive, with nothing before or after it.
-
     Raises:
         ValueError: It is no such archive.
     """

@@ -82,9 +82,6 @@ class _Crowd(Exception):
 class Packing:
     """One message on its way into a frame.
 
-    Args:
-        pickles: Whether and how objects that are not data are pickled.
-
     Attributes:
         buffers: What was put aside, in the order of the indexes in the map.
     """

@@ -29,8 +29,6 @@ class Pickles:
 
     Attributes:
         allowed: Whether they may. What was refused once is never allowed again.
-        codecs: As given.
-        opaque_states: As given.
         by_value: Modules whose functions and classes travel whole, since the other side lacks
             these modules.
     """

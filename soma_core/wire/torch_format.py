@@ -34,9 +34,6 @@ _SCALARS = (str, bytes, int, float, complex, bool, type(None))
 def read_weights(data: bytes) -> Any:
     """The tensors and plain data of a file that ``torch.save`` wrote.
 
-    Args:
-        data: The file.
-
     Raises:
         Exception: Of any class: it is no such file, or holds something else.
     """

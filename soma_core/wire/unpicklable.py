@@ -41,13 +41,7 @@ _USES = ", which uses "
 
 
 def find_culprit(obj: Any, error: BaseException, pickle: Callable[[Any], object]) -> Culprit:
-    """Find the innermost thing in an object that does not pickle.
-
-    Args:
-        obj: What did not pickle as a whole.
-        error: What was raised then.
-        pickle: Pickles one object, or raises.
-    """
+    """Find the innermost thing in an object that does not pickle."""
     named = isinstance(obj, (type, types.FunctionType))
     found = Culprit(obj.__qualname__ if named else "self", obj, error)
     end = monotonic() + _LONGEST
@@ -61,11 +55,7 @@ def find_culprit(obj: Any, error: BaseException, pickle: Callable[[Any], object]
 
 
 def place_of(part: Any, fields: Any) -> str:
-    """Where in the fields of a message a part of the data is: ``data["a"][1]``.
-
-    Returns:
-        An empty text if it is not within data, or is a field itself.
-    """
+    """Where in the fields of a message a part of the data is: ``data["a"][1]``; empty if nowhere."""
     ways = [*fields.items()] if isinstance(fields, dict) else []
     seen = set()
     for place, found in ways:  # it grows meanwhile

@@ -26,10 +26,6 @@ class Controls:
     """The control sockets of all clients, each of which can ask about its client's worker.
 
     They outlive the workers, so that clients learn how these ended.
-
-    Args:
-        loop: Where they are watched.
-        answers: Answers a request about a worker.
     """
 
     def __init__(self, loop: Loop, answers: Answers) -> None:

@@ -173,10 +173,6 @@ class Forkserver:
     def take(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> WorkerProcess:
         """Take a worker that was forked, and have the next one forked.
 
-        Args:
-            spec: How the worker is to run.
-            attached: The descriptors that it gets; they stay the caller's.
-
         Raises:
             StartFailed: The zygote cannot fork now, or has ended; the message says why.
         """

@@ -91,10 +91,6 @@ class Launcher:
     def launch(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> Launched:
         """Fork a worker from the zygote if that can be, else start one afresh.
 
-        Args:
-            spec: How it is to run.
-            attached: The descriptors that it gets; they stay the caller's.
-
         Raises:
             StartFailed: It cannot be started.
         """

@@ -39,12 +39,7 @@ class _Json(logging.Formatter):
 
 
 def log_to_stderr(form: Format, level: str) -> None:
-    """Write the log of this process to its stderr.
-
-    Args:
-        form: How.
-        level: From which level on: ``"info"`` or ``"warning"``.
-    """
+    """Write the log of this process to its stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -53,13 +53,7 @@ class Desk(Protocol):
 
 
 class Reception:
-    """Accepts connections.
-
-    Args:
-        loop: Where new connections are watched.
-        peers: Whom to let in.
-        desk: Where they are sent on to.
-    """
+    """Accepts connections."""
 
     def __init__(self, loop: Loop, peers: Peers, desk: Desk) -> None:
         self._loop = loop

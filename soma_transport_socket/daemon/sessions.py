@@ -85,11 +85,6 @@ class Sessions:
     ) -> int:
         """Hand over a client to the worker of a session; returns the client's number.
 
-        Args:
-            worker: The worker.
-            client: The client.
-            attached: What the worker gets of it; it stays the caller's.
-
         Raises:
             Refused: The worker does not listen.
         """

@@ -35,12 +35,7 @@ _SLOWEST = 10.0  # seconds for a client to take its reply, while all others wait
 
 
 class _Client:
-    """A client of the session.
-
-    Args:
-        number: Its number.
-        attached: Its connection, and what else it has.
-    """
+    """A client of the session."""
 
     def __init__(self, number: int, attached: Mapping[Attached, int]) -> None:
         self.number = number
@@ -70,13 +65,7 @@ class _Client:
 
 
 class SessionServer:
-    """Serves the clients of one session.
-
-    Args:
-        events: The socket on which the daemon sends what clients do.
-        activity: Where to write what runs.
-        pickle: Whether pickles are made and read.
-    """
+    """Serves the clients of one session."""
 
     def __init__(
         self, events: socket.socket, activity: SharedActivity, pickle: PicklePolicy
@@ -271,11 +260,7 @@ class SessionServer:
 
 
 class SessionInterrupts(Interrupts):
-    """Signals of a session: they end the command that runs only if its own client wants that.
-
-    Args:
-        is_interrupted: Finds out whether it is the one that runs.
-    """
+    """Signals of a session: they end the command that runs only if its own client wants that."""
 
     def __init__(self, is_interrupted: Callable[[], bool]) -> None:
         super().__init__(by_wire=True)

@@ -53,11 +53,6 @@ def size_of(pieces: list[memoryview]) -> int:
 def read(key: bytes, file: BinaryIO, size: int) -> Any:
     """The result in an entry, on memory of its own.
 
-    Args:
-        key: The key under which it was found.
-        file: At the start of the entry.
-        size: The bytes that there are.
-
     Raises:
         Damaged: It is not the entry that was written under the key.
     """

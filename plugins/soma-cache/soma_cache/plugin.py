@@ -23,11 +23,7 @@ __all__ = ["Caching"]
 
 
 class Caching:
-    """Keeps the results of FORWARD and COMPOSITE_FORWARD.
-
-    Args:
-        settings: Where, and how many.
-    """
+    """Keeps the results of FORWARD and COMPOSITE_FORWARD."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

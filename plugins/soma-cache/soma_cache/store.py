@@ -47,9 +47,6 @@ class _File(NamedTuple):
 class Store:
     """Results by key.
 
-    Args:
-        settings: Where they are, and how many.
-
     Attributes:
         trouble: What was wrong last, or None.
     """

@@ -48,4 +48,3 @@ def _codec(name: str, target: str, module_name: str) -> Codec:
         return module().decode(data, buffers)
 
     return Codec(name, target, encode, decode, _DISTRIBUTION, encode_line)
-

@@ -131,11 +131,7 @@ class _Table:
 
 
 def check_rows(table: pa.Table, size: int) -> None:
-    """Refuse rows that have no bytes, beyond a number.
-
-    Args:
-        table: The table.
-        size: How many bytes came.
+    """Refuse rows that have no bytes, beyond as many as the bytes that came.
 
     Raises:
         ValueError: There are more.
@@ -147,11 +143,7 @@ def check_rows(table: pa.Table, size: int) -> None:
 
 
 def check_conversion(table: pa.Table, size: int) -> None:
-    """Refuse to convert a table whose objects would take many times what came.
-
-    Args:
-        table: The table.
-        size: How many bytes came.
+    """Refuse to convert a table whose objects would take many times the bytes that came.
 
     Raises:
         ValueError: They would, or it has a dictionary within another type, which is repeated.

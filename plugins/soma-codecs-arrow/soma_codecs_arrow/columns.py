@@ -70,10 +70,6 @@ def to_arrow(array: Any) -> tuple[pa.Array, Spelling]:
 def from_arrow(column: pa.Array, spelling: Spelling) -> Any:
     """The array that :func:`to_arrow` was given; numbers that lie by themselves are a view.
 
-    Args:
-        column: The column.
-        spelling: Of its dtype.
-
     Raises:
         ValueError: The column does not have the form of the dtype.
     """

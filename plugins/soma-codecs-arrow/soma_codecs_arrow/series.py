@@ -23,11 +23,7 @@ __all__ = ["decode", "encode"]
 
 
 def encode(series: pd.Series, *, aside: bool = True) -> Encoded:
-    """A Series with everything that it holds.
-
-    Args:
-        series: The Series.
-        aside: Whether numbers may lie beside the stream, where they need no copy.
+    """A Series with everything that it holds; ``aside`` is as for a DataFrame.
 
     Raises:
         Unencodable: It or its index holds what Arrow has no form for.

@@ -38,13 +38,7 @@ _CATEGORICAL = 1  # a bit of a decision type
 
 
 def check_text(text: str) -> int:
-    """Check a model.
-
-    Args:
-        text: What ``Booster.model_to_string`` returned.
-
-    Returns:
-        The number of features.
+    """Check the text of a model of LightGBM; returns how many features it has.
 
     Raises:
         ValueError: Something in it leads nowhere; the message says what.

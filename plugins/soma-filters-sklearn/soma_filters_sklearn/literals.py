@@ -46,10 +46,6 @@ def is_tagged(value: Any) -> bool:
 def write(value: Any, spell: Convert) -> dict[str, Any]:
     """The spelling of a value that JSON lacks.
 
-    Args:
-        value: The value.
-        spell: Spells what it holds.
-
     Raises:
         NotSpelled: It has none.
     """
@@ -64,10 +60,6 @@ def write(value: Any, spell: Convert) -> dict[str, Any]:
 
 def read(value: dict[str, Any], build: Convert) -> Any:
     """The value of a spelling.
-
-    Args:
-        value: The spelling.
-        build: Builds what it holds.
 
     Raises:
         ValueError: It is none that :func:`write` returns.

@@ -26,10 +26,7 @@ _MOST_CATEGORIES = 2**24
 
 
 def check_json(text: str) -> None:
-    """Check a model.
-
-    Args:
-        text: What ``Booster.save_raw("json")`` returned.
+    """Check the JSON of a model of XGBoost.
 
     Raises:
         ValueError: Something in it leads nowhere; the message says what.

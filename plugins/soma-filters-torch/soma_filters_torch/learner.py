@@ -76,12 +76,6 @@ class Learner:
     A state that a host sends for one call does not touch the network: it goes into a copy,
     which is kept for the next call with the same state. Only training starts from it in place.
 
-    Args:
-        title: What to call it in messages.
-        module: The network.
-        plan: How its parameters are stepped.
-        randomness: Where its random numbers come from.
-
     Attributes:
         stepper: What steps its parameters; None if it has none to train.
 

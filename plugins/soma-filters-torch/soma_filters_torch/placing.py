@@ -105,12 +105,7 @@ class Placement:
                 )
 
     def run(self, module: nn.Module, x: Any) -> Any:
-        """Call a network; outputs of a smaller type that autocast made take its own again.
-
-        Args:
-            module: The network.
-            x: Its input, or a dict of its inputs by name.
-        """
+        """Call a network; outputs of a smaller type that autocast made take its own again."""
         if self.autocast is None:
             return module(**x) if isinstance(x, dict) else module(x)
         dtype, device = numeric_type(module)

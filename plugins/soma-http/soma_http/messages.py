@@ -50,11 +50,7 @@ def pieces_of(message: Message) -> Iterator[Any]:
 
 
 class MessageReader:
-    """Reads messages, each of which came whole.
-
-    Args:
-        limits: The largest messages to accept.
-    """
+    """Reads messages, each of which came whole."""
 
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits

@@ -59,9 +59,6 @@ class Attendant(Protocol):
 class Present:
     """The attendant on the engine's own machine.
 
-    Args:
-        engine: Where it runs.
-
     Raises:
         OSError: Its process is not there, or cannot be looked at.
     """

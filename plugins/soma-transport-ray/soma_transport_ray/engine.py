@@ -37,11 +37,7 @@ class Whereabouts(NamedTuple):
 
 
 class Engine:
-    """What the actor is.
-
-    Args:
-        pickle: Whether pickles are made and read.
-    """
+    """What the actor is."""
 
     def __init__(self, pickle: Literal["same-user", "never"]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray's would raise SystemExit in a filter
@@ -65,13 +61,7 @@ class Engine:
         return Whereabouts(LAYOUT, node, os.getpid(), self._slate.fd, self._token, stderr)
 
     def answer(self, client: bytes, number: int, parcel: Parcel) -> Parcel:
-        """Execute one command: what it reported, and its reply.
-
-        Args:
-            client: Who sent it.
-            number: Which of his it is.
-            parcel: The command.
-        """
+        """Execute one command of a client: what it reported, and its reply."""
         if self._responder.finished:
             import ray
 

@@ -282,12 +282,7 @@ def _working_transports(plugins: Iterable[PluginReport]) -> list[str]:
 
 
 def time_transport(name: str, timeout: float = 30.0) -> RoundTrip:
-    """Connect over a transport with its default options, and time the smallest command.
-
-    Args:
-        name: The transport.
-        timeout: Seconds that starting and each command may take.
-    """
+    """Connect over a transport with its default options, and time the smallest command."""
     began = time.perf_counter()
     try:
         with warnings.catch_warnings():

@@ -20,9 +20,6 @@ class Opening(Generic[T]):
     """What ``soma.connect_async`` returns: awaited it gives the worker, which you close.
 
     With ``async with`` the worker is closed at the end of the block.
-
-    Args:
-        start: Opens it.
     """
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:

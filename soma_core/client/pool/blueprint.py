@@ -51,8 +51,6 @@ class Blueprint:
         plugins: Those of the host.
 
     Attributes:
-        timeout: As given.
-        interrupt_grace: As given.
         metas: What workers said of the nodes when they were loaded.
         version: That of the last change.
     """

@@ -20,9 +20,6 @@ class DeadlineWatch:
 
     It keeps the moment at which to look next, and no calls: a call takes its input along when it
     ends.
-
-    Args:
-        calls: Gives the calls to see to now.
     """
 
     def __init__(self, calls: Callable[[], Iterable[PoolCall]]) -> None:

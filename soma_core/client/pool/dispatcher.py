@@ -27,9 +27,6 @@ _CLOSING = 4.5  # seconds that close() waits for the threads; the workers are en
 class Dispatcher:
     """The queue and the workers of a pool, in the process that made it.
 
-    Args:
-        plan: What the pool is to be.
-
     Attributes:
         queue: The calls that wait.
         group: The workers.
@@ -79,13 +76,7 @@ class Dispatcher:
         self.queue.join(deadline)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool, timeout: float | None) -> None:
-        """Take no more calls, finish those that were submitted, and end the workers.
-
-        Args:
-            wait: Whether to wait for that.
-            cancel_futures: Whether to cancel the calls that no worker has taken.
-            timeout: Seconds after which all is closed; None for never.
-        """
+        """Take no more calls, and end the workers, as :meth:`WorkerPool.shutdown`."""
         self.check_owner()
         self.queue.close(lambda: ChannelClosed("the pool was shut down"))
         if cancel_futures:

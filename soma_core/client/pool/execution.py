@@ -14,12 +14,7 @@ _REPEAT = 0.2  # seconds between interrupts
 
 
 class Execution:
-    """A worker is at work until it leaves; when nobody wants it any more, it is interrupted.
-
-    Args:
-        worker: The worker, which is ended if it does not stop.
-        grace: How many seconds it may take for that.
-    """
+    """A worker is at work until it leaves; when nobody wants it any more, it is interrupted."""
 
     def __init__(self, worker: Worker, grace: float) -> None:
         self._worker, self._grace = worker, grace

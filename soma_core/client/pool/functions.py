@@ -18,12 +18,7 @@ class RemoteTraceback(Exception):
 
 
 class Functions:
-    """Calls a function for each ``forward``.
-
-    Args:
-        initializer: Called when it is loaded.
-        initargs: The arguments of that.
-    """
+    """Calls a function for each ``forward``."""
 
     def __init__(
         self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]

@@ -150,9 +150,6 @@ class Changes:
 
     A signal handler runs between any two steps of its thread: what it asks for in the midst of a
     change is done right after that.
-
-    Args:
-        lock: Held while a change is made.
     """
 
     def __init__(self, lock: threading.RLock) -> None:

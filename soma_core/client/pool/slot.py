@@ -25,13 +25,6 @@ _LOOK = 1.0  # seconds between looks at whether an idle worker still runs
 class Slot(SlotRules[Worker]):
     """One worker, and the thread that runs calls on it and replaces it when it is gone.
 
-    Args:
-        queue: Where the calls come from.
-        blueprint: How its workers are made, and what they must hold.
-        quotas: How many calls each of its workers does, in turn; None for any number.
-        has_workers: Whether any slot of the pool has a worker, as far as is known.
-        number: Its number in the pool, which its thread and its recordings are named by.
-
     Attributes:
         started: Ends when the first worker is there, or with why it is not.
     """

@@ -115,12 +115,7 @@ class Recorder:
         self._guarded(lambda: self._add_answer(message))
 
     def explain(self, error: SomaError, message_id: Any) -> None:
-        """Add to the error of a call where the call is recorded, if it is.
-
-        Args:
-            error: What is about to be raised.
-            message_id: The id of the command.
-        """
+        """Add to the error of a call where the call is recorded, if it is."""
         self._guarded(lambda: self._explain(error, message_id))
 
     def keep(self) -> None:

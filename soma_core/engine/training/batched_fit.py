@@ -105,12 +105,7 @@ class BatchedFit:
         return self.epoch > self.command.epochs
 
     def run_epoch(self, x: Any, y: Any) -> None:
-        """Fit over one epoch.
-
-        Args:
-            x: The data.
-            y: The targets; without them nothing is trained by gradients.
-        """
+        """Fit over one epoch."""
         with self._undone_on_failure():
             batches = Batches(x, y, self.command.batch_size)
             if self.epoch == 1:
@@ -176,11 +171,7 @@ class BatchedFit:
         return go_on(node, x, y, lengths, self._all_targets)
 
     def end_epoch(self) -> dict[str, float]:
-        """Measure what the epoch came to.
-
-        Returns:
-            The numbers of this epoch, as the history has them.
-        """
+        """Measure what the epoch came to: its numbers, as the history has them."""
         rate, loss = self._learning_rate(), self._mean.value
         found = {} if self._evaluation is None else self._evaluation.run()
         self._position["batches"] = self._position.get("batch")

@@ -44,12 +44,7 @@ class EarlyStopping:
         self.stops = False
 
     def update(self, epoch: int, record: Mapping[str, float]) -> None:
-        """Note what an epoch came to.
-
-        Args:
-            epoch: Which one, from 1.
-            record: Its numbers by name.
-        """
+        """Note what an epoch came to."""
         value = self._sign * record.get(self._monitored, float("nan"))
         if value > self._best and value < float("inf"):
             self._best, self.best_epoch = value, epoch

@@ -24,11 +24,7 @@ _FAULT = 1 << 16  # bytes that the kernel maps around one that is touched
 
 
 def open_data(source: DataFile, plugins: PluginSet | None = None) -> Any:
-    """Open the rows in a file.
-
-    Args:
-        source: The file: an array of numpy's, or what a plugin reads.
-        plugins: Those that read other files.
+    """Open the rows in a file: an array of numpy's, or what a plugin reads.
 
     Raises:
         ProtocolError: ``invalid_command``: there is no such file, or nothing in it whose rows can
@@ -104,10 +100,6 @@ def _map(file: BinaryIO) -> _MappedArray:
 
 class _MappedArray:
     """An array in a file; the rows that are selected are copied, and are not kept in memory.
-
-    Args:
-        array: The array over a mapped file.
-        content: The mapped file.
 
     Attributes:
         shape: The shape of the array.

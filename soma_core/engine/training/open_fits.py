@@ -47,10 +47,6 @@ class OpenFits:
     """Fits chains batch by batch; a fit that pauses waits here for its next command.
 
     A node is in one fit that waits, at most: the newest.
-
-    Args:
-        optimizers: Where the optimizers that commands name are kept.
-        plugins: Those that read files of data.
     """
 
     def __init__(self, optimizers: Optimizers, plugins: PluginSet | None = None) -> None:

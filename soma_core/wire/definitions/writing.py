@@ -34,12 +34,7 @@ __all__ = ["write"]
 def write(
     obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
 ) -> bytes:
-    """Pickle an object.
-
-    Args:
-        obj: The object.
-        buffer_callback: Receives large buffers (arrays) instead of the pickle.
-    """
+    """Pickle an object, without the large buffers that a callback is given instead."""
     file = io.BytesIO()
     _Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(obj)
     return file.getvalue()

@@ -16,14 +16,7 @@ _LARGEST = 1 << 16
 
 
 class WorkerControl:
-    """Asks a server about one worker, each time over a connection of its own.
-
-    Args:
-        url: The server.
-        worker: The worker's id there.
-        headers: Headers of each request.
-        ca_file: The certificates to trust; None for the system's.
-    """
+    """Asks a server about one worker, each time over a connection of its own."""
 
     def __init__(
         self, url: SplitResult, worker: str, headers: dict[str, str], ca_file: Path | None
@@ -50,11 +43,7 @@ class WorkerControl:
         return exit_status(self._ask("GET", self._path, timeout))
 
     def end(self, grace: float, timeout: float) -> ExitStatus | None:
-        """End it, and return how it ended.
-
-        Args:
-            grace: Seconds in which it may end by itself.
-            timeout: Seconds for the server to answer.
+        """End it, if it has not by itself within the grace, and return how it ended.
 
         Raises:
             OSError: The server does not answer.

@@ -100,15 +100,7 @@ def guarded(
     body: int,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
 ) -> Starlette:
-    """An application of routes, behind their guard.
-
-    Args:
-        routes: What is served.
-        tokens: Who is let in.
-        quotas: What each token may use.
-        body: The largest body, in bytes.
-        lifespan: What is to be had while it serves.
-    """
+    """An application of routes, behind their guard."""
     guard = Middleware(Guard, tokens=tokens, body=body, open_paths=_OPEN, quotas=quotas)
     return Starlette(
         routes=routes,

@@ -100,16 +100,7 @@ def _is_text(fragments: Sequence[Any]) -> bool:
 
 
 class DirectSocket:
-    """A WebSocket that was taken over.
-
-    Args:
-        transport: Its connection.
-        receiver: Takes what comes.
-        largest: The largest message to accept, in bytes.
-
-    Attributes:
-        receiver: As given.
-    """
+    """A WebSocket that was taken over."""
 
     def __init__(self, transport: asyncio.Transport, receiver: Receiver, largest: int) -> None:
         self.receiver = receiver
@@ -170,11 +161,6 @@ class DirectSocket:
 
 
 def direct_socket(websocket: WebSocket, receiver: Receiver) -> DirectSocket:
-    """Take over a WebSocket that was just accepted.
-
-    Args:
-        websocket: The WebSocket, of a server that runs :class:`DirectProtocol`.
-        receiver: Takes what comes from here on.
-    """
+    """Take over a WebSocket that was just accepted by a server that runs :class:`DirectProtocol`."""
     protocol: DirectProtocol = websocket.scope["extensions"][_EXTENSION]
     return protocol.take_over(receiver)

@@ -31,13 +31,7 @@ class LaunchedWorker:
 
 
 class WorkerLauncher:
-    """Starts workers as the configuration says.
-
-    Args:
-        config: What the operator wants of each.
-        limits: The largest messages that they accept.
-        pickles: Whether pickles may be read and made, where a client wants that too.
-    """
+    """Starts workers as the configuration says."""
 
     def __init__(self, config: WorkersConfig, limits: StreamLimits, *, pickles: bool) -> None:
         self._config = config

@@ -44,11 +44,6 @@ _GRACE = 3.0
 def make_console(transport: str, options: dict[str, Any], token: str) -> Starlette:
     """The application of a console.
 
-    Args:
-        transport: The name of the transport that reaches its workers.
-        options: The options of that.
-        token: What lets a page in.
-
     Raises:
         PluginError: There is no such transport.
         StartFailed: It has no such options.

@@ -38,12 +38,7 @@ _OUTCOMES = ("hits", "misses", "skipped")
 
 
 class Metrics:
-    """The metrics of one server.
-
-    Args:
-        models: Its models.
-        sessions: Its workers of clients' own.
-    """
+    """The metrics of one server."""
 
     def __init__(self, models: Models, sessions: Sessions) -> None:
         self._registry = CollectorRegistry()

@@ -34,10 +34,6 @@ _DATATYPES = {
 class Model:
     """One model.
 
-    Args:
-        name: What requests call it.
-        config: What it is made of.
-
     Attributes:
         failure: Why it could not be started; None if it could, or is being started.
         inputs: What is known of its inputs.
@@ -210,12 +206,7 @@ def _of_schema(name: str, schema: soma.Schema | None) -> list[TensorMetadata]:
 
 
 class Models:
-    """All models of a server.
-
-    Args:
-        configs: What they are made of, by name.
-        make: Makes a model of its name and configuration.
-    """
+    """All models of a server."""
 
     def __init__(
         self,

@@ -24,12 +24,6 @@ class Reloading:
 
     Models and tokens are; other changes wait for the next start, and are named in the log. A
     configuration that is not valid changes nothing.
-
-    Args:
-        read: Reads the settings.
-        settings: Those of now.
-        models: The models that are served.
-        tokens: Who is let in.
     """
 
     def __init__(

@@ -87,8 +87,6 @@ class Sessions:
         sharing: How many may run at once that share a model.
 
     Attributes:
-        most: As given.
-        sharing: As given.
         starting: How many are being started.
         started: How many were started so far.
     """

@@ -26,14 +26,7 @@ _PING = b'{"cmd":"PING"}'
 
 
 class TransportSession(AnsweringSession):
-    """One page and the worker that a transport reached.
-
-    Args:
-        websocket: The page's, not accepted yet.
-        transport: The transport, which was started.
-        channel: Its channel.
-        limits: The largest messages to accept.
-    """
+    """One page and the worker that a transport reached."""
 
     has_process = True
 

@@ -28,15 +28,7 @@ _FORCE = 3.0  # seconds for a worker to end after its grace
 
 
 class WorkerRoutes:
-    """Gives each WebSocket a worker of its own.
-
-    Args:
-        open_session: Starts a worker for a WebSocket; raises a SomaError if it cannot.
-        sessions: Those that run.
-        models: The models that clients may share.
-        limits: The largest messages to accept.
-        grace: Seconds in which a worker may end whose client is gone.
-    """
+    """Gives each WebSocket a worker of its own."""
 
     def __init__(
         self,
@@ -134,12 +126,7 @@ async def _deny(websocket: WebSocket, status: int, text: str) -> None:
 
 
 def open_own(launcher: WorkerLauncher, grace: float) -> Callable[[WebSocket], Awaitable[Session]]:
-    """What gives each WebSocket a worker of this server's.
-
-    Args:
-        launcher: Starts them.
-        grace: Seconds in which a worker may end whose client is gone.
-    """
+    """What gives each WebSocket a worker of this server's."""
 
     async def open_session(websocket: WebSocket) -> PassingSession:
         asked = websocket.query_params

@@ -26,15 +26,7 @@ class AsyncCallFuture(asyncio.Future[Any]):
         return self._call is not None and self._call.running
 
     def cancel(self, msg: Any | None = None, *, interrupt: bool = True) -> bool:
-        """Withdraw a call that waits; interrupt one that runs. Its worker stays usable.
-
-        Args:
-            msg: As for :meth:`asyncio.Future.cancel`.
-            interrupt: Whether a call that runs is cancelled too.
-
-        Returns:
-            Whether the call is cancelled: False if it had ended before.
-        """
+        """Withdraw a call that waits; interrupt one that runs. See :meth:`CallFuture.cancel`."""
         call, loop = self._call, self.get_loop()
         if call is None or self.done() or (call.running and not interrupt):
             return False

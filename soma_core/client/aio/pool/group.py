@@ -17,16 +17,7 @@ _CLOSING = 4.5  # seconds to wait for workers that are not wanted after all
 
 
 class AsyncSlotGroup:
-    """The slots of a pool in an event loop.
-
-    Args:
-        queue: Where their calls come from.
-        blueprint: How their workers are made.
-        recycle_after: How many calls each worker does; None for any number.
-
-    Attributes:
-        slots: Those that the pool has now.
-    """
+    """The slots of a pool in an event loop, as :class:`SlotGroup`."""
 
     def __init__(
         self, queue: AsyncCallQueue, blueprint: Blueprint, recycle_after: int | None

@@ -148,13 +148,7 @@ class Pipelining:
 
 
 class _PipelinedCall:
-    """A call that is on its way.
-
-    Args:
-        pipelining: Who sent it.
-        call: The call.
-        expected: How many seconds it takes, by the last ones.
-    """
+    """A call that is on its way."""
 
     __slots__ = ("_pipelining", "call", "command", "expected", "steps")
 

@@ -59,13 +59,6 @@ class _Execution:
 class AsyncSlot(SlotRules[AsyncWorker]):
     """One worker, and the task that runs calls on it and replaces it when it is gone.
 
-    Args:
-        queue: Where the calls come from.
-        blueprint: As for :class:`SlotRules`.
-        quotas: Likewise.
-        has_workers: Likewise.
-        number: Likewise.
-
     Attributes:
         started: Ends when the first worker is there, or with why it is not.
         task: Ends with the slot.

@@ -26,13 +26,7 @@ __all__ = ["ConsoleRoutes"]
 
 
 class ConsoleRoutes:
-    """The page, and what it shows.
-
-    Args:
-        models: The models that are served.
-        sessions: The clients over WebSockets.
-        daemon: Asks the daemon whose workers are used, if there is one.
-    """
+    """The page, and what it shows."""
 
     def __init__(
         self,
