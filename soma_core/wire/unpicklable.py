@@ -55,7 +55,7 @@ def find_culprit(obj: Any, error: BaseException, pickle: Callable[[Any], object]
 
 
 def place_of(part: Any, fields: Any) -> str:
-    """Where in the fields of a message a part of the data is: ``data["a"][1]``; empty if nowhere."""
+    """Where a part of the data is in the fields of a message: ``data["a"][1]``; else empty."""
     ways = [*fields.items()] if isinstance(fields, dict) else []
     seen = set()
     for place, found in ways:  # it grows meanwhile

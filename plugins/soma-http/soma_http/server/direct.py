@@ -161,6 +161,6 @@ class DirectSocket:
 
 
 def direct_socket(websocket: WebSocket, receiver: Receiver) -> DirectSocket:
-    """Take over a WebSocket that was just accepted by a server that runs :class:`DirectProtocol`."""
+    """Take over a WebSocket that was accepted just now by a :class:`DirectProtocol`."""
     protocol: DirectProtocol = websocket.scope["extensions"][_EXTENSION]
     return protocol.take_over(receiver)
