@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from contextlib import ExitStack, suppress
@@ -49,7 +50,6 @@ while [ $round -lt 300 ] && look "$@" && [ -n "$others$trackers" ]; do
 done
 [ -z "$trackers" ] || kill -9 $trackers
 """
-_tidying: list[subprocess.Popen[bytes]] = []  # guards that wait for what their trees left
 
 
 class ProcessTree:
@@ -63,7 +63,6 @@ class ProcessTree:
     """
 
     def __init__(self) -> None:
-        _tidying[:] = [guard for guard in _tidying if guard.poll() is None]
         self.mark = uuid.uuid4().hex
         self._record, self._name = f"{TREE_VARIABLE}={self.mark}", _name(self.mark)
         self._guard: subprocess.Popen[bytes] | None = None
@@ -126,7 +125,9 @@ class ProcessTree:
         guard, self._guard = self._guard, None
         if guard is None:
             return False
-        _tidying.append(guard)
+        reaping = threading.Thread(target=guard.wait, name="soma-guard", daemon=True)
+        with suppress(RuntimeError):  # no thread can be started: then nobody learns how it ends
+            reaping.start()
         self._held.close()
         return True
 

@@ -203,10 +203,11 @@ class SlowTracker(NamedTuple):
 def test_what_tidies_up_for_longer_than_anybody_waits_is_left_to_end(
     slow_tracker: SlowTracker,
 ) -> None:
+    guard = slow_tracker.tree._guard
     assert slow_tracker.tree.kill(None), "nothing was left"
+    assert guard is not None
     assert slow_tracker.other.wait(20.0) == -signal.SIGKILL
     slow_tracker.tree.release()
-    guard = process_tree._tidying[-1]
     assert guard.poll() is None, "nobody looks after it"
     slow_tracker.tidies_up()
     assert guard.wait(20.0) == 0

@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    field_validator,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
@@ -32,7 +31,7 @@ from soma_filters_torch.learner import Learner, Randomness
 from soma_filters_torch.losses import check_loss, compute_loss
 from soma_filters_torch.placing import AutocastType, ParameterType, Placement, check_device_name
 from soma_filters_torch.rowwise import describes_rowwise, is_rowwise
-from soma_filters_torch.spelling import Choice, Choices, FunctionChoice
+from soma_filters_torch.spelling import Choice, FunctionChoice, Listed, passing
 from soma_filters_torch.stepping import Plan, check_schedule
 from soma_filters_torch.tensors import (
     from_output,
@@ -86,10 +85,14 @@ class TorchFilter(Filter):
     title: ClassVar[str]
     takes_integers: ClassVar[bool] = True
 
-    loss: FunctionChoice = Field(default={"name": "mse"})
-    optimizer_spec: Choice = Field(default={"name": "Adam"}, alias="optimizer")
+    loss: Annotated[FunctionChoice, passing(check_loss)] = Field(default={"name": "mse"})
+    optimizer_spec: Annotated[Choice, passing(optimizer_class)] = Field(
+        default={"name": "Adam"}, alias="optimizer"
+    )
     lr: float = Field(default=1e-3, gt=0)
-    scheduler: Choices = Field(default_factory=list)
+    scheduler: Annotated[list[Annotated[Choice, passing(check_schedule)]], Listed] = Field(
+        default_factory=list
+    )
     clip_norm: float | None = Field(default=None, gt=0)
     clip_value: float | None = Field(default=None, gt=0)
     epochs: int = Field(default=1, ge=1)
@@ -280,25 +283,6 @@ class TorchFilter(Filter):
         copied._learner = copied._fresh = None
         return copied
 
-    @field_validator("loss")
-    @classmethod
-    def _check_loss(cls, choice: Any) -> Any:
-        check_loss(choice)
-        return choice
-
-    @field_validator("optimizer_spec")
-    @classmethod
-    def _check_optimizer(cls, choice: dict[str, Any]) -> dict[str, Any]:
-        optimizer_class(choice)
-        return choice
-
-    @field_validator("scheduler")
-    @classmethod
-    def _check_scheduler(cls, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for choice in choices:
-            check_schedule(choice)
-        return choices
-
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if "lr" in self.optimizer_spec and "lr" in self.model_fields_set:
@@ -455,7 +439,7 @@ class MLP(TorchFilter):
     takes_integers: ClassVar[bool] = False
 
     sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=2)
-    activation: str = "relu"
+    activation: Annotated[str, passing(activation_class)] = "relu"
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     def build(self) -> nn.Module:
@@ -467,12 +451,6 @@ class MLP(TorchFilter):
                 layers.append(nn.Dropout(self.dropout))
         hidden_only = 2 if self.dropout else 1
         return nn.Sequential(*layers[:-hidden_only])
-
-    @field_validator("activation")
-    @classmethod
-    def _check_activation(cls, name: str) -> str:
-        activation_class(name)
-        return name
 
     def _draws(self) -> bool:
         return self.dropout > 0

@@ -137,7 +137,7 @@ def _short(name: str) -> str:
 
 def _fitting(name: str, function: str, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if function in _OF_CLASSES and y.shape == _shape_of_classes(out):
-        return y if y.dtype is torch.int64 else _as_classes(name, y)
+        return _as_classes(name, y)
     by_element = function not in _OF_CLASSES or function == _OF_PROBABILITIES_TOO
     if by_element and y.shape == out.shape:
         return y if function == "multilabel_margin_loss" else y.to(out.dtype)

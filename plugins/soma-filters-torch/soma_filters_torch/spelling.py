@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic.json_schema import SkipJsonSchema
 
-__all__ = ["Choice", "Choices", "FunctionChoice", "arguments_of", "unknown"]
-
+__all__ = ["Choice", "FunctionChoice", "Listed", "arguments_of", "passing", "unknown"]
 
 _MOST = 40
 
@@ -51,8 +50,18 @@ FunctionChoice = Annotated[
 
 _Input = str | dict[str, Any] | list[str | dict[str, Any]] | None
 
-Choices = Annotated[list[Choice], BeforeValidator(_listed, json_schema_input_type=_Input)]
-"""Several choices, one choice, or none."""
+Listed = BeforeValidator(_listed, json_schema_input_type=_Input)
+"""For a list of choices that may also be one choice, or none."""
+
+
+def passing(check: Callable[[Any], object]) -> AfterValidator:
+    """Lets a value through that a check does not refuse."""
+
+    def passed(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(passed)
 
 
 def arguments_of(choice: dict[str, Any], *apart: str) -> dict[str, Any]:

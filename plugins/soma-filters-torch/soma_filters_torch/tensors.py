@@ -39,8 +39,6 @@ def to_input(x: Any, module: nn.Module, *, integers: bool = True) -> Any:
         ValueError: It is nothing of these.
     """
     dtype, device = numeric_type(module)
-    if isinstance(x, torch.Tensor) and x.dtype is dtype and x.device == device:
-        return x
     if isinstance(x, dict):
         return {key: to_input(item, module, integers=integers) for key, item in x.items()}
     keep = integers and not isinstance(x, list | tuple) and not _is_floating(x)
@@ -56,8 +54,6 @@ def to_target(y: Any, device: torch.device) -> torch.Tensor:
     """
     if y is None:
         raise ValueError("there is no target: pass y beside the data")
-    if isinstance(y, torch.Tensor) and y.device == device:
-        return y
     return _tensor_of(y, "y").to(device)
 
 

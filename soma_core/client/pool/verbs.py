@@ -101,11 +101,7 @@ _signature = cache(signature)
 
 
 class PoolVerbs:
-    """Makes the calls of a pool.
-
-    What a method changes in one worker, by training, loading or a state, every worker is given
-    before its next call: optimizers and random numbers too, so that training goes on as if it ran
-    in the same worker. A worker in which training fails is replaced, since it may be half changed.
+    """Makes the calls of a pool; :class:`~soma_core.WorkerPool` says what they change.
 
     Args:
         blueprint: What the workers hold.
