@@ -19,7 +19,6 @@ from soma_core.client.recording import Recorder, Recording
 from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker
 from soma_core.models.validation_errors import describe
-from soma_core.plugins.catalog import installed_transports
 from soma_core.plugins.manager import PluginSet, installed_plugins
 
 __all__ = ["PicklePolicy", "Start", "connect", "prepared", "transport_maker"]
@@ -134,7 +133,7 @@ def transport_maker(
     Args:
         name: The name of an installed transport.
         options: Its options.
-        plugins: Who adapts the filters, and is notified of each start.
+        plugins: What is installed; also adapts the filters, and is notified of each start.
         filters: What will be loaded: says where to run it, to a transport that chooses that.
         apart: Whether each must reach an engine of its own.
 
@@ -143,8 +142,9 @@ def transport_maker(
     """
     _check_name(name)
     _check_not_being_imported()
-    transport_class = installed_transports().load(name)
-    checked = _options(name, transport_class, options).placed(distributions(filters or {}, plugins))
+    transport_class = plugins.transports.load(name)
+    checked = _options(name, transport_class, options, plugins)
+    checked = checked.placed(distributions(filters or {}, plugins))
     if apart and checked.shared:
         raise ValueError(
             f"the transport {name!r} would share one worker with these options (a session); "
@@ -186,13 +186,15 @@ def _check_not_being_imported() -> None:
         )
 
 
-def _options(name: str, transport_class: type[Transport], options: dict[str, Any]) -> Any:
+def _options(
+    name: str, transport_class: type[Transport], options: dict[str, Any], plugins: PluginSet
+) -> Any:
     known = transport_class.Options.model_fields
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         raise TypeError(
             f"the transport {name!r} has no option {', '.join(unknown)}{_meant(unknown, known)}; "
-            f"its options: {', '.join(known)}; {installed_transports().origin(name)}"
+            f"its options: {', '.join(known)}; {plugins.transports.origin(name)}"
         )
     try:
         return transport_class.Options(**options)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from soma_core.models.filters import Distribution
-from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet
 
 __all__ = ["Loadable", "adapt", "check_filter", "check_filters", "distributions"]
@@ -32,16 +31,16 @@ def distributions(filters: Mapping[str, Loadable], plugins: PluginSet) -> Iterat
     """
     for loadable in filters.values():
         try:
-            yield _instance(adapt(loadable, plugins)).meta().distribution
+            yield _instance(adapt(loadable, plugins), plugins).meta().distribution
         except Exception:  # noqa: S112 - LOAD reports what is wrong with it
             continue
 
 
-def _instance(loadable: Loadable) -> Any:
+def _instance(loadable: Loadable, plugins: PluginSet) -> Any:
     if not isinstance(loadable, str | tuple):
         return loadable
     name, config = (loadable, {}) if isinstance(loadable, str) else loadable
-    return installed_filters().load(name)(**config)
+    return plugins.filters.load(name)(**config)
 
 
 def check_filters(filters: Any) -> None:

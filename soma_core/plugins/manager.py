@@ -16,7 +16,14 @@ import pluggy
 
 from soma_core.errors import PluginError, PluginLoadFailed, PluginNotFound
 from soma_core.plugins import hookspecs
-from soma_core.plugins.catalog import PLUGINS, Catalog
+from soma_core.plugins.catalog import (
+    PLUGINS,
+    Catalog,
+    FilterCatalog,
+    TransportCatalog,
+    installed_filters,
+    installed_transports,
+)
 from soma_core.plugins.codecs import Codec, check_codecs
 from soma_core.plugins.commands import CommandSpec, check_commands
 from soma_core.plugins.hookspecs import Concern
@@ -41,6 +48,8 @@ class PluginSet:
         environment: ``SOMA_DISABLE_PLUGIN_AUTOLOAD`` (any text) loads none of them, and
             ``SOMA_PLUGINS=a,b`` loads those, in this order, whatever else is installed.
             ``SOMA_STRICT_PLUGINS`` (any text) raises what is wrong with the first broken one.
+        transports: The transports to choose from; None for those that are installed.
+        filters: The registered filters; None for those that are installed.
 
     Attributes:
         failures: Why a plugin does not take part, by name.
@@ -52,8 +61,16 @@ class PluginSet:
         PluginError: Under ``SOMA_STRICT_PLUGINS``: a plugin is broken.
     """
 
-    def __init__(self, catalog: Catalog, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        environment: Mapping[str, str],
+        transports: TransportCatalog | None = None,
+        filters: FilterCatalog | None = None,
+    ) -> None:
         self._catalog = catalog
+        self.transports = transports or installed_transports()
+        self.filters = filters or installed_filters()
         self._manager = pluggy.PluginManager("soma")
         self._manager.add_hookspecs(hookspecs)
         self._manager.register(_EngineLast(), _CORE)

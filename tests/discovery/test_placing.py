@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core.client import connect as connecting
-from soma_core.client import loadable as acceptance
+from soma_core.client.connect import transport_maker
 from soma_core.client.loadable import distributions
 from soma_core.engine.inline import InlineTransport
-from soma_core.plugins import installed_plugins
+from soma_core.plugins.catalog import PLUGINS, Catalog
+from soma_core.plugins.manager import PluginSet
 from soma_core.transport import TransportOptions
 
 GPU = soma.Remote(soma.Tag("gpu"))
@@ -50,29 +50,28 @@ class PlacingTransport(InlineTransport):
 
 
 @pytest.fixture
-def transports(monkeypatch):
+def plugins():
     found = {"placing": PlacingTransport, "inline": InlineTransport}
-    catalog = type("Catalog", (), {"load": lambda self, name: found[name]})()
-    monkeypatch.setattr(connecting, "installed_transports", lambda: catalog)
-    monkeypatch.setattr(acceptance, "installed_filters", Registered)
+    transports = type("Transports", (), {"load": lambda self, name: found[name]})()
+    return PluginSet(Catalog(PLUGINS, "plugin"), {}, transports, Registered())
 
 
-def test_objects_and_registered_filters_say_where_they_may_run(transports):
+def test_objects_and_registered_filters_say_where_they_may_run(plugins):
     filters = {"a": OnGpu(), "b": "acme.OnGpu", "c": ("acme.OnGpu", {})}
-    assert list(distributions(filters, installed_plugins())) == [GPU] * 3
+    assert list(distributions(filters, plugins)) == [GPU] * 3
 
 
-def test_what_cannot_be_asked_here_says_nothing(transports):
+def test_what_cannot_be_asked_here_says_nothing(plugins):
     filters = {"a": Broken(), "b": "acme.Other", "c": ("acme.OnGpu", {"no": 1}), "d": object()}
-    assert list(distributions({**filters, "e": OnGpu()}, installed_plugins())) == [GPU]
+    assert list(distributions({**filters, "e": OnGpu()}, plugins)) == [GPU]
 
 
-def test_a_transport_that_chooses_gets_them_before_it_starts(transports):
-    make = connecting.transport_maker("placing", {}, installed_plugins(), filters={"a": OnGpu()})
+def test_a_transport_that_chooses_gets_them_before_it_starts(plugins):
+    make = transport_maker("placing", {}, plugins, filters={"a": OnGpu()})
     assert make().options.tags == ("gpu",)
 
 
-def test_no_other_transport_has_the_filters_asked(transports, monkeypatch):
+def test_no_other_transport_has_the_filters_asked(plugins, monkeypatch):
     monkeypatch.setattr(OnGpu, "meta", lambda self: pytest.fail("it was asked"))
-    make = connecting.transport_maker("inline", {}, installed_plugins(), filters={"a": OnGpu()})
+    make = transport_maker("inline", {}, plugins, filters={"a": OnGpu()})
     assert make().options == TransportOptions()

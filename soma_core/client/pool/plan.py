@@ -15,8 +15,7 @@ from soma_core.client.loadable import Loadable
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.recording import Recording
-from soma_core.plugins.catalog import installed_transports
-from soma_core.plugins.manager import installed_plugins
+from soma_core.plugins.manager import PluginSet, installed_plugins
 
 __all__ = ["PoolPlan", "plan_pool", "whole"]
 
@@ -92,7 +91,7 @@ def plan_pool(
     plugins = installed_plugins()
     make_transport = transport_maker(
         transport,
-        {"pickle": pickle, **_budget(transport, n), **options},
+        {"pickle": pickle, **_budget(transport, n, plugins), **options},
         plugins,
         filters=filters,
         apart=True,
@@ -111,11 +110,11 @@ def plan_pool(
     return PoolPlan(transport, n, blueprint, recycle_after, max_queue, waits, batching)
 
 
-def _budget(transport: str, n: int) -> dict[str, int]:
+def _budget(transport: str, n: int, plugins: PluginSet) -> dict[str, int]:
     """The cores of one of n workers, if the transport can limit its threads."""
     if not isinstance(transport, str):
         return {}  # whoever makes the transport says what is wrong with it
-    budgeted = issubclass(installed_transports().load(transport).Options, ProcessOptions)
+    budgeted = issubclass(plugins.transports.load(transport).Options, ProcessOptions)
     return {"threads": max(1, available_cores() // n)} if budgeted else {}
 
 
