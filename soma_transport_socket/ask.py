@@ -22,12 +22,7 @@ _SENDING = 0.01  # seconds; a question is short, and one at a time has room
 def ask(
     connection: socket.socket, request: Request, attached: Mapping[Brought, int] | None = None
 ) -> Answer:
-    """Send a request over a new connection, and wait for the answer.
-
-    Args:
-        connection: The connection.
-        request: The request.
-        attached: Descriptors that travel along; they stay the caller's.
+    """Send a request, and descriptors that stay the caller's; wait for the answer.
 
     Raises:
         OSError: The connection failed, or its timeout passed, which holds for the whole answer.

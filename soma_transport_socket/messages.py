@@ -271,12 +271,7 @@ def packet_sockets() -> tuple[socket.socket, socket.socket]:
 def send(
     to: socket.socket, message: _Message, attached: Mapping[Attached, int] | None = None
 ) -> None:
-    """Send a message as one packet.
-
-    Args:
-        to: One of :func:`packet_sockets`.
-        message: The message.
-        attached: Descriptors that travel along; they stay the caller's.
+    """Send a message as one packet, and descriptors that stay the caller's.
 
     Raises:
         OSError: The other end is gone; or, where the socket does not block, nothing fits.

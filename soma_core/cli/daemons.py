@@ -20,12 +20,7 @@ Over = Annotated[str, typer.Option("--transport", help="The transport that has t
 
 
 def offered(transport: str, method: str, what: str) -> Any:
-    """A method that the class of a transport may have.
-
-    Args:
-        transport: The name of the transport.
-        method: The method.
-        what: What a transport without it does not have, for the error.
+    """A method that the class of a transport may have; ``what`` is for the error of one without it.
 
     Raises:
         PluginError: There is no such transport.

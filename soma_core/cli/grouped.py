@@ -33,13 +33,7 @@ class Row(NamedTuple):
 
 
 def grouped(columns: Sequence[str], rows: Iterable[Row], *, fold: bool) -> Table:
-    """A table with a line for each distribution, and its rows below it.
-
-    Args:
-        columns: The titles, that of the name first.
-        rows: What to list, in any order.
-        fold: Whether to show only some rows of a long list, and how many more there are.
-    """
+    """A table with a line for each distribution, and its rows below it; folded, long lists show some."""
     made = table(*columns)
     for (distribution, version), members in groupby(sorted(rows, key=_place), key=_distribution):
         made.add_row(Text(f"{distribution} {version}", "bold"))

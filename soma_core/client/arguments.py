@@ -49,11 +49,6 @@ def check_seconds(name: str, seconds: Any) -> None:
 def check_bytes(name: str, content: Any, source: str) -> None:
     """Make sure that something is bytes.
 
-    Args:
-        name: The argument.
-        content: What was given.
-        source: The method that returns such bytes.
-
     Raises:
         TypeError: It is not.
     """

@@ -171,12 +171,7 @@ class _RunningFit:
         return self.reply is not None and self.reply.fit_id is None
 
     def advance(self, pause: str = "never", **fields: Any) -> Steps[None]:
-        """Begin the fit, which pauses where its ``pause`` says, or let it go on.
-
-        Args:
-            pause: When the fit replies before its end.
-            fields: Further fields of the command.
-        """
+        """Begin the fit, which pauses where its ``pause`` says, or let it go on."""
         if self.reply is None:
             command: BatchedFit | ContinueFit = self._command
             if pause != "never":

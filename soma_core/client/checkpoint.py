@@ -51,11 +51,6 @@ class Saved(NamedTuple):
 def _write(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
     """Write a checkpoint beside its place, then put it there: a reader finds the old or the new.
 
-    Args:
-        path: The file; one that exists is replaced.
-        nodes: What it holds, by node id.
-        pickles: Whether learned states that are no plain data may be pickled.
-
     Raises:
         OSError: It cannot be written.
         ProtocolError: ``pickle_refused``.

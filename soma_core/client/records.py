@@ -33,13 +33,7 @@ class WorkerRecords:
         self._warned: dict[str, dict[Any, Any]] = {}  # by file: Python's rule, across all workers
 
     def hand_over(self, event: str, fields: dict[str, Any], node_id: str | None) -> None:
-        """Log a record, or show a warning, of a worker. Raises only what is no Exception.
-
-        Args:
-            event: ``log`` or ``warning``.
-            fields: What the worker says of it.
-            node_id: The node whose command runs.
-        """
+        """Log a record, or show a warning, of a worker. Raises only what is no Exception."""
         try:
             if event == "log":
                 self._log(fields, node_id)

@@ -66,18 +66,12 @@ class RecoveryLog:
                 self._nodes.pop(node_id, None)
 
     def _fit(self, fields: _Fields, reply: Any) -> None:
+        verb = fields["cmd"].lower()
         if fields["return_state"]:
-            self._learned(fields["node_id"], reply.result, "fit")
+            self._learned(fields["node_id"], reply.result, verb)
         else:
-            self._changed([fields["node_id"]], "fit")
-        self._changed(reply.in_objects or (), "fit")
-
-    def _partial_fit(self, fields: _Fields, reply: Any) -> None:
-        if fields["return_state"]:
-            self._learned(fields["node_id"], reply.result, "partial_fit")
-        else:
-            self._changed([fields["node_id"]], "partial_fit")
-        self._changed(reply.in_objects or (), "partial_fit")
+            self._changed([fields["node_id"]], verb)
+        self._changed(reply.in_objects or (), verb)
 
     def _composite_forward(self, fields: _Fields, reply: Any) -> None:
         if fields.get("evolve"):
@@ -208,7 +202,7 @@ _NOTES: dict[type[c.Command], Callable[[RecoveryLog, _Fields, Any], None]] = {
     c.Load: RecoveryLog._load,
     c.Unload: RecoveryLog._unload,
     c.Fit: RecoveryLog._fit,
-    c.PartialFit: RecoveryLog._partial_fit,
+    c.PartialFit: RecoveryLog._fit,
     c.CompositeForward: RecoveryLog._composite_forward,
     c.CompositeFit: RecoveryLog._composite_fit,
     c.BatchedFit: RecoveryLog._batched_fit,

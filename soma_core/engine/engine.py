@@ -144,10 +144,6 @@ class Engine:
 
         For a plugin, from any thread. Nothing happens if the command is over, or runs in the
         process of its host (``inline``).
-
-        Args:
-            command: What ``soma_execute`` was given.
-            why: Why, and what to do.
         """
         self._aborted = (command, why)
         self.interrupts.abort(command)

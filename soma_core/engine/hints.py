@@ -36,13 +36,7 @@ def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
 
 
 def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
-    """What a failed ``forward`` looks like.
-
-    Args:
-        cause: What it raised.
-        state: The state that it was given.
-        unlearned: Whether that is because its filter, which learns, has not learned yet.
-    """
+    """What a failed ``forward`` looks like."""
     if isinstance(cause, ModuleNotFoundError | EOFError):
         return _hint_for_any(cause)
     if not isinstance(cause, (LookupError, TypeError, AttributeError)) or _on_purpose(cause):

@@ -22,11 +22,7 @@ Selection = slice | np.ndarray[Any, Any]
 
 
 def count(value: Any, name: str = "data") -> int | None:
-    """The number of rows; None for what has no rows.
-
-    Args:
-        value: Any data.
-        name: What the data is called in the error.
+    """The number of rows; None for what has no rows; ``name`` is for the error.
 
     Raises:
         ValueError: Columns of a dict differ in their number of rows.

@@ -44,11 +44,7 @@ Validate = Callable[[dict[str, Any]], Any]
 
 
 class DialectCodec(ABC):
-    """Reads and writes the messages of one dialect.
-
-    Args:
-        pickles: Whether and how objects that are not data travel.
-    """
+    """Reads and writes the messages of one dialect."""
 
     def __init__(self, pickles: Pickles) -> None:
         self._pickles = pickles
@@ -68,11 +64,7 @@ class DialectCodec(ABC):
 
     @abstractmethod
     def write(self, fields: dict[str, Any], model: type[BaseModel]) -> Message:
-        """A message of fields as Python objects.
-
-        Args:
-            fields: The fields; this takes them over.
-            model: The class of the message, which says what they hold.
+        """A message of fields as Python objects, which it takes over.
 
         Raises:
             ProtocolError: Something in it cannot be sent.

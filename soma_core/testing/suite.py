@@ -62,10 +62,7 @@ class ConformanceSuite:
 def within(seconds: float, call: Callable[[], T], what: str) -> T:
     """Make a call on a thread of its own, so that one that never returns fails its clause.
 
-    Args:
-        seconds: How long it may take.
-        call: The call; what it raises is raised here.
-        what: What it is, for the message.
+    What the call raises is raised here.
 
     Raises:
         AssertionError: It did not return in time.

@@ -116,12 +116,6 @@ class Codecs:
     def decode(self, name: Any, distribution: Any, data: Any, buffers: list[Any]) -> Any:
         """The object that a codec of this process reads from what came.
 
-        Args:
-            name: What the message calls the codec.
-            distribution: What the message says to install where it is missing.
-            data: The data of an :class:`Encoded`.
-            buffers: Its buffers, each writable.
-
         Raises:
             ProtocolError: ``invalid_command``: there is no such codec here, or it cannot read it.
         """

@@ -56,11 +56,7 @@ class Pickles:
     def dump(
         self, obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
     ) -> bytes:
-        """Pickle an object; classes and functions of ``__main__``, and lambdas, by value.
-
-        Args:
-            obj: The object.
-            buffer_callback: Receives large buffers (arrays) instead of the pickle.
+        """Pickle an object, large buffers apart for a callback; classes and functions of ``__main__``, and lambdas, by value.
 
         Raises:
             ProtocolError: ``pickle_refused``, or ``invalid_command`` if it does not pickle.

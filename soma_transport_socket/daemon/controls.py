@@ -34,13 +34,7 @@ class Controls:
         self._of: dict[str, set[socket.socket]] = {}
 
     def add(self, control: socket.socket, worker: str, client: int) -> None:
-        """Answer what comes over a socket from now on.
-
-        Args:
-            control: Owned from here on.
-            worker: The worker that it may ask about.
-            client: The client in that worker whose command it may interrupt.
-        """
+        """Answer what comes over a socket, which is owned from now on, about a worker."""
         control.setblocking(False)
         self._of.setdefault(worker, set()).add(control)
         self._loop.on_readable(control, partial(self._read, control, worker, client))

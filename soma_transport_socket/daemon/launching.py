@@ -30,12 +30,7 @@ class Launched(NamedTuple):
 
 
 class Launcher:
-    """Launches workers.
-
-    Args:
-        loop: Watches the zygote.
-        preload: The modules that a zygote imports; without any there is none.
-    """
+    """Launches workers."""
 
     def __init__(self, loop: Loop, preload: Sequence[str]) -> None:
         self._loop = loop

@@ -14,12 +14,7 @@ Format = Literal["text", "json"]
 
 
 def log(event: str, **facts: Any) -> None:
-    """Log what has happened.
-
-    Args:
-        event: What it is, in a few words: ``worker started``.
-        facts: What is known of it, as plain data; None is left out.
-    """
+    """Log what has happened, and what is known of it as plain data; None is left out."""
     known = {name: fact for name, fact in facts.items() if fact is not None}
     _log.info(event, extra={"facts": known})
 

@@ -22,12 +22,7 @@ def shield() -> None:
 
 
 def work(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
-    """Serve to the end, and end this process.
-
-    Args:
-        spec: How to run.
-        attached: What came with it, owned by this process.
-    """
+    """Serve to the end, and end this process."""
     from soma_core.serve import exit_now, host_programs, limit_memory
 
     if sys.stderr is not None:

@@ -40,11 +40,7 @@ class Activity(NamedTuple):
 
 
 class SharedActivity:
-    """One end of that memory.
-
-    Args:
-        descriptor: A memory file that the other end has too; not kept.
-    """
+    """One end of that memory, which is in a file that both have; it is not kept open."""
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, _SIZE)

@@ -20,11 +20,6 @@ __all__ = ["NotInThisRelease", "make_filter_class"]
 def make_filter_class(name: str, home: str, module: str) -> type[NamedFilter]:
     """The filter class of an estimator.
 
-    Args:
-        name: The estimator's name, which becomes the class's.
-        home: The scikit-learn module that holds the estimator.
-        module: The module that the class will be found in, by its name.
-
     Raises:
         NotInThisRelease: The installed scikit-learn does not have the estimator.
     """

@@ -31,11 +31,7 @@ def function_path(function: Callable[..., Any]) -> str | None:
 
 
 def function_at(path: str, parameter: str = "function") -> Callable[..., Any]:
-    """The function at a path.
-
-    Args:
-        path: Such as ``sklearn.metrics.f1_score``.
-        parameter: What it is given to, for the message.
+    """The function at a path, such as ``sklearn.metrics.f1_score``.
 
     Raises:
         ValueError: It is none that can be configured.

@@ -42,10 +42,6 @@ def encode(matrix: Any) -> Encoded:
 def decode(kind: str, data: Any) -> Any:
     """The matrix of a class of :mod:`scipy.sparse` that was encoded.
 
-    Args:
-        kind: The name of the class, such as ``csr_matrix``.
-        data: What :func:`encode` made of it.
-
     Raises:
         ValueError: It is none: an array is missing, has another form, or an index is out of range.
     """

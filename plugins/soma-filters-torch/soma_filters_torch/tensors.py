@@ -58,13 +58,7 @@ def to_target(y: Any, device: torch.device) -> torch.Tensor:
 
 
 def from_output(out: Any, x: Any, *, to_cpu: bool = True) -> Any:
-    """An output in the kind that the input came in: tensors, lists or numpy arrays.
-
-    Args:
-        out: What a network returned.
-        x: Its input.
-        to_cpu: Whether tensors are brought to the CPU; arrays and lists always are.
-    """
+    """An output in the kind that the input came in: tensors, lists or numpy arrays."""
     kind = next(iter(x.values()), None) if isinstance(x, dict) else x
     return map_tensors(out, lambda item: _like(item.detach(), kind, to_cpu))
 

@@ -9,6 +9,7 @@ done while the host waits for the next one, or soon after it.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic, perf_counter, time_ns
 from typing import Any
@@ -39,41 +40,22 @@ _COUNTED = {
 }
 
 
+@dataclass(slots=True, init=False, eq=False)
 class _Flight:
-    """A call that is under way, or has ended and waits to be recorded.
-
-    Attributes:
-        span: Its span.
-        waited: Seconds that it waited for others of its worker.
-        joined: How many calls of a pool it is.
-        size: Bytes of its data.
-        begun: When it was sent (``time.perf_counter``).
-        seconds: From its sending to its reply.
-        ended: When that was (``time.time_ns``).
-        cmd: Its command.
-        node_id: Its node.
-        error: What kind of error it raised, if it did.
-        received: Bytes of its result.
-        said: What plugins of the worker said.
-    """
-
-    __slots__ = (
-        *("span", "waited", "joined", "size", "begun"),
-        *("seconds", "ended", "cmd", "node_id", "error", "received", "said"),
-    )
+    """A call that is under way, or has ended and waits to be recorded."""
 
     span: Span
-    waited: float
-    joined: int
-    size: int
-    begun: float
-    seconds: float
-    ended: int
+    waited: float  # seconds, for others of its worker
+    joined: int  # calls of a pool
+    size: int  # bytes of its data
+    begun: float  # time.perf_counter() when it was sent
+    seconds: float  # from then to its reply
+    ended: int  # time.time_ns() of that
     cmd: str
     node_id: str | None
-    error: str | None
-    received: int
-    said: Mapping[str, Any] | None
+    error: str | None  # what kind it is, if it raised one
+    received: int  # bytes of its result
+    said: Mapping[str, Any] | None  # by plugins of the worker
 
 
 class Telemetry:

@@ -198,12 +198,7 @@ def _installed(name: str) -> str | None:
 def read_requirements(
     lines: Iterable[str], installed: Callable[[str], str | None]
 ) -> tuple[Requirement, ...]:
-    """Read what a distribution requires, leaving out what only its own developers need.
-
-    Args:
-        lines: Requirements in the form of metadata: ``numpy>=1.26``.
-        installed: Gives the installed version of a distribution, or None.
-    """
+    """Read what a distribution requires, leaving out what only its own developers need."""
     found = []
     for parsed in map(requirements.Requirement, lines):
         extra = next((one for one in _EXTRAS if _applies(parsed, one)), None)
@@ -252,8 +247,7 @@ def _free(directory: str) -> int | None:
 def processor_quota(path: Path) -> float | None:
     """The processor time that the control group of a ``cpu.max`` file grants, in cores.
 
-    Args:
-        path: The file: ``max 100000`` or ``150000 100000``, in microseconds.
+    It holds ``max 100000`` or ``150000 100000``, in microseconds.
     """
     try:
         granted, _, period = path.read_text().partition(" ")

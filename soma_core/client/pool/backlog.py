@@ -153,12 +153,7 @@ class Backlog:
         return rows
 
     def joining(self, calls: list[PoolCall], *, idle: bool) -> Joining | None:
-        """How to wait for calls that may run with those that were taken; None not to.
-
-        Args:
-            calls: What was taken.
-            idle: Whether a worker has nothing to do: then nothing waits.
-        """
+        """How to wait for calls that may run with those that were taken; None not to. An idle worker waits not."""
         if self._batching is None or calls[0].joinable is None:
             return None
         return Joining(self, calls, self._batching, self._last_batch, idle=idle)

@@ -22,11 +22,6 @@ _CLOSING = 4.5  # seconds to wait for workers that are not wanted after all
 class SlotGroup:
     """The slots of a pool. It knows nothing of the pool, which may be garbage while they work.
 
-    Args:
-        queue: Where their calls come from.
-        blueprint: How their workers are made.
-        recycle_after: How many calls each worker does; None for any number.
-
     Attributes:
         slots: Those that the pool has now.
     """

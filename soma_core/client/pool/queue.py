@@ -39,12 +39,7 @@ class CallQueue(Backlog):
             return super().stats()
 
     def put(self, call: PoolCall, *, limited: bool = False, wait: bool = False) -> None:
-        """Add a call.
-
-        Args:
-            call: The call.
-            limited: Whether it counts against the limit.
-            wait: Whether to wait until there is room for it.
+        """Add a call; a limited one needs room, for which it may wait.
 
         Raises:
             SomaError: No more calls are taken; the message says why.

@@ -93,10 +93,6 @@ def _lock(descriptor: int, path: Path) -> None:
 class RecordingFile:
     """A new file, readable by its owner alone; a recording that was there becomes ``….1``.
 
-    Args:
-        path: Where.
-        limit: The most bytes that it may take.
-
     Raises:
         ValueError: It cannot be written, or something else is there.
     """

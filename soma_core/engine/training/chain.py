@@ -24,13 +24,10 @@ Watch = Callable[[Node, Any, Any], None]
 
 
 class Chain:
-    """Some nodes in order, for the time of one command.
+    """Some nodes in order, at least one, for the time of one command.
 
     In a chain with a differentiable node, lists become tensors at its start, and arrays where
     they enter a differentiable node; a chain without one sees the values as they were sent.
-
-    Args:
-        nodes: The nodes, at least one.
 
     Raises:
         ProtocolError: ``schema_mismatch``: neighbours declare what cannot fit together.

@@ -67,11 +67,6 @@ def _refused(name: str, message: str) -> ProtocolError:
 def measure(metrics: Mapping[str, Metric], y: Any, out: Any) -> dict[str, float]:
     """The value of each metric.
 
-    Args:
-        metrics: By name.
-        y: The targets of all rows.
-        out: The outputs of all rows.
-
     Raises:
         ProtocolError: ``filter_failed``: a metric raised, or gave no number.
     """

@@ -35,13 +35,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class WebSocketChannel(Channel):
-    """Messages over a WebSocket whose handshake is done.
-
-    Args:
-        stream: The connection; the channel owns it.
-        came: What came after the handshake.
-        limits: The largest messages to accept.
-        printed: Called with the lines that the worker printed, as they come.
+    """Messages over a WebSocket whose handshake is done; it owns the connection.
 
     Attributes:
         goodbye: What the server said when it closed the WebSocket; None if it has not.
@@ -206,14 +200,7 @@ def _framed(message: Message) -> Iterator[bytes]:
 def shake_hands(
     stream: ByteStream, url: str, headers: dict[str, str], largest: int, deadline: float | None
 ) -> tuple[Response, bytes]:
-    """Open a WebSocket over a new connection.
-
-    Args:
-        stream: The connection.
-        url: What to open: ``ws://…`` or ``wss://…``.
-        headers: Headers of the request.
-        largest: The largest message to accept, in bytes.
-        deadline: The time of :func:`time.monotonic` by which it must be open.
+    """Open a WebSocket over a new connection, by a time of :func:`time.monotonic`.
 
     Returns:
         The server's answer, and what came after it.

@@ -70,15 +70,7 @@ class Metrics:
         self._registry.register(_Pools(models, sessions))
 
     def count(self, model: str, status: int, started: float, received: int, sent: int) -> None:
-        """An inference request was answered.
-
-        Args:
-            model: The model, which exists.
-            status: The status of the answer.
-            started: When it came (``time.perf_counter``).
-            received: Bytes of its body.
-            sent: Bytes of the body of the answer.
-        """
+        """An inference request was answered, which came at that time of ``time.perf_counter``."""
         self._requests.labels(model, str(status)).inc()
         self._seconds.labels(model).observe(perf_counter() - started)
         self._received.labels(model).inc(received)

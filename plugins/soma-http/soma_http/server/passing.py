@@ -30,14 +30,7 @@ _INVALID = 1007  # the close code for a message that is none
 
 
 class PassingSession(Session):
-    """One client and a worker of its own, between which messages pass unread.
-
-    Args:
-        websocket: As for :class:`Session`.
-        worker: Its worker.
-        printed: What the worker prints, if the client wants to have it.
-        grace: Seconds in which a worker may end whose client is gone.
-    """
+    """One client and a worker of its own, between which messages pass unread."""
 
     has_process = True
 

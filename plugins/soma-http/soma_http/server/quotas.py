@@ -69,12 +69,7 @@ class Quotas:
 
     @contextmanager
     def running(self, holder: bytes, *, timed: bool) -> Iterator[None]:
-        """For the time of a request.
-
-        Args:
-            holder: Whose it is.
-            timed: Whether its seconds count: those of a WebSocket do not.
-        """
+        """For the time of a request; seconds count if it is timed, which a WebSocket is not."""
         used, begun = self._used.setdefault(holder, _Usage()), self._clock()
         used.running += 1
         try:

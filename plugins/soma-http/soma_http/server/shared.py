@@ -65,10 +65,7 @@ class _Nodes:
 class SharedModelSession(AnsweringSession):
     """One client of a model: an engine of its own, whose nodes run in the model's pool.
 
-    Args:
-        websocket: The client's, not accepted yet.
-        model: Gives the model of now, which may be replaced meanwhile.
-        limits: The largest messages to accept.
+    The model of now is asked for at each command: it may have been replaced.
     """
 
     has_process = False

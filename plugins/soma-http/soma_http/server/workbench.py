@@ -27,14 +27,7 @@ _PATIENCE = 60.0  # seconds for one command of a replay, and for the schema of a
 
 
 class WorkbenchRoutes:
-    """Answers the console.
-
-    Args:
-        new_transport: Makes the transport to a worker in which a recording is run again.
-        sessions: Those that run; a replay is one more worker.
-        python: The interpreter of the workers, which knows their filters.
-        limit: The largest body, in bytes.
-    """
+    """Answers the console."""
 
     def __init__(
         self,
