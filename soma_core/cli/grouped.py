@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 def grouped(columns: Sequence[str], rows: Iterable[Row], *, fold: bool) -> Table:
-    """A table with a line for each distribution, and its rows below it; folded, long lists show some."""
+    """A table with a line for each distribution, its rows below it, long lists perhaps folded."""
     made = table(*columns)
     for (distribution, version), members in groupby(sorted(rows, key=_place), key=_distribution):
         made.add_row(Text(f"{distribution} {version}", "bold"))

@@ -56,7 +56,9 @@ class Pickles:
     def dump(
         self, obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
     ) -> bytes:
-        """Pickle an object, large buffers apart for a callback; classes and functions of ``__main__``, and lambdas, by value.
+        """Pickle an object; classes and functions of ``__main__``, and lambdas, by value.
+
+        Large buffers go to the callback, if there is one.
 
         Raises:
             ProtocolError: ``pickle_refused``, or ``invalid_command`` if it does not pickle.

@@ -18,6 +18,7 @@ from soma_core.plugins.catalog import (
     installed_subcommands,
     installed_transports,
 )
+from soma_core.plugins.manager import installed_plugins
 
 from ..support import installing
 
@@ -71,3 +72,4 @@ def _forget() -> None:
     installed_transports.cache_clear()
     installed_filters.cache_clear()
     installed_subcommands.cache_clear()
+    installed_plugins.cache_clear()

@@ -153,7 +153,10 @@ class Backlog:
         return rows
 
     def joining(self, calls: list[PoolCall], *, idle: bool) -> Joining | None:
-        """How to wait for calls that may run with those that were taken; None not to. An idle worker waits not."""
+        """How to wait for others that may run with calls that were taken; None not to.
+
+        Nothing waits while a worker is idle.
+        """
         if self._batching is None or calls[0].joinable is None:
             return None
         return Joining(self, calls, self._batching, self._last_batch, idle=idle)

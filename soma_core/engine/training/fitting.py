@@ -20,7 +20,9 @@ __all__ = ["fit_and_train", "fit_anew", "fit_once", "go_on", "learns_on", "parti
 def fit_once(
     chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[Any, dict[str, Any], float | None]:
-    """Fit the nodes one by one, then train the differentiable ones together on one batch, if there are targets.
+    """Fit the nodes one by one, then train the differentiable ones together on one batch.
+
+    Without targets, nothing is trained by gradients.
 
     Returns:
         The output, the states of the nodes that were fitted apart, and the loss or None.
