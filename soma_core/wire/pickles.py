@@ -67,8 +67,8 @@ class Pickles:
         if not self._allowed:
             raise ProtocolError(
                 ErrorCode.PICKLE_REFUSED,
-                f"this {name} can only travel as a pickle, which this connection refuses; "
-                f"{self._instead(obj)}",
+                f"this {name} can only travel as a pickle{_because(obj)}, which this connection "
+                f"refuses; {self._instead(obj)}",
             )
         from soma_core.wire.definitions.writing import write
 
@@ -175,6 +175,12 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
             _by_value.add(module)
             undo.callback(_by_value.remove, module)
         yield
+
+
+def _because(obj: object) -> str:
+    """Why an object needs a pickle, if its class tells that: ``pickled_because``."""
+    told = getattr(obj, "pickled_because", "") if hasattr(type(obj), "pickled_because") else ""
+    return f" ({told})" if told else ""
 
 
 _LATER = "make it where it is used (on_load), or leave it out of what is pickled (__getstate__)"

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import field_validator
 
 from soma_filters_sklearn.filters import SklearnFilter
-from soma_filters_sklearn.spelling import build, is_spelling, plain
+from soma_filters_sklearn.spelling import NotSpelled, build, is_spelling, plain, spell_object
 
 __all__ = ["Estimator"]
 
@@ -35,6 +35,19 @@ class Estimator(SklearnFilter):
                 f"got {value!r}"
             )
         return found
+
+    @property
+    def pickled_because(self) -> str:
+        """What of the estimator has no form in plain data; empty if all has."""
+        if self.learned is not None:
+            return f"{self._title()} is fitted; load it unfitted, and send state_of(…) with calls"
+        if is_spelling(self.estimator):
+            return ""
+        try:
+            spell_object(self.estimator)
+        except NotSpelled as error:
+            return str(error)
+        return ""
 
     def _title(self) -> str:
         path = self.estimator[0] if is_spelling(self.estimator) else type(self.estimator).__name__

@@ -266,10 +266,19 @@ def _check_gradient_boosting(estimator: Any, held: dict[str, Any]) -> None:
         one = tree.tree_.n_outputs == 1 and tree.tree_.max_n_classes == 1
         require(one, "a tree answers one number")
     init = held["init_"]
-    plain = type(init).__module__ == "sklearn.dummy" or (isinstance(init, str) and init == "zero")
-    require(plain, "it begins with a constant")
-    begun = estimator._raw_predict_init(np.zeros((1, _width(held)), np.float32))
-    require(begun.shape == (1, trees.shape[1]), "it begins with a number for each tree")
+    alone = init == "zero" if isinstance(init, str) else _is_alone(init)
+    require(alone, "init is an estimator of scikit-learn that holds no other and no function")
+    for rows in (1, 3):
+        begun = estimator._raw_predict_init(np.zeros((rows, _width(held)), np.float32))
+        require(begun.shape == (rows, trees.shape[1]), "it begins with a number for each tree")
+
+
+def _is_alone(estimator: Any) -> bool:
+    """Whether it answers each row by itself: a pipeline could return any number of them."""
+    held = estimator.get_params(deep=False).values()
+    return _path(estimator).startswith("sklearn.") and all(
+        isinstance(value, bool | int | float | str | np.ndarray | None) for value in held
+    )
 
 
 def _check_histograms(estimator: Any, held: dict[str, Any]) -> None:

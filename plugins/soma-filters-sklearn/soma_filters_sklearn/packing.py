@@ -42,6 +42,9 @@ _FUNCTIONS = frozenset(
 _FACTORIES = {kind.__name__: kind for kind in (dict, float, int, list, OrderedDict)}
 _PRIVATE = frozenset(
     {
+        *(f"lightgbm.sklearn.LGBM{kind}" for kind in ("Classifier", "Ranker", "Regressor")),
+        *(f"xgboost.sklearn.XGB{kind}" for kind in ("Classifier", "Ranker", "Regressor")),
+        *(f"xgboost.sklearn.XGBRF{kind}" for kind in ("Classifier", "Regressor")),
         "sklearn.calibration._SigmoidCalibration",
         "sklearn.calibration._TemperatureScaling",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
@@ -268,7 +271,7 @@ def set_attributes(estimator: Any, attributes: dict[str, Any]) -> None:
 
 
 def _estimator_class(name: str) -> Any:
-    """A class of scikit-learn's, and none but an estimator, whose attributes are then set."""
+    """An estimator's class whose attributes are then set, of those that are checked."""
     if name in HOMES:
         return class_at(f"sklearn.{name}")
     if name not in _PRIVATE:

@@ -239,6 +239,8 @@ def _variants() -> Iterator[tuple[str, dict[str, Any], Any, Any]]:
     yield "OneClassSVM", {}, sparse.csr_matrix(x), None
     yield "GradientBoostingClassifier", {"n_estimators": 3}, x, kinds
     yield "GradientBoostingClassifier", {"n_estimators": 3}, sparse.csr_matrix(x), kinds
+    begun = {"n_estimators": 3, "init": "sklearn.LogisticRegression"}
+    yield "GradientBoostingClassifier", begun, x, kinds
     yield "HistGradientBoostingClassifier", {"max_iter": 3, "min_samples_leaf": 2}, x, kinds
     yield (
         "HistGradientBoostingRegressor",

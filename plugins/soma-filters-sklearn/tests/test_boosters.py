@@ -14,7 +14,10 @@ import numpy as np
 import pandas
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.ensemble import StackingClassifier
+from sklearn.feature_selection import SelectFromModel
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from soma_filters_sklearn import as_estimator, as_filter, state_of
@@ -125,6 +128,28 @@ def test_a_model_inside_a_pipeline_keeps_its_parameters_and_its_state(package, d
         np.testing.assert_array_equal(worker.forward("model", data.x), home.predict(data.x))
         found = worker.forward("model", data.x, state_of(home))
         np.testing.assert_array_equal(found, home.predict(data.x))
+
+
+@pytest.mark.parametrize("package", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda model: StackingClassifier([("model", model)], cv=2),
+        lambda model: OneVsRestClassifier(model),
+        lambda model: SelectFromModel(model),
+        lambda model: RandomizedSearchCV(model, {"max_depth": [1, 2]}, n_iter=1, cv=2),
+    ],
+    ids=["stacking", "one against the rest", "selection", "search"],
+)
+def test_a_model_inside_an_estimator_of_others_travels_without_pickle(
+    around, package, data, allowed
+):
+    model = around(made(package, PACKAGES[package][0], random_state=0))
+    with soma.connect("inline", pickle="never", filters={"model": model}) as worker:
+        state = worker.fit("model", data.x, data.kinds)
+        np.testing.assert_array_equal(
+            worker.forward("model", data.x, state), worker.forward("model", data.x)
+        )
 
 
 @pytest.mark.parametrize("package", ["lightgbm", "xgboost"])

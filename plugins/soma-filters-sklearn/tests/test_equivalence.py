@@ -29,6 +29,7 @@ VARIANTS: list[tuple[str, str, list[Any], str]] = [
     ("SGDClassifier", "loss", ["log_loss", "modified_huber", "squared_hinge", "huber"], "kinds"),
     ("SGDRegressor", "loss", ["epsilon_insensitive", "squared_epsilon_insensitive"], "numbers"),
     ("GradientBoostingRegressor", "loss", ["absolute_error", "huber", "quantile"], "numbers"),
+    ("GradientBoostingRegressor", "init", ["sklearn.Ridge", "zero"], "numbers"),
     ("GradientBoostingClassifier", "loss", ["exponential"], "classes"),
     ("GradientBoostingClassifier", "loss", ["log_loss"], "kinds"),
     ("HistGradientBoostingRegressor", "loss", ["absolute_error", "gamma", "poisson"], "numbers"),
@@ -65,6 +66,8 @@ def _oracles() -> dict[str, Any]:
 def _in_python(value: Any) -> Any:
     if value == [-1, 2]:
         return (-1, 2)
+    if value == "sklearn.Ridge":
+        return sklearn.linear_model.Ridge()
     if isinstance(value, str) and value.startswith("numpy."):
         return getattr(np, value.removeprefix("numpy."))
     if isinstance(value, str) and value.startswith("sklearn.feature_selection."):

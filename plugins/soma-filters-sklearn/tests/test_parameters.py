@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from typing import Any
 
@@ -258,3 +259,20 @@ def test_a_spelling_of_nothing_is_refused(spelling):
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match=r"\$sklearn is one of|is not well formed"):
             Estimator(estimator=["sklearn.Ridge", {"alpha": spelling}])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "why"),
+    [
+        (FunctionTransformer(lambda x: x), "FunctionTransformer.func: the builtins.function"),
+        (
+            make_pipeline(Ridge(random_state=np.random.RandomState(1))),
+            "Ridge.random_state: a numpy",
+        ),
+        (Ridge().fit([[0.0], [1.0]], [0, 1]), "the estimator sklearn.Ridge is fitted"),
+    ],
+    ids=["function", "generator", "fitted"],
+)
+def test_an_estimator_that_needs_a_pickle_is_refused_with_the_reason(estimator, why):
+    with pytest.raises(soma.ProtocolError, match=re.escape(f"as a pickle ({why}")):
+        soma.connect("inline", pickle="never", filters={"model": estimator})
