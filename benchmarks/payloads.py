@@ -17,7 +17,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,12 @@ from benchmarks.peers import SEED
 from soma_core.benchmarking import Unavailable
 
 Call = Callable[[Any], Any]
+
+
+class Place(NamedTuple):
+    x: float
+    y: float
+
 
 RECORD = {"id": 7, "name": "a name", "score": 0.25, "tags": ["x", "y"], "ok": True, "note": None}
 FLOATS = [float(n) / 7 for n in range(1000)]
@@ -48,6 +55,10 @@ PAYLOADS: dict[str, Any] = {
     "nested with an array": {"meta": RECORD, "rows": [FLOATS[:10]] * 3, "x": np.ones(100)},
     "100 tuples": [(n, f"t{n}", n / 3) for n in range(100)],
     "50 numpy scalars": [np.float64(n) for n in range(50)],
+    "200 records with tuples": [{"id": n, "box": (n, 2, 3.5, 4)} for n in range(200)],
+    "200 datetimes": [datetime(2026, 1, 1, n % 24) for n in range(200)],
+    "200 named tuples": [Place(n, n / 2) for n in range(200)],
+    "1,000 numbers by number": {n: n / 3 for n in range(1000)},
     "(x, y) arrays": (np.ones((32, 16)), np.arange(32)),
     "dict of arrays": {"x": np.ones((32, 16)), "y": np.arange(32), "w": np.ones(32)},
     "array of 1 MiB": np.ones(1 << 17),

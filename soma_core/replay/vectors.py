@@ -79,6 +79,15 @@ _WORKING: Sequence[Fields] = (
         "data": [(1, 2.0), (3, 4.0), (5, 6.0)],
         "state": {},
     },
+    {
+        "cmd": "PING",
+        "id": "lists that a frame packs at once",
+        "meta": {
+            "records": [{"id": n, "box": (n, 2.5)} for n in range(3)],
+            "ragged": [(1, 2), (), (3,)],
+            "by name": {"a": (1, 2), "b": (3, 4)},
+        },
+    },
     {"cmd": "CALL_METHOD", "id": "score", "node_id": "mean", "method": "score", "data": _X},
     {
         "cmd": "COMPOSITE_FORWARD",

@@ -17,13 +17,21 @@ SCALAR          5  [dtype, bytes]: a numpy scalar
 SCALARS         6  [dtype, bytes]: a list of numpy scalars
 INT             7  raw, two's complement, big-endian: an int of more than 64 bits
 COMPLEX         8  raw, two float64, big-endian: a complex number
-MAP             9  [[key, value], …]: a dict whose keys are not all text
+MAP             9  [[key, …], [value, …]]: a dict whose keys are not all text, or whose values are
+                   better packed as one list
 TEXT           10  raw, UTF-8 with surrogates: a text that is not valid Unicode
 BYTES          11  [buffer]: bytes that lie in a buffer
 STDLIB         12  [name, content]: an object of the standard library, see ``stdlib_types``
 CODEC          13  [codec, distribution, data, [buffer, …]]: an object of a plugin's codec
 PICKLE         14  [buffer, [buffer, …]]: a pickle, and the buffers that it keeps out of band
+RAGGED         15  [[length, …], [item, …]]: a list of tuples of several lengths, and the items of
+                   all, one after the other
+RECORDS        16  [[key, …], column, …]: a list of dicts with the same keys, all text
+STDLIBS        17  [name, [content, …]]: a list of objects of one type of the standard library
+PICKLES        18  [count, buffer, [buffer, …]]: a list of so many objects, as one pickle
 =========  ======  ==============================================================================
+
+Where the data hold a list, such as a column, that may be one of the types that stand for a list.
 
 A ``dtype`` is numpy's name where that is enough (``"float32"``), else its ``dtype.str`` or the list
 of fields of the ``.npy`` format. A buffer holds the elements little-endian in C order, or in C
@@ -57,3 +65,7 @@ class Extension(IntEnum):
     STDLIB = 12
     CODEC = 13
     PICKLE = 14
+    RAGGED = 15
+    RECORDS = 16
+    STDLIBS = 17
+    PICKLES = 18

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -38,13 +39,14 @@ _OPTIONS = (
     | ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-_CROWD = 2  # objects of a kind from which on their list is packed as one column
+_CROWD = 2  # objects that are packed one by one; are there more, then lists are packed at once
+_SMALL_PICKLE = 1 << 16  # bytes; what is larger is not pickled a second time for that
 _INLINE_BYTES = 1 << 10  # bytes of a state up to which they stay in the map
 _ARRAY = int(Extension.ARRAY)
 _COMPLEX = struct.Struct(">dd")
 _TEXT = frozenset({str})
-_TUPLES = frozenset({tuple})
 _LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray})
+_PLAIN = _LEAVES | {str, list, dict, tuple, memoryview}
 _dtype_of = attrgetter("dtype")
 
 
@@ -76,7 +78,7 @@ def pack(content: Any, pickles: Pickles) -> tuple[bytes, list[Any]]:
 
 
 class _Crowd(Exception):
-    """Many tuples or scalars came one by one: their lists are to be packed as columns."""
+    """Many objects came one by one: lists of them are to be packed at once."""
 
 
 class Packing:
@@ -103,9 +105,9 @@ class Packing:
             failure = self._failure or error
         if not isinstance(failure, _Crowd | TypeError):
             raise self._with_place(failure, content)
-        return self._in_columns(content)
+        return self._lists_at_once(content)
 
-    def _in_columns(self, content: Any) -> bytes:
+    def _lists_at_once(self, content: Any) -> bytes:
         """Pack an object once more, after what cannot be packed as it is was replaced."""
         self.buffers.clear()
         self._failure, self._depth, self._replaces = None, 0, True
@@ -147,7 +149,8 @@ class Packing:
     def _nested(self, number: int, content: Any, original: Any) -> Ext:
         """An extension type that holds others; where they nest too deep, a pickle."""
         if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
-            return self._pickle(original)
+            is_list = type(original) is list
+            return self._pickle_list(original) if is_list else self._pickle(original)
         self._depth += 1
         data = packb(content, self._extension, _OPTIONS)
         self._depth -= 1
@@ -219,6 +222,7 @@ class Packing:
     def _stdlib(self, obj: Any) -> Any:
         if self._pickles.codecs.of(obj) is not None:
             return self._added_or_pickle(obj)
+        self._count_alone()
         known = stdlib_types.BY_TYPE[type(obj)]
         try:
             content = known.write(obj)
@@ -226,6 +230,25 @@ class Packing:
             return self._pickle(obj)
         written = _replaced(content) if self._replaces else content
         return self._nested(Extension.STDLIB, [known.name, written], obj)
+
+    def _stdlibs(self, obj: _Stdlibs) -> Any:
+        items = obj.items
+        if self._pickles.codecs.of(items[0]) is not None:
+            return items
+        known = stdlib_types.BY_TYPE[type(items[0])]
+        try:
+            contents = _replaced_items([*map(known.write, items)])
+        except stdlib_types.Unwritable:
+            return items
+        return self._nested(Extension.STDLIBS, [known.name, contents], items)
+
+    def _objects(self, obj: _Objects) -> Any:
+        if not self._pickles.allowed or any(map(self._pickles.codecs.of, obj.examples)):
+            return obj.one_by_one
+        try:
+            return self._pickle_list(obj.items)
+        except Exception:  # one by one it is found out which of them does not pickle
+            return obj.one_by_one
 
     def _value(self, obj: Any) -> Any:
         """What one of the public value models stands for."""
@@ -245,10 +268,20 @@ class Packing:
         return self._nested(Extension.CODEC, fields, obj)
 
     def _pickle(self, obj: Any) -> Ext:
+        index, indexes = self._pickled(obj)
+        if len(self.buffers[index]) <= _SMALL_PICKLE:
+            self._count_alone()
+        return Ext(Extension.PICKLE, packb([index, indexes]))
+
+    def _pickle_list(self, items: list[Any]) -> Ext:
+        """A list as a pickle of which it is known before it is read that it is one."""
+        return Ext(Extension.PICKLES, packb([len(items), *self._pickled(items)]))
+
+    def _pickled(self, obj: Any) -> tuple[int, list[int]]:
+        """Pickle an object, and put aside the pickle and the buffers that it keeps out of band."""
         kept_apart: list[pickle.PickleBuffer] = []
         index = self._put_aside(self._pickles.dump(obj, kept_apart.append))
-        indexes = [self._put_aside(buffer.raw()) for buffer in kept_apart]
-        return Ext(Extension.PICKLE, packb([index, indexes]))
+        return index, [self._put_aside(buffer.raw()) for buffer in kept_apart]
 
     def _opaque(self, obj: OpaqueState) -> Ext:
         if not self._pickles.allowed:
@@ -275,6 +308,28 @@ class _Column:
         self.number, self.content, self.original = number, content, original
 
 
+class _Stdlibs:
+    """A list of objects of one type of the standard library."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+class _Objects:
+    """A list of objects that only a pickle can hold, alone or in tuples or dicts of one form.
+
+    ``examples`` has one of each type of them, and ``one_by_one`` is what the list is packed as if
+    each is pickled by itself.
+    """
+
+    __slots__ = ("examples", "items", "one_by_one")
+
+    def __init__(self, items: list[Any], examples: Collection[Any], one_by_one: Any) -> None:
+        self.items, self.examples, self.one_by_one = items, examples, one_by_one
+
+
 class _ScalarColumn:
     """A list of numpy scalars of one type."""
 
@@ -298,10 +353,13 @@ _WRITERS: dict[type[Any], _Write] = {
     tuple: Packing._tuple,
     int: Packing._int,
     complex: Packing._complex,
+    np.ndarray: Packing._array,
     np.memmap: Packing._array,
     Binary: Packing._binary,
     OpaqueState: Packing._opaque,
     _Column: Packing._column,
+    _Stdlibs: Packing._stdlibs,
+    _Objects: Packing._objects,
     _ScalarColumn: Packing._scalar_column,
     _Text: Packing._text,
     **dict.fromkeys(stdlib_types.BY_TYPE, Packing._stdlib),
@@ -320,7 +378,7 @@ def _writer_of(obj: Any) -> _Write:
 def _replaced(obj: Any) -> Any:
     """The same object with what ``packb`` would not take, or only one by one, replaced.
 
-    These are lists of tuples, lists of numpy scalars, dicts with keys that are not text, texts that
+    These are lists of tuples and of other objects, dicts with keys that are not text, texts that
     are not Unicode, and views of bytes that do not lie one by one.
     """
     kind = type(obj)
@@ -329,37 +387,83 @@ def _replaced(obj: Any) -> Any:
     if kind is list:
         return _replaced_list(obj)
     if kind is tuple:
-        return _Column(Extension.TUPLE, _replaced_items(obj), obj)
+        return _Column(Extension.TUPLE, _one_by_one(_replaced_list([*obj])), obj)
     if kind is memoryview:
         return obj.tobytes()
     return obj if kind is not str or _is_unicode(obj) else _Text(obj)
 
 
 def _replaced_dict(obj: Mapping[Any, Any]) -> Any:
-    values = _replaced_items(obj.values())
-    if set(map(type, obj)) <= _TEXT and _is_unicode("".join(obj)):
+    values = _one_by_one(_replaced_list([*obj.values()]))
+    is_text = set(map(type, obj)) <= _TEXT and _is_unicode("".join(obj))
+    if is_text and type(values) is list:
         return dict(zip(obj, values, strict=True))
-    keys = _replaced_items(obj)
-    return _Column(Extension.MAP, [*map(list, zip(keys, values, strict=True))], obj)
+    return _Column(Extension.MAP, [_one_by_one(_replaced_list([*obj])), values], obj)
 
 
-def _replaced_list(obj: list[Any]) -> Any:
-    kinds = set(map(type, obj))
-    if kinds == _TUPLES and (columns := _columns(obj)):
-        return _Column(Extension.TUPLES, [*map(_replaced_items, columns)], obj)
-    if len(kinds) == 1 and issubclass(next(iter(kinds)), np.generic):
-        dtypes = set(map(_dtype_of, obj))
+def _replaced_list(items: list[Any]) -> Any:
+    kinds = set(map(type, items))
+    if kinds <= _LEAVES:
+        return items
+    if len(kinds) == 1 and (of_one_kind := _LISTS_OF.get(next(iter(kinds)))):
+        return of_one_kind(items)
+    if kinds.isdisjoint(_PLAIN):
+        return _replaced_objects(items, kinds)
+    return _replaced_items(items)
+
+
+def _replaced_objects(items: list[Any], kinds: set[type[Any]]) -> Any:
+    """A list of objects that MessagePack has no type for."""
+    examples = items[:1]
+    if len(kinds) > 1:
+        examples = [*dict(zip(map(type, items), items, strict=True)).values()]
+    writers = {_WRITERS.get(type(example)) or _writer_of(example) for example in examples}
+    if writers == {Packing._added_or_pickle}:
+        return _Objects(items, examples, items)
+    if writers == {Packing._stdlib} and len(kinds) == 1:
+        return _Stdlibs(items)
+    if writers == {Packing._scalar}:
+        dtypes = set(map(_dtype_of, items))
         if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
-            return _ScalarColumn(np.array(obj, dtypes.pop()))
-    return _replaced_items(obj)
+            return _ScalarColumn(np.array(items, dtypes.pop()))
+    return items
 
 
-def _columns(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """What tuples of one length hold, by position; nothing if they differ in length."""
-    try:
-        return [*zip(*rows, strict=True)]
-    except ValueError:
-        return []
+def _replaced_tuples(rows: list[tuple[Any, ...]]) -> Any:
+    """A list of tuples: by position if they have one length."""
+    if len(set(map(len, rows))) == 1 and rows[0]:
+        return _columns(Extension.TUPLES, [], zip(*rows, strict=True), rows)
+    return _columns(Extension.RAGGED, [[*map(len, rows)]], [[*chain.from_iterable(rows)]], rows)
+
+
+def _replaced_dicts(records: list[dict[Any, Any]]) -> Any:
+    """A list of dicts: by key if they have the same ones."""
+    if len(set(map(tuple, records))) > 1 or set(map(type, chain.from_iterable(records))) != _TEXT:
+        return [*map(_replaced_dict, records)]
+    keys = _replaced_items([*records[0]])
+    columns = zip(*map(dict.values, records), strict=True)
+    return _columns(Extension.RECORDS, [keys], columns, records)
+
+
+_LISTS_OF: dict[type[Any], Callable[[list[Any]], Any]] = {
+    tuple: _replaced_tuples,
+    dict: _replaced_dicts,
+}
+
+
+def _columns(number: int, head: list[Any], columns: Iterable[Any], rows: list[Any]) -> Any:
+    """The rows of a list by their columns; pickled as one if a column can only be pickled."""
+    replaced = [_replaced_list([*column]) for column in columns]
+    objects = [column for column in replaced if type(column) is _Objects]
+    if not objects:
+        return _Column(number, [*head, *replaced], rows)
+    by_column = _Column(number, [*head, *map(_one_by_one, replaced)], rows)
+    return _Objects(rows, [*chain.from_iterable(each.examples for each in objects)], by_column)
+
+
+def _one_by_one(replaced: Any) -> Any:
+    """What was replaced, where it cannot be a pickle of a list."""
+    return replaced.one_by_one if type(replaced) is _Objects else replaced
 
 
 def _replaced_items(items: Collection[Any]) -> list[Any]:

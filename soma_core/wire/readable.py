@@ -54,7 +54,28 @@ def _items(data: bytes) -> list[Any]:
 
 
 def _map(data: bytes) -> Any:
-    return {"$soma": "dict", "items": _items(data)}
+    keys, values = _items(data)
+    return {"$soma": "dict", "keys": keys, "values": values}
+
+
+def _records(data: bytes) -> Any:
+    keys, *columns = _items(data)
+    return {"$soma": "records", "keys": keys, "columns": columns}
+
+
+def _ragged(data: bytes) -> Any:
+    lengths, items = _items(data)
+    return {"$soma": "ragged tuples", "lengths": lengths, "items": items}
+
+
+def _stdlibs(data: bytes) -> Any:
+    name, contents = _items(data)
+    return {"$soma": f"list of {name}", "data": contents}
+
+
+def _pickles(data: bytes) -> Any:
+    count, buffer, buffers = _items(data)
+    return {"type": "Objects", "data": {"count": count, "buffer": buffer, "buffers": buffers}}
 
 
 def _codec(data: bytes) -> Any:
@@ -93,4 +114,8 @@ _TAGS: dict[int, Callable[[bytes], Any]] = {
     Extension.STDLIB: _stdlib,
     Extension.CODEC: _codec,
     Extension.PICKLE: _pickle,
+    Extension.RAGGED: _ragged,
+    Extension.RECORDS: _records,
+    Extension.STDLIBS: _stdlibs,
+    Extension.PICKLES: _pickles,
 }

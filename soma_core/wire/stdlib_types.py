@@ -70,7 +70,7 @@ def _read_timedelta(content: Any) -> timedelta:
     return timedelta(days=days, seconds=seconds, microseconds=microseconds)
 
 
-def _write_time(moment: time) -> list[Any]:
+def _write_time(moment: time | datetime) -> list[Any]:
     parts = [moment.hour, moment.minute, moment.second, moment.microsecond]
     return [*parts, moment.fold, _write_zone(moment.tzinfo)]
 
@@ -81,12 +81,14 @@ def _read_time(content: Any) -> time:
 
 
 def _write_datetime(moment: datetime) -> list[Any]:
-    return [moment.year, moment.month, moment.day, *_write_time(moment.timetz())]
+    return [moment.year, moment.month, moment.day, *_write_time(moment)]
 
 
 def _read_datetime(content: Any) -> datetime:
-    year, month, day, *moment = content
-    return datetime.combine(date(year, month, day), _read_time(moment))
+    year, month, day, hour, minute, second, microsecond, fold, zone = content
+    return datetime(
+        year, month, day, hour, minute, second, microsecond, _read_zone(zone), fold=fold
+    )
 
 
 def _read_date(content: Any) -> date:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -184,10 +185,19 @@ class Unpacking:
         return tuple(_require_list(self._nested(data)))
 
     def _tuples(self, data: bytes) -> list[tuple[Any, ...]]:
-        columns = _require_list(self._nested(data))
-        if not set(map(type, columns)) == {list}:
-            raise ValueError("it has no columns, or one that is not an array")
-        return [*zip(*columns, strict=True)]
+        return [*zip(*_require_columns(self._nested(data)), strict=True)]
+
+    def _ragged(self, data: bytes) -> list[tuple[Any, ...]]:
+        lengths, items = _require_columns(self._nested(data))
+        if not set(map(type, lengths)) <= {int} or sum(lengths) != len(items):
+            raise ValueError(f"its lengths do not add up to {len(items)} items")
+        return [*map(tuple, map(islice, repeat(iter(items)), lengths))]
+
+    def _records(self, data: bytes) -> list[dict[str, Any]]:
+        keys, *columns = _require_columns(self._nested(data))
+        if len(keys) != len(columns) or not set(map(type, keys)) == {str}:
+            raise ValueError(f"each key is a text and has a column, got {len(keys)} keys")
+        return [*map(dict, map(zip, repeat(keys), zip(*columns, strict=True)))]
 
     def _scalar(self, data: bytes) -> Any:
         return _elements(data, 1)[0]
@@ -202,7 +212,8 @@ class Unpacking:
         return complex(*_COMPLEX.unpack(data))
 
     def _map(self, data: bytes) -> dict[Any, Any]:
-        return dict(_require_list(self._nested(data)))
+        keys, values = _require_columns(self._nested(data))
+        return dict(zip(keys, values, strict=True))
 
     def _text(self, data: bytes) -> str:
         return data.decode("utf-8", "surrogatepass")
@@ -213,10 +224,11 @@ class Unpacking:
 
     def _stdlib(self, data: bytes) -> Any:
         name, content = self._nested(data)
-        known = stdlib_types.BY_NAME.get(name)
-        if known is None:
-            raise ValueError(f"there is no type {name!r}; known: {', '.join(stdlib_types.BY_NAME)}")
-        return known.read(content)
+        return _stdlib_type(name).read(content)
+
+    def _stdlibs(self, data: bytes) -> list[Any]:
+        name, contents = self._nested(data)
+        return [*map(_stdlib_type(name).read, _require_list(contents))]
 
     def _codec(self, data: bytes) -> Any:
         if not self._resolve:
@@ -228,7 +240,20 @@ class Unpacking:
     def _pickle(self, data: bytes) -> Any:
         if not self._resolve:
             return self._placeholder()
-        index, indexes = unpackb(data)
+        return self._unpickled(*unpackb(data))
+
+    def _pickles_of_list(self, data: bytes) -> Any:
+        count, index, indexes = unpackb(data)
+        if not self._resolve:
+            if type(count) is not int or count > len(self._buffers[index]):
+                raise ValueError(f"its pickle cannot hold {count!r:.80} objects")
+            return [self._placeholder()] * count
+        found = self._unpickled(index, indexes)
+        if type(found) is not OpaqueState and (type(found) is not list or len(found) != count):
+            raise ValueError(f"its pickle does not hold a list of {count} objects")
+        return found
+
+    def _unpickled(self, index: Any, indexes: Any) -> Any:
         content, beside = self._take(index), [self._take(index) for index in indexes]
         try:
             return self._pickles.load(content, beside)
@@ -258,6 +283,10 @@ _READERS: dict[int, Callable[[Unpacking, bytes], Any]] = {
     Extension.STDLIB: Unpacking._stdlib,
     Extension.CODEC: Unpacking._codec,
     Extension.PICKLE: Unpacking._pickle,
+    Extension.RAGGED: Unpacking._ragged,
+    Extension.RECORDS: Unpacking._records,
+    Extension.STDLIBS: Unpacking._stdlibs,
+    Extension.PICKLES: Unpacking._pickles_of_list,
 }
 
 
@@ -301,6 +330,19 @@ def _require_list(content: Any) -> list[Any]:
     if type(content) is list:
         return content
     raise ValueError(f"an array is expected, got {type(content).__name__}")
+
+
+def _require_columns(content: Any) -> list[list[Any]]:
+    if set(map(type, _require_list(content))) == {list}:
+        return content  # type: ignore[no-any-return]
+    raise ValueError("it has no columns, or one that is not an array")
+
+
+def _stdlib_type(name: Any) -> stdlib_types.StdlibType:
+    known = stdlib_types.BY_NAME.get(name)
+    if known is None:
+        raise ValueError(f"there is no type {name!r}; known: {', '.join(stdlib_types.BY_NAME)}")
+    return known
 
 
 def _require_map(content: Any, header: Any) -> dict[str, Any]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import ormsgpack
 import pytest
+
+from soma_core.wire.packing import pack
+from soma_core.wire.pickles import Pickles
 
 from ..support import ROOT, nightly, short_directory, socket_daemon
 from ..support.installing import install, python_path
@@ -20,6 +29,8 @@ from .test_hosts import expect_the_work_was_done
 pytestmark = [nightly, pytest.mark.timeout(300)]
 
 HOSTS = Path("examples") / "hosts"
+FRAMES = Path("schemas") / "vectors" / "frame.jsonl"
+RECORDS, RAGGED, MAP, PICKLES, TUPLE = 16, 15, 9, 18, 3
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONN", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH")
 FILTERS = {"host.Echo": "soma_core.testing:Echo", "host.Actions": "soma_core.testing:Actions"}
 
@@ -52,7 +63,25 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = shutil.ignore_patterns("node_modules", "build", "target")
     for folder in ("examples/hosts", "schemas"):
         shutil.copytree(ROOT / folder, root / folder, ignore=built)
+    with (root / FRAMES).open("a") as vectors:
+        vectors.write(json.dumps(many_objects()) + "\n")
     return root
+
+
+def many_objects() -> dict[str, Any]:
+    """A frame with lists of all that a frame packs at once, also within each other."""
+    records = [{"id": n, "box": (n, 2.5), "at": datetime(2024, 1, n)} for n in range(1, 9)]
+    ragged = [("a",) * n for n in range(9)]
+    content = [records, ragged, {n: (n, UUID(int=n)) for n in range(9)}, [*map(slice, range(9))]]
+    command = {"cmd": "FORWARD", "id": "many objects", "node_id": "echo"}
+    map_of_frame, buffers = pack({**command, "data": [*content, tuple(records)]}, Pickles())
+    used = ormsgpack.unpackb(map_of_frame, ext_hook=lambda number, data: number)
+    assert used["data"] == [RECORDS, RAGGED, MAP, PICKLES, TUPLE]
+    return {
+        "map_b64": b64encode(map_of_frame).decode(),
+        "buffers": [b64encode(buffer).decode() for buffer in buffers],
+        "message": command,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +113,12 @@ def typescript(copy: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def variables(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a worker in which the filters of the tests are registered."""
     site = tmp_path_factory.mktemp("site")
     install(site, "host-filters", {"soma.filters": FILTERS})
-    vectors = str(ROOT / "schemas" / "vectors" / "frame.jsonl")
-    return {"PYTHONPATH": python_path(site), "PYTHON": sys.executable, "SOMA_VECTORS": vectors}
+    found = {"PYTHONPATH": python_path(site), "PYTHON": sys.executable}
+    return found | {"SOMA_VECTORS": str(copy / FRAMES)}
 
 
 @pytest.fixture(scope="module")

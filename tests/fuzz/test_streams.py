@@ -61,10 +61,14 @@ def extensions(inner: Any) -> Any:
         st.tuples(NAMES, inner),
         st.tuples(st.text(max_size=4), st.text(max_size=4), inner, st.lists(INDEXES, max_size=2)),
         st.lists(st.lists(inner, min_size=2, max_size=2), max_size=2),
+        st.tuples(st.lists(st.text(max_size=2), max_size=2), st.lists(inner, max_size=2)),
+        st.tuples(st.lists(INDEXES, max_size=3), st.lists(inner, max_size=3)),
+        st.tuples(NAMES, st.lists(inner, max_size=2)),
+        st.tuples(INDEXES, INDEXES, st.lists(INDEXES, max_size=2)),
         inner,
     )
     data = contents.map(lambda content: packb(content)) | st.binary(max_size=20)
-    return st.builds(Ext, st.sampled_from([*map(int, Extension), 0, 15, 127]), data)
+    return st.builds(Ext, st.sampled_from([*map(int, Extension), 0, 99, 127]), data)
 
 
 CONTENT = st.recursive(

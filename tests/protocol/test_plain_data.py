@@ -9,7 +9,9 @@ import decimal
 import json
 import math
 import struct
-from typing import Any
+import threading
+from enum import Enum
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.json_text import read_json
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.line_codec import LineDecoder as Decoder
+from soma_core.wire.pickles import Pickles
+from soma_core.wire.unpacking import Unpacking
 
 ANY_TEXT = st.text(alphabet=st.characters())  # lone surrogates too
 FLOATS = st.floats()
@@ -141,6 +145,58 @@ def test_long_tuples_of_floats_arrive_in_frames(frame: Any, identical: Any, leng
 def test_lists_of_tuples_arrive_in_frames(frame: Any, identical: Any, rows: list[Any]) -> None:
     for obj in (rows, [rows, rows], {"a": rows, "b": tuple(rows)}, [*rows, 1]):
         assert identical(frame(obj), obj)
+
+
+class Place(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+OF_ONE_TYPE = [
+    st.tuples(st.integers(), st.text(max_size=2)),
+    st.lists(st.integers(), max_size=3).map(tuple),
+    st.tuples(st.datetimes(timezones=st.just(datetime.UTC) | st.none()), st.tuples(st.booleans())),
+    st.fixed_dictionaries({"id": st.integers(), "\ud800": st.tuples(FLOATS, FLOATS)}),
+    st.fixed_dictionaries({"at": st.datetimes()}, optional={"by": st.uuids()}),
+    st.dictionaries(st.integers(), st.decimals(allow_nan=False), max_size=3),
+    st.fixed_dictionaries({"place": st.builds(Place, FLOATS, st.none()), "of": st.dates()}),
+    st.sampled_from(Colour),
+    st.sampled_from([*Colour, Place(1, 2)]),
+    st.sets(st.integers() | st.sampled_from(Colour), max_size=2),
+    st.fractions() | st.complex_numbers(allow_nan=False),
+    st.timedeltas(),
+]
+
+
+@pytest.mark.parametrize("items", OF_ONE_TYPE, ids=range(len(OF_ONE_TYPE)))
+@given(data=st.data())
+def test_lists_of_objects_arrive_as_they_were_wherever_they_stand(
+    frame: Any, identical: Any, items: Any, data: Any
+) -> None:
+    objects = data.draw(st.lists(items, max_size=5))
+    by_name, by_number = {str(n): obj for n, obj in enumerate(objects)}, dict(enumerate(objects))
+    for obj in (objects, tuple(objects), by_name, by_number, [objects, {"a": objects}] * 3):
+        header, buffers = frame.write(obj)
+        assert len(Unpacking(buffers, Pickles(), resolve=False).run(header)) == len(obj)
+        assert identical(frame.read(header, buffers), obj)
+
+
+def test_a_list_of_objects_is_one_pickle(frame: Any) -> None:
+    places = [Place(n, (n, n)) for n in range(200)]
+    for obj in (places, [{"id": 1, "at": place} for place in places], [(p, 1) for p in places]):
+        _, buffers = frame.write(obj)
+        assert len(buffers) == 1
+
+
+def test_of_a_list_of_objects_the_one_that_does_not_pickle_is_named(frame: Any) -> None:
+    records = [{"id": n, "of": Place(n, threading.Lock() if n == 7 else None)} for n in range(9)]
+    with pytest.raises(ProtocolError, match=r'data\[7\]\["of"\]: a .*Place cannot be sent'):
+        frame.write({"data": records})
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ EXTENSIONS = {
     "a fraction of a text": ext(Extension.STDLIB, "Fraction", ["1e1000000000"]),
     "a date of what its pickle holds": ext(Extension.STDLIB, "date", [b"\x07\xe4\x01\xff"]),
     "a decimal of a number": ext(Extension.STDLIB, "Decimal", 1.5),
+    "tuples of a length that did not come": ext(Extension.RAGGED, [3 * 10**9], [1]),
+    "pickles of a number that did not come": ext(Extension.PICKLES, 3 * 10**9, 0, []),
     "a time zone that is a directory": ext(Extension.STDLIB, "time", [0] * 5 + ["Europe"]),
     "a time zone of a long name": ext(Extension.STDLIB, "time", [0] * 5 + ["x" * 5000]),
 }

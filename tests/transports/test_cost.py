@@ -22,14 +22,20 @@ from soma_core.wire.pickles import Pickles
 
 MOST_CALLS = 40
 RECORD = {"id": 7, "name": "a", "score": 0.5, "tags": ["x"], "ok": True, "note": None}
-# An array costs some eight, a list of what MessagePack has not some thirty, however long it is.
+# An array costs some eight, a list of what MessagePack has not some forty for each level of such
+# lists, however long they are.
 MORE = {
     "an array": 8,
     "two arrays": 22,
     "arrays by name": 16,
     "nested with an array": 8,
-    "100 tuples": 34,
-    "50 numpy scalars": 40,
+    "100 tuples": 40,
+    "100 tuples of several lengths": 40,
+    "100 tuples of tuples": 70,
+    "100 records with tuples": 60,
+    "100 tuples by name": 60,
+    "100 numbers by number": 30,
+    "50 numpy scalars": 42,
 }
 PAYLOADS: dict[str, Any] = {
     "a float": 1.5,
@@ -42,6 +48,11 @@ PAYLOADS: dict[str, Any] = {
     "200 records": [RECORD] * 200,
     "50 rows": [[0.5] * 20] * 50,
     "100 tuples": [(1, "a")] * 100,
+    "100 tuples of several lengths": [(1,) * n for n in range(100)],
+    "100 tuples of tuples": [((1, "a"), (2.0,))] * 100,
+    "100 records with tuples": [{"id": 1, "box": (1, 2, 3, 4)}] * 100,
+    "100 tuples by name": {str(n): (n, 0.5) for n in range(100)},
+    "100 numbers by number": dict.fromkeys(range(100), 0.5),
     "50 numpy scalars": [np.float64(0.5)] * 50,
     "an array": np.arange(10.0),
     "two arrays": (np.ones(10), np.zeros(3)),

@@ -64,6 +64,7 @@ export class Malformed extends Error {}
 
 const enum Ext {
   ARRAY = 1, TENSOR, TUPLE, TUPLES, SCALAR, SCALARS, INT, COMPLEX, MAP, TEXT, BYTES, STDLIB, CODEC, PICKLE,
+  RAGGED, RECORDS, STDLIBS, PICKLES,
 }
 const MAGIC = Uint8Array.of(0x93, 0x53, 0x4f, 0x4d, 0x41, 2, 0, 0);
 const PREAMBLE = 28;
@@ -155,7 +156,7 @@ function fromComplex({ re, im }: Complex): Uint8Array {
 /** Objects that are sent back as they came: their own buffers are found by their place. */
 function opaque(type: number, data: Uint8Array, buffers: Buffers): Opaque {
   const content = type === Ext.STDLIB ? [] : outer(data, buffers);
-  const named: number[] = type === Ext.PICKLE ? [content[0], ...content[1]] : (content[3] ?? []);
+  const named: number[] = (type === Ext.CODEC ? content[3] : content.slice(-2).flat()) ?? [];
   return new Opaque(type, new Uint8Array(data), named.map((index) => take(index, buffers)));
 }
 
@@ -164,6 +165,7 @@ function fromOpaque(obj: Opaque, buffers: Buffers): Uint8Array {
   const indexes = obj.buffers.map((buffer) => putAside(buffer, buffers));
   if (obj.type === Ext.PICKLE) return inner([indexes[0], indexes.slice(1)], buffers);
   const [name, distribution, data] = outer(obj.content, buffers);
+  if (obj.type === Ext.PICKLES) return inner([name, indexes[0], indexes.slice(1)], buffers);
   return inner([name, distribution, data, indexes], buffers);
 }
 
@@ -190,19 +192,38 @@ register(Ext.COMPLEX, (obj): obj is Complex => obj instanceof Complex, fromCompl
 register(
   Ext.MAP,
   (obj): obj is Map<unknown, unknown> => obj instanceof Map,
-  (obj, buffers) => inner([...obj], buffers),
-  (data, buffers) => new Map(outer(data, buffers)),
+  (obj, buffers) => inner([[...obj.keys()], [...obj.values()]], buffers),
+  (data, buffers) => new Map(rows(outer(data, buffers)) as [unknown, unknown][]),
 );
+
+/** A list of tuples of several lengths, whose items came one after the other. */
+function ragged([lengths, items]: [number[], unknown[]]): unknown[][] {
+  let at = 0;
+  return lengths.map((length) => items.slice(at, (at += length)));
+}
+
+function records([keys, ...columns]: [string[], ...unknown[][]]): object[] {
+  return rows(columns).map((row) => Object.fromEntries(row.map((value, index) => [keys[index], value])));
+}
+
+/** Objects of one type of Python's library, each as it would have come alone. */
+function stdlibs([name, contents]: [string, unknown[]], buffers: Buffers): Opaque[] {
+  return contents.map((content) => opaque(Ext.STDLIB, inner([name, content], buffers), buffers));
+}
+
 const readers: [Ext, Read][] = [
   [Ext.TUPLE, outer],
   [Ext.TUPLES, (data, buffers) => rows(outer(data, buffers))],
+  [Ext.RAGGED, (data, buffers) => ragged(outer(data, buffers))],
+  [Ext.RECORDS, (data, buffers) => records(outer(data, buffers))],
+  [Ext.STDLIBS, (data, buffers) => stdlibs(outer(data, buffers), buffers)],
   [Ext.SCALAR, (data, buffers) => scalars(data, buffers)[0]],
   [Ext.SCALARS, scalars],
   [Ext.TEXT, (data) => Buffer.from(data).toString("utf8")],
   [Ext.BYTES, (data, buffers) => take(outer(data, buffers)[0], buffers)],
 ];
 for (const [type, read] of readers) codec.register({ type, encode: never, decode: (data, _, buffers) => read(data, buffers) });
-for (const type of [Ext.STDLIB, Ext.CODEC, Ext.PICKLE]) {
+for (const type of [Ext.STDLIB, Ext.CODEC, Ext.PICKLE, Ext.PICKLES]) {
   const is = (obj: unknown): obj is Opaque => obj instanceof Opaque && obj.type === type;
   register(type, is, fromOpaque, (data, buffers) => opaque(type, data, buffers));
 }

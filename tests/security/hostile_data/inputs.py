@@ -325,6 +325,7 @@ def samples() -> list[Any]:
     arrays += [np.array(["2020"], "M8[D]"), np.ones(2, np.complex64), np.array([b"x", b"yz"])]
     tensors = [torch.ones(2, 3), torch.ones(2, 3).T, torch.ones(2, dtype=torch.bfloat16)]
     plain = [(1, "a"), [(1, 2.0), (3, 4.0)], np.float32(1.5), [np.int8(1), np.int8(2)], 1 << 70]
+    plain += [[(1,), (), (2, "b")], [{"a": (1, 2)}] * 3, [UUID(int=5)] * 3, {1: (2, 3), 2: (4, 5)}]
     plain += [1 + 2j, {1: 2, (3, 4): {5}}, "\ud800", b"x" * 20, range(3), frozenset({1})]
     plain += [datetime(2020, 1, 2, 3, tzinfo=zone), date(2020, 1, 2), time(3), timedelta(4)]
     plain += [UUID(int=5), Decimal("1.5"), Fraction(1, 3), PurePosixPath("/a"), OrderedDict(a=1)]

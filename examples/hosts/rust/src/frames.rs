@@ -1,6 +1,6 @@
 //! Frames, layout 2: one MessagePack map, a table, and buffers.
 
-use crate::value::{Array, Opaque, Value};
+use crate::value::{scalars, Array, Opaque, Value};
 
 pub const PREAMBLE: usize = 28;
 const START: [u8; 8] = [0x93, b'S', b'O', b'M', b'A', 2, 0, 0];
@@ -20,6 +20,10 @@ const BYTES: i8 = 11;
 const STDLIB: i8 = 12;
 const CODEC: i8 = 13;
 const PICKLE: i8 = 14;
+const RAGGED: i8 = 15;
+const RECORDS: i8 = 16;
+const STDLIBS: i8 = 17;
+const PICKLES: i8 = 18;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -109,12 +113,11 @@ impl<'a> Packer<'a> {
                 });
             }
             Value::Map(entries) => self.nested(MAP, |inner| {
+                inner.out.push(0x92);
                 inner.sized(entries.len(), 0x90, 16, [0, 0xDC, 0xDD]);
-                for (key, value) in entries {
-                    inner.out.push(0x92);
-                    inner.pack(key);
-                    inner.pack(value);
-                }
+                entries.iter().for_each(|(key, _)| inner.pack(key));
+                inner.sized(entries.len(), 0x90, 16, [0, 0xDC, 0xDD]);
+                entries.iter().for_each(|(_, value)| inner.pack(value));
             }),
             Value::Array(array) => self.array(array),
             Value::Opaque(opaque) => self.opaque(opaque),
@@ -139,7 +142,7 @@ impl<'a> Packer<'a> {
     fn opaque(&mut self, opaque: &'a Opaque) {
         let Opaque { kind, head, buffers } = opaque;
         self.nested(*kind, |inner| {
-            let listed = if *kind == PICKLE { 1 } else { 0 };
+            let listed = usize::from([PICKLE, PICKLES].contains(kind));
             let length = head.len() + listed + usize::from(*kind != STDLIB);
             inner.out.push(0x90 + length as u8);
             head.iter().for_each(|item| inner.pack(item));
@@ -297,21 +300,34 @@ impl<'a> Unpacker<'a, '_> {
             SCALARS => Value::List(scalars(&inner.items()?)?),
             INT => Value::BigInt(data.to_vec()),
             COMPLEX => Value::Complex(f64::from_bits(inner.number(8)?), f64::from_bits(inner.number(8)?)),
-            MAP => Value::Map(inner.items()?.into_iter().map(pair).collect::<Result<_>>()?),
+            MAP => Value::Map(rows(inner.items()?)?.into_iter().map(pair).collect::<Result<_>>()?),
             TEXT => inner.text(length)?,
             BYTES => {
                 let index = inner.value()?;
                 Value::Bytes(inner.buffer(list(index)?.first().unwrap_or(&Value::Nil))?)
             }
             STDLIB => Value::Opaque(Opaque { kind, head: inner.items()?, buffers: vec![] }),
-            CODEC | PICKLE => {
+            CODEC | PICKLE | PICKLES => {
                 let mut head = inner.items()?;
                 let mut indexes = list(head.pop().unwrap_or(Value::Nil))?;
-                if kind == PICKLE {
-                    indexes.splice(0..0, head.drain(..));
+                if kind != CODEC {
+                    indexes.splice(0..0, head.pop());
                 }
                 let buffers = indexes.iter().map(|index| inner.buffer(index));
                 Value::Opaque(Opaque { kind, head, buffers: buffers.collect::<Result<_>>()? })
+            }
+            RAGGED => Value::List(ragged(inner.items()?)?),
+            RECORDS => {
+                let mut columns = inner.items()?;
+                let keys = list(columns.drain(..1).next().unwrap_or(Value::Nil))?;
+                let record = |row| Ok(Value::Map(keys.iter().cloned().zip(list(row)?).collect()));
+                Value::List(rows(columns)?.into_iter().map(record).collect::<Result<_>>()?)
+            }
+            STDLIBS => {
+                let (name, contents) = pair(Value::List(inner.items()?))?;
+                let head = |content| vec![name.clone(), content];
+                let one = |item| Opaque { kind: STDLIB, head: head(item), buffers: vec![] };
+                Value::List(list(contents)?.into_iter().map(one).map(Value::Opaque).collect())
             }
             _ => return Err(format!("there is no extension type {kind}")),
         })
@@ -357,6 +373,13 @@ fn rows(columns: Vec<Value>) -> Result<Vec<Value>> {
     Ok((0..count).map(|_| Value::List(columns.iter_mut().filter_map(Iterator::next).collect())).collect())
 }
 
+/// The tuples of a list that have several lengths: the items of all came one after the other.
+fn ragged(columns: Vec<Value>) -> Result<Vec<Value>> {
+    let (counts, items) = pair(Value::List(columns))?;
+    let mut items = list(items)?.into_iter();
+    Ok(lengths(&counts)?.into_iter().map(|n| Value::List(items.by_ref().take(n).collect())).collect())
+}
+
 fn pair(item: Value) -> Result<(Value, Value)> {
     <[Value; 2]>::try_from(list(item)?)
         .map(|[key, value]| (key, value))
@@ -368,21 +391,4 @@ fn lengths(shape: &Value) -> Result<Vec<usize>> {
         .iter()
         .map(|length| length.as_f64().map(|f| f as usize).ok_or("a length is a number".into()))
         .collect()
-}
-
-fn scalars(fields: &[Value]) -> Result<Vec<Value>> {
-    let [dtype, Value::Bytes(data)] = fields else {
-        return Err("a scalar has a dtype and bytes".into());
-    };
-    let dtype = dtype.as_text().unwrap_or("fields").to_owned();
-    let array = Array { dtype, shape: vec![], data: data.clone(), torch: false };
-    let numbers = array.to_f64().ok_or_else(|| format!("a scalar of {}", array.dtype))?;
-    Ok(numbers
-        .into_iter()
-        .map(|number| match array.dtype.as_str() {
-            "bool" => Value::Bool(number != 0.0),
-            name if name.contains("int") => Value::Int(number as i64),
-            _ => Value::Float(number),
-        })
-        .collect())
 }

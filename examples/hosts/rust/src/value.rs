@@ -172,3 +172,21 @@ impl<T: Into<Value>> From<Vec<T>> for Value {
         Value::List(items.into_iter().map(Into::into).collect())
     }
 }
+
+/// The numbers of `[dtype, bytes]`.
+pub(crate) fn scalars(fields: &[Value]) -> Result<Vec<Value>, String> {
+    let [dtype, Value::Bytes(data)] = fields else {
+        return Err("a scalar has a dtype and bytes".into());
+    };
+    let dtype = dtype.as_text().unwrap_or("fields").to_owned();
+    let array = Array { dtype, shape: vec![], data: data.clone(), torch: false };
+    let numbers = array.to_f64().ok_or_else(|| format!("a scalar of {}", array.dtype))?;
+    Ok(numbers
+        .into_iter()
+        .map(|number| match array.dtype.as_str() {
+            "bool" => Value::Bool(number != 0.0),
+            name if name.contains("int") => Value::Int(number as i64),
+            _ => Value::Float(number),
+        })
+        .collect())
+}
