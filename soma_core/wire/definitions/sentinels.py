@@ -57,7 +57,9 @@ def global_of(obj: Any) -> tuple[str, str] | None:
     kind = type(obj)
     # Its __dict__ comes last: an object of a class in C may have none before it is asked for it,
     # and another state with it.
-    if not kind.__flags__ & OF_PYTHON_CODE or not _is_pickled_plainly(kind):
+    if not kind.__flags__ & OF_PYTHON_CODE or isinstance(obj, _WITH_CONTENT):
+        return None
+    if not _is_pickled_plainly(kind):
         return None
     home = kind.__module__
     if home == "__main__" or getattr(obj, "__dict__", None):
@@ -96,6 +98,7 @@ def _is_bare(obj: Any) -> bool:
 OF_PYTHON_CODE = 1 << 9
 """The flag of a class that Python code makes."""
 
+_WITH_CONTENT = (tuple, list, dict, set, frozenset, str, bytes, bytearray, int, float, complex)
 _NO_MODULE = ModuleType("none")
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 _DUNDER = re.compile(r"__\w+__")
