@@ -29,7 +29,7 @@ class _Plan(NamedTuple):
     """
 
     execute: Callable[..., Any] | None
-    observers: tuple[Callable[[Any, float, BaseException | None], None], ...]
+    observers: tuple[Callable[..., None], ...]
 
 
 class Participation:
@@ -43,7 +43,7 @@ class Participation:
     def __init__(self, plugins: PluginSet, *, by_node: bool) -> None:
         self._plugins = plugins
         self._by_node = by_node
-        self._plans: dict[Any, _Plan | None] = {}
+        self._plans: dict[Any, _Plan] = {}
 
     @classmethod
     def of(cls, plugins: PluginSet) -> Self | None:
@@ -55,49 +55,42 @@ class Participation:
 
     def execute(self, command: Command, engine: Engine) -> Reply:
         """Execute a command, as the engine's own method does."""
-        plan = self._plan(command)
-        if plan is None:
-            return self._run(command, engine)
+        key = (type(command), *_node_ids(command)) if self._by_node else type(command)
+        plan = self._plans.get(key) or self._new_plan(key, command)
         started = time.perf_counter()
         error: BaseException | None = None
         try:
-            if plan.execute is None:
-                return self._run(command, engine)
-            return self._noticed(plan.execute(command=command, context=engine))
+            run = plan.execute
+            reply: Reply = (
+                engine.run(command) if run is None else run(command=command, context=engine)
+            )
+            if type(reply) is LoadReply:
+                self._notify_loaded(reply)
+            return reply
         except BaseException as caught:
             error = caught
             if isinstance(caught, Refused) and (plugin := self._plugins.raised_by(caught)):
                 caught.args = (f"the plugin {plugin!r} refuses this: {caught}",)
             raise
         finally:
-            seconds = time.perf_counter() - started
-            for observe in plan.observers:
-                observe(command, seconds, error)
+            if plan.observers:
+                seconds = time.perf_counter() - started
+                for observe in plan.observers:
+                    observe(command=command, seconds=seconds, error=error)
 
-    def _run(self, command: Command, engine: Engine) -> Reply:
-        return self._noticed(engine.run(command))
+    def _notify_loaded(self, reply: LoadReply) -> None:
+        for node_id, meta in reply.filters.items():
+            self._plugins.notify("soma_filter_loaded", node_id=node_id, meta=meta)
 
-    def _noticed(self, reply: Reply) -> Reply:
-        if type(reply) is LoadReply:
-            for node_id, meta in reply.filters.items():
-                self._plugins.notify("soma_filter_loaded", node_id=node_id, meta=meta)
-        return reply
-
-    def _plan(self, command: Command) -> _Plan | None:
-        node_ids = _node_ids(command) if self._by_node else ()
-        key = (type(command), *node_ids)
-        if key not in self._plans:
-            if len(self._plans) >= _MOST_PLANS:  # a host may name ever other nodes
-                self._plans.clear()
-            self._plans[key] = self._new_plan(name_of_command(type(command)), frozenset(node_ids))
-        return self._plans[key]
-
-    def _new_plan(self, cmd: str, node_ids: frozenset[str]) -> _Plan | None:
+    def _new_plan(self, key: Any, command: Command) -> _Plan:
+        if len(self._plans) >= _MOST_PLANS:  # a host may name ever other nodes
+            self._plans.clear()
+        cmd = name_of_command(type(command))
+        node_ids = frozenset(_node_ids(command) if self._by_node else ())
         execute = self._plugins.executing(cmd, node_ids)
-        observers = self._plugins.observing(cmd, node_ids)
-        if execute is None and not observers:
-            return None
-        return _Plan(execute, tuple(observers))
+        observers = tuple(self._plugins.observing(cmd, node_ids))
+        self._plans[key] = plan = _Plan(execute, observers)
+        return plan
 
 
 def _node_ids(command: Any) -> tuple[str, ...]:

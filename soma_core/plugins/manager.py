@@ -215,7 +215,7 @@ class PluginSet:
         """Each ``soma_command_finished`` that a command concerns, called with the command, the
         seconds and the error; what it raises is logged."""
         return [
-            partial(self._observe, implementation, implementation.function)
+            partial(_observe, implementation, _FINISHED)
             for implementation in reversed(self._implementations(_FINISHED))
             if Concern.of(implementation.function).covers(cmd, node_ids)
         ]
@@ -223,26 +223,10 @@ class PluginSet:
     def observing_calls(self) -> CallObservers | None:
         """The plugins that observe the calls of a host; None without any."""
         found = [
-            [partial(self._observe_call, one) for one in reversed(self._implementations(name))]
+            [partial(_observe, one, name) for one in reversed(self._implementations(name))]
             for name in _CALL_HOOKS
         ]
         return CallObservers(*found) if any(found) else None
-
-    def _observe_call(self, implementation: Any, **given: Any) -> None:
-        try:
-            implementation.function(**{name: given[name] for name in implementation.argnames})
-        except Exception:
-            hook = implementation.function.__name__
-            _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook)
-
-    def _observe(
-        self, implementation: Any, function: Any, command: Any, seconds: float, error: Any
-    ) -> None:
-        given = {"command": command, "seconds": seconds, "error": error}
-        try:
-            function(**{name: given[name] for name in implementation.argnames})
-        except Exception:
-            _log.exception("the plugin %r failed in %s", implementation.plugin_name, _FINISHED)
 
     def _implementations(self, hook_name: str) -> list[Any]:
         """The implementations of a hook by plugins."""
@@ -260,11 +244,15 @@ class PluginSet:
     def notify(self, hook_name: str, **arguments: Any) -> None:
         """Call the observers of a hook, each apart: what one raises is logged."""
         for implementation in reversed(getattr(self.hook, hook_name).get_hookimpls()):
-            wanted = {name: arguments[name] for name in implementation.argnames}
-            try:
-                implementation.function(**wanted)
-            except Exception:
-                _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
+            _observe(implementation, hook_name, **arguments)
+
+
+def _observe(implementation: Any, hook_name: str, **arguments: Any) -> None:
+    """Call an observer with the arguments that it wants; what it raises is logged."""
+    try:
+        implementation.function(*map(arguments.__getitem__, implementation.argnames))
+    except Exception:
+        _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
 
 
 def _warn_of_misspelled(plugin: str, commands: Iterable[str], known: Collection[str]) -> None:

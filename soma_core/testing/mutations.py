@@ -57,9 +57,10 @@ _VALUES: list[Any] = [
 _EXTENSIONS = [
     Ext(1, packb([0, "float64", [2]])), Ext(1, packb([99, "object", [-1]])), Ext(1, b""),
     Ext(2, packb([0, "bfloat16", [1 << 40]])), Ext(3, packb([1, [2]])), Ext(4, packb([[1], 2])),
-    Ext(5, packb(["<f8", b"12345678"])), Ext(7, b""), Ext(9, packb([[[1], 2]])), Ext(10, b"\xff"),
+    Ext(5, packb(["<f8", b"12345678"])), Ext(7, b""), Ext(9, packb([[1], [2]])), Ext(10, b"\xff"),
     Ext(12, packb(["datetime", [1]])), Ext(13, packb(["no", "such", None, [0]])), Ext(14, b"\xc0"),
-    Ext(127, b"?"),
+    Ext(15, packb([[2], [1]])), Ext(16, packb([["a"], [1], [2]])), Ext(17, packb(["UUID", [1]])),
+    Ext(18, packb([1 << 40, 0, []])), Ext(127, b"?"),
 ]  # fmt: skip
 _SNIPPETS = [
     b"NaN", b"-Infinity", b"1e999", b"-0", b"00", b'"', b"\\", b"\\ud800", b"\\u0000", b"\xff",

@@ -63,7 +63,20 @@ def disguises(evil: Any) -> dict[str, tuple[Any, Sequence[bytearray]]]:
         ),
         "in a tuple of a frame": (Ext(3, packb([Ext(14, packb([0, []]))])), [bytearray(data)]),
         "as a key in a frame": (
-            Ext(9, packb([[Ext(14, packb([0, []])), 1]])),
+            Ext(9, packb([[Ext(14, packb([0, []]))], [1]])),
+            [bytearray(data)],
+        ),
+        "in a list of a frame": (Ext(18, packb([1, 0, []])), [bytearray(data)]),
+        "in records of a frame": (
+            Ext(16, packb([["a"], Ext(18, packb([1, 0, []]))])),
+            [bytearray(data)],
+        ),
+        "in tuples of a frame": (
+            Ext(15, packb([[1], [Ext(14, packb([0, []]))]])),
+            [bytearray(data)],
+        ),
+        "in a set of a frame": (
+            Ext(17, packb(["set", [[Ext(14, packb([0, []]))]]])),
             [bytearray(data)],
         ),
         "in a list": ([1, [tag]], ()),
