@@ -132,8 +132,9 @@ class LineCodec(DialectCodec):
         model = validate(read_fields(message))
         if not isinstance(model, BaseModel):
             return model
+        given = model.__pydantic_fields_set__
         for name, kind in carried_fields(type(model)):
-            if kind not in BYTES and name in model.model_fields_set:
+            if kind not in BYTES and name in given:
                 model.__dict__[name] = self._decoded(name, kind, model.__dict__[name])
         return model
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from contextlib import suppress
-from enum import Enum
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class Carried(Enum):
+class Carried(StrEnum):
     """What a field holds; marks its type."""
 
     DATA = "any object"
