@@ -25,7 +25,6 @@ LOWEST_VENV := .venv-lowest
 LOWEST := . plugins/soma-filters-sklearn plugins/soma-codecs-arrow plugins/soma-cache
 PLUGIN_SUITES := $(addsuffix /tests,$(PLUGINS) $(RAY) $(TELEMETRY) $(MODELS))
 SUITES := tests $(PLUGIN_SUITES)
-SELDOM_IMPORTED := '/(tests|pip|setuptools|mypy|debugpy|fontTools|networkx|_inductor|_dynamo)/'
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
@@ -53,7 +52,7 @@ types: $(VENV)/.ready
 # new worker, which have nothing to do, a quarter of what its start takes.
 units coverage unmeasured light lowest: export OMP_WAIT_POLICY := passive
 units coverage unmeasured light lowest: export OPENBLAS_THREAD_TIMEOUT := 4
-units: $(VENV)/.ready
+units: $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' $(SUITES)
 
 # The gate's tests of the core, measured: branches, those of worker processes among them. A process
@@ -65,7 +64,7 @@ coverage: $(VENV)/.ready
 	$(BIN)/coverage report
 
 # All tests but those that coverage runs.
-unmeasured: $(VENV)/.ready
+unmeasured: $(VENV)/.docs
 	$(BIN)/python -m pytest -n $(JOBS) -m nightly tests
 	$(BIN)/python -m pytest -n $(JOBS) $(PLUGIN_SUITES)
 
@@ -124,7 +123,7 @@ reference: $(VENV)/.ready
 	$(BIN)/python -m tools.command_line
 	$(BIN)/python -m tools.sklearn_estimators
 
-docs: $(VENV)/.ready
+docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Builds all wheels and sdists into dist, checks them, installs each by itself and tries it. Uploads
@@ -134,14 +133,25 @@ release: $(VENV)/.ready
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m tools.release $(RELEASE)
 
 # pip, not uv: on many machines torch's small CPU build is found through pip's own settings alone.
-# It would compile on one core, and also what no test imports. Some packages hold code for other
-# Pythons, which does not compile.
+# It would make an environment of its own for the building of each package, and compile also what no
+# test imports.
 $(VENV)/.ready: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
-		--editable '.[torch,plot,test,docs]' $(addprefix --editable ,$(PLUGINS))
-	$(BIN)/python -W ignore -m compileall -qq -j 0 -x $(SELDOM_IMPORTED) $(VENV)/lib || true
+	$(BIN)/python -m pip install --quiet --upgrade pip hatchling editables
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation \
+		--constraint constraints.txt \
+		--editable '.[torch,plot,test]' $(addprefix --editable ,$(PLUGINS))
+	touch $@
+
+# What tests import is compiled by one process, while mypy runs: those of the tests would all compile
+# the same. What is wrong shows in the tests.
+$(VENV)/.compiled: $(VENV)/.ready
+	$(BIN)/python -m pytest --collect-only -qq -m 'not nightly' $(SUITES) > $@ || true
+
+# What builds the site, which the gate does without.
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt \
+		--editable '.[docs]'
 	touch $@
 
 $(LIGHT_VENV)/.ready: $(INPUTS)
