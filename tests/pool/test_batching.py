@@ -12,7 +12,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, wait_until
+from ..support import either, wait_until
 from ..support import filters as f
 from .conftest import hold
 
@@ -110,7 +110,7 @@ def joined(make, gate):
     """Submits calls while the only worker is busy, and lets it go on."""
 
     def start(
-        node_id: str | list[str], inputs, transport="stdio", batching=None, before=(), **arguments
+        node_id: str | list[str], inputs, transport="socket", batching=None, before=(), **arguments
     ):
         filters = {**FILTERS, **arguments.pop("filters", {})}
         batching = batching or soma.Batching()
@@ -267,7 +267,7 @@ def test_a_row_that_fails_is_found_and_fails_alone(joined):
             assert call.result(60.0) == [[number]]
 
 
-@both
+@either
 def test_a_row_that_kills_the_worker_costs_its_own_call_alone(joined, transport):
     inputs = [rows(number) for number in range(6)]
     inputs[2] = rows(-2)
@@ -385,7 +385,7 @@ def test_under_load_a_batch_waits_for_those_who_called_before(make, gate):
 
 
 @pytest.mark.nightly
-@both
+@either
 def test_many_callers_get_what_is_theirs_while_workers_die_and_calls_are_cancelled(make, transport):
     pool = make(transport, 2, filters=FILTERS, batching=soma.Batching(max_rows=8))
     draw = random.Random(0)

@@ -10,7 +10,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, wait_until, wait_until_gone
+from ..support import either, wait_until, wait_until_gone
 
 NAP = ("naps", 600.0)
 
@@ -19,7 +19,7 @@ def pids(pool: soma.WorkerPool) -> set[int]:
     return {status.pid for status in pool.status()}
 
 
-@both
+@either
 def test_a_call_that_runs_is_interrupted_and_its_worker_goes_on(make, note, transport):
     pool = make(transport, 1, interrupt_grace=60.0)
     before = pids(pool)
@@ -33,7 +33,7 @@ def test_a_call_that_runs_is_interrupted_and_its_worker_goes_on(make, note, tran
     assert {after.result(60.0)} == before
 
 
-@both
+@either
 def test_a_call_that_was_only_just_taken_is_interrupted_too(make, transport):
     pool = make(transport, 1, interrupt_grace=60.0)
     before = pids(pool)
@@ -113,7 +113,7 @@ def test_a_call_of_an_inline_worker_ends_for_its_caller_at_once(make, gate):
 
 
 @pytest.mark.nightly
-@both
+@either
 def test_calls_cancelled_at_random_moments_mix_up_no_others(make, transport):
     pool = make(transport, 2, interrupt_grace=60.0)
     before, draw = pids(pool), random.Random(0)

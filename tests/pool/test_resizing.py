@@ -9,11 +9,11 @@ import pytest
 
 import soma_core as soma
 
-from ..support import both, wait_until, wait_until_gone
+from ..support import either, wait_until, wait_until_gone
 from .test_deaths import fragile, pids
 
 
-@both
+@either
 def test_new_workers_take_calls_and_know_what_the_others_learned(make, gate, transport):
     pool = make(transport, 1)
     pool.fit("mean", [1.0, 3.0])
@@ -28,7 +28,7 @@ def test_new_workers_take_calls_and_know_what_the_others_learned(make, gate, tra
 
 
 @pytest.mark.nightly
-@both
+@either
 def test_workers_that_are_too_many_end_after_their_call(make, gate, transport):
     pool = make(transport, 3)
     before = pids(pool)

@@ -37,7 +37,13 @@ from .filters import (
 )
 
 
-def mistake(failure: str, error: type[Exception] = AssertionError, *, torch: bool = False):
+def mistake(
+    failure: str,
+    error: type[Exception] = AssertionError,
+    *,
+    torch: bool = False,
+    ours: str = "socket",
+):
     """Run a check against ours, where it must pass, and the original, where it must fail.
 
     The original stays as it is, so that the gate does without it.
@@ -46,11 +52,11 @@ def mistake(failure: str, error: type[Exception] = AssertionError, *, torch: boo
         failure: A pattern in the message of the failure on the original.
         error: The exception that the check raises there.
         torch: Use a daemon that serves all such checks, since it takes long to import torch.
+        ours: The transport that the gate runs the check over; what matters over stdio says so.
     """
 
     def decorate(check):
         fixture = "warm_host" if torch else "hosts"
-        ours = "socket" if torch else "stdio"
 
         @pytest.mark.parametrize("daemon", gate_runs(ours, of=["seed", "stdio", "socket"]))
         @functools.wraps(check)
@@ -82,7 +88,7 @@ def array(values, dtype: str) -> dict:
 
 
 @pytest.mark.parametrize("how", ["printing", "writing", "a_shell", "a_child"])
-@mistake("noise|Expecting value", Exception)
+@mistake("noise|Expecting value", Exception, ours="stdio")
 def test_what_a_filter_writes_to_stdout_is_no_reply(host, how):
     load(host, noise=Noise())
     line = (host.send("FORWARD", node_id="noise", data=how), host.read_line())[1]
@@ -91,7 +97,7 @@ def test_what_a_filter_writes_to_stdout_is_no_reply(host, how):
     assert host.ask("FORWARD", node_id="noise", data="bit_length_is_missing")["ok"] is False
 
 
-@mistake("ate the next command")
+@mistake("ate the next command", ours="stdio")
 def test_input_does_not_eat_the_next_command(host):
     load(host, reads=Returns(input), echo=Echo())
     host.send("FORWARD", node_id="reads", data=None)
