@@ -41,8 +41,8 @@ def encode(frame: pd.DataFrame, *, aside: bool = True) -> Encoded:
         Unencodable: A column, an index or the labels hold what Arrow has no form for.
     """
     columns, spellings = [], []
-    for position, label in enumerate(frame.columns):
-        column, spelling = column_of(frame.iloc[:, position], f"column {label!r}")
+    for label, series in frame.items():
+        column, spelling = column_of(series, f"column {label!r}")
         columns.append(column)
         spellings.append(spelling)
     index_columns, index = columns_of_index(frame.index, "the index")
