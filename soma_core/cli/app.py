@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from soma_core.cli import (
     bench,
+    daemons,
     demo,
     doctor,
     new,
@@ -17,9 +18,6 @@ from soma_core.cli import (
     replay,
     run,
     schema,
-    serve,
-    sessions,
-    status,
     validate,
 )
 from soma_core.cli.console import print_error
@@ -71,14 +69,14 @@ _add("run", run.run, "run examples/pipelines/iris.toml")
 _add("replay", replay.replay, "replay flight.jsonl", "replay flight.jsonl --only 17")
 _add(
     "serve",
-    serve.serve,
+    daemons.serve,
     "serve socket",
     "serve socket --path /run/user/1000/soma/soma.sock --preload torch",
     context_settings={"allow_interspersed_args": False},
 )
-app.add_typer(sessions.app, name="sessions")
-_add("status", status.status, "status", "status --json")
-_add("ping", status.ping, "ping", "ping --path /run/user/1000/soma/soma.sock")
+app.add_typer(daemons.sessions_app, name="sessions")
+_add("status", daemons.status, "status", "status --json")
+_add("ping", daemons.ping, "ping", "ping --path /run/user/1000/soma/soma.sock")
 _add("transports", plugins.transports, "transports", "transports stdio --options")
 _add(
     "filters",

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from soma_core.raised import holds_source
-from soma_core.raised.modules import module_of
+from soma_core.raised.stack import module_of
 
 __all__ = ["WorkerRecords"]
 

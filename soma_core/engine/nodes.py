@@ -122,12 +122,7 @@ class Node:
         self.state, self.learned_inside = self._unlearned, False
 
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
-        """Call ``fit`` and keep the state that it returns.
-
-        Args:
-            x: The data.
-            y: The targets.
-            lengths: Of each named dimension that is known by now; those found here are added.
+        """Call ``fit`` and keep the state that it returns; ``lengths`` as for :meth:`forward`.
 
         Raises:
             FilterFailed: It raised.
@@ -161,7 +156,8 @@ class Node:
         Args:
             x: The data.
             state: The state to run with, such as :attr:`state`.
-            lengths: Of each named dimension that is known by now; ``{}`` for a call alone.
+            lengths: Of each named dimension that is known by now, ``{}`` for a call alone; those
+                found here are added.
             raw: Whether a chain goes on from here by gradients.
 
         Raises:
@@ -199,12 +195,6 @@ class Node:
     def call_method(self, name: str, x: Any, y: Any, state: Any) -> Any:
         """Call another method that answers: ``score`` with targets, the others without.
 
-        Args:
-            name: The method.
-            x: The data.
-            y: The targets, for ``score``.
-            state: The state to run with.
-
         Raises:
             FilterFailed: It raised.
             Misfit: The input is not what the node declares.
@@ -218,10 +208,6 @@ class Node:
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code; the one place where its exceptions become ours.
-
-        Args:
-            function: What to call.
-            args: Its arguments.
 
         Raises:
             FilterFailed: It raised anything but KeyboardInterrupt.

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TextIO
 
 from soma_core.engine.inbox import Inbox
-from soma_core.raised.modules import module_of
+from soma_core.raised.stack import module_of
 
 __all__ = ["Host", "RecordForwarder", "SendRecord"]
 

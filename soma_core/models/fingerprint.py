@@ -46,7 +46,7 @@ def fingerprint(value: object) -> str:
         TypeError: The value holds an object of another type.
     """
     digest = _Digest()
-    _feed(digest, value)
+    _content(value, digest)
     return digest.hexdigest()
 
 
@@ -60,7 +60,7 @@ def _children(feed: _Digest, kind: str, items: Iterable[object]) -> None:
     listed = list(items)
     feed(f"{kind}[{len(listed)}]".encode())
     for item in listed:
-        _feed(feed, item)
+        _content(item, feed)
 
 
 @functools.singledispatch
@@ -79,10 +79,6 @@ def _content(value: object, feed: _Digest) -> None:
             f"cannot hash a {type(value).__module__}.{type(value).__qualname__} by content; "
             "hold plain data in the field instead, or override config_hash()"
         )
-
-
-def _feed(feed: _Digest, value: object) -> None:
-    _content(value, feed)
 
 
 @_content.register

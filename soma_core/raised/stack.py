@@ -20,6 +20,7 @@ __all__ = [
     "StackEntry",
     "entries_of",
     "holds_source",
+    "module_of",
     "sources_agree",
     "traceback_from",
 ]
@@ -122,6 +123,14 @@ def holds_source(file: str) -> bool:
 
 def _source(entry: StackEntry) -> str:
     return linecache.getline(entry.file, entry.line).strip()[:_LONGEST_SOURCE]
+
+
+def module_of(filename: str) -> str | None:
+    """The name of the module whose file this is, as tracebacks spell it; None if none."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == filename:
+            return name
+    return None
 
 
 def traceback_from(entries: Sequence[StackEntry]) -> TracebackType | None:

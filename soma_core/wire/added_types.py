@@ -133,16 +133,9 @@ class Codecs:
 def encode_added(
     codec: Codec, encode: Callable[[Any], Encoded], obj: Any, *, or_pickle: bool
 ) -> Encoded | None:
-    """What a codec makes of an object, each buffer as plain bytes.
+    """What a codec's function for the dialect makes of an object, each buffer as plain bytes.
 
-    Args:
-        codec: The codec.
-        encode: Its function for the dialect.
-        obj: An object of its type.
-        or_pickle: Whether an object that the codec cannot keep whole may travel as a pickle.
-
-    Returns:
-        None if the object must travel as a pickle.
+    None if the codec cannot keep it whole, and it may travel as a pickle.
 
     Raises:
         ProtocolError: ``pickle_refused``, or ``invalid_command`` if the codec failed.

@@ -1,4 +1,4 @@
-"""Which users a daemon serves, and how far it trusts them."""
+"""Which users a daemon serves, how far it trusts them, and how it says no."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from soma_transport_socket import address
 from soma_transport_socket.messages import PicklePolicy
 
-__all__ = ["Peers"]
+__all__ = ["Peers", "Refused"]
+
+
+class Refused(Exception):
+    """A client does not get what it asked for; the text says why, and what to do."""
 
 
 class Peers:

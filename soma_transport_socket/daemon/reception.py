@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from soma_core.transport import Deadline
 from soma_transport_socket import address
 from soma_transport_socket.daemon.loop import Loop
-from soma_transport_socket.daemon.peers import Peers
-from soma_transport_socket.daemon.refusal import Refused
+from soma_transport_socket.daemon.peers import Peers, Refused
 from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, recv_fds
 
 __all__ = ["Desk", "Reception", "refuse", "reply"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 from soma_core.transport import Deadline
-from soma_transport_socket.daemon.refusal import Refused
+from soma_transport_socket.daemon.peers import Refused
 from soma_transport_socket.daemon.workers import Client, Session, SessionKey, SupervisedWorker
 from soma_transport_socket.messages import Attached, SessionEntry, WorkerSpec, packet_sockets
 from soma_transport_socket.worker.activity import SharedActivity

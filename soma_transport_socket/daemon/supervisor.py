@@ -28,9 +28,8 @@ from soma_transport_socket.daemon.controls import Controls, copy_of
 from soma_transport_socket.daemon.launching import Launcher
 from soma_transport_socket.daemon.log import log
 from soma_transport_socket.daemon.loop import Loop
-from soma_transport_socket.daemon.peers import Peers
+from soma_transport_socket.daemon.peers import Peers, Refused
 from soma_transport_socket.daemon.reception import Reception, refuse, reply
-from soma_transport_socket.daemon.refusal import Refused
 from soma_transport_socket.daemon.sessions import Sessions
 from soma_transport_socket.daemon.workers import PATIENCE, Client, SessionKey, SupervisedWorker
 from soma_transport_socket.messages import (

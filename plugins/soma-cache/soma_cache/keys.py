@@ -38,12 +38,7 @@ class Keys:
         self._code: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
 
     def key(self, cmd: str, steps: Iterable[tuple[Node, Any]], data: Any) -> bytes:
-        """The key of a result.
-
-        Args:
-            cmd: The command.
-            steps: Each node with the state that it is run with, in order.
-            data: The input of the first.
+        """The key of what some nodes, each with a state, make of the input of the first.
 
         Raises:
             Uncacheable: The result may not be kept, or something in it cannot be hashed.

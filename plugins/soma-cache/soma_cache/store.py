@@ -167,12 +167,7 @@ class Store:
 
 
 def _read(key: bytes, place: Path, most: int) -> Any:
-    """The result in a file, which counts as used now.
-
-    Args:
-        key: Its key.
-        place: The file.
-        most: The bytes that it may have: no larger one is kept.
+    """The result in a file of at most so many bytes, which counts as used now.
 
     Raises:
         FileNotFoundError: There is none.

@@ -29,11 +29,7 @@ _DTYPES = {
 
 
 def feeds(session: Any, x: Any) -> dict[str, Any]:
-    """The inputs of a session by name.
-
-    Args:
-        session: The session of ONNX Runtime.
-        x: The input, where it needs one; else a dict by name.
+    """The inputs of a session of ONNX Runtime by name, of one where it needs one, or of a dict.
 
     Raises:
         ValueError: An input is missing, unknown, or of another kind than the model takes.

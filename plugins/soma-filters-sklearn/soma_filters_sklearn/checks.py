@@ -22,11 +22,6 @@ def require(met: bool, what: str) -> None:
 def check_tree(left: Any, right: Any, count: int) -> None:
     """Check that no walk from the first node leaves a tree or is endless.
 
-    Args:
-        left: The left child of each inner node.
-        right: The right ones.
-        count: How many nodes there are.
-
     Raises:
         ValueError: A child does not exist, or is the child of two nodes or the first node.
     """
@@ -48,12 +43,7 @@ def integers(value: Any, name: str) -> Any:
 def check_compressed(data: Any, indices: Any, bounds: Any, rows: int, columns: int) -> None:
     """Check a sparse matrix in compressed rows (or columns), every index of it.
 
-    Args:
-        data: The numbers.
-        indices: The column of each.
-        bounds: Where each row begins in these, and where the last one ends.
-        rows: How many rows there are.
-        columns: How many columns.
+    ``bounds`` says where each row begins in the indices, and where the last one ends.
 
     Raises:
         ValueError: An index leads nowhere, or the arrays do not belong together.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -316,31 +316,22 @@ _NEIGHBORS = frozenset(
     {"sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ball_tree.BallTree"}
 )
 
-_CLASSES: tuple[tuple[Spelling, frozenset[str]], ...] = (
-    (Spelling("tree", _take_tree, _make_tree), frozenset({"sklearn.tree._tree.Tree"})),
+_CLASSES: tuple[tuple[Spelling, Iterable[str]], ...] = (
+    (Spelling("tree", _take_tree, _make_tree), ["sklearn.tree._tree.Tree"]),
     (
         Spelling("histogram_tree", _take_predictor, _make_predictor),
-        frozenset({f"{_HIST}.predictor.TreePredictor"}),
+        [f"{_HIST}.predictor.TreePredictor"],
     ),
     (Spelling("neighbors", _take_neighbors, _make_neighbors), _NEIGHBORS),
     (Spelling("made", _take_made, _make_made), _MADE),
     (Spelling("plain", _take_plain, _make_plain), _PLAIN),
-    (
-        Spelling("spline", _take_spline, _make_spline),
-        frozenset({"scipy.interpolate._bsplines.BSpline"}),
-    ),
-    (
-        Spelling("lightgbm", take_lightgbm, make_lightgbm),
-        frozenset({"lightgbm.basic.Booster"}),
-    ),
-    (
-        Spelling("xgboost", take_xgboost, make_xgboost),
-        frozenset({"xgboost.core.Booster"}),
-    ),
-    (Spelling("partial", _take_partial, _make_partial), frozenset({"functools.partial"})),
+    (Spelling("spline", _take_spline, _make_spline), ["scipy.interpolate._bsplines.BSpline"]),
+    (Spelling("lightgbm", take_lightgbm, make_lightgbm), ["lightgbm.basic.Booster"]),
+    (Spelling("xgboost", take_xgboost, make_xgboost), ["xgboost.core.Booster"]),
+    (Spelling("partial", _take_partial, _make_partial), ["functools.partial"]),
     (
         Spelling("generator", _take_generator, _make_generator),
-        frozenset({"numpy.random._generator.Generator"}),
+        ["numpy.random._generator.Generator"],
     ),
 )
 _BY_CLASS = {path: spelling for spelling, paths in _CLASSES for path in paths}

@@ -85,10 +85,7 @@ def takes_classes(method: Callable[..., Any]) -> bool:
 def as_samples(title: str, estimator: Any, x: Any) -> Any:
     """Samples as scikit-learn takes them: a dict of columns is a table, a tensor an array.
 
-    Args:
-        title: The filter's name, for errors.
-        estimator: What takes them; one that takes dicts as samples is given them as they are.
-        x: The samples.
+    An estimator that takes dicts as samples is given them as they are.
 
     Raises:
         ValueError: The columns are no columns, or differ in length.

@@ -65,10 +65,6 @@ def build(value: Any) -> Any:
 def construct(path: str, config: Mapping[str, Any]) -> Any:
     """A new object of the class at a path.
 
-    Args:
-        path: A registered name, or the import path of a class.
-        config: Its parameters, in their plain spelling.
-
     Raises:
         ValueError: The path leads to no such class, or a parameter is not one that it has.
     """

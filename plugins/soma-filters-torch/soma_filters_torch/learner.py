@@ -19,9 +19,7 @@ __all__ = ["Learner", "Randomness"]
 class Randomness:
     """A stream of torch's random numbers of its own, which goes on from block to block.
 
-    Args:
-        seed: Where it starts; None uses the process's stream like everybody else.
-        device: Where the network runs: a CUDA device has random numbers of its own.
+    Without a seed it is the process's stream; a CUDA device has random numbers of its own.
     """
 
     def __init__(self, seed: int | None, device: str | None = None) -> None:

@@ -18,10 +18,6 @@ class Counts:
     """Counters of a meter, by their name.
 
     A counter of OpenTelemetry takes some microseconds to add to, of which a call has none to spare.
-
-    Args:
-        meter: Where they are exported.
-        described: The unit and meaning of each.
     """
 
     def __init__(self, meter: Meter, described: Mapping[str, tuple[str, str]]) -> None:

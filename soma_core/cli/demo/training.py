@@ -111,11 +111,7 @@ def run_training(place: Place, digits: Digits, epochs: int, console: Console) ->
 
 
 def kill_half_way(place: Place, digits: Digits, epochs: int, console: Console) -> WorkerDied | None:
-    """Train a new worker, and kill it when half of its epochs are done.
-
-    Returns:
-        The error that the host got, or None if it got none.
-    """
+    """Train a new worker, kill it when half of its epochs are done, and give the host's error."""
     with place.connect(epochs) as worker:
         pid = worker.ping().pid
 

@@ -58,18 +58,11 @@ class BatchedFit:
     state stands. One whose stream mode is ``Barrier`` is fitted once, before the
     first epoch, on all the data; what comes before it in the chain is fitted by then, too.
 
-    Args:
-        chain: The nodes.
-        command: Says how they are fitted.
-        optimizer: Steps the whole chain; None leaves it to the nodes' own.
-        evaluation: What is measured after each epoch.
-        stopping: Ends it where the chain gets no better.
-        undo: Undoes what was done to begin; closed if not even one batch can be fitted.
+    Without an ``optimizer`` the nodes' own step; ``undo``, which undoes what was done to begin, is
+    closed if not even one batch can be fitted.
 
     Attributes:
-        outcome: What was made so far.
         epoch: The epoch that runs, or will run next, from 1.
-        optimizer: What steps the whole chain.
 
     Raises:
         ProtocolError: ``invalid_command``: it should resume, and no node can go on.

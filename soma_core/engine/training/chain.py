@@ -163,11 +163,6 @@ class Chain:
     def fit_each(self, x: Any, y: Any, fit: Fit) -> tuple[dict[str, Any], Any]:
         """Fit the nodes that are fitted apart, forwarding to the next as far as one needs it.
 
-        Args:
-            x: The data, given to ``fit`` as it was sent.
-            y: The targets, or None.
-            fit: Fits one node.
-
         Returns:
             The states by node id, and the output of the last node; None if a training step will
             compute it again.

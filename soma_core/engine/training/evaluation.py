@@ -21,12 +21,7 @@ _BYTES_AT_ONCE = 1 << 24
 class Evaluation:
     """Runs a chain on validation data, in the mode of evaluation and without autograd.
 
-    Args:
-        chain: The nodes.
-        x: The data.
-        y: The targets.
-        metrics: What is measured beside the loss, by name.
-        batch_size: Rows per batch, at least; more where the rows are small.
+    A batch has ``batch_size`` rows at least; more where the rows are small.
 
     Raises:
         ProtocolError: ``invalid_command``: data and targets differ in length.

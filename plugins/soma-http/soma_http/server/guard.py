@@ -25,11 +25,8 @@ class Guard:
     its own name point at this machine: then only the names of this machine are answered.
 
     Args:
-        app: What comes after it.
-        tokens: Who is let in.
         body: The largest body, in bytes.
         open_paths: Paths that need no token: those of probes.
-        quotas: What each token may use.
     """
 
     def __init__(

@@ -19,12 +19,7 @@ Policy = Literal["same-user", "never"]
 
 @dataclass(frozen=True)
 class LaunchedWorker:
-    """A worker that runs.
-
-    Attributes:
-        process: Its process.
-        wire: Our end of its stdin and stdout.
-    """
+    """A worker that runs, and our end of its stdin and stdout."""
 
     process: WorkerProcess
     wire: socket.socket

@@ -24,12 +24,7 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".mjs": "text/javascript"}
 class Page:
     """A folder of files as a page, which needs no token since it holds nothing of the server.
 
-    Args:
-        path: Where it is served: ``"/console"``.
-        folder: The folder; ``index.html`` is the page.
-
-    Attributes:
-        paths: The paths of its files.
+    It is ``index.html`` there, served under a path such as ``"/console"``.
     """
 
     def __init__(self, path: str, folder: Path) -> None:

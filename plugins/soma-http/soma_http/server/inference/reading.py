@@ -49,7 +49,6 @@ def read_request(
     """Read the body of ``infer``.
 
     Args:
-        body: The body.
         json_size: The header ``Inference-Header-Content-Length``, if there is one.
         declared: What the model says that its inputs are; empty if it does not.
         rows: The most rows of an input; None for any number.

@@ -34,7 +34,6 @@ class InferenceRoutes:
     """Answers requests of the Open Inference Protocol.
 
     Args:
-        models: The models that are served.
         limit: The largest body, in bytes.
         rows: The most rows of a request; None for any number.
         count: Called for each request to run a model: with that, the status, the start, and the

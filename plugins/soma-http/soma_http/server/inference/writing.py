@@ -44,9 +44,6 @@ def write_answer(
     Args:
         result: An array, a number, a text, a list of these, a dict of outputs by name, or a tuple
             of outputs.
-        request: What was asked for.
-        model: The name of the model.
-        version: Its version.
         declared: What the model says that its outputs are; empty if it does not.
 
     Raises:
