@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamLimits
 from soma_core.transport import (
@@ -60,6 +60,13 @@ class StdioOptions(OutputOptions):
     limits: StreamLimits = Field(default_factory=StreamLimits)
     memory_limit: int | None = Field(default=None, ge=1)
     nice: int = Field(default=0, ge=0, le=19)
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(f"a list of words is expected, got {value!r}; give {value.split()}")
+        return value
 
 
 class StdioTransport(Transport):

@@ -49,7 +49,8 @@ def batched_fit_command(
         options: Further fields of the command; what is None is left out.
 
     Raises:
-        TypeError: ``validation`` is no tuple of two, or a metric no name and no function.
+        TypeError: ``validation`` is no tuple of two, ``metrics`` no mapping, or a metric no name
+            and no function.
         ValueError: There are metrics and no validation.
     """
     given = {"data": x, "y": y}
@@ -57,6 +58,11 @@ def batched_fit_command(
         given["validation_data"], given["validation_y"] = _pair(validation)
     elif metrics:
         raise ValueError("metrics need validation=(x, y): what they are measured on")
+    if not isinstance(metrics, Mapping | None):
+        raise TypeError(
+            f'metrics is a dict from name to metric, got {metrics!r}; such as {{"accuracy": '
+            '"accuracy"}'
+        )
     for name, metric in (metrics or {}).items():
         if not isinstance(metric, str) and not callable(metric):
             raise TypeError(

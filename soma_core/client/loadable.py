@@ -67,11 +67,14 @@ def check_filter(node_id: str, loadable: Loadable) -> None:
     """
     if isinstance(loadable, str):
         return
-    if isinstance(loadable, tuple):
-        if len(loadable) == 2 and isinstance(loadable[0], str):
-            _check_config(node_id, loadable[1])
-            return
-        raise TypeError(f"filter {node_id!r}: a registered filter is (name, config)")
+    if isinstance(loadable, tuple) and len(loadable) == 2 and isinstance(loadable[0], str):
+        _check_config(node_id, loadable[1])
+        return
+    if isinstance(loadable, tuple | list):
+        raise TypeError(
+            f"filter {node_id!r}: a registered filter is a tuple (name, config), "
+            f"got {loadable!r:.80}"
+        )
     if isinstance(loadable, type):
         name = loadable.__name__
         raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
@@ -94,7 +97,8 @@ def _check_config(node_id: str, config: Any) -> None:
         if not isinstance(name, str) or foreign is not None:
             kind = type(name if foreign is None else foreign).__name__
             raise TypeError(
-                f"filter {node_id!r}: config is plain JSON data, and {name!r} holds a {kind}"
+                f"filter {node_id!r}: config is plain JSON data, and {name!r} holds a {kind}; "
+                "give a number, a text, a list or a dict of these"
             )
 
 
@@ -152,6 +156,6 @@ def _advice(obj: Any) -> str:
     if forward is not None:
         return (
             f"{kind}.forward{inspect.signature(forward)} cannot be called with x and state; "
-            "define forward(self, x, state)"
+            f"define forward(self, x, state{', prepared=None' * hasattr(obj, 'prepare')})"
         )
     return f"{kind} has no fit(x, y) and forward(x, state); subclass soma_core.Filter, or add them"

@@ -41,6 +41,8 @@ def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
         return _hint_for_any(cause)
     if not isinstance(cause, (LookupError, TypeError, AttributeError)) or _on_purpose(cause):
         return ""
+    if hasattr(state, "fit_state"):
+        return "its state is what get_state returned: pass fit_state of that, or call set_state"
     if unlearned and "fit" not in str(cause):
         return "it has not been fitted, so that its state is {}: call fit first, or pass a state"
     if state is None:

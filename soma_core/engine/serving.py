@@ -208,7 +208,7 @@ class Responder:
             try:
                 return codec.write_reply(reply, command.id)
             except ProtocolError as error:
-                raise _unsendable(error) from error
+                raise _unsendable(error, command) from error
         except BaseException as error:
             return self._failure(error, Envelope.from_fields(command.__dict__), codec)
 
@@ -265,14 +265,16 @@ class Responder:
         return codec.write_reply(reply, envelope.id)
 
 
-def _unsendable(error: ProtocolError) -> ProtocolError:
+def _unsendable(error: ProtocolError, command: Command) -> ProtocolError:
     """Why a result cannot be sent: ``filter_failed`` where it does not pickle, ``pickle_refused``
     where it may not. The command was executed, so that neither must read as if it had been refused.
     """
+    node_id = getattr(command, "node_id", None)
+    name = name_of_command(type(command)) + (f" of node {node_id!r}" if node_id else "")
     unpicklable = error.code is ErrorCode.INVALID_COMMAND
     return ProtocolError(
         ErrorCode.FILTER_FAILED if unpicklable else error.code,
-        f"the command was executed, and its result cannot be sent: {error}",
+        f"{name} was executed, and its result cannot be sent: {error}",
         remote_type=error.remote_type,
     )
 

@@ -456,7 +456,25 @@ MISTAKES: list[Mistake] = [
         "a result that does not pickle",
         lambda w: (w.load({"u": Unreturnable()}), w.forward("u", [1])),
         soma.RemoteError,
-        ["its result cannot be sent", "generator"],
+        ["FORWARD of node 'u' was executed, and its result cannot be sent", "generator"],
+    ),
+    (
+        "a state is what get_state returned",
+        lambda w: (w.fit("learn", [1], [1]), w.forward("learn", [1], w.get_state("learn"))),
+        soma.RemoteError,
+        ["what get_state returned", "fit_state"],
+    ),
+    (
+        "metrics are a list",
+        lambda w: w.batched_fit(["learn"], [1], validation=([1], [1]), metrics=["r2"]),  # type: ignore[arg-type]
+        TypeError,
+        ["metrics is a dict", "['r2']", "such as"],
+    ),
+    (
+        "a registered filter is a list",
+        lambda w: w.load({"p": ["sklearn.PCA", {}]}),
+        TypeError,
+        ["'p'", "a tuple (name, config)", "['sklearn.PCA', {}]"],
     ),
     (
         "data of another shape than declared",
@@ -555,6 +573,18 @@ STARTING: list[tuple[str, Callable[[], object], type[BaseException], list[str]]]
         ["did you mean 'stdio'?"],
     ),
     (
+        "a command is a text",
+        lambda: soma.connect("stdio", command="ssh box python"),
+        ValueError,
+        ["command", "a list of words", "['ssh', 'box', 'python']"],
+    ),
+    (
+        "a pool is told to restart",
+        lambda: soma.WorkerPool("stdio", 1, restart="on-crash"),
+        TypeError,
+        ["replaces workers that die by itself", "leave restart out"],
+    ),
+    (
         "a misspelled option",
         lambda: soma.connect("stdio", thread=2),
         TypeError,
@@ -609,12 +639,6 @@ STARTING: list[tuple[str, Callable[[], object], type[BaseException], list[str]]]
         lambda: soma.connect("stdio", command=["sh", "-c", "echo Welcome to box; exec cat"]),
         soma.StartFailed,
         ["'Welcome to box'", "stderr"],
-    ),
-    (
-        "a command as one text",
-        lambda: soma.connect("stdio", command="ssh box"),
-        ValueError,
-        ["command", "a valid list", "'ssh box'"],
     ),
     (
         "an output to no folder",

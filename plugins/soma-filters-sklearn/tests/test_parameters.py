@@ -267,7 +267,7 @@ def test_a_spelling_of_nothing_is_refused(spelling):
         (FunctionTransformer(lambda x: x), "FunctionTransformer.func: the builtins.function"),
         (
             make_pipeline(Ridge(random_state=np.random.RandomState(1))),
-            "Ridge.random_state: a numpy",
+            "Pipeline.steps: Ridge.random_state",
         ),
         (Ridge().fit([[0.0], [1.0]], [0, 1]), "the estimator sklearn.Ridge is fitted"),
     ],

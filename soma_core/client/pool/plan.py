@@ -86,6 +86,9 @@ def plan_pool(
             whole(name, number, least)
     if when_full not in ("raise", "wait"):
         raise ValueError(f"when_full is 'raise' or 'wait', got {when_full!r}")
+    for name in ("restart", "retries"):
+        if name in options:
+            raise TypeError(f"a pool replaces workers that die by itself; leave {name} out")
     if batching is not None and not isinstance(batching, Batching):
         raise TypeError(f"batching is a Batching(max_rows=…, max_delay=…), got {batching!r}")
     plugins = installed_plugins()

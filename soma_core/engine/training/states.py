@@ -160,7 +160,11 @@ def _state_dict(node: Node, format: str) -> Any:
 def _load_state_dict(node: Node, weights: Any) -> None:
     load = getattr(node.obj, "load_state_dict", None)
     if not callable(load):
-        raise invalid_state(node, f"a {type(node.obj).__name__} has no load_state_dict")
+        raise invalid_state(
+            node,
+            f"the state holds weights, and a {type(node.obj).__name__} has no load_state_dict; "
+            "give it the state of a node of its kind",
+        )
     put_back = tensors.kept(node.obj.state_dict)
     try:
         load(weights)
