@@ -360,6 +360,29 @@ def test_filters_trained_by_their_own_optimizers_are_told_the_loss_of_each_epoch
     assert host.node("net").obj.told == losses
 
 
+def test_a_module_that_is_no_filter_is_told_the_loss_of_each_epoch_too(host: Any) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Told(torch.nn.Linear):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__(4, 1)
+            self.optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+            self.told: list[float] = []
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return super().forward(x)
+
+        def on_epoch_end(self, loss: float) -> None:
+            self.told.append(loss)
+            self.optimizer.param_groups[0]["lr"] /= 2
+
+    host.load(net=Told())
+    x, y = np.ones((6, 4), "f4"), np.ones((6, 1), "f4")
+    done = host.ask("BATCHED_FIT", node_ids=["net"], data=x, y=y, epochs=3)
+    assert host.node("net").obj.told == done["losses"]
+    assert done["history"]["lr"] == [0.5, 0.25, 0.125]
+
+
 def test_data_without_rows_has_a_loss_too(host: Any) -> None:
     torch = pytest.importorskip("torch")
 

@@ -114,7 +114,8 @@ class SlotRules(Generic[W]):
         return 0.0
 
     def _failed_update(self, error: Exception) -> None:
-        _log.warning("a worker of the pool cannot catch up, and is replaced: %s", error)
+        if not self._closed:
+            _log.warning("a worker of the pool cannot catch up, and is replaced: %s", error)
 
     def _failed(self, error: BaseException) -> None:
         """The slot itself failed, which is a fault of the pool."""

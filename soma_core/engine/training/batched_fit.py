@@ -209,8 +209,9 @@ class BatchedFit:
 
     def _end_epoch_of_nodes(self, loss: float) -> None:
         for node in self.chain.nodes:
-            if node.trained_jointly:
-                node.call(node.obj.on_epoch_end, loss)
+            told = getattr(node.obj, "on_epoch_end", None)
+            if node.differentiable and callable(told):
+                node.call(told, loss)
 
     def _fit_barriers(self, batches: Batches) -> None:
         """Fit the nodes up to the last one that needs all the data at once, level by level."""
