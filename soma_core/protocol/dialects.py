@@ -6,6 +6,7 @@ accepted it.
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
@@ -171,7 +172,9 @@ def read_fields(message: Message) -> dict[str, Any]:
     if isinstance(fields, dict):
         return fields
     raise ProtocolError(
-        ErrorCode.MALFORMED, f"a message is a JSON object with a cmd, got {type(fields).__name__}"
+        ErrorCode.MALFORMED,
+        f"a message is a JSON object with a cmd, got {type(fields).__name__}: "
+        f"{reprlib.repr(fields)}",
     )
 
 

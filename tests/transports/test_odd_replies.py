@@ -119,6 +119,7 @@ class LineAnswers(Answers):
         (b'{"ok":false,"error":"too long","code":"malformed"}', "too long"),
         (b'{"level":"info"}', "reply to FORWARD of node 'a' is not one"),
         (b'{"ok":false}', "no reason"),
+        (b"[1, 2]", r"got list: \[1, 2\]"),
     ],
 )
 def test_a_line_that_is_no_result_is_an_error_of_ours(line, said):
