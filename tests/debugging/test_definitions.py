@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import enum
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from soma_core.wire.definitions.signature import Signatures
+from soma_core.wire.pickles import Pickles
 
 from ..support import TRANSPORTS, gate_runs, socket_daemon
 
@@ -398,8 +403,9 @@ class Item:
     v: int
     def price(self): return helper(self.v)
 
-class Color(enum.Enum):
+class Color(enum.IntFlag):
     RED = 1
+    ALSO_RED = 1
 
 class Keep(soma.Filter):
     def fit(self, x, y=None): return Item(len(x))
@@ -435,6 +441,36 @@ def test_programs_that_define_the_same_share_its_classes_in_a_session(
         # A class whose helper computes something else is another class.
         assert client("second.py", "second", 2) == "False False True\n"
         assert client("first.py", "first", 2) == "True True True\n"
+
+
+class Way(enum.IntFlag):
+    UP = 1
+
+
+def test_pickling_an_object_does_not_change_what_its_class_is_compared_by() -> None:
+    before = Signatures().of(Way)
+    Pickles().dump(Way.UP)
+    copy.copy(Way.UP)
+    assert before
+    assert Signatures().of(Way) == before
+
+
+def test_a_class_of_attrs_is_compared_by_its_methods(run: Run) -> None:
+    pytest.importorskip("attrs")
+    source = """
+    import attrs
+    from soma_core.wire.definitions.signature import Signatures
+
+    def positive(item, attribute, value): return value > 0
+
+    @attrs.define
+    class Item:
+        v: int = attrs.field(validator=positive)
+
+    if __name__ == "__main__":
+        print(bool(Signatures().of(Item)))
+    """
+    assert run("inline", source) == "True\n"
 
 
 def test_enumerations_and_typed_decorators_of_a_script_work_in_its_workers(run: Run) -> None:

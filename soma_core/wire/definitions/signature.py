@@ -17,8 +17,10 @@ __all__ = ["Signatures", "names_in"]
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 _MADE_BY_PYTHON = frozenset(
-    {"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "_abc_impl"}
+    {"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__slotnames__"}
+    | {"_abc_impl"}
 )
+_DESCRIBING = ("__pydantic_", "__dataclass_", "__attrs_")  # what methods were made from
 _LARGEST = 2**20  # bytes of a value that definitions use; larger ones are not compared
 
 
@@ -104,7 +106,7 @@ def _class(kind: type, used: list[Any]) -> Iterator[str]:
     for name in sorted(vars(kind)):
         if name == "__pydantic_fields__":
             yield from map(repr, vars(kind)[name].items())
-        elif not (name in _MADE_BY_PYTHON or name.startswith(("__pydantic_", "__dataclass_"))):
+        elif not (name in _MADE_BY_PYTHON or name.startswith(_DESCRIBING)):
             yield name
             yield from _value(vars(kind)[name], used)
 
