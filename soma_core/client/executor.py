@@ -6,14 +6,15 @@ import atexit
 import concurrent.futures
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from soma_core.client.arguments import check_seconds
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.dispatcher import Dispatcher
-from soma_core.client.pool.functions import Functions, outcome
+from soma_core.client.pool.functions import Functions, call_each, outcome
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.stats import PoolStats
@@ -97,7 +98,7 @@ class Executor(concurrent.futures.Executor):
         timeout = self._timeout
 
         def run(verbs: Verbs) -> Steps[T]:
-            returned = yield from verbs.forward(_NODE, (fn, args, kwargs), timeout=timeout)
+            returned = yield from verbs.forward(_NODE, [fn, [*args], kwargs], timeout=timeout)
             result: T = outcome(returned)
             return result
 
@@ -107,6 +108,41 @@ class Executor(concurrent.futures.Executor):
             )
         except ChannelClosed as error:
             raise RuntimeError("cannot schedule new futures after shutdown") from error
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **options: Any,
+    ) -> Iterator[T]:
+        """Call a function with the items of some iterables, as the built-in ``map`` does.
+
+        Args:
+            fn: The function.
+            iterables: Its arguments, one iterable for each.
+            timeout: Seconds from now on in which each result must be there; None for ever.
+            chunksize: How many calls a worker is given at once: a short function takes many times
+                longer to send than to run. They share the executor's ``timeout``, and the first
+                that raises ends its chunk.
+            options: Those that the Python of now adds, such as ``buffersize`` of 3.14.
+
+        Returns:
+            The results in the order of the items.
+
+        Raises:
+            ValueError: ``chunksize`` is not a whole number from 1 on.
+            RuntimeError: The executor was shut down.
+            TimeoutError: From the iterator: a result was not there in time.
+        """
+        whole("chunksize", chunksize)
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout, **options)
+        arguments = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(islice(arguments, chunksize)), [])
+        results = super().map(partial(call_each, fn), chunks, timeout=timeout, **options)
+        return chain.from_iterable(results)
 
     def stats(self) -> PoolStats:
         """What it does now, what it has done so far, and how long that took."""

@@ -82,6 +82,7 @@ class Codecs:
     def __init__(self, codecs: Iterable[Codec] = ()) -> None:
         self._by_name = {codec.name: codec for codec in codecs}
         self._by_type: dict[type[Any], Codec] = {}
+        self._modules = 0
         self._shared = frozenset(self._by_name)
 
     def names(self) -> list[str]:
@@ -101,13 +102,13 @@ class Codecs:
 
     def of(self, obj: object) -> Codec | None:
         """The one for an object, whether or not the other side has it."""
-        kind = type(obj)
-        if len(self._by_type) < len(self._by_name) and kind not in self._by_type:
+        if len(sys.modules) != self._modules:  # modules may have come that have classes of codecs
+            self._modules = len(sys.modules)
             for codec in self._by_name.values():
                 known = codec.resolved()
                 if known is not None:
                     self._by_type[known] = codec
-        return self._by_type.get(kind)
+        return self._by_type.get(type(obj))
 
     def shares(self, codec: Codec) -> bool:
         """Whether the other side has it; true as long as it has said nothing."""

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Functions", "RemoteTraceback", "outcome"]
+__all__ = ["Functions", "RemoteTraceback", "call_each", "outcome"]
 
 
 class RemoteTraceback(Exception):
@@ -52,6 +52,11 @@ class Functions:
                 raise  # it becomes an error of soma, with its text
             text = "".join(traceback.format_exception(error))
             return None, error, text
+
+
+def call_each(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    """What a function returns for each of some arguments."""
+    return [function(*arguments) for arguments in chunk]
 
 
 def _travels(error: Exception) -> bool:
