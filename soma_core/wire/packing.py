@@ -39,7 +39,7 @@ _OPTIONS = (
     | ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-_CROWD = 4  # objects that are packed one by one; are there more, then lists are packed at once
+_CROWD = 3  # objects that are packed one by one; are there more, then lists are packed at once
 _SMALL_PICKLE = 1 << 16  # bytes; what is larger is not pickled a second time for that
 _INLINE_BYTES = 1 << 10  # bytes of a state up to which they stay in the map
 _ARRAY = int(Extension.ARRAY)

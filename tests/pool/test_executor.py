@@ -85,6 +85,26 @@ def test_map_keeps_the_order(executor):
     assert list(executor.map(add, range(20), range(20))) == [2 * n for n in range(20)]
 
 
+def test_map_gives_a_worker_a_chunk_at_once(executor):
+    before = executor.stats().done
+    results = executor.map(add, range(20), range(30), chunksize=6)
+    assert list(results) == [2 * n for n in range(20)]
+    assert executor.stats().done - before == 4
+
+
+def test_what_a_function_of_a_chunk_raises_is_raised_after_the_chunks_before(executor):
+    results = executor.map(lambda n: 1 / (4 - n), range(9), chunksize=3)
+    assert [next(results) for _ in range(3)] == [1 / 4, 1 / 3, 1 / 2]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@pytest.mark.parametrize("chunksize", [0, -1, 1.5])
+def test_a_chunk_holds_a_whole_number_of_calls(executor, chunksize):
+    with pytest.raises((TypeError, ValueError), match="chunksize"):
+        executor.map(add, [1], chunksize=chunksize)
+
+
 def test_what_a_function_raises_is_raised_with_its_traceback_as_the_cause(executor):
     with pytest.raises(ValueError, match="oh no") as caught:
         executor.submit(fail, "oh no").result()
