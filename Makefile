@@ -111,7 +111,7 @@ http-peers: $(HTTP_VENV)/.ready
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
-	missed=0; for figure in start serving hosts memory payloads training cache tables plugins ray_price faults ends soak __main__; do \
+	missed=0; for figure in start serving executors hosts memory payloads training cache tables plugins ray_price faults ends soak __main__; do \
 		$(RAY_VENV)/bin/python -m benchmarks.$$figure || missed=1; done; exit $$missed
 
 schemas: $(VENV)/.ready

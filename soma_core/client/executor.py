@@ -140,7 +140,7 @@ class Executor(concurrent.futures.Executor):
         if chunksize == 1:
             return super().map(fn, *iterables, timeout=timeout, **options)
         arguments = zip(*iterables, strict=False)
-        chunks = iter(lambda: list(islice(arguments, chunksize)), [])
+        chunks = iter(lambda: [*map(list, zip(*islice(arguments, chunksize), strict=True))], [])
         results = super().map(partial(call_each, fn), chunks, timeout=timeout, **options)
         return chain.from_iterable(results)
 

@@ -61,6 +61,13 @@ def test_ways_to_serve_are_compared_in_a_table() -> None:
         assert len(cells(printed, name)) == 5
 
 
+@nightly
+def test_executors_are_compared_by_their_calls_a_second() -> None:
+    printed = run("benchmarks.executors", "--rounds", 1)
+    for work in ("a short function", "in chunks of 1,000", "an array of 1 MiB"):
+        assert all(float(cell.replace(",", "")) > 0 for cell in cells(printed, work))
+
+
 def test_a_peer_that_is_not_here_is_reported(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['loky'] = sys.modules['ray'] = sys.modules['zmq'] = None; "

@@ -54,9 +54,9 @@ class Functions:
             return None, error, text
 
 
-def call_each(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
-    """What a function returns for each of some arguments."""
-    return [function(*arguments) for arguments in chunk]
+def call_each(function: Callable[..., Any], arguments: list[list[Any]]) -> list[Any]:
+    """What a function returns for each item of some lists, of which each is one argument."""
+    return [*map(function, *arguments)]
 
 
 def _travels(error: Exception) -> bool:
