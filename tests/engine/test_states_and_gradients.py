@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import io
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
+from pydantic import Field, HttpUrl, SecretStr
 
 import soma_core as soma
 
@@ -169,6 +171,39 @@ def test_typed_values_hold_a_filter_s_fields_and_are_validated_on_the_way_back(
             host.ask("SET_STATE", node_id="a", state_b64=binary(wrong), format="value")
         assert (caught.value.code, caught.value.node_id) == ("invalid_state", "a")
         assert host.node("a").obj == Scale(factor=5.0, window=(3, 4))
+
+
+def test_typed_values_leave_secrets_to_the_filter_that_is_loaded(host: Any) -> None:
+    class Client(soma.Filter):
+        key: SecretStr
+        url: HttpUrl = Field(default=HttpUrl("http://a.b/"), alias="the-url")
+
+        def forward(self, x: Any, state: Any) -> Any:
+            return [self.key.get_secret_value(), str(self.url)]
+
+    host.load(a=Client(**{"key": "one", "the-url": "http://c.d/"}), b=Client(key="two"))
+    data = host.ask("GET_STATE", node_id="a", format="value")["state_b64"]
+    assert json.loads(data) == {"url": "http://c.d/"}
+    host.ask("SET_STATE", node_id="b", state_b64=binary(data), format="value")
+    assert host.ask("FORWARD", node_id="b", data=1)["result"] == ["two", "http://c.d/"]
+
+
+def test_a_field_that_is_not_read_back_as_it_was_is_refused_by_name(
+    host: Any, refused: Any
+) -> None:
+    class Size(enum.Enum):
+        SMALL = ("s", 1)
+
+    class Packs(soma.Filter):
+        size: Size = Size.SMALL
+
+        def forward(self, x: Any, state: Any) -> Any:
+            return x
+
+    host.load(a=Packs())
+    with pytest.raises(refused, match="what pydantic writes of size") as caught:
+        host.ask("GET_STATE", node_id="a", format="value")
+    assert (caught.value.code, caught.value.node_id) == ("invalid_state", "a")
 
 
 def test_typed_values_hold_the_attributes_of_any_object(host: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 
 from soma_core.engine.loading import configuring
 from soma_core.engine.nodes import Node
@@ -308,14 +308,54 @@ def _fields(obj: Any) -> dict[str, Any]:
 
 
 def _spelled(obj: BaseModel, encoder: LineEncoder) -> dict[str, Any]:
-    """The fields of a model; those of no type of the wire as pydantic writes them in JSON."""
-    fields = _fields(obj)
-    for name, value in fields.items():
+    """The fields of a model; those of no type of the wire as pydantic writes them in JSON.
+
+    Secrets are left out: a filter keeps those that it was loaded with.
+
+    Raises:
+        ValueError: What pydantic writes of a field is not what it reads.
+    """
+    fields, secrets = _fields(obj), _secrets(obj)
+    spelled = {name: value for name, value in fields.items() if name not in secrets}
+    for name, value in spelled.items():
         try:
             encoder.encode(value)
         except ProtocolError:
-            fields[name] = obj.model_dump(mode="json", include={name})[name]
-    return fields
+            spelled[name] = _written(obj, name)
+    try:
+        back = _made(type(obj), spelled | secrets)
+    except ValidationError as error:
+        raise ValueError(f"what pydantic writes of {describe(error)}") from None
+    for name, value in spelled.items():
+        if value is not fields[name] and not _alike(getattr(back, name), fields[name]):
+            raise ValueError(f"what pydantic writes of {name} is not what it reads: {value!r:.80}")
+    return spelled
+
+
+def _written(obj: BaseModel, name: str) -> Any:
+    written = obj.model_dump(mode="json", include={name}, by_alias=False)
+    if name not in written:
+        raise ValueError(f"pydantic leaves out {name} (exclude=True), which is no typed value")
+    return written[name]
+
+
+def _secrets(obj: BaseModel) -> dict[str, Any]:
+    kinds = (Secret, SecretBytes, SecretStr)
+    return {name: value for name, value in _fields(obj).items() if isinstance(value, kinds)}
+
+
+def _made(kind: type[BaseModel], fields: dict[str, Any]) -> Any:
+    """A model of fields by their names, whatever their aliases are."""
+    known = kind.model_fields
+    aliases = {name: known[name].alias or name for name in fields if name in known}
+    return kind.model_validate({aliases.get(name, name): value for name, value in fields.items()})
+
+
+def _alike(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other) or fingerprint(one) == fingerprint(other)
+    except (TypeError, ValueError):  # arrays among them, or what cannot be hashed
+        return False
 
 
 def _save_fields(node: Node, typed: Pickles) -> bytes:
@@ -354,6 +394,6 @@ def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
 
 def _revalidated(node: Node, fields: dict[str, Any]) -> Any:
     try:
-        return type(node.obj).model_validate(fields)
+        return _made(type(node.obj), _secrets(node.obj) | fields)
     except ValidationError as error:
         raise invalid_state(node, f"the state does not fit: {describe(error)}") from None
