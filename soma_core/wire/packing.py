@@ -47,6 +47,7 @@ _COMPLEX = struct.Struct(">dd")
 _TEXT = frozenset({str})
 _LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray})
 _PLAIN = _LEAVES | {str, list, dict, tuple, memoryview}
+_CONTAINERS = frozenset({list, tuple, dict})
 _dtype_of = attrgetter("dtype")
 
 
@@ -81,6 +82,10 @@ class _Crowd(Exception):
     """Many objects came one by one: lists of them are to be packed at once."""
 
 
+class _TooDeep(Exception):
+    """Lists that are packed at once nest too deep: those of dicts are to be packed as they are."""
+
+
 class Packing:
     """One message on its way into a frame.
 
@@ -91,7 +96,7 @@ class Packing:
     _failure: BaseException | None = None
     _failed: object = None
     _alone = _depth = 0
-    _replaces = False
+    _replacing: _Replacing | None = None
 
     def __init__(self, pickles: Pickles) -> None:
         self._pickles = pickles
@@ -105,22 +110,25 @@ class Packing:
             failure = self._failure or error
         if not isinstance(failure, _Crowd | TypeError):
             raise self._with_place(failure, content)
-        return self._lists_at_once(content)
+        return self._lists_at_once(content, _Replacing(dicts_at_once=True))
 
-    def _lists_at_once(self, content: Any) -> bytes:
+    def _lists_at_once(self, content: Any, replacing: _Replacing) -> bytes:
         """Pack an object once more, after what cannot be packed as it is was replaced."""
         self.buffers.clear()
-        self._failure, self._depth, self._replaces = None, 0, True
+        self._failure, self._depth, self._replacing = None, 0, replacing
         try:
-            return packb(_replaced(content), self._extension, _OPTIONS)
+            return packb(replacing.of(content), self._extension, _OPTIONS)
         except (TypeError, RecursionError) as error:
-            if self._failure is not None:
-                raise self._with_place(self._failure, content) from None
+            failure = self._failure or _TooDeep(error)
+        if isinstance(failure, _TooDeep):
+            if replacing.dicts_at_once:
+                return self._lists_at_once(content, _Replacing(dicts_at_once=False))
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
                 "the data nests more than some 240 levels deep (or contains itself), which no "
-                f"message can hold: {error}",
-            ) from None
+                f"message can hold: {failure}",
+            )
+        raise self._with_place(failure, content)
 
     def _with_place(self, failure: BaseException, content: Any) -> BaseException:
         """The failure, which says where in the content that is which cannot be sent."""
@@ -143,14 +151,18 @@ class Packing:
             return write(self, obj)
         except BaseException as error:
             if self._failure is None:
-                self._failure, self._failed = error, obj
+                self._failure = error
+                self._failed = obj.original if type(obj) is _Column else obj
             raise
 
     def _nested(self, number: int, content: Any, original: Any) -> Ext:
         """An extension type that holds others; where they nest too deep, a pickle."""
-        if self._depth == DEEPEST_EXTENSION and self._pickles.allowed:
-            is_list = type(original) is list
-            return self._pickle_list(original) if is_list else self._pickle(original)
+        if self._depth == DEEPEST_EXTENSION:
+            if self._replacing is not None and self._replacing.dicts_at_once:
+                raise _TooDeep
+            if self._pickles.allowed:
+                is_list = type(original) is list
+                return self._pickle_list(original) if is_list else self._pickle(original)
         self._depth += 1
         data = packb(content, self._extension, _OPTIONS)
         self._depth -= 1
@@ -167,6 +179,9 @@ class Packing:
             buffers.append(plain[1])
             return Ext(_ARRAY, packb((len(buffers) - 1, plain[0], obj.shape)))
         return self._unusual_array(obj)
+
+    def _memmap(self, obj: np.memmap[Any, Any]) -> Any:
+        return self._array(obj)
 
     def _unusual_array(self, obj: np.ndarray[Any, Any]) -> Any:
         """An array whose axes lie otherwise in memory, or of elements that are not plain."""
@@ -204,7 +219,7 @@ class Packing:
 
     def _count_alone(self) -> None:
         self._alone += 1
-        if self._alone > _CROWD and not self._replaces:
+        if self._alone > _CROWD and self._replacing is None:
             raise _Crowd
 
     def _int(self, obj: int) -> Ext:
@@ -228,8 +243,9 @@ class Packing:
             content = known.write(obj)
         except stdlib_types.Unwritable:
             return self._pickle(obj)
-        written = _replaced(content) if self._replaces else content
-        return self._nested(Extension.STDLIB, [known.name, written], obj)
+        if self._replacing is not None:
+            content = _one_by_one(self._replacing.of(content))
+        return self._nested(Extension.STDLIB, [known.name, content], obj)
 
     def _stdlibs(self, obj: _Stdlibs) -> Any:
         items = obj.items
@@ -237,18 +253,23 @@ class Packing:
             return items
         known = stdlib_types.BY_TYPE[type(items[0])]
         try:
-            contents = _replaced_items([*map(known.write, items)])
+            contents = obj.replacing.of_items([*map(known.write, items)])
         except stdlib_types.Unwritable:
             return items
+        contents = [c.one_by_one if type(c) is _Objects else c for c in contents]
         return self._nested(Extension.STDLIBS, [known.name, contents], items)
 
     def _objects(self, obj: _Objects) -> Any:
-        if not self._pickles.allowed or any(map(self._pickles.codecs.of, obj.examples)):
+        if not self._pickles.allowed or not all(map(self._is_same_in_pickle, obj.examples)):
             return obj.one_by_one
         try:
             return self._pickle_list(obj.items)
         except Exception:  # one by one it is found out which of them does not pickle
             return obj.one_by_one
+
+    def _is_same_in_pickle(self, obj: Any) -> bool:
+        """Whether an object may as well lie in the pickle of a list."""
+        return _writer_of(obj) not in _BETTER_ALONE and self._pickles.codecs.of(obj) is None
 
     def _value(self, obj: Any) -> Any:
         """What one of the public value models stands for."""
@@ -311,10 +332,10 @@ class _Column:
 class _Stdlibs:
     """A list of objects of one type of the standard library."""
 
-    __slots__ = ("items",)
+    __slots__ = ("items", "replacing")
 
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
+    def __init__(self, items: list[Any], replacing: _Replacing) -> None:
+        self.items, self.replacing = items, replacing
 
 
 class _Objects:
@@ -354,7 +375,7 @@ _WRITERS: dict[type[Any], _Write] = {
     int: Packing._int,
     complex: Packing._complex,
     np.ndarray: Packing._array,
-    np.memmap: Packing._array,
+    np.memmap: Packing._memmap,
     Binary: Packing._binary,
     OpaqueState: Packing._opaque,
     _Column: Packing._column,
@@ -365,9 +386,15 @@ _WRITERS: dict[type[Any], _Write] = {
     **dict.fromkeys(stdlib_types.BY_TYPE, Packing._stdlib),
     **dict.fromkeys(VALUE_MODELS, Packing._value),
 }
+# In a pickle, a view of a tensor takes all of it along, and the others arrive as what they are:
+# bytes of a field, a map of a file, a model that stands for a value, a state that was not read.
+_BETTER_ALONE = {Packing._tensor, Packing._binary, Packing._memmap, Packing._value, Packing._opaque}
 
 
 def _writer_of(obj: Any) -> _Write:
+    known = _WRITERS.get(type(obj))
+    if known is not None:
+        return known
     if isinstance(obj, np.generic):
         return Packing._scalar
     if arrays.is_plain_torch_tensor(obj):
@@ -375,103 +402,133 @@ def _writer_of(obj: Any) -> _Write:
     return Packing._added_or_pickle
 
 
-def _replaced(obj: Any) -> Any:
-    """The same object with what ``packb`` would not take, or only one by one, replaced.
+class _Replacing:
+    """Replaces in an object what ``packb`` would not take, or only one by one.
 
     These are lists of tuples and of other objects, dicts with keys that are not text, texts that
     are not Unicode, and views of bytes that do not lie one by one.
+
+    Args:
+        dicts_at_once: Whether lists of dicts, and the values of a dict, are packed at once too,
+            which nests extension types where plain dicts would not.
     """
-    kind = type(obj)
-    if kind is dict:
-        return _replaced_dict(obj)
-    if kind is list:
-        return _replaced_list(obj)
-    if kind is tuple:
-        return _Column(Extension.TUPLE, _one_by_one(_replaced_list([*obj])), obj)
-    if kind is memoryview:
-        return obj.tobytes()
-    return obj if kind is not str or _is_unicode(obj) else _Text(obj)
 
+    def __init__(self, *, dicts_at_once: bool) -> None:
+        self.dicts_at_once = dicts_at_once
+        self._replace: dict[type[Any], Callable[[Any], Any]] = {
+            dict: self._dict,
+            list: self.of_list,
+            tuple: self._tuple,
+            memoryview: memoryview.tobytes,
+            str: _text,
+        }
+        self._list_of: dict[type[Any], Callable[[list[Any]], Any]] = {tuple: self._tuples}
+        if dicts_at_once:
+            self._list_of[dict] = self._records
 
-def _replaced_dict(obj: Mapping[Any, Any]) -> Any:
-    values = _one_by_one(_replaced_list([*obj.values()]))
-    is_text = set(map(type, obj)) <= _TEXT and _is_unicode("".join(obj))
-    if is_text and type(values) is list:
-        return dict(zip(obj, values, strict=True))
-    return _Column(Extension.MAP, [_one_by_one(_replaced_list([*obj])), values], obj)
+    def of(self, obj: Any) -> Any:
+        """What stands for an object; often itself."""
+        return self._replace.get(type(obj), _itself)(obj)
 
+    def of_list(self, items: list[Any]) -> Any:
+        """What stands for a list."""
+        kinds = set(map(type, items))
+        if kinds <= _LEAVES:
+            return items
+        if len(kinds) == 1 and (of_one_kind := self._list_of.get(next(iter(kinds)))):
+            return of_one_kind(items)
+        if kinds.isdisjoint(_PLAIN):
+            return self._objects(items, kinds)
+        return self.of_items(items)
 
-def _replaced_list(items: list[Any]) -> Any:
-    kinds = set(map(type, items))
-    if kinds <= _LEAVES:
+    def of_items(self, items: Collection[Any]) -> list[Any]:
+        """What stands for each of some items."""
+        kinds = set(map(type, items))
+        taken = _LEAVES | _TEXT if str in kinds and _are_unicode(items, kinds) else _LEAVES
+        if kinds <= taken:
+            return [*items]
+        replace = self._replace.get
+        return [i if type(i) in taken else replace(type(i), _itself)(i) for i in items]
+
+    def _tuple(self, obj: tuple[Any, ...]) -> Any:
+        return _Column(Extension.TUPLE, _one_by_one(self.of_list([*obj])), obj)
+
+    def _dict(self, obj: Mapping[Any, Any]) -> Any:
+        replace = self.of_list if self.dicts_at_once else self.of_items
+        values = _one_by_one(replace([*obj.values()]))
+        is_text = set(map(type, obj)) <= _TEXT and _is_unicode("".join(obj))
+        if is_text and type(values) is list:
+            return dict(zip(obj, values, strict=True))
+        return _Column(Extension.MAP, [_one_by_one(self.of_list([*obj])), values], obj)
+
+    def _tuples(self, rows: list[tuple[Any, ...]]) -> Any:
+        """A list of tuples: by position if they have one length."""
+        if len(set(map(len, rows))) == 1 and rows[0]:
+            return self._columns(Extension.TUPLES, [], zip(*rows, strict=True), rows)
+        lengths, items = [*map(len, rows)], [*chain.from_iterable(rows)]
+        return self._columns(Extension.RAGGED, [lengths], [items], rows)
+
+    def _records(self, records: list[dict[Any, Any]]) -> Any:
+        """A list of dicts: by key if they have the same ones."""
+        kinds = set(map(type, chain.from_iterable(records)))
+        if len(set(map(tuple, records))) > 1 or kinds != _TEXT:
+            return [*map(self._dict, records)]
+        keys = self.of_items([*records[0]])
+        columns = zip(*map(dict.values, records), strict=True)
+        return self._columns(Extension.RECORDS, [keys], columns, records)
+
+    def _objects(self, items: list[Any], kinds: set[type[Any]]) -> Any:
+        """A list of objects that MessagePack has no type for."""
+        examples = items[:1]
+        if len(kinds) > 1:
+            examples = [*dict(zip(map(type, items), items, strict=True)).values()]
+        writers = {*map(_writer_of, examples)}
+        if writers == {Packing._added_or_pickle}:
+            return _Objects(items, examples, items)
+        if writers == {Packing._stdlib} and len(kinds) == 1:
+            return _Stdlibs(items, self)
+        if writers == {Packing._scalar}:
+            dtypes = set(map(_dtype_of, items))
+            if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
+                return _ScalarColumn(np.array(items, dtypes.pop()))
         return items
-    if len(kinds) == 1 and (of_one_kind := _LISTS_OF.get(next(iter(kinds)))):
-        return of_one_kind(items)
-    if kinds.isdisjoint(_PLAIN):
-        return _replaced_objects(items, kinds)
-    return _replaced_items(items)
+
+    def _columns(
+        self, number: int, head: list[Any], columns: Iterable[Any], rows: list[Any]
+    ) -> Any:
+        """The rows of a list by their columns; pickled as one if a column can only be pickled."""
+        lists = [*map(list, columns)]
+        replaced = [*map(self.of_list, lists)]
+        by_column = _Column(number, [*head, *map(_one_by_one, replaced)], rows)
+        if _Objects not in set(map(type, replaced)):
+            return by_column
+        return _Objects(rows, _one_of_each_type(lists), by_column)
 
 
-def _replaced_objects(items: list[Any], kinds: set[type[Any]]) -> Any:
-    """A list of objects that MessagePack has no type for."""
-    examples = items[:1]
-    if len(kinds) > 1:
-        examples = [*dict(zip(map(type, items), items, strict=True)).values()]
-    writers = {_WRITERS.get(type(example)) or _writer_of(example) for example in examples}
-    if writers == {Packing._added_or_pickle}:
-        return _Objects(items, examples, items)
-    if writers == {Packing._stdlib} and len(kinds) == 1:
-        return _Stdlibs(items)
-    if writers == {Packing._scalar}:
-        dtypes = set(map(_dtype_of, items))
-        if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
-            return _ScalarColumn(np.array(items, dtypes.pop()))
-    return items
+def _itself(obj: Any) -> Any:
+    return obj
 
 
-def _replaced_tuples(rows: list[tuple[Any, ...]]) -> Any:
-    """A list of tuples: by position if they have one length."""
-    if len(set(map(len, rows))) == 1 and rows[0]:
-        return _columns(Extension.TUPLES, [], zip(*rows, strict=True), rows)
-    return _columns(Extension.RAGGED, [[*map(len, rows)]], [[*chain.from_iterable(rows)]], rows)
+def _text(text: str) -> Any:
+    return text if _is_unicode(text) else _Text(text)
 
 
-def _replaced_dicts(records: list[dict[Any, Any]]) -> Any:
-    """A list of dicts: by key if they have the same ones."""
-    if len(set(map(tuple, records))) > 1 or set(map(type, chain.from_iterable(records))) != _TEXT:
-        return [*map(_replaced_dict, records)]
-    keys = _replaced_items([*records[0]])
-    columns = zip(*map(dict.values, records), strict=True)
-    return _columns(Extension.RECORDS, [keys], columns, records)
-
-
-_LISTS_OF: dict[type[Any], Callable[[list[Any]], Any]] = {
-    tuple: _replaced_tuples,
-    dict: _replaced_dicts,
-}
-
-
-def _columns(number: int, head: list[Any], columns: Iterable[Any], rows: list[Any]) -> Any:
-    """The rows of a list by their columns; pickled as one if a column can only be pickled."""
-    replaced = [_replaced_list([*column]) for column in columns]
-    objects = [column for column in replaced if type(column) is _Objects]
-    if not objects:
-        return _Column(number, [*head, *replaced], rows)
-    by_column = _Column(number, [*head, *map(_one_by_one, replaced)], rows)
-    return _Objects(rows, [*chain.from_iterable(each.examples for each in objects)], by_column)
+def _one_of_each_type(items: list[Any]) -> list[Any]:
+    """An object of each type among some items, and among those of lists, tuples and dicts there."""
+    found: dict[type[Any], Any] = {}
+    ways: list[Any] = [items]
+    for inner in ways:  # it grows meanwhile
+        new = dict(zip(map(type, inner), inner, strict=True))
+        found.update(new)
+        if not _CONTAINERS.isdisjoint(new):
+            ways += (item for item in inner if type(item) in _CONTAINERS)
+            ways += (item.values() for item in inner if type(item) is dict)
+    return [*found.values()]
 
 
 def _one_by_one(replaced: Any) -> Any:
     """What was replaced, where it cannot be a pickle of a list."""
     return replaced.one_by_one if type(replaced) is _Objects else replaced
-
-
-def _replaced_items(items: Collection[Any]) -> list[Any]:
-    kinds = set(map(type, items))
-    taken = _LEAVES | _TEXT if str in kinds and _are_unicode(items, kinds) else _LEAVES
-    if kinds <= taken:
-        return list(items)
-    return [item if type(item) in taken else _replaced(item) for item in items]
 
 
 def _are_unicode(items: Collection[Any], kinds: set[type[Any]]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+from itertools import chain
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -115,10 +116,18 @@ def _read_fraction(content: Any) -> Fraction:
     return Fraction(numerator, denominator)
 
 
+def _write_ordered(items: OrderedDict[Any, Any]) -> list[Any]:
+    return [*chain.from_iterable(items.items())]
+
+
+def _read_ordered(content: Any) -> OrderedDict[Any, Any]:
+    return OrderedDict(zip(content[::2], content[1::2], strict=True))
+
+
 BY_TYPE: dict[type[Any], StdlibType] = {
     set: StdlibType("set", list, set),
     frozenset: StdlibType("frozenset", list, frozenset),
-    OrderedDict: StdlibType("OrderedDict", lambda items: [*map(list, items.items())], OrderedDict),
+    OrderedDict: StdlibType("OrderedDict", _write_ordered, _read_ordered),
     range: StdlibType("range", lambda r: [r.start, r.stop, r.step], lambda c: range(*c)),
     datetime: StdlibType("datetime", _write_datetime, _read_datetime),
     date: StdlibType("date", lambda d: [d.year, d.month, d.day], _read_date),

@@ -245,7 +245,7 @@ class Unpacking:
     def _pickles_of_list(self, data: bytes) -> Any:
         count, index, indexes = unpackb(data)
         if not self._resolve:
-            if type(count) is not int or count > len(self._buffers[index]):
+            if type(count) is not int or count > len(self._take(index)):
                 raise ValueError(f"its pickle cannot hold {count!r:.80} objects")
             return [self._placeholder()] * count
         found = self._unpickled(index, indexes)

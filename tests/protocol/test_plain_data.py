@@ -8,9 +8,11 @@ import datetime
 import decimal
 import json
 import math
+import pickle
 import struct
 import threading
 from enum import Enum
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +21,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.values import Json
 from soma_core.wire.json_text import read_json
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.line_codec import LineDecoder as Decoder
+from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import Unpacking
 
@@ -197,6 +201,56 @@ def test_of_a_list_of_objects_the_one_that_does_not_pickle_is_named(frame: Any) 
     records = [{"id": n, "of": Place(n, threading.Lock() if n == 7 else None)} for n in range(9)]
     with pytest.raises(ProtocolError, match=r'data\[7\]\["of"\]: a .*Place cannot be sent'):
         frame.write({"data": records})
+
+
+def test_what_differs_in_a_pickle_does_not_share_one_with_the_objects_beside_it(frame: Any) -> None:
+    known = OpaqueState(pickle.dumps(Place(0, 0)), [], "no such module")
+    rows = [(known, [Json(data={"a": 1})], Place(n, n)) for n in range(3)]
+    assert frame(rows) == [(Place(0, 0), [{"a": 1}], Place(n, n)) for n in range(3)]
+
+
+def test_views_of_a_tensor_do_not_take_all_of_it_along_with_the_objects_beside_them(
+    frame: Any, identical: Any
+) -> None:
+    torch = pytest.importorskip("torch")
+    table = torch.zeros(100, 1000)
+    rows = [(row, Place(n, n)) for n, row in enumerate(table[:9])]
+    header, buffers = frame.write(rows)
+    assert sum(map(len, buffers)) < 2 * 9 * 4000
+    assert identical(frame.read(header, buffers), rows)
+
+
+class Gone:
+    """Can be pickled, and not be read again."""
+
+    def __reduce__(self) -> Any:
+        return import_module, ("no_such_module",)
+
+
+def test_a_state_with_sets_of_what_cannot_be_read_here_is_read_but_for_these(frame: Any) -> None:
+    things = [Gone(), Gone(), Gone()]
+    ordered = collections.OrderedDict({things[0]: things[1]})
+    read = frame({"sets": [set(things)] * 3, "one": [ordered]}, Pickles(opaque_states=True))
+    for inner in (*read["sets"][0], *read["one"][0], *read["one"][0].values()):
+        assert type(inner) is OpaqueState
+    assert list(map(len, read["sets"])) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_dicts_within_dicts_do_not_nest_too_deep_because_of_the_tuples_in_them(
+    frame: Any, identical: Any, allowed: bool
+) -> None:
+    tree: Any = {"name": "leaf", "boxes": [(1, 2), (3, 4)], "children": []}
+    for _ in range(12):
+        tree = {"name": "x" * 100, "boxes": [(1, 2)], "children": [tree, {**tree, "name": "y"}]}
+    pickles = Pickles(allowed=allowed)
+    chain: Any = [(1,), (2,), (3,)]
+    for number in range(200):
+        chain = {"number": number, "next": chain}
+    assert identical(frame(chain, pickles), chain)
+    header, buffers = frame.write(tree, pickles)
+    assert not buffers
+    assert identical(frame.read(header, buffers, pickles), tree)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from soma_core.wire import frames
 from soma_core.wire.line_codec import MAX_NESTING
 from soma_core.wire.line_codec import LineDecoder as Decoder
 from soma_core.wire.pickles import Pickles
-from soma_core.wire.unpacking import Extension, unpack
+from soma_core.wire.unpacking import Extension, Unpacking, unpack
 
 from .hostile import hostile_worker
 
@@ -128,6 +128,17 @@ def test_an_extension_of_a_few_bytes_is_refused_before_it_takes_memory_or_time(n
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert caught.value.code is ErrorCode.INVALID_COMMAND
+    assert most < 1 << 20
+
+
+def test_a_buffer_that_many_lists_of_pickles_name_is_that_of_one() -> None:
+    lists = [ext(Extension.PICKLES, 100_000, 0, [])] * 100
+    header = packb({"id": 1, "ok": True, "result": lists})
+    tracemalloc.start()
+    with pytest.raises(soma.ProtocolError, match="is named twice"):
+        Unpacking([bytearray(100_000)], Pickles(allowed=False), resolve=False).map(header)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert most < 1 << 20
 
 
