@@ -14,10 +14,10 @@ import pytest
 from soma_core.wire.definitions.signature import Signatures
 from soma_core.wire.pickles import Pickles
 
-from ..support import TRANSPORTS, gate_runs, socket_daemon
+from ..support import PROCESSES, TRANSPORTS, gate_runs, socket_daemon
 
 Run = Callable[..., str]
-over_each = pytest.mark.parametrize("transport", gate_runs("inline", "stdio", of=TRANSPORTS))
+over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))
 
 KINDS = '''
 import abc, collections, dataclasses, enum, functools, typing
@@ -277,7 +277,7 @@ def test_a_change_of_the_host_reaches_the_worker_with_the_next_object(
     assert run(transport, source) == "1 1\n2\n20\nreplaced\n"
 
 
-@pytest.mark.parametrize("transport", ["stdio", "socket"])
+@pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
 def test_what_a_filter_stores_in_its_script_s_globals_stays_from_call_to_call(
     run: Run, transport: str
 ) -> None:

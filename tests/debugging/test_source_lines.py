@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ..support import PROCESSES, TRANSPORTS
+from ..support import PROCESSES, TRANSPORTS, gate_runs
 
 Run = Callable[..., str]
-over_each = pytest.mark.parametrize("transport", TRANSPORTS)
-over_processes = pytest.mark.parametrize("transport", PROCESSES)
+over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))
+over_processes = pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
 
 FAILING = """
 import traceback

@@ -24,8 +24,14 @@ PLUGIN_PAGES = [ROOT / "plugins" / "soma-filters-torch" / "README.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *PLUGIN_PAGES]
 SLOW = {
     *PLUGIN_PAGES,
-    *(ROOT / "docs" / name for name in ("training.md", "scikit-learn.md", "pool.md", "tables.md")),
-}
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "comparison", "output-and-debugging", "pool", "recording", "reliability",
+            "scikit-learn", "services", "tables", "training", "write-a-filter",
+        )
+    ),
+}  # fmt: skip
 NEEDS = {"onnx.md": "soma_filters_onnx", "text.md": "soma_filters_text"}
 _INSTALLED = {found.name for found in distributions()}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import nightly
+from ..support import gate_runs, nightly
 
 HOSTS = Path(__file__).resolve().parents[2] / "examples" / "hosts"
 PRINTED = re.compile(r'result (\[.*\]) of shape (\[.*\])\nrefused with "?(\w+)"?: "?(.*?)"?\n')
@@ -71,6 +71,7 @@ def expect_the_work_was_done(ended: subprocess.CompletedProcess[str]) -> None:
     assert (code, error) == ("unknown_node", "unknown node 'nobody'; loaded nodes: 'scaler'")
 
 
+@pytest.mark.parametrize("host", gate_runs(bash, of=[bash, node, c]), indirect=True)
 def test_a_host_starts_a_worker_and_uses_it(host):
     expect_the_work_was_done(run(host))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -23,10 +24,15 @@ FOLDER = Path(__file__).parents[2] / "schemas"
 ERROR = {"ok": False, "error": "no", "code": "internal"}
 
 
+@cache
+def schema(part: str) -> dict[str, Any]:
+    return SCHEMAS[part]()
+
+
 @pytest.mark.parametrize(("part", "name"), [(part.value, name) for part, name in FILES.items()])
 def test_the_files_in_schemas_are_up_to_date(part, name):
     written = json.loads((FOLDER / name).read_text(encoding="utf-8"))
-    assert written == SCHEMAS[part](), "run: soma schema --out schemas"
+    assert written == schema(part), "run: soma schema --out schemas"
 
 
 def test_the_types_of_typescript_are_up_to_date():
@@ -37,7 +43,7 @@ def test_the_types_of_typescript_are_up_to_date():
 
 @pytest.mark.parametrize("part", list(SCHEMAS))
 def test_a_schema_is_valid_and_says_what_it_is(part):
-    document = SCHEMAS[part]()
+    document = schema(part)
     Draft202012Validator.check_schema(document)
     assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert document["$id"].startswith("urn:soma:protocol:1:")
@@ -45,14 +51,14 @@ def test_a_schema_is_valid_and_says_what_it_is(part):
 
 @pytest.mark.parametrize("part", list(SCHEMAS))
 def test_a_schema_stands_alone(part):
-    document = SCHEMAS[part]()
+    document = schema(part)
     names = {f"#/$defs/{name}" for name in document["$defs"]}
     assert _references(document) <= names
 
 
 @pytest.mark.parametrize("part", list(SCHEMAS))
 def test_the_branches_of_a_union_differ_in_a_required_constant(part):
-    document = SCHEMAS[part]()
+    document = schema(part)
     for branch in document["oneOf"]:
         definition = document["$defs"][branch["$ref"].rpartition("/")[2]]
         properties = definition["properties"]
@@ -60,13 +66,13 @@ def test_the_branches_of_a_union_differ_in_a_required_constant(part):
 
 
 def test_every_command_and_reply_is_in_its_schema():
-    assert {model.__name__ for model in COMMANDS} <= SCHEMAS["commands"]()["$defs"].keys()
+    assert {model.__name__ for model in COMMANDS} <= schema("commands")["$defs"].keys()
     replies = {model.__name__ for model in (*REPLIES, ErrorReply, Event)}
-    assert replies <= SCHEMAS["replies"]()["$defs"].keys()
+    assert replies <= schema("replies")["$defs"].keys()
 
 
 def test_every_command_names_the_definition_of_its_reply():
-    commands, replies = SCHEMAS["commands"](), SCHEMAS["replies"]()
+    commands, replies = schema("commands"), schema("replies")
     successes = {one["$ref"] for one in replies["$defs"]["SuccessReply"]["anyOf"]}
     named = [commands["$defs"][model.__name__][REPLY] for model in COMMANDS]
     assert {f"#/$defs/{name}" for name in named} == successes
@@ -76,11 +82,11 @@ def test_every_command_names_the_definition_of_its_reply():
 
 def test_no_type_is_given_by_what_it_is_not():
     for part in SCHEMAS:
-        assert '"not"' not in json.dumps(SCHEMAS[part]())
+        assert '"not"' not in json.dumps(schema(part))
 
 
 def test_what_is_said_of_a_field_is_in_the_schema():
-    definitions = SCHEMAS["commands"]()["$defs"]
+    definitions = schema("commands")["$defs"]
     assert definitions["Fit"]["description"] == "Fit one node; what it learned becomes its state."
     state = definitions["Forward"]["properties"]["state"]
     assert state["description"].startswith("Omitted: the state that the node learned last.")
@@ -255,7 +261,7 @@ def test_models_and_schema_refuse_a_bad_value(value):
     assert (_takes(VALUE, value), _schema_takes("values", value)) == (False, False)
 
 
-_validator = cache(lambda part: Draft202012Validator(SCHEMAS[part]()))
+_validator = cache(lambda part: Draft202012Validator(schema(part)))
 _parser = cache(CommandParser)
 
 

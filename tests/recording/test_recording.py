@@ -194,7 +194,7 @@ def test_a_death_names_the_entry_and_is_an_entry_itself(connect, file, transport
 
 
 def test_a_deadline_names_the_entry(connect, file, long_grace):
-    worker = connect("stdio", filters={"sleep": f.Sleep()}, record=file)
+    worker = connect("socket", filters={"sleep": f.Sleep()}, record=file)
     with pytest.raises(soma.DeadlineExceeded) as caught:
         worker.forward("sleep", ["naps", 60], timeout=0.2)
     assert "recorded as entry 5 of" in notes(caught.value)
@@ -203,7 +203,7 @@ def test_a_deadline_names_the_entry(connect, file, long_grace):
 
 
 def test_threads_that_share_a_worker_are_each_told_their_own_entry(connect, file):
-    worker = connect("stdio", filters={"fail": f.Fail()}, record=file)
+    worker = connect("socket", filters={"fail": f.Fail()}, record=file)
 
     def fail(text):
         with pytest.raises(soma.RemoteError) as caught:
@@ -299,7 +299,7 @@ def test_a_ring_is_written_when_the_worker_dies(connect, file, transport):
 
 
 def test_a_ring_is_written_when_a_deadline_passes(connect, file):
-    worker = connect("stdio", filters={"sleep": f.Sleep()}, record=soma.Recording(file, last=1))
+    worker = connect("socket", filters={"sleep": f.Sleep()}, record=soma.Recording(file, last=1))
     with pytest.raises(soma.DeadlineExceeded):
         worker.forward("sleep", ["naps", 60], timeout=0.2)
     assert commands(file) == ["LOAD", "FORWARD"]
@@ -429,7 +429,7 @@ def test_a_damaged_line_is_named(connect, file):
 
 
 def test_ctrl_c_while_a_reply_is_recorded_loses_no_reply(connect, file, monkeypatch):
-    worker = connect("stdio", filters={"echo": f.Echo()}, record=file)
+    worker = connect("socket", filters={"echo": f.Echo()}, record=file)
     received = Recorder.received
 
     def interrupted(recorder, message):

@@ -54,7 +54,7 @@ def rewrite(path: Path, n: int, change) -> None:
 
 
 @pytest.fixture
-def everything(connect, file) -> Path:
+def everything(connect, file, with_torch) -> Path:
     """A recording of every command."""
     torch.manual_seed(0)
     filters = {
@@ -64,7 +64,7 @@ def everything(connect, file) -> Path:
         "fail": f.Fail(),
         "accumulate": f.Accumulate(),
     }
-    worker = connect("stdio", filters=filters, record=file)
+    worker = connect("socket", **with_torch, filters=filters, record=file)
     x, y = np.ones((4, 2), "float32"), np.zeros((4, 1), "float32")
     worker.fit("mean", ROWS)
     worker.forward("mean", [1.0, float("nan")])
@@ -161,7 +161,7 @@ def test_a_command_whose_buffer_was_left_out_does_not_run(connect, file):
 
 
 def test_a_death_that_happens_again_is_the_same(connect, file):
-    worker = connect("stdio", filters={"process": f.Process()}, record=file)
+    worker = connect("socket", filters={"process": f.Process()}, record=file)
     with pytest.raises(soma.WorkerDied):
         worker.forward("process", ["kill", signal.SIGSEGV])
     outcome = again(file, stdio)[-1]
@@ -171,7 +171,7 @@ def test_a_death_that_happens_again_is_the_same(connect, file):
 
 @nightly
 def test_another_death_and_no_death_differ(connect, file):
-    worker = connect("stdio", filters={"process": f.Process()}, record=file)
+    worker = connect("socket", filters={"process": f.Process()}, record=file)
     with pytest.raises(soma.WorkerDied):
         worker.forward("process", ["leave", 3])
     worker.close()
@@ -189,7 +189,7 @@ def test_another_death_and_no_death_differ(connect, file):
 
 @pytest.mark.nightly
 def test_after_an_unexpected_death_the_rest_does_not_run(connect, file):
-    worker = connect("stdio", filters={"process": f.Process()}, record=file)
+    worker = connect("socket", filters={"process": f.Process()}, record=file)
     worker.forward("process", ["pid"])
     worker.ping()
     rewrite(file, 5, lambda line: line["message"].update(data=["leave", 1]))
@@ -206,7 +206,7 @@ def test_a_command_without_a_recorded_reply_runs_and_is_judged_by_nobody(connect
 
 @nightly
 def test_a_command_that_takes_too_long_ends_at_its_timeout(connect, file):
-    worker = connect("stdio", filters={"sleep": f.Sleep()}, record=file)
+    worker = connect("socket", filters={"sleep": f.Sleep()}, record=file)
     worker.forward("sleep", ["naps", 0])
     rewrite(file, 5, lambda line: line["message"].update(data=["deaf", 600]))
     outcome = again(file, stdio, timeout=10)[-1]  # in which a busy machine loads the filter

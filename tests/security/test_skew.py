@@ -17,6 +17,7 @@ import soma_core as soma
 from soma_core.protocol import versions
 from soma_core.protocol.versions import Side, skew
 
+from ..support import gate_runs
 from ..support.installing import python_path
 from .conftest import WATCHED
 from .hostile import hostile_worker
@@ -82,7 +83,7 @@ def check(error: soma.IncompatibleWorker, what: str) -> None:
     assert "pickle='never'" in text
 
 
-@pytest.mark.parametrize("what", FAKED)
+@pytest.mark.parametrize("what", gate_runs("python", of=list(FAKED)))
 def test_a_worker_of_another_version_is_refused_before_it_gets_a_pickle(
     what: str, tmp_path: Path
 ) -> None:
@@ -93,7 +94,7 @@ def test_a_worker_of_another_version_is_refused_before_it_gets_a_pickle(
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("what", FAKED)
+@pytest.mark.parametrize("what", gate_runs("cloudpickle", of=list(FAKED)))
 def test_a_host_of_another_version_is_refused_before_it_sends_a_pickle(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +116,7 @@ def test_a_worker_that_compares_nothing_is_refused_by_the_host(what: str) -> Non
     check(caught.value, what)
 
 
-@pytest.mark.parametrize("what", FAKED)
+@pytest.mark.parametrize("what", gate_runs("soma", of=list(FAKED)))
 def test_without_pickles_registered_filters_work_across_versions(
     what: str, registered: Path
 ) -> None:

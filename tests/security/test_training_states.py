@@ -25,12 +25,12 @@ X, Y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[soma.Worker]:
+def worker(with_torch: dict[str, Any]) -> Iterator[soma.Worker]:
     filters = {
         "plain": ("torch.MLP", CONFIG),
         "fused": ("torch.MLP", {**CONFIG, "optimizer": {"name": "Adam", "fused": True}}),
     }
-    with soma.connect("stdio", pickle="never", filters=filters) as worker:
+    with soma.connect("socket", **with_torch, pickle="never", filters=filters) as worker:
         for node_id in filters:
             worker.composite_fit([node_id], X, Y)
         yield worker
@@ -133,10 +133,12 @@ def test_random_numbers_in_lists_as_earlier_versions_wrote_them_are_taken(
 
 
 @pytest.mark.nightly
-def test_what_a_named_optimizer_goes_on_from_is_compared_when_it_is_built() -> None:
+def test_what_a_named_optimizer_goes_on_from_is_compared_when_it_is_built(
+    with_torch: dict[str, Any],
+) -> None:
     adam = {"name": "Adam", "fused": True}
     filters = {"net": ("torch.MLP", CONFIG)}
-    with soma.connect("stdio", pickle="never", filters=filters) as worker:
+    with soma.connect("socket", **with_torch, pickle="never", filters=filters) as worker:
         worker.composite_fit(["net"], X, Y, optimizer=adam)
         state = worker.get_state("net", full=True)
         content = load_weights(state.training)

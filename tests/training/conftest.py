@@ -12,10 +12,11 @@ import soma_core as soma
 from ..support import TRANSPORTS, gate_runs
 
 
-@pytest.fixture(scope="session", params=gate_runs("inline", "stdio", of=TRANSPORTS))
-def warm(request, options) -> Iterator[soma.Worker]:
-    """One worker of each transport for all tests."""
-    with soma.connect(request.param, **options(request.param)) as connected:
+@pytest.fixture(scope="session", params=gate_runs("inline", "socket", of=TRANSPORTS))
+def warm(request) -> Iterator[soma.Worker]:
+    """One worker of each transport for all tests; most of them need torch."""
+    options = request.getfixturevalue("with_torch") if request.param == "socket" else {}
+    with soma.connect(request.param, **options) as connected:
         yield connected
 
 

@@ -48,9 +48,9 @@ class Fragile(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def mixed(shared_socket_daemon: Any) -> Iterator[list[soma.Worker]]:
+def mixed(with_torch: dict[str, Any]) -> Iterator[list[soma.Worker]]:
     """A worker over each transport."""
-    options = {"inline": {}, "stdio": {}, "socket": {"path": shared_socket_daemon.path}}
+    options = {"inline": {}, "stdio": {}, "socket": with_torch}
     with ExitStack() as stack:
         yield [stack.enter_context(soma.connect(name, **more)) for name, more in options.items()]
 

@@ -100,10 +100,11 @@ def watched(options):
 
 
 # The workers differ in how they keep their descriptors from filters, and in little else.
-ON_THE_WIRE = ("print", "write", "fd", "shell", "child", "sys.std")
-SAMPLE = [
-    ("stdio" if any(word in deed for word in ON_THE_WIRE) else "socket", deed) for deed in HARMLESS
-]
+ON_THE_WIRE = (
+    "print", "write to fd 1", "a shell", "a child that reads", "close fds 0 to 2",
+    "close sys.stdout",
+)  # fmt: skip
+SAMPLE = [("stdio" if deed in ON_THE_WIRE else "socket", deed) for deed in HARMLESS]
 
 
 # One of the deeds is a warning, which the host warns.

@@ -43,6 +43,13 @@ def directory():
         yield path
 
 
+@pytest.fixture(scope="module")
+def common():
+    """For clients that leave a daemon as it was."""
+    with short_directory() as directory, socket_daemon(directory / "soma.sock") as daemon:
+        yield daemon
+
+
 @pytest.fixture
 def daemon(directory):
     """A daemon of the test's own."""
@@ -415,22 +422,22 @@ def children(pid: int) -> list[str]:
         of=list(product([b"\x93", b"\x93SOMR{}"], ["waits", "goes", "says that no more comes"])),
     ),
 )
-def test_a_client_that_says_half_a_request_does_not_keep_the_daemon_busy(daemon, start, how):
-    before = len(descriptors(daemon.pid))
+def test_a_client_that_says_half_a_request_does_not_keep_the_daemon_busy(common, start, how):
+    before = len(descriptors(common.pid))
     client = socket.socket(socket.AF_UNIX)
-    client.connect(str(daemon.path))
+    client.connect(str(common.path))
     client.sendall(start)
     if how == "goes":
         client.close()
     elif how == "says that no more comes":
         client.shutdown(socket.SHUT_WR)
-    ticks = cpu_ticks(daemon.pid)
+    ticks = cpu_ticks(common.pid)
     time.sleep(0.5)  # the time in which it should do nothing
-    assert cpu_ticks(daemon.pid) - ticks < 20, "the daemon is busy with nothing"
+    assert cpu_ticks(common.pid) - ticks < 20, "the daemon is busy with nothing"
     client.close()
-    with soma.connect("socket", path=daemon.path) as worker:
+    with soma.connect("socket", path=common.path) as worker:
         assert worker.ping().pid
-    wait_until(lambda: len(descriptors(daemon.pid)) <= before, what="the connection stays open")
+    wait_until(lambda: len(descriptors(common.pid)) <= before, what="the connection stays open")
 
 
 @pytest.mark.parametrize(
@@ -444,13 +451,13 @@ def test_a_client_that_says_half_a_request_does_not_keep_the_daemon_busy(daemon,
         ],
     ),
 )
-def test_a_request_that_is_none_is_answered_and_the_daemon_goes_on(daemon, request_line):
+def test_a_request_that_is_none_is_answered_and_the_daemon_goes_on(common, request_line):
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20.0)
-        client.connect(str(daemon.path))
+        client.connect(str(common.path))
         client.sendall(request_line)
         assert b'"ok":false' in client.recv(4096)
-    with soma.connect("socket", path=daemon.path) as worker:
+    with soma.connect("socket", path=common.path) as worker:
         assert worker.ping().pid
 
 
@@ -466,9 +473,9 @@ BAD_ATTACHMENTS = {
 
 
 @pytest.mark.parametrize("bad", BAD_ATTACHMENTS)
-def test_a_request_with_bad_descriptors_is_refused_and_none_stays_open(daemon, bad):
+def test_a_request_with_bad_descriptors_is_refused_and_none_stays_open(common, bad):
     line, kind = BAD_ATTACHMENTS[bad]
-    before = len(descriptors(daemon.pid))
+    before = len(descriptors(common.pid))
     for _ in range(5):
         with (
             socket.socket(socket.AF_UNIX) as client,
@@ -476,11 +483,11 @@ def test_a_request_with_bad_descriptors_is_refused_and_none_stays_open(daemon, b
             socket.socket(socket.AF_UNIX) as another,
         ):
             client.settimeout(20.0)
-            client.connect(str(daemon.path))
+            client.connect(str(common.path))
             attached = [(another if kind == "socket" else file).fileno()]
             socket.send_fds(client, [b"\x93SOMR" + line + b"\n"], attached)
             assert b'"ok":false' in client.recv(4096)
-    wait_until(lambda: len(descriptors(daemon.pid)) <= before, what="descriptors stay open")
+    wait_until(lambda: len(descriptors(common.pid)) <= before, what="descriptors stay open")
 
 
 @nightly

@@ -9,11 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
+from soma_filters_sklearn.catalogue import MODULES
 from soma_filters_sklearn.classes import class_at
 from soma_filters_sklearn.parameters import parameters_of
 from soma_filters_sklearn.spelling import construct
 
-__all__ = ["PICKLED", "Sample", "sample_of"]
+__all__ = ["NAMES", "ONE_IN_FOUR", "PICKLED", "Sample", "sample_of"]
+
+NAMES = [name for names in MODULES.values() for name in names]
+"""All estimators, module by module."""
+
+ONE_IN_FOUR = [
+    pytest.param(name, marks=[pytest.mark.nightly] if number % 4 and name != "Birch" else [])
+    for number, name in enumerate(NAMES)
+]
+"""Cases for ``parametrize``: of each kind the gate runs some, the night all."""
 
 PICKLED = {"Birch": "its clusters are linked to one another in rings"}
 """The estimators whose states travel as pickles only, and why."""
