@@ -57,7 +57,7 @@ def shared_socket_daemon() -> SocketDaemon:
     It forks its workers, which takes a tenth of a start. Those that are started afresh have tests
     of their own (``tests/transports/test_socket_daemon.py``).
     """
-    with _daemon_with("numpy") as daemon:
+    with _daemon_with("numpy,cloudpickle") as daemon:
         yield daemon
 
 
@@ -69,7 +69,7 @@ def with_torch() -> dict[str, Any]:
     fork as one without, and a tenth of what torch takes to import.
     """
     pytest.importorskip("torch")
-    with _daemon_with("torch,torch._dynamo") as daemon:
+    with _daemon_with("torch,torch._dynamo,cloudpickle") as daemon:
         yield {"path": daemon.path}
 
 

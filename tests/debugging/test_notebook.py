@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
-pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-nbformat = pytest.importorskip("nbformat")
+NEEDED = ("nbclient", "nbformat", "ipykernel")
+pytestmark = pytest.mark.skipif(
+    any(find_spec(name) is None for name in NEEDED), reason="nbclient or ipykernel is not installed"
+)
 
 CELLS = [
     """
@@ -59,6 +61,9 @@ worker
 @pytest.fixture(scope="module")
 def outputs() -> list[dict[str, Any]]:
     """What each cell shows: its result, its error, and what it wrote to stderr."""
+    import nbclient  # here, since it takes long, and one process of a test run needs it
+    import nbformat
+
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS]
     client = nbclient.NotebookClient(notebook, timeout=100, allow_errors=True)

@@ -399,5 +399,6 @@ print("done")
 """
 
 
+@pytest.mark.nightly
 def test_the_codec_is_in_plugins_in_hello_in_validate_and_in_lines(environment, tmp_path) -> None:
     assert run_python(CHECK, directory=tmp_path, env=environment).stdout == "done\n"

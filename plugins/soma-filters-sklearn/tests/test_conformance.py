@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from soma_filters_sklearn import estimators
 
 from soma_core.testing import FilterConformance
@@ -20,6 +21,8 @@ class TestStandardScaler(FilterConformance):
 
 
 class TestPipeline(TestStandardScaler):
+    transport = "inline"
+
     def build(self):
         forest = ["sklearn.RandomForestClassifier", {"n_estimators": 3, "random_state": 0}]
         steps = [["scale", "sklearn.StandardScaler"], ["forest", forest]]
@@ -30,8 +33,20 @@ class TestPipeline(TestStandardScaler):
 
 
 class TestLogisticRegression(TestStandardScaler):
+    transport = "inline"
+
     def build(self):
         return estimators.LogisticRegression(C=2.0, output="predict_proba")
 
     def targets(self):
         return (np.arange(len(X)) % 2).astype(int)
+
+
+@pytest.mark.nightly  # its worker imports scikit-learn anew, like the one below
+class TestPipelineInAProcess(TestPipeline):
+    transport = "stdio"
+
+
+@pytest.mark.nightly
+class TestLogisticRegressionInAProcess(TestLogisticRegression):
+    transport = "stdio"

@@ -33,8 +33,15 @@ class TestMLP(FilterConformance):
 
 
 class TestModule(TestMLP):
+    transport = "inline"
+
     def build(self):
         return TorchModule(module="torch.nn.Linear", args=[4, 2], seed=0)
+
+
+@pytest.mark.nightly  # its worker imports torch anew
+class TestModuleInAProcess(TestModule):
+    transport = "stdio"
 
 
 class TestObject(TestMLP):
