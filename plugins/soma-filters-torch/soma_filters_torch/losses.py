@@ -81,7 +81,7 @@ def compute_loss(choice: dict[str, Any] | Loss, out: Any, y: Any) -> torch.Tenso
         return choice(out, target.to(out.dtype) if target.is_floating_point() else target)
     function = _function(name)
     target = _fitting(name, function.__name__, out, to_target(y, out.device))
-    arguments = _arguments(choice, out)
+    arguments = _arguments(choice, out) if len(choice) > 1 else {}
     try:
         return function(out, target, **arguments)
     except (RuntimeError, TypeError, IndexError) as error:
