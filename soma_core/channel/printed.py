@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["LineCutter", "OutputLine"]
 
 _LONGEST_LINE = 8192  # bytes; longer ones are cut into several
@@ -31,8 +33,14 @@ class OutputLine(str):
         return f"[{self.worker}{node}] {self}"
 
 
+_UP = b"\x1b[A"  # the cursor goes back to the line above, as under a bar within another one
+_DOWN_AGAIN = re.compile(rb"(?:\x1b\[A)+\r*\n+")
+
+
 class LineCutter:
-    """Cuts bytes into lines. Of what carriage returns overwrite, the last state is kept.
+    """Cuts bytes into lines. Of what is overwritten, the last state is kept.
+
+    That is by a carriage return, or on a line that the cursor leaves upwards and comes back to.
 
     Attributes:
         unfinished: A line that has no end yet, or nothing.
@@ -43,7 +51,10 @@ class LineCutter:
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that end in these bytes."""
-        *whole, rest = (self.unfinished + data).split(b"\n")
+        data = self.unfinished + data
+        if _UP in data:
+            data = _DOWN_AGAIN.sub(b"\r", data)
+        *whole, rest = data.split(b"\n")
         lines = [piece for line in whole for piece in _pieces(line)]
         if b"\r" in rest:
             ends_with_return = rest.endswith(b"\r")
@@ -66,6 +77,8 @@ def _pieces(line: bytes) -> list[str]:
         line = _last_state(line)
         if not line.strip():
             return []
+    while line.endswith(_UP):
+        line = line.removesuffix(_UP)
     return [_text(piece) for piece in _cut(line)]
 
 

@@ -402,6 +402,8 @@ def test_lines_are_the_same_however_they_come(texts):
         (b"\r10%\r20%", ["20%"]),
         (b"bar\r      \rdone\n", ["done"]),
         (b"bar\r      \r", []),
+        (b"outer 0\n\rin 1\x1b[A\n\rin 2\x1b[A\router 1\n", ["outer 0", "outer 1"]),
+        (b"outer 0\n\rin 1\x1b[A\n\rin 2\x1b[A", ["outer 0", "in 2"]),
         (b"\n\n", ["", ""]),
         (b"\xff\n", ["\ufffd"]),
     ],
