@@ -38,6 +38,7 @@ __all__ = [
 BYTES = frozenset({Carried.BINARY, Carried.BINARIES})
 """What validation reads already."""
 
+_OPEN = frozenset({"Any", "list", "dict", "tuple"})
 _STATES = frozenset({Carried.STATE, Carried.STATES})
 
 Validate = Callable[[dict[str, Any]], Any]
@@ -94,11 +95,11 @@ class FrameCodec(DialectCodec):
         unpacking = Unpacking(buffers, self._pickles, resolve=False)
         model = validate(unpacking.map(header))
         if unpacking.unresolved and isinstance(model, BaseModel):
-            self._resolve(model, message)
+            return self._resolved(model, message, validate)
         return model
 
-    def _resolve(self, model: BaseModel, message: Message) -> None:
-        """Read a message once more, now that it is valid, with the objects in it."""
+    def _resolved(self, model: BaseModel, message: Message, validate: Validate) -> Any:
+        """A message once more, now that it is valid, with the objects in it."""
         carried = carried_fields(type(model))
         opaque = self._pickles.opaque_states and any(kind in _STATES for _, kind in carried)
         unpacking = Unpacking(message.buffers, self._pickles, resolve=True, opaque=opaque)
@@ -106,6 +107,9 @@ class FrameCodec(DialectCodec):
         for name, kind in carried:
             if kind not in BYTES and name in resolved:
                 model.__dict__[name] = resolved[name]
+        if not _open_fields(type(model)).isdisjoint(resolved):
+            return validate(resolved)
+        return model
 
     def write(self, fields: dict[str, Any], model: type[BaseModel]) -> Message:
         for name, replace in _replaced_in_frames(model):
@@ -209,6 +213,14 @@ def _replaced_in_frames(model: type[BaseModel]) -> tuple[tuple[str, Callable[[An
         if name not in carried and _bases_in(field.annotation) & {"BaseModel", "Enum"}:
             found.append((name, _as_plain))
     return tuple(found)
+
+
+@cache
+def _open_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The fields that are not marked as ones that carry data, and may hold any object."""
+    fields = model.model_fields.items()
+    found = {name for name, field in fields if _OPEN & _bases_in(field.annotation)}
+    return frozenset(found.difference(dict(carried_fields(model))))
 
 
 def _bases_in(annotation: Any) -> set[str]:

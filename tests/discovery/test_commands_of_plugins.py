@@ -15,8 +15,10 @@ from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet
 from soma_core.protocol import replies
 from soma_core.protocol.commands import COMMANDS
+from soma_core.protocol.dialects import FrameCodec
 from soma_core.protocol.json_schema import command_schema
 from soma_core.verbs import Command, CommandSpec, Data
+from soma_core.wire.pickles import Pickles
 
 from ..support import run_python
 from ..support.installing import install, python_path
@@ -49,6 +51,23 @@ def test_the_schema_of_a_command_has_what_its_docstrings_say() -> None:
     described = {key: field.get("description") for key, field in schema["properties"].items()}
     assert described["node_id"] == "The node to compare."
     assert described["at_most"] == "The largest error."
+
+
+class Gather(Command):
+    cmd: Literal["GATHER"]
+    data: Data = None
+    items: list[Any]
+    table: dict[str, Any] | None = None
+    pair: tuple[Any, ...] = ()
+
+
+def test_objects_arrive_in_fields_of_any_type() -> None:
+    places = [slice(n) for n in range(4)]
+    fields = {"data": places, "items": places, "table": {"a": places}, "pair": tuple(places)}
+    codec = FrameCodec(Pickles())
+    message = codec.write({"cmd": "GATHER", **fields}, Gather)
+    read = codec.read(message, Gather.model_validate)
+    assert {name: getattr(read, name) for name in fields} == fields
 
 
 class Lower(Command):
@@ -144,7 +163,9 @@ PLUGIN = '''
 from typing import Literal
 import numpy as np
 import soma_core as soma
+from soma_core.protocol.dialects import FrameCodec
 from soma_core.verbs import Command, CommandSpec, Data
+from soma_core.wire.pickles import Pickles
 
 class Evaluate(Command):
     """Run a node and compare."""
