@@ -296,6 +296,7 @@ class Packing:
 
     def _pickle_list(self, items: list[Any]) -> Ext:
         """A list as a pickle of which it is known before it is read that it is one."""
+        items = [*items]  # pickling runs the user's code, which may lengthen the list
         return Ext(Extension.PICKLES, packb([len(items), *self._pickled(items)]))
 
     def _pickled(self, obj: Any) -> tuple[int, list[int]]:
@@ -479,9 +480,7 @@ class _Replacing:
 
     def _objects(self, items: list[Any], kinds: set[type[Any]]) -> Any:
         """A list of objects that MessagePack has no type for."""
-        examples = items[:1]
-        if len(kinds) > 1:
-            examples = [*dict(zip(map(type, items), items, strict=True)).values()]
+        examples = items[:1] if len(kinds) == 1 else _one_of_each_type(items)
         writers = {*map(_writer_of, examples)}
         if writers == {Packing._added_or_pickle}:
             return _Objects(items, examples, items)

@@ -220,6 +220,24 @@ def test_views_of_a_tensor_do_not_take_all_of_it_along_with_the_objects_beside_t
     assert identical(frame.read(header, buffers), rows)
 
 
+class Growing:
+    """Adds to the list that it is in when it is pickled."""
+
+    def __init__(self, within: list[Any]) -> None:
+        self.within = within
+
+    def __reduce__(self) -> Any:
+        if len(self.within) < 20:
+            self.within.append(Growing(self.within))
+        return list, ()
+
+
+def test_a_list_that_grows_while_it_is_pickled_arrives_as_it_was(frame: Any) -> None:
+    growing: list[Any] = []
+    growing += [Growing(growing) for _ in range(4)]
+    assert frame(growing)[:4] == [[]] * 4
+
+
 class Gone:
     """Can be pickled, and not be read again."""
 
