@@ -96,6 +96,10 @@ class WorkerListing(NamedTuple):
     codecs: list[str]
     features: list[str]
 
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={brief(value)}" for name, value in self._asdict().items())
+        return f"WorkerListing({shown})"
+
 
 @dataclass(frozen=True)
 class NodeState:

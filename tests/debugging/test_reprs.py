@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 import soma_core as soma
-from soma_core.client.results import BatchedFitResult, CompositeFitResult, NodeState
+from soma_core.client.results import BatchedFitResult, CompositeFitResult, NodeState, WorkerListing
 from soma_core.models.brief import brief
 
 
@@ -47,6 +47,11 @@ ARRAY = np.ones((8, 512), "f4")
             BatchedFitResult([1.5], {"a": {}}, [0.5] * 1000, {"lr": [0.1]}, 3),
             "BatchedFitResult(result=[1.5], states={'a': {}}, losses=[0.5, 0.5, 0.5, 0.5, "
             "… 996 more], history={'lr': [0.1]}, best_epoch=3)",
+        ),
+        (
+            WorkerListing({}, ["sklearn.PCA"] * 200, {"soma": "1"}, [], ["lines"]),
+            "WorkerListing(nodes={}, filters=['sklearn.PCA', 'sklearn.PCA', 'sklearn.PCA', "
+            "'sklearn.PCA', … 196 more], versions={'soma': '1'}, codecs=[], features=['lines'])",
         ),
         (Big().meta(), "FilterMeta(name='Big')"),
     ],
