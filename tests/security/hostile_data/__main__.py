@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first of each kind")
     parser.add_argument("--keep", type=Path, default=Path("."), help="where harmful inputs go")
     options = parser.parse_args()
+    options.keep.mkdir(parents=True, exist_ok=True)
     kinds = options.kind or list(INPUTS)
     runs = [Run(kind, options.seed, options.first, options.keep) for kind in kinds]
     left = [

@@ -224,6 +224,7 @@ def caches() -> Reader:
     """A directory as a cache: asked, added to, tidied and cleared."""
     import logging
 
+    import pandas as pd  # noqa: F401 - an input that names a codec must not pay for its import
     import torch  # noqa: F401 - as for checkpoints
     from soma_cache.settings import Settings
     from soma_cache.store import MISSING, Store
