@@ -76,7 +76,7 @@ _WORKING: Sequence[Fields] = (
         "cmd": "FORWARD",
         "id": "a list of tuples",
         "node_id": "mean",
-        "data": [(1, 2.0), (3, 4.0), (5, 6.0)],
+        "data": [(1, 2.0), (3, 4.0), (5, 6.0), (7, 8.0)],
         "state": {},
     },
     {

@@ -262,7 +262,7 @@ def test_dicts_within_dicts_do_not_nest_too_deep_because_of_the_tuples_in_them(
     for _ in range(12):
         tree = {"name": "x" * 100, "boxes": [(1, 2)], "children": [tree, {**tree, "name": "y"}]}
     pickles = Pickles(allowed=allowed)
-    chain: Any = [(1,), (2,), (3,)]
+    chain: Any = [(1,), (2,), (3,), (4,)]
     for number in range(200):
         chain = {"number": number, "next": chain}
     assert identical(frame(chain, pickles), chain)
