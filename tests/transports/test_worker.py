@@ -77,7 +77,7 @@ def test_unloading_is_all_or_none(warm):
     [
         (f.Scale, "pass an instance"),
         (object(), "subclass soma_core.Filter"),
-        (("sklearn.PCA", {}, 1), "is \\(name, config\\)"),
+        (("sklearn.PCA", {}, 1), "is a tuple \\(name, config\\)"),
     ],
     ids=["a class", "an object", "a triple"],
 )
