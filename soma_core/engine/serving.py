@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from soma_core import progress
 from soma_core.channel.contract import Channel
 from soma_core.engine.engine import OF_CHAINS, Engine, EngineInfo
@@ -16,12 +18,21 @@ from soma_core.engine.loading import FilterRegistry
 from soma_core.engine.profiling import profiled
 from soma_core.engine.records import Host, RecordForwarder
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
+from soma_core.models.filters import FilterMeta
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
-from soma_core.protocol.commands import Command, Hello, Interrupt, Shutdown
+from soma_core.protocol.commands import COMMANDS, Command, Hello, Interrupt, Shutdown
 from soma_core.protocol.dialects import DialectCodec, FrameCodec, LineCodec
 from soma_core.protocol.parsing import CommandParser, Envelope, name_of_command
-from soma_core.protocol.replies import ErrorReply, Event, EventKind, InterruptReply, Limits, Reply
+from soma_core.protocol.replies import (
+    REPLIES,
+    ErrorReply,
+    Event,
+    EventKind,
+    InterruptReply,
+    Limits,
+    Reply,
+)
 from soma_core.protocol.versions import PROTOCOL_VERSION, client_info
 from soma_core.wire.frames import FrameError
 from soma_core.wire.line_codec import MAX_NESTING
@@ -143,8 +154,11 @@ class Responder:
         for codec in (self._frames, self._lines):
             hello = {"cmd": "HELLO", "protocol": PROTOCOL_VERSION, "client": client}
             self.respond(codec.write(hello, Hello), lambda event: None)
-        for reply in Reply.__subclasses__():
-            reply.model_rebuild()
+        models: list[type[BaseModel]] = [*COMMANDS, *REPLIES, FilterMeta]
+        for model in models:
+            model.model_rebuild()
+        import soma_core.wire.definitions.reading  # noqa: F401 - what reads a pickled filter
+
         installed_filters().names()
         installed_plugins().notify("soma_preloaded")
 

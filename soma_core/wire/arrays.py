@@ -25,6 +25,7 @@ __all__ = [
     "dtype_from_wire",
     "dtype_to_wire",
     "is_plain_torch_tensor",
+    "is_writable",
     "name_and_bytes",
     "order_in_memory",
     "require_torch",
@@ -138,6 +139,19 @@ def _field_part(part: Any) -> Any:
         return part
     nested = bool(part) and all(isinstance(item, list | tuple) for item in part)
     return _tuples(part) if nested else tuple(part)
+
+
+def is_writable(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of this element type travel as bytes, and not as a pickle."""
+    if dtype.hasobject or dtype.kind == "T":
+        return False
+    if dtype.type is np.record:  # it equals the same fields without being of that class
+        return False
+    try:
+        dtype_to_wire(dtype)
+    except ValueError:
+        return False
+    return True
 
 
 def name_and_bytes(array: np.ndarray[Any, Any]) -> tuple[str, memoryview] | None:

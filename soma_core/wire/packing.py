@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,16 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.values import VALUE_MODELS
 from soma_core.wire import arrays, stdlib_types
 from soma_core.wire.added_types import encode_added
+from soma_core.wire.columns import (
+    Column,
+    Kind,
+    Objects,
+    Replacing,
+    ScalarColumn,
+    Stdlibs,
+    Text,
+    one_by_one,
+)
 from soma_core.wire.extensions import DEEPEST_EXTENSION, Extension
 from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.opaque import OpaqueState
@@ -44,11 +52,6 @@ _SMALL_PICKLE = 1 << 16  # bytes; what is larger is not pickled a second time fo
 _INLINE_BYTES = 1 << 10  # bytes of a state up to which they stay in the map
 _ARRAY = int(Extension.ARRAY)
 _COMPLEX = struct.Struct(">dd")
-_TEXT = frozenset({str})
-_LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray})
-_PLAIN = _LEAVES | {str, list, dict, tuple, memoryview}
-_CONTAINERS = frozenset({list, tuple, dict})
-_dtype_of = attrgetter("dtype")
 
 
 class Binary:
@@ -96,7 +99,7 @@ class Packing:
     _failure: BaseException | None = None
     _failed: object = None
     _alone = _depth = 0
-    _replacing: _Replacing | None = None
+    _replacing: Replacing | None = None
 
     def __init__(self, pickles: Pickles) -> None:
         self._pickles = pickles
@@ -110,9 +113,9 @@ class Packing:
             failure = self._failure or error
         if not isinstance(failure, _Crowd | TypeError):
             raise self._with_place(failure, content)
-        return self._lists_at_once(content, _Replacing(dicts_at_once=True))
+        return self._lists_at_once(content, Replacing(_kind_of, dicts_at_once=True))
 
-    def _lists_at_once(self, content: Any, replacing: _Replacing) -> bytes:
+    def _lists_at_once(self, content: Any, replacing: Replacing) -> bytes:
         """Pack an object once more, after what cannot be packed as it is was replaced."""
         self.buffers.clear()
         self._failure, self._depth, self._replacing = None, 0, replacing
@@ -122,7 +125,7 @@ class Packing:
             failure = self._failure or _TooDeep(error)
         if isinstance(failure, _TooDeep):
             if replacing.dicts_at_once:
-                return self._lists_at_once(content, _Replacing(dicts_at_once=False))
+                return self._lists_at_once(content, Replacing(_kind_of, dicts_at_once=False))
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
                 "the data nests more than some 240 levels deep (or contains itself), which no "
@@ -152,7 +155,7 @@ class Packing:
         except BaseException as error:
             if self._failure is None:
                 self._failure = error
-                self._failed = obj.original if type(obj) is _Column else obj
+                self._failed = obj.original if type(obj) is Column else obj
             raise
 
     def _nested(self, number: int, content: Any, original: Any) -> Ext:
@@ -185,7 +188,7 @@ class Packing:
 
     def _unusual_array(self, obj: np.ndarray[Any, Any]) -> Any:
         """An array whose axes lie otherwise in memory, or of elements that are not plain."""
-        if not _is_writable(obj.dtype):
+        if not arrays.is_writable(obj.dtype):
             return self._pickle(obj)
         order = arrays.order_in_memory(obj.shape, obj.strides, obj.itemsize)
         ordered = obj if order is None else obj.transpose(order)
@@ -209,7 +212,7 @@ class Packing:
 
     def _scalar(self, obj: np.generic) -> Any:
         self._count_alone()
-        if not _is_writable(obj.dtype):
+        if not arrays.is_writable(obj.dtype):
             return self._pickle(obj)
         return self._scalars(Extension.SCALAR, np.asarray(obj))
 
@@ -244,10 +247,10 @@ class Packing:
         except stdlib_types.Unwritable:
             return self._pickle(obj)
         if self._replacing is not None:
-            content = _one_by_one(self._replacing.of(content))
+            content = one_by_one(self._replacing.of(content))
         return self._nested(Extension.STDLIB, [known.name, content], obj)
 
-    def _stdlibs(self, obj: _Stdlibs) -> Any:
+    def _stdlibs(self, obj: Stdlibs) -> Any:
         items = obj.items
         if self._pickles.codecs.of(items[0]) is not None:
             return items
@@ -256,10 +259,10 @@ class Packing:
             contents = obj.replacing.of_items([*map(known.write, items)])
         except stdlib_types.Unwritable:
             return items
-        contents = [c.one_by_one if type(c) is _Objects else c for c in contents]
+        contents = [*map(one_by_one, contents)]
         return self._nested(Extension.STDLIBS, [known.name, contents], items)
 
-    def _objects(self, obj: _Objects) -> Any:
+    def _objects(self, obj: Objects) -> Any:
         if not self._pickles.allowed or not all(map(self._is_same_in_pickle, obj.examples)):
             return obj.one_by_one
         try:
@@ -311,63 +314,14 @@ class Packing:
         index = self._put_aside(obj.content)
         return Ext(Extension.PICKLE, packb([index, [*map(self._put_aside, obj.buffers)]]))
 
-    def _column(self, obj: _Column) -> Any:
+    def _column(self, obj: Column) -> Any:
         return self._nested(obj.number, obj.content, obj.original)
 
-    def _scalar_column(self, obj: _ScalarColumn) -> Ext:
+    def _scalar_column(self, obj: ScalarColumn) -> Ext:
         return self._scalars(Extension.SCALARS, obj.items)
 
-    def _text(self, obj: _Text) -> Ext:
+    def _text(self, obj: Text) -> Ext:
         return Ext(Extension.TEXT, obj.text.encode("utf-8", "surrogatepass"))
-
-
-class _Column:
-    """An object that becomes an extension type, with the content of that as it is to be packed."""
-
-    __slots__ = ("content", "number", "original")
-
-    def __init__(self, number: int, content: Any, original: Any) -> None:
-        self.number, self.content, self.original = number, content, original
-
-
-class _Stdlibs:
-    """A list of objects of one type of the standard library."""
-
-    __slots__ = ("items", "replacing")
-
-    def __init__(self, items: list[Any], replacing: _Replacing) -> None:
-        self.items, self.replacing = items, replacing
-
-
-class _Objects:
-    """A list of objects that only a pickle can hold, alone or in tuples or dicts of one form.
-
-    ``examples`` has one of each type of them, and ``one_by_one`` is what the list is packed as if
-    each is pickled by itself.
-    """
-
-    __slots__ = ("examples", "items", "one_by_one")
-
-    def __init__(self, items: list[Any], examples: Collection[Any], one_by_one: Any) -> None:
-        self.items, self.examples, self.one_by_one = items, examples, one_by_one
-
-
-class _ScalarColumn:
-    """A list of numpy scalars of one type."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: np.ndarray[Any, Any]) -> None:
-        self.items = items
-
-
-class _Text:
-    """A text with lone surrogates."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
 
 
 _Write = Callable[[Packing, Any], Any]
@@ -379,11 +333,11 @@ _WRITERS: dict[type[Any], _Write] = {
     np.memmap: Packing._memmap,
     Binary: Packing._binary,
     OpaqueState: Packing._opaque,
-    _Column: Packing._column,
-    _Stdlibs: Packing._stdlibs,
-    _Objects: Packing._objects,
-    _ScalarColumn: Packing._scalar_column,
-    _Text: Packing._text,
+    Column: Packing._column,
+    Stdlibs: Packing._stdlibs,
+    Objects: Packing._objects,
+    ScalarColumn: Packing._scalar_column,
+    Text: Packing._text,
     **dict.fromkeys(stdlib_types.BY_TYPE, Packing._stdlib),
     **dict.fromkeys(VALUE_MODELS, Packing._value),
 }
@@ -403,155 +357,12 @@ def _writer_of(obj: Any) -> _Write:
     return Packing._added_or_pickle
 
 
-class _Replacing:
-    """Replaces in an object what ``packb`` would not take, or only one by one.
-
-    These are lists of tuples and of other objects, dicts with keys that are not text, texts that
-    are not Unicode, and views of bytes that do not lie one by one.
-
-    Args:
-        dicts_at_once: Whether lists of dicts, and the values of a dict, are packed at once too,
-            which nests extension types where plain dicts would not.
-    """
-
-    def __init__(self, *, dicts_at_once: bool) -> None:
-        self.dicts_at_once = dicts_at_once
-        self._replace: dict[type[Any], Callable[[Any], Any]] = {
-            dict: self._dict,
-            list: self.of_list,
-            tuple: self._tuple,
-            memoryview: memoryview.tobytes,
-            str: _text,
-        }
-        self._list_of: dict[type[Any], Callable[[list[Any]], Any]] = {tuple: self._tuples}
-        if dicts_at_once:
-            self._list_of[dict] = self._records
-
-    def of(self, obj: Any) -> Any:
-        """What stands for an object; often itself."""
-        return self._replace.get(type(obj), _itself)(obj)
-
-    def of_list(self, items: list[Any]) -> Any:
-        """What stands for a list."""
-        kinds = set(map(type, items))
-        if kinds <= _LEAVES:
-            return items
-        if len(kinds) == 1 and (of_one_kind := self._list_of.get(next(iter(kinds)))):
-            return of_one_kind(items)
-        if kinds.isdisjoint(_PLAIN):
-            return self._objects(items, kinds)
-        return self.of_items(items)
-
-    def of_items(self, items: Collection[Any]) -> list[Any]:
-        """What stands for each of some items."""
-        kinds = set(map(type, items))
-        taken = _LEAVES | _TEXT if str in kinds and _are_unicode(items, kinds) else _LEAVES
-        if kinds <= taken:
-            return [*items]
-        replace = self._replace.get
-        return [i if type(i) in taken else replace(type(i), _itself)(i) for i in items]
-
-    def _tuple(self, obj: tuple[Any, ...]) -> Any:
-        return _Column(Extension.TUPLE, _one_by_one(self.of_list([*obj])), obj)
-
-    def _dict(self, obj: Mapping[Any, Any]) -> Any:
-        replace = self.of_list if self.dicts_at_once else self.of_items
-        values = _one_by_one(replace([*obj.values()]))
-        is_text = set(map(type, obj)) <= _TEXT and _is_unicode("".join(obj))
-        if is_text and type(values) is list:
-            return dict(zip(obj, values, strict=True))
-        return _Column(Extension.MAP, [_one_by_one(self.of_list([*obj])), values], obj)
-
-    def _tuples(self, rows: list[tuple[Any, ...]]) -> Any:
-        """A list of tuples: by position if they have one length."""
-        if len(set(map(len, rows))) == 1 and rows[0]:
-            return self._columns(Extension.TUPLES, [], zip(*rows, strict=True), rows)
-        lengths, items = [*map(len, rows)], [*chain.from_iterable(rows)]
-        return self._columns(Extension.RAGGED, [lengths], [items], rows)
-
-    def _records(self, records: list[dict[Any, Any]]) -> Any:
-        """A list of dicts: by key if they have the same ones."""
-        kinds = set(map(type, chain.from_iterable(records)))
-        if len(set(map(tuple, records))) > 1 or kinds != _TEXT:
-            return [*map(self._dict, records)]
-        keys = self.of_items([*records[0]])
-        columns = zip(*map(dict.values, records), strict=True)
-        return self._columns(Extension.RECORDS, [keys], columns, records)
-
-    def _objects(self, items: list[Any], kinds: set[type[Any]]) -> Any:
-        """A list of objects that MessagePack has no type for."""
-        examples = items[:1] if len(kinds) == 1 else _one_of_each_type(items)
-        writers = {*map(_writer_of, examples)}
-        if writers == {Packing._added_or_pickle}:
-            return _Objects(items, examples, items)
-        if writers == {Packing._stdlib} and len(kinds) == 1:
-            return _Stdlibs(items, self)
-        if writers == {Packing._scalar}:
-            dtypes = set(map(_dtype_of, items))
-            if len(dtypes) == 1 and _is_writable(next(iter(dtypes))):
-                return _ScalarColumn(np.array(items, dtypes.pop()))
-        return items
-
-    def _columns(
-        self, number: int, head: list[Any], columns: Iterable[Any], rows: list[Any]
-    ) -> Any:
-        """The rows of a list by their columns; pickled as one if a column can only be pickled."""
-        lists = [*map(list, columns)]
-        replaced = [*map(self.of_list, lists)]
-        by_column = _Column(number, [*head, *map(_one_by_one, replaced)], rows)
-        if _Objects not in set(map(type, replaced)):
-            return by_column
-        return _Objects(rows, _one_of_each_type(lists), by_column)
+_KINDS: dict[_Write, Kind] = {
+    Packing._added_or_pickle: Kind.PICKLE,
+    Packing._stdlib: Kind.STDLIB,
+    Packing._scalar: Kind.SCALAR,
+}
 
 
-def _itself(obj: Any) -> Any:
-    return obj
-
-
-def _text(text: str) -> Any:
-    return text if _is_unicode(text) else _Text(text)
-
-
-def _one_of_each_type(items: list[Any]) -> list[Any]:
-    """An object of each type among some items, and among those of lists, tuples and dicts there."""
-    found: dict[type[Any], Any] = {}
-    ways: list[Any] = [items]
-    for inner in ways:  # it grows meanwhile
-        new = dict(zip(map(type, inner), inner, strict=True))
-        found.update(new)
-        if not _CONTAINERS.isdisjoint(new):
-            ways += (item for item in inner if type(item) in _CONTAINERS)
-            ways += (item.values() for item in inner if type(item) is dict)
-    return [*found.values()]
-
-
-def _one_by_one(replaced: Any) -> Any:
-    """What was replaced, where it cannot be a pickle of a list."""
-    return replaced.one_by_one if type(replaced) is _Objects else replaced
-
-
-def _are_unicode(items: Collection[Any], kinds: set[type[Any]]) -> bool:
-    """Whether all texts among some items are."""
-    texts = items if len(kinds) == 1 else [item for item in items if type(item) is str]
-    return _is_unicode("".join(texts))
-
-
-def _is_writable(dtype: np.dtype[Any]) -> bool:
-    """Whether arrays of this element type travel as bytes, and not as a pickle."""
-    if dtype.hasobject or dtype.kind == "T":
-        return False
-    if dtype.type is np.record:  # it equals the same fields without being of that class
-        return False
-    try:
-        arrays.dtype_to_wire(dtype)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _kind_of(obj: Any) -> Kind:
+    return _KINDS.get(_writer_of(obj), Kind.OTHER)

@@ -35,7 +35,7 @@ MORE = {
     "100 records with tuples": 70,
     "100 tuples by name": 70,
     "100 numbers by number": 30,
-    "50 numpy scalars": 52,
+    "50 numpy scalars": 54,
 }
 PAYLOADS: dict[str, Any] = {
     "a float": 1.5,
