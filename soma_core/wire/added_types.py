@@ -102,12 +102,13 @@ class Codecs:
 
     def of(self, obj: object) -> Codec | None:
         """The one for an object, whether or not the other side has it."""
-        if len(sys.modules) != self._modules:  # modules may have come that have classes of codecs
-            self._modules = len(sys.modules)
+        modules = len(sys.modules)
+        if modules != self._modules:  # some may have come that have classes of codecs
             for codec in self._by_name.values():
                 known = codec.resolved()
                 if known is not None:
                     self._by_type[known] = codec
+            self._modules = modules
         return self._by_type.get(type(obj))
 
     def shares(self, codec: Codec) -> bool:

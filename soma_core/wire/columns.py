@@ -101,13 +101,14 @@ class Replacing:
 
     Args:
         kind_of: How an object is packed.
-        dicts_at_once: Whether lists of dicts, and the values of a dict, are packed at once too,
-            which nests extension types where plain dicts would not.
+        by_columns: The types, ``tuple`` and ``dict``, of which lists are packed by columns. With
+            ``dict``, the values of a dict are packed at once too, which nests extension types where
+            plain dicts would not.
     """
 
-    def __init__(self, kind_of: Callable[[Any], Kind], *, dicts_at_once: bool) -> None:
+    def __init__(self, kind_of: Callable[[Any], Kind], by_columns: Collection[type[Any]]) -> None:
         self._kind_of = kind_of
-        self.dicts_at_once = dicts_at_once
+        self.dicts_at_once = dict in by_columns
         self._replace: dict[type[Any], Callable[[Any], Any]] = {
             dict: self._dict,
             list: self.of_list,
@@ -115,9 +116,11 @@ class Replacing:
             memoryview: memoryview.tobytes,
             str: _text,
         }
-        self._list_of: dict[type[Any], Callable[[list[Any]], Any]] = {tuple: self._tuples}
-        if dicts_at_once:
-            self._list_of[dict] = self._records
+        at_once: dict[type[Any], Callable[[list[Any]], Any]] = {
+            tuple: self._tuples,
+            dict: self._records,
+        }
+        self._list_of = {kind: at_once[kind] for kind in by_columns}
 
     def of(self, obj: Any) -> Any:
         """What stands for an object; often itself."""

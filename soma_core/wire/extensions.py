@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["DEEPEST_EXTENSION", "Extension"]
+__all__ = ["DEEPEST_EXTENSION", "ROWS", "Extension"]
 
 DEEPEST_EXTENSION = 8
 """How deep our side nests extension types; what nests deeper travels as a pickle."""
@@ -69,3 +69,8 @@ class Extension(IntEnum):
     RECORDS = 16
     STDLIBS = 17
     PICKLES = 18
+
+
+ROWS = frozenset({Extension.TUPLES, Extension.RAGGED, Extension.RECORDS})
+"""Those that hold rows by columns. Within each other they could stand for many times the memory of
+the map: in a frame they have no more rows together than its map has bytes."""

@@ -30,7 +30,7 @@ from soma_core.wire.columns import (
     Text,
     one_by_one,
 )
-from soma_core.wire.extensions import DEEPEST_EXTENSION, Extension
+from soma_core.wire.extensions import DEEPEST_EXTENSION, ROWS, Extension
 from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
@@ -85,8 +85,8 @@ class _Crowd(Exception):
     """Many objects came one by one: lists of them are to be packed at once."""
 
 
-class _TooDeep(Exception):
-    """Lists that are packed at once nest too deep: those of dicts are to be packed as they are."""
+class _Nested(Exception):
+    """Lists that are packed at once nest too deep, or are long for what they hold."""
 
 
 class Packing:
@@ -98,7 +98,7 @@ class Packing:
 
     _failure: BaseException | None = None
     _failed: object = None
-    _alone = _depth = 0
+    _alone = _depth = _rows = 0
     _replacing: Replacing | None = None
 
     def __init__(self, pickles: Pickles) -> None:
@@ -113,19 +113,29 @@ class Packing:
             failure = self._failure or error
         if not isinstance(failure, _Crowd | TypeError):
             raise self._with_place(failure, content)
-        return self._lists_at_once(content, Replacing(_kind_of, dicts_at_once=True))
+        return self._lists_at_once(content, tuple, dict)
 
-    def _lists_at_once(self, content: Any, replacing: Replacing) -> bytes:
-        """Pack an object once more, after what cannot be packed as it is was replaced."""
+    def _lists_at_once(self, content: Any, *of: type[Any]) -> bytes:
+        """Pack an object once more, after what cannot be packed as it is was replaced.
+
+        Args:
+            content: The object.
+            of: The types of which lists are packed by columns.
+        """
         self.buffers.clear()
-        self._failure, self._depth, self._replacing = None, 0, replacing
+        self._failure, self._depth, self._rows = None, 0, 0
+        self._replacing = Replacing(_kind_of, of)
         try:
-            return packb(replacing.of(content), self._extension, _OPTIONS)
+            packed = packb(self._replacing.of(content), self._extension, _OPTIONS)
         except (TypeError, RecursionError) as error:
-            failure = self._failure or _TooDeep(error)
-        if isinstance(failure, _TooDeep):
-            if replacing.dicts_at_once:
-                return self._lists_at_once(content, Replacing(_kind_of, dicts_at_once=False))
+            failure = self._failure or _Nested(error)
+        else:
+            if self._rows <= len(packed):
+                return packed
+            failure = _Nested()
+        if isinstance(failure, _Nested):
+            if of:
+                return self._lists_at_once(content, *of[:-1])
             raise ProtocolError(
                 ErrorCode.TOO_LARGE,
                 "the data nests more than some 240 levels deep (or contains itself), which no "
@@ -162,7 +172,7 @@ class Packing:
         """An extension type that holds others; where they nest too deep, a pickle."""
         if self._depth == DEEPEST_EXTENSION:
             if self._replacing is not None and self._replacing.dicts_at_once:
-                raise _TooDeep
+                raise _Nested
             if self._pickles.allowed:
                 is_list = type(original) is list
                 return self._pickle_list(original) if is_list else self._pickle(original)
@@ -315,6 +325,8 @@ class Packing:
         return Ext(Extension.PICKLE, packb([index, [*map(self._put_aside, obj.buffers)]]))
 
     def _column(self, obj: Column) -> Any:
+        if obj.number in ROWS:
+            self._rows += len(obj.original)
         return self._nested(obj.number, obj.content, obj.original)
 
     def _scalar_column(self, obj: ScalarColumn) -> Ext:

@@ -81,6 +81,7 @@ class Unpacking:
 
     _failure: BaseException | None = None
     _levels_left = _DEEPEST
+    _rows_left = 0
     unresolved = False
 
     def __init__(
@@ -92,6 +93,7 @@ class Unpacking:
 
     def run(self, header: Any) -> Any:
         """Unpack MessagePack; as :func:`unpack`."""
+        self._rows_left = len(header)
         try:
             return unpackb(header, ext_hook=self._extension, option=_OPTIONS)
         except ValueError as error:
@@ -185,19 +187,32 @@ class Unpacking:
         return tuple(_require_list(self._nested(data)))
 
     def _tuples(self, data: bytes) -> list[tuple[Any, ...]]:
-        return [*zip(*_require_columns(self._nested(data)), strict=True)]
+        columns = _require_columns(self._nested(data))
+        self._count_rows(columns[0])
+        return [*zip(*columns, strict=True)]
 
     def _ragged(self, data: bytes) -> list[tuple[Any, ...]]:
         lengths, items = _require_columns(self._nested(data))
         if not set(map(type, lengths)) <= {int} or sum(lengths) != len(items):
             raise ValueError(f"its lengths do not add up to {len(items)} items")
+        self._count_rows(lengths)
         return [*map(tuple, map(islice, repeat(iter(items)), lengths))]
 
     def _records(self, data: bytes) -> list[dict[str, Any]]:
         keys, *columns = _require_columns(self._nested(data))
         if len(keys) != len(columns) or not set(map(type, keys)) == {str}:
             raise ValueError(f"each key is a text and has a column, got {len(keys)} keys")
+        self._count_rows(columns[0])
         return [*map(dict, map(zip, repeat(keys), zip(*columns, strict=True)))]
+
+    def _count_rows(self, rows: list[Any]) -> None:
+        self._rows_left -= len(rows)
+        if self._rows_left < 0:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                "the tuples and dicts that came by columns are more than the map of the frame has "
+                "bytes; send them one by one",
+            )
 
     def _scalar(self, data: bytes) -> Any:
         return _elements(data, 1)[0]

@@ -190,6 +190,22 @@ def test_lists_of_objects_arrive_as_they_were_wherever_they_stand(
         assert identical(frame.read(header, buffers), obj)
 
 
+@pytest.mark.parametrize(
+    "obj",
+    [
+        [{"a": {"a": {"a": (1,)}}}] * 100,
+        [(((n % 9,),),) for n in range(100)],
+        [()] * 100,
+        {n: {0: (n,)} for n in range(9)},
+    ],
+)
+def test_rows_that_are_short_for_their_number_arrive_too(
+    frame: Any, identical: Any, obj: Any
+) -> None:
+    assert identical(frame(obj), obj)
+    assert identical(frame({"data": obj}, Pickles(allowed=False)), {"data": obj})
+
+
 def test_a_list_of_objects_is_one_pickle(frame: Any) -> None:
     places = [Place(n, (n, n)) for n in range(200)]
     for obj in (places, [{"id": 1, "at": place} for place in places], [(p, 1) for p in places]):

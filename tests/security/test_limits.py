@@ -142,6 +142,20 @@ def test_a_buffer_that_many_lists_of_pickles_name_is_that_of_one() -> None:
     assert most < 1 << 20
 
 
+@pytest.mark.parametrize("number", [Extension.TUPLES, Extension.RECORDS])
+def test_columns_within_each_other_do_not_stand_for_many_times_their_bytes(number: Any) -> None:
+    content: Any = [1] * 10_000
+    for _ in range(5):
+        content = ext(number, *([["a"]] if number == Extension.RECORDS else []), content)
+    header = packb({"id": 1, "ok": True, "result": content})
+    tracemalloc.start()
+    with pytest.raises(soma.ProtocolError, match="send them one by one"):
+        unpack(header, [], Pickles(allowed=False))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 400 * len(header)
+
+
 @pytest.mark.parametrize("replied_to", [ext(Extension.ARRAY, 0, "int64", [2]), "1", [1], None])
 def test_a_reply_whose_id_is_no_number_is_of_nobody(replied_to: Any) -> None:
     header = packb({"id": replied_to, "ok": True})
