@@ -87,6 +87,14 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda c: c["schedulers"][0].update(optimizer=1, step=2),
         "StepLR has no optimizer, step",
     ),
+    "chains that are a tensor": (
+        lambda c: c.update(named=torch.zeros(9)),
+        "so is named, of chain and moments",
+    ),
+    "nodes of a chain that are a tensor": (
+        lambda c: c.update(named=[{"chain": torch.zeros(9), "name": "Adam", "moments": {}}]),
+        "so is named, of chain and moments",
+    ),
     "random numbers from beyond": (stand_beyond, "cannot stand at 100000000"),
     "random numbers from a longer list": (stand_in_longer, "of 6240 words cannot stand at 6000"),
 }

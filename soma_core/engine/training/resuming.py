@@ -178,4 +178,16 @@ def _read(node: Node, data: bytes) -> dict[str, Any]:
         raise invalid_state(node, f"the training state cannot be read: {error}") from None
     if not isinstance(content, dict) or content.keys() != _FIELDS:
         raise invalid_state(node, f"a training state has the fields {sorted(_FIELDS)}")
+    if not isinstance(content["schedulers"], list) or not _are_of_chains(content["named"]):
+        raise invalid_state(node, "schedulers are a list, and so is named, of chain and moments")
     return content
+
+
+def _are_of_chains(named: Any) -> bool:
+    """Whether it is what optimizers save; of each row of a tensor torch would make another one."""
+    return isinstance(named, list) and all(
+        isinstance(item, dict)
+        and isinstance(item.get("chain"), list)
+        and isinstance(item.get("moments"), dict)
+        for item in named
+    )
