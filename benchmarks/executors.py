@@ -58,8 +58,10 @@ def loky() -> Iterator[Executor]:
     except ImportError as error:
         raise Unavailable("loky is not installed: pip install '.[peers]'") from error
     executor = get_reusable_executor(max_workers=WORKERS, timeout=600)
-    yield executor
-    executor.shutdown(kill_workers=True)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(kill_workers=True)
 
 
 EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {

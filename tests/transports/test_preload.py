@@ -158,6 +158,20 @@ def test_a_first_fit_imports_nothing_that_the_plugins_of_a_library_could_have_im
 # As isolated as a fresh one
 
 
+def test_a_template_has_the_models_of_all_messages_and_what_reads_a_pickled_filter():
+    code = """
+import sys
+from soma_core.engine.serving import Responder
+from soma_core.protocol.commands import COMMANDS
+from soma_core.protocol.replies import REPLIES
+Responder().warm_up()
+print([m.__name__ for m in (*COMMANDS, *REPLIES) if not m.__pydantic_complete__])
+print("soma_core.wire.definitions.reading" in sys.modules)
+"""
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert printed.split() == ["[]", "True"]
+
+
 def test_a_forked_worker_leads_a_session_of_its_own_and_is_the_daemons_child(shared, connect):
     worker = connect(shared)
     pid, session, group, parent = ask(

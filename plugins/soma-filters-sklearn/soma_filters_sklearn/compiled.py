@@ -100,9 +100,8 @@ def check_features(estimator: Any) -> None:
     width = getattr(estimator, "n_features_in_", None)
     if _is_tree(held.get("tree_")):
         require(held["tree_"].n_features == width, "a tree has as many features as data")
-    if (
-        held.get("_Booster") is not None and "_n_features_in" in held
-    ):  # LightGBM's; XGBoost's tells its own
+    # LightGBM's; XGBoost's tells its own.
+    if held.get("_Booster") is not None and "_n_features_in" in held:
         same = held["_Booster"].num_feature() == held["_n_features_in"]
         require(same, "a booster has as many features as data")
     for tree in _flat(held.get("_predictors", [])):
