@@ -11,12 +11,11 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+from soma_core.client.aio.pool.background import BackgroundPool
 from soma_core.client.arguments import check_seconds
 from soma_core.client.pool.call import PoolCall
-from soma_core.client.pool.dispatcher import Dispatcher
-from soma_core.client.pool.functions import Functions, call_each, outcome
+from soma_core.client.pool.functions import Functions, call_each, name_of, outcome
 from soma_core.client.pool.plan import plan_pool, whole
-from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
@@ -75,9 +74,9 @@ class Executor(concurrent.futures.Executor):
         filters = {_NODE: Functions(initializer, tuple(initargs))}
         plan = plan_pool(transport, max_workers, filters=filters, **options)
         self._timeout, self._blueprint = timeout, plan.blueprint
-        self._dispatcher = Dispatcher(plan)
-        weakref.finalize(self, self._dispatcher.abandon).atexit = False
-        self._at_exit = partial(_report_at_exit, weakref.ref(self._dispatcher.queue))
+        self._pool = pool = BackgroundPool(plan)
+        weakref.finalize(self, pool.abandon).atexit = False
+        self._at_exit = partial(_report_at_exit, weakref.ref(pool))
         atexit.register(self._at_exit)
 
     def submit(
@@ -103,8 +102,8 @@ class Executor(concurrent.futures.Executor):
             return result
 
         try:
-            return self._dispatcher.put(
-                PoolCall(run, context=self._blueprint.context(), label=_NODE), limited=True
+            return self._pool.put(
+                PoolCall(run, context=self._blueprint.context(), label=name_of(fn), ahead=True)
             )
         except ChannelClosed as error:
             raise RuntimeError("cannot schedule new futures after shutdown") from error
@@ -146,7 +145,7 @@ class Executor(concurrent.futures.Executor):
 
     def stats(self) -> PoolStats:
         """What it does now, what it has done so far, and how long that took."""
-        return self._dispatcher.queue.stats()
+        return self._pool.stats()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and end the workers when those that were submitted are done.
@@ -158,14 +157,14 @@ class Executor(concurrent.futures.Executor):
             wait: Whether to wait for that.
             cancel_futures: Whether to cancel the calls that no worker has taken.
         """
-        self._dispatcher.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=None)
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
         if wait:
             atexit.unregister(self._at_exit)
 
 
-def _report_at_exit(reference: weakref.ref[CallQueue]) -> None:
-    queue = reference()
-    stats = None if queue is None else queue.stats()
+def _report_at_exit(reference: weakref.ref[BackgroundPool]) -> None:
+    pool = reference()
+    stats = None if pool is None else pool.stats()
     if stats is not None and stats.queued + stats.running:
         left = stats.queued + stats.running
         _log.warning("the program ends, and %d calls of a soma.Executor were not done", left)

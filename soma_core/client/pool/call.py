@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextvars import Context
 from enum import Enum
 from functools import partial
@@ -120,6 +120,8 @@ class CallFuture(Future[Any]):
                 self.set_exception(error)
             else:
                 self.set_result(result)
+        except InvalidStateError:  # another thread has cancelled it just now
+            pass
         except BaseException:
             _log.exception("a callback of a call's future failed")
 

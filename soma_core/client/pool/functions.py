@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-__all__ = ["Functions", "RemoteTraceback", "call_each", "outcome"]
+__all__ = ["Functions", "RemoteTraceback", "call_each", "name_of", "outcome"]
 
 
 class RemoteTraceback(Exception):
@@ -57,6 +58,15 @@ class Functions:
 def call_each(function: Callable[..., Any], arguments: list[list[Any]]) -> list[Any]:
     """What a function returns for each item of some lists, of which each is one argument."""
     return [*map(function, *arguments)]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What the calls of a function are counted under; of a ``partial``, with what it starts with."""
+    if isinstance(function, partial):
+        inner = [name_of(first) for first in function.args[:1] if callable(first)]
+        return f"{name_of(function.func)}({', '.join(inner)})"
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name
 
 
 def _travels(error: Exception) -> bool:

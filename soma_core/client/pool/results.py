@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from soma_core.client.pool.call import SLICE, CallFuture, meant
 
-__all__ = ["map_results", "wait_for_result"]
+__all__ = ["first_to_end", "map_results", "wait_for_result"]
+
+F = TypeVar("F", bound=Future[Any])
 
 
 def wait_for_result(future: CallFuture) -> Any:
     """The result of a call; Ctrl-C cancels it."""
     with _cancelling([future]):
-        return _first_to_end([future]).result()
+        return first_to_end([future]).result()
 
 
 def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> Iterator[Any]:
@@ -38,15 +40,15 @@ def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> I
                 end = error
             if not pending:
                 break
-            ended = _first_to_end(pending[:1] if ordered else pending)
+            ended = first_to_end(pending[:1] if ordered else pending)
             pending.remove(ended)
             yield ended.result()
     if end is not None and not isinstance(end, StopIteration):
         raise end
 
 
-def _first_to_end(futures: Collection[CallFuture]) -> CallFuture:
-    """Wait until one of them has ended, and return it."""
+def first_to_end(futures: Collection[F]) -> F:
+    """Wait until one of them has ended, and return it; Ctrl-C ends the wait."""
     while True:
         try:
             wait(futures, SLICE, FIRST_COMPLETED)
