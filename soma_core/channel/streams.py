@@ -116,7 +116,8 @@ class SocketStream(ByteStream):
         slice_of_time = _timeval(self._SLICE)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_of_time)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, slice_of_time)
-        if not os.get_blocking(connection.fileno()):
+        self._is_cooperative = not os.get_blocking(connection.fileno())
+        if self._is_cooperative:
             connection.settimeout(self._SLICE)
         self._socket = connection
         self._receive, self._send = connection.recv_into, connection.send
@@ -147,12 +148,16 @@ class SocketStream(ByteStream):
         return Descriptors(self._socket.fileno(), self._socket.fileno())
 
     def read_now(self, view: memoryview) -> int | None:
+        if self._is_cooperative:  # it would wait all the same
+            return super().read_now(view)
         try:
             return self._receive(view, 0, _NOW)
         except BlockingIOError:
             return None
 
     def write_now(self, data: bytes | memoryview) -> int:
+        if self._is_cooperative:
+            return super().write_now(data)
         try:
             return self._send(data, _NO_SIGNAL | _NOW)
         except BlockingIOError:

@@ -47,8 +47,8 @@ class Executor(concurrent.futures.Executor):
         initializer: Called in each worker before its first function.
         initargs: The arguments of that.
         timeout: Seconds that each function may run; None for ever.
-        options: As for :class:`~soma_core.WorkerPool`: ``interrupt_grace``, ``recycle_after``, and
-            the options of the transport.
+        options: As for :class:`~soma_core.WorkerPool`: ``interrupt_grace``, ``recycle_after``,
+            ``max_queue``, ``when_full``, and the options of the transport.
 
     Raises:
         ValueError, TypeError: An argument is not valid.
@@ -87,10 +87,13 @@ class Executor(concurrent.futures.Executor):
         Returns:
             A future. It raises what the function raised, with the traceback from the worker as
             its cause. Its ``cancel`` withdraws a call that waits, and interrupts one that runs.
+            Its callbacks are called in the thread of the executor, and must not wait for calls.
 
         Raises:
             RuntimeError: The executor was shut down.
             QueueFull: As many calls wait as may (``max_queue``).
+            StartFailed: No worker is left, and none can be started.
+            TransportError: This process was forked from that of the executor.
         """
         if not callable(fn):
             raise TypeError(f"submit takes a function and its arguments, got {fn!r}")
@@ -144,7 +147,10 @@ class Executor(concurrent.futures.Executor):
         return chain.from_iterable(results)
 
     def stats(self) -> PoolStats:
-        """What it does now, what it has done so far, and how long that took."""
+        """What it does now, what it has done so far, and how long that took.
+
+        Calls are counted by the ``__qualname__`` of their function, under ``nodes``.
+        """
         return self._pool.stats()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

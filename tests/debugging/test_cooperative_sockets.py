@@ -74,6 +74,21 @@ def test_a_full_buffer_is_written_on_by_the_deadline() -> None:
     stream.close()
 
 
+def test_what_can_be_done_without_waiting_is_done_without_waiting() -> None:
+    ours, theirs = socket.socketpair()
+    cooperative = Cooperative(ours.detach())
+    stream = SocketStream(cooperative)
+    cooperative.settimeout(None)  # a wait would not end
+    buffer = memoryview(bytearray(8))
+    with theirs:
+        assert stream.read_now(buffer) is None
+        theirs.sendall(b"now")
+        assert stream.read_now(buffer) == 3
+        while stream.write_now(bytes(1 << 16)):
+            pass
+    stream.close()
+
+
 SCRIPT = """
 from gevent import monkey; monkey.patch_all()
 import soma_core as soma
@@ -92,6 +107,8 @@ if __name__ == "__main__":
                 worker.forward("s", 30.0)
             except soma.DeadlineExceeded as error:
                 print(limit, error.worker_survived)
+    with soma.Executor(1, timeout=0.5) as executor:
+        print(type(executor.submit(Sleep().forward, 30.0, None).exception()).__name__)
 """
 
 
@@ -100,4 +117,5 @@ def test_deadlines_hold_under_gevent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "timeout True\nstall_timeout True\n", done.stderr
+    expected = "timeout True\nstall_timeout True\nDeadlineExceeded\n"
+    assert done.stdout == expected, done.stderr

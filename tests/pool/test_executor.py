@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
+import gc
 import os
+import signal
+import threading
 import time
 
 import numpy as np
@@ -126,6 +130,114 @@ def test_a_function_that_runs_is_interrupted_by_cancel(executor, tmp_path):
     with pytest.raises(concurrent.futures.CancelledError):
         call.result()
     assert executor.submit(add, 1).result() == 2
+
+
+def test_calls_that_are_cancelled_among_quick_ones_cost_no_other_call(executor, tmp_path):
+    calls = [executor.submit(add, n) for n in range(300)]
+    slow = executor.submit(nap, tmp_path / "note", 30.0)
+    calls += [executor.submit(add, n) for n in range(300, 600)]
+    cancelled = [call for call in calls[1::7] if call.cancel()]
+    wait_until((tmp_path / "note").exists)
+    assert slow.cancel()
+    for n, call in enumerate(calls):
+        if call not in cancelled:
+            assert call.result() == n + 1
+    assert all(call.cancelled() for call in cancelled)
+
+
+def test_calls_are_counted_by_the_name_of_their_function():
+    with soma.Executor(1) as executor:
+        for function in (add, functools.partial(add, other=2), "".join):
+            executor.submit(function, [])
+        assert list(executor.map(add, [1, 2], chunksize=2)) == [2, 3]
+        executor.submit(functools.partial(add, 2)).result()
+        nodes = executor.stats().nodes
+    assert {label: node.done for label, node in nodes.items()} == {
+        "str.join": 1,
+        "call_each(add)": 1,
+        "add": 1,
+    }
+
+
+def test_all_workers_together_cost_one_thread():
+    before = {*threading.enumerate()}
+    with soma.Executor(2):
+        new = {thread.name for thread in {*threading.enumerate()} - before}
+    assert new == {"soma-pool", "soma-output"}
+
+
+def test_a_callback_may_submit_and_may_not_wait(executor, tmp_path):
+    outcome: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+    def wait_for_another(call):
+        try:
+            executor.submit(add, call.result()).result()
+        except RuntimeError as error:
+            outcome.set_result(str(error))
+
+    def submit_another(call):
+        executor.submit(add, 1).add_done_callback(wait_for_another)
+
+    first = executor.submit(wait_until, (tmp_path / "go").exists)
+    first.add_done_callback(submit_another)
+    (tmp_path / "go").touch()
+    assert "waits for another call" in outcome.result(timeout=30)
+
+
+def test_a_full_queue_refuses_a_call_or_makes_it_wait(tmp_path):
+    with soma.Executor(1, max_queue=1) as executor:
+        first = executor.submit(nap, tmp_path / "note")
+        second = executor.submit(add, 1)
+        with pytest.raises(soma.QueueFull):
+            executor.submit(add, 2)
+        assert second.cancel()
+        third = executor.submit(add, 3)
+        assert first.cancel()
+        assert third.result() == 4
+        assert executor.stats().refused == 1
+    with soma.Executor(1, max_queue=0, when_full="wait") as executor:
+        assert [call.result() for call in [executor.submit(add, n) for n in range(5)]] == [
+            *range(1, 6)
+        ]
+
+
+def test_a_forked_child_is_refused(executor):
+    child = os.fork()
+    if child == 0:
+        try:
+            executor.submit(add, 1)
+        except soma.TransportError:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert executor.submit(add, 1).result() == 2
+
+
+def test_an_executor_that_nobody_has_any_more_ends_when_its_calls_are_done():
+    executor = soma.Executor(1)
+    (pool,) = [thread for thread in threading.enumerate() if thread.name == "soma-pool"][-1:]
+    call = executor.submit(add, 1)
+    del executor
+    gc.collect()
+    assert call.result() == 2
+    pool.join(30)
+    assert not pool.is_alive()
+
+
+def test_ctrl_c_while_it_starts_leaves_no_worker(tmp_path):
+    before = {*threading.enumerate()}
+    watch = threading.Thread(
+        target=lambda: (
+            wait_until((tmp_path / "note").exists),
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT),
+        )
+    )
+    watch.start()
+    with pytest.raises(KeyboardInterrupt):
+        soma.Executor(1, initializer=nap, initargs=(tmp_path / "note",))
+    watch.join()
+    wait_until(lambda: {*threading.enumerate()} <= before)
 
 
 def test_it_serves_an_event_loop(executor, tmp_path):

@@ -61,10 +61,10 @@ def call_each(function: Callable[..., Any], arguments: list[list[Any]]) -> list[
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What the calls of a function are counted under; of a ``partial``, with what it starts with."""
+    """What the calls of a function are counted under: with a function that it was bound to."""
     if isinstance(function, partial):
-        inner = [name_of(first) for first in function.args[:1] if callable(first)]
-        return f"{name_of(function.func)}({', '.join(inner)})"
+        bound = [name_of(first) for first in function.args[:1] if callable(first)]
+        return name_of(function.func) + "".join(f"({name})" for name in bound)
     name: str = getattr(function, "__qualname__", type(function).__qualname__)
     return name
 

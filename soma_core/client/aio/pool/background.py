@@ -47,6 +47,7 @@ class BackgroundPool:
         self._refusal: Callable[[], SomaError] | None = None
         self._started: Future[None] = Future()
         self._queue: AsyncCallQueue
+        self._serving: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="soma-pool", daemon=True)
         try:
@@ -57,7 +58,7 @@ class BackgroundPool:
         try:
             first_to_end([self._started]).result()
         except BaseException:
-            self._post(self._stop)
+            self.post(self._stop)
             self._thread.join(_CLOSING)
             raise
 
@@ -72,10 +73,10 @@ class BackgroundPool:
             TransportError: This process was forked from that of the pool.
         """
         self._check_owner()
-        call.future = future = _BackgroundFuture(call, self._post)
+        call.future = future = _BackgroundFuture(call, self)
         if self._plan.max_queue is None:
             self._send(call)
-        elif self._is_here():
+        elif self.is_here():
             self._place_at_once(call)
         else:
             self._place_and_wait(call)
@@ -84,23 +85,32 @@ class BackgroundPool:
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
         with self._lock:
-            if self._has_ended or self._is_here() or os.getpid() != self._owner:
+            if self._has_ended or self.is_here() or os.getpid() != self._owner:
                 return self._queue.stats()
             counted: Future[PoolStats] = Future()
-            self._post(lambda: counted.set_result(self._queue.stats()))  # after what was posted
+            self.post(lambda: counted.set_result(self._queue.stats()))  # after what was posted
         return first_to_end([counted]).result()
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls, and end the workers when those that were submitted are done."""
         self._check_owner()
         self._refuse(cancel_futures=cancel_futures)
-        while wait and not self._is_here() and self._thread.is_alive():
+        while wait and not self.is_here() and self._thread.is_alive():
             self._thread.join(SLICE)
 
     def abandon(self) -> None:
         """The pool is garbage: its workers finish what was submitted, and end."""
         if os.getpid() == self._owner:
             self._refuse(cancel_futures=False)
+
+    def is_here(self) -> bool:
+        """Whether this is the thread of the loop, which cannot wait for itself."""
+        return threading.current_thread() is self._thread
+
+    def post(self, step: Callable[[], object]) -> None:
+        """Have the loop do something, after what it was given before; nothing once it is over."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(step)
 
     def _send(self, call: PoolCall) -> None:
         """Let the loop take a call, together with others that are submitted meanwhile."""
@@ -109,7 +119,7 @@ class BackgroundPool:
             self._inbox.append(call)
             if not self._is_woken:
                 self._is_woken = True
-                self._post(self._empty_inbox)
+                self.post(self._empty_inbox)
 
     def _place_and_wait(self, call: PoolCall) -> None:
         """Wait until the loop has found room for a call, or none."""
@@ -120,14 +130,14 @@ class BackgroundPool:
             first_to_end([placing]).result()
         except BaseException:  # Ctrl-C, perhaps after it was placed
             placing.cancel()
-            self._post(partial(call.cancel, interrupt=True))
+            self.post(partial(call.cancel, interrupt=True))
             raise
 
     def _refuse(self, *, cancel_futures: bool) -> None:
         """Take no more calls."""
         with self._lock:
             self._refusal = self._refusal or (lambda: ChannelClosed("the pool was shut down"))
-            self._post(partial(self._wind_up, self._refusal, cancel_futures=cancel_futures))
+            self.post(partial(self._wind_up, self._refusal, cancel_futures=cancel_futures))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -140,20 +150,11 @@ class BackgroundPool:
                 "this pool belongs to the process that this one was forked from; make one here"
             )
 
-    def _is_here(self) -> bool:
-        """Whether this is the thread of the loop, which cannot wait for itself."""
-        return threading.current_thread() is self._thread
-
-    def _post(self, step: Callable[[], object]) -> None:
-        """Have the loop do something, after what it was given before; nothing once it is over."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(step)
-
     # From here on: what runs in the thread of the loop.
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            with asyncio.Runner(debug=False, loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:
             if self._started.done():
@@ -161,6 +162,7 @@ class BackgroundPool:
             self._started.set_exception(error)
 
     async def _serve(self) -> None:
+        self._serving = asyncio.current_task()
         plan = self._plan
         self._queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
         group = AsyncSlotGroup(self._queue, plan.blueprint, plan.recycle_after)
@@ -175,8 +177,11 @@ class BackgroundPool:
             self._empty_inbox()
 
     def _stop(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
+        """Nobody wants the pool: end the workers, which may not have started yet."""
+        if self._serving is None:  # its first step is next
+            self.post(self._stop)
+        else:
+            self._serving.cancel()
 
     def _empty_inbox(self) -> None:
         self._is_woken = False
@@ -206,14 +211,15 @@ class BackgroundPool:
 class _BackgroundFuture(CallFuture):
     """The future of a call that belongs to the loop of another thread.
 
-    To cancel it takes effect at once; the loop sees to the call when it comes to it.
+    To cancel it takes effect at once; the loop sees to the call when it comes to it. Its callbacks
+    are called in that thread.
     """
 
     _call: PoolCall | None = None
 
-    def __init__(self, call: PoolCall, post: Callable[[Callable[[], object]], None]) -> None:
+    def __init__(self, call: PoolCall, pool: BackgroundPool) -> None:
         super().__init__(call)
-        self._post = post
+        self._pool = pool
 
     def cancel(self, *, interrupt: bool = True) -> bool:
         """Withdraw a call that waits, interrupt one that runs: see :meth:`CallFuture.cancel`."""
@@ -223,5 +229,13 @@ class _BackgroundFuture(CallFuture):
         if call is None or not super(CallFuture, self).cancel():
             return self.cancelled()
         self.set_running_or_notify_cancel()  # wakes those who wait for several futures
-        self._post(partial(call.cancel, interrupt=interrupt))
+        self._pool.post(partial(call.cancel, interrupt=interrupt))
         return True
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._pool.is_here() and not self.done():
+            raise RuntimeError(
+                "a callback of a future waits for another call: it runs in the thread that takes "
+                "the replies of all calls; wait in a thread of your own"
+            )
+        super()._wait(timeout)
