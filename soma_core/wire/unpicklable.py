@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, NamedTuple
 
+from soma_core.wire.definitions.names import names_in
 from soma_core.wire.definitions.sentinels import OF_PYTHON_CODE
-from soma_core.wire.definitions.signature import names_in
 
 __all__ = ["Culprit", "find_culprit", "place_of"]
 

@@ -473,10 +473,14 @@ def test_a_class_of_attrs_is_compared_by_its_methods(run: Run) -> None:
     assert run("inline", source) == "True\n"
 
 
-def test_enumerations_and_typed_decorators_of_a_script_work_in_its_workers(run: Run) -> None:
+def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run: Run) -> None:
     source = """
-    import enum, functools
+    import enum, fractions, functools
+    from dataclasses import dataclass
     from typing import Callable, Generic, NewType, ParamSpec, TypeVar, TypeVarTuple, Unpack
+    from typing import get_type_hints
+    import pydantic
+    from typing_extensions import TypeAliasType
 
     P, R, Ts = ParamSpec("P"), TypeVar("R"), TypeVarTuple("Ts")
     Grams = NewType("Grams", int)
@@ -516,6 +520,20 @@ def test_enumerations_and_typed_decorators_of_a_script_work_in_its_workers(run: 
     def weigh(n: int) -> Grams:
         return Grams(n * Size.BIG.factor)
 
+    if sys.version_info >= (3, 12):
+        exec("type Weight = int | list[Weight]")
+    else:
+        Weight = TypeAliasType("Weight", "int | list[int]")
+
+    @dataclass
+    class Lid:  # nothing but texts of annotations names it, nor what it names
+        weight: "fractions.Fraction"
+
+    @dataclass
+    class Pot:
+        lid: "Lid | None"
+        weight: "Weight" = 0
+
     class Weigh(soma.Filter):
         size: Size = Size.SMALL
         def forward(self, x, state):
@@ -523,12 +541,14 @@ def test_enumerations_and_typed_decorators_of_a_script_work_in_its_workers(run: 
             assert Code(1) is Code.ONE and Code.ONE == b"\\1" and Code.ONE.label == "one"
             assert Way["BOTH"] is Way.UP | Way.DOWN and len(Way) == 2 and Way(8).value == 8
             assert Do.ADD.value(1, 2) == 3
-            return weigh(x), self.size, Code.ONE, Way(9), Pack
+            pot = pydantic.TypeAdapter(Pot).validate_python({"lid": {"weight": "1/2"}})
+            assert get_type_hints(Pot)["weight"] is Weight and pot.lid.weight == 0.5
+            return weigh(x), self.size, Code.ONE, Way(9), Pack, Weight
 
     if __name__ == "__main__":
         with connect(filters={"weigh": Weigh(size=Size.LARGE)}) as worker:
             weight, *came = worker.forward("weigh", 2)
-        own = [Size.LARGE, Code.ONE, Way(9), Pack]
+        own = [Size.LARGE, Code.ONE, Way(9), Pack, Weight]
         print(weight, [a is b for a, b in zip(came, own)])
     """
-    assert run("stdio", source) == "20 [True, True, True, True]\n"
+    assert run("stdio", source) == "20 [True, True, True, True, True]\n"

@@ -13,13 +13,12 @@ from typing import Any
 
 import cloudpickle
 
+from soma_core.wire.definitions.names import MISSING, annotated, names_in
 from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
 from soma_core.wire.definitions.registry import Bundle
-from soma_core.wire.definitions.signature import names_in
 
 __all__ = ["BundleCache"]
 
-_MISSING = object()
 _UNCHANGING = frozenset(
     {type(None), object, bool, int, float, complex, str, bytes, type(...)}
     | {types.BuiltinFunctionType, types.MemberDescriptorType, types.GetSetDescriptorType}
@@ -75,6 +74,8 @@ class _Snapshot:
         found = list(definitions)
         ids.update(map(id, found))
         for obj in found:
+            if isinstance(obj, (type, types.FunctionType)):
+                self._held.append(annotated(obj))
             if isinstance(obj, type):
                 self._class(obj, ids)
             elif isinstance(obj, types.FunctionType):
@@ -95,14 +96,15 @@ class _Snapshot:
     def _function(self, function: types.FunctionType, ids: set[int]) -> None:
         names = names_in(function.__code__)
         scope = function.__globals__
-        self._held.append((scope, {name: scope.get(name, _MISSING) for name in names}))
+        used = {name: scope.get(name, MISSING) for name in names}
+        self._held.append((scope, used))
         self._functions.append((function, _parts(function)))
         if scope.get("__name__") == "dataclasses":  # what keeps a repr from recursing
             return
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
         kwdefaults = function.__kwdefaults__ or {}
         held = [*cells, *(function.__defaults__ or ()), *kwdefaults.values()]
-        for value in [*held, *self._held[-1][1].values()]:
+        for value in [*held, *used.values()]:
             _require_unchanging(value, ids)
 
     def is_current(self) -> bool:
@@ -111,7 +113,7 @@ class _Snapshot:
             self._registered == _registered()
             and all(len(attributes) == count for attributes, count in self._classes)
             and all(
-                mapping.get(name, _MISSING) is value
+                mapping.get(name, MISSING) is value
                 for mapping, values in self._held
                 for name, value in values.items()
             )
@@ -136,7 +138,7 @@ def _parts(function: Any) -> tuple[Any, ...]:
 
 def _require_unchanging(value: Any, ids: set[int]) -> None:
     kind = type(value)
-    if kind in _UNCHANGING or id(value) in ids or value is _MISSING:
+    if kind in _UNCHANGING or id(value) in ids or value is MISSING:
         return
     if kind in (tuple, frozenset):
         for item in value:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from soma_core.wire.definitions import recipes
+from soma_core.wire.definitions.names import MISSING
 from soma_core.wire.definitions.registry import Bundle, Known, Name, origin, registry
 from soma_core.wire.definitions.sentinels import find
 from soma_core.wire.definitions.signature import Signatures
@@ -78,6 +79,7 @@ class _BundleReader(pickle.Unpickler):
         self._current: set[int] = set()
         self._to_compile: list[Any] = []
         self._namespaces: dict[str, dict[str, Any]] = {}
+        self._annotated: list[tuple[Any, dict[str, Any]]] = []
         self._bound: dict[tuple[str, str], Callable[..., Any]] = {
             (__name__, "code"): self._code,
             (__name__, "complete"): self._complete,
@@ -99,6 +101,9 @@ class _BundleReader(pickle.Unpickler):
         for number in self._top_level:
             module, qualname, _ = bundle.names[number]
             self._namespace(module, {}, None)[qualname] = self._made[number]
+        for obj, named in self._annotated:
+            there = {name: value for name, value in named.items() if value is not MISSING}
+            self._globals_of(obj).update(there)
         for kind in self._to_compile:
             recipes.recompile(kind, self._namespaces.get(kind.__module__, {}))
         for made in self._made.values():
@@ -106,6 +111,11 @@ class _BundleReader(pickle.Unpickler):
             if known is not None:  # from now on it need not be read again
                 known.digests.add(bundle.digest)
         return self._made
+
+    def _globals_of(self, obj: Any) -> dict[str, Any]:
+        if isinstance(obj, types.FunctionType):
+            return obj.__globals__
+        return self._namespace(obj.__module__, {}, None)
 
     def _define(self, number: int, top_level: bool, make: Callable[..., Any], args: Any) -> Any:
         """A definition, without its content where it is made here."""
@@ -123,11 +133,14 @@ class _BundleReader(pickle.Unpickler):
         self._made[number] = found
         return found
 
-    def _complete(self, obj: Any, state: tuple[Callable[[Any, Any], None], Any]) -> None:
+    def _complete(
+        self, obj: Any, state: tuple[Callable[[Any, Any], None], Any, dict[str, Any]]
+    ) -> None:
         """Give a definition its content, unless it is this process's own, or has it already."""
-        setter, content = state
+        setter, content, named = state
         if id(obj) not in self._current:
             setter(obj, content)
+            self._annotated.append((obj, named))
             if recipes.is_compiled(obj):
                 self._to_compile.append(obj)
 

@@ -12,6 +12,9 @@ import weakref
 from typing import Any
 
 import cloudpickle
+from typing_extensions import TypeAliasType
+
+from soma_core.wire.definitions.registry import registry
 
 __all__ = [
     "DEFINITIONS",
@@ -108,6 +111,51 @@ def _named_type(name: str, module: str, base: Any) -> Any:
     return made
 
 
+def _alias(found: Any) -> tuple[Any, ...] | None:
+    """Of ``type X = ...`` and of ``TypeAliasType``."""
+    if is_importable(found):
+        return None
+    place = type(found), found.__name__, found.__module__
+    if found.__type_params__ or type(found) is not _WITH_STATEMENT:
+        return _made_alias, (*place, found.__value__, found.__type_params__)
+    return _begun_alias, place, found.__value__, None, None, _complete_alias
+
+
+def _made_alias(kind: type, name: str, module: str, value: Any, parameters: Any) -> Any:
+    own = _own_alias(kind, name, module)
+    if own is not None:
+        return own
+    scope = {"__name__": module, "kind": kind, "value": value, "parameters": parameters}
+    make = f"kind({name!r}, value, type_params=parameters)"
+    return eval(make, scope)  # noqa: S307 - its module is where it is made
+
+
+def _begun_alias(kind: type, name: str, module: str) -> Any:
+    """One whose value comes later: it may be made of the alias itself."""
+    value: list[Any] = []
+    alias = _own_alias(kind, name, module)
+    if alias is None:
+        scope: dict[str, Any] = {"__name__": module, "value": value}
+        exec(f"type {name} = value[0]", scope)  # noqa: S102 - an older Python cannot parse it
+        alias = scope[name]
+    _begun[id(alias)] = value
+    return alias
+
+
+def _complete_alias(alias: Any, value: Any) -> None:
+    _begun.pop(id(alias)).append(value)
+
+
+_WITH_STATEMENT = getattr(typing, "TypeAliasType", None)
+_begun: dict[int, list[Any]] = {}
+
+
+def _own_alias(kind: type, name: str, module: str) -> Any:
+    """The alias of this process, if what is read here was sent from here."""
+    own = None if registry.hosts_programs else getattr(sys.modules.get(module), name, None)
+    return own if type(own) is kind else None
+
+
 def _cached_property(found: functools.cached_property[Any]) -> tuple[Any, ...]:
     return _property, (found.func, found.attrname)
 
@@ -133,6 +181,7 @@ def _open_file(file: io.TextIOWrapper) -> None:
 
 
 _RECIPES: dict[type, Any] = {
+    **dict.fromkeys((_WITH_STATEMENT or TypeAliasType, TypeAliasType), _alias),
     io.TextIOWrapper: _open_file,
     functools._lru_cache_wrapper: _cached,
     functools.cached_property: _cached_property,

@@ -170,10 +170,11 @@ class _Registry:
             module = self._namespaces.get((program, name))
             if module is None:
                 module = self._namespaces[program, name] = ModuleType(name)
-                vars(module).update(base)
-                module.__spec__ = None if spec is None else ModuleSpec(spec, None)
                 if len(self._namespaces) > _MOST_NAMESPACES:
                     self._namespaces.popitem(last=False)
+            vars(module).update(base)
+            if spec is not None:
+                module.__spec__ = ModuleSpec(spec, None)
             self._namespaces.move_to_end((program, name))
             if name == "__main__":
                 sys.modules[name] = module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import hashlib
 import io
@@ -11,9 +10,10 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from soma_core.wire.definitions.names import named, names_in
 from soma_core.wire.definitions.recipes import is_importable
 
-__all__ = ["Signatures", "names_in"]
+__all__ = ["Signatures"]
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 _MADE_BY_PYTHON = frozenset(
@@ -109,6 +109,9 @@ def _class(kind: type, used: list[Any]) -> Iterator[str]:
         elif not (name in _MADE_BY_PYTHON or name.startswith(_DESCRIBING)):
             yield name
             yield from _value(vars(kind)[name], used)
+    for name, value in named(kind).items():
+        yield name
+        yield from _value(value, used)
 
 
 def _function(function: Any, used: list[Any]) -> Iterator[str]:
@@ -134,14 +137,3 @@ def _code(code: types.CodeType) -> str:
         else:
             parts.append(repr(constant))
     return "\0".join(parts)
-
-
-@functools.lru_cache(maxsize=4096)
-def names_in(code: types.CodeType) -> frozenset[str]:
-    """The names that code looks up in its globals, with the code within it."""
-    own = {step.argval for step in dis.get_instructions(code) if step.opname in _GLOBAL}
-    nested = (item for item in code.co_consts if isinstance(item, types.CodeType))
-    return frozenset(own).union(*map(names_in, nested))
-
-
-_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"})

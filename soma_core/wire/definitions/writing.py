@@ -17,6 +17,7 @@ import cloudpickle
 
 from soma_core.wire.definitions import enumerations, reading, recipes
 from soma_core.wire.definitions.caching import BundleCache
+from soma_core.wire.definitions.names import by_reference, named
 from soma_core.wire.definitions.registry import Bundle, registry
 from soma_core.wire.definitions.sentinels import (
     OF_PYTHON_CODE,
@@ -165,7 +166,9 @@ class _BundlePickler(_Reducing):
         if not further:
             return new
         state, *_, setter = further
-        return (*new, (setter, recipes.without_derived(obj, state)), None, None, reading.complete)
+        names = {name: by_reference(value) for name, value in named(obj).items()}
+        content = (setter, recipes.without_derived(obj, state), names)
+        return (*new, content, None, None, reading.complete)
 
     def _argument(self, obj: Any, arg: Any) -> Any:
         """An argument of what makes a definition."""

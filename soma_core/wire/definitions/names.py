@@ -1,0 +1,124 @@
+"""Names that definitions look up in the globals of their module: in code, and in annotations."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import importlib
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import cloudpickle
+
+from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
+
+__all__ = [
+    "MISSING",
+    "annotated",
+    "by_reference",
+    "find_imported",
+    "named",
+    "names_in",
+]
+
+MISSING = object()
+"""What a name stands for that is not there."""
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: types.CodeType) -> frozenset[str]:
+    """The names that code looks up in its globals, with the code within it."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in _GLOBAL}
+    nested = (item for item in code.co_consts if isinstance(item, types.CodeType))
+    return frozenset(own).union(*map(names_in, nested))
+
+
+_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"})
+
+
+def annotated(definition: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The globals in which annotations that are texts are looked up, and what they name there.
+
+    A library may look them up where the definition travelled to. It is only what may stand in an
+    annotation: the text may be a remark, and a global any value.
+    """
+    annotations = vars(definition).get("__annotations__")
+    if isinstance(definition, types.FunctionType):
+        annotations, scope = definition.__annotations__, definition.__globals__
+    else:
+        scope = getattr(sys.modules.get(definition.__module__), "__dict__", {})
+    if type(annotations) is not dict:
+        return scope, {}
+    names = {name for annotation in annotations.values() for name in _names(annotation)}
+    found = {name: scope.get(name, MISSING) for name in sorted(names)}
+    return scope, {name: value for name, value in found.items() if _may_be_named(value)}
+
+
+def named(definition: Any) -> dict[str, Any]:
+    """What :func:`annotated` finds that is there."""
+    found = annotated(definition)[1]
+    return {name: value for name, value in found.items() if value is not MISSING}
+
+
+def _names(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, str):
+        yield from _names_of_text(annotation)
+    elif isinstance(annotation, typing.ForwardRef):
+        yield from _names_of_text(annotation.__forward_arg__)
+    elif not isinstance(annotation, type):
+        for part in getattr(annotation, "__args__", None) or ():
+            yield from _names(part)
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_of_text(text: str) -> frozenset[str]:
+    try:
+        code = compile(text, "<annotation>", "eval")
+    except (SyntaxError, ValueError):
+        return frozenset()  # a remark, or a unit
+    quoted = (item for item in code.co_consts if isinstance(item, str) and item != text)
+    return names_in(code).union(*map(_names_of_text, quoted))
+
+
+def _may_be_named(value: Any) -> bool:
+    return isinstance(value, _NAMED) or type(value).__module__ in _OF_TYPES or value is MISSING
+
+
+_OF_TYPES = frozenset({"typing", "typing_extensions", "types"})
+_NAMED = (*DEFINITIONS, type, types.BuiltinFunctionType, types.FunctionType, types.ModuleType)
+
+
+class _Imported:
+    """Pickled by name, and no harm where the other side lacks it: nothing but a text names it."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._args = module, name
+
+    def __reduce__(self) -> Any:
+        return find_imported, self._args
+
+
+def by_reference(value: Any) -> Any:
+    """What is pickled in the place of a value that only annotations name."""
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+        by_value = name == "__main__" or name in cloudpickle.list_registry_pickle_by_value()
+        found = sys.modules.get(name) is value and not by_value
+        return _Imported(name, "") if found else value
+    if hasattr(value, "__module__") and is_importable(value):
+        return _Imported(value.__module__, name_of(value))
+    return value
+
+
+def find_imported(module: str, name: str) -> Any:
+    """A module, or what has a name there; ``MISSING`` where it cannot be imported."""
+    try:
+        found = importlib.import_module(module)
+        for part in filter(None, name.split(".")):
+            found = getattr(found, part)
+    except Exception:  # a module may raise anything
+        return MISSING
+    return found
