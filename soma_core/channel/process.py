@@ -39,6 +39,7 @@ __all__ = ["WorkerProcess", "default_signals", "exit_now", "hold_lifeline", "inh
 LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
 _lifeline: int | None = None  # of this process, which has one for all its life
+_holder = 0  # the process that it is of: a child that a filter forked has a copy
 _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ")}
 _ENDING = b"."  # what a worker sends on its lifeline when it begins to end by itself
 _CHILDREN = 1.0  # seconds for the children of a worker to see that it ends, and to end too
@@ -366,7 +367,8 @@ def hold_lifeline(handed: int | None = None) -> int | None:
     Returns:
         The lifeline, if there is one; it stays open as long as this process runs.
     """
-    global _lifeline
+    global _lifeline, _holder
+    _holder = os.getpid()
     fd = _lifeline = _inherited(LIFELINE_VARIABLE) if handed is None else handed
     if fd is None or not sys.platform.startswith("linux"):
         return fd
@@ -441,12 +443,13 @@ def _run_exit_handlers() -> None:
     atexit._run_exitfuncs()
     util._run_finalizers(0)  # pools and managers end what they started, and tidy up
     for child in sys.modules["multiprocessing"].active_children():
-        child.terminate()
+        if child._parent_pid == os.getpid():  # else this was forked, and it is a sibling
+            child.terminate()
     util._run_finalizers()
 
 
 def _tell_parent() -> None:
-    if _lifeline is not None:
+    if _lifeline is not None and _holder == os.getpid():
         with suppress(OSError):  # the parent is gone, or a filter closed it
             os.write(_lifeline, _ENDING)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from soma_core.engine.failures import describe_failure
 from soma_core.engine.inbox import Inbox
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
 from soma_core.engine.loading import FilterRegistry
+from soma_core.engine.nodes import FilterFailed
 from soma_core.engine.profiling import profiled
 from soma_core.engine.records import Host, RecordForwarder
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
@@ -126,6 +128,7 @@ class Responder:
         filters: FilterRegistry | None = None,
         records: RecordForwarder | None = None,
     ) -> None:
+        self._process = os.getpid()
         self._interrupts = interrupts or NoInterrupts()
         plugins = installed_plugins() if plugins is None else plugins
         pickles = Pickles(allowed=pickle != "never", codecs=plugins.known_codecs())
@@ -273,10 +276,22 @@ class Responder:
 
     def _failure(self, error: BaseException, envelope: Envelope, codec: DialectCodec) -> Message:
         """Where every exception becomes a reply."""
+        if os.getpid() != self._process:
+            _end_forked_child(error)
         known = {"cmd": envelope.cmd, "node_id": envelope.node_id}
         fields = {name: field for name, field in known.items() if field is not None}
         reply = ErrorReply(**(fields | describe_failure(error)))
         return codec.write_reply(reply, envelope.id)
+
+
+def _end_forked_child(error: BaseException) -> NoReturn:
+    """A filter forked, and this is its child: no host hears it, so it ends as a program would."""
+    raised = error.cause if isinstance(error, FilterFailed) else error
+    context = raised.__context__
+    try:
+        raise raised
+    finally:
+        raised.__context__ = context
 
 
 def _unsendable(error: ProtocolError, command: Command) -> ProtocolError:

@@ -12,6 +12,7 @@ executed; and the command of another client goes on.
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 from collections import deque
@@ -70,6 +71,7 @@ class SessionServer:
     def __init__(
         self, events: socket.socket, activity: SharedActivity, pickle: PicklePolicy
     ) -> None:
+        self._process = os.getpid()
         self._events = events
         self._activity = activity
         self._printing = Printing()
@@ -246,7 +248,10 @@ class SessionServer:
         try:
             client.send(reply)
         except (TimeoutError, ChannelClosed):
-            self._remove(client)
+            if os.getpid() == self._process:
+                self._remove(client)
+            else:  # a filter forked, and this is its child, which serves nobody
+                self._responder.finished = True
         else:
             self._perhaps_more[client.number] = client
 

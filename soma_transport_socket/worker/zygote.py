@@ -107,6 +107,19 @@ def _work_once_specified(descriptor: int, threads: _Threads) -> None:
     work(spec, attached)
 
 
+def _reported(error: BaseException) -> int:
+    """Print what ended a process as Python does, and return its exit status."""
+    status = 1
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    elif error.code is None or isinstance(error.code, int):
+        status = error.code or 0
+    else:
+        print(error.code, file=sys.stderr)
+    sys.stderr.flush()
+    return status
+
+
 class Zygote:
     """Imports, and then forks workers that wait for their specifications.
 
@@ -213,11 +226,10 @@ class Zygote:
             os._exit(0)
 
     def _become_a_worker(self, tree: str, attached: "Mapping[Attached, int]") -> "NoReturn":
-        import traceback
-
         from soma_core.serve import bear_mark, hold_lifeline
         from soma_transport_socket.worker.printing import print_to
 
+        status = 1
         try:
             os.setsid()
             bear_mark(tree)
@@ -231,11 +243,10 @@ class Zygote:
             self._threads.restore()
             _seed_anew()
             _work_once_specified(attached["spec"], self._threads)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
+        except BaseException as error:
+            status = _reported(error)
         finally:
-            os._exit(1)
+            os._exit(status)
 
 
 def main() -> None:

@@ -425,3 +425,36 @@ def test_a_crash_in_native_code_is_told_with_its_stack(connect, transport: str) 
     assert caught.value.signal == "SIGSEGV"
     assert "Fatal Python error: Segmentation fault" in caught.value.stderr
     assert "in forward" in caught.value.stderr
+
+
+# A filter forks
+
+
+class Forks:
+    """Forks a child that ends in some way, and returns its exit status."""
+
+    def fit(self, x, y=None):
+        return {}
+
+    def forward(self, x, state):
+        child = os.fork()
+        if child == 0:
+            if x == "raise":
+                raise ValueError("in the child")
+            if x == "exit":
+                sys.exit(3)
+            return x
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("joining", [{}, {"session": "forks"}], ids=["stdio", "session"])
+def test_a_child_that_a_filter_forks_ends_as_one_of_a_program(connect, joining):
+    """Also its worker lives on, of whose end the child says nothing."""
+    lines = []
+    transport = "socket" if joining else "stdio"
+    worker = connect(transport, filters={"forks": Forks()}, output=lines.append, **joining)
+    assert [worker.forward("forks", x) for x in ("raise", "exit", "return")] == [1, 3, 0]
+    assert "ValueError: in the child" in lines
+    assert lines.count(lines[0]) == 1
+    assert worker.status().alive
+    worker.shutdown()
