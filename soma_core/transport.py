@@ -14,6 +14,7 @@ from soma_core.channel.contract import (
 )
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
+from soma_core.channel.limits import MemorySize, memory_size
 from soma_core.channel.output import OutputPump
 from soma_core.channel.printed import OutputLine
 from soma_core.channel.process import WorkerProcess
@@ -30,6 +31,7 @@ __all__ = [
     "Dialect",
     "Distribution",
     "ExitStatus",
+    "MemorySize",
     "Message",
     "OutputLine",
     "OutputOptions",
@@ -45,6 +47,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerProcess",
     "close_in_forked_child",
+    "memory_size",
     "starting",
     "stop_at_exit",
     "thread_limits",

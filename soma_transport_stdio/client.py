@@ -16,6 +16,7 @@ from soma_core.streams import SharedMemory, SocketStream, StreamChannel, StreamL
 from soma_core.transport import (
     Channel,
     ExitStatus,
+    MemorySize,
     OutputOptions,
     OutputPump,
     Transport,
@@ -45,8 +46,8 @@ class StdioOptions(OutputOptions):
         allow_modules: With ``pickle="never"``, modules that a filter's configuration may name and
             have imported, beside those that the filter always allows.
         limits: The largest messages that either side accepts.
-        memory_limit: Bytes of memory of its own that the worker, and each of its children, may
-            take; a filter that asks for more gets a MemoryError. None for any.
+        memory_limit: Memory of its own that the worker, and each of its children, may take, in
+            bytes or as in ``"4G"``; a filter that asks for more gets a MemoryError. None for any.
         nice: By how much the worker's priority is lowered, as for the command ``nice``:
             0 to 19.
     """
@@ -58,7 +59,7 @@ class StdioOptions(OutputOptions):
     cwd: str | Path | None = None
     allow_modules: Sequence[str] = ()
     limits: StreamLimits = Field(default_factory=StreamLimits)
-    memory_limit: int | None = Field(default=None, ge=1)
+    memory_limit: MemorySize | None = None
     nice: int = Field(default=0, ge=0, le=19)
 
     @field_validator("command", mode="before")

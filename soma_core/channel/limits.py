@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
+from typing import Annotated
 
-__all__ = ["limit_memory"]
+from pydantic import BeforeValidator, Field
+
+__all__ = ["MemorySize", "limit_memory", "memory_size"]
 
 
 def limit_memory(size: int) -> None:
@@ -21,3 +25,27 @@ def limit_memory(size: int) -> None:
     _, hard = resource.getrlimit(kind)
     limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
     resource.setrlimit(kind, (limit, limit))
+
+
+def memory_size(value: object) -> object:
+    """Bytes of a text such as ``4G``; what is no text stays what it is.
+
+    Args:
+        value: A number, or a text: a number with K, M, G or T, which are powers of 1,024.
+
+    Raises:
+        ValueError: It is another text.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"a number of bytes is expected, as in 4000000 or 4G, got {value!r}")
+    number, unit = found.groups()
+    return int(float(number) * 1024 ** "_KMGT".index(unit.upper() or "_"))
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+MemorySize = Annotated[int, BeforeValidator(memory_size), Field(ge=1)]
+"""An option that is a number of bytes, or a text such as ``4G``."""

@@ -1,15 +1,71 @@
-"""Signatures: functions that take the arguments of another one."""
+"""Signatures: what functions take, and what is said to who calls them with something else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import Parameter, Signature, signature
+from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, Signature, iscoroutinefunction, signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["init_takes_arguments_of", "takes_arguments_of"]
+__all__ = [
+    "binding_error",
+    "init_takes_arguments_of",
+    "takes_arguments_of",
+    "tells_what_it_takes",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def binding_error(called: str, function: Callable[..., Any], error: TypeError) -> TypeError:
+    """What to raise where a function does not take the arguments of a call.
+
+    Args:
+        called: What the caller calls it.
+        function: The function.
+        error: What calling it raised; where that is about something else, it stays.
+    """
+    text, name = str(error), f"{function.__qualname__}()"
+    if not text.startswith(name):
+        return error
+    text = text.partition(". Did you mean")[0]  # Python 3.14 says so itself
+    parameters = [one for one in signature(function).parameters.values() if one.name != "self"]
+    unexpected = text.rpartition("argument ")[2].strip("'") if "unexpected" in text else ""
+    close = get_close_matches(unexpected, [one.name for one in parameters], 1)
+    if close:
+        hint = f"did you mean {close[0]}?"
+    elif " given" in text or "too many" in text:
+        hint = _by_position(parameters)
+    else:
+        hint = f"it takes {_names(parameters)}"
+    return TypeError(f"{called}(){text.removeprefix(name)}; {hint}")
+
+
+def _by_position(parameters: list[Parameter]) -> str:
+    first = [one for one in parameters if one.kind is not Parameter.KEYWORD_ONLY]
+    named = [one for one in parameters if one.kind is Parameter.KEYWORD_ONLY]
+    taken = f"it takes {_names(first)}" if first else "it takes none by position"
+    by_name = ", ".join(f"{one.name}=…" for one in named)
+    return f"{taken}, and by name {by_name}" if named else taken
+
+
+def _names(parameters: list[Parameter]) -> str:
+    return ", ".join(one.name for one in parameters if one.kind is not Parameter.VAR_KEYWORD)
+
+
+def tells_what_it_takes(method: Callable[P, T]) -> Callable[P, T]:
+    """Have a method say more than Python does where it is called with other arguments."""
+    called = _telling(method.__qualname__, method, method)
+    if not iscoroutinefunction(method):
+        return called
+
+    @wraps(method)
+    async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+        return await called(*args, **kwargs)  # type: ignore[misc]
+
+    return awaited  # type: ignore[return-value]
 
 
 def takes_arguments_of(
@@ -18,10 +74,11 @@ def takes_arguments_of(
     """Declare that a function takes the arguments of another one, which says what they mean."""
 
     def declare(other: Callable[..., T]) -> Callable[P, T]:
-        other.__signature__ = signature(function).replace(  # type: ignore[attr-defined]
+        called = _telling(other.__qualname__, function, other)
+        called.__signature__ = signature(function).replace(  # type: ignore[attr-defined]
             return_annotation=other.__annotations__["return"]
         )
-        return other
+        return called
 
     return declare
 
@@ -32,9 +89,26 @@ def init_takes_arguments_of(
     """The same for the ``__init__`` of a class."""
 
     def declare(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
+        called = _telling(init.__qualname__.removesuffix(".__init__"), function, init)
         own = Parameter("self", Parameter.POSITIONAL_ONLY)
         taken = signature(function).parameters.values()
-        init.__signature__ = Signature([own, *taken])  # type: ignore[attr-defined]
-        return init
+        called.__signature__ = Signature([own, *taken])  # type: ignore[attr-defined]
+        return called
 
     return declare
+
+
+def _telling(name: str, function: Callable[..., Any], other: Callable[..., T]) -> Callable[..., T]:
+    """Another function, which hands its arguments to a function, or is that function."""
+
+    @wraps(other)
+    def called(*args: Any, **kwargs: Any) -> T:
+        try:
+            return other(*args, **kwargs)
+        except TypeError as error:
+            told = binding_error(name, function, error)
+            if told is error:
+                raise
+            raise told from None
+
+    return called

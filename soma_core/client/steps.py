@@ -6,9 +6,7 @@ result of the method. Whoever runs it decides how to wait: a Worker blocks, an A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from difflib import get_close_matches
-from inspect import signature
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -18,7 +16,7 @@ from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, FilterSpec
 from soma_core.protocol.parsing import name_of_command
 
-__all__ = ["OWN_COMMANDS", "Steps", "argument_error", "binding_error"]
+__all__ = ["OWN_COMMANDS", "Steps", "argument_error"]
 
 T = TypeVar("T")
 
@@ -31,24 +29,6 @@ _METHODS = {model.__name__: name_of_command(model).lower() for model in COMMANDS
 _METHODS[FilterSpec.__name__] = "load"
 
 _EXAMPLES = {"optimizer": '; such as {"name": "Adam", "lr": 0.001}'}
-
-
-def binding_error(verb: Callable[..., Steps[Any]], error: TypeError) -> TypeError:
-    """What to raise where a method does not take the arguments of a call.
-
-    Args:
-        verb: The method.
-        error: What calling it raised; where that is about something else, it stays.
-    """
-    text, name = str(error), f"{verb.__qualname__}()"
-    if not text.startswith(name):
-        return error
-    text = text.partition(". Did you mean")[0]  # Python 3.14 says so itself
-    _, *known = signature(verb).parameters
-    unexpected = text.rpartition("argument ")[2].strip("'") if "unexpected" in text else ""
-    close = get_close_matches(unexpected, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known)}"
-    return TypeError(f"Worker.{verb.__name__}(){text.removeprefix(name)}; {hint}")
 
 
 def argument_error(steps: Steps[Any], error: ValidationError) -> Exception:

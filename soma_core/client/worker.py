@@ -16,7 +16,8 @@ from soma_core.client.chunks import stream
 from soma_core.client.handle import CLOSE_GRACE, Handle, HandleOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
-from soma_core.client.steps import Steps, argument_error, binding_error
+from soma_core.client.signatures import binding_error
+from soma_core.client.steps import Steps, argument_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import RemoteError, SomaError
@@ -42,7 +43,7 @@ def _blocking(
         try:
             steps = verb(self.verbs, *args, **kwargs)
         except TypeError as error:
-            raise binding_error(verb, error) from None
+            raise binding_error(f"Worker.{verb.__name__}", verb, error) from None
         try:
             return self.run(steps)
         except RemoteError as error:

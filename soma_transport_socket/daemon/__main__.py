@@ -8,8 +8,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
 
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
@@ -191,13 +189,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _size(text: str) -> int:
+def _size(text: str) -> object:
     from argparse import ArgumentTypeError
 
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in ("", *_UNITS):
-        raise ArgumentTypeError(f"a number of bytes is expected, as in 4000000 or 4G, got {text!r}")
-    return int(number) * _UNITS.get(unit, 1)
+    from soma_core.transport import memory_size
+
+    try:
+        return memory_size(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def main() -> None:

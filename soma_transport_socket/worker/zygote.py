@@ -115,7 +115,7 @@ def _reported(error: BaseException) -> int:
     elif error.code is None or isinstance(error.code, int):
         status = error.code or 0
     else:
-        print(error.code, file=sys.stderr)
+        sys.stderr.write(f"{error.code}\n")
     sys.stderr.flush()
     return status
 

@@ -195,6 +195,12 @@ MISTAKES: list[Mistake] = [
         ["Worker.forward() missing", "'x'", "it takes node_id, x, state"],
     ),
     (
+        "an option is given by its place",
+        lambda w: w.fit("learn", [1], [1], True),  # type: ignore[misc]
+        TypeError,
+        [".fit()", "it takes node_id, x, y, and by name return_state=…"],
+    ),
+    (
         "an optimizer is a name",
         lambda w: w.composite_fit(["learn"], [1], [1], optimizer="Adam"),  # type: ignore[arg-type]
         TypeError,
@@ -653,6 +659,12 @@ STARTING: list[tuple[str, Callable[[], object], type[BaseException], list[str]]]
         ["'/no/such'", "cwd"],
     ),
     (
+        "filters by their place",
+        lambda: soma.connect("stdio", {"net": OwnInit}),  # type: ignore[misc]
+        TypeError,
+        ["connect() takes", "and by name filters=…"],
+    ),
+    (
         "a pool of no number",
         lambda: soma.WorkerPool("stdio", "2"),  # type: ignore[arg-type]
         TypeError,
@@ -691,6 +703,7 @@ COMMONEST = [
     "filters as a list",
     "a class in place of an instance",
     "a lock deep in the input",
+    "an option is given by its place",
 ]
 
 
@@ -713,6 +726,10 @@ def test_a_pool_and_an_awaited_worker_explain_the_commonest_likewise() -> None:
             with pytest.raises(kind) as caught:
                 make(pool)  # type: ignore[arg-type]
             assert all(part in str(caught.value) for part in parts), name
+        with pytest.raises(TypeError, match=r"takes node_id, x, and by name state=…"):
+            pool.submit("learn", [1], {})  # type: ignore[misc]
+        with pytest.raises(TypeError, match="one goes to submit"):
+            pool.map("learn", 3)  # type: ignore[arg-type]
 
 
 def test_a_call_after_the_end_is_told_so() -> None:

@@ -118,7 +118,7 @@ def test_what_a_worker_writes_before_it_answers_is_quoted(noise, quoted):
 
 def test_a_worker_stands_back_and_gets_what_it_may_have(monkeypatch):
     monkeypatch.setenv("PASSWORD_OF_THE_HOST", "secret")
-    limits = {"memory_limit": 600 << 20, "nice": 3, "env_inherit": False}
+    limits = {"memory_limit": "600M", "nice": 3, "env_inherit": False}
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     filters = {"call": f.Apply(lambda x, state: x())}
     with soma.connect("stdio", filters=filters, env={**paths, "GIVEN": "1"}, **limits) as worker:

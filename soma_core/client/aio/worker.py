@@ -28,7 +28,8 @@ from soma_core.client.arguments import as_node_ids
 from soma_core.client.calls import Call
 from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.results import WorkerStatus
-from soma_core.client.steps import Steps, argument_error, binding_error
+from soma_core.client.signatures import binding_error
+from soma_core.client.steps import Steps, argument_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import RemoteError, SomaError, WorkerDied
@@ -51,7 +52,7 @@ def _awaited(
         try:
             steps = verb(self.verbs, *args, **kwargs)
         except TypeError as error:
-            raise binding_error(verb, error) from None
+            raise binding_error(f"Worker.{verb.__name__}", verb, error) from None
         try:
             return await self.run(steps)
         except RemoteError as error:

@@ -16,7 +16,7 @@ from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
-from soma_core.client.signatures import init_takes_arguments_of
+from soma_core.client.signatures import binding_error, init_takes_arguments_of, tells_what_it_takes
 from soma_core.client.timeouts import DEFAULT, Timeout
 
 __all__ = ["WorkerPool"]
@@ -33,7 +33,11 @@ def _asked(
 
     @wraps(verb)
     def method(self: WorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._dispatcher.perform(verb(self._verbs, *args, **kwargs))
+        try:
+            request = verb(self._verbs, *args, **kwargs)
+        except TypeError as error:
+            raise binding_error(f"WorkerPool.{verb.__name__}", verb, error) from None
+        return self._dispatcher.perform(request)
 
     return method
 
@@ -121,6 +125,7 @@ class WorkerPool:
         """What the pool does now, what it has done so far, and how long that took."""
         return self._dispatcher.queue.stats()
 
+    @tells_what_it_takes
     def submit(
         self,
         node_id: str | Sequence[str],
@@ -157,6 +162,7 @@ class WorkerPool:
         call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
         return self._dispatcher.put(call, limited=True, wait=self._plan.waits_for_room)
 
+    @tells_what_it_takes
     def map(
         self,
         node_id: str | Sequence[str],
@@ -186,6 +192,8 @@ class WorkerPool:
         """
         dispatcher = self._dispatcher
         dispatcher.check_usable()
+        if not isinstance(xs, Iterable) and not hasattr(xs, "__getitem__"):
+            raise TypeError(f"xs are the inputs, one for each call, got {xs!r}; one goes to submit")
         window = whole("ahead", ahead) * len(self)
 
         def submit(x: Any) -> CallFuture:
@@ -194,12 +202,14 @@ class WorkerPool:
 
         return map_results(map(submit, xs), window, ordered=ordered)
 
+    @tells_what_it_takes
     def forward(
         self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
     ) -> Any:
         """Run one node and wait for the result: :meth:`submit` for code that has a Worker."""
         return wait_for_result(self.submit(node_id, x, state=state, timeout=timeout))
 
+    @tells_what_it_takes
     def composite_forward(
         self,
         node_ids: Sequence[str],

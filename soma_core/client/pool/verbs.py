@@ -16,7 +16,8 @@ from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.progress.watch import Watch
 from soma_core.client.results import NodeState
-from soma_core.client.steps import Steps, binding_error
+from soma_core.client.signatures import binding_error
+from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.models.filters import FilterMeta
@@ -94,7 +95,8 @@ def _by_name(verb: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]
     try:
         return _signature(verb).bind(None, *args, **kwargs).arguments
     except TypeError as error:
-        raise binding_error(verb, TypeError(f"{verb.__qualname__}() {error}")) from None
+        told = TypeError(f"{verb.__qualname__}() {error}")
+        raise binding_error(f"WorkerPool.{verb.__name__}", verb, told) from None
 
 
 _signature = cache(signature)

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from soma_core.streams import StreamLimits
+from soma_core.transport import MemorySize
 from soma_http.server.inference.messages import Datatype
 
 __all__ = [
@@ -138,7 +139,8 @@ class WorkersConfig(_Section):
         env: Variables to add to their environment.
         cwd: Their working directory.
         grace: Seconds in which a worker may end by itself whose client is gone.
-        memory_limit: Bytes of memory of its own that each, and each of its children, may take.
+        memory_limit: Memory of its own that each, and each of its children, may take: bytes, or
+            a text as in ``4G``.
         nice: By how much the priority of each is lowered: 0 to 19.
     """
 
@@ -151,7 +153,7 @@ class WorkersConfig(_Section):
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: Path = Path("/")
     grace: float = Field(default=5.0, ge=0, allow_inf_nan=False)
-    memory_limit: int | None = Field(default=None, ge=1)
+    memory_limit: MemorySize | None = None
     nice: int = Field(default=0, ge=0, le=19)
 
 
@@ -212,7 +214,8 @@ class ModelConfig(_Section):
             ``rowwise``.
         allow_modules: Modules that its configuration may name and have imported.
         env: Variables to add to the environment of its workers.
-        memory_limit: Bytes of memory of its own that each, and each of its children, may take.
+        memory_limit: Memory of its own that each, and each of its children, may take: bytes, or
+            a text as in ``4G``.
         nice: By how much the priority of each is lowered: 0 to 19.
         inputs: Its inputs, where the filter's meta does not say. With several, the filter gets a
             dict of them.
@@ -232,7 +235,7 @@ class ModelConfig(_Section):
     batching: BatchingConfig | None = None
     allow_modules: tuple[str, ...] = ()
     env: Mapping[str, str] = Field(default_factory=dict)
-    memory_limit: int | None = Field(default=None, ge=1)
+    memory_limit: MemorySize | None = None
     nice: int = Field(default=0, ge=0, le=19)
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()

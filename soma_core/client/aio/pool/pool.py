@@ -30,7 +30,7 @@ from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.results import WorkerStatus
-from soma_core.client.signatures import init_takes_arguments_of
+from soma_core.client.signatures import binding_error, init_takes_arguments_of, tells_what_it_takes
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.errors import ChannelClosed, TransportError
 
@@ -49,7 +49,11 @@ def _awaited(
 
     @wraps(verb)
     async def method(self: AsyncWorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._perform(verb(self._verbs, *args, **kwargs))
+        try:
+            request = verb(self._verbs, *args, **kwargs)
+        except TypeError as error:
+            raise binding_error(f"WorkerPool.{verb.__name__}", verb, error) from None
+        return await self._perform(request)
 
     return method
 
@@ -142,6 +146,7 @@ class AsyncWorkerPool:
         """What the pool does now, what it has done so far, and how long that took."""
         return self._here().queue.stats()
 
+    @tells_what_it_takes
     async def submit(
         self,
         node_id: str | Sequence[str],
@@ -167,6 +172,7 @@ class AsyncWorkerPool:
             await running.queue.make_room(call, wait=self._plan.waits_for_room)
         return running.put(call)
 
+    @tells_what_it_takes
     async def forward(
         self,
         node_id: str | Sequence[str],
@@ -183,6 +189,7 @@ class AsyncWorkerPool:
         )
         return await future
 
+    @tells_what_it_takes
     async def composite_forward(
         self,
         node_ids: Sequence[str],
@@ -194,6 +201,7 @@ class AsyncWorkerPool:
         """Run a chain of nodes and await the result, as :meth:`Worker.composite_forward`."""
         return await self.forward(as_node_ids(node_ids), x, states, timeout=timeout)
 
+    @tells_what_it_takes
     def map(
         self,
         node_id: str | Sequence[str],
