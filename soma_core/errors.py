@@ -33,7 +33,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_core.raised import Raised, sources_agree, traceback_from
+from soma_core.raised import Raised, sources_agree, traceback_from, without_first
 
 __all__ = [
     "ChannelClosed",
@@ -317,6 +317,23 @@ class RemoteError(SomaError):
         """
         self.__traceback__ = self._trace
 
+    def take_frames(self, error: BaseException, *, leave_out: str = "") -> None:
+        """Have the frames of the exception that it is about, which was raised in this process.
+
+        Args:
+            error: The exception.
+            leave_out: The folder of a package whose frames are left out where they come first.
+        """
+        if self._trace is not None:
+            self.__traceback__ = self._trace = without_first(error.__traceback__, leave_out)
+        for mine, its in (
+            (self.__cause__, error.__cause__),
+            (self.__context__, error.__context__),
+            *zip(getattr(self, "exceptions", ()), getattr(error, "exceptions", ()), strict=False),
+        ):
+            if isinstance(mine, RemoteError) and its is not None:
+                mine.take_frames(its)
+
     @staticmethod
     def from_reply(reply: dict[str, Any]) -> RemoteError:
         """Build the exception of an error reply (``"ok": false``).
@@ -431,10 +448,12 @@ def _class_for(
         if _can_be_base(kind) and not any(issubclass(nearer, kind) for nearer in (root, *kinds)):
             kinds.append(kind)
     of_soma = remote_type is None or remote_type in __all__
-    name = "RemoteError" if of_soma else f"RemoteError[{remote_type}]"
+    name, qualname = "RemoteError", "RemoteError"
+    if not of_soma:  # doctest compares what follows the last dot, if it is to ignore the module
+        name, qualname = f"RemoteError[{remote_type}]", f"RemoteError.{remote_type}"
     for chosen in (kinds, kinds[:1]):
         with suppress(TypeError, ValueError):  # no object can be of all, or no class has the name
-            return type(name, (root, *chosen), {"__module__": __name__})
+            return type(name, (root, *chosen), {"__module__": __name__, "__qualname__": qualname})
     return root
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from soma_core.channel.output import Output, OutputPump
 from soma_core.channel.region_table import RETAINED
+from soma_core.errors import SomaError
 from soma_core.models.filters import Distribution
 from soma_core.wire.message import Message
 
@@ -404,6 +405,16 @@ class Transport(ABC):
             obj: The filter.
         """
         return None
+
+    def explain(self, error: SomaError) -> None:  # noqa: B027 - a default, not a duty
+        """Add to the error of a call what only the transport knows. Never raises.
+
+        Called before the error is raised. The default adds nothing; an engine in this process
+        gives a RemoteError the frames of the exception, in which debuggers see variables.
+
+        Args:
+            error: The error.
+        """
 
     def shutdown(self, grace: float) -> ExitStatus | None:
         """End the engine even if it is shared with other clients. Never raises.

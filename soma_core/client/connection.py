@@ -49,7 +49,8 @@ class Connection:
         transport: Started already; asked about the worker's process when something goes wrong.
         channel: What ``transport.start`` returned.
         pickles: Whether pickles are made and read.
-        explain: Given the error of a call and the id of its command, before it is raised.
+        explain: Given the error of a call and the id of its command, before it is raised; the
+            transport is given it first.
         grace: Seconds that an interrupted command may take to end, before the worker is ended.
         observers: The plugins that observe calls, if there are any.
 
@@ -71,7 +72,7 @@ class Connection:
         if transport.output is not None:
             transport.output.node_of = self.conversation.node_that_runs
         self.channel = channel
-        self.explain = explain or _no_explanation
+        self._explain = explain
         self._transport = transport
         self._turn = threading.RLock()  # a signal may come before its holder is noted
         self._interrupting = threading.RLock()
@@ -137,6 +138,12 @@ class Connection:
         finally:
             if ctrl_c.installed:
                 ctrl_c.restore()
+
+    def explain(self, error: SomaError, message_id: int) -> None:
+        """Add to the error of a call what the transport, and who records it, know of it."""
+        self._transport.explain(error)
+        if self._explain is not None:
+            self._explain(error, message_id)
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""
@@ -303,7 +310,3 @@ def not_sent(call: Call) -> DeadlineExceeded:
         f"{call.cmd} waited {call.timeout:g} s for other calls on this worker and was not sent",
         worker_survived=True,
     )
-
-
-def _no_explanation(error: SomaError, message_id: int) -> None:
-    """Nothing is recorded, so there is nothing to add."""

@@ -12,9 +12,11 @@ from soma_core.engine.nodes import FilterFailed
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.raised import Raised, shortened
 
-__all__ = ["describe_failure"]
+__all__ = ["OF_SOMA", "describe_failure", "exception_of"]
 
-_SOMA = str(Path(__file__).parents[1])
+OF_SOMA = str(Path(__file__).parents[1])
+"""The folder of soma's own code."""
+
 _WITH_TRACEBACK = frozenset(
     {
         ErrorCode.LOAD_FAILED,
@@ -68,11 +70,15 @@ def _type_name(shown: BaseException) -> str:
     return named or type(shown).__name__
 
 
+def exception_of(error: BaseException) -> BaseException:
+    """The exception that the reply tells of: of an error of soma about another one, that one."""
+    shown = _classify(error)[1]
+    return shown.__cause__ if isinstance(shown, ProtocolError) and shown.__cause__ else shown
+
+
 def _raised(shown: BaseException) -> Raised | None:
-    """The exception itself; of an error of soma about another one, that one."""
-    error = shown.__cause__ if isinstance(shown, ProtocolError) and shown.__cause__ else shown
     try:
-        raised = Raised.of(error, leave_out=_SOMA)
+        raised = Raised.of(exception_of(shown), leave_out=OF_SOMA)
     except BaseException:  # the exception is of the user's class, and may do anything
         return None
     if isinstance(shown, Misconfigured):

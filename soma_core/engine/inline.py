@@ -14,8 +14,9 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport, TransportOptions
+from soma_core.engine.failures import OF_SOMA, exception_of
 from soma_core.engine.serving import PicklePolicy, Responder
-from soma_core.errors import ChannelClosed
+from soma_core.errors import ChannelClosed, RemoteError, SomaError
 from soma_core.wire.message import Message
 
 __all__ = ["InlineTransport"]
@@ -57,6 +58,11 @@ class InlineTransport(Transport):
         self._lent.append(lent)
         return pickle.dumps(lent)
 
+    def explain(self, error: SomaError) -> None:
+        raised = None if self._channel is None else self._channel.take_raised()
+        if raised is not None and isinstance(error, RemoteError):
+            error.take_frames(raised, leave_out=OF_SOMA)
+
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:
             self._channel.close()
@@ -83,11 +89,21 @@ class _Lent:
 _lent: WeakValueDictionary[str, _Lent] = WeakValueDictionary()
 
 
+class _Responder(Responder):
+    """Keeps what a reply tells of, for a host that is in the same process."""
+
+    raised: BaseException | None = None
+
+    def _failure(self, error: BaseException, *where: Any) -> Message:
+        self.raised = exception_of(error)
+        return super()._failure(error, *where)
+
+
 class _InlineChannel(Channel):
     """Both ends at once: ``send`` executes the command, ``receive`` returns what it replied."""
 
     def __init__(self, pickle: PicklePolicy) -> None:
-        self._responder = Responder(pickle=pickle)
+        self._responder = _Responder(pickle=pickle)
         self._replies: deque[Message] = deque()
         self._closed = False
 
@@ -96,6 +112,11 @@ class _InlineChannel(Channel):
             raise ChannelClosed("the channel is closed")
         with _ctrl_c_goes_on():
             self._keep(self._responder.respond(_copied(message), self._keep))
+
+    def take_raised(self) -> BaseException | None:
+        """The exception that the last reply tells of, once."""
+        raised, self._responder.raised = self._responder.raised, None
+        return raised
 
     def _keep(self, reply: Message) -> None:
         self._replies.append(_copied(reply))

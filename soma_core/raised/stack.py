@@ -23,6 +23,7 @@ __all__ = [
     "module_of",
     "sources_agree",
     "traceback_from",
+    "without_first",
 ]
 
 _OUTERMOST = _INNERMOST = 50  # entries that are kept of a stack that is deeper
@@ -75,6 +76,14 @@ def entries_of(trace: TracebackType | None, *, leave_out: str = "") -> list[Stac
     if len(entries) > DEEPEST:
         entries = entries[:_OUTERMOST] + entries[-_INNERMOST:]
     return entries
+
+
+def without_first(trace: TracebackType | None, folder: str) -> TracebackType | None:
+    """A traceback without its first entries whose code lies in a folder, if others follow."""
+    step = trace
+    while folder and step is not None and step.tb_frame.f_code.co_filename.startswith(folder):
+        step = step.tb_next
+    return step or trace
 
 
 def _walk(trace: TracebackType | None) -> Iterator[tuple[TracebackType, int]]:

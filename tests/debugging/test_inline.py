@@ -13,6 +13,20 @@ import pytest
 
 import soma_core as soma
 
+
+class Broken(soma.Filter):
+    def forward(self, x: int, state: Any) -> float:
+        doubled = x * 2
+        try:
+            return self._share(doubled)
+        except ZeroDivisionError as error:
+            raise ValueError("scaling failed") from error
+
+    def _share(self, y: int) -> float:
+        rest = y - y
+        return y / rest
+
+
 SCRIPT = """\
 import soma_core as soma
 
@@ -156,3 +170,19 @@ def test_coverage_and_profilers_of_the_host_see_what_runs() -> None:
         finally:
             sys.settrace(before)
     assert calls == [__file__]
+
+
+def test_a_post_mortem_finds_the_variables_of_the_filter_and_of_its_causes() -> None:
+    def variables(error: BaseException | None) -> dict[str, Any]:
+        trace = getattr(error, "__traceback__", None)
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        return {} if trace is None else trace.tb_frame.f_locals
+
+    with soma.connect("inline", filters={"broken": Broken()}) as worker:
+        with pytest.raises(ValueError, match="scaling failed") as caught:
+            worker.forward("broken", 20)
+        assert variables(caught.value)["doubled"] == 40
+        assert variables(caught.value.__cause__)["rest"] == 0
+        with pytest.raises(soma.RemoteError, match="unknown node"):
+            worker.forward("another", 20)
