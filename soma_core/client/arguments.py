@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["as_node_ids", "check_bytes", "check_seconds"]
+__all__ = ["as_node_ids", "check_bytes", "check_listener", "check_seconds", "check_times"]
 
 
 def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
@@ -44,6 +45,39 @@ def check_seconds(name: str, seconds: Any) -> None:
         raise TypeError(f"{name} is a number of seconds or None, got {seconds!r}")
     if math.isnan(seconds) or seconds < 0:
         raise ValueError(f"{name} is a number of seconds from 0 on or None, got {seconds!r}")
+
+
+def check_times(*, interrupt_grace: Any, **limits: Any) -> None:
+    """Make sure that the time limits of a worker, by their names, are such.
+
+    Raises:
+        TypeError, ValueError: One is none.
+    """
+    for name, seconds in limits.items():
+        check_seconds(name, seconds)
+    if interrupt_grace is None:
+        raise TypeError("interrupt_grace is a number of seconds, got None")
+    check_seconds("interrupt_grace", interrupt_grace)
+
+
+def check_listener(name: str, listener: Any, of: str) -> None:
+    """Make sure that something can be called with what happens.
+
+    Args:
+        name: The argument.
+        listener: The function.
+        of: What it is called with.
+
+    Raises:
+        TypeError: It is no function, or one whose calls somebody would have to await.
+    """
+    if not callable(listener):
+        raise TypeError(f"{name} is a function of {of}, got {listener!r}")
+    if iscoroutinefunction(listener):
+        raise TypeError(
+            f"{name} is called and not awaited: an ordinary function of {of} is expected, got "
+            f"{listener.__qualname__}, which is an async def"
+        )
 
 
 def check_bytes(name: str, content: Any, source: str) -> None:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from soma_core.channel.deadline import NEVER, Deadline
+from soma_core.client.arguments import check_listener
 from soma_core.protocol.commands import COMMANDS, Command, Hello
 from soma_core.protocol.fields import set_fields
 from soma_core.protocol.replies import REPLIES, ForwardReply, Reply
@@ -61,6 +62,8 @@ class Call:
         self.stall_timeout = stall_timeout
         if progress is not None or stall_timeout is not None:
             fields["events"] = True
+            if progress is not None:
+                check_listener("progress", progress, "a report")
         self.started = monotonic()
         self.deadline = NEVER if timeout is None else Deadline(self.started + timeout)
 

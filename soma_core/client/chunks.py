@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
+from soma_core.client.arguments import as_node_ids
 from soma_core.models import rows
+from soma_core.models.chains import ChainNode, check_chain
+from soma_core.models.filters import FilterMeta, StreamMode
 
 __all__ = ["StreamPlan", "gather", "split", "stream"]
 
@@ -27,6 +30,23 @@ class StreamPlan:
     node_ids: Sequence[str]
     barriers: Collection[str]
     evolving: Collection[str]
+
+    @classmethod
+    def of(cls, node_ids: Sequence[str], metas: Mapping[str, FilterMeta]) -> StreamPlan:
+        """How chunks go through a chain, by the stream modes of its nodes.
+
+        Raises:
+            ValueError: Neighbours declare what cannot fit together; the message names the edge.
+        """
+        node_ids = as_node_ids(node_ids)
+        chain = {key: metas.get(key, FilterMeta(name=key)) for key in node_ids}
+        check_chain(ChainNode.of(node_id, chain[node_id]) for node_id in node_ids)
+        modes = {node_id: meta.stream_mode for node_id, meta in chain.items()}
+        return cls(
+            node_ids,
+            barriers={key for key, mode in modes.items() if mode is StreamMode.BARRIER},
+            evolving={key for key, mode in modes.items() if mode is StreamMode.EVOLVING},
+        )
 
     def segments(self) -> list[list[str]]:
         """The chain cut before each barrier; the first segment may be empty."""

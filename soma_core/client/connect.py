@@ -12,9 +12,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
+from soma_core.client.arguments import check_times
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.handle import HandleOptions, check_recovery
-from soma_core.client.loadable import Loadable, distributions
+from soma_core.client.loadable import Loadable, check_filters, distributions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker
@@ -57,13 +58,20 @@ def prepared(
 ) -> Start:
     """Check the arguments of :func:`connect`; nothing is started yet."""
     check_recovery(restart, retries)
+    check_times(
+        timeout=timeout,
+        start_timeout=start_timeout,
+        stall_timeout=stall_timeout,
+        interrupt_grace=interrupt_grace,
+    )
     plugins = installed_plugins()
     options = {"pickle": pickle, **options}
+    filters = {} if filters is None else filters
     made = transport_maker(transport, options, plugins, filters=filters)()
     recorder = None if record is None else Recorder(record, transport, made.options)
     return Start(
         made,
-        filters or {},
+        filters,
         {
             "timeout": timeout,
             "start_timeout": start_timeout,
@@ -125,7 +133,7 @@ def transport_maker(
     options: dict[str, Any],
     plugins: PluginSet,
     *,
-    filters: Mapping[str, Loadable] | None = None,
+    filters: Mapping[str, Loadable],
     apart: bool = False,
 ) -> Callable[[], Transport]:
     """Check the options of a transport; each call of what is returned makes one to start.
@@ -141,10 +149,11 @@ def transport_maker(
         PluginError, TypeError, ValueError: As for :func:`connect`.
     """
     _check_name(name)
+    check_filters(filters)
     _check_not_being_imported()
     transport_class = plugins.transports.load(name)
     checked = _options(name, transport_class, options, plugins)
-    checked = checked.placed(distributions(filters or {}, plugins))
+    checked = checked.placed(distributions(filters, plugins))
     if apart and checked.shared:
         raise ValueError(
             f"the transport {name!r} would share one worker with these options (a session); "

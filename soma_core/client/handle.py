@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Literal, TypedDict
 
 from soma_core.channel.contract import ExitStatus, Transport
-from soma_core.client.arguments import check_seconds
+from soma_core.client.arguments import check_times
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.recording import Recorder
 from soma_core.client.recovery import RecoveryLog
@@ -84,9 +84,12 @@ class Handle:
         plugins: PluginSet | None = None,
     ) -> None:
         check_recovery(restart, retries)
-        check_seconds("timeout", timeout)
-        check_seconds("start_timeout", start_timeout)
-        check_seconds("stall_timeout", stall_timeout)
+        check_times(
+            timeout=timeout,
+            start_timeout=start_timeout,
+            stall_timeout=stall_timeout,
+            interrupt_grace=interrupt_grace,
+        )
         plugins = installed_plugins() if plugins is None else plugins
         allowed = transport.options.pickle != "never"
         pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs(), opaque_states=True)

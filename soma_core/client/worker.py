@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
 from soma_core.client.calls import Call
-from soma_core.client.chunks import stream
+from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.handle import CLOSE_GRACE, Handle, HandleOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
@@ -162,7 +162,7 @@ class Worker:
             ValueError: Neighbours declare what cannot fit together; the message names the edge.
         """
         self.run(self.verbs.refresh())
-        plan = self.verbs.plan_stream(node_ids)
+        plan = StreamPlan.of(node_ids, self.verbs.metas)
 
         def run(segment: Sequence[str], x: Any) -> Any:
             learns = plan.learns(segment)

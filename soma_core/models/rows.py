@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Selection", "common_count", "concatenate", "count", "take"]
+__all__ = [
+    "Selection",
+    "common_count",
+    "concatenate",
+    "count",
+    "is_numbered",
+    "renumbered",
+    "take",
+]
 
 Selection = slice | np.ndarray[Any, Any]
 """Which rows: a slice of them, or their numbers in any order."""
@@ -95,6 +103,24 @@ def concatenate(parts: Sequence[Any]) -> Any:
         return join(parts)
     except Exception as error:  # each library raises its own
         raise ValueError(f"parts cannot be put together: {error}") from error
+
+
+def is_numbered(value: Any) -> bool:
+    """Whether some data is a frame whose rows have no names but their numbers, from 0 on."""
+    index: Any = getattr(value, "index", None)
+    return type(index).__name__ == "RangeIndex" and bool(index.start == 0 and index.step == 1)
+
+
+def renumbered(value: Any, like: Any) -> Any:
+    """Rows that were put together or taken apart, numbered from 0 on where those of ``like`` are.
+
+    Args:
+        value: The rows.
+        like: What they were made of.
+    """
+    if isinstance(value, dict):
+        return {key: renumbered(item, like[key]) for key, item in value.items()}
+    return value.reset_index(drop=True) if is_numbered(like) else value
 
 
 def _lengths(name: str, value: Any) -> Iterator[tuple[str, int]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
+import pickle
 import signal
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import soma_core as soma
@@ -54,7 +57,7 @@ def test_it_has_the_methods_of_a_pool_with_the_same_arguments():
             continue
         there = inspect.signature(getattr(soma.AsyncWorkerPool, name)).parameters
         here = inspect.signature(member).parameters
-        assert set(here) <= set(there), name
+        assert list(here) == list(there), name
 
 
 def test_it_takes_the_arguments_of_a_pool():
@@ -209,6 +212,70 @@ def test_another_loop_is_refused_and_one_that_is_not_started(pool):
         asyncio.run(pool.forward("echo", 1))
     with pytest.raises(RuntimeError, match="is not started"):
         asyncio.run(soma.AsyncWorkerPool(filters={}).forward("echo", 1))
+
+
+def test_it_tells_what_it_did_wherever_it_is_asked_and_is_not_pickled(run, pool):
+    run(pool.forward("echo", 1))
+    assert pool.stats().done > 0
+    assert len(pool.status()) == 2
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(pool)
+
+
+def test_a_forked_child_is_refused_in_the_loop_that_runs_there(run, pool):
+    async def main():
+        reading, writing = os.pipe()
+        if (pid := os.fork()) == 0:
+            try:
+                await pool.forward("echo", 1)
+            except soma.TransportError as error:
+                os.write(writing, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        with open(reading), open(writing, "w"):
+            assert b"forked" in os.read(reading, 1000)
+
+    run(main())
+
+
+def test_a_loop_that_ends_while_calls_run_takes_the_pool_along():
+    async def main():
+        pool = await soma.AsyncWorkerPool(n=1, filters={"sleep": f.Sleep()})
+        call = asyncio.create_task(pool.forward("sleep", NAP))
+        await until(lambda: pool.stats().running == 1)
+        return pool, pool.status()[0].pid, call
+
+    pool, pid, call = asyncio.run(main())
+    assert call.cancelled()
+    assert not psutil.pid_exists(pid)
+    asyncio.run(pool.close())
+    assert pool.status() == []
+
+
+def test_an_input_of_a_map_that_fails_is_told_once(run, pool, caplog):
+    async def main():
+        with pytest.raises(soma.RemoteError):
+            [out async for out in pool.map("no such node", range(10))]
+        await until(lambda: pool.stats().running == pool.stats().queued == 0)
+
+    run(main())
+    gc.collect()
+    assert "no such node" not in caplog.text
+
+
+def test_a_shutdown_that_nobody_waits_for_has_its_timeout(run):
+    async def main():
+        async with soma.AsyncWorkerPool("inline", 1, filters={"echo": f.Echo()}) as pool:
+            with pytest.raises(ValueError, match="timeout is a number of seconds from 0"):
+                await pool.shutdown(timeout=-1)
+        async with soma.AsyncWorkerPool(n=1, filters={"sleep": f.Sleep()}) as pool:
+            call = await pool.submit("sleep", NAP)
+            await pool.shutdown(wait=False, timeout=0.05)
+            with pytest.raises(soma.ChannelClosed):
+                await call
+
+    run(main())
 
 
 def test_a_worker_that_dies_costs_its_call_alone_and_idle_none(run):

@@ -19,6 +19,10 @@ import soma_core as soma
 LOCK = threading.Lock()
 
 
+async def coroutine(report):
+    """Would have to be awaited."""
+
+
 class Learn(soma.Filter):
     k: int = 2
 
@@ -217,6 +221,12 @@ MISTAKES: list[Mistake] = [
         lambda w: w.fit("learn", [1], [1], progress="yes"),  # type: ignore[arg-type]
         TypeError,
         ["progress is True, False, or a function", "'yes'"],
+    ),
+    (
+        "a progress that would have to be awaited",
+        lambda w: w.forward("learn", [1], progress=coroutine),
+        TypeError,
+        ["progress is called and not awaited", "coroutine", "async def"],
     ),
     (
         "a filter is asked for that is not loaded",

@@ -43,6 +43,11 @@ class Sized(Rowwise):
         return f.np.full(len(x), len(x))
 
 
+class Same(Rowwise):
+    def forward(self, x, state):
+        return x
+
+
 class Two(Rowwise):
     def forward(self, x, state):
         return x, -x
@@ -193,6 +198,29 @@ def test_tensors_and_frames_are_joined_too(joined):
     for call, x in zip(calls[2:], inputs[2:], strict=True):
         pandas.testing.assert_frame_equal(call.result(60.0), x * 2)
     assert sizes(pool, "double") == (2, 4)
+
+
+def test_frames_keep_their_labels_and_types_in_a_batch(joined):
+    pandas = pytest.importorskip("pandas")
+    wide = [f"column {number}" for number in range(100)]  # as a text it is cut
+    inputs = [
+        pandas.DataFrame({"a": [1.0]}),
+        pandas.DataFrame({"a": [2.0, 3.0]}),
+        pandas.DataFrame({"a": [4.0]}, index=["x"]),
+        pandas.Series([1.0], name="one"),
+        pandas.Series([1.0], name="other"),
+        pandas.DataFrame({"a": pandas.Categorical(["x"])}),
+        pandas.DataFrame({"a": pandas.Categorical(["y"])}),
+        pandas.DataFrame(np.zeros((1, 100)), columns=wide),
+        pandas.DataFrame(np.ones((1, 100)), columns=[*wide[:50], "else", *wide[51:]]),
+    ]
+    pool, calls = joined("same", inputs, "inline", filters={"same": Same()})
+    for call, x in zip(calls, inputs, strict=True):
+        result = call.result(60.0)
+        assert (type(result), type(result.index)) == (type(x), type(x.index))
+        assert result.equals(x)
+        assert [getattr(result, "name", None)] == [getattr(x, "name", None)]
+    assert sizes(pool, "same") == (1, 2)
 
 
 @pytest.mark.nightly
@@ -416,6 +444,9 @@ def test_many_callers_get_what_is_theirs_while_workers_die_and_calls_are_cancell
         ({"max_rows": 1}, ValueError, "max_rows is at least 2, got 1"),
         ({"max_rows": 2.5}, TypeError, "max_rows is a whole number, got 2.5"),
         ({"max_delay": -1.0}, ValueError, "max_delay is at least 0 seconds"),
+        ({"max_delay": float("inf")}, ValueError, "max_delay is at least 0 seconds, and finite"),
+        ({"max_delay": "5"}, TypeError, "max_delay is a number of seconds, got '5'"),
+        ({"nodes": 5}, TypeError, "nodes is a collection of node ids, got 5"),
         ({"nodes": "sized"}, TypeError, "nodes is a collection of node ids"),
     ],
 )

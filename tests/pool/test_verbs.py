@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -85,6 +86,38 @@ def validated(trained: soma.Worker | soma.WorkerPool) -> tuple:
 def test_a_pool_validates_goes_on_and_answers_as_a_worker_does(inline_pair):
     worker, pool = inline_pair
     assert validated(pool) == validated(worker)
+
+
+def test_calls_of_every_kind_have_a_deadline_and_a_priority(inline_pair):
+    _, pool = inline_pair
+    assert pool.forward("scale", 2.0, deadline=60.0, priority=1) == 4.0
+    assert pool.composite_forward(["scale", "scale"], 2.0, deadline=60.0, priority=1) == 8.0
+    for call in (pool.forward, pool.composite_forward):
+        with pytest.raises(soma.DeadlineExceeded):
+            call(["scale"], 2.0, deadline=0.0)
+
+
+def test_what_a_worker_holds_is_listed_saved_and_streamed(inline_pair, tmp_path):
+    for trained in inline_pair:
+        trained.load({"mean": f.Mean(), "count": Counting()})
+        trained.fit("mean", [1.0, 3.0])
+        assert list(trained.list().nodes) == ["scale", "mean", "count"]
+        assert trained.ping().pid == os.getpid()
+        trained.save_checkpoint(tmp_path / "saved")
+        trained.set_state("mean", soma.NodeState(None, "value", {"mean": 7.0}))
+        trained.load_checkpoint(tmp_path / "saved")
+        assert trained.forward("mean", 5.0) == 3.0
+        assert [*trained.stream(["count", "scale"], [np.ones(2), np.ones(3)])] == [4, 10]
+
+
+class Counting(f.Accumulate):
+    """Learns from each chunk, and gives the number of rows so far."""
+
+    def forward(self, x, state):
+        return state["rows"]
+
+    def meta(self):
+        return soma.FilterMeta(name="Counting", stream_mode=soma.StreamMode.EVOLVING)
 
 
 def test_an_argument_that_a_method_does_not_take_is_refused_at_once(inline_pair):

@@ -118,7 +118,7 @@ class AsyncConnection:
 
     async def settled(self) -> None:
         """Wait until nothing is under way in the background any more."""
-        while self._background:
+        while self._background and not self._loop.is_closed():
             await asyncio.wait(self._background)
 
     async def _wait_for_turn(self, call: Call) -> None:

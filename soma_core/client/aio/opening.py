@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 __all__ = ["Opening"]
 
@@ -26,6 +26,12 @@ class Opening(Generic[T]):
         self._start = start
         self._started = False
         self._opened: T | None = None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"soma.connect_async(…) has no {name} yet: use it as `async with soma.connect_async(…) "
+            "as worker:`, or await it"
+        )
 
     def __await__(self) -> Generator[Any, Any, T]:
         if self._started:

@@ -26,6 +26,7 @@ from soma_core.client.aio.streams import stream
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.arguments import as_node_ids
 from soma_core.client.calls import Call
+from soma_core.client.chunks import StreamPlan
 from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
@@ -167,7 +168,7 @@ class AsyncWorker:
         timeout: Timeout,
     ) -> AsyncGenerator[Any, None]:
         await self.run(self.verbs.refresh())
-        plan = self.verbs.plan_stream(node_ids)
+        plan = StreamPlan.of(node_ids, self.verbs.metas)
 
         async def run(segment: Sequence[str], x: Any) -> Any:
             steps = self.verbs.run_segment(segment, x, learns=plan.learns(segment), timeout=timeout)
@@ -185,7 +186,11 @@ class AsyncWorker:
             TypeError, ValueError: A command does not take an argument.
             SomaError: What a call of a Worker raises.
         """
-        if asyncio.get_running_loop() is not self._loop:
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # none runs: in a forked child, which keeps none
+            is_here = False
+        if not is_here:
             self._check_loop()
         try:
             call = next(steps)

@@ -78,8 +78,9 @@ class Backlog:
         """
         if not wait:
             self.tally.add_refusal()
+            waiting = len(self) + self.running - self.workers  # some are being taken just now
             raise QueueFull(
-                f"{len(self)} calls wait for a worker of the pool, and max_queue is {self._limit}; "
+                f"{waiting} calls wait for a worker of the pool, and max_queue is {self._limit}; "
                 "try again later, or raise max_queue"
             )
         if call.due.over():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Batching:
 
     Raises:
         TypeError: An argument is of another type.
-        ValueError: ``max_rows`` is less than 2, or ``max_delay`` is negative.
+        ValueError: ``max_rows`` is less than 2, or ``max_delay`` is negative or infinite.
     """
 
     max_rows: int = 64
@@ -40,10 +41,12 @@ class Batching:
             raise TypeError(f"max_rows is a whole number, got {self.max_rows!r}")
         if self.max_rows < 2:
             raise ValueError(f"max_rows is at least 2, got {self.max_rows}")
-        if not self.max_delay >= 0:
-            raise ValueError(f"max_delay is at least 0 seconds, got {self.max_delay}")
-        if isinstance(self.nodes, str):
-            raise TypeError(f"nodes is a collection of node ids, got the text {self.nodes!r}")
+        if isinstance(self.max_delay, bool) or not isinstance(self.max_delay, int | float):
+            raise TypeError(f"max_delay is a number of seconds, got {self.max_delay!r}")
+        if not 0 <= self.max_delay < math.inf:
+            raise ValueError(f"max_delay is at least 0 seconds, and finite, got {self.max_delay}")
+        if isinstance(self.nodes, str) or not isinstance(self.nodes, Collection | None):
+            raise TypeError(f"nodes is a collection of node ids, got {self.nodes!r}")
 
     def check(self, metas: Mapping[str, FilterMeta]) -> None:
         """Make sure that the nodes that are named may be joined.
@@ -120,10 +123,24 @@ def _kind(value: Any) -> Hashable:
         return ("list", _kind_of_row(value[0]) if value else None)
     if isinstance(value, tuple):
         return None
+    if hasattr(value, "iloc"):
+        return _kind_of_frame(value)
     if isinstance(getattr(value, "shape", None), tuple):
         details = (getattr(value, name, None) for name in ("dtype", "device", "dtypes", "schema"))
         return (type(value), tuple(value.shape[1:]), *map(str, details))
     return (type(value), repr(value))  # the same for all rows: equal, or not joined
+
+
+def _kind_of_frame(frame: Any) -> Hashable:
+    """Of a frame or a series of pandas: put together, they must keep their labels and types."""
+    index = frame.index
+    columns = (
+        (frame.name, frame.dtype)
+        if frame.ndim == 1
+        else (*frame.columns, *frame.columns.names, *frame.dtypes)
+    )
+    numbered = rows.is_numbered(frame)
+    return (type(frame), columns, type(index), index.dtype, tuple(index.names), numbered)
 
 
 def _kind_of_row(row: Any) -> Hashable:

@@ -72,7 +72,9 @@ class Blueprint:
         self.interrupt_grace = interrupt_grace
         self._start_timeout, self._stall_timeout = start_timeout, stall_timeout
         self._plugins = plugins
-        self._recording = Recording(record) if isinstance(record, str | os.PathLike) else record
+        if record is not None and not isinstance(record, Recording):
+            record = Recording(record)
+        self._recording = record
         self._lock = threading.Lock()
         self._nodes = {node_id: _Node(obj, True, 1) for node_id, obj in filters.items()}
         self.metas: Mapping[str, FilterMeta] = {}

@@ -97,7 +97,7 @@ def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps
         return [(yield from calls[0].run(verbs))]
     parts = [_joinable(call) for call in calls]
     node_ids, timeout = parts[0].node_ids, latest.left()
-    x = rows.concatenate([part.x for part in parts])
+    x = rows.renumbered(rows.concatenate([part.x for part in parts]), parts[0].x)
     if len(node_ids) == 1:
         steps = verbs.forward(node_ids[0], x, timeout=timeout)
     else:
@@ -121,7 +121,7 @@ def _cut(result: Any, selections: Sequence[slice]) -> list[Any]:
     if found != expected:
         came = f"a {type(result).__name__} without rows" if found is None else f"{found} rows"
         raise _WrongRows(f"it returned {came} for {expected} rows")
-    return [rows.take(result, selection) for selection in selections]
+    return [rows.renumbered(rows.take(result, selection), result) for selection in selections]
 
 
 class _WrongRows(Exception):

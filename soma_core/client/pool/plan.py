@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.threads import available_cores
+from soma_core.client.arguments import check_times
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable
@@ -91,6 +92,13 @@ def plan_pool(
             raise TypeError(f"a pool replaces workers that die by itself; leave {name} out")
     if batching is not None and not isinstance(batching, Batching):
         raise TypeError(f"batching is a Batching(max_rows=…, max_delay=…), got {batching!r}")
+    check_times(
+        timeout=timeout,
+        start_timeout=start_timeout,
+        stall_timeout=stall_timeout,
+        interrupt_grace=interrupt_grace,
+    )
+    filters = {} if filters is None else filters
     plugins = installed_plugins()
     make_transport = transport_maker(
         transport,
@@ -101,7 +109,7 @@ def plan_pool(
     )
     blueprint = Blueprint(
         make_transport,
-        filters or {},
+        filters,
         timeout=timeout,
         start_timeout=start_timeout,
         stall_timeout=stall_timeout,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
-from soma_core.client.arguments import as_node_ids
+from soma_core.client.arguments import as_node_ids, check_seconds
+from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.pool.call import CallFuture
 from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.plan import plan_pool, whole
@@ -101,6 +102,12 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a WorkerPool belongs to the process that made it, and is not pickled; make one in the "
+            "other process"
+        )
+
     def __len__(self) -> int:
         return len(self._dispatcher.group.slots)
 
@@ -112,11 +119,11 @@ class WorkerPool:
         return self._plan.describe("WorkerPool", len(self), state)
 
     @property
-    def node_ids(self) -> list[str]:
+    def node_ids(self) -> _Texts:
         """The ids of the nodes that every worker has."""
         return self._plan.blueprint.node_ids
 
-    def status(self) -> list[WorkerStatus]:
+    def status(self) -> _Statuses:
         """What is known of each worker without asking it; one that is being replaced is absent."""
         workers = [slot.worker for slot in self._dispatcher.group.slots]
         return [worker.status() for worker in workers if worker is not None]
@@ -204,10 +211,20 @@ class WorkerPool:
 
     @tells_what_it_takes
     def forward(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str | Sequence[str],
+        x: Any,
+        state: Any = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        deadline: float | None = None,
+        priority: int = 0,
     ) -> Any:
-        """Run one node and wait for the result: :meth:`submit` for code that has a Worker."""
-        return wait_for_result(self.submit(node_id, x, state=state, timeout=timeout))
+        """Run one node, or a chain of nodes, and wait for the result, as :meth:`submit`."""
+        future = self.submit(
+            node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
+        )
+        return wait_for_result(future)
 
     @tells_what_it_takes
     def composite_forward(
@@ -217,9 +234,18 @@ class WorkerPool:
         states: Mapping[str, Any] | None = None,
         *,
         timeout: Timeout = DEFAULT,
+        deadline: float | None = None,
+        priority: int = 0,
     ) -> Any:
-        """Run a chain of nodes and wait for the result, as :meth:`Worker.composite_forward`."""
-        return wait_for_result(self.submit(as_node_ids(node_ids), x, state=states, timeout=timeout))
+        """Run a chain of nodes and wait for the result, as :meth:`submit`."""
+        return self.forward(
+            as_node_ids(node_ids),
+            x,
+            states,
+            timeout=timeout,
+            deadline=deadline,
+            priority=priority,
+        )
 
     predict = _asked(PoolVerbs.predict)
     predict_proba = _asked(PoolVerbs.predict_proba)
@@ -232,10 +258,31 @@ class WorkerPool:
     batched_fit = _asked(PoolVerbs.batched_fit)
     compute_gradients = _asked(PoolVerbs.compute_gradients)
     call = _asked(PoolVerbs.call)
+    list = _asked(PoolVerbs.list)
+    ping = _asked(PoolVerbs.ping)
     get_state = _asked(PoolVerbs.get_state)
     set_state = _asked(PoolVerbs.set_state)
+    save_checkpoint = _asked(PoolVerbs.save_checkpoint)
+    load_checkpoint = _asked(PoolVerbs.load_checkpoint)
     load = _asked(PoolVerbs.load)
     unload = _asked(PoolVerbs.unload)
+
+    def stream(
+        self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
+    ) -> Generator[Any, None, None]:
+        """Run chunks through a chain of nodes, each when its result is asked for.
+
+        As :meth:`Worker.stream`; what nodes learn from a chunk, every worker is given before the
+        next one. :meth:`map` runs chunks that do not depend on each other in all workers at once.
+        """
+        plan = StreamPlan.of(node_ids, self._plan.blueprint.metas)
+
+        def run(segment: Sequence[str], x: Any) -> Any:
+            learns = plan.learns(segment)
+            request = self._verbs.run_segment(segment, x, learns=learns, timeout=timeout)
+            return self._dispatcher.perform(request)
+
+        return stream(plan, chunks, run)
 
     def filter(self, node_id: str) -> RemoteFilter:
         """A loaded node as a Filter of its own, for code that expects one.
@@ -304,4 +351,9 @@ class WorkerPool:
             timeout: Seconds after which those that are not done are ended, as by :meth:`close`;
                 None for never.
         """
+        check_seconds("timeout", timeout)
         self._dispatcher.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=timeout)
+
+
+_Texts = list[str]  # within WorkerPool, list is a method
+_Statuses = list[WorkerStatus]

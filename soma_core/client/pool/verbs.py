@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -102,6 +103,18 @@ def _by_name(verb: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]
 _signature = cache(signature)
 
 
+def _chain(node_ids: Sequence[str]) -> tuple[str, ...]:
+    """The nodes of a chain, in order.
+
+    Raises:
+        TypeError: One is no text, or they have no order.
+    """
+    for node_id in (chain := tuple(as_node_ids(node_ids))):
+        if not isinstance(node_id, str):
+            raise TypeError(f"node_ids is a list of node ids, got {node_id!r} among them")
+    return chain
+
+
 class PoolVerbs:
     """Makes the calls of a pool; :class:`~soma_core.WorkerPool` says what they change.
 
@@ -139,7 +152,7 @@ class PoolVerbs:
                 return verbs.forward(node_id, x, state, timeout=left)
             return verbs.composite_forward(node_id, x, state, timeout=left)
 
-        node_ids = (node_id,) if isinstance(node_id, str) else tuple(node_id)
+        node_ids = (node_id,) if isinstance(node_id, str) else _chain(node_id)
         label = node_id if isinstance(node_id, str) else " > ".join(node_ids)
         joinable = None
         if self._batching is not None and state is None:
@@ -161,6 +174,9 @@ class PoolVerbs:
     call_method = _asking(Verbs.call_method)
     compute_gradients = _asking(Verbs.compute_gradients)
     get_state = _asking(Verbs.get_state)
+    save_checkpoint = _asking(Verbs.save_checkpoint)
+    list = _asking(Verbs.list)
+    ping = _asking(Verbs.ping)
     fit = _training(Verbs.fit, full=False)
     partial_fit = _training(Verbs.partial_fit)
     composite_fit = _training(Verbs.composite_fit)
@@ -207,6 +223,33 @@ class PoolVerbs:
             lambda verbs: verbs.set_state(node_id, state, timeout=timeout),
             lambda _: blueprint.set_states({node_id: state}),
         )
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        timeout: Timeout = DEFAULT,
+    ) -> Request[None]:
+        """Put into every worker what :meth:`save_checkpoint` wrote, of this pool or of a Worker.
+
+        The arguments and errors are those of :meth:`Worker.load_checkpoint`.
+        """
+        return self.train(
+            lambda verbs: verbs.load_checkpoint(path, force=force, timeout=timeout),
+            self._blueprint.node_ids,
+            timeout,
+        )
+
+    def run_segment(
+        self, segment: Sequence[str], x: Any, *, learns: bool, timeout: Timeout
+    ) -> Request[Any]:
+        """Run a chunk through a part of a chain, whose nodes may learn from it first."""
+
+        def run(verbs: Verbs) -> Steps[Any]:
+            return verbs.run_segment(segment, x, learns=learns, timeout=timeout)
+
+        return self.train(run, segment, timeout) if learns else Request(run)
 
     def load(
         self,

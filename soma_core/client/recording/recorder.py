@@ -49,6 +49,7 @@ class Recording:
         limit: The most bytes of the file, and of the memory for ``last``.
 
     Raises:
+        TypeError: ``path`` is none.
         ValueError: ``last`` or ``limit`` is less than 1.
     """
 
@@ -57,6 +58,8 @@ class Recording:
     limit: int = _LIMIT
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str | os.PathLike):
+            raise TypeError(f"record is a path or a Recording, got {self.path!r}")
         for name in ("last", "limit"):
             amount = getattr(self, name)
             if amount is not None and amount < 1:

@@ -8,12 +8,9 @@ from typing import Any
 
 from soma_core.client.arguments import as_node_ids
 from soma_core.client.calls import Call, Progress
-from soma_core.client.chunks import StreamPlan
 from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.base import VerbsBase, given
-from soma_core.models.chains import ChainNode, check_chain
-from soma_core.models.filters import FilterMeta, StreamMode
 from soma_core.protocol import commands as c
 
 __all__ = ["RunningVerbs"]
@@ -164,22 +161,6 @@ class RunningVerbs(VerbsBase):
         )
         call = self._call(command, timeout, command.node_ids, progress)
         return (yield from self._profiled(call, profile)).result
-
-    def plan_stream(self, node_ids: Sequence[str]) -> StreamPlan:
-        """How chunks go through a chain, by the stream modes of its nodes.
-
-        Raises:
-            ValueError: Neighbours declare what cannot fit together; the message names the edge.
-        """
-        node_ids = as_node_ids(node_ids)
-        metas = {key: self.metas.get(key, FilterMeta(name=key)) for key in node_ids}
-        check_chain(ChainNode.of(node_id, metas[node_id]) for node_id in node_ids)
-        modes = {node_id: meta.stream_mode for node_id, meta in metas.items()}
-        return StreamPlan(
-            node_ids,
-            barriers={key for key, mode in modes.items() if mode is StreamMode.BARRIER},
-            evolving={key for key, mode in modes.items() if mode is StreamMode.EVOLVING},
-        )
 
     def run_segment(
         self, segment: Sequence[str], x: Any, *, learns: bool, timeout: Timeout = DEFAULT

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from soma_core.client.arguments import as_node_ids
+from soma_core.client.arguments import as_node_ids, check_listener
 from soma_core.client.batched_fits import (
     Metric,
     OnEpoch,
@@ -216,8 +216,8 @@ class TrainingVerbs(VerbsBase):
             timeout: Seconds.
         """
         chunks = as_chunks(x, y, epochs)
-        if on_epoch is not None and not callable(on_epoch):
-            raise TypeError(f"on_epoch is a function of what an epoch came to, got {on_epoch!r}")
+        if on_epoch is not None:
+            check_listener("on_epoch", on_epoch, "what an epoch came to")
         if profile is not None and (chunks or on_epoch):
             raise ValueError(
                 "profile is of one command, and a fit of chunks or with on_epoch is several; "

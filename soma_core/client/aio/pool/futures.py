@@ -39,6 +39,10 @@ class AsyncCallFuture(asyncio.Future[Any]):
             loop.call_soon_threadsafe(partial(call.cancel, interrupt=interrupt))
         return super().cancel(msg)
 
+    def ignore(self) -> None:
+        """Nobody will ask what comes of it: if that is an error, the loop does not complain."""
+        self.add_done_callback(_look_at)
+
     def end(self, result: Any, error: BaseException | None) -> None:
         """Set the result or the error."""
         self._call = None  # with it goes the input of the call
@@ -55,3 +59,8 @@ class AsyncCallFuture(asyncio.Future[Any]):
                 self.set_exception(error)
         except asyncio.InvalidStateError:  # Ctrl-C cancelled it just now
             pass
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

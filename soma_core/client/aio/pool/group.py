@@ -88,6 +88,12 @@ class AsyncSlotGroup:
         """End all workers and the calls that they run; wait for that, but not beyond a deadline."""
         await _end([*self.slots, *self._leaving], deadline)
 
+    async def close_workers(self) -> None:
+        """End all workers, where the loop of the slots is closed: their tasks do nothing more."""
+        for slot in (*self.slots, *self._leaving):
+            if slot.worker is not None:
+                await slot.worker.close()
+
     async def join(self, deadline: Deadline) -> bool:
         """Wait until all have ended by themselves; False if they have not by the deadline."""
         return await _ended([*self.slots, *self._leaving], deadline)

@@ -22,9 +22,10 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.pool.futures import AsyncCallFuture
 from soma_core.client.aio.pool.group import AsyncSlotGroup
 from soma_core.client.aio.pool.queue import AsyncCallQueue
-from soma_core.client.aio.streams import each
+from soma_core.client.aio.streams import each, stream
 from soma_core.client.aio.threads import running_loop
-from soma_core.client.arguments import as_node_ids
+from soma_core.client.arguments import as_node_ids, check_seconds
+from soma_core.client.chunks import StreamPlan
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
@@ -91,10 +92,20 @@ class AsyncWorkerPool:
     batched_fit = _awaited(PoolVerbs.batched_fit)
     compute_gradients = _awaited(PoolVerbs.compute_gradients)
     call = _awaited(PoolVerbs.call)
+    list = _awaited(PoolVerbs.list)
+    ping = _awaited(PoolVerbs.ping)
     get_state = _awaited(PoolVerbs.get_state)
     set_state = _awaited(PoolVerbs.set_state)
+    save_checkpoint = _awaited(PoolVerbs.save_checkpoint)
+    load_checkpoint = _awaited(PoolVerbs.load_checkpoint)
     load = _awaited(PoolVerbs.load)
     unload = _awaited(PoolVerbs.unload)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an AsyncWorkerPool belongs to the event loop that started it, and is not pickled; "
+            "make one in the other process"
+        )
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self._start().__await__()
@@ -133,18 +144,18 @@ class AsyncWorkerPool:
         return f"{busy} busy, {len(running.queue)} waiting"
 
     @property
-    def node_ids(self) -> list[str]:
+    def node_ids(self) -> _Texts:
         """The ids of the nodes that every worker has."""
         return self._plan.blueprint.node_ids
 
-    def status(self) -> list[WorkerStatus]:
+    def status(self) -> _Statuses:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        workers = [slot.worker for slot in self._here().group.slots]
+        workers = [slot.worker for slot in self._started().group.slots]
         return [worker.status() for worker in workers if worker is not None]
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
-        return self._here().queue.stats()
+        return self._started().queue.stats()
 
     @tells_what_it_takes
     async def submit(
@@ -197,9 +208,18 @@ class AsyncWorkerPool:
         states: Mapping[str, Any] | None = None,
         *,
         timeout: Timeout = DEFAULT,
+        deadline: float | None = None,
+        priority: int = 0,
     ) -> Any:
-        """Run a chain of nodes and await the result, as :meth:`Worker.composite_forward`."""
-        return await self.forward(as_node_ids(node_ids), x, states, timeout=timeout)
+        """Run a chain of nodes and await the result, as :meth:`submit`."""
+        return await self.forward(
+            as_node_ids(node_ids),
+            x,
+            states,
+            timeout=timeout,
+            deadline=deadline,
+            priority=priority,
+        )
 
     @tells_what_it_takes
     def map(
@@ -259,9 +279,27 @@ class AsyncWorkerPool:
             raise
         finally:
             for future in pending:
+                future.ignore()
                 future.cancel(interrupt=False)
         if end is not None and not isinstance(end, StopAsyncIteration):
             raise end
+
+    def stream(
+        self,
+        node_ids: Sequence[str],
+        chunks: Iterable[Any] | AsyncIterable[Any],
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> AsyncGenerator[Any, None]:
+        """Run chunks through a chain of nodes, as :meth:`WorkerPool.stream`: ``async for``."""
+        plan = StreamPlan.of(node_ids, self._plan.blueprint.metas)
+
+        async def run(segment: Sequence[str], x: Any) -> Any:
+            learns = plan.learns(segment)
+            request = self._verbs.run_segment(segment, x, learns=learns, timeout=timeout)
+            return await self._perform(request)
+
+        return stream(plan, chunks, run)
 
     async def resize(self, n: int) -> None:
         """Have so many workers, as :meth:`WorkerPool.resize`."""
@@ -281,10 +319,17 @@ class AsyncWorkerPool:
 
         Calls that run and calls that wait raise ChannelClosed. A second close does nothing, nor
         does one in a forked child.
+
+        Raises:
+            RuntimeError: It belongs to another event loop, which is not closed yet.
         """
         running = self._running
         if running is None or not running.belongs_to_this_process:
             return
+        if running.loop_is_closed:
+            await running.group.close_workers()
+            return
+        self._here()
         running.queue.end(lambda: ChannelClosed("the pool was closed"))
         await running.group.close(Deadline.after(_CLOSING))
 
@@ -293,17 +338,20 @@ class AsyncWorkerPool:
     ) -> None:
         """Take no more calls, and end the workers when those that were submitted are done.
 
-        Args:
-            wait: Whether to wait for that; if not, the workers end by themselves.
-            cancel_futures: Whether to cancel the calls that no worker has taken.
-            timeout: Seconds to wait, after which those that are not done are ended, as by
-                :meth:`close`; None for any number.
+        The arguments are those of :meth:`WorkerPool.shutdown`.
         """
+        check_seconds("timeout", timeout)
         running = self._here()
         running.queue.close(lambda: ChannelClosed("the pool was shut down"))
         if cancel_futures:
             running.queue.cancel()
-        if wait and not await running.group.join(Deadline.after(timeout)):
+        if wait:
+            await self._drain(running, timeout)
+        elif timeout is not None:
+            running.draining = asyncio.create_task(self._drain(running, timeout))
+
+    async def _drain(self, running: _Running, timeout: float | None) -> None:
+        if not await running.group.join(Deadline.after(timeout)):
             await self.close()
 
     async def _perform(self, request: Request[T]) -> T:
@@ -320,15 +368,23 @@ class AsyncWorkerPool:
         Raises:
             TransportError, RuntimeError: It is not started, or not of this process or loop.
         """
-        running = self._running
-        if running is None:
+        running = self._started()
+        if not running.is_here():
+            running.refuse()
+        return running
+
+    def _started(self) -> _Running:
+        """The pool, wherever this is.
+
+        Raises:
+            RuntimeError: It is not started.
+        """
+        if self._running is None:
             raise RuntimeError(
                 "this AsyncWorkerPool is not started: use it as `async with soma.AsyncWorkerPool"
                 "(…) as pool:`, or await it first"
             )
-        if not running.is_here():
-            running.refuse()
-        return running
+        return self._running
 
 
 class _Running:
@@ -340,15 +396,24 @@ class _Running:
         self.queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
         self.group = AsyncSlotGroup(self.queue, plan.blueprint, plan.recycle_after)
         self.changing = asyncio.Lock()
+        self.draining: asyncio.Task[None] | None = None  # which nothing else would hold
 
     @property
     def belongs_to_this_process(self) -> bool:
         """Whether this is the process that started it, and not one forked from that."""
         return os.getpid() == self._owner
 
+    @property
+    def loop_is_closed(self) -> bool:
+        """Whether nothing can run any more in the loop that started it."""
+        return self._loop.is_closed()
+
     def is_here(self) -> bool:
         """Whether this is the loop of the pool, in the process of that."""
-        return asyncio.get_running_loop() is self._loop and os.getpid() == self._owner
+        try:
+            return asyncio.get_running_loop() is self._loop and os.getpid() == self._owner
+        except RuntimeError:  # none runs
+            return False
 
     def refuse(self) -> NoReturn:
         """Raise what use elsewhere deserves.
@@ -378,3 +443,7 @@ async def _first_to_end(futures: Sequence[AsyncCallFuture]) -> AsyncCallFuture:
     """Wait until one of them has ended, and return it."""
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     return next(future for future in futures if future.done())
+
+
+_Texts = list[str]  # within AsyncWorkerPool, list is a method
+_Statuses = list[WorkerStatus]

@@ -43,17 +43,20 @@ class _Execution:
             self._task.cancel()
 
     async def settle(self) -> None:
-        """Take back a cancellation that came when the task awaited nothing any more."""
+        """Take back a cancellation that came when the task awaited nothing any more.
+
+        Raises:
+            CancelledError: Somebody else cancelled it, too: the loop ends.
+        """
         if self.is_dropped and self._task.cancelling():
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-            self._task.uncancel()
+            if not self.was_cancelled_by_drop():
+                raise asyncio.CancelledError
 
     def was_cancelled_by_drop(self) -> bool:
-        """Whether that is why the task is cancelled: then it goes on."""
-        if self.is_dropped:
-            self._task.uncancel()
-        return self.is_dropped
+        """Whether that alone is why the task is cancelled: then it goes on."""
+        return self.is_dropped and self._task.uncancel() == 0
 
 
 class AsyncSlot(SlotRules[AsyncWorker]):
