@@ -66,12 +66,11 @@ def prepared(
     )
     plugins = installed_plugins()
     options = {"pickle": pickle, **options}
-    filters = {} if filters is None else filters
     made = transport_maker(transport, options, plugins, filters=filters)()
     recorder = None if record is None else Recorder(record, transport, made.options)
     return Start(
         made,
-        filters,
+        filters or {},
         {
             "timeout": timeout,
             "start_timeout": start_timeout,
@@ -133,7 +132,7 @@ def transport_maker(
     options: dict[str, Any],
     plugins: PluginSet,
     *,
-    filters: Mapping[str, Loadable],
+    filters: Mapping[str, Loadable] | None = None,
     apart: bool = False,
 ) -> Callable[[], Transport]:
     """Check the options of a transport; each call of what is returned makes one to start.
@@ -149,11 +148,12 @@ def transport_maker(
         PluginError, TypeError, ValueError: As for :func:`connect`.
     """
     _check_name(name)
-    check_filters(filters)
+    if filters is not None:
+        check_filters(filters)
     _check_not_being_imported()
     transport_class = plugins.transports.load(name)
     checked = _options(name, transport_class, options, plugins)
-    checked = checked.placed(distributions(filters, plugins))
+    checked = checked.placed(distributions(filters or {}, plugins))
     if apart and checked.shared:
         raise ValueError(
             f"the transport {name!r} would share one worker with these options (a session); "

@@ -98,7 +98,6 @@ def plan_pool(
         stall_timeout=stall_timeout,
         interrupt_grace=interrupt_grace,
     )
-    filters = {} if filters is None else filters
     plugins = installed_plugins()
     make_transport = transport_maker(
         transport,
@@ -109,7 +108,7 @@ def plan_pool(
     )
     blueprint = Blueprint(
         make_transport,
-        filters,
+        filters or {},
         timeout=timeout,
         start_timeout=start_timeout,
         stall_timeout=stall_timeout,
