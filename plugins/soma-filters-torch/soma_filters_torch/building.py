@@ -17,7 +17,8 @@ from soma_filters_torch.spelling import unknown
 __all__ = ["activation_class", "build_module", "check_modules", "content_hash"]
 
 _OF_MODULES = frozenset({"module", "args", "kwargs"})
-_HOMES = ("torch.nn",)
+_HOME = "torch.nn"
+_BELOW = (f"{_HOME}.modules",)  # not torch.nn.quantized, whose kernels trust what they are given
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PARAMETERS_AGAIN = frozenset({"_flat_weights", "_flat_weight_refs"})  # of recurrent layers
@@ -80,7 +81,9 @@ def check_modules(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         ValueError: One does; see :func:`~soma_core.models.imports.check_import`.
     """
     for named in _paths(path, args, kwargs):
-        check_import(named.rpartition(".")[0], own=_HOMES)
+        home = named.rpartition(".")[0]
+        if home != _HOME:
+            check_import(home, own=_BELOW)
 
 
 def _paths(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Paths of modules lead into torch.nn alone, where the host may send no pickles."""
+"""Paths lead to the layers of torch.nn alone, where the host may send no pickles."""
 
 from __future__ import annotations
 
@@ -74,6 +74,15 @@ def test_torch_nn_is_open_to_every_host() -> None:
         "inline", pickle="never", filters={"net": ("torch.Module", config)}
     ) as worker:
         assert len(worker.forward("net", [1.0, 2.0])) == 3
+
+
+def test_layers_whose_kernels_trust_what_they_are_given_are_closed() -> None:
+    config = {"module": "torch.nn.quantized.EmbeddingBag", "args": [4, 2]}
+    with (
+        soma.connect("inline", pickle="never") as worker,
+        pytest.raises(soma.RemoteError, match=r"'torch.nn.quantized' is not imported"),
+    ):
+        worker.load({"bag": ("torch.Module", config)})
 
 
 def test_what_stands_for_a_module_has_a_list_and_an_object_of_arguments() -> None:
