@@ -103,7 +103,9 @@ class SocketStream(ByteStream):
     """A connected stream socket, which it owns.
 
     The socket blocks in the kernel in slices, since a plain call costs less than polling first.
-    One that another library keeps from blocking, as gevent does, waits in slices by itself.
+    Python begins a slice anew after each signal, so that a timer faster than slices would make a
+    wait endless: one that is shorter than a slice is polled for, and exact. A socket that another
+    library keeps from blocking, as gevent does, waits in slices by itself.
 
     Args:
         connection: The socket.
@@ -135,13 +137,13 @@ class SocketStream(ByteStream):
                     self.on_wait()
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
+        flags = _NO_SIGNAL if deadline is None else _NO_SIGNAL | _NOW
         while True:
-            if deadline is not None and deadline - monotonic() < self._SLICE:
-                _wait(self._socket.fileno(), select.POLLOUT, deadline)
             try:
-                return self._send(data, _NO_SIGNAL)
+                return self._send(data, flags)
             except (BlockingIOError, TimeoutError) as error:
                 _require_end_of_slice(error)
+                _wait(self._socket.fileno(), select.POLLOUT, deadline)
 
     @property
     def descriptors(self) -> Descriptors | None:

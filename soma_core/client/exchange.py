@@ -12,6 +12,7 @@ from soma_core.wire.message import Message
 __all__ = ["Due", "Exchange"]
 
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
+_POLLED = 0.15  # seconds of a wait that signals, however many, do not make longer
 _REPEAT = 0.2  # seconds between interrupts
 
 
@@ -70,10 +71,11 @@ class Exchange:
             return max(0.0, min(self._interrupt_at, self._end_at) - now)
         call = self.call
         next_moment = self._look_at
-        if call.deadline.at is not None and call.deadline.at < next_moment:
-            next_moment = call.deadline.at
+        if call.deadline.at is not None:
+            next_moment = min(next_moment, call.deadline.at, now + _POLLED)
         if call.stall_timeout is not None:
-            next_moment = min(next_moment, self._progressed + call.stall_timeout)
+            stalled = self._progressed + call.stall_timeout
+            next_moment = min(next_moment, stalled, now + _POLLED)
         return max(0.0, next_moment - now)
 
     def due(self, now: float) -> list[Due]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -220,6 +221,18 @@ def test_every_kind_of_call_takes_a_timeout(connect, transport, long_grace):
             call()
         assert caught.value.worker_survived
     assert worker.forward("slow", 0) == 0
+
+
+def test_signals_without_end_do_not_hold_up_a_deadline(connect, long_grace):
+    worker = connect("stdio", filters={"sleep": f.Sleep()})
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        with pytest.raises(soma.DeadlineExceeded):
+            worker.forward("sleep", ("naps", 20.0), timeout=0.3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @nightly
