@@ -135,6 +135,8 @@ class WorkerProcess:
         close_in_forked_child(lifeline)
         self._process = process
         self._tree = tree
+        if tree is not None:
+            tree.led_by(process.pid)
         self.lifeline = lifeline
         self._owner = os.getpid()
         self._lock = threading.RLock()  # a signal handler may ask in the midst of an answer
@@ -157,14 +159,16 @@ class WorkerProcess:
         Args:
             pid: The process id to look for.
         """
-        import psutil
-
         if pid == self.pid:
             return True
-        if not hasattr(psutil, "Process"):  # a signal handler asks, in the midst of its import
-            return False
         try:
+            import psutil
+
+            if not hasattr(psutil, "Process"):  # a signal handler asks, in the midst of its import
+                return False
             return any(child.pid == pid for child in psutil.Process(self.pid).children(True))
+        except OSError:  # out of descriptors
+            return False
         except psutil.Error:
             return False
 

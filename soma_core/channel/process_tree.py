@@ -34,15 +34,18 @@ _GUARD = """
 look() {
   others= trackers=
   for pid in $( (grep -lasxzF -e "$1" /proc/[0-9]*/environ
-                 grep -lsxF -e "$2" /proc/[0-9]*/comm) | cut -d / -f 3); do
+                 grep -lsxF -e "$2" /proc/[0-9]*/comm
+                 [ -z "$session" ] || [ $round -ge 5 ] ||
+                 grep -lsE -e "[)] [^ZX] [0-9]+ [0-9]+ $session " /proc/[0-9]*/stat) |
+                cut -d / -f 3); do
     if grep -qsaF "$3" /proc/$pid/cmdline
     then trackers="$trackers $pid"
     else others="$others $pid"
     fi
   done
 }
-while read -r _; do :; done
-round=0
+session= round=0
+while read -r line; do session=$line; done
 while [ $round -lt 300 ] && look "$@" && [ -n "$others$trackers" ]; do
   [ -z "$others" ] || kill -9 $others
   [ $round -lt 5 ] && [ -n "$others" ] || sleep 0.1
@@ -83,6 +86,16 @@ class ProcessTree:
                 )
                 undo.pop_all()  # it stays open as long as the guard lives
                 close_in_forked_child(self._held)
+
+    def led_by(self, leader: int) -> None:
+        """Tell the guard which session is the worker's: not all in it need bear the mark.
+
+        Args:
+            leader: The worker.
+        """
+        if self._guard is not None:
+            with suppress(OSError):  # somebody ended the guard
+                self._held.sendall(b"%d\n" % leader, socket.MSG_NOSIGNAL)
 
     def kill(self, leader: int | None) -> bool:
         """Kill all that is left of it, once the worker itself has ended.

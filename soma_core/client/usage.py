@@ -6,14 +6,19 @@ __all__ = ["process_usage"]
 
 
 def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
-    """Seconds of processor time, and bytes of resident memory; None each if it is gone."""
-    import psutil
+    """Seconds of processor time, and bytes of resident memory; None each if it is gone.
 
-    if not hasattr(psutil, "Process"):  # a signal handler asks, in the midst of its first import
-        return None, None
+    As where this process has no descriptor left to look with.
+    """
     try:
+        import psutil
+
+        if not hasattr(psutil, "Process"):  # a signal handler asks, in the midst of its import
+            return None, None
         process = psutil.Process(pid)
         times, memory = process.cpu_times(), process.memory_info()
+    except OSError:
+        return None, None
     except psutil.Error:
         return None, None
     return times.user + times.system, memory.rss

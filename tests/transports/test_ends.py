@@ -392,6 +392,27 @@ def test_children_of_filters_are_ended_whatever_group_they_are_in(connect, trans
     wait_until_gone(child, pid)
 
 
+HOST_OF_AN_UNMARKED_CHILD = """
+import os, signal, sys, time
+from soma_core.transport import WorkerProcess
+
+shell = f"set -m; env -i sleep 600 & echo $! > {sys.argv[1]}; mv {sys.argv[1]} {sys.argv[2]}; wait"
+process = WorkerProcess(["/bin/sh", "-c", shell])
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@needs_proc
+def test_what_is_left_in_the_session_of_a_worker_ends_with_a_killed_host(tmp_path):
+    script = tmp_path / "host.py"
+    script.write_text(HOST_OF_AN_UNMARKED_CHILD)
+    told = tmp_path / "child"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "half"), str(told)], check=False)
+    wait_until_gone(int(told.read_text()))
+
+
 @both_at_night
 def test_pools_and_managers_of_a_filter_end_cleanly_and_what_it_wrote_is_kept(connect, transport):
     def begins(x, state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import pickle
 import time
@@ -308,6 +309,15 @@ def test_the_engine_is_another_process(connect, transport):
 def test_an_idle_worker_has_a_status(warm):
     status = warm.status()
     assert (status.alive, status.command, status.node_id, status.seconds) == (True, None, None, 0.0)
+
+
+def test_a_status_needs_no_descriptor(warm, monkeypatch):
+    def out_of_descriptors(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("psutil.Process", out_of_descriptors)
+    status = warm.status()
+    assert (status.alive, status.memory_bytes) == (True, None)
 
 
 @pytest.mark.parametrize("transport", PROCESSES)
