@@ -101,6 +101,18 @@ def test_null_is_nan_both_ways():
     assert json.loads(answer.body)["outputs"][0]["data"] == [None, 1.5, 2.0]
 
 
+def test_null_stands_for_parameters_and_outputs_that_are_not_there():
+    one = {"name": "x", "shape": [1], "datatype": "INT8", "data": [1], "parameters": None}
+    sent = json.dumps({"inputs": [one], "outputs": None, "parameters": None}).encode()
+    assert read_request(sent, None, []).tensors["x"].tolist() == [1]
+
+
+def test_an_output_without_elements_has_the_type_that_the_model_declares():
+    asked = read("BYTES", NUMBERS["BYTES"])
+    [output] = json.loads(write_answer([], asked, "m", "1", declared("BYTES")).body)["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [0])
+
+
 def test_bytes_that_are_no_text_come_as_they_are_if_asked_for():
     data = b"\x02\0\0\0\xff\0"
     parameters = {"binary_data_size": len(data)}
@@ -119,7 +131,8 @@ def test_bytes_that_are_no_text_come_as_they_are_if_asked_for():
         ("INT32", [1.5, 2, 3], [3], "with a fraction"),
         ("BOOL", [1, 0, 1], [3], "whole numbers"),
         ("FP32", ["1", "2", "3"], [3], "texts"),
-        ("FP16", [1e6], [1], "overflow"),
+        ("FP16", [1e6], [1], "too large for FP16"),
+        ("UINT64", [2**64], [1], "between 0 and 18446744073709551615"),
         ("FP32", [[1, 2], [3]], [3], "FP32"),
         ("UINT64", [-1, 2**64 - 1], [2], "UINT64"),
         ("BYTES", ["a", 1], [2], "one is 1"),

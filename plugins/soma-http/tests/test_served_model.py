@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -13,6 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from soma_http.server.config import ModelConfig
+from soma_http.server.models import Model
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.sync.client import connect as open_websocket
@@ -101,6 +104,21 @@ def ask(client: httpx.Client, rows: np.ndarray, timeout: float = 30.0) -> Any:
     data = [None if np.isnan(number) else number for number in rows.ravel().tolist()]
     one = {"name": "x", "shape": list(rows.shape), "datatype": "FP64", "data": data}
     return client.post("/v2/models/center/infer", json={"inputs": [one]}, timeout=timeout)
+
+
+def test_the_time_that_a_request_may_take_is_not_that_of_the_start(tmp_path):
+    install(tmp_path)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    model = Model("center", ModelConfig(filter="acme.Center", timeout=1e-6, env=environment))
+
+    async def start():
+        await model.start()
+        try:
+            return list(model.metas())
+        finally:
+            await model.stop()
+
+    assert asyncio.run(start()) == ["center"]
 
 
 def test_the_metadata_are_those_of_the_configuration(client):

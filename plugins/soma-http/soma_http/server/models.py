@@ -13,6 +13,7 @@ from soma_http.server.inference.messages import TensorMetadata
 
 __all__ = ["Model", "Models"]
 
+_STARTING = 600.0  # seconds for each step of a start: a model may be large
 _GRACE = 30.0  # seconds for the requests of a model that was replaced
 _log = logging.getLogger("soma.http")
 _DATATYPES = {
@@ -85,20 +86,21 @@ class Model:
         }
         if config.threads is not None:
             options["threads"] = config.threads
-        batching = self._batching()
         pool = await soma.AsyncWorkerPool(
             "stdio",
             config.workers,
+            filters=filters,
             timeout=config.timeout,
+            start_timeout=_STARTING,
             max_queue=config.max_queue,
-            batching=batching,
+            batching=self._batching(),
             **options,
         )
         try:
-            self._metas = await pool.load(filters)
-            if batching is not None:
-                batching.check(self._metas)
-            await self._put_states(pool, filters, options)
+            listing = await pool.list(timeout=_STARTING)
+            self._metas = {node_id: node.meta for node_id, node in listing.nodes.items()}
+            if config.checkpoint is not None:
+                await pool.load_checkpoint(config.checkpoint, timeout=_STARTING)
         except BaseException:
             await pool.close()
             raise
@@ -114,18 +116,6 @@ class Model:
         return soma.Batching(
             max_rows=wanted.max_rows, max_delay=wanted.max_delay, nodes=self._node_ids
         )
-
-    async def _put_states(
-        self, pool: soma.AsyncWorkerPool, filters: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> None:
-        """Give the workers what the checkpoint holds, by way of one that reads it."""
-        path = self.config.checkpoint
-        if path is None:
-            return
-        async with soma.connect_async("stdio", filters=filters, **options) as worker:
-            await worker.load_checkpoint(path)
-            for node_id in filters:
-                await pool.set_state(node_id, await worker.get_state(node_id))
 
     def _describe(self) -> None:
         metas = list(self._metas.values())

@@ -54,7 +54,9 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Any:
     try:
         with np.errstate(over="raise"):
             array = _cast(_numbers(data, dtype), dtype)
-    except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
+    except FloatingPointError:
+        raise Refused(f"input {name!r}: a number is too large for {datatype}") from None
+    except (ValueError, TypeError) as error:
         raise Refused(f"input {name!r}: the data are not {datatype}: {error}") from None
     return _shaped(array, shape, name, datatype)
 
@@ -65,7 +67,10 @@ def _numbers(data: Any, dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iu" and found.dtype.kind in "fO":
         items = list(_flat(data))
         if items and all(type(item) is int for item in items):
-            return np.array(data, dtype)
+            try:
+                return np.array(data, dtype)
+            except OverflowError:
+                raise _beyond(dtype) from None
     return found
 
 
@@ -81,8 +86,13 @@ def _cast(found: Array, dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise ValueError(f"a number is not between {limits.min} and {limits.max}")
+            raise _beyond(dtype)
     return found.astype(dtype)
+
+
+def _beyond(dtype: np.dtype[Any]) -> ValueError:
+    limits = np.iinfo(dtype)
+    return ValueError(f"a number is not between {limits.min} and {limits.max}")
 
 
 def _with_nan(found: Array) -> Array:
@@ -94,7 +104,7 @@ def _with_nan(found: Array) -> Array:
 
 def _kind_of(found: Array) -> str:
     kinds = {"b": "booleans", "f": "numbers with a fraction", "i": "whole numbers", "U": "texts"}
-    return kinds.get(found.dtype.kind, "something else, or lists of different lengths")
+    return kinds.get(found.dtype.kind, "null, something else, or lists of different lengths")
 
 
 def _texts(name: str, data: Any) -> list[str]:

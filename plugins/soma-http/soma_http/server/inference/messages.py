@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "Datatype",
@@ -24,6 +24,10 @@ Datatype = Literal[
 """All that the protocol has. BF16 is FP32 to a model, and BYTES nested lists of texts or bytes."""
 Length = Annotated[int, Field(ge=0, le=1 << 40, strict=True)]
 Parameters = dict[str, Any]
+GivenParameters = Annotated[
+    Parameters, BeforeValidator(lambda given: {} if given is None else given)
+]
+"""Some clients write null where they have none."""
 
 
 class _Message(BaseModel):
@@ -36,7 +40,7 @@ class RequestInput(_Message):
     name: str = Field(min_length=1, max_length=1000)
     shape: list[Length] = Field(max_length=32)
     datatype: Datatype
-    parameters: Parameters = Field(default_factory=dict)
+    parameters: GivenParameters = Field(default_factory=dict)
     data: Any = None
 
 
@@ -44,14 +48,14 @@ class RequestOutput(_Message):
     """One tensor that a request asks for."""
 
     name: str
-    parameters: Parameters = Field(default_factory=dict)
+    parameters: GivenParameters = Field(default_factory=dict)
 
 
 class InferenceRequest(_Message):
     """The body of ``infer``."""
 
     id: str | None = None
-    parameters: Parameters = Field(default_factory=dict)
+    parameters: GivenParameters = Field(default_factory=dict)
     inputs: list[RequestInput] = Field(min_length=1, max_length=1000)
     outputs: list[RequestOutput] | None = Field(default=None, max_length=1000)
 

@@ -96,8 +96,8 @@ def _tensor(name: str, value: Any, declared: str | None) -> tuple[Array, str]:
             "no datatype; let it return arrays, numbers or texts, or a dict of them by name",
             500,
         )
-    if declared == "BF16" and datatype == "FP32":
-        datatype = "BF16"
+    if declared is not None and (array.size == 0 or (declared, datatype) == ("BF16", "FP32")):
+        datatype = declared  # which an empty list, or the array of a filter, does not say
     return array, datatype
 
 
