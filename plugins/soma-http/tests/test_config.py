@@ -37,6 +37,10 @@ def test_without_anything_this_machine_is_served_and_pickles_are_refused(read):
             "[server]\npickle = 'clients may run any code as this user'",
             [":1: server: pickle lets clients run code", "every user of this machine"],
         ),
+        (
+            "[server]\ncertificate = 'models.toml'\nkey = 'models.toml'",
+            [":1: server: ", "models.toml are no certificate chain and its key"],
+        ),
         ("[server]\ntokens = 'none.txt'", [":2: server.tokens: cannot read", "none.txt"]),
     ],
 )
@@ -86,9 +90,9 @@ def test_tokens_let_in_whoever_has_one():
         assert not tokens.holder(header)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing", "short"])
+@pytest.mark.parametrize("text", [b"", b"# nothing", b"short", b"\xff"])
 def test_a_file_without_a_good_token_is_refused(tmp_path, text):
     path = tmp_path / "tokens.txt"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(ValueError, match=r"tokens\.txt"):
         Tokens.of(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvicorn
@@ -26,26 +27,47 @@ async def closes_at_once(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-def test_a_text_that_is_none_is_dropped_after_the_application_closed_the_websocket():
-    failures: list[Any] = []
+async def refuses(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "websocket.http.response.start", "status": 503, "headers": []})
+    await send({"type": "websocket.http.response.body", "body": b"full"})
+
+
+def conversation(application: Any, talk: Callable[[Any, Any], Coroutine[Any, Any, bytes]]) -> bytes:
+    """What a client that opens a WebSocket is told by an application."""
 
     async def converse() -> bytes:
-        asyncio.get_running_loop().set_exception_handler(lambda _, what: failures.append(what))
         listening = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(closes_at_once, ws=DirectProtocol, lifespan="off", log_config=None)
+        config = uvicorn.Config(application, ws=DirectProtocol, lifespan="off", log_config=None)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         writer.write(OPENING)
-        await reader.readuntil(b"\r\n\r\n")
-        closed = await reader.readexactly(4)
-        writer.write(NO_TEXT + GOODBYE)
-        rest = await reader.read()
+        came = await talk(reader, writer)
         writer.close()
         server.should_exit = True
         await serving
-        return closed + rest
+        return came
 
-    came = asyncio.run(converse())
+    return asyncio.run(converse())
+
+
+def test_a_refusal_is_no_failure_of_the_server(caplog):
+    came = conversation(refuses, lambda reader, writer: reader.read())
+    assert came.startswith(b"HTTP/1.1 503")
+    assert came.endswith(b"full")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_text_that_is_none_is_dropped_after_the_application_closed_the_websocket():
+    failures: list[Any] = []
+
+    async def talk(reader: Any, writer: Any) -> bytes:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: failures.append(what))
+        await reader.readuntil(b"\r\n\r\n")
+        closed = await reader.readexactly(4)
+        writer.write(NO_TEXT + GOODBYE)
+        return closed + await reader.read()
+
+    came = conversation(closes_at_once, talk)
     assert came == frame_header(Opcode.CLOSE, 2) + struct.pack("!H", 1000)
     assert not failures

@@ -63,6 +63,11 @@ def ask(websocket, text: str) -> dict:
     return json.loads(websocket.recv(30.0))
 
 
+def test_a_url_that_is_not_that_of_the_server_says_so(trusting_server):
+    with pytest.raises(soma.StartFailed, match="404, no worker is at /nothing/workers"):
+        soma.connect("http", url=f"{trusting_server}/nothing", token=TOKEN)
+
+
 def test_text_messages_are_lines(lines):
     assert ask(lines, '{"cmd":\n"PING",\n"id":7}')["id"] == 7
     assert ask(lines, "hello")["code"] == "malformed"

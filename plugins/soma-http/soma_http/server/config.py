@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,17 @@ def _readable(path: Path) -> Path:
     return path
 
 
+def _check_pair(certificate: Path, key: Path | None) -> None:
+    """Read what TLS needs as the server will; a key with a password would wait for that."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{certificate} and {key} are no certificate chain and its key, without a password, "
+            f"as PEM: {error}"
+        ) from None
+
+
 class ServerConfig(_Section):
     """The table ``[server]``.
 
@@ -90,6 +102,8 @@ class ServerConfig(_Section):
             )
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together: give both or neither")
+        if self.certificate is not None:
+            _check_pair(self.certificate, self.key)
         return self
 
     @property

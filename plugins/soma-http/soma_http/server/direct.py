@@ -46,6 +46,8 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         async def with_itself(scope: Any, receive: Any, send: Any) -> None:
             scope["extensions"][_EXTENSION] = self
             await served(scope, receive, send)
+            if self.initial_response is not None:
+                self.handshake_complete = True  # refused: uvicorn would log that nothing was sent
 
         self.app = with_itself
 

@@ -42,8 +42,8 @@ class Tokens:
         """
         if path is None:
             return cls(None)
-        lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
         try:
+            lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
             return cls([line for line in lines if line])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

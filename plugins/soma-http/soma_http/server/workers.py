@@ -49,6 +49,7 @@ class WorkerRoutes:
         return [
             WebSocketRoute("/workers", self.connect),
             WebSocketRoute("/models/{model}", self.share),
+            WebSocketRoute("/{path:path}", self.nowhere),
             Route("/workers/{id}", self.worker, methods=["GET", "DELETE"]),
             Route("/workers/{id}/interrupt", self.interrupt, methods=["POST"]),
         ]
@@ -90,6 +91,11 @@ class WorkerRoutes:
             await _deny(websocket, 503, text)
         else:
             await sessions.run(SharedModelSession(websocket, model, self._limits))
+
+    async def nowhere(self, websocket: WebSocket) -> None:
+        """Say that nothing is here, which a client cannot tell from a refusal otherwise."""
+        path = websocket.path_params["path"]
+        await _deny(websocket, 404, f"no worker is at /{path}: is the URL that of the server?")
 
     async def worker(self, request: Request) -> Response:
         """How a worker is; with DELETE, end it first."""
