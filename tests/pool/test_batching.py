@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import weakref
 from concurrent.futures import CancelledError, wait
 from typing import Any
@@ -257,6 +258,20 @@ def test_a_chain_is_joined_if_all_of_its_nodes_are(joined):
 def test_a_node_that_does_not_say_that_it_is_rowwise_is_never_joined(joined):
     _, calls = joined("whole", [rows(1.0)] * 3)
     assert [call.result(60.0).tolist() for call in calls] == [[1]] * 3
+
+
+def test_calls_are_not_joined_once_their_node_is_another_filter(make, gate):
+    filters = {"hold": f.Apply(hold), "node": Double()}
+    pool = make("inline", 1, filters=filters, batching=soma.Batching())
+    pool.submit("hold", gate.call())
+    wait_until(lambda: gate.pids)
+    calls = [pool.submit("node", rows(n, n), priority=-1) for n in range(3)]
+    loading = threading.Thread(target=pool.load, args=[{"node": NotRowwise()}])
+    loading.start()
+    wait_until(lambda: pool.stats().queued == 4)
+    gate.open()
+    assert [call.result(60.0).tolist() for call in calls] == [[2, 2]] * 3
+    loading.join()
 
 
 @pytest.mark.nightly

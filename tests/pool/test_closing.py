@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
@@ -61,7 +61,9 @@ def test_close_may_be_called_again_and_at_once_from_many_threads(make, gate):
         call.result(0)
 
 
-def test_close_ends_a_worker_that_is_being_started(make, tmp_path):
+def slow_to_load(directory):
+    """A filter that only the first worker loads: each leaves a file there, and the others stay."""
+
     def rebuild(directory):
         path = f.os.path.join(directory, str(f.os.getpid()))
         with open(path, "w"):
@@ -72,9 +74,24 @@ def test_close_ends_a_worker_that_is_being_started(make, tmp_path):
 
     class SlowToLoad(f.Process):
         def __reduce__(self):
-            return rebuild, (str(tmp_path),)
+            return rebuild, (str(directory),)
 
-    pool = make(n=1, filters={"slow": SlowToLoad()})
+    return SlowToLoad()
+
+
+@pytest.mark.nightly
+def test_who_waits_for_a_worker_is_told_that_the_pool_was_closed(make, tmp_path):
+    pool = make(n=1, filters={"slow": slow_to_load(tmp_path)})
+    with ThreadPoolExecutor(1) as thread:
+        resizing = thread.submit(pool.resize, 2)
+        wait_until(lambda: len([*tmp_path.iterdir()]) == 2)
+        pool.close()
+        with pytest.raises(soma.ChannelClosed, match="the pool was closed"):
+            resizing.result(60.0)
+
+
+def test_close_ends_a_worker_that_is_being_started(make, tmp_path):
+    pool = make(n=1, filters={"slow": slow_to_load(tmp_path)})
     call, waiting = pool.submit("slow", ("leave", 1)), pool.submit("slow", ("pid",))
     with pytest.raises(soma.WorkerDied):
         call.result(60.0)

@@ -42,7 +42,7 @@ def run_joined(
         Whether the worker can be used on.
     """
     latest = _share_time(calls, watch)
-    groups = [list(calls)]
+    groups = [list(calls)] if _may_be_joined(calls, verbs) else [[call] for call in reversed(calls)]
     while groups:
         group = [call for call in groups.pop() if not call.ended]
         if not group:
@@ -68,6 +68,12 @@ def run_joined(
             for call, result in zip(group, results, strict=True):
                 call.settle(result)
     return True
+
+
+def _may_be_joined(calls: Sequence[PoolCall], verbs: Verbs) -> bool:
+    """Whether the nodes still are what they were when the calls were submitted: rowwise."""
+    metas = (verbs.metas.get(node_id) for node_id in _joinable(calls[0]).node_ids)
+    return all(meta is not None and meta.rowwise for meta in metas)
 
 
 def _share_time(calls: Sequence[PoolCall], watch: Callable[[Iterable[PoolCall]], None]) -> Deadline:

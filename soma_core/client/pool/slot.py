@@ -87,7 +87,7 @@ class Slot(SlotRules[Worker]):
         try:
             self._start()
         except BaseException as error:
-            self.started.set_exception(error)
+            self.started.set_exception(self._why_not_started(error))
             return
         self.started.set_result(None)
         try:
@@ -151,7 +151,7 @@ class Slot(SlotRules[Worker]):
         try:
             self._start()
         except Exception as error:
-            renewal.set_exception(error)
+            renewal.set_exception(self._why_not_started(error))
         else:
             self._queue.tally.add_replacement()
             if before is not None:

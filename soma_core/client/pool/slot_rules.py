@@ -10,7 +10,7 @@ from soma_core.channel.contract import Transport
 from soma_core.client.backoff import Backoff
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.replica import Replica
-from soma_core.errors import SomaError, StartFailed, TransportError
+from soma_core.errors import ChannelClosed, SomaError, StartFailed, TransportError
 
 __all__ = ["SlotQueue", "SlotRules"]
 
@@ -80,7 +80,11 @@ class SlotRules(Generic[W]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StartFailed("the pool was closed")
+            raise ChannelClosed("the pool was closed")
+
+    def _why_not_started(self, error: BaseException) -> BaseException:
+        """What to tell of a start that failed: a worker that close() ended says something else."""
+        return ChannelClosed("the pool was closed") if self._closed else error
 
     def _hold(self, worker: W, transport: Transport, version: int) -> Replica[W]:
         """The worker is there, and holds what all hold."""

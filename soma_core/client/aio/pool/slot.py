@@ -110,7 +110,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             await self._start()
         except BaseException as error:
             if not self.started.done():
-                self.started.set_exception(error)
+                self.started.set_exception(self._why_not_started(error))
             return
         self.started.set_result(None)
         try:
@@ -199,7 +199,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             await self._start()
         except Exception as error:
             if not renewal.done():
-                renewal.set_exception(error)
+                renewal.set_exception(self._why_not_started(error))
         else:
             self._queue.tally.add_replacement()
             if before is not None:
