@@ -6,11 +6,13 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import uvicorn
 from soma_http.frames import frame_header
-from soma_http.server.direct import DirectProtocol
+from soma_http.server.direct import DirectProtocol, DirectSocket
 from websockets.frames import Opcode
 
 OPENING = (
@@ -71,3 +73,18 @@ def test_a_text_that_is_none_is_dropped_after_the_application_closed_the_websock
     came = conversation(closes_at_once, talk)
     assert came == frame_header(Opcode.CLOSE, 2) + struct.pack("!H", 1000)
     assert not failures
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [(b"", b""), (b"\x03\xe8bye", b"\x03\xe8"), (b"x", b"\x03\xea"), (b"\0\5", b"\x03\xea")],
+)
+def test_a_close_is_answered_with_its_code_unless_that_is_none(payload, code):
+    sent: list[bytes] = []
+    transport = SimpleNamespace(write=sent.append, close=lambda: None, is_closing=lambda: False)
+    receiver = SimpleNamespace(lost=lambda: None)
+    closing = DirectSocket(transport, receiver, 100)
+    closing.feed(frame_header(Opcode.CLOSE, len(payload), masked=True) + bytes(4) + payload)
+    answer = b"".join(sent)
+    assert answer[0] == 0x80 | Opcode.CLOSE
+    assert answer[2:4] == code

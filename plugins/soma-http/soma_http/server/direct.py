@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Opcode
 
 from soma_http.frames import BadFrame, Frame, FrameReader, frame_header
@@ -127,7 +128,7 @@ class DirectSocket:
         if frame.opcode == Opcode.PING:
             self.send(Opcode.PONG, frame.payload)
         elif frame.opcode == Opcode.CLOSE:
-            self.send(Opcode.CLOSE, bytes(frame.payload)[:2])
+            self.send(Opcode.CLOSE, _close_code(frame))
             self._end()
 
     def refuse(self, code: int, why: str) -> None:
@@ -160,6 +161,20 @@ class DirectSocket:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+
+def _close_code(frame: Frame) -> bytes:
+    """The code that the other end closes with.
+
+    Raises:
+        BadFrame: It names none in a way that may be.
+    """
+    payload = bytes(frame.payload)
+    try:
+        Close.parse(payload)
+    except (ProtocolError, UnicodeDecodeError) as error:
+        raise BadFrame(CloseCode.PROTOCOL_ERROR, str(error)) from None
+    return payload[:2]
 
 
 def direct_socket(websocket: WebSocket, receiver: Receiver) -> DirectSocket:
