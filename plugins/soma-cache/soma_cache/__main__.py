@@ -24,11 +24,14 @@ def main() -> None:
     if settings is None:
         sys.exit("SOMA_CACHE_DIR is not set: no results are kept")
     store = Store(settings)
-    if options.clear:
-        typer.echo(f"removed {store.clear():,} results")
-    if options.repair:
-        typer.echo(f"repaired {store.repair():,} things")
-    count, size = store.content()
+    try:
+        if options.clear:
+            typer.echo(f"removed {store.clear():,} results")
+        if options.repair:
+            typer.echo(f"repaired {store.repair():,} things")
+        count, size = store.content()
+    except OSError as error:  # the directory is a file, or others may write to it
+        sys.exit(f"error: {error}")
     typer.echo(f"{settings.directory}: {count:,} results, {size:,} of {settings.size:,} bytes")
 
 

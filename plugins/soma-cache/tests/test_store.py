@@ -288,7 +288,7 @@ def test_without_a_directory_the_plugin_has_no_hooks_and_imports_nothing(tmp_pat
 def test_the_command_tells_what_is_kept_and_clears_it(directory) -> None:
     filled(directory)
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "soma_cache", *arguments],
             env={**os.environ, "SOMA_CACHE_DIR": str(directory)},
@@ -296,9 +296,11 @@ def test_the_command_tells_what_is_kept_and_clears_it(directory) -> None:
             text=True,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stderr
+        return done.stdout or done.stderr
 
     assert "1 results" in run()
     assert "removed 1 results" in run("--clear")
     assert store(directory).get(KEY) is MISSING
+    directory.chmod(0o777)
+    assert run(status=1).startswith("error: ")
