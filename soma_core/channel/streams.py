@@ -139,6 +139,8 @@ class SocketStream(ByteStream):
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         flags = _NO_SIGNAL if deadline is None else _NO_SIGNAL | _NOW
         while True:
+            if self._is_cooperative:  # it would wait all the same
+                _wait(self._socket.fileno(), select.POLLOUT, deadline)
             try:
                 return self._send(data, flags)
             except (BlockingIOError, TimeoutError) as error:
@@ -150,7 +152,7 @@ class SocketStream(ByteStream):
         return Descriptors(self._socket.fileno(), self._socket.fileno())
 
     def read_now(self, view: memoryview) -> int | None:
-        if self._is_cooperative:  # it would wait all the same
+        if self._is_cooperative:
             return super().read_now(view)
         try:
             return self._receive(view, 0, _NOW)
