@@ -43,7 +43,10 @@ def to_input(x: Any, module: nn.Module, *, integers: bool = True) -> Any:
         return {key: to_input(item, module, integers=integers) for key, item in x.items()}
     keep = integers and not isinstance(x, list | tuple) and not _is_floating(x)
     tensor = _tensor_of(x, "x")
-    return tensor.to(device) if keep else tensor.to(device=device, dtype=dtype)
+    if keep:
+        return tensor.to(device)
+    same = tensor.dtype is dtype and tensor.device == device  # as in each step of training
+    return tensor if same else tensor.to(device=device, dtype=dtype)
 
 
 def to_target(y: Any, device: torch.device) -> torch.Tensor:

@@ -58,8 +58,11 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     for parameter in chain.parameters():
         parameter.grad = None
     flow = _Flow(chain).watch if len(chain.nodes) > 1 else None
-    with torch.enable_grad():
+    if torch.is_grad_enabled():  # as nearly always: to enable it again takes a while
         out, loss = _run(chain, x, y, flow)
+    else:
+        with torch.enable_grad():
+            out, loss = _run(chain, x, y, flow)
     if loss.requires_grad:
         chain.nodes[-1].call(loss.backward)
     else:
