@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 __all__ = ["accepts", "hint_for_fit", "hint_for_forward"]
 
 
@@ -43,11 +45,17 @@ def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
         return ""
     if hasattr(state, "fit_state"):
         return "its state is what get_state returned: pass fit_state of that, or call set_state"
-    if unlearned and "fit" not in str(cause):
+    if unlearned and "fit" not in str(cause) and not _is_of_data(cause):
         return "it has not been fitted, so that its state is {}: call fit first, or pass a state"
     if state is None:
         return "its state is None: fit must return what forward needs, or pass a state"
     return ""
+
+
+def _is_of_data(cause: BaseException) -> bool:
+    """Whether it says that some data lack an attribute, which no state would give them."""
+    kinds = (str, bytes, int, float, list, tuple, np.ndarray)
+    return isinstance(cause, AttributeError) and isinstance(getattr(cause, "obj", None), kinds)
 
 
 def _hint_for_any(cause: BaseException) -> str:

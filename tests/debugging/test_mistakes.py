@@ -669,6 +669,12 @@ STARTING: list[tuple[str, Callable[[], object], type[BaseException], list[str]]]
         ["'/no/such'", "cwd"],
     ),
     (
+        "a worker that was not awaited",
+        lambda: soma.connect_async("inline").forward("learn", [1]),  # type: ignore[attr-defined]
+        AttributeError,
+        ["'forward'", "worker = await soma.connect_async(…)"],
+    ),
+    (
         "filters by their place",
         lambda: soma.connect("stdio", {"net": OwnInit}),  # type: ignore[misc]
         TypeError,

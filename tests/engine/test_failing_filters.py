@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from soma_core.engine.hints import hint_for_forward
 from soma_core.testing import Fault, Faulty, Moment
 
 FAULTS = {Fault.RAISE: "RuntimeError", Fault.SYS_EXIT: "SystemExit"}
@@ -35,3 +36,11 @@ def test_a_failure_names_its_node_its_type_and_where_it_happened(
     assert caught.value.type == FAULTS[fault]
     assert "in happen" in caught.value.fields["traceback"]
     assert host.node_ids == ([] if moment in (Moment.IMPORT, Moment.LOAD) else ["faulty"])
+
+
+@pytest.mark.parametrize("holder", [[1.0], {}, None])
+def test_data_that_lack_an_attribute_are_no_sign_of_a_forgotten_fit(holder: Any) -> None:
+    with pytest.raises(AttributeError) as caught:
+        _ = holder.values_of_it
+    hint = hint_for_forward(caught.value, {}, unlearned=True)
+    assert ("call fit first" in hint) == (not isinstance(holder, list))
