@@ -208,8 +208,10 @@ def _take_neighbors(tree: Any) -> dict[str, Any] | None:
     state = tree.__getstate__()
     distance, weights = state[-2], state[-1]
     name = next((name for name, kind in names.items() if kind is type(distance)), None)
+    if name in (None, "pyfunc"):
+        return None
     power, vector, matrix = distance.__getstate__()
-    if name is None or np.any(vector) or np.any(matrix):
+    if np.any(vector) or np.any(matrix):
         return None
     arguments = {"p": power} if name == "minkowski" else {}
     return {
@@ -225,7 +227,7 @@ def _take_neighbors(tree: Any) -> dict[str, Any] | None:
 def _make_neighbors(parts: dict[str, Any]) -> Any:
     kind = _class_in(parts["class"], _NEIGHBORS)
     names = importlib.import_module(_DISTANCES).METRIC_MAPPING64
-    known = parts["metric"] in names and parts["arguments"].keys() <= {"p"}
+    known = parts["metric"] in names.keys() - {"pyfunc"} and parts["arguments"].keys() <= {"p"}
     require(known, "its distance is known")
     return kind(
         parts["points"],

@@ -45,7 +45,7 @@ class _Answering:
     def __get__(self, node: SklearnFilter | None, owner: type) -> Any:
         if node is None:
             return self
-        if not hasattr(node._new_estimator(), self._name):
+        if not node._offers(self._name):
             raise AttributeError(f"{node._title()} has no {self._name}")
         return node._score if self._name == "score" else partial(node._answer, self._name)
 
@@ -220,6 +220,11 @@ class SklearnFilter(Filter):
 
     def _method(self, estimator: Any) -> str:
         return automatic(estimator) if self.output == "auto" else self.output
+
+    def _offers(self, method: str) -> bool:
+        """Whether the estimator has a method, or may have it once it is fitted."""
+        estimator = self._new_estimator()
+        return hasattr(estimator, method) or hasattr(type(estimator), method)
 
     def _learning(self, estimator: Any, method: Callable[..., Any], x: Any, y: Any) -> Learning:
         samples = as_samples(self._title(), estimator, x)

@@ -111,6 +111,11 @@ def _check_probabilities(estimator: Any, held: dict[str, Any], pairs: int) -> No
 def _check_kernel(
     estimator: Any, held: dict[str, Any], support: Any, coefficients: tuple[int, int]
 ) -> None:
+    if callable(estimator.kernel):  # it takes what it likes: nobody counts the features
+        require(not held.get("_sparse"), "a function takes no sparse vectors")
+        _shape(held, "_dual_coef_", *coefficients)
+        _in_range(support, int(held["shape_fit_"][0]), "support vectors")
+        return
     width, vectors = _width(held), held["support_vectors_"]
     if held.get("_sparse"):
         require(vectors.shape == (len(support), width), "there is a vector for each")
@@ -121,8 +126,6 @@ def _check_kernel(
     _shape(held, "_dual_coef_", *coefficients)
     if estimator.kernel == "precomputed":
         _in_range(support, width, "support vectors")
-    elif callable(estimator.kernel):
-        _in_range(support, int(held["shape_fit_"][0]), "support vectors")
     else:
         _shape(held, "support_vectors_", len(support), width)
 

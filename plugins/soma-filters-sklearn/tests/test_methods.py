@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 import soma_core as soma
 
@@ -31,6 +34,36 @@ def test_a_classifier_predicts_gives_probabilities_and_scores(worker, model, dat
     found = worker.predict_proba("model", data.x)
     np.testing.assert_array_equal(found, model.predict_proba(data.x))
     assert worker.score("model", data.x, data.kinds) == model.score(data.x, data.kinds)
+
+
+def _distance(one, other):
+    return float(np.abs(one - other).sum())
+
+
+def _products(rows, columns):
+    return rows @ columns.T
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        (KNeighborsClassifier(3, metric=_distance), "predict_proba"),
+        (SVC(kernel=_products), "predict"),
+        (StackingClassifier([("line", LogisticRegression())], cv=2), "predict_proba"),
+    ],
+    ids=["a distance", "a kernel", "a final estimator of its own"],
+)
+def test_what_is_given_a_function_or_asks_what_it_fitted_answers_also_from_its_state(
+    model, method, data
+):
+    with soma.connect("inline", filters={"model": model}) as worker:
+        worker.fit("model", data.x, data.kinds)
+        state = worker.get_state("model")
+        worker.load({"model": model})
+        worker.set_state("model", state)
+        found = getattr(worker, method)("model", data.x)
+    model.fit(data.x, data.kinds)
+    np.testing.assert_array_equal(found, getattr(model, method)(data.x))
 
 
 def test_weights_count_in_a_score(worker, data):
