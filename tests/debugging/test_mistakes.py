@@ -672,7 +672,7 @@ STARTING: list[tuple[str, Callable[[], object], type[BaseException], list[str]]]
         "a worker that was not awaited",
         lambda: soma.connect_async("inline").forward("learn", [1]),  # type: ignore[attr-defined]
         AttributeError,
-        ["'forward'", "worker = await soma.connect_async(…)"],
+        ["has no forward yet", "await it"],
     ),
     (
         "filters by their place",

@@ -39,14 +39,6 @@ class Opening(Generic[T]):
         self._started = True
         return self._start().__await__()
 
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"no {name!r} before it is awaited: worker = await soma.connect_async(…), or "
-            "async with soma.connect_async(…) as worker",
-            name=name,
-            obj=self,
-        )
-
     async def __aenter__(self) -> T:
         self._opened = await self
         return self._opened
