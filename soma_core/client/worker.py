@@ -24,7 +24,7 @@ from soma_core.errors import RemoteError, SomaError
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import Shutdown
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "drive"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,8 +81,11 @@ class Worker:
     """
 
     def __init__(self, transport: Transport, **options: Unpack[HandleOptions]) -> None:
-        self._handle = Handle(transport, **options)
-        self._session = session = self._handle.session
+        self._drive(Handle(transport, **options))
+
+    def _drive(self, handle: Handle) -> None:
+        self._handle = handle
+        self._session = session = handle.session
         # One engine has one connection, and nothing to decide between two calls.
         self._ask = session.ask if session.restarts_engines else session.connection.ask
         self.verbs = self._handle.verbs
@@ -243,6 +246,13 @@ class Worker:
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
             self._session.connection.ask(Call.of(Shutdown(cmd="SHUTDOWN"), CLOSE_GRACE))
         self._handle.shutdown()
+
+
+def drive(handle: Handle) -> Worker:
+    """A Worker for an engine that was started already; nobody else may use that meanwhile."""
+    worker = Worker.__new__(Worker)
+    worker._drive(handle)
+    return worker
 
 
 _Texts = list[str]  # within Worker, list is a method

@@ -2,66 +2,78 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from soma_core.client.pool.call import PoolCall
-from soma_core.client.pool.queue import CallQueue
-from soma_core.client.steps import Steps
+import soma_core as soma
 from soma_core.client.turn import Turn
 
-
-def nothing(verbs: object) -> Steps[None]:
-    yield from ()
+from ..support import filters as f
 
 
-class Interrupted(PoolCall):
-    """A call in the midst of whose submission a signal handler runs."""
+class _Signalling(deque):  # type: ignore[type-arg]
+    """Where a submission leaves its call, in the midst of which a signal comes once."""
 
-    def __init__(self, handler: Callable[[], None]) -> None:
-        super().__init__(nothing)
-        self._handler = handler
-
-    @property
-    def priority(self) -> int:  # type: ignore[override]
-        handler, self._handler = self._handler, lambda: None
-        handler()
-        return 0
-
-    @priority.setter
-    def priority(self, value: int) -> None:
-        pass
+    def append(self, call: object) -> None:
+        super().append(call)
+        if len(self) == 1:
+            signal.raise_signal(signal.SIGUSR1)
 
 
 @pytest.fixture
-def queue() -> CallQueue:
-    return CallQueue(1, None)
+def pool() -> Iterator[soma.WorkerPool]:
+    with soma.WorkerPool("inline", 1, filters={"echo": f.Echo()}) as pool:
+        pool._pool._inbox = _Signalling()
+        yield pool
 
 
-def test_what_a_handler_submits_in_the_midst_of_a_submission_comes_after_it(queue):
-    second = PoolCall(nothing)
-    first = Interrupted(lambda: queue.put(second))
-    queue.put(first)
-    assert [queue.take(0.0), queue.take(0.0)] == [[first], [second]]
-
-
-def test_a_handler_cancels_the_only_call_that_waits_in_the_midst_of_a_submission(queue):
-    waiting = PoolCall(nothing)
-    queue.put(waiting)
-    submitted = Interrupted(lambda: waiting.cancel(interrupt=False))
-    queue.put(submitted)
-    assert queue.take(0.0) == [submitted]
-    assert queue.stats().cancelled == 1
-    assert queue.stats().queued == 0
-
-
-def test_a_handler_asks_for_the_statistics_in_the_midst_of_a_submission(queue):
+@pytest.fixture
+def on_signal() -> Iterator[Callable[[Callable[[], object]], None]]:
+    before = signal.getsignal(signal.SIGUSR1)
     seen = []
-    queue.put(Interrupted(lambda: seen.append(queue.stats().queued)))
-    assert seen == [0]
-    assert queue.stats().queued == 1
+
+    def install(handler: Callable[[], object]) -> None:
+        def once(*_: object) -> None:
+            if not seen:
+                seen.append(1)
+                handler()
+
+        signal.signal(signal.SIGUSR1, once)
+
+    yield install
+    signal.signal(signal.SIGUSR1, before)
+    assert seen, "no signal came"
+
+
+def test_what_a_handler_submits_in_the_midst_of_a_submission_is_done_too(pool, on_signal):
+    second = []
+    on_signal(lambda: second.append(pool.submit("echo", 2)))
+    assert pool.submit("echo", 1).result(60.0) == 1
+    assert second[0].result(60.0) == 2
+
+
+def test_a_handler_may_wait_for_a_call_in_the_midst_of_a_submission(pool, on_signal):
+    second = []
+    on_signal(lambda: second.append(pool.forward("echo", 2)))
+    assert pool.forward("echo", 1) == 1
+    assert second == [2]
+
+
+def test_a_handler_asks_for_the_statistics_in_the_midst_of_a_submission(pool, on_signal):
+    seen = []
+    on_signal(lambda: seen.append(pool.stats()))
+    assert pool.submit("echo", 1).result(60.0) == 1
+    assert seen[0].failed == 0
+
+
+def test_a_handler_closes_the_pool_in_the_midst_of_a_submission(pool, on_signal):
+    on_signal(pool.close)
+    with pytest.raises(soma.ChannelClosed):
+        pool.submit("echo", 1).result(60.0)
 
 
 def test_who_has_its_turn_is_refused_another_instead_of_waiting_for_itself():

@@ -123,7 +123,7 @@ class Counting(f.Accumulate):
 def test_an_argument_that_a_method_does_not_take_is_refused_at_once(inline_pair):
     for trained in inline_pair:
         with pytest.raises(
-            TypeError, match=r"Worker\.fit\(\) .*'retrun_state'; did you mean return_state"
+            TypeError, match=r"Worker(Pool)?\.fit\(\) .*'retrun_state'; did you mean return_state"
         ):
             trained.fit("mean", [1.0], retrun_state=False)
         with pytest.raises(TypeError, match=r"Worker\.predict\(\) missing a? ?required|'x'"):

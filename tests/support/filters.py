@@ -17,6 +17,14 @@ import soma_core as soma
 from soma_core import progress
 
 
+def note_and_sleep(path):
+    """Write a file, and sleep until somebody interrupts."""
+    with open(path, "w"):
+        pass
+    while True:
+        time.sleep(0.01)
+
+
 class Apply:
     """Calls a function that the test chose."""
 

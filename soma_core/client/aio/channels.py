@@ -63,6 +63,14 @@ class LoopChannel(ABC):
         """
 
     @abstractmethod
+    def pause(self) -> None:
+        """Let somebody else use what is below, until :meth:`resume`; nobody waits for a message."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Go on."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close it: who waits for a message gets ChannelClosed. A second call does nothing."""
 
@@ -220,6 +228,13 @@ class WatchedChannel(LoopChannel):
         if isinstance(came, ChannelClosed) and self.on_lost is not None:
             self.on_lost()
 
+    def pause(self) -> None:
+        self._stop_watching()
+
+    def resume(self) -> None:
+        if not self._channel.closed:
+            self._watch()
+
     def _watch(self) -> None:
         self._watches = True
         self._loop.add_reader(self._reading, self._read)
@@ -302,6 +317,12 @@ class _ThreadedChannel(LoopChannel):
             raise TimeoutError
         receiving, self._receiving = self._receiving, None
         return receiving.result()
+
+    def pause(self) -> None:
+        pass  # it reads only while somebody waits
+
+    def resume(self) -> None:
+        pass
 
     def close(self) -> None:
         self._channel.close()

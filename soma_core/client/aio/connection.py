@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from soma_core.channel.contract import ExitStatus, Transport
@@ -93,6 +93,17 @@ class AsyncConnection:
                 self.end_turn()
             else:
                 self._left = exchange
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncGenerator[None, None]:
+        """Somebody else uses the connection that this one goes on with."""
+        await self.take_turn()
+        self.channel.pause()
+        try:
+            yield
+        finally:
+            self.channel.resume()
+            self.end_turn()
 
     def interrupt(self) -> None:
         """Interrupt the command that runs, if one does."""

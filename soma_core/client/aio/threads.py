@@ -61,8 +61,13 @@ async def in_thread(
             if not _tell(loop, hand_over, result) and undo is not None:
                 undo(result)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await future
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        return await future
+    finally:
+        if future.done() and not future.cancelled():
+            thread.join()  # it has nothing left to do
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[T], object], argument: T) -> bool:

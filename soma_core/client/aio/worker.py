@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import wraps
 from types import MappingProxyType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
@@ -33,6 +33,7 @@ from soma_core.client.signatures import binding_error
 from soma_core.client.steps import Steps, argument_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
+from soma_core.client.worker import Worker, drive
 from soma_core.errors import RemoteError, SomaError, WorkerDied
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import Shutdown
@@ -277,6 +278,12 @@ class AsyncWorker:
             return None
         here = self._handle.transport.runs_here(session.hello.pid)
         return Pipeline(connection, channel, self._loop) if here else None
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncGenerator[Worker, None]:
+        """The worker for another thread, which alone uses it meanwhile."""
+        async with self._connection.lent():
+            yield drive(self._handle)
 
     async def ask(self, call: Call) -> Any:
         """Send a command as it is."""

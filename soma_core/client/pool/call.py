@@ -10,13 +10,16 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextvars import Context
 from enum import Enum
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from soma_core.client.worker import Worker
 
 __all__ = ["SLICE", "CallFuture", "Outcome", "PoolCall", "Run", "asked_in", "meant"]
 
@@ -152,6 +155,13 @@ class Running(Protocol):
         """A call wants it no longer."""
 
 
+class Lending(Protocol):
+    """Somebody who does a call in a thread of their own."""
+
+    async def lend(self, worker: Worker) -> tuple[Any, Exception | None]:
+        """Have them use a worker, and wait for the result or the error."""
+
+
 class PoolCall:
     """One call of a pool: it waits, a worker may begin it, and it ends once. Thread-safe.
 
@@ -176,6 +186,7 @@ class PoolCall:
         due: When the pool must end it, whatever the worker does: its deadline while it waits.
         future: Receives how it ends; set when it is submitted.
         on_end: Called once, just before the future says how it ended.
+        lease: Who does it, with a worker that is lent for it; None if the pool does.
     """
 
     def __init__(
@@ -200,6 +211,7 @@ class PoolCall:
         self.submitted = time.monotonic()
         self.future: Ending | None = None
         self.on_end: Callable[[PoolCall, Outcome], None] | None = None
+        self.lease: Lending | None = None
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of an end
         self._ended = False
         self._execution: Running | None = None
@@ -243,6 +255,7 @@ class PoolCall:
             if isinstance(error, DeadlineExceeded) and self.deadline.over():
                 waited = time.monotonic() - self.submitted
                 error.add_note(f"Its deadline counts from its submission, {waited:.3g} s before.")
+            self._execution = None  # which may hold this call
             self._tell(result, error)
 
     def refuse(self, error: Exception) -> None:
@@ -253,8 +266,9 @@ class PoolCall:
     def expire(self) -> None:
         """End it if it is due; its worker may go on for the calls that it runs with it."""
         if self.due.over() and self._end(Outcome.FAILED):
+            excess = self.excess()
             self._drop()
-            self._tell(None, self.excess())
+            self._tell(None, excess)
 
     def excess(self) -> DeadlineExceeded:
         """What it raises when the pool ends it over its time."""
@@ -281,8 +295,9 @@ class PoolCall:
             self.future.end(result, error)
 
     def _drop(self) -> None:
-        if self._execution is not None:
-            self._execution.drop()
+        execution, self._execution = self._execution, None
+        if execution is not None:
+            execution.drop()
 
     def _end(self, outcome: Outcome, *, if_waiting: bool = False) -> bool:
         with self._lock:

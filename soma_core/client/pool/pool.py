@@ -7,10 +7,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
+from soma_core.client.aio.pool.background import BackgroundPool
 from soma_core.client.arguments import as_node_ids, check_seconds
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.pool.call import CallFuture
-from soma_core.client.pool.dispatcher import Dispatcher
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.results import map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
@@ -38,7 +38,7 @@ def _asked(
             request = verb(self._verbs, *args, **kwargs)
         except TypeError as error:
             raise binding_error(f"WorkerPool.{verb.__name__}", verb, error) from None
-        return self._dispatcher.perform(request)
+        return self._pool.perform(request)
 
     return method
 
@@ -53,8 +53,11 @@ class WorkerPool:
 
     What a method changes in one worker, by training, loading or a state, every worker is given
     before its next call: optimizers and random numbers too, so that training goes on as if it ran
-    in one. A worker in which training fails is replaced, since it may be half changed. ``progress``
-    and ``on_epoch`` are called on a thread of the pool.
+    in one. A worker in which training fails is replaced, since it may be half changed.
+
+    One thread of the pool takes all replies. Callbacks of futures are called there: they may submit
+    calls, and not wait for any. ``progress``, ``on_epoch`` and chunks of data are called in the
+    thread that asks for the training.
 
     What a caller hands over is read when a worker takes the call: leave it unchanged until then,
     and what is in ``filters`` for as long as the pool lives.
@@ -91,10 +94,10 @@ class WorkerPool:
     @init_takes_arguments_of(plan_pool)
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._plan = plan = plan_pool(*arguments, **options)
-        self._dispatcher = Dispatcher(plan)
+        self._pool = pool = BackgroundPool(plan)
         self._verbs = PoolVerbs(plan.blueprint, plan.batching)
         # It knows nothing of this object, so that the workers end when nobody has that any more.
-        weakref.finalize(self, self._dispatcher.abandon).atexit = False
+        weakref.finalize(self, pool.abandon).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -109,13 +112,12 @@ class WorkerPool:
         )
 
     def __len__(self) -> int:
-        return len(self._dispatcher.group.slots)
+        return len(self._pool.slots)
 
     def __repr__(self) -> str:
-        dispatcher = self._dispatcher
-        busy = sum(slot.busy for slot in dispatcher.group.slots)
-        waiting = len(dispatcher.queue)
-        state = "closed" if dispatcher.queue.over else f"{busy} busy, {waiting} waiting"
+        queue = self._pool.queue
+        busy = sum(slot.busy for slot in self._pool.slots)
+        state = "closed" if queue.over else f"{busy} busy, {len(queue)} waiting"
         return self._plan.describe("WorkerPool", len(self), state)
 
     @property
@@ -125,12 +127,12 @@ class WorkerPool:
 
     def status(self) -> _Statuses:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        workers = [slot.worker for slot in self._dispatcher.group.slots]
+        workers = [slot.worker for slot in self._pool.slots]
         return [worker.status() for worker in workers if worker is not None]
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
-        return self._dispatcher.queue.stats()
+        return self._pool.stats()
 
     @tells_what_it_takes
     def submit(
@@ -167,7 +169,7 @@ class WorkerPool:
             StartFailed: The pool is broken: no worker is left, and none can be started.
         """
         call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
-        return self._dispatcher.put(call, limited=True, wait=self._plan.waits_for_room)
+        return self._pool.put(call)
 
     @tells_what_it_takes
     def map(
@@ -197,15 +199,16 @@ class WorkerPool:
             timeout: As for :meth:`submit`, for each input.
             priority: As for :meth:`submit`.
         """
-        dispatcher = self._dispatcher
-        dispatcher.check_usable()
+        pool = self._pool
+        pool.check_usable()
+        pool.check_may_wait()
         if not isinstance(xs, Iterable) and not hasattr(xs, "__getitem__"):
             raise TypeError(f"xs are the inputs, one for each call, got {xs!r}; one goes to submit")
         window = whole("ahead", ahead) * len(self)
 
         def submit(x: Any) -> CallFuture:
             call = self._verbs.forward(node_id, x, state, timeout, priority=priority)
-            return dispatcher.put(call, limited=True, wait=True)
+            return pool.put(call, wait=True)
 
         return map_results(map(submit, xs), window, ordered=ordered)
 
@@ -221,6 +224,7 @@ class WorkerPool:
         priority: int = 0,
     ) -> Any:
         """Run one node, or a chain of nodes, and wait for the result, as :meth:`submit`."""
+        self._pool.check_may_wait()
         future = self.submit(
             node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
         )
@@ -280,7 +284,7 @@ class WorkerPool:
         def run(segment: Sequence[str], x: Any) -> Any:
             learns = plan.learns(segment)
             request = self._verbs.run_segment(segment, x, learns=learns, timeout=timeout)
-            return self._dispatcher.perform(request)
+            return self._pool.perform(request)
 
         return stream(plan, chunks, run)
 
@@ -310,8 +314,7 @@ class WorkerPool:
             Exception: A worker cannot be started; then the pool is as it was.
         """
         whole("n", n)
-        self._dispatcher.check_usable()
-        self._dispatcher.group.resize(n)
+        self._pool.resize(n)
 
     def refresh(self) -> None:
         """Replace the workers by new ones, one after the other, without losing a call.
@@ -325,8 +328,7 @@ class WorkerPool:
             Exception: A new worker cannot be started, or cannot load the filters; then the old
                 one stays, and those after it.
         """
-        self._dispatcher.check_usable()
-        self._dispatcher.group.refresh()
+        self._pool.refresh()
 
     def close(self) -> None:
         """End the workers now; from any thread, within 5 s.
@@ -334,7 +336,7 @@ class WorkerPool:
         Calls that run and calls that wait raise ChannelClosed. A second close does nothing, nor
         does one in a forked child: the pool is its parent's.
         """
-        self._dispatcher.close()
+        self._pool.close()
 
     def shutdown(
         self,
@@ -352,7 +354,7 @@ class WorkerPool:
                 None for never.
         """
         check_seconds("timeout", timeout)
-        self._dispatcher.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=timeout)
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures, timeout=timeout)
 
 
 _Texts = list[str]  # within WorkerPool, list is a method

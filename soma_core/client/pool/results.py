@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Future[Any])
 def wait_for_result(future: CallFuture) -> Any:
     """The result of a call; Ctrl-C cancels it."""
     with _cancelling([future]):
-        return first_to_end([future]).result()
+        return future.result()
 
 
 def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> Iterator[Any]:
@@ -40,9 +40,10 @@ def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> I
                 end = error
             if not pending:
                 break
-            ended = first_to_end(pending[:1] if ordered else pending)
+            ended = pending[0] if ordered else first_to_end(pending)
+            result = ended.result()
             pending.remove(ended)
-            yield ended.result()
+            yield result
     if end is not None and not isinstance(end, StopIteration):
         raise end
 

@@ -6,23 +6,30 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from contextlib import nullcontext, suppress
 from functools import partial
+from typing import Any, TypeVar
 
-from soma_core.channel.deadline import NEVER
+from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.aio.pool.group import AsyncSlotGroup
+from soma_core.client.aio.pool.lease import Lease
 from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.pool.slot import AsyncSlot
 from soma_core.client.pool.call import SLICE, CallFuture, PoolCall
 from soma_core.client.pool.plan import PoolPlan
 from soma_core.client.pool.results import first_to_end
 from soma_core.client.pool.stats import PoolStats
+from soma_core.client.pool.verbs import Request
+from soma_core.client.turn import Turn
 from soma_core.errors import ChannelClosed, SomaError, StartFailed, TransportError
 
 __all__ = ["BackgroundPool"]
 
-_CLOSING = 4.5  # seconds that workers which are not wanted after all have to end
+T = TypeVar("T")
+
+_CLOSING = 4.5  # seconds that close() waits for the workers; they are ended before that
 
 
 class BackgroundPool:
@@ -30,9 +37,14 @@ class BackgroundPool:
 
     One thread for all workers does more than one for each: those would wait for each other, since
     Python runs one at a time, and a loop sends several calls and takes several replies at once.
+    What calls the user's code meanwhile, as training does, the thread that asks for it does by
+    itself, with a worker that it is lent.
 
     Args:
         plan: What the pool is to be.
+
+    Attributes:
+        queue: The calls that wait.
 
     Raises:
         Exception: Whatever ``soma.connect`` raises; then no worker is left.
@@ -42,12 +54,16 @@ class BackgroundPool:
         self._plan = plan
         self._owner = os.getpid()
         self._lock = threading.RLock()  # a signal handler may submit in the midst of a submission
+        self._changing = Turn("a change of this pool")
         self._inbox: deque[PoolCall] = deque()
+        self._borrowers: list[int] = []  # the threads that do a call by themselves
         self._is_woken = self._has_ended = False
         self._refusal: Callable[[], SomaError] | None = None
         self._started: Future[None] = Future()
-        self._queue: AsyncCallQueue
+        self.queue: AsyncCallQueue
+        self._group: AsyncSlotGroup
         self._serving: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="soma-pool", daemon=True)
         try:
@@ -62,50 +78,126 @@ class BackgroundPool:
             self._thread.join(_CLOSING)
             raise
 
-    def put(self, call: PoolCall) -> CallFuture:
+    @property
+    def slots(self) -> tuple[AsyncSlot, ...]:
+        """The places of the workers."""
+        return self._group.slots
+
+    def put(self, call: PoolCall, *, wait: bool | None = None) -> CallFuture:
         """Submit a call.
 
+        Args:
+            call: The call.
+            wait: Whether to wait for room in a full queue; None for what the plan says.
+
         Raises:
-            ChannelClosed: The pool was shut down.
-            QueueFull: There is no room, and the plan is not to wait for any.
+            ChannelClosed: The pool takes no more calls.
+            QueueFull: There is no room, and it is not to wait for any.
             DeadlineExceeded: There was no room before the deadline of the call.
             StartFailed: The pool is broken: no worker is left, and none can be started.
             TransportError: This process was forked from that of the pool.
         """
         self._check_owner()
+        wait = self._plan.waits_for_room if wait is None else wait
         call.future = future = _BackgroundFuture(call, self)
         if self._plan.max_queue is None:
             self._send(call)
-        elif self.is_here():
+        elif self._is_here():
             self._place_at_once(call)
         else:
-            self._place_and_wait(call)
+            try:
+                self._ask(partial(self._place, call, wait=wait))
+            except BaseException:  # Ctrl-C, perhaps after it was placed
+                self.post(partial(call.cancel, interrupt=True))
+                raise
         return future
+
+    def perform(self, request: Request[T]) -> T:
+        """Do what a method of the pool asks, on this thread, with a worker that is lent for it.
+
+        Of a change, the other workers are told before their next call.
+        """
+        self._check_owner()
+        self.check_may_wait()
+        lease = Lease(request, self._loop)
+        here = threading.get_ident()
+        with nullcontext() if request.commit is None else self._changing:
+            call = request.call(self._plan.blueprint)
+            call.lease = lease
+            call.future = future = _BackgroundFuture(call, self)
+            self._send(call)
+            self._borrowers.append(here)
+            try:
+                return lease.use(future)
+            finally:
+                self._borrowers.remove(here)
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
-        with self._lock:
-            if self._has_ended or self.is_here() or os.getpid() != self._owner:
-                return self._queue.stats()
-            counted: Future[PoolStats] = Future()
-            self.post(lambda: counted.set_result(self._queue.stats()))  # after what was posted
-        return first_to_end([counted]).result()
+        if self._is_here() or os.getpid() != self._owner:
+            return self.queue.stats()
 
-    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
-        """Take no more calls, and end the workers when those that were submitted are done."""
+        async def count() -> PoolStats:
+            return self.queue.stats()
+
+        try:
+            return self._ask(count)
+        except ChannelClosed:
+            return self.queue.stats()
+
+    def resize(self, n: int) -> None:
+        """Have so many workers, once those that are new are started."""
+        self._ask(lambda: self._group.resize(n))
+
+    def refresh(self) -> None:
+        """Replace the workers, one after the other."""
+        self._ask(lambda: self._group.refresh())
+
+    def close(self) -> None:
+        """End the workers and all calls, within 5 s; does nothing in a forked child."""
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            self._refusal = self._refusal or (lambda: ChannelClosed("the pool was closed"))
+            self.post(self._end_all)
+        self._join(_CLOSING)
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool, timeout: float | None = None) -> None:
+        """Take no more calls, and end the workers, as :meth:`WorkerPool.shutdown`."""
         self._check_owner()
         self._refuse(cancel_futures=cancel_futures)
-        while wait and not self.is_here() and self._thread.is_alive():
-            self._thread.join(SLICE)
+        if timeout is not None:
+            self.post(lambda: self._loop.call_later(timeout, self._end_all))
+        if wait:
+            self._join(None if timeout is None else timeout + _CLOSING)
 
     def abandon(self) -> None:
         """The pool is garbage: its workers finish what was submitted, and end."""
         if os.getpid() == self._owner:
             self._refuse(cancel_futures=False)
 
-    def is_here(self) -> bool:
-        """Whether this is the thread of the loop, which cannot wait for itself."""
-        return threading.current_thread() is self._thread
+    def check_usable(self) -> None:
+        """Raise what :meth:`put` would."""
+        self._check_owner()
+        self._check_open()
+
+    def check_may_wait(self) -> None:
+        """Make sure that this thread would not wait for itself.
+
+        Raises:
+            RuntimeError: It would.
+        """
+        if self._is_here():
+            raise RuntimeError(
+                "a callback of a future waits for another call: it runs in the thread that takes "
+                "the replies of all calls; wait in a thread of your own"
+            )
+        if 0 < len(self._group.slots) <= self._borrowers.count(threading.get_ident()):
+            raise RuntimeError(
+                "what this pool calls during a call, such as progress or chunks of data, waits for "
+                "another call of the pool, and no other worker is left: it would wait for itself. "
+                "Use a larger pool, or call afterwards"
+            )
 
     def post(self, step: Callable[[], object]) -> None:
         """Have the loop do something, after what it was given before; nothing once it is over."""
@@ -121,17 +213,30 @@ class BackgroundPool:
                 self._is_woken = True
                 self.post(self._empty_inbox)
 
-    def _place_and_wait(self, call: PoolCall) -> None:
-        """Wait until the loop has found room for a call, or none."""
+    def _ask(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Have the loop do something, and wait for it; Ctrl-C cancels it."""
+        self.check_may_wait()
+        self._check_owner()
         with self._lock:
-            self._check_open()
-            placing = asyncio.run_coroutine_threadsafe(self._place(call), self._loop)
+            if self._has_ended:
+                self._check_open()
+            doing = asyncio.run_coroutine_threadsafe(step(), self._loop)
         try:
-            first_to_end([placing]).result()
-        except BaseException:  # Ctrl-C, perhaps after it was placed
-            placing.cancel()
-            self.post(partial(call.cancel, interrupt=True))
+            return first_to_end([doing]).result()
+        except CancelledError:  # the loop has ended, and with it what it did
+            self._check_open()
             raise
+        except BaseException:
+            doing.cancel()
+            raise
+
+    def _join(self, seconds: float | None) -> None:
+        """Wait until all has ended, unless this thread has something to do for that."""
+        if self._is_here() or threading.get_ident() in self._borrowers:
+            return
+        deadline = Deadline.after(seconds)
+        while self._thread.is_alive() and not deadline.over():
+            self._thread.join(deadline.within(SLICE).left())
 
     def _refuse(self, *, cancel_futures: bool) -> None:
         """Take no more calls."""
@@ -142,13 +247,17 @@ class BackgroundPool:
     def _check_open(self) -> None:
         if self._refusal is not None:
             raise self._refusal()
-        self._queue.check_open()  # it may be broken
+        self.queue.check_open()  # it may be broken
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
             raise TransportError(
-                "this pool belongs to the process that this one was forked from; make one here"
+                "this WorkerPool or Executor belongs to the process that this one was forked from; "
+                "make one here"
             )
+
+    def _is_here(self) -> bool:
+        return threading.current_thread() is self._thread
 
     # From here on: what runs in the thread of the loop.
 
@@ -164,16 +273,22 @@ class BackgroundPool:
     async def _serve(self) -> None:
         self._serving = asyncio.current_task()
         plan = self._plan
-        self._queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
-        group = AsyncSlotGroup(self._queue, plan.blueprint, plan.recycle_after)
-        await group.resize(plan.n)
+        self.queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
+        self._group = group = AsyncSlotGroup(self.queue, plan.blueprint, plan.recycle_after)
+        try:
+            await group.resize(plan.n)
+            plan.check_nodes()
+        except BaseException:
+            await group.close(Deadline.after(_CLOSING))
+            raise
         self._started.set_result(None)
         try:
-            await group.join(NEVER)
+            while not group.ended:  # there may be more slots by then
+                await group.join(NEVER)
         finally:
             with self._lock:
                 self._has_ended = True
-                self._refusal = self._refusal or self._queue.refusal
+                self._refusal = self._refusal or self.queue.refusal
             self._empty_inbox()
 
     def _stop(self) -> None:
@@ -188,24 +303,28 @@ class BackgroundPool:
         while self._inbox:
             call = self._inbox.popleft()
             try:
-                self._queue.put(call)
+                self.queue.put(call)
             except SomaError as error:
                 call.settle(error=error)
 
     def _place_at_once(self, call: PoolCall) -> None:
         self._check_open()
-        if self._queue.is_full:
-            self._queue.check_patience(call, wait=False)
-        self._queue.put(call)
+        if self.queue.is_full:
+            self.queue.check_patience(call, wait=False)
+        self.queue.put(call)
 
-    async def _place(self, call: PoolCall) -> None:
-        await self._queue.make_room(call, wait=self._plan.waits_for_room)
-        self._queue.put(call)
+    async def _place(self, call: PoolCall, *, wait: bool) -> None:
+        await self.queue.make_room(call, wait=wait)
+        self.queue.put(call)
 
     def _wind_up(self, refusal: Callable[[], SomaError], *, cancel_futures: bool) -> None:
-        self._queue.close(refusal)
+        self.queue.close(refusal)
         if cancel_futures:
-            self._queue.cancel()
+            self.queue.cancel()
+
+    def _end_all(self) -> None:
+        self.queue.end(lambda: ChannelClosed("the pool was closed"))
+        self._closing = self._loop.create_task(self._group.close(Deadline.after(_CLOSING)))
 
 
 class _BackgroundFuture(CallFuture):
@@ -233,9 +352,6 @@ class _BackgroundFuture(CallFuture):
         return True
 
     def _wait(self, timeout: float | None) -> None:
-        if self._pool.is_here() and not self.done():
-            raise RuntimeError(
-                "a callback of a future waits for another call: it runs in the thread that takes "
-                "the replies of all calls; wait in a thread of your own"
-            )
+        if not self.done():
+            self._pool.check_may_wait()
         super()._wait(timeout)

@@ -17,7 +17,11 @@ _CLOSING = 4.5  # seconds to wait for workers that are not wanted after all
 
 
 class AsyncSlotGroup:
-    """The slots of a pool in an event loop, as :class:`SlotGroup`."""
+    """The slots of a pool in an event loop.
+
+    Attributes:
+        slots: Those that the pool has now.
+    """
 
     def __init__(
         self, queue: AsyncCallQueue, blueprint: Blueprint, recycle_after: int | None
@@ -30,8 +34,13 @@ class AsyncSlotGroup:
         self._resizing = asyncio.Lock()
 
     async def resize(self, n: int) -> None:
-        """Have so many slots, as :meth:`SlotGroup.resize`."""
+        """Have so many slots, once their workers are started; those too many end after their call.
+
+        Raises:
+            Exception: A worker cannot be started; then the slots are those of before.
+        """
         async with self._resizing:
+            self._queue.check_open()
             more = n - len(self.slots)
             self._queue.resize(n)
             if more > 0:
@@ -79,8 +88,13 @@ class AsyncSlotGroup:
             slot.retire()
 
     async def refresh(self) -> None:
-        """Replace the workers, one after the other, as :meth:`SlotGroup.refresh`."""
+        """Replace the workers, one after the other.
+
+        Raises:
+            Exception: Another worker did not start; those that are not replaced yet stay.
+        """
         async with self._resizing:
+            self._queue.check_open()
             for slot in self.slots:
                 await slot.renew()
 
@@ -93,6 +107,11 @@ class AsyncSlotGroup:
         for slot in (*self.slots, *self._leaving):
             if slot.worker is not None:
                 await slot.worker.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all have ended."""
+        return all(slot.task.done() for slot in (*self.slots, *self._leaving))
 
     async def join(self, deadline: Deadline) -> bool:
         """Wait until all have ended by themselves; False if they have not by the deadline."""

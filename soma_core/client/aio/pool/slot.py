@@ -257,7 +257,8 @@ class AsyncSlot(SlotRules[AsyncWorker]):
         replica.begin(len(begun))
         try:
             if len(begun) == 1:
-                usable = await self._run_alone(begun[0], replica, execution)
+                run = self._run_alone if begun[0].lease is None else self._run_lent
+                usable = await run(begun[0], replica, execution)
             else:
                 usable = await self._run_together(begun, replica, execution)
         finally:
@@ -304,6 +305,28 @@ class AsyncSlot(SlotRules[AsyncWorker]):
             return True
         finally:
             del call  # likewise
+
+    async def _run_lent(
+        self, call: PoolCall, replica: Replica[AsyncWorker], execution: _Execution
+    ) -> bool:
+        """As :meth:`_run_alone`, in the thread that asked for it."""
+        assert call.lease is not None
+        try:
+            async with replica.worker.lent() as worker:
+                result, error = await call.lease.lend(worker)
+        except asyncio.CancelledError:
+            if not execution.was_cancelled_by_drop():
+                raise
+            return not call.replace_on_error
+        if error is not None:
+            if not was_not_sent(call, error):
+                call.settle(error=error)
+            return not (call.replace_on_error or ends_worker(error))
+        if call.commit is not None:
+            self._commit(call.commit, result, replica)
+        replica.answered = time.monotonic()
+        call.settle(result)
+        return True
 
     async def _run_together(
         self, calls: list[PoolCall], replica: Replica[AsyncWorker], execution: _Execution
