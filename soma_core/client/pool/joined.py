@@ -10,7 +10,7 @@ from typing import Any
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
 from soma_core.client.pool.call import PoolCall, asked_in
-from soma_core.client.pool.execution import ends_worker
+from soma_core.client.pool.replica import ends_worker
 from soma_core.client.pool.stats import Tally
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from soma_core.channel.contract import Transport
 from soma_core.client.pool.call import PoolCall
-from soma_core.errors import WorkerDied
+from soma_core.errors import DeadlineExceeded, TransportError, WorkerDied
 
-__all__ = ["Replica", "was_not_sent"]
+__all__ = ["Replica", "ends_worker", "was_not_sent"]
 
 _FRESH = 0.001  # seconds for which a worker that answered need not be looked at
 
@@ -57,3 +57,10 @@ class Replica(Generic[W]):
 def was_not_sent(call: PoolCall, error: BaseException) -> bool:
     """Whether a call can be run again: its worker was dead before it was sent anything."""
     return isinstance(error, WorkerDied) and not error.sent and call.commit is None
+
+
+def ends_worker(error: BaseException) -> bool:
+    """Whether the worker of a call that raised this cannot be used on."""
+    if isinstance(error, DeadlineExceeded):
+        return not error.worker_survived
+    return isinstance(error, TransportError)

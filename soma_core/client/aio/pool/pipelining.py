@@ -19,8 +19,7 @@ from soma_core.client.aio.pool.queue import AsyncCallQueue
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.calls import Call
 from soma_core.client.pool.call import PoolCall
-from soma_core.client.pool.execution import ends_worker
-from soma_core.client.pool.replica import Replica, was_not_sent
+from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.steps import Steps, argument_error
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 

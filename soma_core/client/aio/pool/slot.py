@@ -14,9 +14,8 @@ from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.handle import Handle
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
-from soma_core.client.pool.execution import ends_worker
 from soma_core.client.pool.joined import run_joined
-from soma_core.client.pool.replica import Replica, was_not_sent
+from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.pool.slot_rules import SlotRules
 from soma_core.errors import ChannelClosed
 
