@@ -16,7 +16,8 @@ def run(arguments: list[str]) -> int:
     from soma_transport_socket.daemon.supervisor import DaemonLimits, Supervisor
 
     options = _parser().parse_args(arguments)
-    log_to_stderr(options.log_format, options.log_level)
+    usual = "info" if options.log_format == "json" else "warning"
+    log_to_stderr(options.log_format, options.log_level or usual)
     path = options.path.absolute()
     _leave_the_directory()
     if options.allow_module:  # workers inherit it
@@ -158,8 +159,8 @@ def _parser() -> "ArgumentParser":
     add(
         "--log-level",
         choices=("info", "warning"),
-        default="warning",
-        help="info: clients, and how workers start and end (%(default)s)",
+        help="info: clients, and how workers start and end (info where the log is json, else "
+        "warning)",
     )
     return parser
 

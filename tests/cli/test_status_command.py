@@ -28,10 +28,10 @@ def directory():
 
 @pytest.fixture(scope="module")
 def daemon(directory):
-    arguments = ["--log-format", "json", "--log-level", "info"]
+    path = directory / "soma" / "soma.sock"
     with (
         (directory / "log").open("w") as log,
-        socket_daemon(directory / "soma" / "soma.sock", *arguments, stderr=log) as started,
+        socket_daemon(path, "--log-format", "json", stderr=log) as started,
     ):
         yield started
 
