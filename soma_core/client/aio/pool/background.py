@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
-from soma_core.client.aio.pool.group import AsyncSlotGroup
+from soma_core.client.aio.pool.group import SlotGroup
 from soma_core.client.aio.pool.lease import Lease
-from soma_core.client.aio.pool.queue import AsyncCallQueue
-from soma_core.client.aio.pool.slot import AsyncSlot
+from soma_core.client.aio.pool.queue import CallQueue
+from soma_core.client.aio.pool.slot import Slot
 from soma_core.client.pool.call import SLICE, CallFuture, PoolCall
 from soma_core.client.pool.plan import PoolPlan
 from soma_core.client.pool.results import first_to_end
@@ -60,8 +60,8 @@ class BackgroundPool:
         self._is_woken = self._has_ended = False
         self._refusal: Callable[[], SomaError] | None = None
         self._started: Future[None] = Future()
-        self.queue: AsyncCallQueue
-        self._group: AsyncSlotGroup
+        self.queue: CallQueue
+        self._group: SlotGroup
         self._serving: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
@@ -79,7 +79,7 @@ class BackgroundPool:
             raise
 
     @property
-    def slots(self) -> tuple[AsyncSlot, ...]:
+    def slots(self) -> tuple[Slot, ...]:
         """The places of the workers."""
         return self._group.slots
 
@@ -273,8 +273,8 @@ class BackgroundPool:
     async def _serve(self) -> None:
         self._serving = asyncio.current_task()
         plan = self._plan
-        self.queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
-        self._group = group = AsyncSlotGroup(self.queue, plan.blueprint, plan.recycle_after)
+        self.queue = CallQueue(plan.n, plan.max_queue, plan.batching)
+        self._group = group = SlotGroup(self.queue, plan.blueprint, plan.recycle_after)
         try:
             await group.resize(plan.n)
             plan.check_nodes()

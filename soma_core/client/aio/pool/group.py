@@ -1,4 +1,4 @@
-"""AsyncSlotGroup: the slots of a pool, started, made more or fewer, and ended together."""
+"""SlotGroup: the slots of a pool, started, made more or fewer, and ended together."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from collections.abc import Sequence
 from itertools import chain, count, repeat
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.aio.pool.queue import AsyncCallQueue
-from soma_core.client.aio.pool.slot import AsyncSlot
+from soma_core.client.aio.pool.queue import CallQueue
+from soma_core.client.aio.pool.slot import Slot
 from soma_core.client.pool.blueprint import Blueprint
 
-__all__ = ["AsyncSlotGroup"]
+__all__ = ["SlotGroup"]
 
 _CLOSING = 4.5  # seconds to wait for workers that are not wanted after all
 
 
-class AsyncSlotGroup:
+class SlotGroup:
     """The slots of a pool in an event loop.
 
     Attributes:
         slots: Those that the pool has now.
     """
 
-    def __init__(
-        self, queue: AsyncCallQueue, blueprint: Blueprint, recycle_after: int | None
-    ) -> None:
-        self.slots: tuple[AsyncSlot, ...] = ()
+    def __init__(self, queue: CallQueue, blueprint: Blueprint, recycle_after: int | None) -> None:
+        self.slots: tuple[Slot, ...] = ()
         self._queue, self._blueprint = queue, blueprint
         self._recycle_after = recycle_after
         self._numbers = count(1)
-        self._leaving: tuple[AsyncSlot, ...] = ()
+        self._leaving: tuple[Slot, ...] = ()
         self._resizing = asyncio.Lock()
 
     async def resize(self, n: int) -> None:
@@ -69,18 +67,18 @@ class AsyncSlotGroup:
                     start.exception()  # one of them is raised, and that is enough
             raise
 
-    def _slot(self, number: int, among: int) -> AsyncSlot:
+    def _slot(self, number: int, among: int) -> Slot:
         """A new slot; the first workers of those made together are not recycled together."""
         life = self._recycle_after
         first = None if life is None else -(-life * number // among)
         quotas = chain([first], repeat(life))
         number = next(self._numbers)
-        return AsyncSlot(self._queue, self._blueprint, quotas, self._has_workers, number)
+        return Slot(self._queue, self._blueprint, quotas, self._has_workers, number)
 
     def _has_workers(self) -> bool:
         return any(slot.worker is not None for slot in self.slots)
 
-    def _remove(self, slots: Sequence[AsyncSlot]) -> None:
+    def _remove(self, slots: Sequence[Slot]) -> None:
         self.slots = tuple(slot for slot in self.slots if slot not in slots)
         leaving = (slot for slot in self._leaving if not slot.task.done())
         self._leaving = (*leaving, *slots)
@@ -118,12 +116,12 @@ class AsyncSlotGroup:
         return await _ended([*self.slots, *self._leaving], deadline)
 
 
-async def _end(slots: Sequence[AsyncSlot], deadline: Deadline) -> None:
+async def _end(slots: Sequence[Slot], deadline: Deadline) -> None:
     await asyncio.gather(*(slot.close() for slot in slots))
     await _ended(slots, deadline)
 
 
-async def _ended(slots: Sequence[AsyncSlot], deadline: Deadline) -> bool:
+async def _ended(slots: Sequence[Slot], deadline: Deadline) -> bool:
     tasks = [slot.task for slot in slots]
     if not tasks:
         return True

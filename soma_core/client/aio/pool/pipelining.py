@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from soma_core.channel.deadline import NEVER
 from soma_core.client.aio.pipeline import Pipeline
-from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.calls import Call
 from soma_core.client.pool.call import PoolCall
@@ -46,7 +46,7 @@ class Pipelining:
 
     def __init__(
         self,
-        queue: AsyncCallQueue,
+        queue: CallQueue,
         replica: Replica[AsyncWorker],
         pipeline: Pipeline,
         may_go_on: Callable[[], bool],

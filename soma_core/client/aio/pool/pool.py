@@ -20,8 +20,8 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.pool.futures import AsyncCallFuture
-from soma_core.client.aio.pool.group import AsyncSlotGroup
-from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.pool.group import SlotGroup
+from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.streams import each, stream
 from soma_core.client.aio.threads import running_loop
 from soma_core.client.arguments import as_node_ids, check_seconds
@@ -393,8 +393,8 @@ class _Running:
     def __init__(self, plan: PoolPlan) -> None:
         self._loop = running_loop()
         self._owner = os.getpid()
-        self.queue = AsyncCallQueue(plan.n, plan.max_queue, plan.batching)
-        self.group = AsyncSlotGroup(self.queue, plan.blueprint, plan.recycle_after)
+        self.queue = CallQueue(plan.n, plan.max_queue, plan.batching)
+        self.group = SlotGroup(self.queue, plan.blueprint, plan.recycle_after)
         self.changing = asyncio.Lock()
         self.draining: asyncio.Task[None] | None = None  # which nothing else would hold
 

@@ -1,4 +1,4 @@
-"""AsyncCallQueue: the backlog of a pool in an event loop, whose slots and callers await it."""
+"""CallQueue: the backlog of a pool in an event loop, whose slots and callers await it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from soma_core.client.pool.call import Outcome, PoolCall
 from soma_core.client.pool.paces import Paces
 from soma_core.errors import SomaError
 
-__all__ = ["AsyncCallQueue"]
+__all__ = ["CallQueue"]
 
 _ROUNDS = 3  # of the loop, in which those whose calls have just ended call again
 
 
-class AsyncCallQueue(Backlog):
+class CallQueue(Backlog):
     """A backlog whose calls tasks of one event loop await, and room in it.
 
     Attributes:

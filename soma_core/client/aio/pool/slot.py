@@ -1,4 +1,4 @@
-"""AsyncSlot: the place of one worker in a pool, and the task that runs calls on it."""
+"""Slot: the place of one worker in a pool, and the task that runs calls on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from soma_core.client.aio.pool.pipelining import Pipelining
-from soma_core.client.aio.pool.queue import AsyncCallQueue
+from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.handle import Handle
@@ -19,7 +19,7 @@ from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.pool.slot_rules import SlotRules
 from soma_core.errors import ChannelClosed
 
-__all__ = ["AsyncSlot"]
+__all__ = ["Slot"]
 
 
 class _Execution:
@@ -58,7 +58,7 @@ class _Execution:
         return self.is_dropped and self._task.uncancel() == 0
 
 
-class AsyncSlot(SlotRules[AsyncWorker]):
+class Slot(SlotRules[AsyncWorker]):
     """One worker, and the task that runs calls on it and replaces it when it is gone.
 
     Attributes:
@@ -68,7 +68,7 @@ class AsyncSlot(SlotRules[AsyncWorker]):
 
     def __init__(
         self,
-        queue: AsyncCallQueue,
+        queue: CallQueue,
         blueprint: Blueprint,
         quotas: Iterator[int | None],
         has_workers: Callable[[], bool],
