@@ -1,12 +1,10 @@
-"""PoolCall: one call of a pool, from its submission to its end, and the future that tells of it."""
+"""PoolCall: one call of a pool, from its submission to its end."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextvars import Context
 from enum import Enum
 from functools import partial
@@ -21,14 +19,7 @@ from soma_core.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from soma_core.client.worker import Worker
 
-__all__ = ["SLICE", "CallFuture", "Outcome", "PoolCall", "Run", "asked_in", "meant"]
-
-_log = logging.getLogger("soma.pool")
-
-
-SLICE = 0.2
-"""Seconds of one wait: a Ctrl-C that comes just before it begins is noted, and does not end it: it
-ends the next one."""
+__all__ = ["Outcome", "PoolCall", "Run", "asked_in"]
 
 Run = Callable[[Verbs], Steps[Any]]
 """What a call does on a worker."""
@@ -58,81 +49,6 @@ class Outcome(Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-class CallFuture(Future[Any]):
-    """The future of a call: unlike others it can be cancelled while a worker runs the call.
-
-    To its base class it is pending until it ends, which lets it be cancelled until then.
-    """
-
-    def __init__(self, call: PoolCall) -> None:
-        super().__init__()
-        self._call: PoolCall | None = call
-
-    def result(self, timeout: float | None = None) -> Any:
-        """What the call returned; Ctrl-C ends the wait, and not the call."""
-        self._wait(timeout)
-        return super().result(0.0)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the call raised, or None; Ctrl-C ends the wait, and not the call."""
-        self._wait(timeout)
-        return super().exception(0.0)
-
-    def _wait(self, timeout: float | None) -> None:
-        deadline = Deadline.after(timeout)
-        while not self.done():
-            try:
-                super().exception(deadline.within(SLICE).left())
-            except CancelledError:
-                return
-            except TimeoutError:
-                if deadline.over():
-                    return
-            except RuntimeError as error:
-                raise meant(error) from None
-
-    def running(self) -> bool:
-        """Whether a worker runs the call."""
-        call = self._call
-        return call is not None and call.running
-
-    def cancel(self, *, interrupt: bool = True) -> bool:
-        """Withdraw a call that waits; interrupt one that runs. Its worker stays usable.
-
-        Args:
-            interrupt: Whether a call that runs is cancelled too.
-
-        Returns:
-            Whether the call is cancelled: False if it had ended before.
-        """
-        call = self._call
-        if call is None or not call.cancel(interrupt=interrupt):
-            return self.cancelled()
-        super().cancel()
-        self.set_running_or_notify_cancel()  # wakes those who wait for several futures
-        self._call = None
-        return True
-
-    def end(self, result: Any, error: BaseException | None) -> None:
-        """Set the result or the error. What callbacks raise is logged, and stops nobody."""
-        self._call = None  # with it goes the input of the call
-        try:
-            if error is not None:
-                self.set_exception(error)
-            else:
-                self.set_result(result)
-        except InvalidStateError:  # another thread has cancelled it just now
-            pass
-        except BaseException:
-            _log.exception("a callback of a call's future failed")
-
-
-def meant(error: RuntimeError) -> BaseException:
-    """What an error was that came of waiting: Ctrl-C in the midst of Python's own lock is one."""
-    interrupt = error.__context__
-    return interrupt if isinstance(interrupt, KeyboardInterrupt) else error
 
 
 class Ending(Protocol):

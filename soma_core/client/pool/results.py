@@ -1,17 +1,119 @@
-"""Waiting for the calls of a pool: for one, or for those of a map; Ctrl-C is heard meanwhile."""
+"""CallFuture: tells of a call of a pool; and how to wait for one, or for those of a map.
+
+Ctrl-C is heard meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import logging
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, InvalidStateError, wait
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
-from soma_core.client.pool.call import SLICE, CallFuture, meant
+from soma_core.channel.deadline import Deadline
+from soma_core.client.pool.call import PoolCall
 
-__all__ = ["first_to_end", "map_results", "wait_for_result"]
+__all__ = ["SLICE", "CallFuture", "first_to_end", "map_results", "wait_for_result"]
 
 F = TypeVar("F", bound=Future[Any])
+
+SLICE = 0.2
+"""Seconds of one wait: a Ctrl-C that comes just before it begins is noted, and does not end it: it
+ends the next one."""
+
+_log = logging.getLogger("soma.pool")
+
+
+class Home(Protocol):
+    """Where calls are run: in the thread of a loop."""
+
+    def post(self, step: Callable[[], object]) -> None:
+        """Have the loop do something, after what it was given before."""
+
+    def check_may_wait(self) -> None:
+        """Make sure that this thread would not wait for itself.
+
+        Raises:
+            RuntimeError: It would.
+        """
+
+
+class CallFuture(Future[Any]):
+    """The future of a call: unlike others it can be cancelled while a worker runs the call.
+
+    To its base class it is pending until it ends, which lets it be cancelled until then. To cancel
+    it takes effect at once; the pool sees to the call when it comes to it.
+    """
+
+    _call: PoolCall | None = None
+
+    def __init__(self, call: PoolCall, home: Home) -> None:
+        super().__init__()
+        self._call, self._home = call, home
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the call returned; Ctrl-C ends the wait, and not the call."""
+        self._wait(timeout)
+        return super().result(0.0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised, or None; Ctrl-C ends the wait, and not the call."""
+        self._wait(timeout)
+        return super().exception(0.0)
+
+    def _wait(self, timeout: float | None) -> None:
+        if self.done():
+            return
+        self._home.check_may_wait()
+        deadline = Deadline.after(timeout)
+        while not self.done():
+            try:
+                super().exception(deadline.within(SLICE).left())
+            except CancelledError:
+                return
+            except TimeoutError:
+                if deadline.over():
+                    return
+            except RuntimeError as error:
+                raise _meant(error) from None
+
+    def running(self) -> bool:
+        """Whether a worker runs the call."""
+        call = self._call
+        return call is not None and call.running
+
+    def cancel(self, *, interrupt: bool = True) -> bool:
+        """Withdraw a call that waits; interrupt one that runs. Its worker stays usable.
+
+        Args:
+            interrupt: Whether a call that runs is cancelled too.
+
+        Returns:
+            Whether the call is cancelled: False if it had ended before.
+        """
+        if self.running() and not interrupt:
+            return False
+        call = vars(self).pop("_call", None)  # one of two threads gets it
+        if call is None or not super().cancel():
+            return self.cancelled()
+        self.set_running_or_notify_cancel()  # wakes those who wait for several futures
+        self._home.post(partial(call.cancel, interrupt=interrupt))
+        return True
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Set the result or the error. What callbacks raise is logged, and stops nobody."""
+        self._call = None  # with it goes the input of the call
+        try:
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self.set_result(result)
+        except InvalidStateError:  # another thread has cancelled it just now
+            pass
+        except BaseException:
+            _log.exception("a callback of a call's future failed")
 
 
 def wait_for_result(future: CallFuture) -> Any:
@@ -54,7 +156,7 @@ def first_to_end(futures: Collection[F]) -> F:
         try:
             wait(futures, SLICE, FIRST_COMPLETED)
         except RuntimeError as error:
-            raise meant(error) from None
+            raise _meant(error) from None
         for future in futures:
             if future.done():
                 return future
@@ -72,3 +174,9 @@ def _cancelling(futures: Collection[CallFuture]) -> Iterator[None]:
     finally:
         for future in futures:
             future.cancel(interrupt=False)
+
+
+def _meant(error: RuntimeError) -> BaseException:
+    """What an error was that came of waiting: Ctrl-C in the midst of Python's own lock is one."""
+    interrupt = error.__context__
+    return interrupt if isinstance(interrupt, KeyboardInterrupt) else error

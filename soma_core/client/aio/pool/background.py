@@ -17,9 +17,9 @@ from soma_core.client.aio.pool.group import SlotGroup
 from soma_core.client.aio.pool.lease import Lease
 from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.pool.slot import Slot
-from soma_core.client.pool.call import SLICE, CallFuture, PoolCall
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import PoolPlan
-from soma_core.client.pool.results import first_to_end
+from soma_core.client.pool.results import SLICE, CallFuture, first_to_end
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import Request
 from soma_core.client.turn import Turn
@@ -99,7 +99,7 @@ class BackgroundPool:
         """
         self._check_owner()
         wait = self._plan.waits_for_room if wait is None else wait
-        call.future = future = _BackgroundFuture(call, self)
+        call.future = future = CallFuture(call, self)
         if self._plan.max_queue is None:
             self._send(call)
         elif self._is_here():
@@ -124,7 +124,7 @@ class BackgroundPool:
         with nullcontext() if request.commit is None else self._changing:
             call = request.call(self._plan.blueprint)
             call.lease = lease
-            call.future = future = _BackgroundFuture(call, self)
+            call.future = future = CallFuture(call, self)
             self._send(call)
             self._borrowers.append(here)
             try:
@@ -325,33 +325,3 @@ class BackgroundPool:
     def _end_all(self) -> None:
         self.queue.end(lambda: ChannelClosed("the pool was closed"))
         self._closing = self._loop.create_task(self._group.close(Deadline.after(_CLOSING)))
-
-
-class _BackgroundFuture(CallFuture):
-    """The future of a call that belongs to the loop of another thread.
-
-    To cancel it takes effect at once; the loop sees to the call when it comes to it. Its callbacks
-    are called in that thread.
-    """
-
-    _call: PoolCall | None = None
-
-    def __init__(self, call: PoolCall, pool: BackgroundPool) -> None:
-        super().__init__(call)
-        self._pool = pool
-
-    def cancel(self, *, interrupt: bool = True) -> bool:
-        """Withdraw a call that waits, interrupt one that runs: see :meth:`CallFuture.cancel`."""
-        if self.running() and not interrupt:
-            return False
-        call = vars(self).pop("_call", None)  # one of two threads gets it
-        if call is None or not super(CallFuture, self).cancel():
-            return self.cancelled()
-        self.set_running_or_notify_cancel()  # wakes those who wait for several futures
-        self._pool.post(partial(call.cancel, interrupt=interrupt))
-        return True
-
-    def _wait(self, timeout: float | None) -> None:
-        if not self.done():
-            self._pool.check_may_wait()
-        super()._wait(timeout)
