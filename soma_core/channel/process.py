@@ -432,6 +432,7 @@ def exit_now(status: int = 0) -> NoReturn:
     """
     _tell_parent()
     _run_exit_handlers()
+    threading.excepthook = lambda told: None  # threads that run on lose their files from here on
     _close_files()
     _wait_for_children()
     os._exit(status)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -458,3 +459,29 @@ def test_a_child_that_a_filter_forks_ends_as_one_of_a_program(connect, joining):
     assert lines.count(lines[0]) == 1
     assert worker.status().alive
     worker.shutdown()
+
+
+class KeepsAskingAProcess:
+    """Leaves a process and a thread that asks after it, as joblib does, which nobody ends."""
+
+    def fit(self, x, y=None):
+        return {}
+
+    def forward(self, x, state):
+        self.process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        descriptor = self.process.stdin.fileno()
+
+        def ask():
+            while True:
+                os.fstat(descriptor)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return x
+
+
+def test_threads_that_run_to_the_end_of_a_worker_print_nothing_about_it(connect):
+    lines = []
+    worker = connect("stdio", filters={"keeps": KeepsAskingAProcess()}, output=lines.append)
+    assert worker.forward("keeps", 1) == 1
+    worker.close()
+    assert lines == []
