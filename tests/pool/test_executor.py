@@ -201,16 +201,19 @@ def test_a_full_queue_refuses_a_call_or_makes_it_wait(tmp_path):
         ]
 
 
-def test_a_forked_child_is_refused(executor):
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_forked_child_is_refused(executor, tmp_path, waits):
+    call = executor.submit(nap, tmp_path / "note")
     child = os.fork()
     if child == 0:
         try:
-            executor.submit(add, 1)
+            call.result(60.0) if waits else executor.submit(add, 1)
         except soma.TransportError:
             os._exit(7)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    call.cancel()
     assert executor.submit(add, 1).result() == 2
 
 

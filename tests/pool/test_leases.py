@@ -78,6 +78,22 @@ def test_a_call_for_which_no_other_worker_is_left_is_refused(make):
     assert pool.forward("echo", 1) == 1
 
 
+def test_chunks_may_ask_how_the_pool_does_and_enlarge_it(make):
+    pool = make(n=1)
+    seen = []
+
+    def chunks():
+        seen.append(pool.stats().running)
+        with pytest.raises(RuntimeError, match="refresh waits"):
+            pool.refresh()
+        pool.resize(2)
+        seen.append(pool.forward("echo", 1))
+        yield CHUNK
+
+    pool.batched_fit(["learn"], chunks())
+    assert seen == [1, 1]
+
+
 def test_what_the_chunks_raise_is_raised_and_costs_no_worker_that_others_use(make):
     pool = make(n=2)
 

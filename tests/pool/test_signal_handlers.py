@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import deque
@@ -13,6 +14,7 @@ import soma_core as soma
 from soma_core.client.turn import Turn
 
 from ..support import filters as f
+from ..support import wait_until
 
 
 class _Signalling(deque):  # type: ignore[type-arg]
@@ -74,6 +76,44 @@ def test_a_handler_closes_the_pool_in_the_midst_of_a_submission(pool, on_signal)
     on_signal(pool.close)
     with pytest.raises(soma.ChannelClosed):
         pool.submit("echo", 1).result(60.0)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_before_the_loop_is_told_of_a_call_holds_up_no_later_one(
+    pool, on_signal, monkeypatch
+):
+    def interrupted(_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    on_signal(lambda: monkeypatch.setattr(pool._pool, "post", interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit("echo", 1)
+    assert pool.submit("echo", 2).result(60.0) == 2
+
+
+def test_ctrl_c_before_a_worker_is_lent_costs_no_worker(pool, on_signal):
+    on_signal(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pool.ping()
+    assert pool.submit("echo", 2).result(60.0) == 2
+
+
+def test_a_pool_closes_in_full_after_ctrl_c_in_its_shutdown(tmp_path):
+    pool = soma.WorkerPool("stdio", 1, filters={"sleep": f.Apply(f.note_and_sleep)})
+    call = pool.submit("sleep", str(tmp_path / "note"))
+    refused = lambda: pool._pool._refusal is not None  # noqa: E731
+    watch = threading.Thread(target=lambda: (wait_until(refused), os.kill(os.getpid(), 2)))
+    watch.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.shutdown()
+    watch.join()
+    pool.close()
+    assert call.done()
+    assert not pool._pool._thread.is_alive()
 
 
 def test_who_has_its_turn_is_refused_another_instead_of_waiting_for_itself():

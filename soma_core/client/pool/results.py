@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from soma_core.channel.deadline import Deadline
+from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.call import PoolCall
 
-__all__ = ["SLICE", "CallFuture", "first_to_end", "map_results", "wait_for_result"]
+__all__ = ["SLICE", "CallFuture", "first_to_end", "map_results", "one_ends", "wait_for_result"]
 
 F = TypeVar("F", bound=Future[Any])
 
@@ -37,6 +37,7 @@ class Home(Protocol):
 
         Raises:
             RuntimeError: It would.
+            TransportError: This process was forked from that one.
         """
 
 
@@ -152,14 +153,19 @@ def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> I
 
 def first_to_end(futures: Collection[F]) -> F:
     """Wait until one of them has ended, and return it; Ctrl-C ends the wait."""
+    one_ends(futures, NEVER)
+    return next(future for future in futures if future.done())
+
+
+def one_ends(futures: Collection[Future[Any]], deadline: Deadline) -> bool:
+    """Wait until one of them has ended; False if none has by the deadline. Ctrl-C ends the wait."""
     while True:
         try:
-            wait(futures, SLICE, FIRST_COMPLETED)
+            ended = wait(futures, deadline.within(SLICE).left(), FIRST_COMPLETED).done
         except RuntimeError as error:
             raise _meant(error) from None
-        for future in futures:
-            if future.done():
-                return future
+        if ended or deadline.over():
+            return bool(ended)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.pool.slot import Slot
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import PoolPlan
-from soma_core.client.pool.results import SLICE, CallFuture, first_to_end
+from soma_core.client.pool.results import CallFuture, first_to_end, one_ends
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import Request
 from soma_core.client.turn import Turn
@@ -56,10 +56,11 @@ class BackgroundPool:
         self._lock = threading.RLock()  # a signal handler may submit in the midst of a submission
         self._changing = Turn("a change of this pool")
         self._inbox: deque[PoolCall] = deque()
-        self._borrowers: list[int] = []  # the threads that do a call by themselves
+        self._borrowers: dict[Lease[Any], int] = {}  # and the threads that use them
         self._is_woken = self._has_ended = False
         self._refusal: Callable[[], SomaError] | None = None
         self._started: Future[None] = Future()
+        self._over: Future[None] = Future()  # a thread that Ctrl-C stops joining looks dead
         self.queue: CallQueue
         self._group: SlotGroup
         self._serving: asyncio.Task[None] | None = None
@@ -67,15 +68,11 @@ class BackgroundPool:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="soma-pool", daemon=True)
         try:
-            self._thread.start()
-        except RuntimeError as error:  # this process can start no more threads
-            self._loop.close()
-            raise StartFailed(f"no thread can be started for the pool: {error}") from error
-        try:
+            self._begin()
             first_to_end([self._started]).result()
         except BaseException:
             self.post(self._stop)
-            self._thread.join(_CLOSING)
+            self._join(_CLOSING)
             raise
 
     @property
@@ -100,16 +97,17 @@ class BackgroundPool:
         self._check_owner()
         wait = self._plan.waits_for_room if wait is None else wait
         call.future = future = CallFuture(call, self)
-        if self._plan.max_queue is None:
-            self._send(call)
-        elif self._is_here():
-            self._place_at_once(call)
-        else:
-            try:
+        try:
+            if self._plan.max_queue is None:
+                self._send(call)
+            elif self._is_here():
+                self._place_at_once(call)
+            else:
+                self.check_may_wait()
                 self._ask(partial(self._place, call, wait=wait))
-            except BaseException:  # Ctrl-C, perhaps after it was placed
-                self.post(partial(call.cancel, interrupt=True))
-                raise
+        except BaseException:  # Ctrl-C, perhaps after it was placed
+            self.post(partial(call.cancel, interrupt=True))
+            raise
         return future
 
     def perform(self, request: Request[T]) -> T:
@@ -117,20 +115,29 @@ class BackgroundPool:
 
         Of a change, the other workers are told before their next call.
         """
-        self._check_owner()
         self.check_may_wait()
         lease = Lease(request, self._loop)
-        here = threading.get_ident()
         with nullcontext() if request.commit is None else self._changing:
             call = request.call(self._plan.blueprint)
             call.lease = lease
             call.future = future = CallFuture(call, self)
-            self._send(call)
-            self._borrowers.append(here)
             try:
+                self._borrowers[lease] = threading.get_ident()
+                self._send(call)
                 return lease.use(future)
+            except BaseException:  # Ctrl-C, perhaps before the worker is lent
+                future.cancel()
+                raise
             finally:
-                self._borrowers.remove(here)
+                self._borrowers.pop(lease, None)
+
+    def _begin(self) -> None:
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # this process can start no more threads
+            self._loop.close()
+            self._over.set_result(None)
+            raise StartFailed(f"no thread can be started for the pool: {error}") from error
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
@@ -151,6 +158,11 @@ class BackgroundPool:
 
     def refresh(self) -> None:
         """Replace the workers, one after the other."""
+        if self._borrowed_here():
+            raise RuntimeError(
+                "refresh waits until each worker has done its call, and was asked for by what the "
+                "pool calls during one: it would wait for itself; call it afterwards"
+            )
         self._ask(lambda: self._group.refresh())
 
     def close(self) -> None:
@@ -186,13 +198,11 @@ class BackgroundPool:
 
         Raises:
             RuntimeError: It would.
+            TransportError: This process was forked from that of the pool.
         """
-        if self._is_here():
-            raise RuntimeError(
-                "a callback of a future waits for another call: it runs in the thread that takes "
-                "the replies of all calls; wait in a thread of your own"
-            )
-        if 0 < len(self._group.slots) <= self._borrowers.count(threading.get_ident()):
+        self._check_owner()
+        self._check_elsewhere()
+        if 0 < len(self._group.slots) <= self._borrowed_here():
             raise RuntimeError(
                 "what this pool calls during a call, such as progress or chunks of data, waits for "
                 "another call of the pool, and no other worker is left: it would wait for itself. "
@@ -208,23 +218,36 @@ class BackgroundPool:
         """Let the loop take a call, together with others that are submitted meanwhile."""
         with self._lock:
             self._check_open()
-            self._inbox.append(call)
-            if not self._is_woken:
-                self._is_woken = True
+            try:
+                self._inbox.append(call)
+                if not self._is_woken:
+                    self._is_woken = True
+                    self.post(self._empty_inbox)
+            except BaseException:  # Ctrl-C, perhaps before the loop was told
                 self.post(self._empty_inbox)
+                raise
+            if self._has_ended:
+                self._empty_inbox()
 
     def _ask(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Have the loop do something, and wait for it; Ctrl-C cancels it."""
-        self.check_may_wait()
         self._check_owner()
-        with self._lock:
+        self._check_elsewhere()
+        if self._has_ended:
+            self._check_open()
+        steps = step()
+        try:
+            doing = asyncio.run_coroutine_threadsafe(steps, self._loop)
+        except RuntimeError:  # the loop was closed just now
+            steps.close()
+            self._check_open()
+            raise
+        try:
+            one_ends([doing, self._over], NEVER)
+            return doing.result(0.0)
+        except (CancelledError, TimeoutError):  # the loop has ended, and perhaps never began it
             if self._has_ended:
                 self._check_open()
-            doing = asyncio.run_coroutine_threadsafe(step(), self._loop)
-        try:
-            return first_to_end([doing]).result()
-        except CancelledError:  # the loop has ended, and with it what it did
-            self._check_open()
             raise
         except BaseException:
             doing.cancel()
@@ -232,11 +255,10 @@ class BackgroundPool:
 
     def _join(self, seconds: float | None) -> None:
         """Wait until all has ended, unless this thread has something to do for that."""
-        if self._is_here() or threading.get_ident() in self._borrowers:
+        if self._is_here() or self._borrowed_here():
             return
-        deadline = Deadline.after(seconds)
-        while self._thread.is_alive() and not deadline.over():
-            self._thread.join(deadline.within(SLICE).left())
+        if one_ends([self._over], Deadline.after(seconds)):
+            self._thread.join()  # it has nothing left to do
 
     def _refuse(self, *, cancel_futures: bool) -> None:
         """Take no more calls."""
@@ -256,6 +278,17 @@ class BackgroundPool:
                 "make one here"
             )
 
+    def _check_elsewhere(self) -> None:
+        if self._is_here():
+            raise RuntimeError(
+                "a callback of a future waits for another call: it runs in the thread that takes "
+                "the replies of all calls; wait in a thread of your own"
+            )
+
+    def _borrowed_here(self) -> int:
+        """How many workers are lent to this thread."""
+        return [*self._borrowers.values()].count(threading.get_ident())
+
     def _is_here(self) -> bool:
         return threading.current_thread() is self._thread
 
@@ -266,9 +299,12 @@ class BackgroundPool:
             with asyncio.Runner(debug=False, loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:
-            if self._started.done():
+            if not self._started.done():
+                self._started.set_exception(error)
+            elif not isinstance(error, asyncio.CancelledError):  # Ctrl-C just after it had started
                 raise
-            self._started.set_exception(error)
+        finally:
+            self._over.set_result(None)
 
     async def _serve(self) -> None:
         self._serving = asyncio.current_task()
@@ -286,9 +322,9 @@ class BackgroundPool:
             while not group.ended:  # there may be more slots by then
                 await group.join(NEVER)
         finally:
-            with self._lock:
-                self._has_ended = True
-                self._refusal = self._refusal or self.queue.refusal
+            # Without the lock: a signal handler may wait for the end in the midst of a submission.
+            self._refusal = self._refusal or self.queue.refusal
+            self._has_ended = True
             self._empty_inbox()
 
     def _stop(self) -> None:
@@ -300,8 +336,11 @@ class BackgroundPool:
 
     def _empty_inbox(self) -> None:
         self._is_woken = False
-        while self._inbox:
-            call = self._inbox.popleft()
+        while True:
+            try:
+                call = self._inbox.popleft()
+            except IndexError:  # perhaps since another thread empties it, too, in the end
+                return
             try:
                 self.queue.put(call)
             except SomaError as error:

@@ -46,16 +46,12 @@ class Lease(Generic[T]):
             future: That of the call.
 
         Raises:
-            BaseException: What the call raised, or Ctrl-C, which cancels it.
+            BaseException: What the call raised, or Ctrl-C.
         """
         future.add_done_callback(lambda _: self._lent.put(None))
-        try:
-            while (worker := self._next()) is not None:
-                self._use(worker)
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        while (worker := self._next()) is not None:
+            self._use(worker)
+        return future.result()
 
     def _next(self) -> Worker | None:
         """The worker that is lent next; None once the call has ended."""

@@ -35,12 +35,14 @@ class CallQueue(Backlog):
         self.paces = Paces()
 
     def put(self, call: PoolCall) -> None:
-        """Add a call, whether there is room or not.
+        """Add a call, whether there is room or not, unless it has ended by now.
 
         Raises:
             SomaError: No more calls are taken; the message says why.
         """
         self.check_open()
+        if call.ended:  # cancelled on its way
+            return
         call.on_end = self._note_end
         self._calls.add(call)
         if call.due.at is not None:
