@@ -246,3 +246,23 @@ def test_a_deadline_in_the_far_future_leaves_no_thread(make):
     pool.submit("echo", 1, deadline=600.0).result(60.0)
     pool.close()
     wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+@pytest.mark.nightly
+def test_a_program_that_ends_does_not_wait_for_a_call_in_its_own_process(tmp_path):
+    script = """
+import threading
+import soma_core as soma
+
+class Sleep(soma.Filter):
+    def forward(self, x, state):
+        threading.Event().wait()
+
+pool = soma.WorkerPool("inline", 1, filters={"sleep": Sleep()})
+pool.submit("sleep", 1)
+while not pool.stats().running:
+    pass
+print("the end")
+"""
+    done = run_python(script, directory=tmp_path)
+    assert (done.stdout, done.stderr) == ("the end\n", "")

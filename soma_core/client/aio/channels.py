@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 from soma_core.channel.contract import Channel
 from soma_core.channel.watchable import Descriptors, WatchableChannel
@@ -15,6 +18,8 @@ from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.wire.message import Message
 
 __all__ = ["Listener", "LoopChannel", "WatchedChannel", "loop_channel"]
+
+T = TypeVar("T")
 
 _MOST_ARRIVED = 64  # messages that nobody has taken, after which no more are read
 
@@ -283,7 +288,11 @@ class _ThreadedChannel(LoopChannel):
     def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
         self._channel = channel
         self._loop = loop
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="soma-channel")
+        self._steps: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        # Not a ThreadPoolExecutor: Python waits for the calls of those when it ends.
+        threading.Thread(
+            target=_do_each, args=[self._steps], name="soma-channel", daemon=True
+        ).start()
         self._sending: asyncio.Future[None] | None = None
         self._receiving: asyncio.Future[Message] | None = None
 
@@ -295,7 +304,7 @@ class _ThreadedChannel(LoopChannel):
         if self._channel.closed:
             raise ChannelClosed("the channel is closed")
         for message in messages:
-            self._sending = self._loop.run_in_executor(self._thread, self._channel.send, message)
+            self._sending = self._do(partial(self._channel.send, message))
 
     @property
     def is_sending(self) -> bool:
@@ -310,9 +319,7 @@ class _ThreadedChannel(LoopChannel):
         if self._receiving is None:
             if self._channel.closed:
                 raise ChannelClosed("the channel is closed")
-            self._receiving = self._loop.run_in_executor(
-                self._thread, self._channel.receive, timeout
-            )
+            self._receiving = self._do(partial(self._channel.receive, timeout))
         if not await _ended_within(self._receiving, timeout):
             raise TimeoutError
         receiving, self._receiving = self._receiving, None
@@ -326,7 +333,23 @@ class _ThreadedChannel(LoopChannel):
 
     def close(self) -> None:
         self._channel.close()
-        self._thread.shutdown(wait=False)
+        self._steps.put(None)
+
+    def _do(self, step: Callable[[], T]) -> asyncio.Future[T]:
+        future: Future[T] = Future()
+        self._steps.put((future, step))
+        return asyncio.wrap_future(future, loop=self._loop)
+
+
+def _do_each(steps: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (next_one := steps.get()) is not None:
+        future, step = next_one
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(step())
+            except BaseException as error:
+                future.set_exception(error)
+        del next_one, future, step  # what was sent may be large
 
 
 async def _ended_within(future: asyncio.Future[Any], timeout: float) -> bool:
