@@ -12,11 +12,21 @@ import numpy as np
 import pytest
 
 import soma_core as soma
+from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.results import CallFuture
 
 from ..support import filters as f
 from ..support import wait_until
 
 CHUNK = (np.ones(2), None)
+
+
+class _Execution:
+    def add(self):
+        pass
+
+    def drop(self):
+        pass
 
 
 class Learn(soma.Filter):
@@ -139,6 +149,21 @@ def test_a_worker_that_dies_in_a_fit_is_replaced(make):
         pool.fit("learn", None)
     assert pool.forward("echo", 1) == 1
     assert pool.stats().replaced == 1
+
+
+def test_a_call_that_a_worker_begins_just_when_it_is_withdrawn_ends(make):
+    pool = make(n=1)._pool
+    call = PoolCall(lambda verbs: verbs.ping(), label="ping")
+    call.future = future = CallFuture(call, pool)
+    withdrawn: Future[bool] = Future()
+
+    def begin_meanwhile():
+        future.cancel(interrupt=False)  # the pool sees to the call at its next step
+        withdrawn.set_result(call.begin(_Execution()))
+
+    pool.post(begin_meanwhile)
+    assert withdrawn.result(60.0)
+    wait_until(lambda: call.ended)
 
 
 def test_callbacks_of_futures_may_not_wait_for_the_pool(make):

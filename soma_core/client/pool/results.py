@@ -100,7 +100,8 @@ class CallFuture(Future[Any]):
         if call is None or not super().cancel():
             return self.cancelled()
         self.set_running_or_notify_cancel()  # wakes those who wait for several futures
-        self._home.post(partial(call.cancel, interrupt=interrupt))
+        # Even if a worker has begun it by then: nobody would see to what comes of it.
+        self._home.post(partial(call.cancel, interrupt=True))
         return True
 
     def end(self, result: Any, error: BaseException | None) -> None:
