@@ -72,7 +72,8 @@ class BackgroundPool:
             first_to_end([self._started]).result()
         except BaseException:
             self.post(self._stop)
-            self._join(_CLOSING)
+            if self._thread.ident is not None:
+                self._join(_CLOSING)
             raise
 
     @property
@@ -130,14 +131,6 @@ class BackgroundPool:
                 raise
             finally:
                 self._borrowers.pop(lease, None)
-
-    def _begin(self) -> None:
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # this process can start no more threads
-            self._loop.close()
-            self._over.set_result(None)
-            raise StartFailed(f"no thread can be started for the pool: {error}") from error
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
@@ -213,6 +206,13 @@ class BackgroundPool:
         """Have the loop do something, after what it was given before; nothing once it is over."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(step)
+
+    def _begin(self) -> None:
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # this process can start no more threads
+            self._loop.close()
+            raise StartFailed(f"no thread can be started for the pool: {error}") from error
 
     def _send(self, call: PoolCall) -> None:
         """Let the loop take a call, together with others that are submitted meanwhile."""
