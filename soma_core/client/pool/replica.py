@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from soma_core.channel.contract import Transport
+from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.pool.call import PoolCall
 from soma_core.errors import DeadlineExceeded, TransportError, WorkerDied
 
@@ -14,11 +14,9 @@ __all__ = ["Replica", "ends_worker", "was_not_sent"]
 
 _FRESH = 0.001  # seconds for which a worker that answered need not be looked at
 
-W = TypeVar("W")
-
 
 @dataclass
-class Replica(Generic[W]):
+class Replica:
     """A worker of the pool, and what its slot knows of it.
 
     Attributes:
@@ -31,7 +29,7 @@ class Replica(Generic[W]):
         answered: When it last did a call well (``time.monotonic``).
     """
 
-    worker: W
+    worker: AsyncWorker
     transport: Transport
     version: int
     calls_left: int | None

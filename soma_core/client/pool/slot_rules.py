@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from soma_core.channel.contract import Transport
+from soma_core.client.aio.pool.queue import CallQueue
+from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.backoff import Backoff
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.replica import Replica
-from soma_core.errors import ChannelClosed, SomaError, StartFailed, TransportError
+from soma_core.errors import ChannelClosed, StartFailed, TransportError
 
-__all__ = ["SlotQueue", "SlotRules"]
+__all__ = ["SlotRules"]
 
 _FAILED_STARTS = 5  # in a row, after which a pool in which no worker is left is given up
 _LONGEST_WAIT = 30.0  # seconds between two starts
 _log = logging.getLogger("soma.pool")
 
-W = TypeVar("W")
 
-
-class SlotQueue(Protocol):
-    """What a slot says to the queue of its pool."""
-
-    def wake(self) -> None:
-        """Let every slot look for other work than calls."""
-
-    def end(self, refusal: Callable[[], SomaError]) -> None:
-        """Take no more calls, and fail those that wait."""
-
-
-class SlotRules(Generic[W]):
-    """What a slot knows and decides, however it waits.
+class SlotRules:
+    """What a slot knows and decides; it never waits.
 
     Args:
         queue: Where the calls come from.
@@ -44,22 +34,22 @@ class SlotRules(Generic[W]):
 
     def __init__(
         self,
-        queue: SlotQueue,
+        queue: CallQueue,
         blueprint: Blueprint,
         quotas: Iterator[int | None],
         has_workers: Callable[[], bool],
         number: int,
     ) -> None:
         self._blueprint, self._number = blueprint, number
-        self._told = queue
+        self._queue = queue
         self._quotas, self._has_workers = quotas, has_workers
-        self._replica: Replica[W] | None = None
+        self._replica: Replica | None = None
         self._starting: Transport | None = None
         self._closed = self._leaving = False
         self._backoff = Backoff(cap=_LONGEST_WAIT, budget=_FAILED_STARTS)
 
     @property
-    def worker(self) -> W | None:
+    def worker(self) -> AsyncWorker | None:
         """The worker; None while it is being replaced."""
         replica = self._replica
         return None if replica is None else replica.worker
@@ -73,9 +63,9 @@ class SlotRules(Generic[W]):
     def retire(self) -> None:
         """End the worker once the call that runs is done, and take no other."""
         self._leaving = True
-        self._told.wake()
+        self._queue.wake()
 
-    def _is_behind(self, replica: Replica[W]) -> bool:
+    def _is_behind(self, replica: Replica) -> bool:
         return replica.version != self._blueprint.version
 
     def _check_open(self) -> None:
@@ -86,7 +76,7 @@ class SlotRules(Generic[W]):
         """What to tell of a start that failed: a worker that close() ended says something else."""
         return ChannelClosed("the pool was closed") if self._closed else error
 
-    def _hold(self, worker: W, transport: Transport, version: int) -> Replica[W]:
+    def _hold(self, worker: AsyncWorker, transport: Transport, version: int) -> Replica:
         """The worker is there, and holds what all hold."""
         self._replica = Replica(worker, transport, version, next(self._quotas))
         return self._replica
@@ -103,10 +93,10 @@ class SlotRules(Generic[W]):
                 "the pool is broken: no worker is left, and the last "
                 f"{failures} attempts to start one failed; the last: {error}"
             )
-            self._told.end(lambda: StartFailed(reason))
+            self._queue.end(lambda: StartFailed(reason))
         return delay
 
-    def _died_idle(self, replica: Replica[W]) -> float:
+    def _died_idle(self, replica: Replica) -> float:
         """The worker died while nothing ran; returns the seconds to wait before the next start.
 
         If it never did anything, it had not started well.
@@ -125,11 +115,11 @@ class SlotRules(Generic[W]):
         """The slot itself failed, which is a fault of the pool."""
         reason = f"the pool is broken: {error!r}"
         _log.exception("a slot of the pool failed")
-        self._told.end(lambda: TransportError(reason))
+        self._queue.end(lambda: TransportError(reason))
 
-    def _commit(self, commit: Callable[[Any], int], result: Any, replica: Replica[W]) -> None:
+    def _commit(self, commit: Callable[[Any], int], result: Any, replica: Replica) -> None:
         """A call changed the worker: the others must follow."""
         version = commit(result)
         if version == replica.version + 1:  # else another change came between, which it lacks
             replica.version = version
-        self._told.wake()
+        self._queue.wake()

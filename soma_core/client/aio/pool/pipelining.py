@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from soma_core.channel.deadline import NEVER
 from soma_core.client.aio.pipeline import Pipeline
 from soma_core.client.aio.pool.queue import CallQueue
-from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.calls import Call
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
@@ -47,7 +46,7 @@ class Pipelining:
     def __init__(
         self,
         queue: CallQueue,
-        replica: Replica[AsyncWorker],
+        replica: Replica,
         pipeline: Pipeline,
         may_go_on: Callable[[], bool],
     ) -> None:

@@ -58,7 +58,7 @@ class _Execution:
         return self.is_dropped and self._task.uncancel() == 0
 
 
-class Slot(SlotRules[AsyncWorker]):
+class Slot(SlotRules):
     """One worker, and the task that runs calls on it and replaces it when it is gone.
 
     Attributes:
@@ -75,7 +75,6 @@ class Slot(SlotRules[AsyncWorker]):
         number: int,
     ) -> None:
         super().__init__(queue, blueprint, quotas, has_workers, number)
-        self._queue = queue
         loop = asyncio.get_running_loop()
         self._renewal: asyncio.Future[None] | None = None
         self._pipelining: Pipelining | None = None
@@ -190,9 +189,7 @@ class Slot(SlotRules[AsyncWorker]):
         else:
             self._queue.tally.add_replacement()
 
-    async def _renew(
-        self, renewal: asyncio.Future[None], before: Replica[AsyncWorker] | None
-    ) -> None:
+    async def _renew(self, renewal: asyncio.Future[None], before: Replica | None) -> None:
         self._renewal = None
         try:
             await self._start()
@@ -211,12 +208,12 @@ class Slot(SlotRules[AsyncWorker]):
         if renewal is not None and not renewal.done():
             renewal.set_exception(ChannelClosed("the pool was closed"))
 
-    async def _note_death(self, replica: Replica[AsyncWorker]) -> None:
+    async def _note_death(self, replica: Replica) -> None:
         """The worker died while nothing ran."""
         await self._discard()
         await self._queue.pause(self._died_idle(replica))
 
-    async def _catch_up(self, replica: Replica[AsyncWorker]) -> None:
+    async def _catch_up(self, replica: Replica) -> None:
         worker = replica.worker
         try:
             version = await worker.run(self._blueprint.update(worker.verbs, replica.version))
@@ -226,12 +223,12 @@ class Slot(SlotRules[AsyncWorker]):
         else:
             replica.version = version
 
-    def _may_go_on(self, replica: Replica[AsyncWorker]) -> bool:
+    def _may_go_on(self, replica: Replica) -> bool:
         """Whether the worker may be given a call, with no other work before it."""
         return not (self._leaving or self._renewal is not None or self._is_behind(replica))
 
     async def _run_pipelined(
-        self, call: PoolCall, pipelining: Pipelining, replica: Replica[AsyncWorker]
+        self, call: PoolCall, pipelining: Pipelining, replica: Replica
     ) -> None:
         """Do a call and those that are sent behind it; the slot goes on, as in :meth:`_run`."""
         await pipelining.run(call)
@@ -247,7 +244,7 @@ class Slot(SlotRules[AsyncWorker]):
         if not pipelining.usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
-    async def _run(self, calls: list[PoolCall], replica: Replica[AsyncWorker]) -> None:
+    async def _run(self, calls: list[PoolCall], replica: Replica) -> None:
         """Do calls; whatever becomes of them, the slot goes on."""
         execution = _Execution(self.task)
         begun = [call for call in calls if call.begin(execution)]
@@ -276,9 +273,7 @@ class Slot(SlotRules[AsyncWorker]):
         if not usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
-    async def _run_alone(
-        self, call: PoolCall, replica: Replica[AsyncWorker], execution: _Execution
-    ) -> bool:
+    async def _run_alone(self, call: PoolCall, replica: Replica, execution: _Execution) -> bool:
         """Do a call, and end it unless its worker was dead before it was sent anything.
 
         Returns:
@@ -305,9 +300,7 @@ class Slot(SlotRules[AsyncWorker]):
         finally:
             del call  # likewise
 
-    async def _run_lent(
-        self, call: PoolCall, replica: Replica[AsyncWorker], execution: _Execution
-    ) -> bool:
+    async def _run_lent(self, call: PoolCall, replica: Replica, execution: _Execution) -> bool:
         """As :meth:`_run_alone`, in the thread that asked for it."""
         assert call.lease is not None
         try:
@@ -328,7 +321,7 @@ class Slot(SlotRules[AsyncWorker]):
         return True
 
     async def _run_together(
-        self, calls: list[PoolCall], replica: Replica[AsyncWorker], execution: _Execution
+        self, calls: list[PoolCall], replica: Replica, execution: _Execution
     ) -> bool:
         worker = replica.worker
         joined = run_joined(calls, worker.verbs, self._queue.watch, self._queue.tally)
@@ -348,5 +341,5 @@ class Slot(SlotRules[AsyncWorker]):
             await replica.worker.close()
 
 
-def _is_alive(replica: Replica[AsyncWorker]) -> bool:
+def _is_alive(replica: Replica) -> bool:
     return not replica.worker.is_lost and replica.is_alive()
