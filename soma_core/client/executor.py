@@ -99,15 +99,18 @@ class Executor(concurrent.futures.Executor):
             raise TypeError(f"submit takes a function and its arguments, got {fn!r}")
         timeout = self._timeout
 
-        def run(verbs: Verbs) -> Steps[T]:
-            returned = yield from verbs.forward(_NODE, [fn, [*args], kwargs], timeout=timeout)
-            result: T = outcome(returned)
-            return result
+        def run(verbs: Verbs) -> Steps[Any]:
+            return verbs.forward(_NODE, [fn, [*args], kwargs], timeout=timeout)
 
+        call = PoolCall(
+            run,
+            context=self._blueprint.context(),
+            label=name_of(fn),
+            ahead=True,
+            unwrap=outcome,
+        )
         try:
-            return self._pool.put(
-                PoolCall(run, context=self._blueprint.context(), label=name_of(fn), ahead=True)
-            )
+            return self._pool.put(call)
         except ChannelClosed as error:
             raise RuntimeError("cannot schedule new futures after shutdown") from error
 

@@ -159,13 +159,21 @@ class _Stopped(Exception):
 
 
 def _stopped_at(entry: StackEntry) -> TracebackType:
-    """A traceback of one frame, which stopped at that place."""
-    code = _code(entry)
+    """A traceback of one frame, which stopped at that place.
+
+    No frame outside of it is reached from it: those of whoever wants it hold the exception that it
+    is for, and would be kept with all that was sent until the garbage is collected.
+    """
+    return next(_stopping(_code(entry)))
+
+
+def _stopping(code: CodeType) -> Iterator[TracebackType]:
+    """The traceback in a generator, whose frame is left by nobody's."""
     try:
         FunctionType(code, {"__name__": "", _STOPPED: _Stopped})()
     except _Stopped as stopped:
-        return [step for step, _ in _walk(stopped.__traceback__)][-1]
-    raise AssertionError("the code raises whatever happens")
+        trace = [step for step, _ in _walk(stopped.__traceback__)][-1]
+    yield trace
 
 
 @lru_cache(maxsize=256)

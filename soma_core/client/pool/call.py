@@ -96,6 +96,8 @@ class PoolCall:
             must be replaced.
         ahead: Whether it is one command, and may be sent to a worker that has not answered the
             calls before it.
+        unwrap: Makes the result and the error of what ``run`` returned; None if that is the
+            result.
 
     Attributes:
         submitted: When it was made (``time.monotonic``).
@@ -117,6 +119,7 @@ class PoolCall:
         commit: Callable[[Any], int] | None = None,
         replace_on_error: bool = False,
         ahead: bool = False,
+        unwrap: Callable[[Any], tuple[Any, Exception | None]] | None = None,
     ) -> None:
         self._run, self.commit = run, commit
         self.context = context
@@ -124,6 +127,7 @@ class PoolCall:
         self.deadline = self.due = deadline or NEVER
         self.joinable = joinable
         self.replace_on_error, self.ahead = replace_on_error, ahead
+        self._unwrap = unwrap
         self.submitted = time.monotonic()
         self.future: Ending | None = None
         self.on_end: Callable[[PoolCall, Outcome], None] | None = None
@@ -167,6 +171,8 @@ class PoolCall:
 
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:
         """End it with what came of it; nothing happens if it has ended before."""
+        if error is None and self._unwrap is not None:
+            result, error = self._unwrap(result)
         if self._end(Outcome.DONE if error is None else Outcome.FAILED):
             if isinstance(error, DeadlineExceeded) and self.deadline.over():
                 waited = time.monotonic() - self.submitted

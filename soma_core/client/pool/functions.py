@@ -77,13 +77,10 @@ def _travels(error: Exception) -> bool:
         return False
 
 
-def outcome(returned: tuple[Any, ...]) -> Any:
-    """The result that :meth:`Functions.forward` returned.
-
-    Raises:
-        Exception: What the function raised.
-    """
+def outcome(returned: tuple[Any, ...]) -> tuple[Any, Exception | None]:
+    """The result of a function, and what it raised, of what :meth:`Functions.forward` returned."""
     if len(returned) == 1:
-        return returned[0]
+        return returned[0], None
     _, error, text = returned
-    raise error from RemoteTraceback(text)
+    error.__cause__ = RemoteTraceback(text)
+    return None, error

@@ -225,10 +225,11 @@ class WorkerPool:
     ) -> Any:
         """Run one node, or a chain of nodes, and wait for the result, as :meth:`submit`."""
         self._pool.check_may_wait()
-        future = self.submit(
-            node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
+        return wait_for_result(
+            self.submit(
+                node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
+            )
         )
-        return wait_for_result(future)
 
     @tells_what_it_takes
     def composite_forward(

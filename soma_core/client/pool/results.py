@@ -57,7 +57,10 @@ class CallFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """What the call returned; Ctrl-C ends the wait, and not the call."""
         self._wait(timeout)
-        return super().result(0.0)
+        try:
+            return super().result(0.0)
+        finally:
+            del self  # or it and its error would hold each other
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised, or None; Ctrl-C ends the wait, and not the call."""
@@ -120,8 +123,11 @@ class CallFuture(Future[Any]):
 
 def wait_for_result(future: CallFuture) -> Any:
     """The result of a call; Ctrl-C cancels it."""
-    with _cancelling([future]):
-        return future.result()
+    try:
+        with _cancelling([future]):
+            return future.result()
+    finally:
+        del future  # its error leads to this frame
 
 
 def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> Iterator[Any]:
@@ -135,21 +141,31 @@ def map_results(calls: Iterator[CallFuture], window: int, *, ordered: bool) -> I
     """
     pending: list[CallFuture] = []
     end: Exception | None = None
-    with _cancelling(pending):
-        while True:
-            try:
-                while end is None and len(pending) < window:
-                    pending.append(next(calls))
-            except Exception as error:  # StopIteration, or what the inputs raised
-                end = error
-            if not pending:
-                break
-            ended = pending[0] if ordered else first_to_end(pending)
-            result = ended.result()
-            pending.remove(ended)
-            yield result
-    if end is not None and not isinstance(end, StopIteration):
-        raise end
+    try:
+        with _cancelling(pending):
+            while True:
+                try:
+                    while end is None and len(pending) < window:
+                        pending.append(next(calls))
+                except Exception as error:  # StopIteration, or what the inputs raised
+                    end = error
+                if not pending:
+                    break
+                yield _next_result(pending, ordered=ordered)
+        if end is not None and not isinstance(end, StopIteration):
+            raise end
+    finally:
+        end = None  # likewise
+
+
+def _next_result(pending: list[CallFuture], *, ordered: bool) -> Any:
+    ended = pending[0] if ordered else first_to_end(pending)
+    try:
+        result = ended.result()
+        pending.remove(ended)
+        return result
+    finally:
+        del ended  # likewise
 
 
 def first_to_end(futures: Collection[F]) -> F:
@@ -170,17 +186,21 @@ def one_ends(futures: Collection[Future[Any]], deadline: Deadline) -> bool:
 
 
 @contextmanager
-def _cancelling(futures: Collection[CallFuture]) -> Iterator[None]:
+def _cancelling(futures: list[CallFuture]) -> Iterator[None]:
     """Cancel what is left of some calls in the end: those that run only at Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        for future in futures:
-            future.cancel()
+        _cancel(futures, interrupt=True)
         raise
     finally:
-        for future in futures:
-            future.cancel(interrupt=False)
+        _cancel(futures, interrupt=False)
+        futures.clear()  # likewise
+
+
+def _cancel(futures: list[CallFuture], *, interrupt: bool) -> None:
+    for future in futures:
+        future.cancel(interrupt=interrupt)
 
 
 def _meant(error: RuntimeError) -> BaseException:

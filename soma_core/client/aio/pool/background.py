@@ -131,6 +131,7 @@ class BackgroundPool:
                 raise
             finally:
                 self._borrowers.pop(lease, None)
+                del call, future  # the error leads to this frame
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""

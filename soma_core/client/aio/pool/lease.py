@@ -37,7 +37,10 @@ class Lease(Generic[T]):
         """In the loop: have the other thread use a worker, and wait for the result or the error."""
         self._outcome = self._loop.create_future()
         self._lent.put(worker)
-        return await self._outcome
+        try:
+            return await self._outcome
+        finally:
+            self._outcome = None
 
     def use(self, future: Future[T]) -> T:
         """In the other thread: do what is asked with the worker that is lent.
@@ -49,9 +52,12 @@ class Lease(Generic[T]):
             BaseException: What the call raised, or Ctrl-C.
         """
         future.add_done_callback(lambda _: self._lent.put(None))
-        while (worker := self._next()) is not None:
-            self._use(worker)
-        return future.result()
+        try:
+            while (worker := self._next()) is not None:
+                self._use(worker)
+            return future.result()
+        finally:
+            del future  # its error leads to this frame
 
     def _next(self) -> Worker | None:
         """The worker that is lent next; None once the call has ended."""
@@ -62,13 +68,14 @@ class Lease(Generic[T]):
                 continue
 
     def _use(self, worker: Worker) -> None:
-        try:
-            result, failed = worker.run(self._request.run(worker.verbs)), None
-        except Exception as error:
-            result, failed = None, error
         outcome = self._outcome
         assert outcome is not None
-        self._loop.call_soon_threadsafe(_set, outcome, (result, failed))
+        try:
+            done: tuple[Any, Exception | None] = worker.run(self._request.run(worker.verbs)), None
+        except Exception as error:
+            done = None, error
+        self._loop.call_soon_threadsafe(_set, outcome, done)
+        del done, outcome  # the error leads to this frame
 
 
 def _set(future: asyncio.Future[T], result: T) -> None:

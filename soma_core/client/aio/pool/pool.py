@@ -195,10 +195,11 @@ class AsyncWorkerPool:
         priority: int = 0,
     ) -> Any:
         """Run one node, or a chain of nodes, and await the result, as :meth:`submit`."""
-        future = await self.submit(
-            node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
+        return await (
+            await self.submit(
+                node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
+            )
         )
-        return await future
 
     @tells_what_it_takes
     async def composite_forward(
@@ -357,9 +358,8 @@ class AsyncWorkerPool:
     async def _perform(self, request: Request[T]) -> T:
         """Do what a method of the pool asks; changes are made one after the other."""
         running = self._here()
-        call = request.call(self._plan.blueprint)
         async with nullcontext() if request.commit is None else running.changing:
-            result: T = await running.put(call)
+            result: T = await running.put(request.call(self._plan.blueprint))
         return result
 
     def _here(self) -> _Running:
