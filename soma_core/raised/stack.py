@@ -168,7 +168,7 @@ def _stopped_at(entry: StackEntry) -> TracebackType:
 
 
 def _stopping(code: CodeType) -> Iterator[TracebackType]:
-    """The traceback in a generator, whose frame is left by nobody's."""
+    """Raise in a generator: once it has ended, its frame leads to no other one."""
     try:
         FunctionType(code, {"__name__": "", _STOPPED: _Stopped})()
     except _Stopped as stopped:
