@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,10 @@ class _Execution:
 
 
 class Learn(soma.Filter):
-    """Learns from chunks; from a path, only when it is interrupted; from nothing, never."""
+    """Learns from chunks; from a path, only when it is interrupted; from nothing, never.
+
+    Its ``forward`` waits until there is a file of a path.
+    """
 
     def fit(self, x, y=None):
         if isinstance(x, str):
@@ -43,6 +47,8 @@ class Learn(soma.Filter):
         return {}
 
     def forward(self, x, state):
+        while isinstance(x, str) and not f.os.path.exists(x):
+            f.time.sleep(0.01)
         return x
 
 
@@ -151,22 +157,18 @@ def test_a_worker_that_dies_in_a_fit_is_replaced(make):
     assert pool.stats().replaced == 1
 
 
-def test_a_call_that_a_worker_begins_just_when_it_is_withdrawn_ends(make):
-    pool = make(n=1)._pool
+def test_a_call_that_a_worker_begins_just_when_it_is_withdrawn_ends():
+    steps: list[Callable[[], object]] = []
+    home = SimpleNamespace(post=steps.append, check_may_wait=lambda: None)
     call = PoolCall(lambda verbs: verbs.ping(), label="ping")
-    call.future = future = CallFuture(call, pool)
-    withdrawn: Future[bool] = Future()
-
-    def begin_meanwhile():
-        future.cancel(interrupt=False)  # the pool sees to the call at its next step
-        withdrawn.set_result(call.begin(_Execution()))
-
-    pool.post(begin_meanwhile)
-    assert withdrawn.result(60.0)
-    wait_until(lambda: call.ended)
+    call.future = future = CallFuture(call, home)
+    assert future.cancel(interrupt=False)  # the pool sees to the call at its next step
+    assert call.begin(_Execution())
+    steps.pop()()
+    assert call.ended
 
 
-def test_callbacks_of_futures_may_not_wait_for_the_pool(make):
+def test_callbacks_of_futures_may_not_wait_for_the_pool(make, tmp_path):
     pool = make(n=1)
     refusals: Future[list[str]] = Future()
 
@@ -183,7 +185,7 @@ def test_callbacks_of_futures_may_not_wait_for_the_pool(make):
             refused.append(str(caught.value))
         refusals.set_result(refused)
 
-    # of a call that is submitted in the thread of the pool, whose callback runs there for sure
-    submit = partial(pool.submit, "echo", 1)
-    pool._pool.post(lambda: submit().add_done_callback(wait_for_others))
+    call = pool.submit("learn", str(tmp_path / "go"))
+    call.add_done_callback(wait_for_others)
+    (tmp_path / "go").touch()
     assert all("a callback of a future waits" in text for text in refusals.result(60.0))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -17,20 +19,17 @@ from ..support import filters as f
 from ..support import wait_until
 
 
-class _Signalling(deque):  # type: ignore[type-arg]
-    """Where a submission leaves its call, in the midst of which a signal comes once."""
-
-    def append(self, call: object) -> None:
-        super().append(call)
-        if len(self) == 1:
-            signal.raise_signal(signal.SIGUSR1)
-
-
 @pytest.fixture
 def pool() -> Iterator[soma.WorkerPool]:
     with soma.WorkerPool("inline", 1, filters={"echo": f.Echo()}) as pool:
-        pool._pool._inbox = _Signalling()
         yield pool
+
+
+def _signal_at_append(frame: FrameType, event: str, called: Any) -> None:
+    """A profiler that sends a signal where the pool leaves a call for its thread."""
+    if event == "c_call" and getattr(called, "__name__", "") == "append":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGUSR1)
 
 
 @pytest.fixture
@@ -45,8 +44,10 @@ def on_signal() -> Iterator[Callable[[Callable[[], object]], None]]:
                 handler()
 
         signal.signal(signal.SIGUSR1, once)
+        sys.setprofile(_signal_at_append)
 
     yield install
+    sys.setprofile(None)
     signal.signal(signal.SIGUSR1, before)
     assert seen, "no signal came"
 
