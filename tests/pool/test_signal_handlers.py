@@ -83,14 +83,8 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_before_the_loop_is_told_of_a_call_holds_up_no_later_one(
-    pool, on_signal, monkeypatch
-):
-    def interrupted(_: object) -> None:
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
-    on_signal(lambda: monkeypatch.setattr(pool._pool, "post", interrupted))
+def test_ctrl_c_before_the_loop_is_told_of_a_call_holds_up_no_later_one(pool, on_signal):
+    on_signal(interrupt)
     with pytest.raises(KeyboardInterrupt):
         pool.submit("echo", 1)
     assert pool.submit("echo", 2).result(60.0) == 2
@@ -104,17 +98,30 @@ def test_ctrl_c_before_a_worker_is_lent_costs_no_worker(pool, on_signal):
 
 
 def test_a_pool_closes_in_full_after_ctrl_c_in_its_shutdown(tmp_path):
+    before = {*threading.enumerate()}
     pool = soma.WorkerPool("stdio", 1, filters={"sleep": f.Apply(f.note_and_sleep)})
     call = pool.submit("sleep", str(tmp_path / "note"))
-    refused = lambda: pool._pool._refusal is not None  # noqa: E731
-    watch = threading.Thread(target=lambda: (wait_until(refused), os.kill(os.getpid(), 2)))
+
+    def interrupt_shutdown() -> None:
+        wait_until(lambda: isinstance(_refusal(pool), soma.ChannelClosed))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watch = threading.Thread(target=interrupt_shutdown)
     watch.start()
     with pytest.raises(KeyboardInterrupt):
         pool.shutdown()
     watch.join()
     pool.close()
     assert call.done()
-    assert not pool._pool._thread.is_alive()
+    assert "soma-pool" not in {thread.name for thread in {*threading.enumerate()} - before}
+
+
+def _refusal(pool: soma.WorkerPool) -> Exception | None:
+    try:
+        pool.submit("sleep", None).cancel()
+    except soma.SomaError as error:
+        return error
+    return None
 
 
 def test_who_has_its_turn_is_refused_another_instead_of_waiting_for_itself():
