@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import soma_core as soma
+from soma_core.client.aio.pool.background import BackgroundPool
 from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.plan import plan_pool
 from soma_core.client.pool.results import CallFuture
+from soma_core.client.pool.verbs import Request
 
 from ..support import filters as f
 from ..support import wait_until
@@ -166,6 +169,17 @@ def test_a_call_that_a_worker_begins_just_when_it_is_withdrawn_ends():
     assert call.begin(_Execution())
     steps.pop()()
     assert call.ended
+
+
+def test_a_change_that_the_pool_cannot_take_over_costs_that_call_alone():
+    def refuse(_):
+        raise ValueError("not this change")
+
+    pool = BackgroundPool(plan_pool("inline", 1))
+    with pytest.raises(ValueError, match="not this change"):
+        pool.perform(Request(lambda verbs: verbs.ping(), commit=refuse))
+    assert pool.perform(Request(lambda verbs: verbs.ping())) is not None
+    pool.close()
 
 
 def test_callbacks_of_futures_may_not_wait_for_the_pool(make, tmp_path):

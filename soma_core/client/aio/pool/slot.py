@@ -310,12 +310,15 @@ class Slot(SlotRules):
             if not execution.was_cancelled_by_drop():
                 raise
             return not call.replace_on_error
+        if error is None and call.commit is not None:
+            try:
+                self._commit(call.commit, result, replica)
+            except Exception as failed:
+                error = failed
         if error is not None:
             if not was_not_sent(call, error):
                 call.settle(error=error)
             return not (call.replace_on_error or ends_worker(error))
-        if call.commit is not None:
-            self._commit(call.commit, result, replica)
         replica.answered = time.monotonic()
         call.settle(result)
         return True
