@@ -67,6 +67,7 @@ def test_a_worker(transport):
         refused(lambda: worker.fit("choosy", new()))
 
 
+@pytest.mark.nightly
 def test_a_pool():
     with soma.WorkerPool("stdio", 1, filters={"choosy": Choosy()}) as pool, nothing_kept() as new:
         refused(lambda: pool.forward("choosy", new()))
