@@ -83,12 +83,12 @@ def _of_two(texts: Sequence[str], path: str, over: str) -> list[Row]:
         contestants: dict[str, Callable[[], float]] = {
             POOL: lambda: _sum(pool.map("embed", batches))
         }
-        pids = [status.pid for status in pool.status()]
         for name, threads in ((EXECUTOR, None), (FRUGAL, 1)):
             executor = stack.enter_context(_executor(path, threads))
             contestants[name] = partial(_mapped, executor, batches)
             list(executor.map(_embed, batches))
-            pids += list(executor._processes)
+        pids = [status.pid for status in pool.status()]
+        pids += [child.pid for child in multiprocessing.active_children()]
         race = races.run(contestants, EXECUTOR, ROUNDS, 1, pids)
     frugal = races.Race(FRUGAL, race.times, race.busy)
     return [_row(race, POOL, 1.05, over), _row(frugal, POOL, 1.05, over)]

@@ -27,7 +27,6 @@ __all__ = ["TREE_VARIABLE", "ProcessTree", "bear_mark"]
 
 TREE_VARIABLE = "SOMA_TREE"
 _REAPING = 0.2  # seconds
-_TIDYING = 1.0  # seconds that this process waits; its guard does so for longer
 _TRACKER = b"resource_tracker import main"
 _ROUNDS = 5  # a process that is killed may have started another one just before
 _GUARD = """
@@ -61,11 +60,15 @@ class ProcessTree:
     Attributes:
         mark: The value of the variable ``SOMA_TREE`` that the worker must be given.
 
+    Args:
+        patience: Seconds that this process waits for what tidies up; its guard waits for longer.
+
     Raises:
         OSError: The guard cannot be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 1.0) -> None:
+        self._patience = patience
         self.mark = uuid.uuid4().hex
         self._record, self._name = f"{TREE_VARIABLE}={self.mark}", _name(self.mark)
         self._guard: subprocess.Popen[bytes] | None = None
@@ -124,7 +127,7 @@ class ProcessTree:
                 continue
             _kill(members - trackers)
             killed |= members
-        deadline = Deadline.after(_TIDYING)
+        deadline = Deadline.after(self._patience)
         while (trackers := set(filter(_tidies_up, trackers))) and not deadline.over():
             time.sleep(0.002)
         if trackers and self._leave_to_guard():

@@ -81,6 +81,10 @@ def test_a_breakpoint_at_a_line_of_a_file_is_found(tmp_path: Path) -> None:
 class Keep(soma.Filter):
     _seen: Any = None
 
+    @property
+    def seen(self) -> Any:
+        return self._seen
+
     def fit(self, x: Any, y: Any = None) -> Any:
         self._seen = x
         return {"x": x}
@@ -108,7 +112,7 @@ def test_the_object_is_the_one_that_was_given() -> None:
     keep, plain = Keep(), Plain()
     with soma.connect("inline", filters={"keep": keep, "plain": plain}) as worker:
         worker.fit("keep", [1, 2])
-        assert keep._seen == [1, 2]
+        assert keep.seen == [1, 2]
         worker.forward("plain", 1)
         assert plain.calls == 1
 
@@ -118,12 +122,12 @@ def test_data_are_copied_all_the_same() -> None:
     with soma.connect("inline", filters={"keep": keep}) as worker:
         for data in (np.zeros(3), [0, 0, 0]):
             state = worker.fit("keep", data)
-            assert keep._seen is not data
-            assert state["x"] is not keep._seen
+            assert keep.seen is not data
+            assert state["x"] is not keep.seen
             result = worker.forward("keep", data)
             assert result[0] == 7
             assert data[0] == 0
-            keep._seen[1] = 5
+            keep.seen[1] = 5
             assert data[1] == state["x"][1] == 0
 
 
@@ -131,7 +135,7 @@ def test_several_workers_of_a_pool_have_objects_of_their_own() -> None:
     keep = Keep()
     with soma.WorkerPool("inline", 2, filters={"keep": keep}) as pool:
         pool.submit("keep", [1]).result()
-    assert keep._seen is None
+    assert keep.seen is None
 
 
 def test_objects_are_refused_where_pickles_are() -> None:

@@ -135,35 +135,29 @@ async def work(worker):
         large = await worker.forward("work", np.full(20_000 * (1 + number % 50), number))
         assert large[-1] == number
 
-async def interrupted_again_and_again(worker, runner):
-    # asyncio.run has Ctrl-C cancel its task, which goes on here, as if it were the next run.
-    pid, news = pid_of(worker), "ready"
-    while True:
-        try:
-            if news:
-                tell(news)
-                news = ""
-            await work(worker)
-        except asyncio.CancelledError:
-            while asyncio.current_task().uncancel():
-                pass
-            runner._interrupt_count = 0
-            assert await worker.forward("work", 7, timeout=30.0) == 7
-            assert pid_of(worker) == pid
-            news = "interrupted"
-
-async def main(runner):
+async def opened():
     filters = {"work": Work()}
     if sys.argv[1] == "pool":
-        async with soma.AsyncWorkerPool("stdio", 2, filters=filters) as pool:
-            await interrupted_again_and_again(pool, runner)
-    else:
-        async with await soma.connect_async("stdio", filters=filters) as worker:
-            await interrupted_again_and_again(worker, runner)
+        return await soma.AsyncWorkerPool("stdio", 2, filters=filters)
+    return await soma.connect_async("stdio", filters=filters)
+
+async def is_well(worker, pid):
+    assert await worker.forward("work", 7, timeout=30.0) == 7
+    assert pid_of(worker) == pid
 
 if __name__ == "__main__":
     with asyncio.Runner() as runner:
-        runner.run(main(runner))
+        worker = runner.run(opened())
+        pid, news = pid_of(worker), "ready"
+        while True:
+            try:
+                if news:
+                    tell(news)
+                    news = ""
+                runner.run(work(worker))
+            except KeyboardInterrupt:
+                runner.run(is_well(worker, pid))
+                news = "interrupted"
 """
 WHERE = {"stdio": ("stdio", ""), "socket": ("socket", ""), "session": ("socket", "ctrl-c")}
 

@@ -7,17 +7,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from soma_core.channel import process_tree
-from soma_core.channel.process_tree import ProcessTree
+from soma_core.channel.process_tree import TREE_VARIABLE, ProcessTree
 
-from ..support import gate_runs, short_directory, socket_daemon, wait_until
+from ..support import (
+    gate_runs,
+    guard_of,
+    is_running,
+    short_directory,
+    socket_daemon,
+    wait_until,
+    wait_until_gone,
+)
 
 HOST = """
 import sys
@@ -161,11 +168,11 @@ if os.read(0, 1):
 OTHER = "import time; print('runs', flush=True); time.sleep(600)"
 
 
-def starts(tree: ProcessTree, source: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A process that came of a worker, and runs when this returns."""
+def starts(mark: str, source: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A process with the mark of a tree, which runs when this returns."""
     process = subprocess.Popen(
         [sys.executable, "-c", source, *arguments],
-        env={**os.environ, process_tree.TREE_VARIABLE: tree.mark},
+        env={**os.environ, TREE_VARIABLE: mark},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -174,22 +181,7 @@ def starts(tree: ProcessTree, source: str, *arguments: str) -> subprocess.Popen[
     return process
 
 
-@pytest.fixture
-def slow_tracker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SlowTracker]:
-    """A tracker that tidies up when it is told, and a process beside it; nobody waits for them."""
-    monkeypatch.setattr(process_tree, "_TIDYING", 0.0)
-    tree = ProcessTree()
-    other, tidied = starts(tree, OTHER), tmp_path / "tidied"
-    tracker = starts(tree, TRACKER, str(tidied))
-    yield SlowTracker(tree, tracker, other, tidied)
-    for process in (tracker, other):
-        process.kill()
-        process.communicate()
-    tree.release()
-
-
 class SlowTracker(NamedTuple):
-    tree: ProcessTree
     tracker: subprocess.Popen[bytes]
     other: subprocess.Popen[bytes]
     tidied: Path
@@ -200,26 +192,62 @@ class SlowTracker(NamedTuple):
         assert self.tidied.exists()
 
 
+@contextmanager
+def slow_tracker(mark: str, directory: Path) -> Iterator[SlowTracker]:
+    """A tracker that tidies up when it is told, and a process beside it."""
+    other, tidied = starts(mark, OTHER), directory / "tidied"
+    tracker = starts(mark, TRACKER, str(tidied))
+    yield SlowTracker(tracker, other, tidied)
+    for process in (tracker, other):
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def tree() -> Iterator[ProcessTree]:
+    """What does not wait for a tracker itself."""
+    tree = ProcessTree(patience=0.0)
+    yield tree
+    tree.release()
+
+
 def test_what_tidies_up_for_longer_than_anybody_waits_is_left_to_end(
-    slow_tracker: SlowTracker,
+    tree: ProcessTree, tmp_path: Path
 ) -> None:
-    guard = slow_tracker.tree._guard
-    assert slow_tracker.tree.kill(None), "nothing was left"
-    assert guard is not None
-    assert slow_tracker.other.wait(20.0) == -signal.SIGKILL
-    slow_tracker.tree.release()
-    assert guard.poll() is None, "nobody looks after it"
-    slow_tracker.tidies_up()
-    assert guard.wait(20.0) == 0
+    guard = guard_of(tree.mark)
+    with slow_tracker(tree.mark, tmp_path) as slow:
+        assert tree.kill(None), "nothing was left"
+        assert slow.other.wait(20.0) == -signal.SIGKILL
+        tree.release()
+        assert is_running(guard.pid), "nobody looks after it"
+        slow.tidies_up()
+    wait_until_gone(guard.pid)
 
 
-def test_what_tidies_up_is_left_to_end_when_the_host_is_gone(slow_tracker: SlowTracker) -> None:
-    slow_tracker.tree._held.close()  # as it is when the host has been killed
-    assert slow_tracker.other.wait(20.0) == -signal.SIGKILL
-    slow_tracker.tidies_up()
+HELD = """
+from soma_core.channel.process_tree import ProcessTree
+tree = ProcessTree()
+print(tree.mark, flush=True)
+input()
+"""
 
 
-def test_without_a_guard_what_tidies_up_has_its_moment_alone(slow_tracker: SlowTracker) -> None:
-    slow_tracker.tree.release()
-    assert not slow_tracker.tree.kill(None)
-    assert slow_tracker.tracker.wait(20.0) == -signal.SIGKILL
+def test_what_tidies_up_is_left_to_end_when_the_host_is_gone(tmp_path: Path) -> None:
+    host = subprocess.Popen(
+        [sys.executable, "-c", HELD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert host.stdout is not None
+    with slow_tracker(host.stdout.readline().strip(), tmp_path) as slow:
+        host.kill()
+        assert slow.other.wait(20.0) == -signal.SIGKILL
+        slow.tidies_up()
+    host.communicate()
+
+
+def test_without_a_guard_what_tidies_up_has_its_moment_alone(
+    tree: ProcessTree, tmp_path: Path
+) -> None:
+    with slow_tracker(tree.mark, tmp_path) as slow:
+        tree.release()
+        assert not tree.kill(None)
+        assert slow.tracker.wait(20.0) == -signal.SIGKILL

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any, ClassVar
 
+import psutil
 from ormsgpack import packb
 
 from soma_core.errors import ChannelClosed, ProtocolError
@@ -15,7 +16,7 @@ from soma_core.testing import TransportConformance
 from soma_core.transport import ExitStatus, Message
 from soma_transport_stdio import StdioTransport
 
-from ..support import is_running, wait_until
+from ..support import guard_of, wait_until
 from .broken_inline import SHORT, Wrapped, is_event
 
 DAEMON = """
@@ -59,11 +60,8 @@ class TestPrintsOnTheWire(Process):
     breaks = "hygiene.stdout"
     with_it = frozenset({"hygiene.output"})
     change = """
-def take():
-    wire = os.dup(0)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    return wire, os.dup(1)
-daemon._take_the_wire = take
+dup2 = os.dup2
+os.dup2 = lambda fd, to: to if to == 1 else dup2(fd, to)  # stdout stays the wire
 """
 
 
@@ -71,11 +69,8 @@ class TestReadsItsOwnWire(Process):
     breaks = "hygiene.stdin"
     patience = SHORT
     change = """
-def take():
-    wire = os.dup(1)
-    os.dup2(2, 1)
-    return os.dup(0), wire
-daemon._take_the_wire = take
+dup2 = os.dup2
+os.dup2 = lambda fd, to: to if to == 0 else dup2(fd, to)  # stdin stays the wire
 """
 
 
@@ -83,12 +78,13 @@ class TestExitsWithTheFilter(Process):
     breaks = "hygiene.exit"
     change = """
 from soma_core.serve import Responder
-failure = Responder._failure
-def fail(self, error, envelope, dialect):
-    if isinstance(getattr(error, "cause", None), SystemExit):
+respond = Responder.respond
+def respond_or_exit(self, *arguments):
+    reply = respond(self, *arguments)
+    if b"SystemExit" in reply.header:
         os._exit(3)
-    return failure(self, error, envelope, dialect)
-Responder._failure = fail
+    return reply
+Responder.respond = respond_or_exit
 """
 
 
@@ -206,7 +202,7 @@ class TestStartsAnotherEngineUnasked(Process):
         waiting = 0
 
         def send(self, message, timeout=None):
-            if not (self.closed or self.waiting or is_running(self.transport._process.pid)):
+            if not (self.closed or self.waiting or self.transport.poll() is None):
                 self.transport.stop(0.0)
                 self.inner = self.transport.start().inner
             self.waiting += 1
@@ -371,7 +367,8 @@ soma_core.serve.hold_lifeline = lambda handed=None: None
 
     def start(self, timeout=None):
         channel = super().start(timeout)
-        self._process._tree.release()
+        worker = psutil.Process(self._process.pid)
+        guard_of(wait_until(lambda: worker.environ().get("SOMA_TREE"))).kill()
         return channel
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from soma_core.errors import StartFailed
@@ -28,6 +29,7 @@ __all__ = [
     "both_at_night",
     "descriptors",
     "gate_runs",
+    "guard_of",
     "is_running",
     "nightly",
     "run_python",
@@ -84,6 +86,16 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def guard_of(mark: str) -> psutil.Process:
+    """What ends the processes with a mark once this one is gone."""
+
+    def found() -> list[psutil.Process]:
+        commands = {one: one.as_dict(["cmdline"])["cmdline"] for one in psutil.Process().children()}
+        return [one for one, words in commands.items() if f"SOMA_TREE={mark}" in (words or ())]
+
+    return wait_until(found)[0]
 
 
 def wait_until_gone(*pids: int, timeout: float = 20.0) -> None:

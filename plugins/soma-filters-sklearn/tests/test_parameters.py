@@ -31,7 +31,7 @@ from sklearn.utils._param_validation import (
 from soma_filters_sklearn import as_estimator, as_filter
 from soma_filters_sklearn.any_estimator import Estimator
 from soma_filters_sklearn.classes import class_at
-from soma_filters_sklearn.parameters import parameters_of
+from soma_filters_sklearn.parameters import check_parameters, parameters_of
 from soma_filters_sklearn.spelling import construct
 
 import soma_core as soma
@@ -62,7 +62,7 @@ def valid_values(kind: Any, name: str) -> list[Any]:
 def takes(estimator: Any) -> bool:
     """Whether an estimator takes its parameters together."""
     try:
-        estimator._validate_params()
+        check_parameters(estimator)
     except InvalidParameterError:
         return False
     return True

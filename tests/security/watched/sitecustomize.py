@@ -37,5 +37,4 @@ sys.addaudithook(audit)
 pickle.load = _pickle.load = watched(_pickle.load)
 pickle.loads = _pickle.loads = watched(_pickle.loads)
 pickle.Unpickler = _pickle.Unpickler = Unpickler
-pickle._Unpickler.load = watched(pickle._Unpickler.load)
 note("started", *sys.orig_argv)
