@@ -159,6 +159,7 @@ class WatchedChannel(LoopChannel):
             raise
         finally:
             self._waiter = None
+            del waiter  # its error leads to this frame, and to what the caller's frames hold
 
     def hurry(self) -> None:
         """Have whoever waits for a message get TimeoutError now, if there is anybody."""
