@@ -3,14 +3,14 @@
 __version__: str
 
 from .client.aio.connect import connect_async as connect_async
-from .client.aio.pool.pool import AsyncWorkerPool as AsyncWorkerPool
 from .client.aio.worker import AsyncWorker as AsyncWorker
 from .client.connect import connect as connect
 from .client.data_parallel import DataParallel as DataParallel
 from .client.data_parallel import average_states as average_states
-from .client.executor import Executor as Executor
+from .client.pool.async_pool import AsyncWorkerPool as AsyncWorkerPool
 from .client.pool.batching import Batching as Batching
-from .client.pool.pool import WorkerPool as WorkerPool
+from .client.pool.blocking.executor import Executor as Executor
+from .client.pool.blocking.worker_pool import WorkerPool as WorkerPool
 from .client.pool.stats import NodeStats as NodeStats
 from .client.pool.stats import PoolStats as PoolStats
 from .client.recording import Recording as Recording

@@ -17,8 +17,8 @@ _WORKERS = {
     "client.pool.verbs.PoolVerbs": False,
     "client.worker.Worker": False,
     "client.aio.worker.AsyncWorker": True,
-    "client.pool.pool.WorkerPool": False,
-    "client.aio.pool.pool.AsyncWorkerPool": True,
+    "client.pool.blocking.worker_pool.WorkerPool": False,
+    "client.pool.async_pool.AsyncWorkerPool": True,
 }
 """The classes, and whether their methods are awaited; first one that others take methods from."""
 
@@ -28,8 +28,8 @@ _STEPS = ("Steps", "Request")
 _TAKING = (
     "client.connect.connect",
     "client.aio.connect.connect_async",
-    "client.pool.pool.WorkerPool.__init__",
-    "client.aio.pool.pool.AsyncWorkerPool.__init__",
+    "client.pool.blocking.worker_pool.WorkerPool.__init__",
+    "client.pool.async_pool.AsyncWorkerPool.__init__",
 )
 """The functions that are declared to take the arguments of another one."""
 _ARGUMENTS_OF = re.compile(r".*takes_arguments_of\((\w+)\)")

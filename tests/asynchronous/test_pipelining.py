@@ -12,8 +12,7 @@ from collections import Counter
 import pytest
 
 import soma_core as soma
-from soma_core.client.aio.pool import pipelining
-from soma_core.client.pool import paces
+from soma_core.client.pool import paces, pipelining
 
 from .conftest import begun, until
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_core.client.aio.pool.background import BackgroundPool
+from soma_core.client.pool.blocking.background import BackgroundPool
+from soma_core.client.pool.blocking.call_future import CallFuture
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import plan_pool
-from soma_core.client.pool.results import CallFuture
 from soma_core.client.pool.verbs import Request
 
 from ..support import filters as f

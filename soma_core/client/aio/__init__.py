@@ -1,1 +1,1 @@
-"""Workers and pools of an asyncio event loop: the same rules, awaited."""
+"""Workers of an asyncio event loop: the same rules, awaited."""

@@ -1,1 +1,1 @@
-"""A pool of workers: the same filters in several of them, and calls that any of them may run."""
+"""Pools in an event loop: the calls that wait, and the slots whose workers do them."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from soma_core.channel.contract import Transport
-from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.backoff import Backoff
 from soma_core.client.pool.blueprint import Blueprint
+from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.replica import Replica
 from soma_core.errors import ChannelClosed, StartFailed, TransportError
 

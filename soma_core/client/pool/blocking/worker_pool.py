@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
-from soma_core.client.aio.pool.background import BackgroundPool
 from soma_core.client.arguments import as_node_ids, check_seconds
 from soma_core.client.chunks import StreamPlan, stream
+from soma_core.client.pool.blocking.background import BackgroundPool
+from soma_core.client.pool.blocking.call_future import CallFuture, map_results, wait_for_result
 from soma_core.client.pool.plan import plan_pool, whole
-from soma_core.client.pool.results import CallFuture, map_results, wait_for_result
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.remote_filter import RemoteFilter

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from soma_core.client.pool.results import SLICE
+from soma_core.client.pool.blocking.call_future import SLICE
 from soma_core.client.pool.verbs import Request
 from soma_core.client.worker import Worker
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from soma_core.client.aio.pool.pipelining import Pipelining
-from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.handle import Handle
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.joined import run_joined
+from soma_core.client.pool.pipelining import Pipelining
+from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.pool.slot_rules import SlotRules
 from soma_core.errors import ChannelClosed

@@ -11,10 +11,10 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from soma_core.client.aio.pool.background import BackgroundPool
 from soma_core.client.arguments import check_seconds
+from soma_core.client.pool.blocking.background import BackgroundPool
+from soma_core.client.pool.blocking.functions import Functions, call_each, name_of, outcome
 from soma_core.client.pool.call import PoolCall
-from soma_core.client.pool.functions import Functions, call_each, name_of, outcome
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.steps import Steps

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import chain, count, repeat
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.aio.pool.queue import CallQueue
-from soma_core.client.aio.pool.slot import Slot
 from soma_core.client.pool.blueprint import Blueprint
+from soma_core.client.pool.queue import CallQueue
+from soma_core.client.pool.slot import Slot
 
 __all__ = ["SlotGroup"]
 

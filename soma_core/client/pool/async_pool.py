@@ -19,15 +19,15 @@ from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.aio.pool.futures import AsyncCallFuture
-from soma_core.client.aio.pool.group import SlotGroup
-from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.aio.streams import each, stream
 from soma_core.client.aio.threads import running_loop
 from soma_core.client.arguments import as_node_ids, check_seconds
 from soma_core.client.chunks import StreamPlan
+from soma_core.client.pool.async_future import AsyncCallFuture
 from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
+from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.results import WorkerStatus

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from soma_core.channel.deadline import NEVER
 from soma_core.client.aio.pipeline import Pipeline
-from soma_core.client.aio.pool.queue import CallQueue
 from soma_core.client.calls import Call
 from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.steps import Steps, argument_error
 from soma_core.errors import ErrorCode, RemoteError, SomaError

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
-from soma_core.client.aio.pool.group import SlotGroup
-from soma_core.client.aio.pool.lease import Lease
-from soma_core.client.aio.pool.queue import CallQueue
-from soma_core.client.aio.pool.slot import Slot
+from soma_core.client.pool.blocking.call_future import CallFuture, first_to_end, one_ends
+from soma_core.client.pool.blocking.lease import Lease
 from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.plan import PoolPlan
-from soma_core.client.pool.results import CallFuture, first_to_end, one_ends
+from soma_core.client.pool.queue import CallQueue
+from soma_core.client.pool.slot import Slot
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import Request
 from soma_core.client.turn import Turn
