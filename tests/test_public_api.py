@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -13,6 +14,12 @@ from importlib import metadata
 import pytest
 
 import soma_core
+
+from .support import ROOT
+
+FACES = (
+    "errors|progress|transport|streams|serve|codecs|verbs|execution|configuration|tooling|testing"
+)
 
 
 def public(module: types.ModuleType) -> set[str]:
@@ -45,6 +52,14 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 def test_all_is_sorted_and_without_repetition() -> None:
     assert sorted(set(soma_core.__all__)) == soma_core.__all__
+
+
+def test_our_plugins_import_only_what_authors_of_plugins_may() -> None:
+    inner = re.compile(rf"^ *(?:from|import) (soma_core\.(?!(?:{FACES})\b)[\w.]+)", re.MULTILINE)
+    sources = list((ROOT / "plugins").glob("*/soma_*/**/*.py"))
+    assert sources
+    found = {path.name: inner.findall(path.read_text()) for path in sources}
+    assert {name: modules for name, modules in found.items() if modules} == {}
 
 
 def test_the_names_of_the_design_are_there() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from soma_core.plugins.manager import installed_plugins
 from soma_core.wire import packing, unpacking
+from soma_core.wire.json_text import read_json
+from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "read_value", "unpack"]
 
 
 def pack(value: Any) -> tuple[bytes, list[Any]]:
@@ -38,6 +40,18 @@ def unpack(header: Any, buffers: Sequence[Any]) -> Any:
         ProtocolError: It is not such a value.
     """
     return unpacking.unpack(header, buffers, _typed_only())
+
+
+def read_value(text: bytes) -> Any:
+    """The value that is written in JSON, as in lines: that of a state of the format ``value``.
+
+    Args:
+        text: The JSON, in UTF-8.
+
+    Raises:
+        ProtocolError: It is not such a value, or it holds a pickle.
+    """
+    return LineDecoder(pickles=_typed_only()).decode(read_json(text))
 
 
 def _typed_only() -> Pickles:

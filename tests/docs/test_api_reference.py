@@ -23,6 +23,8 @@ FACES = {
     "soma_core.verbs": "plugins.md",
     "soma_core.codecs": "plugins.md",
     "soma_core.execution": "plugins.md",
+    "soma_core.configuration": "plugins.md",
+    "soma_core.tooling": "plugins.md",
     "soma_core.testing": "testing.md",
 }
 DESCRIBED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)

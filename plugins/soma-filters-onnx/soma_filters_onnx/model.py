@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, model_validator
 
 from soma_core import Filter, FilterMeta
-from soma_core.models.imports import check_file
+from soma_core.configuration import check_file
 from soma_filters_onnx.feeding import feeds, named_outputs
 
 __all__ = ["Model"]

@@ -10,7 +10,7 @@ import importlib
 import sys
 from typing import Any
 
-from soma_core.models.imports import check_import
+from soma_core.configuration import check_import
 from soma_filters_sklearn.catalogue import HOMES, MODULES
 
 __all__ = ["class_at", "class_or_none", "is_registered", "may_be_built"]

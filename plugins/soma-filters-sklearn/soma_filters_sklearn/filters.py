@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from soma_core import Filter, FilterKind, FilterMeta
-from soma_core.models.imports import are_imports_limited
+from soma_core.configuration import are_imports_limited
 from soma_filters_sklearn.configuration import check_configuration
 from soma_filters_sklearn.inputs import Learning, as_array, as_samples, takes_classes
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic, named_columns, outputs_of

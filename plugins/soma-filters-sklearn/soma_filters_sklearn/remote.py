@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import uuid
 from collections import deque
@@ -17,8 +16,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
 import soma_core as soma
-from soma_core.wire.line_codec import LineDecoder
-from soma_core.wire.pickles import Pickles
 from soma_filters_sklearn.adapting import as_estimator, as_filter, without_defaults
 from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic
 from soma_filters_sklearn.state import restore
@@ -346,8 +343,9 @@ def _loaded(worker: Any, node_id: str, name: str | None) -> tuple[Any, dict[str,
     except soma.RemoteError as error:
         if error.code != "pickle_refused" or name is None:
             raise
-    fields = json.loads(worker.get_state(node_id, format="value").data)
-    config = LineDecoder(pickles=Pickles(allowed=False)).decode(fields)
+    from soma_core.execution import read_value  # which the host needs for nothing else
+
+    config = read_value(worker.get_state(node_id, format="value").data)
     return (name, without_defaults(name, config)), config
 
 

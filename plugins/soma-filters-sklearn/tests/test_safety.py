@@ -21,7 +21,7 @@ from soma_filters_sklearn.harmless import HARMLESS, SEARCHED, WITH_VALUES
 from soma_filters_sklearn.parameters import parameters_of
 
 import soma_core as soma
-from soma_core.models.imports import limit_imports
+from soma_core.configuration import limit_imports
 
 from .hostile_states import NAMES
 from .samples import sample_of

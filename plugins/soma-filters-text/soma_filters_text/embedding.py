@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr
 
 from soma_core import Filter, FilterMeta
-from soma_core.models.imports import check_file
+from soma_core.configuration import check_file
 
 __all__ = ["Embedding"]
 

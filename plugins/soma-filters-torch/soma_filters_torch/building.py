@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from soma_core.configuration import check_import
 from soma_core.execution import fingerprint
-from soma_core.models.imports import check_import
 from soma_filters_torch.spelling import unknown
 
 __all__ = ["activation_class", "build_module", "check_modules", "content_hash"]
@@ -78,7 +78,7 @@ def check_modules(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     """Refuse paths, here and among the arguments, that lead into modules not to be imported.
 
     Raises:
-        ValueError: One does; see :func:`~soma_core.models.imports.check_import`.
+        ValueError: One does; see :func:`~soma_core.configuration.check_import`.
     """
     for named in _paths(path, args, kwargs):
         home = named.rpartition(".")[0]

@@ -15,7 +15,7 @@ from soma_http import HttpOptions, HttpTransport
 from websockets.sync.client import connect as open_websocket
 
 import soma_core as soma
-from soma_core.models.imports import check_file
+from soma_core.configuration import check_file
 from soma_core.testing.filters import Actions, Echo
 from soma_core.testing.wire import Wire
 
