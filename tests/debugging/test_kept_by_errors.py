@@ -67,7 +67,6 @@ def test_a_worker(transport):
         refused(lambda: worker.fit("choosy", new()))
 
 
-@pytest.mark.nightly
 def test_a_pool():
     with soma.WorkerPool("stdio", 1, filters={"choosy": Choosy()}) as pool, nothing_kept() as new:
         refused(lambda: pool.forward("choosy", new()))
@@ -91,6 +90,13 @@ def test_an_event_loop():
                 continue
             raise AssertionError("it was taken")
 
+    async def use_map(pool: soma.AsyncWorkerPool, new: Callable[[], Any]) -> None:
+        try:
+            async for _ in pool.map("choosy", [new(), new(), new()]):
+                raise AssertionError("it was taken")
+        except soma.RemoteError:
+            return
+
     async def main(new: Callable[[], Any]) -> None:
         filters = {"choosy": Choosy()}
         async with (
@@ -98,6 +104,7 @@ def test_an_event_loop():
             soma.connect_async("stdio", filters=filters) as worker,
         ):
             await use(pool, new)
+            await use_map(pool, new)
             await use(worker, new)
 
     with nothing_kept() as new:

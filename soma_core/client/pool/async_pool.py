@@ -264,26 +264,21 @@ class AsyncWorkerPool:
                 while True:
                     while end is None and len(pending) < window:
                         try:
-                            call = make(await anext(source))
-                            await running.queue.make_room(call, wait=True)
-                            pending.append(running.put(call))
+                            pending.append(await running.put_in_turn(make(await anext(source))))
                         except Exception as error:  # StopAsyncIteration, or what the inputs raised
                             end = error
                     if not pending:
                         break
-                    future = await _first_to_end(pending[:1] if ordered else pending)
-                    pending.remove(future)
-                    yield future.result()
+                    yield await _next_result(pending, ordered=ordered)
+            if end is not None and not isinstance(end, StopAsyncIteration):
+                raise end
         except asyncio.CancelledError:
-            for future in pending:
-                future.cancel()
+            _withdraw(pending, interrupt=True)
             raise
         finally:
-            for future in pending:
-                future.ignore()
-                future.cancel(interrupt=False)
-        if end is not None and not isinstance(end, StopAsyncIteration):
-            raise end
+            _withdraw(pending, interrupt=False)
+            pending.clear()
+            end = None  # or it and this frame would hold each other
 
     def stream(
         self,
@@ -432,6 +427,11 @@ class _Running:
             "one in this loop, or use a WorkerPool, which any thread may call"
         )
 
+    async def put_in_turn(self, call: PoolCall) -> AsyncCallFuture:
+        """Submit a call as soon as there is room for it."""
+        await self.queue.make_room(call, wait=True)
+        return self.put(call)
+
     def put(self, call: PoolCall) -> AsyncCallFuture:
         """Submit a call."""
         call.future = future = AsyncCallFuture(call, self._loop)
@@ -439,10 +439,23 @@ class _Running:
         return future
 
 
-async def _first_to_end(futures: Sequence[AsyncCallFuture]) -> AsyncCallFuture:
-    """Wait until one of them has ended, and return it."""
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    return next(future for future in futures if future.done())
+async def _next_result(pending: list[AsyncCallFuture], *, ordered: bool) -> Any:
+    """Wait until one of them has ended, or the first one; take it away, and return its result."""
+    looked_at = pending[:1] if ordered else pending
+    await asyncio.wait(looked_at, return_when=asyncio.FIRST_COMPLETED)
+    ended = next(future for future in looked_at if future.done())
+    pending.remove(ended)
+    try:
+        return ended.result()
+    finally:
+        del ended, looked_at  # an error would lead to this frame
+
+
+def _withdraw(futures: Iterable[AsyncCallFuture], *, interrupt: bool) -> None:
+    """Nobody waits for them any more: cancel those that wait, or all."""
+    for future in futures:
+        future.ignore()
+        future.cancel(interrupt=interrupt)
 
 
 _Texts = list[str]  # within AsyncWorkerPool, list is a method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextvars import Context
@@ -79,7 +78,8 @@ class Lending(Protocol):
 
 
 class PoolCall:
-    """One call of a pool: it waits, a worker may begin it, and it ends once. Thread-safe.
+    """One call of a pool: it waits, a worker may begin it, and it ends once. Used in
+    the thread of the pool's event loop; others may ask whether it runs, or has ended.
 
     Args:
         run: Does it on a worker, and returns the result.
@@ -132,7 +132,6 @@ class PoolCall:
         self.future: Ending | None = None
         self.on_end: Callable[[PoolCall, Outcome], None] | None = None
         self.lease: Lending | None = None
-        self._lock = threading.RLock()  # a signal handler may cancel in the midst of an end
         self._ended = False
         self._execution: Running | None = None
 
@@ -155,19 +154,17 @@ class PoolCall:
         """A worker has it from now on, and sees to its time; False if it has ended."""
         if self.due.at is not None:
             self.expire()
-        with self._lock:
-            if self._ended:
-                return False
-            self._execution = execution
-            self.due = NEVER
-            execution.add()
-            return True
+        if self._ended:
+            return False
+        self._execution = execution
+        self.due = NEVER
+        execution.add()
+        return True
 
     def wait_again(self) -> None:
         """The worker that had it has not begun it."""
-        with self._lock:
-            self._execution = None
-            self.due = self.deadline
+        self._execution = None
+        self.due = self.deadline
 
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:
         """End it with what came of it; nothing happens if it has ended before."""
@@ -222,10 +219,9 @@ class PoolCall:
             execution.drop()
 
     def _end(self, outcome: Outcome, *, if_waiting: bool = False) -> bool:
-        with self._lock:
-            if self._ended or (if_waiting and self._execution is not None):
-                return False
-            self._ended = True
+        if self._ended or (if_waiting and self._execution is not None):
+            return False
+        self._ended = True
         if self.on_end is not None:
             self.on_end(self, outcome)
         return True

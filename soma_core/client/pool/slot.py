@@ -5,61 +5,34 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from typing import Any
 
+from soma_core.channel.contract import Transport
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.handle import Handle
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.execution import Execution
 from soma_core.client.pool.joined import run_joined
 from soma_core.client.pool.pipelining import Pipelining
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
-from soma_core.client.pool.slot_rules import SlotRules
+from soma_core.client.pool.restarts import Restarts
 from soma_core.errors import ChannelClosed
 
 __all__ = ["Slot"]
 
 
-class _Execution:
-    """What a task does for one call or several; when nobody wants it any more, it is cancelled."""
-
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        self._task = task
-        self._wanted = 0
-        self.is_over = self.is_dropped = False
-
-    def add(self) -> None:
-        """One more call wants it."""
-        self._wanted += 1
-
-    def drop(self) -> None:
-        """A call wants it no longer."""
-        self._wanted -= 1
-        if not (self._wanted or self.is_over or self.is_dropped):
-            self.is_dropped = True
-            self._task.cancel()
-
-    async def settle(self) -> None:
-        """Take back a cancellation that came when the task awaited nothing any more.
-
-        Raises:
-            CancelledError: Somebody else cancelled it, too: the loop ends.
-        """
-        if self.is_dropped and self._task.cancelling():
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-            if not self.was_cancelled_by_drop():
-                raise asyncio.CancelledError
-
-    def was_cancelled_by_drop(self) -> bool:
-        """Whether that alone is why the task is cancelled: then it goes on."""
-        return self.is_dropped and self._task.uncancel() == 0
-
-
-class Slot(SlotRules):
+class Slot:
     """One worker, and the task that runs calls on it and replaces it when it is gone.
+
+    Args:
+        queue: Where the calls come from.
+        blueprint: How its workers are made, and what they must hold.
+        quotas: How many calls each of its workers does, in turn; None for any number.
+        has_workers: Whether any slot of the pool has a worker, as far as is known.
+        number: Its number in the pool, which its recordings are named by.
 
     Attributes:
         started: Ends when the first worker is there, or with why it is not.
@@ -74,12 +47,34 @@ class Slot(SlotRules):
         has_workers: Callable[[], bool],
         number: int,
     ) -> None:
-        super().__init__(queue, blueprint, quotas, has_workers, number)
+        self._queue, self._blueprint = queue, blueprint
+        self._quotas, self._number = quotas, number
+        self._restarts = Restarts(queue, has_workers)
+        self._replica: Replica | None = None
+        self._starting: Transport | None = None
+        self._closed = self._leaving = False
         loop = asyncio.get_running_loop()
         self._renewal: asyncio.Future[None] | None = None
         self._pipelining: Pipelining | None = None
         self.started: asyncio.Future[None] = loop.create_future()
         self.task = loop.create_task(self._serve(), name=f"soma-pool-{number}")
+
+    @property
+    def worker(self) -> AsyncWorker | None:
+        """The worker; None while it is being replaced."""
+        replica = self._replica
+        return None if replica is None else replica.worker
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs."""
+        replica = self._replica
+        return replica is not None and replica.busy
+
+    def retire(self) -> None:
+        """End the worker once the call that runs is done, and take no other."""
+        self._leaving = True
+        self._queue.wake()
 
     async def renew(self) -> None:
         """Have another worker take the place of this one, once the call that runs is done.
@@ -117,7 +112,7 @@ class Slot(SlotRules):
         except asyncio.CancelledError:  # the loop ends
             raise
         except BaseException as error:
-            self._failed(error)
+            self._restarts.failed(error)
         finally:
             try:
                 await self._discard()
@@ -173,7 +168,7 @@ class Slot(SlotRules):
         finally:
             self._starting = None
         worker.when_lost(self._queue.wake)
-        replica = self._hold(worker, transport, version)
+        self._replica = replica = Replica(worker, transport, version, next(self._quotas))
         pipeline = worker.pipeline()
         self._pipelining = None
         if pipeline is not None:
@@ -181,11 +176,20 @@ class Slot(SlotRules):
                 self._queue, replica, pipeline, lambda: self._may_go_on(replica)
             )
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ChannelClosed("the pool was closed")
+
+    def _why_not_started(self, error: BaseException) -> BaseException:
+        """What to tell of a start that failed: a worker that close() ended says something else."""
+        return ChannelClosed("the pool was closed") if self._closed else error
+
     async def _replace(self) -> None:
         try:
             await self._start()
         except Exception as error:
-            await self._queue.pause(self._failed_start(error))
+            if not self._closed:
+                await self._queue.pause(self._restarts.not_started(error))
         else:
             self._queue.tally.add_replacement()
 
@@ -211,17 +215,22 @@ class Slot(SlotRules):
     async def _note_death(self, replica: Replica) -> None:
         """The worker died while nothing ran."""
         await self._discard()
-        await self._queue.pause(self._died_idle(replica))
+        if not self._closed:
+            await self._queue.pause(self._restarts.died(used=replica.used))
 
     async def _catch_up(self, replica: Replica) -> None:
         worker = replica.worker
         try:
             version = await worker.run(self._blueprint.update(worker.verbs, replica.version))
         except Exception as error:
-            self._failed_update(error)
+            if not self._closed:
+                self._restarts.not_updated(error)
             await self._discard()
         else:
             replica.version = version
+
+    def _is_behind(self, replica: Replica) -> bool:
+        return replica.version != self._blueprint.version
 
     def _may_go_on(self, replica: Replica) -> bool:
         """Whether the worker may be given a call, with no other work before it."""
@@ -240,13 +249,13 @@ class Slot(SlotRules):
             return
         left.clear()
         replica.used = True
-        self._backoff.reset()
+        self._restarts.worked()
         if not pipelining.usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
     async def _run(self, calls: list[PoolCall], replica: Replica) -> None:
         """Do calls; whatever becomes of them, the slot goes on."""
-        execution = _Execution(self.task)
+        execution = Execution(self.task)
         begun = [call for call in calls if call.begin(execution)]
         if not begun:
             return
@@ -269,11 +278,11 @@ class Slot(SlotRules):
             return
         begun.clear()  # likewise
         replica.used = True
-        self._backoff.reset()
+        self._restarts.worked()
         if not usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
-    async def _run_alone(self, call: PoolCall, replica: Replica, execution: _Execution) -> bool:
+    async def _run_alone(self, call: PoolCall, replica: Replica, execution: Execution) -> bool:
         """Do a call, and end it unless its worker was dead before it was sent anything.
 
         Returns:
@@ -300,7 +309,7 @@ class Slot(SlotRules):
         finally:
             del call  # likewise
 
-    async def _run_lent(self, call: PoolCall, replica: Replica, execution: _Execution) -> bool:
+    async def _run_lent(self, call: PoolCall, replica: Replica, execution: Execution) -> bool:
         """As :meth:`_run_alone`, in the thread that asked for it."""
         assert call.lease is not None
         try:
@@ -323,8 +332,15 @@ class Slot(SlotRules):
         call.settle(result)
         return True
 
+    def _commit(self, commit: Callable[[Any], int], result: Any, replica: Replica) -> None:
+        """A call changed the worker: the others must follow."""
+        version = commit(result)
+        if version == replica.version + 1:  # else another change came between, which it lacks
+            replica.version = version
+        self._queue.wake()
+
     async def _run_together(
-        self, calls: list[PoolCall], replica: Replica, execution: _Execution
+        self, calls: list[PoolCall], replica: Replica, execution: Execution
     ) -> bool:
         worker = replica.worker
         joined = run_joined(calls, worker.verbs, self._queue.watch, self._queue.tally)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -85,67 +84,57 @@ class _NodeTally:
 
 
 class Tally:
-    """Counts what happens in a pool. Thread-safe."""
+    """Counts what happens in a pool."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may ask in the midst of a count
         self._done = self._failed = self._cancelled = self._refused = self._replaced = 0
-        self._nodes: dict[str | None, _NodeTally] = {}
+        self._nodes: dict[str, _NodeTally] = {}
 
     def add_end(self, call: PoolCall, outcome: Outcome) -> None:
         """A call has ended."""
-        with self._lock:
-            node = self._nodes.get(call.label)
-            if outcome is Outcome.DONE:
-                self._done += 1
-                if node is None and call.label is not None:
-                    node = self._nodes[call.label] = _NodeTally()
-                if node is not None:
-                    node.done += 1
-                    node.seconds.append(time.monotonic() - call.submitted)
-            elif outcome is Outcome.FAILED:
-                self._failed += 1
-                if node is not None:  # a node that never worked may not exist
-                    node.failed += 1
-            else:
-                self._cancelled += 1
+        node = None if call.label is None else self._nodes.get(call.label)
+        if outcome is Outcome.DONE:
+            self._done += 1
+            if node is None and call.label is not None:
+                node = self._nodes[call.label] = _NodeTally()
+            if node is not None:
+                node.done += 1
+                node.seconds.append(time.monotonic() - call.submitted)
+        elif outcome is Outcome.FAILED:
+            self._failed += 1
+            if node is not None:  # a node that never worked may not exist
+                node.failed += 1
+        else:
+            self._cancelled += 1
 
     def add_batch(self, label: str | None, calls: int) -> None:
         """A command is sent that runs several calls."""
         if label is not None:
-            with self._lock:
-                node = self._nodes.setdefault(label, _NodeTally())
-                node.batches += 1
-                node.batched += calls
+            node = self._nodes.setdefault(label, _NodeTally())
+            node.batches += 1
+            node.batched += calls
 
     def add_refusal(self) -> None:
         """A call found the queue full."""
-        with self._lock:
-            self._refused += 1
+        self._refused += 1
 
     def add_replacement(self) -> None:
         """A worker has taken the place of another one."""
-        with self._lock:
-            self._replaced += 1
+        self._replaced += 1
 
     def stats(self, *, workers: int, queued: int, running: int) -> PoolStats:
         """All of it, with what is known elsewhere."""
-        with self._lock:
-            return PoolStats(
-                workers=workers,
-                queued=queued,
-                running=running,
-                done=self._done,
-                failed=self._failed,
-                cancelled=self._cancelled,
-                refused=self._refused,
-                replaced=self._replaced,
-                nodes={
-                    label: node.stats()
-                    for label, node in [*self._nodes.items()]
-                    if label is not None and node.done
-                },
-            )
+        return PoolStats(
+            workers=workers,
+            queued=queued,
+            running=running,
+            done=self._done,
+            failed=self._failed,
+            cancelled=self._cancelled,
+            refused=self._refused,
+            replaced=self._replaced,
+            nodes={label: node.stats() for label, node in self._nodes.items() if node.done},
+        )
 
 
 def _quantile(ranked: Sequence[float], share: float) -> float:
