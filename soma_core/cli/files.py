@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from soma_core.cli.console import CommandFailed
-from soma_core.cli.pipeline import DataFile
+from soma_core.cli.pipeline import ArrayFile
 
 __all__ = ["read_array", "write_array"]
 
 Array = np.ndarray[Any, Any]
 
 
-def read_array(source: DataFile, base: Path) -> Array:
+def read_array(source: ArrayFile, base: Path) -> Array:
     """Read an array; its path is relative to a base.
 
     Raises:
@@ -32,12 +32,12 @@ def read_array(source: DataFile, base: Path) -> Array:
         raise CommandFailed(f"{path}: {error}") from None
 
 
-def _read_npy(path: Path, source: DataFile) -> Array:
+def _read_npy(path: Path, source: ArrayFile) -> Array:
     loaded: Array = np.load(path, allow_pickle=False)
     return loaded
 
 
-def _read_npz(path: Path, source: DataFile) -> Array:
+def _read_npz(path: Path, source: ArrayFile) -> Array:
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive)
         key = source.key or (names[0] if len(names) == 1 else None)
@@ -48,7 +48,7 @@ def _read_npz(path: Path, source: DataFile) -> Array:
         return chosen
 
 
-def _read_csv(path: Path, source: DataFile) -> Array:
+def _read_csv(path: Path, source: ArrayFile) -> Array:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = [row for row in csv.reader(stream) if row]
     if not rows:

@@ -1,4 +1,4 @@
-"""Pipeline: the TOML format of ``soma run``, and the errors that name its fields.
+"""PipelineFile: the TOML format of ``soma run``, and the errors that name its fields.
 
 ::
 
@@ -43,13 +43,13 @@ from soma_core.models.frozen import Frozen
 from soma_core.models.validation_errors import describe
 
 __all__ = [
+    "ArrayFile",
     "Batched",
     "Composite",
-    "DataFile",
     "Each",
     "FilterSection",
     "FitStep",
-    "Pipeline",
+    "PipelineFile",
     "read_pipeline",
 ]
 
@@ -97,7 +97,7 @@ class FilterSection(_Section):
     config: dict[str, Any] = Field(default_factory=dict)
 
 
-class DataFile(_Section):
+class ArrayFile(_Section):
     """An array in a file.
 
     Attributes:
@@ -116,7 +116,7 @@ class DataFile(_Section):
     dtype: str | None = None
 
     @model_validator(mode="after")
-    def _options_fit_the_format(self) -> DataFile:
+    def _options_fit_the_format(self) -> ArrayFile:
         suffix = Path(self.path).suffix.lower()
         if self.key is not None and suffix != ".npz":
             raise ValueError(f"key is for npz files, and {self.path!r} is none")
@@ -129,7 +129,7 @@ def _from_path(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-Source = Annotated[DataFile, BeforeValidator(_from_path)]
+Source = Annotated[ArrayFile, BeforeValidator(_from_path)]
 
 
 class DataSection(_Section):
@@ -218,7 +218,7 @@ class OutputSection(_Section):
     path: FilePath
 
 
-class Pipeline(_Section):
+class PipelineFile(_Section):
     """A whole file.
 
     Attributes:
@@ -241,7 +241,7 @@ class Pipeline(_Section):
         return [node.id for node in self.filters]
 
     @model_validator(mode="after")
-    def _nodes_fit_together(self) -> Pipeline:
+    def _nodes_fit_together(self) -> PipelineFile:
         chain = self.node_ids
         twice = sorted({node_id for node_id in chain if chain.count(node_id) > 1})
         if twice:
@@ -262,7 +262,7 @@ def _are_neighbours(nodes: list[str], chain: list[str]) -> bool:
     return any(chain[start : start + len(nodes)] == nodes for start in range(len(chain)))
 
 
-def read_pipeline(path: Path) -> Pipeline:
+def read_pipeline(path: Path) -> PipelineFile:
     """Read and validate a pipeline.
 
     Raises:
@@ -275,6 +275,6 @@ def read_pipeline(path: Path) -> Pipeline:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{path} is not valid TOML: {error}") from None
     try:
-        return Pipeline.model_validate(content)
+        return PipelineFile.model_validate(content)
     except ValidationError as error:
         raise CommandFailed(f"{path}: {describe(error)}") from None

@@ -15,7 +15,7 @@ from soma_core.cli.console import CommandFailed
 from soma_core.cli.curve import Curve
 from soma_core.cli.files import read_array, write_array
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
-from soma_core.cli.pipeline import Batched, Composite, DataFile, Each, Pipeline, read_pipeline
+from soma_core.cli.pipeline import ArrayFile, Batched, Composite, Each, PipelineFile, read_pipeline
 from soma_core.client.connect import connect
 from soma_core.client.plain_console import PlainConsole
 from soma_core.client.progress.display import ProgressDisplay
@@ -44,7 +44,7 @@ def run(
         _say(console, f"drew {curve}")
 
 
-def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> tuple[Any, list[Curve]]:
+def run_pipeline(pipeline: PipelineFile, base: Path, console: Console) -> tuple[Any, list[Curve]]:
     """Run a pipeline, and return the output that was written and the curve of each fit.
 
     Raises:
@@ -70,7 +70,7 @@ def run_pipeline(pipeline: Pipeline, base: Path, console: Console) -> tuple[Any,
     return output, fits.curves
 
 
-def _read(source: DataFile | None, base: Path) -> Any:
+def _read(source: ArrayFile | None, base: Path) -> Any:
     return None if source is None else read_array(source, base)
 
 
@@ -93,7 +93,7 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _connect(pipeline: Pipeline) -> Worker:
+def _connect(pipeline: PipelineFile) -> Worker:
     filters = {node.id: (node.filter, node.config) for node in pipeline.filters}
     section = pipeline.transport
     reserved = {"transport", "filters", "timeout"} & section.options.keys()

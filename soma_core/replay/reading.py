@@ -1,4 +1,4 @@
-"""Reading a recording: its exchanges one after the other; nothing in it is unpickled."""
+"""Reading a recording: its calls one after the other; nothing in it is unpickled."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from soma_core.client.recording.entries import (
 )
 from soma_core.errors import ErrorCode, ProtocolError
 
-__all__ = ["Exchange", "read_exchanges", "read_recording"]
+__all__ = ["RecordedCall", "read_calls", "read_recording"]
 
 
 @dataclass
-class Exchange:
+class RecordedCall:
     """A command and what came of it.
 
     Attributes:
@@ -78,7 +78,7 @@ def _finished_lines(file: BinaryIO) -> Iterator[bytes]:
             yield line
 
 
-def read_exchanges(path: Path) -> Iterator[Exchange]:
+def read_calls(path: Path) -> Iterator[RecordedCall]:
     """Read the commands of a recording in order, each with what came of it.
 
     Raises:
@@ -87,25 +87,25 @@ def read_exchanges(path: Path) -> Iterator[Exchange]:
     """
     section: Section | None = None
     number = last = 0
-    exchange: Exchange | None = None
+    call: RecordedCall | None = None
     for item in read_recording(path):
         if isinstance(item, Section) or item.direction is Direction.COMMAND:
-            if exchange is not None:
-                yield exchange
-            exchange = None
+            if call is not None:
+                yield call
+            call = None
         if isinstance(item, Section):
             section, number = item, number + 1
         elif section is not None and item.direction is Direction.COMMAND:
-            exchange = Exchange(section, number, item, item.n - last - 1)
-        elif exchange is not None and item.command == exchange.command.n:
-            _attach(exchange, item)
+            call = RecordedCall(section, number, item, item.n - last - 1)
+        elif call is not None and item.command == call.command.n:
+            _attach(call, item)
         last = item.n if isinstance(item, Entry) else last
-    if exchange is not None:
-        yield exchange
+    if call is not None:
+        yield call
 
 
-def _attach(exchange: Exchange, entry: Entry) -> None:
+def _attach(call: RecordedCall, entry: Entry) -> None:
     if entry.direction is Direction.REPLY:
-        exchange.reply = entry
+        call.reply = entry
     elif entry.direction is Direction.FAILURE:
-        exchange.failure = entry
+        call.failure = entry

@@ -13,7 +13,7 @@ from soma_core.channel.contract import Channel, Transport
 from soma_core.client.recording.entries import LeftOut, Section, message_fields
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.replay.comparing import difference
-from soma_core.replay.reading import Exchange, read_exchanges
+from soma_core.replay.reading import RecordedCall, read_calls
 from soma_core.wire.message import Message
 
 __all__ = ["Outcome", "Verdict", "replay"]
@@ -83,46 +83,46 @@ def replay(
         OSError: It cannot be read.
         StartFailed: A worker did not come up.
     """
-    chosen = read_exchanges(path) if only is None else _needed(path, only)
+    chosen = read_calls(path) if only is None else _needed(path, only)
     stage = _Stage(new_transport, start_timeout, timeout)
     try:
         last = 0
-        for exchange in chosen:
-            if exchange.number != last:
+        for call in chosen:
+            if call.number != last:
                 stage.clear()
-                last = exchange.number
-            verdict, detail = stage.run(exchange)
-            n, skipped = exchange.command.n, exchange.skipped
-            yield Outcome(n, exchange.cmd, exchange.node_ids, verdict, detail, skipped)
+                last = call.number
+            verdict, detail = stage.run(call)
+            n, skipped = call.command.n, call.skipped
+            yield Outcome(n, call.cmd, call.node_ids, verdict, detail, skipped)
     finally:
         stage.clear()
 
 
-def _needed(path: Path, only: int) -> Iterator[Exchange]:
+def _needed(path: Path, only: int) -> Iterator[RecordedCall]:
     """The command of an entry, after those that it builds on.
 
     Raises:
         ProtocolError: There is no such command.
     """
     number = _section_of(path, only)
-    for exchange in read_exchanges(path):
-        n = exchange.command.n
-        if exchange.number == number and (n == only or _prepares(exchange, only)):
-            yield exchange
+    for call in read_calls(path):
+        n = call.command.n
+        if call.number == number and (n == only or _prepares(call, only)):
+            yield call
         if n == only:
             return
 
 
-def _prepares(exchange: Exchange, only: int) -> bool:
-    return exchange.command.n < only and exchange.cmd not in _CHANGES_NOTHING
+def _prepares(call: RecordedCall, only: int) -> bool:
+    return call.command.n < only and call.cmd not in _CHANGES_NOTHING
 
 
 def _section_of(path: Path, only: int) -> int:
     last = 0
-    for exchange in read_exchanges(path):
-        last = exchange.command.n
+    for call in read_calls(path):
+        last = call.command.n
         if last == only:
-            return exchange.number
+            return call.number
     raise ProtocolError(
         ErrorCode.MALFORMED,
         f"{path} has no command at entry {only}; its last command is entry {last}",
@@ -157,21 +157,21 @@ class _Stage:
             self._transport.stop(_GRACE)
         self._transport, self._channel, self._gone = None, None, ""
 
-    def run(self, exchange: Exchange) -> tuple[Verdict, str]:
+    def run(self, call: RecordedCall) -> tuple[Verdict, str]:
         """Run a command and judge what comes back."""
         if self._gone:
             return Verdict.NOT_RUN, f"the worker is gone: {self._gone}"
-        missing = [b for b in exchange.command.message.buffers if isinstance(b, LeftOut)]
+        missing = [b for b in call.command.message.buffers if isinstance(b, LeftOut)]
         if missing:
             size = sum(buffer.size for buffer in missing)
             return Verdict.NOT_RUN, f"{size:,} bytes of the command were left out of the recording"
-        transport, channel = self._started(exchange.section)
+        transport, channel = self._started(call.section)
         try:
-            reply = self._ask(transport, channel, exchange.command.message)
+            reply = self._ask(transport, channel, call.command.message)
         except _Gone as gone:
             self._gone = str(gone)
-            return _without_reply(exchange, self._gone)
-        return _with_reply(exchange, reply)
+            return _without_reply(call, self._gone)
+        return _with_reply(call, reply)
 
     def _started(self, section: Section) -> tuple[Transport, Channel]:
         if self._transport is None or self._channel is None:
@@ -217,30 +217,30 @@ def _why(transport: Transport, error: Exception) -> str:
     return f"the worker {status}" if status is not None else str(error)
 
 
-def _recorded_error(exchange: Exchange) -> str:
+def _recorded_error(call: RecordedCall) -> str:
     """The error that the host got in place of a reply; empty if none is recorded."""
-    if exchange.failure is None:
+    if call.failure is None:
         return ""
-    fields = message_fields(exchange.failure.message)
+    fields = message_fields(call.failure.message)
     return f"{fields.get('type')}: {str(fields.get('error')).partition(';')[0]}"
 
 
-def _without_reply(exchange: Exchange, why: str) -> tuple[Verdict, str]:
-    if exchange.reply is not None:
+def _without_reply(call: RecordedCall, why: str) -> tuple[Verdict, str]:
+    if call.reply is not None:
         return Verdict.FAILED, why
-    recorded = _recorded_error(exchange)
+    recorded = _recorded_error(call)
     if not recorded:
         return Verdict.NOT_COMPARED, f"no reply is recorded; now {why}"
     return (Verdict.SAME, why) if why in recorded else (Verdict.DIFFERENT, f"{recorded}; now {why}")
 
 
-def _with_reply(exchange: Exchange, reply: Message) -> tuple[Verdict, str]:
-    if exchange.reply is not None:
-        found = difference(exchange.reply.message, reply)
+def _with_reply(call: RecordedCall, reply: Message) -> tuple[Verdict, str]:
+    if call.reply is not None:
+        found = difference(call.reply.message, reply)
         if found is None:
             return Verdict.SAME, ""
         return Verdict.DIFFERENT if found.certain else Verdict.NOT_COMPARED, found.text
-    recorded = _recorded_error(exchange)
+    recorded = _recorded_error(call)
     now = "a reply came" if message_fields(reply).get("ok") is True else "an error came"
     if recorded:
         return Verdict.DIFFERENT, f"{recorded}; now {now}"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from soma_core.transport import Deadline
 from soma_transport_socket import address
 from soma_transport_socket.daemon.loop import Loop
-from soma_transport_socket.daemon.peers import Peers, Refused
+from soma_transport_socket.daemon.peers import ClientRefused, Peers
 from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, recv_fds
 
 __all__ = ["Desk", "Reception", "refuse", "reply"]
@@ -130,7 +130,7 @@ class Reception:
             except ValidationError as error:
                 refuse(connection, f"not a request: {error.error_count()} problems")
                 return
-            except Refused as refusal:
+            except ClientRefused as refusal:
                 refuse(connection, str(refusal))
                 return
             if request.op == "connect":
@@ -144,16 +144,16 @@ def _attached(request: Request, descriptors: Sequence[int]) -> dict[Brought, int
     """What came with a request, by what it is said to be.
 
     Raises:
-        Refused: It is not that.
+        ClientRefused: It is not that.
     """
     attached = dict(zip(request.attached, descriptors, strict=False))
     if not len(attached) == len(request.attached) == len(descriptors):
         names = ", ".join(request.attached) or "none"
-        raise Refused(f"{len(descriptors)} descriptors came, and these are named: {names}")
+        raise ClientRefused(f"{len(descriptors)} descriptors came, and these are named: {names}")
     for name, fd in attached.items():
         kind, is_kind = _KINDS[name]
         if not is_kind(os.fstat(fd).st_mode):
-            raise Refused(f"what is attached as {name} is not {kind}")
+            raise ClientRefused(f"what is attached as {name} is not {kind}")
     return attached
 
 

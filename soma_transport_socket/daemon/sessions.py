@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 from soma_core.transport import Deadline
-from soma_transport_socket.daemon.peers import Refused
+from soma_transport_socket.daemon.peers import ClientRefused
 from soma_transport_socket.daemon.workers import Client, Session, SessionKey, SupervisedWorker
 from soma_transport_socket.messages import Attached, SessionEntry, WorkerSpec, packet_sockets
 from soma_transport_socket.worker.activity import SharedActivity
@@ -44,7 +44,7 @@ class Sessions:
         """The worker of a user's session, started if there is none.
 
         Raises:
-            Refused: It has another policy, there are too many, or it cannot be started.
+            ClientRefused: It has another policy, there are too many, or it cannot be started.
             OSError: This process has no descriptors left, or the system no such sockets.
         """
         worker = self._workers.get(key)
@@ -52,7 +52,7 @@ class Sessions:
             worker = self._workers[key] = self._start(key, spec)
         session = _session(worker)
         if session.pickle != spec.pickle:
-            raise Refused(
+            raise ClientRefused(
                 f"the session {key.name!r} was started with pickle={session.pickle!r}, and "
                 f"this client has pickle={spec.pickle!r}; use the same, or another session"
             )
@@ -60,7 +60,7 @@ class Sessions:
 
     def _start(self, key: SessionKey, spec: WorkerSpec) -> SupervisedWorker:
         if self._most is not None and len(self._workers) >= self._most:
-            raise Refused(
+            raise ClientRefused(
                 f"there are {len(self._workers)} sessions, and --max-sessions allows no more; end "
                 "one with: soma sessions stop NAME"
             )
@@ -86,7 +86,7 @@ class Sessions:
         """Hand over a client to the worker of a session; returns the client's number.
 
         Raises:
-            Refused: The worker does not listen.
+            ClientRefused: The worker does not listen.
         """
         session = _session(worker)
         number = worker.add(client)
@@ -95,7 +95,7 @@ class Sessions:
         except OSError as error:
             worker.remove(number)
             name = session.key.name
-            raise Refused(
+            raise ClientRefused(
                 f"the session {name!r} does not listen ({error}); try again, or end it with: "
                 f"soma sessions stop {name}"
             ) from error
@@ -105,13 +105,13 @@ class Sessions:
         """End a session for all its clients, whatever runs; returns its worker, which ends.
 
         Raises:
-            Refused: There is none of that name.
+            ClientRefused: There is none of that name.
         """
         worker = self._workers.get(key)
         if worker is None:
             names = sorted(known.name for known in self._workers if known.uid == key.uid)
             known = ", ".join(names) or "none"
-            raise Refused(f"there is no session {key.name!r}; there are: {known}")
+            raise ClientRefused(f"there is no session {key.name!r}; there are: {known}")
         self._end(worker)
         return worker
 

@@ -28,7 +28,7 @@ from soma_transport_socket.daemon.controls import Controls, copy_of
 from soma_transport_socket.daemon.launching import Launcher
 from soma_transport_socket.daemon.log import log
 from soma_transport_socket.daemon.loop import Loop
-from soma_transport_socket.daemon.peers import Peers, Refused
+from soma_transport_socket.daemon.peers import ClientRefused, Peers
 from soma_transport_socket.daemon.reception import Reception, refuse, reply
 from soma_transport_socket.daemon.sessions import Sessions
 from soma_transport_socket.daemon.workers import PATIENCE, Client, SessionKey, SupervisedWorker
@@ -224,7 +224,7 @@ class Supervisor:
             return
         try:
             worker, number = self._assign(client, connection, request, attached)
-        except (Refused, OSError, SomaError) as error:
+        except (ClientRefused, OSError, SomaError) as error:
             log("client refused", session=request.session, reason=str(error))
             refuse(connection, str(error))
             client.close("worker")
@@ -254,7 +254,7 @@ class Supervisor:
         brought: Mapping[Brought, int],
     ) -> tuple[SupervisedWorker, int]:
         if self._stops:
-            raise Refused("this daemon is ending, and takes no clients any more")
+            raise ClientRefused("this daemon is ending, and takes no clients any more")
         attached: dict[Attached, int] = {"connection": connection.fileno()}
         attached.update((name, fd) for name, fd in brought.items() if name in ("memory", "output"))
         spec = WorkerSpec(
@@ -283,7 +283,7 @@ class Supervisor:
         try:
             launched = self._launcher.launch(spec, attached)
         except (OSError, StartFailed) as error:
-            raise Refused(f"cannot start a worker: {error}") from error
+            raise ClientRefused(f"cannot start a worker: {error}") from error
         worker = SupervisedWorker(
             uuid.uuid4().hex, launched.process, uid=uid, warning=launched.warning
         )
@@ -312,14 +312,14 @@ class Supervisor:
             return self._answer_or_refuse(request)
         try:
             worker = self._sessions.stop(SessionKey(uid, request.session or ""))
-        except Refused as refusal:
+        except ClientRefused as refusal:
             return Answer(ok=False, error=str(refusal))
         return Answer(ok=True, worker=worker.id, pid=worker.process.pid)
 
     def _answer_or_refuse(self, request: Request) -> Answer:
         try:
             return self._answer_about(request)
-        except Refused as refusal:
+        except ClientRefused as refusal:
             return Answer(ok=False, error=str(refusal))
 
     def _described(self, uid: int) -> DaemonEntry:
@@ -345,7 +345,7 @@ class Supervisor:
             return self._ended[worker_id]
         worker = self._workers.get(worker_id)
         if worker is None:
-            raise Refused(f"there is no worker {request.worker!r}")
+            raise ClientRefused(f"there is no worker {request.worker!r}")
         if request.op == "interrupt":
             worker.interrupt(request.client or 0)
         elif request.op == "terminate":
@@ -389,7 +389,7 @@ class Supervisor:
 
 def _check_limit(what: str, uid: int, count: int, most: int | None) -> None:
     if most is not None and count >= most:
-        raise Refused(
+        raise ClientRefused(
             f"user {uid} has {count} {what} here, and --max-{what}-per-user allows no more; "
             "close some, or share a session"
         )

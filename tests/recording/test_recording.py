@@ -18,7 +18,7 @@ import pytest
 import soma_core as soma
 from soma_core.client.recording.entries import Direction, LeftOut, Section, message_fields
 from soma_core.client.recording.recorder import Recorder
-from soma_core.replay.reading import read_exchanges, read_recording
+from soma_core.replay.reading import read_calls, read_recording
 
 from ..support import filters as f
 from ..support import wait_until
@@ -242,7 +242,7 @@ def test_without_record_errors_name_nothing(connect):
 
 
 def commands(path: Path) -> list[str]:
-    return [exchange.cmd for exchange in read_exchanges(path)]
+    return [call.cmd for call in read_calls(path)]
 
 
 def test_a_ring_writes_nothing_while_all_is_well(connect, file):

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from soma_core.engine.inline import InlineTransport
 from soma_core.protocol.commands import COMMANDS
 from soma_core.protocol.json_schema import SCHEMAS
-from soma_core.replay.reading import read_exchanges
+from soma_core.replay.reading import read_calls
 from soma_core.replay.replaying import Verdict, replay
 from soma_core.replay.vectors import write_vectors
 from soma_core.transport import Dialect, TransportOptions
@@ -53,14 +53,14 @@ def test_the_vectors_give_the_same_replies_over_any_transport(file, transport):
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_every_command_is_in_the_vectors(file):
     names = {model.model_fields["cmd"].annotation.__args__[0] for model in COMMANDS}
-    assert names <= {exchange.cmd for exchange in read_exchanges(file)}
+    assert names <= {call.cmd for call in read_calls(file)}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_the_vectors_are_in_the_dialect_of_their_name(file):
-    for exchange in read_exchanges(file):
-        assert exchange.command.message.dialect.value == file.stem
-        assert exchange.reply.message.dialect.value == file.stem
+    for call in read_calls(file):
+        assert call.command.message.dialect.value == file.stem
+        assert call.reply.message.dialect.value == file.stem
 
 
 def as_json(message):
@@ -74,8 +74,8 @@ def as_json(message):
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_the_vectors_keep_to_the_schemas(file):
     commands, replies = (Draft202012Validator(SCHEMAS[part]()) for part in ("commands", "replies"))
-    for exchange in read_exchanges(file):
-        reply = as_json(exchange.reply.message)
+    for call in read_calls(file):
+        reply = as_json(call.reply.message)
         replies.validate(reply)
         if reply.get("code") not in ("unknown_command", "invalid_command"):
-            commands.validate(as_json(exchange.command.message))
+            commands.validate(as_json(call.command.message))

@@ -28,11 +28,11 @@ from soma_core.protocol import commands as c
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BatchedFit", "Outcome"]
+__all__ = ["FitInProgress", "FitOutcome"]
 
 
 @dataclass
-class Outcome:
+class FitOutcome:
     """What BATCHED_FIT has made so far.
 
     Attributes:
@@ -50,7 +50,7 @@ class Outcome:
     best_epoch: int | None = None
 
 
-class BatchedFit:
+class FitInProgress:
     """A chain that is fitted batch by batch; it may wait between epochs, and between chunks of one.
 
     A node with ``partial_fit(x, y, state)`` accumulates, from what its ``initial_state(y)`` makes
@@ -79,7 +79,7 @@ class BatchedFit:
         undo: ExitStack | None = None,
     ) -> None:
         self.chain, self.command = chain, command
-        self.outcome, self.epoch = Outcome(), 1
+        self.outcome, self.epoch = FitOutcome(), 1
         self.optimizer = optimizer
         self._evaluation, self._stopping, self._undo = evaluation, stopping, undo
         self._order = np.random.default_rng(command.seed) if command.shuffle else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soma_core.engine.training import tensors
-from soma_core.engine.training.batched_fit import BatchedFit
+from soma_core.engine.training.batched_fit import FitInProgress
 from soma_core.engine.training.beginning import begin_anew, remember
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.early_stopping import EarlyStopping
@@ -33,7 +33,7 @@ _DATA = ("data", "y", "validation_data", "validation_y")
 class _OpenFit:
     """A batched fit, its data unless they come in chunks, and a row of what came first."""
 
-    fit: BatchedFit
+    fit: FitInProgress
     x: Any
     y: Any
     sample: Any
@@ -68,7 +68,7 @@ class OpenFits:
         sample = rows.take(x, slice(0, 1))
         with ExitStack() as undo:
             self._prepare(chain, command, undo)
-            fit = BatchedFit(
+            fit = FitInProgress(
                 chain,
                 command.model_copy(update=dict.fromkeys(_DATA)),
                 optimizer=self._optimizers.chosen(chain, command.optimizer, y),
