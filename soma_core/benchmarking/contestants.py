@@ -24,6 +24,7 @@ import numpy as np
 
 from soma_core.benchmarking.work import STATE, Work, compute
 from soma_core.channel.contract import Transport
+from soma_core.channel.deadline import Deadline
 from soma_core.client.connect import connect
 from soma_core.errors import SomaError
 from soma_core.plugins.catalog import installed_transports
@@ -117,9 +118,9 @@ def _options(transport: type[Transport]) -> Mapping[str, Any]:
 
 
 def _appears(path: Path, daemon: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + _DAEMON_START
+    deadline = Deadline.after(_DAEMON_START)
     while not path.exists():
-        if daemon.poll() is not None or time.monotonic() > deadline:
+        if daemon.poll() is not None or deadline.over():
             return False
         time.sleep(_POLL)
     return True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from soma_core.channel.contract import Channel, Transport
+from soma_core.channel.deadline import Deadline
 from soma_core.client.recording.entries import LeftOut, Section, message_fields
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.replay.comparing import difference
@@ -185,7 +186,7 @@ class _Stage:
         Raises:
             _Gone: None will come.
         """
-        end = None if self._timeout is None else time.monotonic() + self._timeout
+        end = Deadline.after(self._timeout)
         try:
             channel.send(_writable(command), self._timeout)
             while True:
@@ -197,7 +198,7 @@ class _Stage:
                     continue
                 if ended is not None:
                     raise _Gone(f"the worker {ended}")
-                if end is not None and time.monotonic() >= end:
+                if end.over():
                     raise TimeoutError
         except TimeoutError:
             raise _Gone(f"no reply within {self._timeout:g} s") from None
@@ -211,8 +212,8 @@ def _writable(message: Message) -> Message:
 
 
 def _why(transport: Transport, error: Exception) -> str:
-    end = time.monotonic() + 1.0
-    while (status := transport.poll()) is None and time.monotonic() < end:
+    end = Deadline.after(1.0)
+    while (status := transport.poll()) is None and not end.over():
         time.sleep(0.01)
     return f"the worker {status}" if status is not None else str(error)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from soma_core.channel.deadline import Deadline
+
 __all__ = ["OpenResources", "ProcessMark"]
 
 _VARIABLE = "SOMA_TESTING_MARK"
@@ -47,9 +49,9 @@ class ProcessMark:
         Returns:
             The ids of those that still run; empty if all is well.
         """
-        deadline = time.monotonic() + timeout
+        deadline = Deadline.after(timeout)
         while left := {process.pid for process in self.processes()} - (but or set()):
-            if time.monotonic() >= deadline:
+            if deadline.over():
                 return left
             time.sleep(_PAUSE)
         return set()
@@ -89,7 +91,7 @@ class OpenResources:
 
     def wait_until_released(self, timeout: float) -> OpenResources:
         """Wait until this process holds no more than this, and return what it holds."""
-        deadline = time.monotonic() + timeout
-        while (now := OpenResources.of()).exceeds(self) and time.monotonic() < deadline:
+        deadline = Deadline.after(timeout)
+        while (now := OpenResources.of()).exceeds(self) and not deadline.over():
             time.sleep(_PAUSE)
         return now

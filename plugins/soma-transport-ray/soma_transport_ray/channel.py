@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from threading import Event
 from typing import Any
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
-from soma_core.transport import Channel, Message
+from soma_core.transport import Channel, Deadline, Message
 from soma_transport_ray.attendant import Attendant
 from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.memory import Owner
@@ -93,12 +92,12 @@ class RayChannel(Channel):
         self._calls.append(_Call(ref, turn, may_report(message)))
 
     def receive(self, timeout: float | None = None) -> Message:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline.after(timeout)
         while not self._arrived:
             self._check_open()
-            left = _SLICE if deadline is None else max(0.0, deadline - time.monotonic())
-            self._advance(min(left, _SLICE))
-            if left <= 0.0 and not self._arrived:
+            left = deadline.left()
+            self._advance(_SLICE if left is None else min(left, _SLICE))
+            if left == 0.0 and not self._arrived:
                 raise TimeoutError(f"no message came within {timeout:g} s")
         self._check_open()
         return self._arrived.popleft()

@@ -8,7 +8,14 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from soma_core.errors import StartFailed
-from soma_core.transport import Channel, ExitStatus, Transport, TransportOptions, thread_limits
+from soma_core.transport import (
+    Channel,
+    Deadline,
+    ExitStatus,
+    Transport,
+    TransportOptions,
+    thread_limits,
+)
 from soma_transport_ray import cluster as clusters
 from soma_transport_ray.attendant import Attendant, Present, Remote
 from soma_transport_ray.channel import RayChannel
@@ -44,7 +51,7 @@ class RayTransport(Transport):
         self._tail = ""
 
     def start(self, timeout: float | None = None) -> Channel:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline.after(timeout)
         self._stopped, self._tail = False, ""
         cluster = self._cluster = clusters.connect(self.options.address, timeout)
         try:
@@ -58,7 +65,7 @@ class RayTransport(Transport):
         )
         return self._channel
 
-    def _find_engine(self, cluster: Cluster, deadline: float | None) -> Whereabouts:
+    def _find_engine(self, cluster: Cluster, deadline: Deadline) -> Whereabouts:
         """Have the actor made, or find the session's, and ask where it is."""
         from ray.exceptions import RayActorError
 
@@ -93,7 +100,7 @@ class RayTransport(Transport):
         except Exception as error:  # of many kinds: what Ray does not accept, and a lost cluster
             raise StartFailed(f"Ray does not accept the engine: {error}") from error
 
-    def _where(self, cluster: Cluster, deadline: float | None) -> Whereabouts:
+    def _where(self, cluster: Cluster, deadline: Deadline) -> Whereabouts:
         from ray.exceptions import RayActorError, RayError
 
         ref = self._engine.whereabouts.remote()
@@ -101,7 +108,7 @@ class RayTransport(Transport):
             while not cluster.ray.wait([ref], timeout=_SLICE)[0]:
                 if self._stopped:
                     raise StartFailed("the transport was stopped while it started")
-                if deadline is not None and time.monotonic() > deadline:
+                if deadline.over():
                     raise StartFailed(self._why_not(cluster.ray))
             place = Whereabouts(*cluster.ray.get(ref))
         except ConnectionError as error:
@@ -138,15 +145,14 @@ class RayTransport(Transport):
             "(start_timeout)"
         )
 
-    def _attend(self, cluster: Cluster, place: Whereabouts, deadline: float | None) -> Attendant:
+    def _attend(self, cluster: Cluster, place: Whereabouts, deadline: Deadline) -> Attendant:
         here = place.node == cluster.ray.get_runtime_context().get_node_id()
         self._here = here
         if here:
             with suppress(OSError):  # a container of its own: then from inside of that
                 return Present(place)
         remote = Remote(cluster, place)
-        left = _WATCH if deadline is None else min(_WATCH, deadline - time.monotonic())
-        remote.begin(max(0.0, left))
+        remote.begin(deadline.within(_WATCH).left() or 0.0)
         return remote
 
     def poll(self) -> ExitStatus | None:

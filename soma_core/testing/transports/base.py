@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from soma_core.channel.contract import Transport
+from soma_core.channel.deadline import Deadline
 from soma_core.client.connect import transport_maker
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError
@@ -155,9 +156,9 @@ class TransportSuite(ConformanceSuite):
         return self.patience / 4
 
     def _soon(self, condition: Callable[[], bool], after: float = 0.0) -> bool:
-        deadline = time.monotonic() + after + self._prompt
+        deadline = Deadline.after(after + self._prompt)
         while not condition():
-            if time.monotonic() > deadline:
+            if deadline.over():
                 return False
             time.sleep(0.02)
         return True
