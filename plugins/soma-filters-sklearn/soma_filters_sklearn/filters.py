@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -232,7 +233,8 @@ class SklearnFilter(Filter):
 
     def _answer(self, method: str, x: Any, state: Any = None) -> Any:
         estimator = self._estimator(state or self.learned)
-        out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
+        with self._of_another_filter(estimator):
+            out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
         if self.transform_output != "columns" or not hasattr(out, "columns"):
             return out
         return named_columns(out)
@@ -240,7 +242,26 @@ class SklearnFilter(Filter):
     def _score(self, x: Any, y: Any = None, state: Any = None) -> Any:
         estimator = self._estimator(state or self.learned)
         judged = self._learning(estimator, estimator.score, x, y)
-        return estimator.score(*judged.positional, **judged.named)
+        with self._of_another_filter(estimator):
+            return estimator.score(*judged.positional, **judged.named)
+
+    @contextmanager
+    def _of_another_filter(self, estimator: Any) -> Iterator[None]:
+        """Say of an estimator that lacks what it learns whose state it may have been given.
+
+        Raises:
+            ValueError: It does.
+        """
+        try:
+            yield
+        except AttributeError as error:
+            if error.obj is not estimator or not error.name.endswith("_"):
+                raise
+            held = ", ".join(name for name in vars(estimator) if name.endswith("_"))
+            raise ValueError(
+                f"the state of {self._title()} has no {error.name}, which fit learns; it has "
+                f"{held}: is it the state of another filter?"
+            ) from error
 
     def _refuse_named(self, named: dict[str, Any]) -> None:
         if named:

@@ -42,6 +42,12 @@ def test_a_state_that_is_no_dict_is_refused_with_what_came(data):
         estimators.PCA().forward(data.x, [1, 2])
 
 
+def test_the_state_of_another_filter_is_refused_with_what_it_lacks_and_has(data):
+    state = estimators.StandardScaler().fit(data.x)
+    with pytest.raises(ValueError, match=r"has no components_, .*it has .*scale_.*another filter"):
+        estimators.PCA().forward(data.x, state)
+
+
 def test_a_state_cannot_change_the_configuration(data):
     node = estimators.StandardScaler()
     state = node.fit(data.x) | {"with_mean": False}
