@@ -334,6 +334,8 @@ export interface ErrorReply {
   ok: false;
   /** The id of the command, if the message held a valid one. */
   id?: number | string | null;
+  /** What plugins of the worker say of the command, by plugin. */
+  meta?: { [key: string]: unknown } | null;
   /** What came, what was expected and what to do; of a filter, the text of its exception. */
   error: string;
   code: ErrorCode;

@@ -273,6 +273,7 @@ class RemoteError(SomaError):
         node_id: The node that failed, or None.
         command: The command that failed, or None.
         remote_traceback: The traceback as text, or an empty string.
+        plugins: What plugins of the worker said of the command, by plugin.
     """
 
     def __init__(
@@ -294,6 +295,7 @@ class RemoteError(SomaError):
         self.node_id = node_id
         self.command = command
         self.remote_traceback = remote_traceback
+        self.plugins: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return self._text
@@ -307,6 +309,7 @@ class RemoteError(SomaError):
             "cmd": self.command,
             "traceback": self.remote_traceback,
             "exception": self._raised,
+            "meta": self.plugins,
         }
         return _from_reply_with_notes, (reply, getattr(self, "__notes__", []))
 
@@ -352,6 +355,8 @@ class RemoteError(SomaError):
             command=texts.get("cmd"),
             remote_traceback=texts.get("traceback") or "",
         )
+        if isinstance(said := reply.get("meta"), dict):
+            error.plugins = said
         if error.remote_traceback and error.__traceback__ is None:
             error.add_note("The traceback in the worker:\n" + error.remote_traceback.rstrip())
         return error

@@ -235,7 +235,10 @@ class Conversation:
             raise self._expired(exchange)
         reply = exchange.reply
         if type(reply) is _Failure:
-            raise _error_of(reply.fields)
+            error = _error_of(reply.fields)
+            if isinstance(error, RemoteError) and error.plugins:
+                self.plugins_said = {**self.plugins_said, **error.plugins}
+            raise error
         if reply.meta is not None:
             self.plugins_said = {**self.plugins_said, **reply.meta}
         if self._observers is not None:

@@ -39,6 +39,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "code": code,
         "type": _type_name(shown),
         "node_id": node_id,
+        "meta": _said_by_plugins(error),
     }
     if code in _WITH_TRACEBACK and not _says_all(shown):
         fields["exception"] = _raised(shown)
@@ -56,6 +57,15 @@ def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | Non
     if isinstance(error, KeyboardInterrupt):
         return ErrorCode.INTERRUPTED, error, None
     return ErrorCode.INTERNAL, error, None
+
+
+def _said_by_plugins(error: BaseException) -> dict[str, Any] | None:
+    """What wrappers of ``soma_execute`` noted at an exception that passed them."""
+    try:
+        said = getattr(error, "meta", None)
+    except BaseException:
+        return None
+    return said if type(said) is dict else None
 
 
 def _says_all(shown: BaseException) -> bool:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from soma_core.engine.nodes import FilterFailed, Node
-from soma_core.errors import ErrorCode, PluginNotFound, ProtocolError
+from soma_core.errors import ErrorCode, PluginError, PluginNotFound, ProtocolError
 from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
@@ -122,11 +122,18 @@ def _from_registry(
             node_id=node_id,
             remote_type=type(error).__name__,
         ) from error
-    except Exception as error:  # a filter's constructor may raise anything
+    except PluginError as error:
         raise _load_error(ErrorCode.LOAD_FAILED, node_id, error) from error
+    except Exception as error:  # a filter's constructor or validator may raise anything
+        raise _load_error(ErrorCode.LOAD_FAILED, node_id, error, f"{name}: ") from error
 
 
-def _load_error(code: ErrorCode, node_id: str, cause: BaseException) -> ProtocolError:
+def _load_error(
+    code: ErrorCode, node_id: str, cause: BaseException, where: str = ""
+) -> ProtocolError:
     return ProtocolError(
-        code, f"node {node_id!r}: {cause}", node_id=node_id, remote_type=type(cause).__name__
+        code,
+        f"node {node_id!r}: {where}{cause}",
+        node_id=node_id,
+        remote_type=type(cause).__name__,
     )

@@ -17,7 +17,7 @@ from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.schema import Schema, SchemaMismatch
 from soma_core.models.validation_errors import describe
 
-__all__ = ["FilterFailed", "Misfit", "Node", "NodeTable"]
+__all__ = ["FilterFailed", "Misfit", "Node", "NodeTable", "prepares"]
 
 _log = logging.getLogger("soma.engine")
 
@@ -85,7 +85,7 @@ class Node:
         self.meta = _meta_of(node_id, obj, trainable)
         self._unlearned: dict[str, Any] = {}
         self._state: Any = self._unlearned
-        self._prepares = _prepares(obj)
+        self._prepares = prepares(obj)
         self._prepared: tuple[Any, Any] = (None, _NONE)
         self.learned_inside = False
         self.as_loaded: Callable[[], None] | None = None
@@ -291,7 +291,7 @@ def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
     )
 
 
-def _prepares(obj: Any) -> bool:
+def prepares(obj: Any) -> bool:
     """Whether a filter has ``prepare(state)``, and a ``forward`` that takes what it returns."""
     prepare = getattr(obj, "prepare", None)
     return callable(prepare) and accepts(prepare, None) and accepts(obj.forward, None, None, None)

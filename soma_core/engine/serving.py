@@ -281,7 +281,10 @@ class Responder:
         known = {"cmd": envelope.cmd, "node_id": envelope.node_id}
         fields = {name: field for name, field in known.items() if field is not None}
         reply = ErrorReply(**(fields | describe_failure(error)))
-        return codec.write_reply(reply, envelope.id)
+        try:
+            return codec.write_reply(reply, envelope.id)
+        except ProtocolError:  # only what plugins said can be what does not travel
+            return codec.write_reply(reply.model_copy(update={"meta": {}}), envelope.id)
 
 
 def _end_forked_child(error: BaseException) -> NoReturn:

@@ -150,8 +150,8 @@ class Catalog:
             distribution, version = _distribution(entry_point)
             raise PluginLoadFailed(
                 f"the {self.kind} {name!r} of {distribution} {version} cannot be loaded from "
-                f"{entry_point.value}: {type(error).__name__}: {error}; reinstall {distribution} "
-                "or what it needs"
+                f"{entry_point.value}: {type(error).__name__}: {error}; "
+                f"{_remedy(error, distribution)}"
             ) from error
         self._check_version(name, entry_point)
         return loaded
@@ -193,6 +193,12 @@ class Catalog:
     def _conflict(self, name: str, claims: Iterable[EntryPoint]) -> str:
         owners = " and ".join(f"{_distribution(claim)[0]} ({claim.value})" for claim in claims)
         return f"{owners} both provide the {self.kind} {name!r}; uninstall one of them"
+
+
+def _remedy(error: BaseException, distribution: str) -> str:
+    if isinstance(error, (ImportError, AttributeError)):
+        return f"reinstall {distribution} or what it needs"
+    return "its module raised this while it was imported: correct what the message says"
 
 
 def _some(names: list[str]) -> str:

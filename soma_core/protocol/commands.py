@@ -1,6 +1,6 @@
 """The commands: one model for each message that a host may send."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -51,6 +51,10 @@ class _Model(BaseModel):
 
 class Command(_Model):
     """What every command has in common."""
+
+    if TYPE_CHECKING:
+        cmd: str
+        """Its name: each command has a field for the one that it has."""
 
     id: MessageId | None = None
     """Echoed in the reply."""

@@ -71,6 +71,8 @@ class ErrorReply(_Model):
     ok: Literal[False] = False
     id: MessageId | None = None
     """The id of the command, if the message held a valid one."""
+    meta: dict[str, Any] | None = None
+    """What plugins of the worker say of the command, by plugin."""
     error: str
     """What came, what was expected and what to do; of a filter, the text of its exception."""
     code: Annotated[ErrorCode, Field(strict=False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
 import signal
@@ -117,6 +118,12 @@ def _fork_and_die() -> None:
     _sleep()
 
 
+def _segfault() -> None:
+    """Without the traceback that pytest prints in what it forks: this one is on purpose."""
+    faulthandler.disable()
+    ctypes.string_at(0)
+
+
 def _daemonize() -> None:
     """Leave a process behind in a session of its own, whose parent is gone."""
     child = os.fork()
@@ -159,7 +166,7 @@ class Fault(Enum):
     RAISE = "raise", _raise, CallEnd.REMOTE_ERROR
     SYS_EXIT = "sys.exit", partial(sys.exit, 3), CallEnd.REMOTE_ERROR
     OS_EXIT = "os._exit", partial(os._exit, 3), CallEnd.WORKER_DIED
-    SEGFAULT = "a segmentation fault", partial(ctypes.string_at, 0), CallEnd.WORKER_DIED
+    SEGFAULT = "a segmentation fault", _segfault, CallEnd.WORKER_DIED
     KILL = "SIGKILL", _kill, CallEnd.WORKER_DIED
     TERMINATE = "SIGTERM", _terminate, CallEnd.WORKER_DIED
     HANG_IN_PYTHON = "a hang in Python", _hang_in_python, CallEnd.DEADLINE_EXCEEDED

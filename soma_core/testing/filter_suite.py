@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from soma_core.client.connect import connect
 from soma_core.client.worker import Worker
+from soma_core.engine.nodes import prepares
 from soma_core.errors import RemoteError
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.fingerprint import fingerprint
@@ -92,7 +93,7 @@ class FilterConformance(ConformanceSuite):
         if meta.input_schema is not None:
             meta.input_schema.check(self.data(), lengths)
         if meta.output_schema is not None:
-            meta.output_schema.check(node.forward(self.data(), state), lengths)
+            meta.output_schema.check(_forward(node, self.data(), state), lengths)
 
     @covers("config.round-trip")
     def test_the_configuration_makes_an_equal_filter(self) -> None:
@@ -118,7 +119,7 @@ class FilterConformance(ConformanceSuite):
         node = self.build()
         before = node.config_hash()
         assert before == self.build().config_hash()
-        node.forward(self.data(), node.fit(self.data(), self.targets()))
+        _forward(node, self.data(), node.fit(self.data(), self.targets()))
         assert node.config_hash() == before, "fit() or forward() changed the configuration"
 
     @covers("config.hash-elsewhere")
@@ -132,29 +133,29 @@ class FilterConformance(ConformanceSuite):
         read = cloudpickle.loads(cloudpickle.dumps(node))
         assert type(read) is type(node)
         self._skip_if_random(state)
-        assert _same(read.forward(self.data(), state), node.forward(self.data(), state))
+        assert _same(_forward(read, self.data(), state), _forward(node, self.data(), state))
 
     @covers("forward.input-kept")
     def test_forward_does_not_change_its_input(self) -> None:
         node, state = self.fitted()
         x = self.data()
-        node.forward(x, state)
+        _forward(node, x, state)
         assert _same(x, self.data())
 
     @covers("forward.state-kept")
     def test_forward_does_not_change_the_state(self) -> None:
         node, state = self.fitted()
         kept = copy.deepcopy(state)
-        node.forward(self.data(), state)
+        _forward(node, self.data(), state)
         assert _same(state, kept)
 
     @covers("forward.pure")
     def test_forward_leaves_nothing_behind_that_changes_a_later_result(self) -> None:
         used, state = self.fitted()
         self._skip_if_random(state)
-        first = copy.deepcopy(used.forward(self.data(), copy.deepcopy(state)))
+        first = copy.deepcopy(_forward(used, self.data(), copy.deepcopy(state)))
         for _ in range(2):
-            assert _same(used.forward(self.data(), copy.deepcopy(state)), first)
+            assert _same(_forward(used, self.data(), copy.deepcopy(state)), first)
 
     @covers("forward.deterministic")
     def test_equal_input_and_state_give_equal_results(self) -> None:
@@ -174,16 +175,16 @@ class FilterConformance(ConformanceSuite):
     def test_what_was_learned_is_in_the_state(self) -> None:
         node, state = self.fitted()
         self._skip_if_random(state)
-        other = self.build().forward(self.data(), copy.deepcopy(state))
-        assert _same(node.forward(self.data(), state), other), "another filter needs more than it"
+        other = _forward(self.build(), self.data(), copy.deepcopy(state))
+        assert _same(_forward(node, self.data(), state), other), "another filter needs more than it"
 
     @covers("state.round-trip")
     def test_a_state_that_travelled_does_what_the_one_did_that_stayed(self) -> None:
         _, state = self.fitted()
         self._skip_if_random(state)
-        stayed = self.build().forward(self.data(), copy.deepcopy(state))
+        stayed = _forward(self.build(), self.data(), copy.deepcopy(state))
         for travel in (_in_a_frame, _in_a_line):
-            travelled = self.build().forward(self.data(), travel(state))
+            travelled = _forward(self.build(), self.data(), travel(state))
             assert _same(travelled, stayed), travel.__name__
 
     @covers("state.fetched")
@@ -212,15 +213,23 @@ class FilterConformance(ConformanceSuite):
         worker.load({"node": self.build()})
         there = worker.forward("node", self.data(), state)
         self._skip_if_random(state)
-        assert _same(there, self.build().forward(self.data(), state))
+        assert _same(there, _forward(self.build(), self.data(), state))
 
     def _is_random(self, state: Any) -> bool:
-        first, second = (self.build().forward(self.data(), copy.deepcopy(state)) for _ in range(2))
+        first, second = (
+            _forward(self.build(), self.data(), copy.deepcopy(state)) for _ in range(2)
+        )
         return not _same(first, second)
 
     def _skip_if_random(self, state: Any) -> None:
         if self._is_random(state):
             pytest.skip("equal filters return different results: there is nothing to compare")
+
+
+def _forward(node: Filter, x: Any, state: Any) -> Any:
+    """What a worker calls: ``forward``, with what ``prepare`` makes of the state."""
+    prepared = (node.prepare(state),) if prepares(node) else ()  # type: ignore[attr-defined]
+    return node.forward(x, state, *prepared)
 
 
 def _from_names(node: Filter, fields: dict[str, Any]) -> Filter:

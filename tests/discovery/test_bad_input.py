@@ -73,7 +73,7 @@ def catalog(group: str) -> Catalog:
 @pytest.mark.parametrize(
     ("group", "name", "error", "shown"),
     [
-        ("soma.transports", "raises", soma.PluginLoadFailed, ["no such device", "reinstall"]),
+        ("soma.transports", "raises", soma.PluginLoadFailed, ["no such device", "correct"]),
         ("soma.transports", "gone", soma.PluginLoadFailed, ["bad_gone", "reinstall acme-bad"]),
         ("soma.transports", "old", soma.PluginApiMismatch, ["version 7", "this is 1", "install"]),
         ("soma.transports", "nothing", soma.PluginLoadFailed, ["not a subclass of soma_core.tran"]),
@@ -93,7 +93,7 @@ def test_what_cannot_be_used_says_why_and_whose_it_is(site, group, name, error, 
 @pytest.mark.parametrize(
     ("name", "error", "shown"),
     [
-        ("raises", soma.PluginLoadFailed, ["no such device", "reinstall"]),
+        ("raises", soma.PluginLoadFailed, ["no such device", "correct"]),
         ("old", soma.PluginApiMismatch, ["version 7", "install a version"]),
         ("misspelt", soma.PluginLoadFailed, ["no hook soma_adopt; did you mean soma_adapt?"]),
         ("odd", soma.PluginLoadFailed, ["no hook soma_sing; the hooks are soma_execute, soma_ad"]),

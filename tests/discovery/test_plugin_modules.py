@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import signal
 import threading
 import types
@@ -15,7 +16,7 @@ import soma_core as soma
 from soma_core.engine import Engine, EngineInfo
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.nodes import Node
-from soma_core.errors import PluginLoadFailed
+from soma_core.errors import PluginLoadFailed, ProtocolError
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.commands import Command, CommandSpec
 from soma_core.plugins.manager import PluginSet, installed_plugins
@@ -261,6 +262,30 @@ def test_what_a_plugin_says_in_a_reply_is_in_the_status_of_the_worker() -> None:
         plugins.unregister("counter")
     with soma.connect("inline") as worker:
         assert worker.status().plugins == {}
+
+
+@pytest.mark.parametrize("said", [{"rows": 3}, object()], ids=["data", "what does not travel"])
+def test_what_a_plugin_says_of_a_command_that_fails_is_in_its_error(said: Any) -> None:
+    @soma.hookimpl(wrapper=True, commands={"FORWARD"})
+    def soma_execute(command: Any, context: Any) -> Any:
+        try:
+            return (yield)
+        except ProtocolError as error:
+            error.meta = {"counter": said}
+            raise
+
+    plugins = installed_plugins()
+    plugins.register("counter", plugin(soma_execute=soma_execute))
+    travels = {"counter": said} if type(said) is dict else {}
+    try:
+        with soma.connect("inline", pickle="never") as worker:
+            with pytest.raises(soma.RemoteError, match="unknown node") as caught:
+                worker.forward("nobody", 1)
+            assert caught.value.plugins == travels
+            assert pickle.loads(pickle.dumps(caught.value)).plugins == travels
+            assert worker.status().plugins == travels
+    finally:
+        plugins.unregister("counter")
 
 
 def test_what_a_plugin_that_is_taken_out_added_is_gone() -> None:

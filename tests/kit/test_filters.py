@@ -1,4 +1,5 @@
-"""Filters that do everything right meet the clauses: one that learns, one that does not."""
+"""Filters that do everything right meet the clauses: one that learns and prepares, one that does
+neither."""
 
 from __future__ import annotations
 
@@ -16,8 +17,11 @@ class Standardize(soma.Filter):
     def fit(self, x, y=None):
         return {"mean": x.mean(axis=0), "scale": x.std(axis=0)}
 
-    def forward(self, x, state):
-        return (x - state["mean"]) / state["scale"] * self.by
+    def prepare(self, state):
+        return self.by / state["scale"]
+
+    def forward(self, x, state, prepared=None):
+        return (x - state["mean"]) * prepared
 
     def meta(self):
         rows = soma.Schema(dtype="Float64", shape=[soma.Dynamic("batch"), soma.Fixed(3)])

@@ -48,20 +48,29 @@ _memory = _Memory()
 def measured(command: Any) -> Generator[None, Any, Any]:
     """Measure a command that brings a trace context along, within that context.
 
-    What is measured goes into ``reply.meta``; a command that fails has no reply to say it in.
+    What is measured goes into the ``meta`` of the reply, or of the error.
     """
     meta = command.meta
     if meta is None or _CONTEXT not in meta:
         return (yield)
     with _within(meta):
         begun, started = time.time_ns(), time.perf_counter()
-        reply = yield
+        try:
+            reply = yield
+        except BaseException as error:
+            _say(error, begun, time.perf_counter() - started)
+            raise
         seconds = time.perf_counter() - started
+    _say(reply, begun, seconds)
+    return reply
+
+
+def _say(outcome: Any, begun: int, seconds: float) -> None:
+    """Note what was measured at a reply, or at an error."""
     worked = {"begun": begun, "seconds": seconds, "pid": os.getpid()}
     if (memory := _memory.now()) is not None:
         worked["memory"] = memory
-    reply.meta = {**(reply.meta or {}), META: worked}
-    return reply
+    outcome.meta = {**(getattr(outcome, "meta", None) or {}), META: worked}
 
 
 def _within(meta: Mapping[str, Any]) -> AbstractContextManager[None]:

@@ -148,7 +148,7 @@ class Telemetry:
             flight.span.record_exception(error)
             flight.span.set_status(StatusCode.ERROR, str(error))
         flight.received = payload_size(getattr(reply, "result", None))
-        flight.said = getattr(reply, "meta", None)
+        flight.said = getattr(error, "plugins", None) if reply is None else reply.meta
         self._backlog.add(self._record, flight)
 
     def _record(self, flight: _Flight) -> None:
@@ -196,6 +196,9 @@ class Telemetry:
             attributes={**_attributes(flight.cmd, flight.node_id), "process.pid": pid},
             start_time=begun,
         )
+        if flight.error is not None:
+            span.set_attribute("error.type", flight.error)
+            span.set_status(StatusCode.ERROR)
         span.end(begun + int(seconds * _NS))
 
     def _memory(self, options: CallbackOptions) -> Iterable[Observation]:

@@ -103,10 +103,13 @@ def test_what_a_filter_traces_belongs_to_the_call(recorded, worker):
 def test_a_call_that_fails_is_a_span_with_its_error(recorded, worker):
     with pytest.raises(ValueError, match="nothing to trace"):
         worker.forward("traced", None)
-    span = recorded.named("FORWARD traced")[SpanKind.CLIENT]
+    spans = recorded.named("FORWARD traced")
+    span, server = spans[SpanKind.CLIENT], spans[SpanKind.SERVER]
     assert span.status.status_code is StatusCode.ERROR
     assert span.attributes["error.type"] == "ValueError"
     assert span.events[0].name == "exception"
+    assert server.parent.span_id == span.context.span_id
+    assert server.status.status_code is StatusCode.ERROR
 
 
 def test_calls_are_counted_by_command_node_and_error(recorded, worker):
