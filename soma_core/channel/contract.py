@@ -173,6 +173,7 @@ class Channel(ABC):
                 closed: the other end could not tell the rest of it from the next message.
             ChannelClosed: The channel is closed, by either end. Its ``sent`` is True if the
                 other end may have received some of the message: then it is not sent again.
+            ProtocolError: ``too_large``: the other end takes no such message. Nothing was sent.
         """
 
     @abstractmethod

@@ -192,6 +192,9 @@ class Connection:
             except ChannelClosed as error:
                 exchange.sent = error.sent
                 raise
+            except ProtocolError:  # it is larger than the other end takes
+                exchange.over = True
+                raise
             self.conversation.sent(exchange)
             self._receive(exchange)
         except ChannelClosed as error:

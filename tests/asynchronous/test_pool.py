@@ -291,6 +291,22 @@ def test_a_worker_that_dies_costs_its_call_alone_and_idle_none(run):
     run(main())
 
 
+def test_room_in_a_full_queue_is_given_in_the_order_in_which_it_was_asked_for(run):
+    async def main():
+        order: list[str] = []
+        options = {"filters": {"echo": f.Echo()}, "max_queue": 0, "when_full": "wait"}
+        async with soma.AsyncWorkerPool("inline", 1, **options) as pool:
+
+            async def caller(name):
+                for _ in range(4):
+                    order.append(await pool.forward("echo", name))
+
+            await asyncio.gather(*map(caller, "abc"))
+        return order
+
+    assert run(main()) == [*"abc"] * 4
+
+
 @pytest.mark.nightly
 def test_a_full_queue_refuses_or_makes_wait(run, note):
     async def main(when_full):

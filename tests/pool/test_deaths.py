@@ -8,10 +8,12 @@ import signal
 from collections import Counter
 from contextlib import suppress
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 import soma_core as soma
+from soma_core.client.pool.restarts import Restarts
 
 from ..support import both_at_night, either, run_python, wait_until, wait_until_gone
 from ..support import filters as f
@@ -225,6 +227,7 @@ def test_a_replacement_that_starts_late_gets_the_waiting_calls(make, tmp_path):
 FORK = """
 import os, sys, warnings
 import soma_core as soma
+from soma_core.client.pool.restarts import Restarts
 warnings.simplefilter("ignore", DeprecationWarning)
 
 class Echo:
@@ -261,3 +264,9 @@ pool.close()
 def test_a_forked_host_keeps_its_pool_and_the_child_is_told(tmp_path):
     done = run_python(FORK, directory=tmp_path)
     assert done.stdout.splitlines() == ["42", "True", "7"]
+
+
+def test_an_idle_worker_that_dies_did_not_start_well_only_if_it_was_new() -> None:
+    restarts = Restarts(MagicMock(), lambda: True)
+    assert [restarts.died(used=False, age=0.0) for _ in range(3)] == [0.0, 0.1, 0.2]
+    assert restarts.died(used=False, age=3600.0) == 0.0

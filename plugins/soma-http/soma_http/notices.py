@@ -10,6 +10,7 @@ from soma_core.transport import ExitStatus
 
 __all__ = [
     "ENDED",
+    "LARGEST_HEADER",
     "OUTPUT_NOTICE",
     "SUBPROTOCOL",
     "WORKER_HEADER",
@@ -21,6 +22,9 @@ __all__ = [
 
 WORKER_HEADER = "soma-worker"
 """The header of the answer to an upgrade that names the worker."""
+
+LARGEST_HEADER = "soma-largest"
+"""The header of that answer that names the most bytes of a message."""
 
 ENDED = 4000
 """The close code of a WebSocket whose worker has ended; the reason says how."""

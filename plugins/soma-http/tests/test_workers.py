@@ -89,6 +89,14 @@ def test_a_worker_is_used_and_ended_over_http(url, lines):
             worker.load({"echo": Echo(), "actions": Actions()})
 
 
+def test_a_message_that_the_server_does_not_take_costs_its_call_alone(worker):
+    pid = worker.ping().pid
+    with pytest.raises(soma.ProtocolError, match="the server takes 67,108,864") as caught:
+        worker.forward("echo", np.zeros(9 << 20))
+    assert caught.value.code == "too_large"
+    assert worker.ping().pid == pid
+
+
 def test_a_wrong_token_is_said_to_be_wrong(url):
     with pytest.raises(soma.StartFailed, match="401, a token is wanted"):
         soma.connect("http", url=url, token="not the token")

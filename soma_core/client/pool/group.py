@@ -94,7 +94,7 @@ class SlotGroup:
         async with self._resizing:
             self._queue.check_open()
             for slot in self.slots:
-                await slot.renew()
+                await slot.renew(next(self._numbers))
 
     async def close(self, deadline: Deadline) -> None:
         """End all workers and the calls that they run; wait for that, but not beyond a deadline."""

@@ -48,6 +48,7 @@ class CallQueue:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._woken: asyncio.Future[None] | None = None  # who will take all that can be joined
         self._rooms: deque[asyncio.Future[None]] = deque()
+        self._promised = 0  # to tasks that have not gone on yet
         self._paused: set[asyncio.Future[None]] = set()
         self._timers: dict[PoolCall, asyncio.TimerHandle] = {}
 
@@ -98,28 +99,39 @@ class CallQueue:
             raise call.excess()
 
     async def make_room(self, call: PoolCall, *, wait: bool) -> None:
-        """Make sure that there is room for a call.
+        """Make sure that there is room for a call: first come, first served.
 
         Raises:
             QueueFull: There is none, and ``wait`` is False.
             DeadlineExceeded: There was none before its deadline.
         """
-        while self.is_full:
+        comes_next = not (self._rooms or self._promised)
+        while self.is_full or not comes_next:
             self.check_open()
             self.check_patience(call, wait=wait)
-            await self._wait_for_room(call)
+            comes_next = await self._wait_for_room(call, first=comes_next)
 
-    async def _wait_for_room(self, call: PoolCall) -> None:
+    async def _wait_for_room(self, call: PoolCall, *, first: bool) -> bool:
+        """Wait behind those that wait, or before them; returns whether room is promised."""
         room = self._loop.create_future()
-        self._rooms.append(room)
+        (self._rooms.appendleft if first else self._rooms.append)(room)
         try:
             await asyncio.wait([room], timeout=call.due.left())
         except BaseException:
             if room.done():  # the room is for somebody else
-                _wake_one(self._rooms)
+                self._promise_room()
             raise
         finally:
-            room.cancel()
+            if room.done():
+                self._promised -= 1
+            else:
+                self._rooms.remove(room)
+        return room.done()
+
+    def _promise_room(self) -> None:
+        """Let the next of those that wait for room go on."""
+        if _wake_one(self._rooms) is not None:
+            self._promised += 1
 
     def put(self, call: PoolCall) -> None:
         """Add a call, whether there is room or not, unless it has ended by now.
@@ -136,6 +148,8 @@ class CallQueue:
             self._arm(call)
         if self._idle and (call.joinable is None or self._woken is None):
             self._woken = _wake_one(self._idle)
+        if self._rooms and not self.is_full:  # there are more workers
+            self._promise_room()
 
     def put_back(self, calls: Sequence[PoolCall], *, alone: bool = False) -> None:
         """Let other workers take calls that one has taken; they are the next of their priority.
@@ -220,7 +234,7 @@ class CallQueue:
         """Take no more calls; those that wait are still run. Only the first refusal counts."""
         self.refusal = self.refusal or refusal
         while self._rooms:
-            _wake_one(self._rooms)
+            self._promise_room()
         self.wake()
 
     def end(self, refusal: Callable[[], SomaError]) -> None:
@@ -270,7 +284,7 @@ class CallQueue:
         if call in self._timers:
             self._disarm(call)
         if self._rooms:
-            _wake_one(self._rooms)
+            self._promise_room()
         if self.refusal is not None and self.over:
             self.wake()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from soma_core.channel.contract import Transport
 from soma_core.client.aio.worker import AsyncWorker
@@ -27,6 +27,7 @@ class Replica:
         busy: Whether it runs a call.
         used: Whether it has been sent a call.
         answered: When it last did a call well (``time.monotonic``).
+        since: Since when it is there (``time.monotonic``).
     """
 
     worker: AsyncWorker
@@ -36,10 +37,16 @@ class Replica:
     busy: bool = False
     used: bool = False
     answered: float = 0.0
+    since: float = field(default_factory=time.monotonic)
 
     def is_alive(self) -> bool:
         """Whether its process runs."""
         return time.monotonic() - self.answered < _FRESH or self.transport.poll() is None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it is there."""
+        return time.monotonic() - self.since
 
     def is_used_up(self) -> bool:
         """Whether it has done as many calls as it may."""

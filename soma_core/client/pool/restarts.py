@@ -45,13 +45,15 @@ class Restarts:
             self._queue.end(lambda: StartFailed(reason))
         return delay
 
-    def died(self, *, used: bool) -> float:
+    def died(self, *, used: bool, age: float) -> float:
         """The worker died while nothing ran; returns the seconds to wait before the next start.
 
         Args:
-            used: Whether it had done a call. If it never did any, it had not started well.
+            used: Whether it had done a call.
+            age: Seconds since it was there. If it soon died and never did a call, it had not
+                started well.
         """
-        if not used:
+        if not used and age < _LONGEST_WAIT:
             return self.not_started(StartFailed("the worker ended before its first call"))
         _log.warning("an idle worker of the pool died, and is replaced")
         return 0.0

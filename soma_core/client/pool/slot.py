@@ -55,6 +55,7 @@ class Slot:
         self._closed = self._leaving = False
         loop = asyncio.get_running_loop()
         self._renewal: asyncio.Future[None] | None = None
+        self._next_number = number
         self._pipelining: Pipelining | None = None
         self.started: asyncio.Future[None] = loop.create_future()
         self.task = loop.create_task(self._serve(), name=f"soma-pool-{number}")
@@ -76,13 +77,17 @@ class Slot:
         self._leaving = True
         self._queue.wake()
 
-    async def renew(self) -> None:
+    async def renew(self, number: int) -> None:
         """Have another worker take the place of this one, once the call that runs is done.
+
+        Args:
+            number: That of the other worker, which is there before this one ends.
 
         Raises:
             Exception: Why it did not start; then the worker stays.
         """
         self._renewal = renewal = asyncio.get_running_loop().create_future()
+        self._next_number = number
         self._queue.wake()
         if self.task.done():
             self._refuse_renewal()
@@ -100,7 +105,7 @@ class Slot:
 
     async def _serve(self) -> None:
         try:
-            await self._start()
+            await self._start(self._number)
         except BaseException as error:
             if not self.started.done():
                 self.started.set_exception(self._why_not_started(error))
@@ -148,8 +153,8 @@ class Slot:
                 await self._run(calls, replica)
             calls.clear()  # errors that futures hold lead to this frame
 
-    async def _start(self) -> None:
-        """Start a worker that holds what all hold.
+    async def _start(self, number: int) -> None:
+        """Start a worker that holds what all hold, and give it a number.
 
         Raises:
             Exception: Whatever ``soma.connect`` raises.
@@ -157,7 +162,7 @@ class Slot:
         self._starting = transport = self._blueprint.make_transport()
         try:
             self._check_open()
-            options = self._blueprint.options(transport, self._number)
+            options = self._blueprint.options(transport, number)
             worker = await AsyncWorker.start(lambda: Handle(transport, **options))
             try:
                 self._check_open()
@@ -167,6 +172,7 @@ class Slot:
                 raise
         finally:
             self._starting = None
+        self._number = number
         worker.when_lost(self._queue.wake)
         self._replica = replica = Replica(worker, transport, version, next(self._quotas))
         pipeline = worker.pipeline()
@@ -186,7 +192,7 @@ class Slot:
 
     async def _replace(self) -> None:
         try:
-            await self._start()
+            await self._start(self._number)
         except Exception as error:
             if not self._closed:
                 await self._queue.pause(self._restarts.not_started(error))
@@ -196,7 +202,7 @@ class Slot:
     async def _renew(self, renewal: asyncio.Future[None], before: Replica | None) -> None:
         self._renewal = None
         try:
-            await self._start()
+            await self._start(self._next_number)
         except Exception as error:
             if not renewal.done():
                 renewal.set_exception(self._why_not_started(error))
@@ -216,7 +222,7 @@ class Slot:
         """The worker died while nothing ran."""
         await self._discard()
         if not self._closed:
-            await self._queue.pause(self._restarts.died(used=replica.used))
+            await self._queue.pause(self._restarts.died(used=replica.used, age=replica.age))
 
     async def _catch_up(self, replica: Replica) -> None:
         worker = replica.worker

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -19,7 +19,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from soma_core.errors import ChannelClosed, StartFailed
+from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError, StartFailed
 from soma_core.streams import ByteStream, StreamLimits
 from soma_core.transport import Channel, Dialect, Message
 from soma_http.frames import BadFrame, Frame, FrameReader, apply_mask, frame_header
@@ -37,6 +37,13 @@ _END_OF_HEAD = b"\r\n\r\n"
 class WebSocketChannel(Channel):
     """Messages over a WebSocket whose handshake is done; it owns the connection.
 
+    Args:
+        stream: The connection.
+        came: What came after the handshake.
+        limits: What this side takes.
+        largest: The most bytes of a message that the server takes.
+        printed: Given the lines that the worker printed.
+
     Attributes:
         goodbye: What the server said when it closed the WebSocket; None if it has not.
     """
@@ -46,9 +53,10 @@ class WebSocketChannel(Channel):
         stream: ByteStream,
         came: bytes,
         limits: StreamLimits,
+        largest: int,
         printed: Callable[[list[str]], object],
     ) -> None:
-        self._stream = stream
+        self._stream, self._largest = stream, largest
         self._frames = FrameReader(masked=False, largest=limits.body)
         self._reader = MessageReader(limits)
         self._printed = printed
@@ -84,10 +92,20 @@ class WebSocketChannel(Channel):
         if self._closed:
             raise ChannelClosed("the channel is closed")
         deadline = None if timeout is None else monotonic() + timeout
+        pieces = list(pieces_of(message))
+        size = sum(map(len, pieces))
+        if size > self._largest:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE,
+                f"the message has {size:,} bytes, and the server takes {self._largest:,}: send "
+                "less at once, or raise its setting body in [limits]",
+            )
+        if size <= _SMALL:
+            pieces = [b"".join(pieces)]
         started = False
         try:
             with self._using:
-                for data in _framed(message):
+                for data in _framed(pieces, _OPCODES[message.dialect]):
                     sent = self._stream.write(data, deadline)
                     started = True
                     if sent < len(data):
@@ -186,12 +204,8 @@ def _masked(opcode: int, payload: Any, *, last: bool) -> bytes:
     return b"".join((header, mask, apply_mask(payload, mask)))
 
 
-def _framed(message: Message) -> Iterator[bytes]:
-    """The bytes of a message: one frame if it is small, else fragments, one after the other."""
-    opcode = _OPCODES[message.dialect]
-    pieces = list(pieces_of(message))
-    if sum(map(len, pieces)) <= _SMALL:
-        pieces = [b"".join(pieces)]
+def _framed(pieces: Sequence[Any], opcode: int) -> Iterator[bytes]:
+    """The bytes of a message, whose pieces are fragments if there are several."""
     for number, piece in enumerate(pieces, 1):
         yield _masked(opcode, piece, last=number == len(pieces))
         opcode = Opcode.CONT

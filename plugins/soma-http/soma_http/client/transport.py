@@ -23,7 +23,7 @@ from soma_core.transport import (
 from soma_http.client.channel import WebSocketChannel, shake_hands
 from soma_http.client.control import WorkerControl
 from soma_http.client.streams import open_stream
-from soma_http.notices import ENDED, WORKER_HEADER, exit_status
+from soma_http.notices import ENDED, LARGEST_HEADER, WORKER_HEADER, exit_status
 from soma_http.options import HttpOptions
 
 __all__ = ["HttpTransport"]
@@ -98,7 +98,8 @@ class HttpTransport(Transport):
                 text = str(error) or "it does not answer in time"
                 raise StartFailed(f"the server at {options.url} refused: {text}") from error
             raise
-        channel = WebSocketChannel(stream, came, options.limits, self._print)
+        largest = int(response.headers.get(LARGEST_HEADER, options.limits.body))
+        channel = WebSocketChannel(stream, came, options.limits, largest, self._print)
         return channel, response.headers.get(WORKER_HEADER, "")
 
     def _headers(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from websockets.frames import Close, CloseCode, Opcode
 
 from soma_http.frames import BadFrame, Frame, FrameReader, frame_header
 
-__all__ = ["DirectProtocol", "DirectSocket", "Receiver", "direct_socket"]
+__all__ = ["DirectProtocol", "DirectSocket", "Receiver", "direct_socket", "largest_message"]
 
 _EXTENSION = "soma.direct"
 _JOINED = 1 << 16  # bytes of a frame that is written at once
@@ -181,3 +181,9 @@ def direct_socket(websocket: WebSocket, receiver: Receiver) -> DirectSocket:
     """Take over a WebSocket that was accepted just now by a :class:`DirectProtocol`."""
     protocol: DirectProtocol = websocket.scope["extensions"][_EXTENSION]
     return protocol.take_over(receiver)
+
+
+def largest_message(websocket: WebSocket) -> int:
+    """The most bytes of a message that is taken; a larger one ends the WebSocket."""
+    protocol: DirectProtocol = websocket.scope["extensions"][_EXTENSION]
+    return protocol.config.ws_max_size

@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterator
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from soma_core.transport import ExitStatus
-from soma_http.notices import ENDED, SUBPROTOCOL, WORKER_HEADER, status_text
+from soma_http.notices import (
+    ENDED,
+    LARGEST_HEADER,
+    SUBPROTOCOL,
+    WORKER_HEADER,
+    status_text,
+)
+from soma_http.server.direct import largest_message
 
 __all__ = ["Session", "Sessions"]
 
@@ -63,7 +70,9 @@ class Session(ABC):
         """Take the WebSocket; a page that offers a subprotocol gives up without one."""
         offered = self._websocket.scope["subprotocols"]
         chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
-        await self._websocket.accept(chosen, [(WORKER_HEADER.encode(), self.id.encode())])
+        headers = {WORKER_HEADER: self.id, LARGEST_HEADER: str(largest_message(self._websocket))}
+        said = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._websocket.accept(chosen, said)
 
     async def _end_with(
         self, status: ExitStatus | None, last_words: Callable[[], None] = lambda: None
