@@ -193,10 +193,11 @@ def test_tensors_and_frames_are_joined_too(joined):
     torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
     inputs = [torch.ones(1, 2), torch.zeros(2, 2), frame, frame.iloc[:1]]
-    pool, calls = joined("double", inputs)
+    leaves = [torch.ones(1, 2, requires_grad=True)] * 2  # which joined ones would not be
+    pool, calls = joined("double", [*inputs, *leaves])
     for call, x in zip(calls[:2], inputs[:2], strict=True):
         assert torch.equal(call.result(60.0), x * 2)
-    for call, x in zip(calls[2:], inputs[2:], strict=True):
+    for call, x in zip(calls[2:4], inputs[2:], strict=True):
         pandas.testing.assert_frame_equal(call.result(60.0), x * 2)
     assert sizes(pool, "double") == (2, 4)
 

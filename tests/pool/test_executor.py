@@ -257,6 +257,20 @@ def test_it_serves_an_event_loop(executor, tmp_path):
     asyncio.run(main())
 
 
+def test_what_a_callback_raises_is_not_said_to_come_of_the_call(executor):
+    contexts = []
+
+    def fail(_):
+        try:
+            raise ValueError("from a callback")
+        except ValueError as error:
+            contexts.append(error.__context__)
+
+    executor.submit(add, 1).add_done_callback(fail)
+    executor.submit(add, 2).result()  # of the same thread, and later
+    assert contexts == [None]
+
+
 def test_what_is_no_function_is_refused_at_once(executor):
     with pytest.raises(TypeError, match="takes a function"):
         executor.submit(3)
@@ -268,8 +282,9 @@ def test_what_is_no_function_is_refused_at_once(executor):
 
 def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path):
     with soma.Executor(1, timeout=2.0) as executor:
-        with pytest.raises(soma.WorkerDied):
+        with pytest.raises(soma.WorkerDied) as caught:
             executor.submit(leave).result()
+        assert caught.value.__notes__ == ["It was the call of 'leave'."]
         with pytest.raises(soma.DeadlineExceeded):
             executor.submit(nap, tmp_path / "note").result()
         assert executor.submit(add, 1).result() == 2

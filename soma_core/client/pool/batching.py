@@ -126,6 +126,8 @@ def _kind(value: Any) -> Hashable:
     if hasattr(value, "iloc"):
         return _kind_of_frame(value)
     if isinstance(getattr(value, "shape", None), tuple):
+        if getattr(value, "requires_grad", False):
+            return None  # a filter that asks for gradients would get those of all callers
         details = (getattr(value, name, None) for name in ("dtype", "device", "dtypes", "schema"))
         return (type(value), tuple(value.shape[1:]), *map(str, details))
     return (type(value), repr(value))  # the same for all rows: equal, or not joined

@@ -13,7 +13,7 @@ from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.batching import Joinable
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
-from soma_core.errors import DeadlineExceeded
+from soma_core.errors import DeadlineExceeded, SomaError
 
 if TYPE_CHECKING:
     from soma_core.client.worker import Worker
@@ -170,6 +170,8 @@ class PoolCall:
         """End it with what came of it; nothing happens if it has ended before."""
         if error is None and self._unwrap is not None:
             result, error = self._unwrap(result)
+        elif isinstance(error, SomaError) and self._unwrap is not None:
+            error.add_note(f"It was the call of {self.label!r}.")  # of whose node nobody knows
         if self._end(Outcome.DONE if error is None else Outcome.FAILED):
             if isinstance(error, DeadlineExceeded) and self.deadline.over():
                 waited = time.monotonic() - self.submitted

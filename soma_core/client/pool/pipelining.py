@@ -176,12 +176,15 @@ class _PipelinedCall:
     def arrived(self, reply: Any, seconds: float) -> None:
         """The reply has come."""
         assert self.steps is not None
+        result = raised = None
         try:
             self.steps.send(reply)
         except StopIteration as end:
-            self.call.settle(end.value)
+            result = end.value
         except BaseException as error:
-            self.call.settle(error=error)
+            raised = error
+        self.call.settle(result, raised)  # not above: what a callback raises would be about that
+        del result, raised  # whose frames lead to this one
         self._pipelining.arrived(self, seconds)
 
     def failed(self, error: BaseException) -> None:
