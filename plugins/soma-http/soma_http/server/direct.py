@@ -183,7 +183,10 @@ def direct_socket(websocket: WebSocket, receiver: Receiver) -> DirectSocket:
     return protocol.take_over(receiver)
 
 
-def largest_message(websocket: WebSocket) -> int:
-    """The most bytes of a message that is taken; a larger one ends the WebSocket."""
-    protocol: DirectProtocol = websocket.scope["extensions"][_EXTENSION]
-    return protocol.config.ws_max_size
+def largest_message(websocket: WebSocket) -> int | None:
+    """The most bytes of a message that is taken, if that is known; a larger one ends the WebSocket.
+
+    Only workers that another process runs need a :class:`DirectProtocol`.
+    """
+    protocol: DirectProtocol | None = websocket.scope.get("extensions", {}).get(_EXTENSION)
+    return None if protocol is None else protocol.config.ws_max_size

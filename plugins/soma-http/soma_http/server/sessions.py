@@ -70,7 +70,9 @@ class Session(ABC):
         """Take the WebSocket; a page that offers a subprotocol gives up without one."""
         offered = self._websocket.scope["subprotocols"]
         chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
-        headers = {WORKER_HEADER: self.id, LARGEST_HEADER: str(largest_message(self._websocket))}
+        headers = {WORKER_HEADER: self.id}
+        if (largest := largest_message(self._websocket)) is not None:
+            headers[LARGEST_HEADER] = str(largest)
         said = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self._websocket.accept(chosen, said)
 
