@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from soma_core.models.calling import accepts
 from soma_core.models.filters import Distribution
 from soma_core.plugins.manager import PluginSet
 
@@ -122,20 +123,8 @@ def _first_not_json(values: Iterable[Any]) -> Any | None:
 
 def _is_filter(obj: Any) -> bool:
     forward = getattr(obj, "forward", None)
-    return callable(forward) and _takes_state(forward, unknown=callable(getattr(obj, "fit", None)))
-
-
-def _takes_state(forward: Callable[..., Any], *, unknown: bool) -> bool:
-    """Whether it can be called with x and state; ``unknown`` if its signature is."""
-    try:
-        signature = inspect.signature(forward)
-    except (TypeError, ValueError):
-        return unknown
-    try:
-        signature.bind(None, None)
-    except TypeError:
-        return False
-    return True
+    fits = callable(getattr(obj, "fit", None))
+    return callable(forward) and accepts(forward, None, None, unknown=fits)
 
 
 def _advice(obj: Any) -> str:

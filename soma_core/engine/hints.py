@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import dis
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["accepts", "hint_for_fit", "hint_for_forward"]
+from soma_core.models.calling import accepts
 
-
-def accepts(function: Callable[..., Any], *args: Any) -> bool:
-    """Whether a function can be called with these arguments; True where that cannot be known."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True
-    try:
-        signature.bind(*args)
-    except TypeError:
-        return False
-    return True
+__all__ = ["hint_for_fit", "hint_for_forward"]
 
 
 def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_core.engine.hints import accepts, hint_for_fit, hint_for_forward
+from soma_core.engine.hints import hint_for_fit, hint_for_forward
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.calling import accepts
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.schema import Schema, SchemaMismatch
 from soma_core.models.validation_errors import describe

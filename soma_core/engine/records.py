@@ -16,13 +16,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TextIO
 
 from soma_core.engine.inbox import Inbox
+from soma_core.raised import shortened
 from soma_core.raised.stack import module_of
 
 __all__ = ["Host", "RecordForwarder", "SendRecord"]
 
 SendRecord = Callable[[Literal["log", "warning"], dict[str, Any]], None]
 
-_LONGEST_TEXT = 1 << 16
 _FALLBACK = logging.Formatter(logging.BASIC_FORMAT)
 
 
@@ -148,7 +148,7 @@ class RecordForwarder(logging.Handler):
         def fields() -> dict[str, Any]:
             classes = [cls for cls in category.__mro__ if issubclass(cls, Warning)]
             return {
-                "message": str(message)[:_LONGEST_TEXT],
+                "message": shortened(str(message)),
                 "categories": [f"{cls.__module__}:{cls.__qualname__}" for cls in classes],
                 "filename": filename,
                 "lineno": lineno,
@@ -163,7 +163,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "name": record.name,
         "level": record.levelno,
-        "message": record.getMessage()[:_LONGEST_TEXT],
+        "message": shortened(record.getMessage()),
         "exc_text": _exception_text(record),
         "pathname": record.pathname,
         "lineno": record.lineno,
@@ -176,7 +176,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 def _exception_text(record: logging.LogRecord) -> str | None:
     if record.exc_info:
-        return _FALLBACK.formatException(record.exc_info)[-_LONGEST_TEXT:]
+        return shortened(_FALLBACK.formatException(record.exc_info))
     return record.exc_text
 
 

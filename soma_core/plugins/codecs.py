@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from soma_core.errors import PluginConflict, PluginLoadFailed
-from soma_core.wire.added_types import Codec, Encoded, Unencodable
+from soma_core.wire.added_types import Codec
 
-__all__ = ["Codec", "Encoded", "Unencodable", "check_codecs"]
+__all__ = ["check_codecs"]
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*\Z")
 _WHERE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")

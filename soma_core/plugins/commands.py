@@ -8,10 +8,9 @@ from typing import Any
 
 from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.protocol.commands import COMMANDS, Command
-from soma_core.protocol.fields import Data
 from soma_core.protocol.parsing import name_of_command
 
-__all__ = ["Command", "CommandSpec", "Data", "check_commands"]
+__all__ = ["CommandSpec", "check_commands"]
 
 
 @dataclass(frozen=True)

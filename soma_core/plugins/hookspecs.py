@@ -162,7 +162,7 @@ def soma_register_commands() -> Any:
     and a host sends them with ``worker.call("EVALUATE", {...})``.
 
     Returns:
-        A list of :class:`~soma_core.plugins.commands.CommandSpec`.
+        A list of :class:`~soma_core.verbs.CommandSpec`.
     """
 
 
@@ -175,7 +175,7 @@ def soma_register_codecs() -> Any:
     have it, and as a pickle, or not at all, where one lacks it.
 
     Returns:
-        A list of :class:`~soma_core.plugins.codecs.Codec`.
+        A list of :class:`~soma_core.codecs.Codec`.
     """
 
 

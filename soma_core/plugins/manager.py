@@ -24,12 +24,12 @@ from soma_core.plugins.catalog import (
     installed_filters,
     installed_transports,
 )
-from soma_core.plugins.codecs import Codec, check_codecs
+from soma_core.plugins.codecs import check_codecs
 from soma_core.plugins.commands import CommandSpec, check_commands
 from soma_core.plugins.hookspecs import Concern
 from soma_core.protocol.commands import COMMANDS, Command, Method
 from soma_core.protocol.parsing import name_of_command
-from soma_core.wire.added_types import Codecs
+from soma_core.wire.added_types import Codec, Codecs
 
 __all__ = ["CallObservers", "PluginSet", "installed_plugins"]
 

@@ -18,9 +18,9 @@ from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.nodes import Node
 from soma_core.errors import PluginLoadFailed, ProtocolError
 from soma_core.plugins.catalog import installed_filters
-from soma_core.plugins.commands import Command, CommandSpec
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol import commands, replies
+from soma_core.verbs import Command, CommandSpec
 from soma_transport_socket.worker.session import SessionInterrupts
 
 from ..support.plugins import plugin_set
