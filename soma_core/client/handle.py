@@ -114,7 +114,7 @@ class Handle:
             raise
         self.verbs = Verbs(transport, self.session, pickles, recorder, timeout, stall_timeout)
         self._owned = _Owned(transport, self.session, recorder)
-        weakref.finalize(self, self._owned.drop).atexit = False  # a script's end sees to all
+        weakref.finalize(self, self._owned.drop).atexit = False  # stop_at_exit does it there
 
     def describe(self, kind: str) -> str:
         """The worker in a few words, for a repr."""
@@ -179,7 +179,7 @@ class _Owned:
             self._recorder.close()
 
     def drop(self) -> None:
-        """Close without holding up whoever collects the handle as garbage, maybe in midst of all.
+        """Close in a thread: a handle may be collected as garbage in the midst of anything.
 
         Where no thread can be started the worker is killed, as nobody holds its lifeline.
         """

@@ -1,7 +1,7 @@
 """Sessions: the engines behind one Worker, and what the one method ``ask`` does at each level.
 
 A :class:`Session` is one engine and the connection to it. A :class:`RestartingSession` starts
-another engine when the one of now has died, and brings it to where that one was.
+another engine when the current one has died, and restores what that one held.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Session:
         grace: Seconds that an interrupted command may take to end.
 
     Attributes:
-        connection: To the engine of now.
+        connection: To the current engine.
         hello: What that engine said of itself.
         restarts: How many engines there were before it.
 
@@ -88,7 +88,7 @@ class Session:
         self._notify_start()
 
     restarts_engines = False
-    """Whether another engine is started when the one of now has died."""
+    """Whether another engine is started when the current one has died."""
 
     def ask(self, call: Call) -> Any:
         """Send a command and return its reply; as :meth:`Connection.ask`."""
@@ -103,7 +103,7 @@ class Session:
         return 0
 
     def check(self, call: Call) -> None:
-        """Refuse a call that the engine of now cannot do as the one before it would have."""
+        """Refuse a call for which the current engine lacks what the one before it held."""
 
     def acknowledged(self, call: Call, reply: Any) -> None:
         """The engine has done a call."""
@@ -114,7 +114,7 @@ class Session:
         self.connection.close()
 
     def notify_exit(self, status: ExitStatus | None) -> None:
-        """Tell plugins that the engine of now has ended, once."""
+        """Tell plugins that the current engine has ended, once."""
         if self._exit_notified:
             return
         self._exit_notified = True
@@ -209,7 +209,7 @@ class Session:
 
 
 class RestartingSession(Session):
-    """A session that starts another engine when the one of now has died.
+    """A session that starts another engine when the current one has died.
 
     Args:
         recovery: What a new engine is given.
@@ -236,7 +236,7 @@ class RestartingSession(Session):
     restarts_engines = True
 
     def ask(self, call: Call) -> Any:
-        """Send a command to the engine of now, starting another one first if that has died.
+        """Send a command to the current engine, after starting another one if that has died.
 
         Raises:
             StateLost: A state that it uses died with an engine.

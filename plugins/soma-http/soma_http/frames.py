@@ -68,7 +68,7 @@ class FrameReader:
         self._largest = largest
         self._start = bytearray()  # of a frame that has not come whole; it grows as bytes come
         self._needed = 0  # bytes of that frame, or of what is known of it
-        self._message = -1  # bytes of the message of now so far; none is open below zero
+        self._message = -1  # bytes of the current message so far; none is open below zero
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """The frames that what came completes.

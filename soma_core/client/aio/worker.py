@@ -213,7 +213,7 @@ class AsyncWorker:
             raise
 
     async def _ask(self, call: Call) -> Any:
-        """Send a command to the engine of now, as :meth:`RestartingSession.ask` if it is one."""
+        """Send a command to the current engine, as :meth:`RestartingSession.ask` if it is one."""
         session = self._session
         if not session.restarts_engines:
             return await self._connection.ask(call)
@@ -290,12 +290,12 @@ class AsyncWorker:
         return await self._connection.ask(call)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Have a function called once the worker of now closes its channel while nothing runs."""
+        """Have a function called once the current worker closes its channel while nothing runs."""
         self._connection.on_lost = callback
 
     @property
     def is_lost(self) -> bool:
-        """Whether the worker of now has closed its channel while nothing ran: it ends."""
+        """Whether the current worker has closed its channel while nothing ran: it ends."""
         return self._connection.is_lost
 
     @property

@@ -24,7 +24,7 @@ class Incoming:
     """
 
     def __init__(self) -> None:
-        self._text = False  # whether the message of now is one
+        self._text = False  # whether the current message is one
         self._start = bytearray()  # of a binary message whose size is not known yet
         self._left = -1  # bytes of it that are still to come; below zero: not known
 

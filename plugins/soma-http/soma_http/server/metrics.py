@@ -125,13 +125,13 @@ def _of_pools(stats: dict[str, soma.PoolStats]) -> Iterator[Metric]:
 
 
 def _of_workers(found: dict[str, list[soma.WorkerStatus]]) -> Iterator[Metric]:
-    """What the workers of now use, and what their caches have done."""
+    """What the running workers use, and what their caches have done."""
     memory = GaugeMetricFamily(
         "soma_pool_memory_bytes", "Resident memory of the workers of a model.", labels=["model"]
     )
     cache = GaugeMetricFamily(
         "soma_pool_cache_results",
-        "Results that the workers of now found in their cache, or did not.",
+        "Results that the running workers found in their cache, or did not.",
         labels=["model", "outcome"],
     )
     for model, workers in found.items():

@@ -235,8 +235,8 @@ class Models:
     async def become(self, configs: Mapping[str, ModelConfig]) -> None:
         """Serve what other configurations say.
 
-        Those that changed are started beside the ones of now, which serve until then, and are
-        ended when they have answered. One that cannot be started leaves the one of now in place.
+        Those that changed are started beside the running ones, which serve until then, and are
+        ended when they have answered. One that cannot be started leaves the running one in place.
         """
         async with self._changing:
             await self._change_to(configs)

@@ -18,7 +18,7 @@ class _Usage:
     """What a token uses.
 
     Attributes:
-        running: Its requests and WebSockets of now.
+        running: Its requests and WebSockets that are open.
         spent: Seconds of its requests, by the second in which they ended.
     """
 

@@ -65,7 +65,7 @@ class _Nodes:
 class SharedModelSession(AnsweringSession):
     """One client of a model: an engine of its own, whose nodes run in the model's pool.
 
-    The model of now is asked for at each command: it may have been replaced.
+    The current model is looked up at each command: it may have been replaced.
     """
 
     has_process = False

@@ -131,7 +131,7 @@ class Executor(concurrent.futures.Executor):
             chunksize: How many calls a worker is given at once: a short function takes many times
                 longer to send than to run. They share the executor's ``timeout``, and the first
                 that raises ends its chunk.
-            options: Those that the Python of now adds, such as ``buffersize`` of 3.14.
+            options: Those that newer versions of Python add, such as ``buffersize`` of 3.14.
 
         Returns:
             The results in the order of the items.
