@@ -255,11 +255,12 @@ class SklearnFilter(Filter):
         try:
             yield
         except AttributeError as error:
-            if error.obj is not estimator or not error.name.endswith("_"):
+            lacks = error.name or ""
+            if error.obj is not estimator or not lacks.endswith("_"):
                 raise
             held = ", ".join(name for name in vars(estimator) if name.endswith("_"))
             raise ValueError(
-                f"the state of {self._title()} has no {error.name}, which fit learns; it has "
+                f"the state of {self._title()} has no {lacks}, which fit learns; it has "
                 f"{held}: is it the state of another filter?"
             ) from error
 
