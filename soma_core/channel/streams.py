@@ -288,11 +288,10 @@ class StreamChannel(WatchableChannel):
         return bytes(self._parser.pending[:_QUOTED])
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._stream.close()
-            if self._memory is not None:
-                self._memory.close()
+        self._closed = True
+        self._stream.close()  # again, since Ctrl-C may have ended the first time in its midst
+        if self._memory is not None:
+            self._memory.close()
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         if self._closed:

@@ -37,12 +37,15 @@ class Call:
         started: When it was made (``time.monotonic``).
         deadline: When it must have ended.
         changes_states: Whether a command of a plugin changes what its nodes learned.
+        executed: Whether the worker has done it, and its reply was taken.
+        when_unclaimed: Told that the worker has done it, when nobody waits for that any more.
         rebuild: Makes the fields anew that hold pickles already; None if none does.
         contexts: Where it was asked for, if a pool runs it: several places if it joins calls.
     """
 
     contexts: tuple[Context, ...] = ()
-    changes_states = False
+    changes_states = executed = False
+    when_unclaimed: Callable[[Call], None] | None = None
     rebuild: Callable[[], dict[str, Any]] | None = None
 
     def __init__(

@@ -223,6 +223,9 @@ class Conversation:
             return
         if replied_to == exchange.message_id:
             exchange.over = exchange.answered = True
+            call = exchange.call
+            if call.when_unclaimed is not None and fields.get("ok") is True:
+                call.when_unclaimed(call)
 
     def result(self, exchange: Exchange) -> Any:
         """The reply of an exchange that is over.
@@ -239,6 +242,7 @@ class Conversation:
             if isinstance(error, RemoteError) and error.plugins:
                 self.plugins_said = {**self.plugins_said, **error.plugins}
             raise error
+        exchange.call.executed = True
         if reply.meta is not None:
             self.plugins_said = {**self.plugins_said, **reply.meta}
         if self._observers is not None:

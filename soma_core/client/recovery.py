@@ -55,6 +55,13 @@ class RecoveryLog:
         elif call.changes_states:
             self._changed(call.uses, call.cmd)
 
+    def unclaimed(self, call: Call) -> None:
+        """A command was executed, and its reply was lost: at a deadline, or by Ctrl-C."""
+        if call.model is c.SetState:
+            self._set_state(call.fields, None)
+        elif call.model in _LEARN or call.changes_states or call.fields.get("evolve"):
+            self._changed(_nodes_of(call.fields), call.cmd.lower())
+
     def _load(self, fields: _Fields, reply: Any) -> None:
         with self._lock:
             for spec in fields["filters"]:
@@ -211,6 +218,13 @@ _NOTES: dict[type[c.Command], Callable[[RecoveryLog, _Fields, Any], None]] = {
     c.SetState: RecoveryLog._set_state,
     c.ApplyGradients: RecoveryLog._apply_gradients,
 }
+
+_LEARN = {c.Fit, c.PartialFit, c.CompositeFit, c.BatchedFit, c.ContinueFit, c.ApplyGradients}
+
+
+def _nodes_of(fields: _Fields) -> Iterable[str]:
+    """The nodes that a command names."""
+    return fields.get("node_ids") or [fields["node_id"]]
 
 
 class _Kept(NamedTuple):

@@ -246,22 +246,26 @@ class RestartingSession(Session):
         repeats = self.repeats(call)
         while True:
             connection = self.living(call)
-            self._recovery.check(call)
+            self.check(call)
             try:
                 reply = connection.ask(call)
+                self.acknowledged(call, reply)
+                return reply
             except WorkerDied as death:
                 if death.sent and repeats == 0:
                     raise
                 repeats -= death.sent
-            else:
-                self.acknowledged(call, reply)
-                return reply
+            except BaseException:
+                if call.executed:  # Ctrl-C just after it
+                    self._recovery.unclaimed(call)
+                raise
 
     def repeats(self, call: Call) -> int:
         return self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
 
     def check(self, call: Call) -> None:
         self._recovery.check(call)
+        call.when_unclaimed = self._recovery.unclaimed
 
     def acknowledged(self, call: Call, reply: Any) -> None:
         self._backoff.reset()

@@ -40,10 +40,15 @@ class Turn:
                 "callback or a signal handler; it would wait for itself. Ask from another thread, "
                 "or afterwards"
             )
-        if not self._lock.acquire(timeout != 0, timeout or -1):
-            return False
-        self._holder = me
-        return True
+        try:
+            if not self._lock.acquire(timeout != 0, timeout or -1):
+                return False
+            self._holder = me
+            return True
+        except BaseException:  # Ctrl-C, perhaps just after it was had
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self.give()
+            raise
 
     def give(self) -> None:
         """Give it back."""

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -456,3 +457,86 @@ def test_a_worker_that_is_dropped_ends_without_the_garbage_collector() -> None:
     finally:
         gc.enable()
         gc.collect()  # here, where warnings of sockets that nobody closed are expected
+
+
+class FitsThroughAnInterrupt:
+    def fit(self, x, y=None):
+        import time
+
+        with suppress(KeyboardInterrupt):
+            time.sleep(x)
+        return {"learned": x}
+
+    def forward(self, x, state):
+        return state["learned"]
+
+
+def test_a_fit_that_ended_after_its_deadline_is_not_taken_back_by_a_restart(connect) -> None:
+    worker = connect(filters={"fits": FitsThroughAnInterrupt()})
+    worker.fit("fits", 0)
+    with pytest.raises(soma.DeadlineExceeded):
+        worker.fit("fits", 60, timeout=0.2)
+    assert worker.forward("fits", None) == 60
+    kill(worker)
+    with pytest.raises(soma.StateLost, match="by fit"):
+        worker.forward("fits", None)
+
+
+class FitsUntilAnInterrupt(FitsThroughAnInterrupt):
+    def fit(self, x, y=None):
+        time.sleep(x)
+        return {"learned": x}
+
+
+def test_a_fit_that_an_interrupt_ended_costs_no_state_that_the_host_holds(connect) -> None:
+    worker = connect(filters={"fits": FitsUntilAnInterrupt()})
+    worker.fit("fits", 0)
+    with pytest.raises(soma.DeadlineExceeded):
+        worker.fit("fits", 60, timeout=0.2)
+    kill(worker)
+    assert worker.forward("fits", None) == 0
+
+
+@pytest.fixture
+def ctrl_c_after_the_reply():
+    """Presses Ctrl-C when the reply of a command has come, and its caller has not got it."""
+
+    def press(frame, event, called) -> None:
+        if event == "return" and frame.f_code.co_name == "result":
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    def install() -> None:
+        sys.setprofile(press)
+
+    yield install
+    sys.setprofile(None)
+
+
+def test_a_fit_whose_reply_ctrl_c_took_is_not_taken_back_by_a_restart(
+    connect, ctrl_c_after_the_reply
+) -> None:
+    worker = connect(filters={"fits": FitsUntilAnInterrupt()})
+    worker.fit("fits", 0)
+    ctrl_c_after_the_reply()
+    with pytest.raises(KeyboardInterrupt):
+        worker.fit("fits", 0.01)
+    assert worker.forward("fits", None) == 0.01
+    kill(worker)
+    with pytest.raises(soma.StateLost, match="by fit"):
+        worker.forward("fits", None)
+
+
+def test_nodes_are_known_after_ctrl_c_took_the_reply_to_their_change(
+    connect, ctrl_c_after_the_reply, tmp_path
+) -> None:
+    worker = connect(filters={"mean": f.Mean()})
+    ctrl_c_after_the_reply()
+    with pytest.raises(KeyboardInterrupt):
+        worker.load({"other": f.Mean()})
+    assert worker.node_ids == ["mean", "other"]
+    ctrl_c_after_the_reply()
+    with pytest.raises(KeyboardInterrupt):
+        worker.unload(["other"])
+    worker.save_checkpoint(tmp_path / "checkpoint")
+    assert worker.node_ids == ["mean"]

@@ -135,3 +135,21 @@ def test_who_has_its_turn_is_refused_another_instead_of_waiting_for_itself():
         other.join()
         assert others == [False]
     assert turn.take(0)
+
+
+def test_ctrl_c_just_after_a_turn_was_had_keeps_it_from_nobody():
+    turn = Turn("a restart of this worker")
+
+    def interrupt_once_it_is_had(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_return" and getattr(called, "__name__", "") == "acquire":
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt_once_it_is_had)
+    with pytest.raises(KeyboardInterrupt):
+        turn.take()
+    others: list[bool] = []
+    other = threading.Thread(target=lambda: others.append(turn.take(0)))
+    other.start()
+    other.join()
+    assert others == [True]

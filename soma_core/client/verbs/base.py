@@ -57,6 +57,7 @@ class VerbsBase:
         self._stall_timeout = stall_timeout
         self.metas: dict[str, FilterMeta] = {}
         self.registered: set[str] = set()
+        self._unsettled: set[object] = set()  # changes of nodes of which nobody knows the end
 
     def remedy(self, call: Call, error: BaseException) -> list[Call] | None:
         """What to send before a call that failed is sent again; None if that would not help.

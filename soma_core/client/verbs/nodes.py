@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from soma_core.client.arguments import as_node_ids
@@ -13,6 +14,7 @@ from soma_core.client.results import NodeListing, Pong, WorkerListing
 from soma_core.client.steps import OWN_COMMANDS, Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.base import VerbsBase
+from soma_core.errors import RemoteError
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol import commands as c
 
@@ -31,9 +33,11 @@ class NodeVerbs(VerbsBase):
         Returns:
             Its nodes with their metas, the registered filters, and the worker's versions.
         """
+        unsettled = {*self._unsettled}
         reply = yield self._call(c.ListNodes(cmd="LIST"), timeout)
         details = reply.details or {}
         self.metas = dict(reply.nodes)
+        self._unsettled -= unsettled
         self.registered = {node_id for node_id, known in details.items() if known.filter}
         hello = self._session.hello
         return WorkerListing(
@@ -49,9 +53,26 @@ class NodeVerbs(VerbsBase):
         )
 
     def refresh(self) -> Steps[None]:
-        """Ask what the worker holds, if others may have loaded something too."""
-        if self._transport.options.shared and not self._session.connection.closed:
+        """Ask what the worker holds, if that may be something else than what is known here.
+
+        Others may have loaded something too; or the reply to a change was lost, as by Ctrl-C.
+        """
+        connection = self._session.connection
+        is_unsure = self._unsettled and connection.ended is None
+        if (self._transport.options.shared or is_unsure) and not connection.closed:
             yield from self.list()
+
+    @contextmanager
+    def _changing_nodes(self) -> Generator[None, None, None]:
+        """Within the block nodes are loaded or unloaded; what comes of it is known at its end."""
+        change = object()
+        self._unsettled.add(change)
+        try:
+            yield
+        except RemoteError:  # then nothing has changed
+            self._unsettled.discard(change)
+            raise
+        self._unsettled.discard(change)
 
     def load(
         self,
@@ -88,10 +109,11 @@ class NodeVerbs(VerbsBase):
 
         call = Call.of(c.Load(cmd="LOAD", filters=specs()), self._seconds(timeout))
         call.rebuild = lambda: {"filters": specs()}
-        metas: dict[str, FilterMeta] = (yield call).filters
-        self.metas.update(metas)
-        named = {node_id for node_id, item in adapted.items() if isinstance(item, str | tuple)}
-        self.registered = (self.registered - adapted.keys()) | named
+        with self._changing_nodes():
+            metas: dict[str, FilterMeta] = (yield call).filters
+            self.metas.update(metas)
+            named = {node_id for node_id, item in adapted.items() if isinstance(item, str | tuple)}
+            self.registered = (self.registered - adapted.keys()) | named
         return metas
 
     def _spec(
@@ -124,9 +146,10 @@ class NodeVerbs(VerbsBase):
             RemoteError: ``unknown_node``: one of them is not loaded; then none is forgotten.
         """
         ids = as_node_ids(node_ids, in_order=False)
-        yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
-        for node_id in ids:
-            self.metas.pop(node_id, None)
+        with self._changing_nodes():
+            yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
+            for node_id in ids:
+                self.metas.pop(node_id, None)
 
     def call(
         self,
