@@ -150,3 +150,10 @@ def test_an_end_of_each_kind_over_each_transport_leaves_nothing() -> None:
     cells_of_it = sum(len(kind.transports) for kind in KINDS.values())
     printed = run("benchmarks.ends", "--count", cells_of_it, timeout=800)
     assert printed.count("| 0 | 0 | ") == cells_of_it + 1
+
+
+@nightly
+@pytest.mark.timeout(900)
+def test_ctrl_c_at_random_moments_of_calls_of_every_kind_costs_nothing() -> None:
+    printed = run("benchmarks.interrupts", "--count", 225, timeout=800)  # nine hosts, 25 times each
+    assert printed.count("| 0 | 0 | ") == 9

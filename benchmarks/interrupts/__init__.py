@@ -1,0 +1,1 @@
+"""Ctrl-C at random moments of calls of every kind: what it costs."""
