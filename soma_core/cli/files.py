@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.pipeline import ArrayFile
+from soma_core.models.regular_file import open_regular
 
 __all__ = ["read_array", "write_array"]
 
 Array = np.ndarray[Any, Any]
+
+_LONGEST_LINE = 1 << 26  # characters
 
 
 def read_array(source: ArrayFile, base: Path) -> Array:
@@ -24,21 +29,22 @@ def read_array(source: ArrayFile, base: Path) -> Array:
     """
     path = base / source.path
     try:
-        array = _READERS[path.suffix.lower()](path, source)
+        with open_regular(path) as file:
+            array = _READERS[path.suffix.lower()](file, source)
         return array if source.dtype is None else array.astype(source.dtype)
     except OSError as error:
         raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, EOFError) as error:
-        raise CommandFailed(f"{path}: {error}") from None
+    except (ValueError, TypeError, EOFError, MemoryError) as error:
+        raise CommandFailed(f"{path}: {error or type(error).__name__}") from None
 
 
-def _read_npy(path: Path, source: ArrayFile) -> Array:
-    loaded: Array = np.load(path, allow_pickle=False)
+def _read_npy(file: BinaryIO, source: ArrayFile) -> Array:
+    loaded: Array = np.load(file, allow_pickle=False)
     return loaded
 
 
-def _read_npz(path: Path, source: ArrayFile) -> Array:
-    with np.load(path, allow_pickle=False) as archive:
+def _read_npz(file: BinaryIO, source: ArrayFile) -> Array:
+    with np.load(file, allow_pickle=False) as archive:
         names = list(archive)
         key = source.key or (names[0] if len(names) == 1 else None)
         if key not in names:
@@ -48,9 +54,9 @@ def _read_npz(path: Path, source: ArrayFile) -> Array:
         return chosen
 
 
-def _read_csv(path: Path, source: ArrayFile) -> Array:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream) if row]
+def _read_csv(file: BinaryIO, source: ArrayFile) -> Array:
+    with io.TextIOWrapper(file, newline="", encoding="utf-8-sig") as stream:
+        rows = [row for row in csv.reader(_lines(stream)) if row]
     if not rows:
         raise ValueError("the file is empty")
     width = len(rows[0])
@@ -62,6 +68,14 @@ def _read_csv(path: Path, source: ArrayFile) -> Array:
     names = rows.pop(0) if source.header else []
     cells = np.array(rows, dtype=str).reshape(len(rows), width)
     return _as_numbers(_select(cells, names, source.columns))
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a table; what is as long as none ever is has none."""
+    while line := stream.readline(_LONGEST_LINE + 1):
+        if len(line) > _LONGEST_LINE:
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        yield line
 
 
 def _select(cells: Array, names: list[str], columns: Any) -> Array:

@@ -40,6 +40,7 @@ from pydantic import (
 
 from soma_core.cli.console import CommandFailed
 from soma_core.models.frozen import Frozen
+from soma_core.models.regular_file import open_regular
 from soma_core.models.validation_errors import describe
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "PipelineFile",
     "read_pipeline",
 ]
+
+_LARGEST = 1 << 24  # bytes of a pipeline; it is written by hand
 
 
 class _Section(Frozen):
@@ -269,9 +272,16 @@ def read_pipeline(path: Path) -> PipelineFile:
         CommandFailed: It cannot be read, is no TOML, or a field is wrong; the message names it.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            text = file.read(_LARGEST + 1)
     except OSError as error:
         raise CommandFailed(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandFailed(f"cannot read {path}: {error}") from None
+    if len(text) > _LARGEST:
+        raise CommandFailed(f"{path} is no pipeline: it has more than {_LARGEST:,} bytes")
+    try:
+        content = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{path} is not valid TOML: {error}") from None
     try:

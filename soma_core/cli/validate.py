@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
@@ -13,7 +12,9 @@ import typer
 from soma_core.cli.console import CommandFailed, note
 from soma_core.client.plain_console import printable
 from soma_core.errors import ProtocolError
+from soma_core.models.regular_file import open_at_once
 from soma_core.plugins.checking import check_command, check_reply
+from soma_core.wire.parser import StreamLimits
 
 __all__ = ["validate"]
 
@@ -49,14 +50,17 @@ def _opened(file: str) -> AbstractContextManager[BinaryIO]:
     if file == "-":
         return nullcontext(sys.stdin.buffer)
     try:
-        return Path(file).open("rb")
+        return open_at_once(file)
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
 
 
-def _messages(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def _messages(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, by number, without what surrounds their message."""
-    for number, line in enumerate(lines, start=1):
+    longest = StreamLimits.from_environment().line
+    for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), start=1):
+        if len(line) > longest:
+            raise CommandFailed(f"line {number} is longer than {longest:,} bytes, the limit")
         message = line.strip().removeprefix(_BYTE_ORDER_MARK).strip()
         if message:
             yield number, message

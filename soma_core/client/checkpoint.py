@@ -12,8 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.errors import ErrorCode, ProtocolError, RemoteError
 from soma_core.models.filters import FilterMeta
+from soma_core.models.regular_file import open_regular
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import StateFormat
 from soma_core.wire.archive import read_archive
@@ -38,6 +38,7 @@ __all__ = ["Saved", "load", "read_checkpoint", "save"]
 
 _HEADER = "checkpoint.msgpack"
 _VERSION = 2
+_MAGIC = b"PK\3\4"
 _LONGEST_TEXT = 200  # characters of a configuration's field in an error
 
 
@@ -57,9 +58,10 @@ def _write(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
     """
     written = {node_id: _fields(saved) for node_id, saved in nodes.items()}
     header, buffers = pack({"soma_checkpoint": _VERSION, "nodes": written}, pickles)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # Named before it is made: whenever Ctrl-C comes, it is known what to remove.
+    name = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(name, "xb", opener=_private) as file:
             with zipfile.ZipFile(file, "w") as archive:
                 archive.writestr(_HEADER, header)
                 for number, buffer in enumerate(buffers):
@@ -73,6 +75,10 @@ def _write(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
             os.unlink(name)
         raise
     _sync_directory(path.parent)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -129,20 +135,16 @@ def _no_checkpoint(path: Path, reason: object) -> ValueError:
 
 
 def _content(path: Path) -> bytes:
-    """What a regular file holds; opening any other might wait for ever, as for a writer of a pipe.
+    """What a file holds that begins as a checkpoint does.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no regular file.
+        ValueError: It is no regular file, or begins otherwise.
     """
-    with open(path, "rb", opener=_open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no regular file")
+    with open_regular(path) as file:
+        if not file.peek(len(_MAGIC)).startswith(_MAGIC):  # type: ignore[attr-defined]
+            raise ValueError("it does not begin as a zip archive does")
         return file.read()
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _members(content: bytes) -> tuple[bytes, list[bytearray]]:

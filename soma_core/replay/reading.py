@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from soma_core.client.recording.entries import (
     read_line,
 )
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.regular_file import open_regular
 
 __all__ = ["RecordedCall", "read_calls", "read_recording"]
+
+_PIECE = 1 << 20  # bytes
 
 
 @dataclass
@@ -58,7 +62,7 @@ def read_recording(path: Path) -> Iterator[Section | Entry]:
         ProtocolError: ``malformed``: it is not a recording; the message names the line.
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(_finished_lines(file), 1):
             try:
                 item = read_line(line)
@@ -72,10 +76,26 @@ def read_recording(path: Path) -> Iterator[Section | Entry]:
             yield item
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except ValueError as error:
+        raise ProtocolError(ErrorCode.MALFORMED, f"{path} is not a recording: {error}") from None
+
+
 def _finished_lines(file: BinaryIO) -> Iterator[bytes]:
-    for line in file:
-        if line.endswith(b"\n"):
-            yield line
+    """The lines that are there now, of a file that may grow.
+
+    A line ends at a zero byte as well: a hole in a file, of which no message is made.
+    """
+    left = os.fstat(file.fileno()).st_size
+    pieces: list[bytes] = []
+    while left > 0 and (piece := file.readline(min(_PIECE, left))):
+        left -= len(piece)
+        pieces.append(piece)
+        if piece.endswith(b"\n") or b"\0" in piece:
+            yield b"".join(pieces)
+            pieces.clear()
 
 
 def read_calls(path: Path) -> Iterator[RecordedCall]:

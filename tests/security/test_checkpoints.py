@@ -204,9 +204,9 @@ def damaged() -> bytes:
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "does not end as a zip"),
-    "text": (lambda: b"hello", "does not end as a zip"),
-    "a pickle": (lambda: pickle.dumps({"a": 1}), "does not end as a zip"),
+    "empty": (lambda: b"", "does not begin as a zip"),
+    "text": (lambda: b"hello", "does not begin as a zip"),
+    "a pickle": (lambda: pickle.dumps({"a": 1}), "does not begin as a zip"),
     "cut off": (lambda: written(checkpoint())[:-9], "does not end as a zip"),
     "a zip bomb": (bomb, "longer than itself|compressed"),
     "members that overlap": (overlapping, "longer than itself"),
@@ -306,6 +306,13 @@ def test_a_file_that_is_no_regular_one_is_not_waited_for(tmp_path: Path) -> None
         for path in (tmp_path, tmp_path / "missing", tmp_path / "s"):
             with pytest.raises(OSError, match=str(path)):
                 read_checkpoint(path, TYPED_ONLY)
+
+
+def test_a_hole_larger_than_memory_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", 1 << 42)
+    with pytest.raises(ValueError, match="does not begin as a zip archive"):
+        read_checkpoint(tmp_path / "hole", TYPED_ONLY)
 
 
 def test_checksums_are_those_of_the_members(path: Path) -> None:

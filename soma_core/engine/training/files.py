@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.files import DataFile
+from soma_core.models.regular_file import open_regular
 from soma_core.models.rows import Selection
 from soma_core.plugins.manager import PluginSet
 
@@ -39,7 +40,7 @@ def open_data(source: DataFile, plugins: PluginSet | None = None) -> Any:
     try:
         if not source.path.endswith((".npy", ".npz")):
             return _opened_by_plugin(source, plugins)
-        with open(source.path, "rb") as file:
+        with open_regular(source.path) as file:
             if source.path.endswith(".npz"):
                 file.seek(_member_start(file, source.key))
             elif source.key is not None:

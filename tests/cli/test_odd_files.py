@@ -1,0 +1,74 @@
+"""Files that hold more than any memory, or for which one would wait for ever: each command ends."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    os.mkfifo(tmp_path / "fifo.toml")
+    return tmp_path / "fifo.toml"
+
+
+@pytest.fixture
+def hole(tmp_path):
+    """A file of a terabyte that holds nothing."""
+    path = tmp_path / "hole.toml"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    return path
+
+
+@pytest.mark.parametrize("command", ["replay", "run"])
+def test_pipes_and_devices_are_refused(command, fifo, soma):
+    for path in (fifo, "/dev/zero"):
+        result = soma(command, path)
+        assert result.exit_code == 1
+        assert "it is no regular file" in result.stderr.replace("\n", " ")
+
+
+def test_a_pipe_into_which_nobody_writes_holds_no_messages(fifo, soma):
+    assert soma("validate", fifo).stderr == "0 messages, none bad\n"
+
+
+@pytest.mark.parametrize(("command", "says"), [("replay", "line 1"), ("run", "is no pipeline")])
+def test_a_hole_is_not_read(command, says, hole, soma):
+    result = soma(command, hole)
+    assert result.exit_code == 1
+    assert says in result.stderr.replace("\n", " ")
+
+
+def test_a_line_without_an_end_is_read_up_to_the_limit_of_lines(hole, monkeypatch, soma):
+    monkeypatch.setenv("SOMA_LIMITS", '{"line": 1000}')
+    result = soma("validate", hole)
+    assert result.exit_code == 1
+    assert "line 1 is longer than" in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
+def test_data_of_a_pipeline_that_are_no_regular_file_are_refused(suffix, soma, tmp_path):
+    os.mkfifo(tmp_path / f"x.{suffix}")
+    (tmp_path / "p.toml").write_text(
+        f'[[filters]]\nid = "a"\nfilter = "none"\n[data]\nx = {{ path = "x.{suffix}" }}\n'
+        '[output]\npath = "y.npy"\n'
+    )
+    result = soma("run", tmp_path / "p.toml")
+    assert result.exit_code == 1
+    assert "it is no regular file" in result.stderr.replace("\n", " ")
+
+
+def test_an_array_that_is_larger_than_memory_is_told(soma, tmp_path):
+    with open(tmp_path / "x.npy", "wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    (tmp_path / "p.toml").write_text(
+        '[[filters]]\nid = "a"\nfilter = "none"\n[data]\nx = { path = "x.npy" }\n'
+        '[output]\npath = "y.npy"\n'
+    )
+    result = soma("run", tmp_path / "p.toml")
+    assert result.exit_code == 1
+    assert "x.npy: " in result.stderr
