@@ -247,10 +247,10 @@ class SklearnFilter(Filter):
 
     @contextmanager
     def _of_another_filter(self, estimator: Any) -> Iterator[None]:
-        """Say of an estimator that lacks what it learns whose state it may have been given.
+        """Within the block, an attribute that ``fit`` learns and the state lacks is named.
 
         Raises:
-            ValueError: It does.
+            ValueError: There is one: the state may be that of another filter.
         """
         try:
             yield

@@ -33,11 +33,11 @@ class Randomness:
         if self._seed is None:
             yield
             return
-        outside = self._standing()
+        outside = self._torch_position()
         try:
             self._put(self._start(self._seed) if self._position is None else self._position)
             yield
-            self._position = self._standing()
+            self._position = self._torch_position()
         finally:
             self._put(outside)
 
@@ -57,7 +57,7 @@ class Randomness:
         devices = ["cpu"] if self._cuda is None else ["cpu", self._cuda]
         return [torch.Generator(device).manual_seed(seed).get_state() for device in devices]
 
-    def _standing(self) -> list[torch.Tensor]:
+    def _torch_position(self) -> list[torch.Tensor]:
         on_device = [] if self._cuda is None else [torch.cuda.get_rng_state(self._cuda)]
         return [torch.get_rng_state(), *on_device]
 

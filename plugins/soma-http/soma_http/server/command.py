@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from starlette.applications import Starlette
 
 from soma_http.server.app import make_app
 from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
@@ -53,12 +54,17 @@ def run(arguments: list[str]) -> int:
         where = f"{settings.server.host}:{settings.server.port}"
         _say(f"cannot listen at {where}: {error.strerror or error}")
         return 1
-    server = settings.server
     host, port = listening.getsockname()[:2]
-    scheme = "http" if server.certificate is None else "https"
+    scheme = "http" if settings.server.certificate is None else "https"
     _say(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    _serve(app, settings, listening)
+    return 0
+
+
+def _serve(app: Starlette, settings: Settings, listening: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn sends itself the one that ended it, once more
+    server = settings.server
     uvicorn.Server(
         uvicorn.Config(
             app,
@@ -78,7 +84,6 @@ def run(arguments: list[str]) -> int:
             server_header=False,
         )
     ).run(sockets=[listening])
-    return 0
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

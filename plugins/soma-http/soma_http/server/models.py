@@ -72,6 +72,19 @@ class Model:
         Raises:
             Exception: Whatever ``soma.AsyncWorkerPool`` raises.
         """
+        pool = await self._new_pool()
+        try:
+            listing = await pool.list(timeout=_STARTING)
+            self._metas = {node_id: node.meta for node_id, node in listing.nodes.items()}
+            if self.config.checkpoint is not None:
+                await pool.load_checkpoint(self.config.checkpoint, timeout=_STARTING)
+        except BaseException:
+            await pool.close()
+            raise
+        self._describe()
+        self._pool = pool
+
+    async def _new_pool(self) -> soma.AsyncWorkerPool:
         config = self.config
         filters = {
             node_id: (node.filter, dict(node.config))
@@ -86,7 +99,7 @@ class Model:
         }
         if config.threads is not None:
             options["threads"] = config.threads
-        pool = await soma.AsyncWorkerPool(
+        return await soma.AsyncWorkerPool(
             "stdio",
             config.workers,
             filters=filters,
@@ -96,16 +109,6 @@ class Model:
             batching=self._batching(),
             **options,
         )
-        try:
-            listing = await pool.list(timeout=_STARTING)
-            self._metas = {node_id: node.meta for node_id, node in listing.nodes.items()}
-            if config.checkpoint is not None:
-                await pool.load_checkpoint(config.checkpoint, timeout=_STARTING)
-        except BaseException:
-            await pool.close()
-            raise
-        self._describe()
-        self._pool = pool
 
     def _batching(self) -> soma.Batching | None:
         """How calls are joined; its nodes are named, so that one whose rows depend on each other
