@@ -9,17 +9,16 @@ from typing import Any
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.arguments import check_listener
-from soma_core.protocol.commands import COMMANDS, Command, Hello
+from soma_core.protocol.commands import Command, Hello
 from soma_core.protocol.fields import set_fields
-from soma_core.protocol.replies import REPLIES, ForwardReply, Reply
+from soma_core.protocol.replies import REPLY_TO, ForwardReply, Reply
 from soma_core.protocol.versions import WorkerHello
 
 __all__ = ["Call", "Progress"]
 
 Progress = Callable[[dict[str, Any]], None]
 
-_REPLY_TO: dict[type[Command], type[Reply]] = dict(zip(COMMANDS, REPLIES, strict=True))
-_REPLY_TO[Hello] = WorkerHello
+_REPLY_TO = REPLY_TO | {Hello: WorkerHello}
 
 
 class Call:

@@ -23,7 +23,7 @@ from soma_core.models.field_descriptions import field_descriptions
 from soma_core.models.values import VALUE_MODELS, Json, TensorData
 from soma_core.protocol import commands, replies
 from soma_core.protocol.commands import COMMANDS, Command, FilterSpec, SetState
-from soma_core.protocol.replies import REPLIES, ErrorReply, Event, ForwardReply
+from soma_core.protocol.replies import REPLIES, REPLY_TO, ErrorReply, Event, ForwardReply
 from soma_core.protocol.versions import PROTOCOL_VERSION
 
 __all__ = ["REPLY", "SCHEMAS", "command_schema", "reply_schema", "value_schema"]
@@ -46,10 +46,8 @@ def command_schema(models: Sequence[type[Command]] = COMMANDS) -> JsonSchema:
         {"oneOf": _references(model.__name__ for model in models)},
         models,
     )
-    own = dict(zip(COMMANDS, REPLIES, strict=True))
     for model in models:
-        reply = own.get(model, ForwardReply)  # a plugin's command has a result, like FORWARD
-        schema["$defs"][model.__name__][REPLY] = reply.__name__
+        schema["$defs"][model.__name__][REPLY] = REPLY_TO.get(model, ForwardReply).__name__
     return schema
 
 

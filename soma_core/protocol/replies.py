@@ -6,12 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.errors import ErrorCode
 from soma_core.models.filters import FilterMeta
-from soma_core.protocol.commands import MessageId, StateFormat
+from soma_core.protocol.commands import COMMANDS, Command, MessageId, StateFormat
 from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
 from soma_core.raised import Raised
 
 __all__ = [
     "REPLIES",
+    "REPLY_TO",
     "ApplyGradientsReply",
     "BatchedFitReply",
     "CallMethodReply",
@@ -311,3 +312,6 @@ REPLIES: tuple[type[Reply], ...] = (
     ShutdownReply,
 )
 """The successful replies, in the order of the commands."""
+
+REPLY_TO: dict[type[Command], type[Reply]] = dict(zip(COMMANDS, REPLIES, strict=True))
+"""The reply to each command; that to one of a plugin has a result, as FORWARD's has."""
