@@ -341,7 +341,8 @@ class RemoteError(SomaError):
     def from_reply(reply: dict[str, Any]) -> RemoteError:
         """Build the exception of an error reply (``"ok": false``).
 
-        A field that is not of its type counts as absent.
+        Args:
+            reply: Its fields; one that is not of its type counts as absent.
         """
         texts = {key: value for key, value in reply.items() if isinstance(value, str)}
         remote_type, code = texts.get("type"), texts.get("code")

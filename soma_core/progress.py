@@ -38,7 +38,11 @@ def is_wanted() -> bool:
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Within the block, hand every report to the listener."""
+    """Within the block, hand every report to the listener.
+
+    Args:
+        listener: Called with the fields of each report; None for nobody.
+    """
     token = _listener.set(listener)
     try:
         yield

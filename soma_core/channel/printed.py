@@ -38,9 +38,9 @@ _DOWN_AGAIN = re.compile(rb"(?:\x1b\[A)+\r*\n+")
 
 
 class LineCutter:
-    """Cuts bytes into lines. Of what is overwritten, the last state is kept.
+    """Cuts bytes into lines. Of a line that is overwritten, the last state is kept.
 
-    That is by a carriage return, or on a line that the cursor leaves upwards and comes back to.
+    It is overwritten after a carriage return, or when the cursor goes up from it and comes back.
 
     Attributes:
         unfinished: A line that has no end yet, or nothing.

@@ -169,7 +169,11 @@ class ProcessTree:
 
 
 def bear_mark(mark: str) -> None:
-    """Let this process, which was forked, and all that it starts bear the mark of a tree."""
+    """Let this process, which was forked, and all that it starts bear the mark of a tree.
+
+    Args:
+        mark: The mark of the :class:`ProcessTree`.
+    """
     os.environ[TREE_VARIABLE] = mark
     with open("/proc/self/comm", "w") as name:
         name.write(_name(mark))

@@ -81,7 +81,11 @@ class SharedMemory:
             self._make_offer()
 
     def take_back(self, entries: Iterable[TableEntry]) -> None:
-        """Note that a frame with these entries was not sent after all."""
+        """Note that a frame was not sent after all.
+
+        Args:
+            entries: The entries of its buffer table.
+        """
         for entry in entries:
             if entry.kind in _LENT_KINDS:
                 self._lent.take_back(entry)
@@ -95,7 +99,14 @@ class SharedMemory:
         return entries
 
     def lend(self, buffer: Any) -> TableEntry | None:
-        """Copy a buffer into a region; None if it must go inline."""
+        """Copy a buffer into a region.
+
+        Args:
+            buffer: The buffer.
+
+        Returns:
+            The entry of the buffer table that names the region; None if the buffer must go inline.
+        """
         if not self._usable:
             return None
         entry = self._lent.place(buffer)
@@ -129,7 +140,13 @@ class SharedMemory:
                 self._trim_later()
 
     def take(self, entry: TableEntry) -> memoryview | None:
-        """Act on an entry that came: the bytes that it lends, or None if it is no buffer.
+        """Act on an entry that came.
+
+        Args:
+            entry: The entry of a buffer table.
+
+        Returns:
+            The bytes that it lends, or None if it is no buffer.
 
         Raises:
             ProtocolError: ``malformed``: what it names does not exist or is not safe to read.

@@ -85,14 +85,22 @@ class ByteStream(ABC):
         return None
 
     def read_now(self, view: memoryview) -> int | None:
-        """Read what has come, without waiting: as :meth:`read_into`, and None if it is nothing."""
+        """Read what has come, without waiting: as :meth:`read_into`, and None if it is nothing.
+
+        Args:
+            view: Where the bytes go.
+        """
         try:
             return self.read_into(view, 0.0)
         except TimeoutError:
             return None
 
     def write_now(self, data: bytes | memoryview) -> int:
-        """Write what can be written without waiting, and return how much; it may be nothing."""
+        """Write what can be written without waiting, and return how much; it may be nothing.
+
+        Args:
+            data: What to write.
+        """
         try:
             return self.write(data, 0.0)
         except TimeoutError:

@@ -6,9 +6,14 @@ __all__ = ["process_usage"]
 
 
 def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
-    """Seconds of processor time, and bytes of resident memory; None each if it is gone.
+    """What a process uses of this machine.
 
-    As where this process has no descriptor left to look with.
+    Args:
+        pid: The process.
+
+    Returns:
+        Seconds of processor time, and bytes of resident memory. None each if the process is gone,
+        or if this one has no descriptor left to look with.
     """
     try:
         import psutil

@@ -176,6 +176,9 @@ class Worker:
     def run(self, steps: Steps[T]) -> T:
         """Send what steps say, one call after another, and return what they come to.
 
+        Args:
+            steps: A method of :attr:`verbs`, called.
+
         Raises:
             TypeError, ValueError: A command does not take an argument.
             SomaError: What a call of a Worker raises.
@@ -219,6 +222,9 @@ class Worker:
 
         That of a scikit-learn estimator is an estimator itself: it can be cloned, searched over
         and put into a Pipeline.
+
+        Args:
+            node_id: The node.
 
         Raises:
             KeyError: This worker loaded no such node.

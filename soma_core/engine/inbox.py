@@ -63,7 +63,11 @@ class Inbox:
             self.announced = True
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The next message, as :meth:`Channel.receive` returns and raises."""
+        """The next message, as :meth:`Channel.receive` returns and raises.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+        """
         if not self._waiting:
             return self._channel.receive(timeout)
         message = self._waiting.popleft()
@@ -86,7 +90,11 @@ class Inbox:
                 self._looking = False
 
     def names(self, command: MessageId | None) -> bool:
-        """Whether a message that waits interrupts the command of this id."""
+        """Whether a message that waits interrupts a command.
+
+        Args:
+            command: The id of the command.
+        """
         return command in self._named
 
     def take_settled(self) -> Message | None:

@@ -123,7 +123,12 @@ class Node:
         self.state, self.learned_inside = self._unlearned, False
 
     def fit(self, x: Any, y: Any, lengths: dict[str, int]) -> Any:
-        """Call ``fit`` and keep the state that it returns; ``lengths`` as for :meth:`forward`.
+        """Call ``fit``, and keep the state that it returns.
+
+        Args:
+            x: The data.
+            y: The targets, or None.
+            lengths: As for :meth:`forward`.
 
         Raises:
             FilterFailed: It raised.
@@ -140,7 +145,14 @@ class Node:
         return self.state
 
     def partial_fit(self, x: Any, y: Any, state: Any, lengths: dict[str, int]) -> Any:
-        """Like :meth:`fit`, going on from a state."""
+        """Like :meth:`fit`, going on from a state.
+
+        Args:
+            x: The data.
+            y: The targets, or None.
+            state: Where it goes on from.
+            lengths: As for :meth:`forward`.
+        """
         self._check("input", self.meta.input_schema, x, lengths)
         self._learn(self.call(self._method("partial_fit"), x, y, state))
         return self.state
@@ -194,7 +206,13 @@ class Node:
         return prepared
 
     def call_method(self, name: str, x: Any, y: Any, state: Any) -> Any:
-        """Call another method that answers: ``score`` with targets, the others without.
+        """Call another method that answers.
+
+        Args:
+            name: The method, such as ``predict``.
+            x: The data.
+            y: The targets; only ``score`` is given them.
+            state: The state to run with.
 
         Raises:
             FilterFailed: It raised.
@@ -209,6 +227,10 @@ class Node:
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code; the one place where its exceptions become ours.
+
+        Args:
+            function: A method of the filter.
+            args: Its arguments.
 
         Raises:
             FilterFailed: It raised anything but KeyboardInterrupt.

@@ -95,14 +95,24 @@ class RecordForwarder(logging.Handler):
             root.addHandler(self)
 
     def note_level(self, host: Host, level: int | None) -> None:
-        """Note which records a host takes, and have them made: the root logger decides that."""
+        """Note which records a host takes, and have them made: the root logger decides that.
+
+        Args:
+            host: The host.
+            level: The least level of its records; None for none of them.
+        """
         host.log_level = level
         root = logging.getLogger()
         if level is not None and level < root.level:
             root.setLevel(level)
 
     def begin(self, send: SendRecord, level: int) -> None:
-        """Forward to the host whose command runs from now on."""
+        """Forward to the host whose command runs from now on.
+
+        Args:
+            send: Sends it an event.
+            level: The least level of the records that it takes.
+        """
         self._level = level
         self._send = send
 

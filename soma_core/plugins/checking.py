@@ -44,6 +44,9 @@ def _parser() -> CommandParser:
 def check_reply(text: bytes) -> None:
     """Check one reply or event. A reply does not name its command: any that fits will do.
 
+    Args:
+        text: The message as JSON.
+
     Raises:
         ProtocolError: It is none; the message names the field and the reason.
     """

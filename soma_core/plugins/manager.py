@@ -96,6 +96,9 @@ class PluginSet:
     def load(self, name: str) -> None:
         """Let an installed plugin take part.
 
+        Args:
+            name: Its name in the entry-point group ``soma.plugins``.
+
         Raises:
             PluginError: It cannot be loaded, or does not fit; the message names its distribution.
         """
@@ -109,7 +112,11 @@ class PluginSet:
             ) from error
 
     def register(self, name: str, plugin: Any) -> None:
-        """Let a plugin take part.
+        """Let a plugin take part, installed or not: a test may register a module.
+
+        Args:
+            name: What it is called in messages, and for :meth:`unregister`.
+            plugin: A module, or any object with hook implementations.
 
         Raises:
             PluginLoadFailed: It implements a hook that does not exist, or with other arguments,
@@ -141,6 +148,9 @@ class PluginSet:
 
     def unregister(self, name: str) -> None:
         """Let a plugin take part no longer; its commands and codecs are gone too.
+
+        Args:
+            name: The name under which it was registered.
 
         Raises:
             PluginNotFound: No plugin of that name takes part.

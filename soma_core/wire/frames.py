@@ -131,6 +131,9 @@ def _preamble(header_size: int, entry_count: int, body_size: int) -> bytes:
 def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
     """A message as the bytes of one frame, all of its buffers inline.
 
+    Args:
+        message: The message.
+
     Returns:
         One piece, or several where the buffers are large: those are not copied.
     """
@@ -143,7 +146,10 @@ def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
-    """Read the first ``PREAMBLE_SIZE`` bytes of a frame.
+    """Read the preamble of a frame.
+
+    Args:
+        data: Its first ``PREAMBLE_SIZE`` bytes.
 
     Raises:
         FrameError: ``malformed``: it is damaged, or of another version of the layout.

@@ -104,8 +104,13 @@ class MessageParser:
         self.finished = False
 
     def feed(self, data: memoryview) -> Message | None:
-        """Take bytes that were read, none at the end of the stream; the next message, or None if
-        more bytes are needed.
+        """Take bytes that were read.
+
+        Args:
+            data: The bytes; none at the end of the stream.
+
+        Returns:
+            The next message, or None if more bytes are needed.
 
         Raises:
             ProtocolError: As :meth:`next_message`.
@@ -127,7 +132,11 @@ class MessageParser:
         return self.next_message()
 
     def filled(self, count: int) -> Message | None:
-        """Like :meth:`feed`, for bytes that were read into the target."""
+        """Like :meth:`feed`, for bytes that were read into the target.
+
+        Args:
+            count: How many.
+        """
         self.target = self.target[count:]
         if not count:
             self.ended = True

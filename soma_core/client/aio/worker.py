@@ -91,7 +91,11 @@ class AsyncWorker:
 
     @classmethod
     async def start(cls, start: Callable[[], Handle]) -> Self:
-        """Start a worker in a thread, which ends then; one that comes up too late is closed."""
+        """Start a worker in a thread, which ends then; one that comes up too late is closed.
+
+        Args:
+            start: Starts it, and blocks until it answers.
+        """
         return cls(await in_thread(start, Handle.close, name="soma-start"))
 
     load = _awaited(Verbs.load)
@@ -181,6 +185,9 @@ class AsyncWorker:
 
     async def run(self, steps: Steps[T]) -> T:
         """Send what steps say, one call after another, and return what they come to.
+
+        Args:
+            steps: A method of :attr:`verbs`, called.
 
         Raises:
             RuntimeError: It is run in another event loop.
@@ -286,11 +293,19 @@ class AsyncWorker:
             yield drive(self._handle)
 
     async def ask(self, call: Call) -> Any:
-        """Send a command as it is."""
+        """Send a command as it is.
+
+        Args:
+            call: The command.
+        """
         return await self._connection.ask(call)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Have a function called once the current worker closes its channel while nothing runs."""
+        """Have a function called once the current worker closes its channel while nothing runs.
+
+        Args:
+            callback: The function.
+        """
         self._connection.on_lost = callback
 
     @property

@@ -67,6 +67,10 @@ class StateVerbs(NodeVerbs):
             state: A NodeState; or bytes, which leave what the node learned as it is.
             format: How bytes are written; None as for :meth:`get_state`.
             timeout: Seconds.
+
+        Raises:
+            TypeError: ``state`` is neither.
+            RemoteError: ``invalid_state``: it does not fit the node, which stays as it was.
         """
         if isinstance(state, NodeState):
             fields = {"fit_state": state.fit_state, **given(training_b64=state.training)}
