@@ -27,7 +27,7 @@ def serve(
     transport: Annotated[str, typer.Argument(help="Its name; 'soma transports' lists them.")],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help="Arguments of its daemon: see 'soma serve socket --help'."),
+        typer.Argument(help="Arguments of its daemon, as in 'soma serve socket --help'."),
     ] = None,
 ) -> None:
     """Run the daemon of a transport, which serves workers to hosts."""

@@ -133,6 +133,7 @@ FILTER_CLAUSES: Mapping[str, Clause] = _clauses(
     ("forward.state-kept", "forward() does not change the state."),
     ("forward.pure", "forward() leaves nothing on the filter that changes a later result."),
     ("forward.deterministic", "Equal input and state give equal results, if meta() states it."),
+    ("forward.rowwise", "Each row gives alone what it gives among others, if meta() states it."),
     ("fit.input-kept", "fit() does not change its input or its targets."),
     ("fit.state-returned", "What fit() learned is in the state, and not on the filter."),
     ("state.round-trip", "A state that travelled gives the results of the one that stayed."),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import cloudpickle
+import numpy as np
 import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
@@ -16,6 +17,7 @@ from soma_core.client.connect import connect
 from soma_core.client.worker import Worker
 from soma_core.engine.nodes import prepares
 from soma_core.errors import RemoteError
+from soma_core.models import rows
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.fingerprint import fingerprint
 from soma_core.testing.clauses import FILTER_CLAUSES, Clause, covers
@@ -164,6 +166,20 @@ class FilterConformance(ConformanceSuite):
             pytest.skip("forward.deterministic: meta() states that it is not")
         assert not self._is_random(state)
 
+    @covers("forward.rowwise")
+    def test_each_row_gives_alone_what_it_gives_among_others(self) -> None:
+        node, state = self.fitted()
+        if not node.meta().rowwise:
+            pytest.skip("forward.rowwise: meta() does not state it")
+        self._skip_if_random(state)
+        x = self.data()
+        alone = [
+            _forward(node, rows.take(x, slice(row, row + 1)), copy.deepcopy(state))
+            for row in range(rows.count(x) or 0)
+        ]
+        together = _forward(node, x, copy.deepcopy(state))
+        assert _close(rows.concatenate(alone), together), "its rows are not independent"
+
     @covers("fit.input-kept")
     def test_fit_does_not_change_its_input_or_its_targets(self) -> None:
         x, y = self.data(), self.targets()
@@ -249,6 +265,25 @@ def _in_a_line(state: Any) -> Any:
 
 def _same(actual: Any, expected: Any) -> bool:
     return type(actual) is type(expected) and _digest(actual) == _digest(expected)
+
+
+def _close(actual: Any, expected: Any) -> bool:
+    """Whether two results are the same but for the order in which numbers were added up."""
+    if isinstance(expected, dict):
+        return actual.keys() == expected.keys() and all(
+            _close(actual[key], item) for key, item in expected.items()
+        )
+    if type(actual) is not type(expected) or not hasattr(expected, "dtype"):
+        return _same(actual, expected)
+    here, there = _as_array(actual), _as_array(expected)
+    if there.dtype.kind not in "fc":
+        return _same(here, there)
+    alike = here.shape == there.shape
+    return alike and np.allclose(here, there, rtol=1e-3, atol=1e-5, equal_nan=True)
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(value.detach() if hasattr(value, "detach") else value)
 
 
 def _digest(value: Any) -> str:

@@ -130,6 +130,17 @@ class TestForgetsItselfOnceItIsFitted(Suite):
             return {**state, "__pydantic_private__": private} if self._fitted else state
 
 
+class TestSubtractsTheMeanOfItsBatch(Suite):
+    breaks = "forward.rowwise"
+
+    class filter(Good):  # noqa: N801
+        def meta(self):
+            return super().meta().replace(rowwise=True)
+
+        def forward(self, x, state):
+            return x - x.mean(axis=0)
+
+
 class TestWritesIntoItsInput(Suite):
     breaks = "forward.input-kept"
 

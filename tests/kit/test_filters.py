@@ -25,7 +25,7 @@ class Standardize(soma.Filter):
 
     def meta(self):
         rows = soma.Schema(dtype="Float64", shape=[soma.Dynamic("batch"), soma.Fixed(3)])
-        return super().meta().replace(input_schema=rows, output_schema=rows)
+        return super().meta().replace(input_schema=rows, output_schema=rows, rowwise=True)
 
 
 class TestStandardize(FilterConformance):
