@@ -9,7 +9,8 @@ from typing import Any
 
 __all__ = ["is_wanted", "listening", "report"]
 
-Listener = Callable[[dict[str, Any]], None]
+Report = dict[str, Any]
+Listener = Callable[[Report], None]
 
 _listener: ContextVar[Listener | None] = ContextVar("soma_progress_listener", default=None)
 

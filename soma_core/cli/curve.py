@@ -8,7 +8,7 @@ from math import isfinite
 from rich.text import Text
 
 from soma_core.client.progress.estimate import TrainingProgress, format_number
-from soma_core.client.progress.watch import Report
+from soma_core.progress import Report
 
 __all__ = ["Curve", "text_plot"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +19,12 @@ from soma_core.cli.pipeline import ArrayFile, Batched, Composite, Each, Pipeline
 from soma_core.client.connect import connect
 from soma_core.client.plain_console import PlainConsole
 from soma_core.client.progress.display import ProgressDisplay
-from soma_core.client.progress.watch import Report, count_rows, each_of
+from soma_core.client.progress.watch import each_of
 from soma_core.client.worker import Worker
 from soma_core.errors import SomaError
 from soma_core.models.chains import ChainMismatch, ChainNode, check_chain
+from soma_core.models.rows import count_if_equal
+from soma_core.progress import Listener
 
 __all__ = ["run", "run_pipeline"]
 
@@ -82,10 +84,10 @@ class _Fits:
         self.curves: list[Curve] = []
 
     @contextmanager
-    def watching(self, title: str, x: Any) -> Iterator[Callable[[Report], None]]:
+    def watching(self, title: str, x: Any) -> Iterator[Listener]:
         """Within the block, a fit runs; its reports go to what is yielded."""
         self.curves.append(Curve(title))
-        with ProgressDisplay(self._console, title, count_rows(x)) as shown:
+        with ProgressDisplay(self._console, title, count_if_equal(x)) as shown:
             yield each_of(shown, self.curves[-1])
 
 

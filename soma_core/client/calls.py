@@ -9,6 +9,7 @@ from typing import Any
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.arguments import check_listener
+from soma_core.progress import Listener
 from soma_core.protocol.commands import Command, Hello
 from soma_core.protocol.fields import set_fields
 from soma_core.protocol.replies import REPLY_TO, ForwardReply, Reply
@@ -16,7 +17,7 @@ from soma_core.protocol.versions import WorkerHello
 
 __all__ = ["Call", "Progress"]
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Listener
 
 _REPLY_TO = REPLY_TO | {Hello: WorkerHello}
 

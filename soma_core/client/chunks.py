@@ -108,15 +108,8 @@ def gather(chunks: Sequence[Any]) -> tuple[Any, list[int | None]]:
 def split(out: Any, sizes: Sequence[int | None]) -> Iterator[Any]:
     """Data in chunks of these sizes if it has as many rows, else in one."""
     known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or not 0 < sum(known) == _rows_of(out):
+    if len(known) < len(sizes) or not 0 < sum(known) == rows.count_if_equal(out):
         yield out
         return
     for end, size in zip(accumulate(known), known, strict=True):
         yield rows.take(out, slice(end - size, end))
-
-
-def _rows_of(out: Any) -> int | None:
-    try:
-        return rows.count(out)
-    except ValueError:  # its columns differ, so that it cannot be cut
-        return None

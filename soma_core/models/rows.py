@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "common_count",
     "concatenate",
     "count",
+    "count_if_equal",
     "is_numbered",
     "renumbered",
     "take",
@@ -38,6 +40,13 @@ def count(value: Any, name: str = "data") -> int | None:
     if type(value) is np.ndarray:  # the usual case: asked of every call that may be joined
         return len(value) if value.ndim else None
     return common_count({name: value})
+
+
+def count_if_equal(value: Any) -> int | None:
+    """The number of rows; None for what has no rows, or columns of different numbers."""
+    with suppress(ValueError):
+        return count(value)
+    return None
 
 
 def common_count(named: Mapping[str, Any]) -> int | None:

@@ -16,7 +16,7 @@ import soma_core as soma
 from soma_core import progress
 from soma_core.client.progress.display import ProgressDisplay
 from soma_core.client.progress.estimate import TrainingProgress
-from soma_core.client.progress.watch import count_rows
+from soma_core.models.rows import count_if_equal
 
 
 def shown(
@@ -232,7 +232,7 @@ def test_a_program_without_streams_sees_nothing_and_goes_on(monkeypatch: Any) ->
     ],
 )
 def test_the_rows_of_data_are_counted_where_it_has_rows(x: Any, rows: int | None) -> None:
-    assert count_rows(x) == rows
+    assert count_if_equal(x) == rows
 
 
 def test_a_fit_is_shown_on_stderr_when_asked(inline: soma.Worker, capsys: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,10 @@ from soma_core.cli.curve import Curve
 from soma_core.cli.demo.digits import Digits
 from soma_core.client.connect import connect
 from soma_core.client.progress.display import ProgressDisplay
-from soma_core.client.progress.watch import Report, each_of
+from soma_core.client.progress.watch import each_of
 from soma_core.client.worker import Worker
 from soma_core.errors import WorkerDied
+from soma_core.progress import Listener, Report
 
 __all__ = ["ONE_THREAD", "Place", "TrainingRun", "kill_half_way", "run_training"]
 
@@ -133,7 +133,7 @@ def _train(
     digits: Digits,
     console: Console,
     title: str,
-    watch: Callable[[Report], None],
+    watch: Listener,
 ) -> None:
     """Fit the scaler on all images, then the network on what the scaler makes of them.
 

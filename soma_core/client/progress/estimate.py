@@ -6,9 +6,9 @@ from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-__all__ = ["TrainingProgress", "format_number"]
+from soma_core.progress import Report
 
-Report = dict[str, Any]
+__all__ = ["TrainingProgress", "format_number"]
 
 _NO_METRICS = frozenset({"epoch", "epochs", "batch", "batches", "loss", "mean_loss"})
 

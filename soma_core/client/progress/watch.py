@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from soma_core.models import rows
+from soma_core.progress import Listener, Report
 
-__all__ = ["Report", "Watch", "count_rows", "each_of", "watched"]
+__all__ = ["Watch", "each_of", "watched"]
 
-Report = dict[str, Any]
-Watch = Callable[[Report], None] | bool | None
+Watch = Listener | bool | None
 """``True`` shows the reports on stderr, a function is called with each, else nobody gets them."""
 
 
-def watched(
-    watch: Watch, titles: Iterable[str], x: Any
-) -> AbstractContextManager[Callable[[Report], None] | None]:
+def watched(watch: Watch, titles: Iterable[str], x: Any) -> AbstractContextManager[Listener | None]:
     """Within the context, whoever is to get a command's reports: a function, or None.
 
     Args:
@@ -36,13 +34,13 @@ def watched(
         )
 
         title = " → ".join(map(str, titles))
-        return ProgressDisplay.on_stderr(title, count_rows(x))
+        return ProgressDisplay.on_stderr(title, rows.count_if_equal(x))
     if callable(watch):
         return nullcontext(watch)
     raise TypeError(f"progress is True, False, or a function of a report; got {watch!r}")
 
 
-def each_of(*listeners: Callable[[Report], None]) -> Callable[[Report], None]:
+def each_of(*listeners: Listener) -> Listener:
     """A function that hands a report to each of several, in order."""
 
     def tell(report: Report) -> None:
@@ -50,10 +48,3 @@ def each_of(*listeners: Callable[[Report], None]) -> Callable[[Report], None]:
             listener(report)
 
     return tell
-
-
-def count_rows(x: Any) -> int | None:
-    """The number of rows of some data, for the rate; None if it has none, or not one number."""
-    with suppress(ValueError):
-        return rows.count(x)
-    return None
