@@ -97,20 +97,25 @@ def daemon(
     with tempfile.TemporaryDirectory(prefix="soma-") as directory:
         path = Path(directory) / "s"
         command = [sys.executable, "-P", "-m", "soma_core.cli", "serve", name, "--path", str(path)]
-        command += arguments
-        environment = {**os.environ, **(env or {})}
-        with (
-            open(Path(directory) / "printed", "w+b") as printed,
-            subprocess.Popen(command, stdout=printed, stderr=printed, env=environment) as daemon,
-        ):
-            try:
-                if not _appears(path, daemon):
-                    printed.seek(0)
-                    why = printed.read().decode(errors="replace").strip() or "it printed nothing"
-                    raise Unavailable(f"its daemon did not start ({shlex.join(command)}): {why}")
-                yield {"path": path}
-            finally:
-                daemon.terminate()
+        with _served([*command, *arguments], path, {**os.environ, **(env or {})}):
+            yield {"path": path}
+
+
+@contextmanager
+def _served(command: list[str], path: Path, env: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, a daemon listens at a path."""
+    with (
+        open(path.with_name("printed"), "w+b") as printed,
+        subprocess.Popen(command, stdout=printed, stderr=printed, env=env) as daemon,
+    ):
+        try:
+            if not _appears(path, daemon):
+                printed.seek(0)
+                why = printed.read().decode(errors="replace").strip() or "it printed nothing"
+                raise Unavailable(f"its daemon did not start ({shlex.join(command)}): {why}")
+            yield
+        finally:
+            daemon.terminate()
 
 
 def _options(transport: type[Transport]) -> Mapping[str, Any]:

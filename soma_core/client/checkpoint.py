@@ -15,10 +15,10 @@ import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
 
@@ -62,11 +62,7 @@ def _write(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
     name = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(name, "xb", opener=_private) as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                archive.writestr(_HEADER, header)
-                for number, buffer in enumerate(buffers):
-                    with archive.open(str(number), "w", force_zip64=True) as member:
-                        member.write(memoryview(buffer).cast("B"))
+            _write_archive(file, header, buffers)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
@@ -75,6 +71,14 @@ def _write(path: Path, nodes: Mapping[str, Saved], pickles: Pickles) -> None:
             os.unlink(name)
         raise
     _sync_directory(path.parent)
+
+
+def _write_archive(file: BinaryIO, header: bytes, buffers: Iterable[Any]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_HEADER, header)
+        for number, buffer in enumerate(buffers):
+            with archive.open(str(number), "w", force_zip64=True) as member:
+                member.write(memoryview(buffer).cast("B"))
 
 
 def _private(name: str, flags: int) -> int:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -212,25 +212,21 @@ class Supervisor:
             request: What it wants.
             attached: The descriptors that came with it; they stay the caller's.
         """
-        control = None
-        try:
-            if "control" in attached:
-                control = copy_of(attached["control"])
-            client = Client(connection, attached)
-        except OSError as error:
-            refuse(connection, f"cannot watch this connection: {error.strerror}")
-            if control is not None:
-                control.close()
-            return
-        try:
-            worker, number = self._assign(client, connection, request, attached)
-        except (ClientRefused, OSError, SomaError) as error:
-            log("client refused", session=request.session, reason=str(error))
-            refuse(connection, str(error))
-            client.close("worker")
-            if control is not None:
-                control.close()
-            return
+        with ExitStack() as undo:
+            try:
+                control = self._control_in(attached, undo)
+                client = Client(connection, attached)
+            except OSError as error:
+                refuse(connection, f"cannot watch this connection: {error.strerror}")
+                return
+            undo.callback(client.close, "worker")
+            try:
+                worker, number = self._assign(client, connection, request, attached)
+            except (ClientRefused, OSError, SomaError) as error:
+                log("client refused", session=request.session, reason=str(error))
+                refuse(connection, str(error))
+                return
+            undo.pop_all()
         if control is not None:
             self._controls.add(control, worker.id, number)
         log("client", worker=worker.process.pid, session=request.session, uid=worker.uid)
@@ -245,6 +241,12 @@ class Supervisor:
             )
             reply(connection, answer)
         client.let_go()
+
+    @staticmethod
+    def _control_in(attached: Mapping[Brought, int], undo: ExitStack) -> socket.socket | None:
+        if "control" not in attached:
+            return None
+        return undo.enter_context(copy_of(attached["control"]))
 
     def _assign(
         self,
