@@ -11,48 +11,9 @@ import soma_core as soma
 from soma_core.models.chains import ChainNode, check_chain
 from soma_core.models.schema import SchemaMismatch
 
+from ..support.filters import Declared, Tripwire, schema
+
 CHAINS = ("COMPOSITE_FORWARD", "COMPOSITE_FIT", "BATCHED_FIT")
-
-
-def schema(dtype: str, *shape: int | str) -> soma.Schema:
-    axes = [soma.Fixed(axis) if isinstance(axis, int) else soma.Dynamic(axis) for axis in shape]
-    return soma.Schema(dtype=dtype, shape=tuple(axes))
-
-
-class Declared(soma.Filter):
-    """Returns what it is told to, whatever it declares."""
-
-    takes: Any = None
-    gives: Any = None
-    result: Any = None
-    differentiable: bool = False
-    stream_mode: str = "FixedState"
-
-    def meta(self) -> soma.FilterMeta:
-        return (
-            super()
-            .meta()
-            .replace(
-                input_schema=self.takes,
-                output_schema=self.gives,
-                differentiable=self.differentiable,
-                stream_mode=self.stream_mode,
-            )
-        )
-
-    def fit(self, x: Any, y: Any = None) -> Any:
-        return {}
-
-    def forward(self, x: Any, state: Any) -> Any:
-        return x if self.result is None else self.result
-
-
-class Tripwire(Declared):
-    def fit(self, x: Any, y: Any = None) -> Any:
-        raise AssertionError("user code ran")
-
-    def forward(self, x: Any, state: Any) -> Any:
-        raise AssertionError("user code ran")
 
 
 def node(node_id: str, takes: Any = None, gives: Any = None, converts: bool = False) -> ChainNode:

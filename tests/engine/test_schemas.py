@@ -12,30 +12,9 @@ from hypothesis import strategies as st
 import soma_core as soma
 from soma_core.models.schema import SchemaMismatch
 
+from ..support.filters import Declared, Tripwire, schema
+
 ROWS = soma.Schema(dtype="Float32", shape=(soma.Dynamic("batch"), soma.Fixed(3)))
-
-
-class Declared(soma.Filter):
-    input: Any = None
-    output: Any = None
-    result: Any = None
-
-    def meta(self) -> soma.FilterMeta:
-        return super().meta().replace(input_schema=self.input, output_schema=self.output)
-
-    def fit(self, x: Any, y: Any = None) -> Any:
-        return {"ran": True}
-
-    def forward(self, x: Any, state: Any) -> Any:
-        return x if self.result is None else self.result
-
-
-class Tripwire(Declared):
-    def fit(self, x: Any, y: Any = None) -> Any:
-        raise AssertionError("user code ran")
-
-    def forward(self, x: Any, state: Any) -> Any:
-        raise AssertionError("user code ran")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +30,7 @@ class Tripwire(Declared):
 def test_a_wrong_input_is_refused_before_the_filter_sees_it(
     host: Any, refused: Any, cmd: str, fields: Any
 ) -> None:
-    host.load(a=Tripwire(input=ROWS))
+    host.load(a=Tripwire(takes=ROWS))
     with pytest.raises(refused) as caught:
         host.ask(cmd, data=np.zeros((2, 4), "f4"), **fields)
     assert caught.value.code == "schema_mismatch"
@@ -63,36 +42,31 @@ def test_a_wrong_input_is_refused_before_the_filter_sees_it(
 
 
 def test_a_wrong_output_is_refused_by_the_node_that_made_it(host: Any, refused: Any) -> None:
-    host.load(a=Declared(output=ROWS, result=np.zeros((2, 3), "f8")))
+    host.load(a=Declared(gives=ROWS, result=np.zeros((2, 3), "f8")))
     with pytest.raises(refused, match=r"the output of node 'a'.*Float32.*got Float64") as caught:
         host.ask("FORWARD", node_id="a", data=1)
     assert caught.value.code == "schema_mismatch"
 
 
 def test_a_named_axis_has_one_length_within_a_call(host: Any, refused: Any) -> None:
-    shorter = Declared(input=ROWS, output=ROWS, result=np.zeros((1, 3), "f4"))
-    host.load(a=shorter, b=Declared(input=ROWS))
+    shorter = Declared(takes=ROWS, gives=ROWS, result=np.zeros((1, 3), "f4"))
+    host.load(a=shorter, b=Declared(takes=ROWS))
     with pytest.raises(refused, match=r"expected Float32\[batch, 3\] \(with batch=2\)"):
         host.ask("FORWARD", node_id="a", data=np.zeros((2, 3), "f4"))
     assert host.ask("FORWARD", node_id="a", data=np.zeros((1, 3), "f4"))["ok"]
 
 
 def test_a_named_axis_has_one_length_along_a_chain(host: Any, refused: Any) -> None:
-    host.load(a=Declared(input=ROWS, result=np.zeros((5, 3), "f4")), b=Declared(input=ROWS))
+    host.load(a=Declared(takes=ROWS, result=np.zeros((5, 3), "f4")), b=Declared(takes=ROWS))
     for cmd in ("COMPOSITE_FORWARD", "COMPOSITE_FIT", "BATCHED_FIT"):
         with pytest.raises(refused, match=r"node 'b'.*with batch=2"):
             host.ask(cmd, node_ids=["a", "b"], data=np.zeros((2, 3), "f4"))
 
 
 def test_each_batch_may_have_another_length(host: Any) -> None:
-    host.load(a=Declared(input=ROWS, output=ROWS))
+    host.load(a=Declared(takes=ROWS, gives=ROWS))
     data = np.zeros((5, 3), "f4")
     assert len(host.ask("BATCHED_FIT", node_ids=["a"], data=data, batch_size=2)["result"]) == 1
-
-
-def schema(dtype: str, *shape: int | str) -> soma.Schema:
-    axes = [soma.Fixed(axis) if isinstance(axis, int) else soma.Dynamic(axis) for axis in shape]
-    return soma.Schema(dtype=dtype, shape=tuple(axes))
 
 
 FITS = [

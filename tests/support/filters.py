@@ -46,6 +46,50 @@ class Echo:
         return x
 
 
+def schema(dtype: str, *shape: int | str) -> soma.Schema:
+    """A schema whose axes are lengths and names."""
+    axes = [soma.Fixed(axis) if isinstance(axis, int) else soma.Dynamic(axis) for axis in shape]
+    return soma.Schema(dtype=dtype, shape=tuple(axes))
+
+
+class Declared(soma.Filter):
+    """Returns what it is told to, whatever it declares."""
+
+    takes: Any = None
+    gives: Any = None
+    result: Any = None
+    differentiable: bool = False
+    stream_mode: str = "FixedState"
+
+    def meta(self) -> soma.FilterMeta:
+        return (
+            super()
+            .meta()
+            .replace(
+                input_schema=self.takes,
+                output_schema=self.gives,
+                differentiable=self.differentiable,
+                stream_mode=self.stream_mode,
+            )
+        )
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        return {}
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return x if self.result is None else self.result
+
+
+class Tripwire(Declared):
+    """Fails the test if it is run."""
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        raise AssertionError("user code ran")
+
+    def forward(self, x: Any, state: Any) -> Any:
+        raise AssertionError("user code ran")
+
+
 class Received:
     """Returns a pickle of its input, so that the host sees what came and not what went back."""
 
