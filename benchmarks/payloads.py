@@ -114,7 +114,7 @@ def over_stdio() -> Iterator[Call]:
 def observed() -> Iterator[Call]:
     """soma over stdio, with a plugin in the worker that observes every command."""
     code = (
-        "from soma_core.plugins import installed_plugins;"
+        "from soma_core.plugins.manager import installed_plugins;"
         "from benchmarks.payloads import _Observer;"
         "installed_plugins().register('observer', _Observer);"
         "from soma_transport_stdio.__main__ import main; main()"

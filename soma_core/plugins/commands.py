@@ -21,7 +21,7 @@ class CommandSpec:
         model: What the command looks like: a subclass of :class:`Command` with a field
             ``cmd: Literal["EVALUATE"]``. Fields of the type :data:`Data` carry user data.
         handler: Called in the worker with the validated command and the
-            :class:`~soma_core.engine.Engine`; what it returns is the reply's ``result``.
+            :class:`~soma_core.engine.engine.Engine`; what it returns is the reply's ``result``.
     """
 
     model: type[Command]

@@ -122,7 +122,8 @@ def soma_execute(command: Any, context: Any) -> Any:
 
     Args:
         command: The validated command; user data in it is Python objects.
-        context: The :class:`~soma_core.engine.Engine`; ``context.nodes.get(node_id)`` is a node.
+        context: The :class:`~soma_core.engine.engine.Engine`; ``context.nodes.get(node_id)`` is a
+            node.
     """
 
 

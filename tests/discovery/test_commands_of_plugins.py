@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 
 import soma_core as soma
-from soma_core.engine import Engine, EngineInfo, FilterFailed
+from soma_core.engine.engine import Engine, EngineInfo
+from soma_core.engine.nodes import FilterFailed
 from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 
 import soma_core as soma
-from soma_core.engine import Engine, EngineInfo
+from soma_core.engine.engine import Engine, EngineInfo
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.nodes import Node
 from soma_core.errors import PluginLoadFailed, ProtocolError

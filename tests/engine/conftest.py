@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from soma_core.plugins import installed_plugins
+from soma_core.plugins.manager import installed_plugins
 from soma_core.protocol.dialects import read_fields
 from soma_core.serve import Responder
 from soma_core.transport import Dialect, Message
