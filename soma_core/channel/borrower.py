@@ -190,8 +190,17 @@ class Borrower:
         try:
             mapping = Mapping(fds[0], size, populate=True)
         except OSError:  # too many mappings
-            return slot, _Mapped(generation, memoryview(copy_memory_file(fds[0], size)), None)
+            return slot, _Mapped(generation, self._copied(slot, fds[0], size), None)
         return slot, _Mapped(generation, mapping.memory, mapping)
+
+    def _copied(self, slot: int, fd: int, size: int) -> memoryview:
+        try:
+            return memoryview(copy_memory_file(fd, size))
+        except (OSError, MemoryError):
+            self._drop(slot)
+            raise FrameError(
+                ErrorCode.TOO_LARGE, f"there is no memory for a region of {size:,} bytes"
+            ) from None
 
     def forget(self, entry: TableEntry) -> None:
         """Drop the mapping of a region that its owner closed; arrays over it keep it alive.

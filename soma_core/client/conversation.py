@@ -180,6 +180,11 @@ class Conversation:
         except ValidationError as error:
             exchange.over = exchange.answered = True
             raise _not_a_reply(exchange.call, error) from None
+        except ProtocolError:
+            raise
+        except BaseException:  # of a signal handler: the message has come all the same
+            self._take_late(exchange, message)
+            raise
         if type(came) is Event:
             if came.event == "progress":
                 exchange.progress(self.clock())

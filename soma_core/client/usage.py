@@ -13,7 +13,7 @@ def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
 
     Returns:
         Seconds of processor time, and bytes of resident memory. None each if the process is gone,
-        or if this one has no descriptor left to look with.
+        or if this one has no descriptor or memory left to look with.
     """
     try:
         import psutil
@@ -22,7 +22,7 @@ def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
             return None, None
         process = psutil.Process(pid)
         times, memory = process.cpu_times(), process.memory_info()
-    except OSError:
+    except (OSError, ImportError, MemoryError):
         return None, None
     except psutil.Error:
         return None, None

@@ -374,3 +374,22 @@ def test_a_death_in_the_middle_of_a_reply_is_a_death() -> None:
     with pytest.raises(soma.StartFailed, match="killed by SIGKILL during HELLO") as caught:
         soma.connect("stdio", command=command, start_timeout=60.0)
     assert isinstance(caught.value.__cause__, soma.WorkerDied)
+
+
+class RaisesWhereItIsRead:
+    """What a host gets whose signal handler raises while it reads a reply."""
+
+    def __init__(self, host, state) -> None:
+        self.host = host
+
+    def __setstate__(self, state):
+        if os.getpid() == state["host"]:
+            raise KeyboardInterrupt
+
+
+def test_what_is_raised_while_a_reply_is_read_costs_no_worker(connect):
+    worker = connect(filters={"makes": f.Apply(RaisesWhereItIsRead), "echo": f.Echo()})
+    before = worker.ping()
+    with pytest.raises(KeyboardInterrupt):
+        worker.forward("makes", os.getpid())
+    assert worker.ping() == before

@@ -44,6 +44,13 @@ def regions() -> int:
         return sum("memfd:soma" in line for line in maps)
 
 
+def _raising(error):
+    def refuse(*_, **__):
+        raise error
+
+    return refuse
+
+
 def passed(sender, receiver, data):
     sender.send(Message(b"{}", [data.data]))
     (buffer,) = receiver.receive(5).buffers
@@ -84,6 +91,19 @@ def test_what_a_call_lent_is_given_back_before_its_reply_comes():
         for _ in range(4):
             worker.forward("scale", x)
         assert regions() - before == 4  # a table and a region each way
+
+
+def test_a_region_for_which_there_is_no_memory_costs_one_message(ends, monkeypatch):
+    host, worker, _ = ends
+
+    with monkeypatch.context() as short:
+        short.setattr("soma_core.channel.borrower.Mapping", _raising(OSError))  # no mappings
+        short.setattr("soma_core.channel.borrower.copy_memory_file", _raising(MemoryError))
+        host.send(Message(b"{}", [bytes(THRESHOLD)]))
+        with pytest.raises(ProtocolError, match="no memory for a region"):
+            worker.receive(5)
+    data = np.arange(THRESHOLD)
+    assert np.array_equal(passed(host, worker, data), data)
 
 
 def test_an_array_outlives_its_channel(ends):
