@@ -30,7 +30,7 @@ JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test nightly lint types units coverage unmeasured light lowest ray models http http-peers figures schemas reference docs release clean
+.PHONY: demo test nightly lint types units coverage unmeasured light lowest ray models http http-peers console-pictures figures schemas reference docs release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -107,6 +107,10 @@ http-peers: $(HTTP_VENV)/.ready
 			$$peer numpy scikit-learn 'uvloop<0.22' || exit 1; done
 	$(HTTP_VENV)/bin/python -m benchmarks.http_peers \
 		--litserve .venv-litserve/bin/python --mlserver .venv-mlserver/bin/python
+
+# The pictures of the console in the documentation.
+console-pictures: $(HTTP_VENV)/.ready
+	$(HTTP_VENV)/bin/python -m tools.console_pictures docs
 
 # Every number of the documentation, one after the other: faults and soak take longest.
 figures: $(RAY_VENV)/.ready

@@ -120,6 +120,13 @@ def test_a_model_is_tried_by_its_form(page):
     shows(page, ".try .answer", "[3,4]")
 
 
+def test_what_all_models_do_together_is_seen_at_a_glance(page):
+    tiles = page.locator("#totals figure")
+    playwright.expect(tiles).to_have_count(5)
+    playwright.expect(tiles.filter(has_text="models ready").locator("b")).to_have_text("1")
+    playwright.expect(tiles.filter(has_text="workers").locator("b")).to_have_text("1")
+
+
 def test_a_picture_becomes_a_tensor(page, tmp_path):
     rows = b"".join(b"\0" + bytes([255, 0, 9] * 2) for _ in range(3))
 

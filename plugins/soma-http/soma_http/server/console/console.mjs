@@ -15,8 +15,17 @@ const CHARTS = [
   ["batch", "in one batch", (number) => (number ? number.toFixed(1) : "–")],
 ];
 
+const TOTALS = [
+  ["ready", "models ready", (number) => String(number)],
+  ["requests", "requests a second", (number) => number.toFixed(number < 10 ? 1 : 0)],
+  ["queued", "waiting", (number) => String(number)],
+  ["workers", "workers", (number) => String(number)],
+  ["memory", "memory", size],
+];
+
 const byId = (id) => document.getElementById(id);
 const cards = new Map();
+const totals = new Map();
 const seeing = new IntersectionObserver((entries) => {
   for (const entry of entries) cards.get(entry.target.dataset.model)?.see(entry.isIntersecting);
 }, { rootMargin: "200px" });
@@ -55,8 +64,8 @@ class Card {
     const last = this.last;
     this.last = { now, stats: model.stats, workers: model.workers };
     if (last) {
-      const found = rates(last.stats, model.stats, (now - last.now) / 1000);
-      for (const [key, chart] of this.charts) chart.add(found[key]);
+      this.rates = rates(last.stats, model.stats, (now - last.now) / 1000);
+      for (const [key, chart] of this.charts) chart.add(this.rates[key]);
     }
     if (this.seen) this.draw(last);
   }
@@ -145,7 +154,26 @@ function showDaemon(daemon) {
   byId("daemon-workers").tBodies[0].replaceChildren(...rows);
 }
 
-const say = (text) => { byId("server").textContent = text; };
+/** All models together. */
+function showTotals(models) {
+  const place = byId("totals"), sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
+  place.hidden = !models.length;
+  if (!totals.size) for (const [key, title, spell] of TOTALS) totals.set(key, new Chart(title, spell, place));
+  const workers = models.flatMap((model) => model.workers ?? []);
+  const found = {
+    ready: models.filter((model) => model.ready).length,
+    requests: sum(models.map((model) => cards.get(model.name).rates?.requests ?? 0)),
+    queued: sum(models.map((model) => model.stats?.queued ?? 0)),
+    workers: workers.length,
+    memory: sum(workers.map((worker) => worker.memory ?? 0)),
+  };
+  for (const [key, chart] of totals) chart.add(found[key]).draw();
+}
+
+function say(text, reached = false) {
+  byId("server").textContent = text;
+  byId("server").classList.toggle("reached", reached);
+}
 
 /** Lets the page draw, if this has worked for a while. */
 async function breathe(since) {
@@ -157,7 +185,7 @@ async function breathe(since) {
 async function show(status) {
   const now = performance.now();
   byId("login").hidden = true;
-  say(`version ${status.version}, process ${status.pid}, up ${duration(status.seconds)}`);
+  say(`version ${status.version}, process ${status.pid}, up ${duration(status.seconds)}`, true);
   recorder.offer(status.models.filter((model) => model.ready).map((model) => model.name));
   workbench.show(status.clients, now);
   showDaemon(status.daemon);
@@ -181,6 +209,7 @@ async function show(status) {
       cards.delete(name);
     }
   }
+  showTotals(status.models);
   if (!byId("clients").contains(document.activeElement)) showClients(status.clients);
 }
 

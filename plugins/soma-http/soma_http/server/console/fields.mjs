@@ -69,7 +69,7 @@ async function read(file) {
   return imageOf(pen.getImageData(0, 0, image.width, image.height));
 }
 
-/** A line through the last numbers, with the newest as text. */
+/** A line through the last numbers, filled below, with the newest as text. */
 export class Chart {
   constructor(title, spell, place) {
     const figure = template("chart");
@@ -79,6 +79,7 @@ export class Chart {
     this.value = figure.querySelector("b");
     this.svg = figure.querySelector("svg");
     this.line = figure.querySelector("polyline");
+    this.area = figure.querySelector("polygon");
   }
 
   add(number) {
@@ -89,7 +90,9 @@ export class Chart {
   draw() {
     if (!this.numbers.length) return;
     this.value.textContent = this.spell(this.numbers.at(-1));
-    this.line.setAttribute("points", points(this.numbers, KEPT));
+    const line = points(this.numbers, KEPT);
+    this.line.setAttribute("points", line);
+    this.area.setAttribute("points", `${line.slice(0, line.indexOf(","))},30 ${line} 100,30`);
     this.svg.setAttribute("aria-label", `${this.title}: ${this.value.textContent}`);
   }
 }
