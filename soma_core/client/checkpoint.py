@@ -253,12 +253,20 @@ def load(
     before = {}
     for node_id in saved:
         before[node_id] = yield from _full_state(worker, node_id, timeout)
-    if not force:
-        _check_configurations(path, before, saved)
+    other = _configured_otherwise(before, saved)
+    if other and not force:
+        raise ValueError(
+            f"{os.fspath(path)} was saved with filters of another configuration: "
+            f"{'; '.join(other.values())}. Load filters that are configured alike, or pass "
+            "force=True: what they learned is put into those that are loaded"
+        )
     done: list[str] = []
     try:
         for node_id, item in saved.items():
-            yield from worker.set_state(node_id, _without_filter(item.state), timeout=timeout)
+            state = _without_filter(item.state)
+            if node_id in other:  # its optimizer and schedule are those that it is configured with
+                state = dataclasses.replace(state, training=None)
+            yield from worker.set_state(node_id, state, timeout=timeout)
             done.append(node_id)
     except RemoteError:
         for node_id in done:
@@ -266,22 +274,19 @@ def load(
         raise
 
 
-def _check_configurations(
-    path: Path, here: Mapping[str, NodeState], saved: Mapping[str, Saved]
-) -> None:
+def _configured_otherwise(
+    here: Mapping[str, NodeState], saved: Mapping[str, Saved]
+) -> dict[str, str]:
+    """The nodes whose filters are configured in another way than those that were saved, and how."""
     differences = {
         node_id: _differences(saved[node_id].state.config, state.config)
         for node_id, state in here.items()
     }
-    different = [
-        f"node {node_id!r}: {', '.join(texts)}" for node_id, texts in differences.items() if texts
-    ]
-    if different:
-        raise ValueError(
-            f"{os.fspath(path)} was saved with filters of another configuration: "
-            f"{'; '.join(different)}. Load filters that are configured alike, or pass force=True: "
-            "what they learned is put into those that are loaded"
-        )
+    return {
+        node_id: f"node {node_id!r}: {', '.join(texts)}"
+        for node_id, texts in differences.items()
+        if texts
+    }
 
 
 def _differences(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> list[str]:

@@ -24,13 +24,20 @@ def host_path() -> list[str]:
 
 
 def hidden_modules(names: Iterable[str]) -> set[ModuleType]:
-    """The modules from there that a worker may not find: another folder has one of that name.
+    """The modules from there that a worker may not find, so that they must travel whole.
 
-    A worker looks into what is installed first, so that they must travel whole.
+    Another folder has one of that name, and a worker looks into what is installed first. Or the
+    package that one is in is not there: the program made it of a file, and no name imports it.
     """
+    names = [*names]
     modules = [*_of_code(names)]
     entries = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
-    hidden = set()
+    hidden = {
+        module
+        for name in names
+        if (package := name.rpartition(".")[0]) and package not in sys.modules
+        if isinstance(module := sys.modules.get(name), ModuleType) and module.__name__ == name
+    }
     for folder in host_path():
         if os.path.basename(folder).endswith("-packages"):  # installed, by way of a .pth file
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from inspect import Parameter
 from typing import Any
 
 from soma_core.models.calling import accepts
@@ -19,7 +20,7 @@ Loadable = Any
 
 def adapt(obj: Loadable, plugins: PluginSet) -> Loadable:
     """Let plugins wrap an object that is not a filter by itself."""
-    if isinstance(obj, str | tuple | type) or _is_filter(obj):
+    if isinstance(obj, str | tuple | type) or (_is_filter(obj) and not _may_be_raw(obj)):
         return obj
     adapted = plugins.hook.soma_adapt(obj=obj)
     return obj if adapted is None else adapted
@@ -125,6 +126,17 @@ def _is_filter(obj: Any) -> bool:
     forward = getattr(obj, "forward", None)
     fits = callable(getattr(obj, "fit", None))
     return callable(forward) and accepts(forward, None, None, unknown=fits)
+
+
+def _may_be_raw(obj: Any) -> bool:
+    """Whether its ``forward`` takes whatever it is given, as that of a wrapper of a module does."""
+    if callable(getattr(obj, "fit", None)):
+        return False
+    try:
+        parameters = [*inspect.signature(obj.forward).parameters.values()]
+    except (TypeError, ValueError):
+        return False
+    return bool(parameters) and parameters[0].kind is Parameter.VAR_POSITIONAL
 
 
 def _advice(obj: Any) -> str:

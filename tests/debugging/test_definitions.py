@@ -552,3 +552,43 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
         print(weight, [a is b for a, b in zip(came, own)])
     """
     assert run("stdio", source) == "20 [True, True, True, True, True]\n"
+
+
+def test_what_pydantic_checks_the_calls_of_takes_nothing_else_of_a_script_along(run: Run) -> None:
+    source = """
+    import threading
+    from dataclasses import KW_ONLY, dataclass
+    from typing import Annotated, get_type_hints
+    from pydantic import BaseModel, Field, validate_call
+
+    LIMIT, LOCK = 3, threading.Lock()
+    POSITIVE = Field(gt=0)
+
+    class Tree(BaseModel):
+        children: list["Tree"] = []
+
+    @validate_call(validate_return=True)
+    def depth(tree: Tree, limit: "Annotated[int, Field(le=LIMIT), POSITIVE]" = 1) -> int:
+        return 1 + max((depth(child) for child in tree.children), default=0)
+
+    @dataclass
+    class Run:
+        name: str
+        _: "KW_ONLY"
+        limit: "Annotated[int, LIMIT]" = 1
+
+    class Depth(soma.Filter):
+        def forward(self, x, state):
+            assert get_type_hints(Run, include_extras=True)["limit"].__metadata__ == (3,)
+            return depth({"children": [{"children": [{}]}]}, x)
+
+    if __name__ == "__main__":
+        with connect(filters={"depth": Depth()}) as worker:
+            print(worker.forward("depth", "3"))
+            for limit in (4, 0):
+                try:
+                    worker.forward("depth", limit)
+                except ValueError as error:
+                    print(str(error).split("type=")[1].split(",")[0])
+    """
+    assert run("stdio", source) == "3\nless_than_equal\ngreater_than\n"

@@ -189,6 +189,25 @@ def test_so_is_one_that_is_imported_after_the_worker_started(run: Run) -> None:
 
 
 @pytest.mark.nightly
+def test_a_module_that_the_script_makes_of_a_file_needs_no_name_to_import(run: Run) -> None:
+    source = """
+    import importlib.util, pathlib
+    path = pathlib.Path(__file__).parent / "exp.py"
+    spec = importlib.util.spec_from_file_location("configs.exp", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if __name__ == "__main__":
+        with connect(filters={"made": module.Made()}) as worker:
+            print(worker.forward("made", 2))
+    """
+    made = """
+    class Made:
+        def forward(self, x, state): return double(x)
+    def double(x): return x * 2
+    """
+    assert run("stdio", source, {"exp.py": made}) == "4\n"
+
+
 def test_without_pickles_and_through_a_launcher_the_worker_keeps_to_its_own(
     tmp_path: Path,
 ) -> None:

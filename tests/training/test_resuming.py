@@ -128,6 +128,23 @@ def test_a_checkpoint_that_fits_by_half_changes_nothing(
     assert [inline.get_state(node_id, full=True) for node_id in ("body", "head")] == before
 
 
+def test_a_node_that_is_configured_otherwise_keeps_its_own_optimizer(
+    inline: Any, data: Any, tmp_path: Any
+) -> None:
+    config = {"sizes": [5, 1], "optimizer": {"name": "SGD", "momentum": 0.9}, "lr": 0.5}
+    inline.load({"net": ("torch.MLP", config)})
+    inline.batched_fit(["net"], *data)
+    learned = inline.get_state("net").data
+    inline.save_checkpoint(tmp_path / "it")
+    schedule = {"name": "StepLR", "step_size": 9}
+    for other in ({"lr": 0.1}, {"optimizer": "Adam"}, {"scheduler": schedule}):
+        inline.load({"net": ("torch.MLP", config | other)})
+        inline.load_checkpoint(tmp_path / "it", force=True)
+        assert inline.get_state("net").data == learned
+        fitted = inline.batched_fit(["net"], *data, resume=True)
+        assert fitted.history["lr"] == [other.get("lr", 0.5)]
+
+
 def test_a_damaged_file_is_no_checkpoint(inline: Any, tmp_path: Any) -> None:
     inline.load({"body": FILTERS["body"]})
     path = tmp_path / "it"

@@ -50,6 +50,13 @@ def test_a_module_is_loaded_as_it_is(data):
         )
 
 
+def test_so_is_a_wrapper_of_one_that_passes_all_arguments_on(data):
+    net = nn.DataParallel(layers())  # as what torch.compile returns
+    with soma.connect("inline", filters={"net": net}) as worker:
+        assert worker.list().nodes["net"].meta.name == "torch.Module"
+        worker.forward("net", data.x)
+
+
 def test_what_is_no_module_is_left_to_other_plugins():
     assert soma_adapt(obj=5) is None
     assert soma_adapt(obj=nn.Linear(1, 1)).title == "torch.Module"

@@ -121,6 +121,7 @@ class StateVerbs(NodeVerbs):
         Args:
             path: The file.
             force: Whether filters may be configured in another way than those that were saved.
+                The optimizer and the schedule of such a one begin anew.
             timeout: Seconds for each node.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any
 
 import cloudpickle
 
-from soma_core.wire.definitions.names import MISSING, annotated, names_in
+from soma_core.wire.definitions.names import MISSING, annotated, may_be_named, names_in
 from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
 from soma_core.wire.definitions.registry import Bundle
 
@@ -75,7 +75,7 @@ class _Snapshot:
         ids.update(map(id, found))
         for obj in found:
             if isinstance(obj, (type, types.FunctionType)):
-                self._held.append(annotated(obj))
+                self._annotations(obj, ids)
             if isinstance(obj, type):
                 self._class(obj, ids)
             elif isinstance(obj, types.FunctionType):
@@ -91,6 +91,13 @@ class _Snapshot:
             return  # members of an enumeration and fields of a named tuple are made once for all
         for name, value in attributes.items():
             if not (name.startswith("__") and name.endswith("__")) and name != "_abc_impl":
+                _require_unchanging(value, ids)
+
+    def _annotations(self, definition: Any, ids: set[int]) -> None:
+        scope, named = annotated(definition)
+        self._held.append((scope, named))
+        for value in named.values():
+            if not may_be_named(value):
                 _require_unchanging(value, ids)
 
     def _function(self, function: types.FunctionType, ids: set[int]) -> None:

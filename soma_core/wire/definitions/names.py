@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 import functools
 import importlib
@@ -14,12 +15,14 @@ from typing import Any
 import cloudpickle
 
 from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
+from soma_core.wire.definitions.sentinels import global_of
 
 __all__ = [
     "MISSING",
     "annotated",
     "by_reference",
     "find_imported",
+    "may_be_named",
     "named",
     "names_in",
 ]
@@ -43,7 +46,7 @@ def annotated(definition: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The globals in which annotations that are texts are looked up, and what they name there.
 
     A library may look them up where the definition travelled to. It is only what may stand in an
-    annotation: the text may be a remark, and a global any value.
+    annotation: the text may be a remark, and a global any value. ``Annotated`` takes any value.
     """
     annotations = vars(definition).get("__annotations__")
     if isinstance(definition, types.FunctionType):
@@ -52,9 +55,13 @@ def annotated(definition: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         scope = getattr(sys.modules.get(definition.__module__), "__dict__", {})
     if type(annotations) is not dict:
         return scope, {}
-    names = {name for annotation in annotations.values() for name in _names(annotation)}
+    texts = {text for annotation in annotations.values() for text in _texts(annotation)}
+    extra = frozenset[str]().union(*map(_metadata, texts))
+    names = extra.union(*map(_names_of_text, texts))
     found = {name: scope.get(name, MISSING) for name in sorted(names)}
-    return scope, {name: value for name, value in found.items() if _may_be_named(value)}
+    return scope, {
+        name: value for name, value in found.items() if name in extra or may_be_named(value)
+    }
 
 
 def named(definition: Any) -> dict[str, Any]:
@@ -63,14 +70,14 @@ def named(definition: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not MISSING}
 
 
-def _names(annotation: Any) -> Iterator[str]:
+def _texts(annotation: Any) -> Iterator[str]:
     if isinstance(annotation, str):
-        yield from _names_of_text(annotation)
+        yield annotation
     elif isinstance(annotation, typing.ForwardRef):
-        yield from _names_of_text(annotation.__forward_arg__)
+        yield annotation.__forward_arg__
     elif not isinstance(annotation, type):
         for part in getattr(annotation, "__args__", None) or ():
-            yield from _names(part)
+            yield from _texts(part)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -83,8 +90,34 @@ def _names_of_text(text: str) -> frozenset[str]:
     return names_in(code).union(*map(_names_of_text, quoted))
 
 
-def _may_be_named(value: Any) -> bool:
-    return isinstance(value, _NAMED) or type(value).__module__ in _OF_TYPES or value is MISSING
+@functools.lru_cache(maxsize=4096)
+def _metadata(text: str) -> frozenset[str]:
+    """The names of what ``Annotated[...]`` adds to a type, such as ``Field(le=LIMIT)``."""
+    if "Annotated" not in text:
+        return frozenset()
+    try:
+        found = [*ast.walk(ast.parse(text, mode="eval"))]
+    except (SyntaxError, ValueError):
+        return frozenset()
+    added = [
+        part
+        for node in found
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Annotated")
+        if isinstance(node.slice, ast.Tuple)
+        for part in node.slice.elts[1:]
+    ]
+    names = (node for part in added for node in ast.walk(part) if isinstance(node, ast.Name))
+    return frozenset(node.id for node in names)
+
+
+def may_be_named(value: Any) -> bool:
+    """Whether a value is what annotations are made of."""
+    return (
+        isinstance(value, _NAMED)
+        or type(value).__module__ in _OF_TYPES
+        or value is MISSING
+        or global_of(value) is not None
+    )
 
 
 _OF_TYPES = frozenset({"typing", "typing_extensions", "types"})

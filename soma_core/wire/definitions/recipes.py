@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import operator
 import pickle
+import re
 import sys
 import typing
 import weakref
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import cloudpickle
+from pydantic import ConfigDict
 from typing_extensions import TypeAliasType
 
 from soma_core.wire.definitions.registry import registry
+
+with suppress(ImportError):  # a pydantic to come may keep them elsewhere
+    from pydantic._internal._namespace_utils import NamespacesTuple, NsResolver
+    from pydantic._internal._validate_call import ValidateCallWrapper
 
 __all__ = [
     "DEFINITIONS",
@@ -180,6 +188,31 @@ def _open_file(file: io.TextIOWrapper) -> None:
         raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
 
 
+def _validated(call: ValidateCallWrapper) -> tuple[Any, ...]:
+    """Of a function under ``validate_call``: it holds all globals of its program.
+
+    Of the variables around it go those that its annotations may name.
+    """
+    annotations = getattr(call.schema_type, "__annotations__", {}).values()
+    words = {word for text in annotations for word in re.findall(r"\w+", str(text))}
+    around = call.ns_resolver.types_namespace.locals
+    names = {name: value for name, value in dict(around).items() if name in words}
+    config = dict(call.config_wrapper.config_dict)
+    return _validated_call, (call.function, config, call.validate_return, names)
+
+
+def _validated_call(
+    function: Any, config: dict[str, Any], validate_return: bool, names: dict[str, Any]
+) -> ValidateCallWrapper:
+    """It is compiled by its first call: what its annotations name may come after it."""
+    call = ValidateCallWrapper(
+        function, cast("ConfigDict", {**config, "defer_build": True}), validate_return, None
+    )
+    scope = getattr(inspect.unwrap(call.schema_type), "__globals__", {})
+    call.ns_resolver = NsResolver(namespaces_tuple=NamespacesTuple(scope, names))
+    return call
+
+
 _RECIPES: dict[type, Any] = {
     **dict.fromkeys((_WITH_STATEMENT or TypeAliasType, TypeAliasType), _alias),
     io.TextIOWrapper: _open_file,
@@ -192,6 +225,8 @@ _RECIPES: dict[type, Any] = {
     weakref.WeakKeyDictionary: _weak_keys,
     weakref.WeakValueDictionary: _weak_values,
 }
+if "ValidateCallWrapper" in globals():
+    _RECIPES[ValidateCallWrapper] = _validated
 
 
 # pydantic compiles what validates and writes a model. What it compiled for a model that contains
