@@ -90,13 +90,14 @@ class WorkerRecords:
 
 def _log_record(fields: dict[str, Any], node_id: str | None) -> logging.LogRecord:
     filename = fields["pathname"].rpartition("/")[2]
-    return logging.makeLogRecord(
+    record = logging.makeLogRecord(
         {
             "name": fields["name"],
             "levelno": fields["level"],
-            "levelname": logging.getLevelName(fields["level"]),
+            "levelname": _level_name(fields),
             "msg": fields["message"],
             "exc_text": fields.get("exc_text"),
+            "stack_info": fields.get("stack_info"),
             "pathname": fields["pathname"],
             "filename": filename,
             "module": filename.removesuffix(".py"),
@@ -109,6 +110,16 @@ def _log_record(fields: dict[str, Any], node_id: str | None) -> logging.LogRecor
             "node_id": node_id,
         }
     )
+    extra = fields.get("extra")
+    vars(record).update({**extra, **vars(record)} if isinstance(extra, dict) else {})
+    return record
+
+
+def _level_name(fields: dict[str, Any]) -> str:
+    """As this program calls the level, or else as the worker does."""
+    level: int = fields["level"]
+    name = logging.getLevelName(level)
+    return name if name != f"Level {level}" else str(fields.get("level_name") or name)
 
 
 def _category(names: list[str], text: str) -> tuple[type[Warning], str]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TextIO
 
+import numpy as np
+
 from soma_core.engine.inbox import Inbox
 from soma_core.raised import shortened
 from soma_core.raised.stack import module_of
@@ -23,6 +25,7 @@ __all__ = ["Host", "RecordForwarder", "SendRecord"]
 
 SendRecord = Callable[[Literal["log", "warning"], dict[str, Any]], None]
 
+_DEEPEST = 4  # containers in a container
 _FALLBACK = logging.Formatter(logging.BASIC_FORMAT)
 
 
@@ -173,15 +176,36 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "name": record.name,
         "level": record.levelno,
+        "level_name": record.levelname,
         "message": shortened(record.getMessage()),
         "exc_text": _exception_text(record),
+        "stack_info": record.stack_info,
         "pathname": record.pathname,
         "lineno": record.lineno,
         "function": record.funcName,
         "created": record.created,
         "thread": record.threadName,
         "process": record.process,
+        "extra": {
+            name: _plain(value) for name, value in vars(record).items() if name not in _ATTRIBUTES
+        },
     }
+
+
+_ATTRIBUTES = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """What was given as ``extra=``, as plain data; anything else as its text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if depth < _DEEPEST and isinstance(value, dict):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if depth < _DEEPEST and isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in value]
+    return shortened(str(value))
 
 
 def _exception_text(record: logging.LogRecord) -> str | None:

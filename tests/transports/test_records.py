@@ -6,6 +6,7 @@ import logging
 import threading
 import warnings
 
+import numpy as np
 import pytest
 
 import soma_core as soma
@@ -41,6 +42,18 @@ def test_a_record_reaches_the_logger_of_its_name_before_the_call_returns(
     assert record.process == worker.ping().pid
     assert record.node_id == "logs"
     assert capsys.readouterr().err == ""
+
+
+@either
+def test_a_record_keeps_what_was_added_to_it(connect, transport, caplog):
+    extra = {"step": 3, "metrics": {"loss": np.float32(0.5), "at": [1, None]}, "of": object}
+    logging.addLevelName(35, "NOTICE")
+    worker = connect(transport, filters={"logs": logs(35, extra=extra, stack_info=True)})
+    worker.forward("logs", "a message")
+    (record,) = caplog.records
+    assert (record.step, record.metrics) == (3, {"loss": 0.5, "at": [1, None]})
+    assert (record.levelname, record.of) == ("NOTICE", "<class 'object'>")
+    assert "Stack (most recent call last)" in record.stack_info
 
 
 SAID = {
