@@ -28,7 +28,10 @@ OWN_COMMANDS = {name: name.lower() for name in map(name_of_command, COMMANDS)} |
 _METHODS = {model.__name__: name_of_command(model).lower() for model in COMMANDS}
 _METHODS[FilterSpec.__name__] = "load"
 
-_EXAMPLES = {"optimizer": '; such as {"name": "Adam", "lr": 0.001}'}
+_EXAMPLES = {
+    "optimizer": '; such as {"name": "Adam", "lr": 0.001}',
+    "node_id": "; it is the id of one node, and composite_fit and composite_forward take a chain",
+}
 
 
 def argument_error(steps: Steps[Any], error: ValidationError) -> Exception:

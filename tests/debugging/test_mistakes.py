@@ -205,6 +205,12 @@ MISTAKES: list[Mistake] = [
         [".fit()", "it takes node_id, x, y, and by name return_state=…"],
     ),
     (
+        "a chain is fitted as one node",
+        lambda w: w.fit(["learn", "last"], [1], [1]),  # type: ignore[arg-type]
+        TypeError,
+        ["node_id", "['learn', 'last']", "the id of one node", "composite_fit"],
+    ),
+    (
         "an optimizer is a name",
         lambda w: w.composite_fit(["learn"], [1], [1], optimizer="Adam"),  # type: ignore[arg-type]
         TypeError,

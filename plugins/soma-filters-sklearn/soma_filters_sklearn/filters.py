@@ -328,6 +328,11 @@ class SklearnFilter(Filter):
         try:
             check_is_fitted(estimator)
         except NotFittedError:
+            if state:
+                raise ValueError(
+                    f"{self._title()} is not fitted by this state, which holds "
+                    f"{', '.join(map(str, state))}; send the state that fit returned"
+                ) from None
             raise ValueError(
                 f"{self._title()} is not fitted: call fit first or send a state"
             ) from None

@@ -89,3 +89,10 @@ def test_weights_are_cut_into_batches_with_the_targets(data):
         )
         found = worker.forward("node", data.x)
     np.testing.assert_array_equal(found, oracle.predict(data.x))
+
+
+def test_a_state_that_is_of_something_else_is_named(data):
+    with pytest.raises(
+        ValueError, match="this state, which holds coef; send the state that"
+    ):
+        estimators.Ridge().forward(data.x, {"coef": 1})
