@@ -92,7 +92,5 @@ def test_weights_are_cut_into_batches_with_the_targets(data):
 
 
 def test_a_state_that_is_of_something_else_is_named(data):
-    with pytest.raises(
-        ValueError, match="this state, which holds coef; send the state that"
-    ):
+    with pytest.raises(ValueError, match="this state, which holds coef; send the state that"):
         estimators.Ridge().forward(data.x, {"coef": 1})

@@ -336,6 +336,7 @@ class TorchFilter(Filter):
         schedule = Schedule(epochs, self.batch_size, self.shuffle)
         with torch.enable_grad(), learner.randomness.active():
             train(inputs, targets, schedule, step, stepper.end_epoch)
+        stepper.optimizer.zero_grad()  # used up, as in a joint step
 
     def _is_rowwise(self) -> bool:
         """Whether each row of the output comes from the same row of the input alone."""

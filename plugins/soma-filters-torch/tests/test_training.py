@@ -91,6 +91,13 @@ def test_fit_starts_anew(data):
     np.testing.assert_array_equal(first["0.weight"], second["0.weight"])
 
 
+def test_training_uses_its_gradients_up(data):
+    node = MLP(sizes=[4, 2], seed=0)
+    for learn in (node.fit, node.partial_fit):
+        learn(data.x, data.y)
+        assert all(parameter.grad is None for parameter in node.parameters())
+
+
 def test_passes_of_partial_fit_are_epochs_of_fit(data):
     whole = MLP(sizes=[4, 8, 2], dropout=0.2, epochs=3, seed=1).fit(data.x, data.y)
     node = MLP(sizes=[4, 8, 2], dropout=0.2, seed=1)
