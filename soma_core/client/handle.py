@@ -12,10 +12,10 @@ from typing import Any, Literal, TypedDict
 from soma_core.channel.contract import ExitStatus, Transport
 from soma_core.client.arguments import check_times
 from soma_core.client.connection import INTERRUPT_GRACE
+from soma_core.client.engines import RemoteEngine, RestartingEngine
 from soma_core.client.recording import Recorder
 from soma_core.client.recovery import RecoveryLog
 from soma_core.client.results import WorkerStatus
-from soma_core.client.sessions import RestartingSession, Session
 from soma_core.client.usage import process_usage
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.plugins.manager import PluginSet, installed_plugins
@@ -61,7 +61,7 @@ class Handle:
 
     Attributes:
         transport: How it is reached.
-        session: The engine behind it.
+        engine: The engine behind it.
         verbs: What can be asked of it.
         recorder: Records the channel, or None; closed with the worker, or if it does not start.
 
@@ -101,10 +101,10 @@ class Handle:
         self.transport = transport
         self.recorder = recorder
         try:
-            self.session = (
-                Session(transport, pickles, plugins, **options)
+            self.engine = (
+                RemoteEngine(transport, pickles, plugins, **options)
                 if restart == "never"
-                else RestartingSession(
+                else RestartingEngine(
                     transport, pickles, plugins, RecoveryLog(pickles), retries, **options
                 )
             )
@@ -112,13 +112,13 @@ class Handle:
             if recorder is not None:
                 recorder.close()
             raise
-        self.verbs = Verbs(transport, self.session, pickles, recorder, timeout, stall_timeout)
-        self._owned = _Owned(transport, self.session, recorder)
+        self.verbs = Verbs(transport, self.engine, pickles, recorder, timeout, stall_timeout)
+        self._owned = _Owned(transport, self.engine, recorder)
         weakref.finalize(self, self._owned.drop).atexit = False  # stop_at_exit does it there
 
     def describe(self, kind: str) -> str:
         """The worker in a few words, for a repr."""
-        state = "closed" if self.session.connection.closed else f"pid {self.session.hello.pid}"
+        state = "closed" if self.engine.connection.closed else f"pid {self.engine.hello.pid}"
         return f"<{kind} over {self.transport.name}, {state}, nodes {list(self.verbs.metas)}>"
 
     def status(self) -> WorkerStatus:
@@ -127,7 +127,7 @@ class Handle:
         Raises:
             TransportError: This process was forked from the one that started it.
         """
-        connection, hello = self.session.connection, self.session.hello
+        connection, hello = self.engine.connection, self.engine.hello
         connection.conversation.check_owner()
         running = connection.conversation.running
         command, node_id, since = running or (None, None, 0.0)
@@ -141,7 +141,7 @@ class Handle:
             command=command,
             node_id=node_id,
             seconds=time.monotonic() - since if running else 0.0,
-            restarts=self.session.restarts,
+            restarts=self.engine.restarts,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
             plugins=connection.conversation.plugins_said,
@@ -150,7 +150,7 @@ class Handle:
     @property
     def belongs_to_this_process(self) -> bool:
         """Whether this is the process that started it, and not one forked from that."""
-        return self.session.connection.belongs_to_this_process
+        return self.engine.connection.belongs_to_this_process
 
     def close(self) -> None:
         """End a private worker, or leave a shared one; at most 5 s. A second call does nothing."""
@@ -164,17 +164,19 @@ class Handle:
 class _Owned:
     """What a handle has to end, whether somebody closes it or nobody holds it any more."""
 
-    def __init__(self, transport: Transport, session: Session, recorder: Recorder | None) -> None:
-        self._transport, self._session, self._recorder = transport, session, recorder
+    def __init__(
+        self, transport: Transport, engine: RemoteEngine, recorder: Recorder | None
+    ) -> None:
+        self._transport, self._engine, self._recorder = transport, engine, recorder
 
     def close(self, stop: Callable[[float], ExitStatus | None]) -> None:
         """End the connection, and then the worker: one in a call is interrupted, and ends too."""
-        connection = self._session.connection
+        connection = self._engine.connection
         runs = connection.conversation.running is not None
-        self._session.close()
+        self._engine.close()
         if runs:
             self._transport.interrupt()
-        self._session.notify_exit(stop(CLOSE_GRACE))
+        self._engine.notify_exit(stop(CLOSE_GRACE))
         if self._recorder is not None:
             self._recorder.close()
 
@@ -183,7 +185,7 @@ class _Owned:
 
         Where no thread can be started the worker is killed, as nobody holds its lifeline.
         """
-        connection = self._session.connection
+        connection = self._engine.connection
         if connection.closed or not connection.belongs_to_this_process:
             return
         if self._transport.in_this_process:

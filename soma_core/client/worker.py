@@ -85,9 +85,9 @@ class Worker:
 
     def _drive(self, handle: Handle) -> None:
         self._handle = handle
-        self._session = session = handle.session
+        self._engine = engine = handle.engine
         # One engine has one connection, and nothing to decide between two calls.
-        self._ask = session.ask if session.restarts_engines else session.connection.ask
+        self._ask = engine.ask if engine.restarts_engines else engine.connection.ask
         self.verbs = self._handle.verbs
 
     load = _blocking(Verbs.load)
@@ -206,12 +206,12 @@ class Worker:
         """Whether what made a call fail could be removed, so that it is to be sent again."""
         remedy = self.verbs.remedy(call, error)
         for before in remedy or ():
-            self._session.connection.ask(before)
+            self._engine.connection.ask(before)
         return remedy is not None
 
     def interrupt(self) -> None:
         """Interrupt the call that runs, from another thread; it raises RemoteError there."""
-        self._session.connection.interrupt()
+        self._engine.connection.interrupt()
 
     def status(self) -> WorkerStatus:
         """What is known of the worker without asking it."""
@@ -232,7 +232,7 @@ class Worker:
         metas = self.metas
         if node_id not in metas:
             raise KeyError(f"{node_id!r} is not loaded; loaded: {', '.join(metas) or 'none'}")
-        hook = self._session.plugins.hook.soma_remote_filter
+        hook = self._engine.plugins.hook.soma_remote_filter
         own: RemoteFilter | None = hook(worker=self, node_id=node_id, meta=metas[node_id])
         return RemoteFilter.of(self, node_id, metas[node_id]) if own is None else own
 
@@ -250,7 +250,7 @@ class Worker:
         if not self._handle.belongs_to_this_process:
             return
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
-            self._session.connection.ask(Call.of(Shutdown(cmd="SHUTDOWN"), CLOSE_GRACE))
+            self._engine.connection.ask(Call.of(Shutdown(cmd="SHUTDOWN"), CLOSE_GRACE))
         self._handle.shutdown()
 
 

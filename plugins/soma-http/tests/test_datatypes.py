@@ -12,7 +12,7 @@ from soma_http.server.inference.datatypes import from_binary, from_json
 from soma_http.server.inference.messages import Datatype, TensorMetadata
 from soma_http.server.inference.reading import ReadRequest, read_request
 from soma_http.server.inference.writing import write_answer
-from soma_http.server.refusals import Refused
+from soma_http.server.refusals import Refusal
 
 SHAPE = [1, 3]
 NUMBERS: dict[str, list[Any]] = {
@@ -117,7 +117,7 @@ def test_bytes_that_are_no_text_come_as_they_are_if_asked_for():
     data = b"\x02\0\0\0\xff\0"
     parameters = {"binary_data_size": len(data)}
     sent = body("BYTES", [1], parameters=parameters)
-    with pytest.raises(Refused, match="content_type"):
+    with pytest.raises(Refusal, match="content_type"):
         read_request(sent + data, str(len(sent)), [])
     sent = body("BYTES", [1], parameters=parameters | {"content_type": "raw"})
     assert read_request(sent + data, str(len(sent)), []).tensors["x"] == [b"\xff\0"]
@@ -147,7 +147,7 @@ def test_bytes_that_are_no_text_come_as_they_are_if_asked_for():
     ],
 )
 def test_data_that_do_not_fit_are_refused(datatype, data, shape, said):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refusal, match=said):
         read(datatype, data, shape)
 
 
@@ -164,13 +164,13 @@ def test_data_that_do_not_fit_are_refused(datatype, data, shape, said):
 )
 def test_binary_data_that_do_not_fit_are_refused(size, parameters, data, said):
     sent = body("FP32", parameters=parameters)
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refusal, match=said):
         read_request(sent + data, size or str(len(sent)), [])
 
 
 @pytest.mark.parametrize("data", [b"\1", b"\5\0\0\0abc", b"\xff\xff\xff\xff"])
 def test_elements_that_are_cut_off_are_refused(data):
-    with pytest.raises(Refused, match=r"cut off|beyond"):
+    with pytest.raises(Refusal, match=r"cut off|beyond"):
         from_binary("x", "BYTES", [1], memoryview(data))
 
 
@@ -193,7 +193,7 @@ def test_whatever_a_model_returns_has_a_name_and_a_datatype(result, outputs):
 
 
 def test_what_has_no_datatype_is_an_error_of_the_model():
-    with pytest.raises(Refused, match="ndarray") as caught:
+    with pytest.raises(Refusal, match="ndarray") as caught:
         write_answer(np.zeros(2, complex), read("FP32", [1, 2, 3]), "m", "1", [])
     assert caught.value.status == 500
 
@@ -204,7 +204,7 @@ def test_only_the_outputs_that_are_asked_for_come():
     request = read_request(json.dumps(asked).encode(), None, [])
     answer = write_answer({"a": 1, "b": np.arange(2, dtype="i2")}, request, "m", "1", [])
     assert answer.body[answer.json_size :] == b"\0\0\1\0"
-    with pytest.raises(Refused, match="no output 'b'; it has a"):
+    with pytest.raises(Refusal, match="no output 'b'; it has a"):
         write_answer({"a": 1}, request, "m", "1", [])
 
 
@@ -216,5 +216,5 @@ def test_inputs_are_those_that_the_model_declares():
         (body("FP32", [1, 2], data=[1, 2]), "shape"),
         (body("FP32", data=[1, 2, 3]).replace(b'"x"', b'"y"'), "no input 'y'; it has x"),
     ):
-        with pytest.raises(Refused, match=said):
+        with pytest.raises(Refusal, match=said):
             read_request(sent, None, wanted)

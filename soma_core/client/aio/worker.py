@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from soma_core.client.aio.channels import WatchedChannel
 from soma_core.client.aio.connection import AsyncConnection
-from soma_core.client.aio.pipeline import Pipeline
+from soma_core.client.aio.pipelined import PipelinedConnection
 from soma_core.client.aio.streams import stream
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.arguments import as_node_ids
@@ -83,9 +83,9 @@ class AsyncWorker:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
-        self._session = handle.session
+        self._engine = handle.engine
         self._loop = asyncio.get_running_loop()
-        self._connection = AsyncConnection(handle.transport, self._session.connection, self._loop)
+        self._connection = AsyncConnection(handle.transport, self._engine.connection, self._loop)
         self._restarting = asyncio.Lock()
         self.verbs = handle.verbs
 
@@ -220,14 +220,14 @@ class AsyncWorker:
             raise
 
     async def _ask(self, call: Call) -> Any:
-        """Send a command to the current engine, as :meth:`RestartingSession.ask` if it is one."""
-        session = self._session
-        if not session.restarts_engines:
+        """Send a command to the current engine, as :meth:`RestartingEngine.ask` if it is one."""
+        engine = self._engine
+        if not engine.restarts_engines:
             return await self._connection.ask(call)
-        repeats = session.repeats(call)
+        repeats = engine.repeats(call)
         while True:
             connection = await self._living(call)
-            session.check(call)
+            engine.check(call)
             try:
                 reply = await connection.ask(call)
             except WorkerDied as death:
@@ -235,7 +235,7 @@ class AsyncWorker:
                     raise
                 repeats -= death.sent
             else:
-                session.acknowledged(call, reply)
+                engine.acknowledged(call, reply)
                 return reply
 
     async def _living(self, call: Call) -> AsyncConnection:
@@ -243,7 +243,7 @@ class AsyncWorker:
         if self._connection.conversation.ended is None:
             return self._connection
         async with self._restarting:
-            origin = await in_thread(lambda: self._session.living(call), name="soma-restart")
+            origin = await in_thread(lambda: self._engine.living(call), name="soma-restart")
             if origin is not self._connection.origin:
                 transport = self._handle.transport
                 self._connection = AsyncConnection(transport, origin, self._loop)
@@ -272,19 +272,19 @@ class AsyncWorker:
         """What is known of the worker without asking it."""
         return self._handle.status()
 
-    def pipeline(self) -> Pipeline | None:
+    def pipeline(self) -> PipelinedConnection | None:
         """A way to send this worker commands before it has answered those before.
 
         None if there is none: it is not certain to be on this machine, so that a reply may be lost
         with it, somebody watches each call, or its channel cannot be watched.
         """
-        session, connection = self._session, self._connection
+        engine, connection = self._engine, self._connection
         channel = connection.channel
         observed = self._handle.recorder is not None or connection.conversation.is_observed
-        if observed or session.restarts_engines or not isinstance(channel, WatchedChannel):
+        if observed or engine.restarts_engines or not isinstance(channel, WatchedChannel):
             return None
-        here = self._handle.transport.runs_here(session.hello.pid)
-        return Pipeline(connection, channel, self._loop) if here else None
+        here = self._handle.transport.runs_here(engine.hello.pid)
+        return PipelinedConnection(connection, channel, self._loop) if here else None
 
     @asynccontextmanager
     async def lent(self) -> AsyncGenerator[Worker, None]:

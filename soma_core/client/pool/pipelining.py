@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from soma_core.channel.deadline import NEVER
-from soma_core.client.aio.pipeline import Pipeline
+from soma_core.client.aio.pipelined import PipelinedConnection
 from soma_core.client.calls import Call
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.queue import CallQueue
@@ -47,7 +47,7 @@ class Pipelining:
         self,
         queue: CallQueue,
         replica: Replica,
-        pipeline: Pipeline,
+        pipeline: PipelinedConnection,
         may_go_on: Callable[[], bool],
     ) -> None:
         self._queue, self._replica, self._paces = queue, replica, queue.paces

@@ -10,9 +10,9 @@ from typing import Any
 from soma_core.channel.contract import Transport
 from soma_core.client.arguments import check_seconds
 from soma_core.client.calls import Call, Progress
+from soma_core.client.engines import RemoteEngine
 from soma_core.client.missing_modules import missing_module
 from soma_core.client.recording import Recorder
-from soma_core.client.sessions import Session
 from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.errors import RemoteError, SomaError
@@ -29,7 +29,7 @@ class VerbsBase:
 
     Args:
         transport: How the worker is reached.
-        session: The engine behind it.
+        engine: The engine behind it.
         pickles: Whether and how objects travel.
         recorder: Records the channel, if it is recorded.
         timeout: Seconds that each call may take, unless it names its own.
@@ -43,14 +43,14 @@ class VerbsBase:
     def __init__(
         self,
         transport: Transport,
-        session: Session,
+        engine: RemoteEngine,
         pickles: Pickles,
         recorder: Recorder | None,
         timeout: float | None,
         stall_timeout: float | None,
     ) -> None:
         self._transport = transport
-        self._session = session
+        self._engine = engine
         self._pickles = pickles
         self._recorder = recorder
         self._timeout = timeout
@@ -69,7 +69,7 @@ class VerbsBase:
             if self._recorder is not None and isinstance(error, SomaError):
                 self._recorder.keep()
             return None
-        hello = self._session.changed_path(call.deadline.left())
+        hello = self._engine.changed_path(call.deadline.left())
         if hello is None:
             self._pickles.by_value |= {module}
         if call.rebuild is not None:

@@ -39,7 +39,7 @@ class NodeVerbs(VerbsBase):
         self.metas = dict(reply.nodes)
         self._unsettled -= unsettled
         self.registered = {node_id for node_id, known in details.items() if known.filter}
-        hello = self._session.hello
+        hello = self._engine.hello
         return WorkerListing(
             nodes={
                 node_id: NodeListing(meta, known.filter, known.trainable, known.learned)
@@ -57,7 +57,7 @@ class NodeVerbs(VerbsBase):
 
         Others may have loaded something too; or the reply to a change was lost, as by Ctrl-C.
         """
-        connection = self._session.connection
+        connection = self._engine.connection
         is_unsure = self._unsettled and connection.ended is None
         if (self._transport.options.shared or is_unsure) and not connection.closed:
             yield from self.list()
@@ -98,11 +98,11 @@ class NodeVerbs(VerbsBase):
             TypeError: An object is not a filter; the message says what wraps it.
         """
         check_filters(filters)
-        adapted = {node_id: adapt(obj, self._session.plugins) for node_id, obj in filters.items()}
+        adapted = {node_id: adapt(obj, self._engine.plugins) for node_id, obj in filters.items()}
         for node_id, filter_like in adapted.items():
             check_filter(node_id, filter_like)
 
-        self._session.look_at_imports()
+        self._engine.look_at_imports()
 
         def specs() -> list[c.FilterSpec]:
             return [self._spec(*item, trainable) for item in adapted.items()]

@@ -13,14 +13,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from soma_core.transport import Dialect, ExitStatus, Message
 from soma_http.messages import pieces_of
-from soma_http.server.sessions import Session
+from soma_http.server.sessions import WebSocketSession
 
 __all__ = ["AnsweringSession"]
 
 _log = logging.getLogger("soma.http")
 
 
-class AnsweringSession(Session):
+class AnsweringSession(WebSocketSession):
     """One client, whose messages are answered here."""
 
     def __init__(self, websocket: WebSocket) -> None:

@@ -22,7 +22,7 @@ from soma_http.server.metrics import Metrics
 from soma_http.server.models import Models
 from soma_http.server.pages import CONSOLE, DOCUMENTATION
 from soma_http.server.quotas import Quotas
-from soma_http.server.refusals import Refused, answer
+from soma_http.server.refusals import Refusal, answer
 from soma_http.server.reloading import Reloading
 from soma_http.server.sessions import Sessions
 from soma_http.server.tokens import Tokens
@@ -105,6 +105,6 @@ def guarded(
     return Starlette(
         routes=routes,
         middleware=[guard],
-        exception_handlers=dict.fromkeys((HTTPException, Refused, ClientDisconnect), answer),
+        exception_handlers=dict.fromkeys((HTTPException, Refusal, ClientDisconnect), answer),
         lifespan=lifespan,
     )

@@ -6,7 +6,7 @@ import zlib
 
 from starlette.requests import Request
 
-from soma_http.server.refusals import Refused
+from soma_http.server.refusals import Refusal
 
 __all__ = ["read_body"]
 
@@ -17,7 +17,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body of a request, decompressed.
 
     Raises:
-        Refused: It is larger than the limit, or cannot be decompressed.
+        Refusal: It is larger than the limit, or cannot be decompressed.
     """
     pieces, size = [], 0
     async for piece in request.stream():
@@ -32,18 +32,18 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding not in _WINDOWS:
-        raise Refused(f"the content encoding {encoding!r} is not known; use gzip", 415)
+        raise Refusal(f"the content encoding {encoding!r} is not known; use gzip", 415)
     decompressor = zlib.decompressobj(_WINDOWS[encoding])
     try:
         whole = decompressor.decompress(body, limit + 1)
     except zlib.error as error:
-        raise Refused(f"the body is not {encoding}: {error}") from None
+        raise Refusal(f"the body is not {encoding}: {error}") from None
     if len(whole) > limit:
         raise _too_large(limit)
     if not decompressor.eof:
-        raise Refused(f"the body is not {encoding}: it is cut off")
+        raise Refusal(f"the body is not {encoding}: it is cut off")
     return whole
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(f"the body is larger than the limit of {limit:,} bytes", 413)
+def _too_large(limit: int) -> Refusal:
+    return Refusal(f"the body is larger than the limit of {limit:,} bytes", 413)

@@ -17,7 +17,7 @@ from soma_http.server.direct import DirectSocket, direct_socket
 from soma_http.server.incoming import Incoming
 from soma_http.server.launching import LaunchedWorker
 from soma_http.server.printed import PrintedLines
-from soma_http.server.sessions import Session
+from soma_http.server.sessions import WebSocketSession
 from soma_http.server.wire import WorkerWire
 
 __all__ = ["PassingSession"]
@@ -29,7 +29,7 @@ _DRAIN = 0.2  # seconds for the last messages of a worker that has ended
 _INVALID = 1007  # the close code for a message that is none
 
 
-class PassingSession(Session):
+class PassingSession(WebSocketSession):
     """One client and a worker of its own, between which messages pass unread."""
 
     has_process = True

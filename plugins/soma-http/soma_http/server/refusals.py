@@ -10,14 +10,14 @@ from starlette.responses import JSONResponse, Response
 
 import soma_core as soma
 
-__all__ = ["Refused", "answer", "answer_to"]
+__all__ = ["Refusal", "answer", "answer_to"]
 
 _log = logging.getLogger("soma.http")
 _OF_THE_INPUT = (ValueError, TypeError, LookupError, ArithmeticError)
 _GONE = 499  # as other servers log a client that did not wait; nobody is there to read it
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A request cannot be answered, for a reason that its sender may be told.
 
     Args:
@@ -42,31 +42,31 @@ def answer_to(request: Request, error: Exception) -> Response:
     refusal = _refusal(error)
     if refusal is None:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        refusal = Refused("the server failed; its log says why", 500)
+        refusal = Refusal("the server failed; its log says why", 500)
     headers = {"Retry-After": "1"} if refusal.status == 503 else None
     return JSONResponse({"error": str(refusal)}, refusal.status, headers=headers)
 
 
-def _refusal(error: Exception) -> Refused | None:
+def _refusal(error: Exception) -> Refusal | None:
     """What an error means; None if it is nobody's but this server's.
 
     A model that raises what Python raises for a wrong value is taken to have been asked wrongly.
     """
     match error:
-        case Refused():
+        case Refusal():
             return error
         case ClientDisconnect():
-            return Refused("the client is gone", _GONE)
+            return Refusal("the client is gone", _GONE)
         case soma.QueueFull():
-            return Refused("as many requests wait for the model as may; try again later", 503)
+            return Refusal("as many requests wait for the model as may; try again later", 503)
         case soma.DeadlineExceeded():
-            return Refused("the model did not answer in time", 504)
+            return Refusal("the model did not answer in time", 504)
         case soma.RemoteError():
             wrong = error.code is soma.ErrorCode.SCHEMA_MISMATCH or isinstance(error, _OF_THE_INPUT)
             said = f"{error.remote_type}: {error}" if error.remote_type else str(error)
-            return Refused(f"the model failed: {said}", 400 if wrong else 500)
+            return Refusal(f"the model failed: {said}", 400 if wrong else 500)
         case soma.WorkerDied():
-            return Refused("the worker of the model ended; it is being replaced", 503)
+            return Refusal("the worker of the model ended; it is being replaced", 503)
         case soma.StartFailed() | soma.ChannelClosed():
-            return Refused(f"the model is not ready: {error}", 503)
+            return Refusal(f"the model is not ready: {error}", 503)
     return None

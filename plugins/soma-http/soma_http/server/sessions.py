@@ -22,12 +22,12 @@ from soma_http.notices import (
 )
 from soma_http.server.direct import largest_message
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Sessions", "WebSocketSession"]
 
 _log = logging.getLogger("soma.http")
 
 
-class Session(ABC):
+class WebSocketSession(ABC):
     """One client over a WebSocket, and what can be asked about it beside that.
 
     Args:
@@ -108,13 +108,13 @@ class Sessions:
         self.most = most
         self.sharing = sharing
         self.starting = self.started = 0
-        self._running: dict[str, Session] = {}
+        self._running: dict[str, WebSocketSession] = {}
         self._ended: OrderedDict[str, ExitStatus] = OrderedDict()
 
     def __len__(self) -> int:
         return self.starting + sum(one.has_process for one in self._running.values())
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[WebSocketSession]:
         return iter(list(self._running.values()))
 
     @property
@@ -127,7 +127,7 @@ class Sessions:
         """Whether as many clients share models as may."""
         return sum(not one.has_process for one in self._running.values()) >= self.sharing
 
-    def find(self, session_id: str) -> Session | None:
+    def find(self, session_id: str) -> WebSocketSession | None:
         """One that runs."""
         return self._running.get(session_id)
 
@@ -135,7 +135,7 @@ class Sessions:
         """How one ended."""
         return self._ended.get(session_id)
 
-    async def run(self, session: Session) -> None:
+    async def run(self, session: WebSocketSession) -> None:
         """Run one until its end."""
         self._running[session.id] = session
         self.started += session.has_process

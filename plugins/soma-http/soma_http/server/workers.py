@@ -19,7 +19,7 @@ from soma_http.server.launching import Policy, WorkerLauncher
 from soma_http.server.models import Model, Models
 from soma_http.server.passing import PassingSession
 from soma_http.server.printed import PrintedLines
-from soma_http.server.sessions import Session, Sessions
+from soma_http.server.sessions import Sessions, WebSocketSession
 from soma_http.server.shared import SharedModelSession
 
 __all__ = ["WorkerRoutes", "open_own"]
@@ -32,7 +32,7 @@ class WorkerRoutes:
 
     def __init__(
         self,
-        open_session: Callable[[WebSocket], Awaitable[Session]],
+        open_session: Callable[[WebSocket], Awaitable[WebSocketSession]],
         sessions: Sessions,
         models: Models,
         limits: StreamLimits,
@@ -131,7 +131,9 @@ async def _deny(websocket: WebSocket, status: int, text: str) -> None:
     await websocket.send_denial_response(JSONResponse({"error": text}, status))
 
 
-def open_own(launcher: WorkerLauncher, grace: float) -> Callable[[WebSocket], Awaitable[Session]]:
+def open_own(
+    launcher: WorkerLauncher, grace: float
+) -> Callable[[WebSocket], Awaitable[WebSocketSession]]:
     """What gives each WebSocket a worker of this server's."""
 
     async def open_session(websocket: WebSocket) -> PassingSession:

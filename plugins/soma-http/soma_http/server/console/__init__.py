@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from soma_core.tooling import process_usage
 from soma_http.server.models import Model, Models
 from soma_http.server.pages import CONSOLE
-from soma_http.server.sessions import Session, Sessions
+from soma_http.server.sessions import Sessions, WebSocketSession
 
 __all__ = ["ConsoleRoutes"]
 
@@ -59,7 +59,7 @@ class ConsoleRoutes:
         )
 
 
-def _client(session: Session, now: float) -> dict[str, Any]:
+def _client(session: WebSocketSession, now: float) -> dict[str, Any]:
     cpu, memory = (None, None) if session.pid is None else process_usage(session.pid)
     command, since = session.running or (None, now)
     return {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from soma_http.server.refusals import Refused
+from soma_http.server.refusals import Refusal
 
 __all__ = [
     "Array",
@@ -46,7 +46,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Any:
     """A tensor whose data are JSON, flat or nested.
 
     Raises:
-        Refused: They are not of that type or shape.
+        Refusal: They are not of that type or shape.
     """
     if datatype == "BYTES":
         return nested(_texts(name, data), shape, name)
@@ -55,9 +55,9 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Any:
         with np.errstate(over="raise"):
             array = _cast(_numbers(data, dtype), dtype)
     except FloatingPointError:
-        raise Refused(f"input {name!r}: a number is too large for {datatype}") from None
+        raise Refusal(f"input {name!r}: a number is too large for {datatype}") from None
     except (ValueError, TypeError) as error:
-        raise Refused(f"input {name!r}: the data are not {datatype}: {error}") from None
+        raise Refusal(f"input {name!r}: the data are not {datatype}: {error}") from None
     return _shaped(array, shape, name, datatype)
 
 
@@ -111,7 +111,7 @@ def _texts(name: str, data: Any) -> list[str]:
     found = list(_flat(data))
     for text in found:
         if not isinstance(text, str):
-            raise Refused(f"input {name!r}: BYTES in JSON are texts, and one is {text!r}")
+            raise Refusal(f"input {name!r}: BYTES in JSON are texts, and one is {text!r}")
     return found
 
 
@@ -127,10 +127,10 @@ def nested(items: list[Any], shape: Sequence[int], name: str) -> Any:
     """Items as nested lists of a shape.
 
     Raises:
-        Refused: There are more or fewer than it has room for.
+        Refusal: There are more or fewer than it has room for.
     """
     if len(items) != prod(shape):
-        raise Refused(
+        raise Refusal(
             f"input {name!r}: the shape {list(shape)} has {prod(shape)} elements, and there are "
             f"{len(items)}"
         )
@@ -146,13 +146,13 @@ def from_binary(name: str, datatype: str, shape: Sequence[int], data: memoryview
     """A tensor whose data are bytes, as in the binary tensor extension.
 
     Raises:
-        Refused: They are not as many as the shape wants.
+        Refusal: They are not as many as the shape wants.
     """
     if datatype == "BYTES":
         return nested(list(_elements(name, data)), shape, name)
     dtype = _HALF if datatype == "BF16" else _NUMPY[datatype]
     if data.nbytes != prod(shape) * dtype.itemsize:
-        raise Refused(
+        raise Refusal(
             f"input {name!r}: {datatype} of shape {list(shape)} has "
             f"{prod(shape) * dtype.itemsize} bytes, and there are {data.nbytes}"
         )
@@ -167,17 +167,17 @@ def _elements(name: str, data: memoryview) -> Iterator[bytes]:
     while position < data.nbytes:
         start = position + _LENGTH.size
         if start > data.nbytes:
-            raise Refused(f"input {name!r}: a length is cut off at the end of its bytes")
+            raise Refusal(f"input {name!r}: a length is cut off at the end of its bytes")
         (length,) = _LENGTH.unpack_from(data, position)
         position = start + length
         if position > data.nbytes:
-            raise Refused(f"input {name!r}: an element of {length} bytes goes beyond its end")
+            raise Refusal(f"input {name!r}: an element of {length} bytes goes beyond its end")
         yield bytes(data[start:position])
 
 
 def _shaped(array: Array, shape: Sequence[int], name: str, datatype: str) -> Array:
     if array.size != prod(shape):
-        raise Refused(
+        raise Refusal(
             f"input {name!r}: {datatype} of shape {list(shape)} has {prod(shape)} elements, and "
             f"there are {array.size}"
         )

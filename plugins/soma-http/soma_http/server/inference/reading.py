@@ -16,7 +16,7 @@ from soma_http.server.inference.messages import (
     RequestOutput,
     TensorMetadata,
 )
-from soma_http.server.refusals import Refused
+from soma_http.server.refusals import Refusal
 
 __all__ = ["ReadRequest", "read_request"]
 
@@ -54,16 +54,16 @@ def read_request(
         rows: The most rows of an input; None for any number.
 
     Raises:
-        Refused: Something in it is not as the protocol, or the model, wants it.
+        Refusal: Something in it is not as the protocol, or the model, wants it.
     """
     size = _size(json_size, len(body))
     try:
         request = InferenceRequest.model_validate_json(body[:size])
     except ValidationError as error:
-        raise Refused(_described(error)) from None
+        raise Refusal(_described(error)) from None
     for one in request.inputs:
         if rows is not None and one.shape and one.shape[0] > rows:
-            raise Refused(
+            raise Refusal(
                 f"input {one.name!r} has {one.shape[0]:,} rows; this server takes {rows:,} at "
                 "once: ask for them in parts",
                 413,
@@ -72,18 +72,18 @@ def read_request(
     tensors: dict[str, Any] = {}
     for one in request.inputs:
         if one.name in tensors:
-            raise Refused(f"there are two inputs of the name {one.name!r}")
+            raise Refusal(f"there are two inputs of the name {one.name!r}")
         _check_declared(one, declared)
         _check_room(one, len(body))
         tensors[one.name], rest = _tensor(one, rest)
     if rest.nbytes:
-        raise Refused(f"{rest.nbytes} bytes at the end of the body belong to no input")
+        raise Refusal(f"{rest.nbytes} bytes at the end of the body belong to no input")
     missing = [one.name for one in declared if one.name not in tensors]
     if missing:
-        raise Refused(f"the model has an input {missing[0]!r} that is missing")
+        raise Refusal(f"the model has an input {missing[0]!r} that is missing")
     asked = [one.name for one in request.outputs or ()]
     if len(set(asked)) < len(asked):
-        raise Refused("an output is asked for twice")
+        raise Refusal("an output is asked for twice")
     binary = request.parameters.get("binary_data_output") is True
     return ReadRequest(request.id, tensors, request.outputs, binary)
 
@@ -92,7 +92,7 @@ def _size(given: str | None, length: int) -> int:
     if given is None:
         return length
     if not (given.isascii() and given.isdecimal()) or len(given) > 18 or int(given) > length:
-        raise Refused(
+        raise Refusal(
             f"Inference-Header-Content-Length is {given!r}, and the body has {length} bytes"
         )
     return int(given)
@@ -103,10 +103,10 @@ def _tensor(one: RequestInput, rest: memoryview) -> tuple[Any, memoryview]:
     size = one.parameters.get("binary_data_size")
     if size is None:
         if one.data is None:
-            raise Refused(f"input {one.name!r} has neither data nor the parameter binary_data_size")
+            raise Refusal(f"input {one.name!r} has neither data nor the parameter binary_data_size")
         return from_json(one.name, one.datatype, one.shape, one.data), rest
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= rest.nbytes:
-        raise Refused(
+        raise Refusal(
             f"input {one.name!r}: binary_data_size is {size!r}, and {rest.nbytes} bytes are left"
         )
     tensor = from_binary(one.name, one.datatype, one.shape, rest[:size])
@@ -121,7 +121,7 @@ def _as_texts(name: str, item: Any) -> Any:
     try:
         return item.decode()
     except UnicodeDecodeError as error:
-        raise Refused(
+        raise Refusal(
             f"input {name!r}: an element is no UTF-8 ({error}); for bytes as they are, give the "
             'input the parameter "content_type": "raw"'
         ) from None
@@ -132,13 +132,13 @@ def _check_declared(one: RequestInput, declared: Sequence[TensorMetadata]) -> No
         return
     known = {tensor.name: tensor for tensor in declared}
     if one.name not in known:
-        raise Refused(f"the model has no input {one.name!r}; it has {', '.join(known)}")
+        raise Refusal(f"the model has no input {one.name!r}; it has {', '.join(known)}")
     wanted = known[one.name]
     fits = len(one.shape) == len(wanted.shape) and all(
         length in (-1, found) for length, found in zip(wanted.shape, one.shape, strict=True)
     )
     if one.datatype != wanted.datatype or not fits:
-        raise Refused(
+        raise Refusal(
             f"input {one.name!r} is {one.datatype} of shape {one.shape}; the model takes "
             f"{wanted.datatype} of shape {wanted.shape}"
         )
@@ -147,7 +147,7 @@ def _check_declared(one: RequestInput, declared: Sequence[TensorMetadata]) -> No
 def _check_room(one: RequestInput, size: int) -> None:
     """Refuse a tensor without elements that is longer than any that could have some."""
     if prod(length or 1 for length in one.shape) > max(size, _EMPTY):
-        raise Refused(
+        raise Refusal(
             f"input {one.name!r}: the shape {one.shape} is larger than a body of {size} bytes can "
             "hold"
         )

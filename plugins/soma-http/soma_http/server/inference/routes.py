@@ -17,7 +17,7 @@ from soma_http.server.inference.messages import ModelMetadata
 from soma_http.server.inference.reading import read_request
 from soma_http.server.inference.writing import write_answer
 from soma_http.server.models import Model, Models
-from soma_http.server.refusals import Refused, answer_to
+from soma_http.server.refusals import Refusal, answer_to
 from soma_http.server.tracing import part_of_trace
 
 __all__ = ["InferenceRoutes"]
@@ -134,11 +134,11 @@ class InferenceRoutes:
         name = request.path_params["model"]
         model = self._models.get(name)
         if model is None:
-            raise Refused(f"there is no model {name!r}", 404)
+            raise Refusal(f"there is no model {name!r}", 404)
         asked = request.path_params.get("version", model.config.version)
         if asked != model.config.version:
             known = model.config.version
-            raise Refused(f"the model {name!r} has no version {asked!r}; it has {known!r}", 404)
+            raise Refusal(f"the model {name!r} has no version {asked!r}; it has {known!r}", 404)
         return model
 
     def _answering_errors(self, handler: Handler) -> Handler:

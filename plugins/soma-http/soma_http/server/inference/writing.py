@@ -18,7 +18,7 @@ from soma_http.server.inference.datatypes import (
 )
 from soma_http.server.inference.messages import RequestOutput, TensorMetadata
 from soma_http.server.inference.reading import ReadRequest
-from soma_http.server.refusals import Refused
+from soma_http.server.refusals import Refusal
 
 __all__ = ["Answer", "write_answer"]
 
@@ -47,7 +47,7 @@ def write_answer(
         declared: What the model says that its outputs are; empty if it does not.
 
     Raises:
-        Refused: An output was asked for that is not there, or has no datatype.
+        Refusal: An output was asked for that is not there, or has no datatype.
     """
     named = _named(result, [tensor.name for tensor in declared])
     datatypes = {tensor.name: tensor.datatype for tensor in declared}
@@ -55,7 +55,7 @@ def write_answer(
     outputs, pieces = [], []
     for one in wanted:
         if one.name not in named:
-            raise Refused(f"the model has no output {one.name!r}; it has {', '.join(named)}")
+            raise Refusal(f"the model has no output {one.name!r}; it has {', '.join(named)}")
         array, datatype = _tensor(one.name, named[one.name], datatypes.get(one.name))
         fields: dict[str, Any] = {
             "name": one.name,
@@ -91,7 +91,7 @@ def _tensor(name: str, value: Any, declared: str | None) -> tuple[Array, str]:
     array = _array(value)
     datatype = None if array is None else datatype_of(array)
     if array is None or datatype is None:
-        raise Refused(
+        raise Refusal(
             f"the model's output {name!r} is a {type(value).__name__}, for which the protocol has "
             "no datatype; let it return arrays, numbers or texts, or a dict of them by name",
             500,

@@ -1,6 +1,6 @@
-"""Sessions: the engines behind one Worker, and what the one method ``ask`` does at each level.
+"""Engines: those behind one Worker, and what the one method ``ask`` does at each level.
 
-A :class:`Session` is one engine and the connection to it. A :class:`RestartingSession` starts
+A :class:`RemoteEngine` is one engine and the connection to it. A :class:`RestartingEngine` starts
 another engine when the current one has died, and restores what that one held.
 """
 
@@ -35,14 +35,14 @@ from soma_core.protocol.commands import Hello
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["RestartingSession", "Session"]
+__all__ = ["RemoteEngine", "RestartingEngine"]
 
 _REPEATABLE = frozenset({"FORWARD", "CALL_METHOD", "COMPOSITE_FORWARD"})
 _STOP_GRACE = 0.5
 _MOST_RESTARTS = 5
 
 
-class Session:
+class RemoteEngine:
     """One engine, started and greeted, and the connection to it.
 
     Args:
@@ -208,13 +208,13 @@ class Session:
         return answer
 
 
-class RestartingSession(Session):
-    """A session that starts another engine when the current one has died.
+class RestartingEngine(RemoteEngine):
+    """An engine that is followed by another when the current one has died.
 
     Args:
         recovery: What a new engine is given.
         retries: How often a FORWARD is repeated after the engine died under it.
-        options: As for :class:`Session`.
+        options: As for :class:`RemoteEngine`.
     """
 
     def __init__(

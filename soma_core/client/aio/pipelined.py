@@ -1,4 +1,4 @@
-"""Pipeline: commands on their way to one worker, each sent before the one before it is answered."""
+"""PipelinedConnection: sends commands to one worker before it has answered those before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from soma_core.client.exchange import Exchange
 from soma_core.errors import ChannelClosed, ProtocolError, SomaError
 from soma_core.wire.message import Message
 
-__all__ = ["Pipeline", "Sender"]
+__all__ = ["PipelinedConnection", "Sender"]
 
 _SLOW = 0.02  # seconds that the first command may take before somebody looks after it
 _MOST_BYTES = 1 << 20  # on their way, after which no more is sent: large data need their memory
@@ -40,7 +40,7 @@ class Sender(Protocol):
         """There is none; of a command that the worker cannot have begun, ``sent`` is False."""
 
 
-class Pipeline:
+class PipelinedConnection:
     """Commands on their way to one worker, which answers them in their order.
 
     As long as all goes well there is no task: a callback of the loop takes each reply. A command
