@@ -9,12 +9,13 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import cloudpickle
 import numpy as np
 import pytest
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, PrivateAttr, SecretStr
 
 import soma_core as soma
 
@@ -543,3 +544,19 @@ def test_refusing_gradients_of_a_plain_node_does_not_import_torch() -> None:
         [sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "no_gradients\ninvalid_state\nFalse\n", done.stderr
+
+
+class Locked(soma.Filter):
+    k: int = 1
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def forward(self, x: Any, state: Any) -> Any:
+        with self._lock:
+            return x * self.k
+
+
+def test_what_a_filter_makes_for_each_of_its_kind_stays_where_it_is(connect: Any) -> None:
+    there = connect("inline", filters={"locked": Locked(k=3)})
+    here = connect("inline", filters={"locked": Locked()})
+    here.set_state("locked", there.get_state("locked"))
+    assert here.forward("locked", 2) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
@@ -231,11 +232,21 @@ def _pickled(node: Node, pickles: Pickles) -> bytes:
 def _without_privates(obj: Any) -> Any:
     """A filter with its fields alone: what it holds beside is of this process, such as a lock.
 
-    Parameters that it trains are no such thing.
+    Whoever reads it makes that anew. Parameters that it trains are no such thing.
     """
     if not isinstance(obj, Filter) or callable(getattr(obj, "state_dict", None)):
         return obj
-    return type(obj).model_construct(obj.model_fields_set, **vars(obj))
+    return _Fields(type(obj), obj.model_fields_set, dict(vars(obj)))
+
+
+class _Fields:
+    """Pickled in the place of a filter."""
+
+    def __init__(self, kind: type[Filter], given: set[str], fields: dict[str, Any]) -> None:
+        self._make = partial(kind.model_construct, given, **fields)
+
+    def __reduce__(self) -> Any:
+        return self._make, ()
 
 
 def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
