@@ -214,6 +214,8 @@ class Connection:
                 message = channel.receive(exchange.wait(conversation.clock()))
                 event = conversation.take(message)
             except TimeoutError:
+                if exchange.over:  # of a signal handler, while the reply was read
+                    raise
                 self._do_what_is_due(exchange)
             except (ChannelClosed, ProtocolError) as error:
                 if exchange.given_up:
