@@ -14,6 +14,7 @@ from soma_filters_torch.filters import MLP, TorchModule
 from torch import nn
 
 import soma_core as soma
+from soma_core.wire.pickles import Pickles
 
 LINEAR = {"module": "torch.nn.Linear", "args": [4, 2]}
 LAYERS = [
@@ -55,6 +56,17 @@ def test_so_is_a_wrapper_of_one_that_passes_all_arguments_on(data):
     with soma.connect("inline", filters={"net": net}) as worker:
         assert worker.list().nodes["net"].meta.name == "torch.Module"
         worker.forward("net", data.x)
+
+
+def test_an_optimizer_keeps_its_hooks_in_a_worker(data):
+    net = layers()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    optimizer.register_step_pre_hook(lambda own, args, kwargs: own.zero_grad())
+    pickles = Pickles()
+    optimizer, net = pickles.load(pickles.dump((optimizer, net)))
+    net(torch.tensor(data.x)).sum().backward()
+    optimizer.step()
+    assert all(parameter.grad is None for parameter in net.parameters())
 
 
 def test_what_is_no_module_is_left_to_other_plugins():

@@ -43,7 +43,10 @@ def of(obj: Any) -> tuple[Any, ...] | None:
     if recipe is not None:
         made: tuple[Any, ...] | None = recipe(obj)
         return made
-    return _parametrized(obj) if is_compiled(obj) else None
+    if is_compiled(obj):
+        return _parametrized(obj)
+    torch = sys.modules.get("torch.optim")
+    return _hooked(obj) if torch is not None and isinstance(obj, torch.Optimizer) else None
 
 
 def is_definition(obj: Any) -> bool:
@@ -186,6 +189,15 @@ def _open_file(file: io.TextIOWrapper) -> None:
     """Of any but Python's own streams cloudpickle would send a copy of the content."""
     if file not in (sys.stdin, sys.stdout, sys.stderr):
         raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
+
+
+def _hooked(optimizer: Any) -> tuple[Any, ...] | None:
+    """An optimizer with its hooks, such as one that clips: torch leaves them out of a pickle."""
+    hooks = {
+        key: value for key, value in vars(optimizer).items() if key.endswith("_hooks") and value
+    }
+    make, args, state, *rest = optimizer.__reduce_ex__(5)
+    return (make, args, state | hooks, *rest) if any(hooks.values()) else None
 
 
 def _validated(call: ValidateCallWrapper) -> tuple[Any, ...]:
