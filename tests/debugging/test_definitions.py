@@ -592,3 +592,27 @@ def test_what_pydantic_checks_the_calls_of_takes_nothing_else_of_a_script_along(
                     print(str(error).split("type=")[1].split(",")[0])
     """
     assert run("stdio", source) == "3\nless_than_equal\ngreater_than\n"
+
+
+def test_a_closure_over_its_own_object_changes_that_object_in_a_worker_too(run: Run) -> None:
+    source = """
+    class Counts:
+        def __init__(self):
+            self.count, self.seen = 0, {}
+            self.add = lambda n: setattr(self, "count", self.count + n)
+            self.hooks = [self.hook(name) for name in "ab"]
+        def hook(self, name):
+            def note(x):
+                self.seen[name] = x
+            return note
+        def forward(self, x, state):
+            self.add(x)
+            for hook in self.hooks:
+                hook(x)
+            return self.count, self.seen
+
+    if __name__ == "__main__":
+        with connect(filters={"counts": Counts()}) as worker:
+            print(worker.forward("counts", 1), worker.forward("counts", 2))
+    """
+    assert run("stdio", source) == "(1, {'a': 1, 'b': 1}) (3, {'a': 2, 'b': 2})\n"

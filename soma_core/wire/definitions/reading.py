@@ -16,7 +16,7 @@ from soma_core.wire.definitions.registry import Bundle, Known, Name, origin, reg
 from soma_core.wire.definitions.sentinels import find
 from soma_core.wire.definitions.signature import Signatures
 
-__all__ = ["code", "complete", "define", "namespace", "restore", "sentinel"]
+__all__ = ["bind", "code", "complete", "define", "fill", "namespace", "restore", "sentinel"]
 
 
 def restore(content: tuple[Any, ...], number: int) -> Any:
@@ -24,6 +24,23 @@ def restore(content: tuple[Any, ...], number: int) -> Any:
     bundle = Bundle(*content)
     found = _find(bundle, number)
     return _BundleReader(bundle).load_all()[number] if found is None else found
+
+
+def bind(bare: types.FunctionType) -> types.FunctionType:
+    """A closure of its own, whose variables :func:`fill` gives values."""
+    cells = tuple(types.CellType() for _ in bare.__closure__ or ())
+    made = types.FunctionType(bare.__code__, bare.__globals__, bare.__name__, None, cells)
+    for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
+        setattr(made, name, getattr(bare, name))
+    return made
+
+
+def fill(function: types.FunctionType, content: tuple[Any, ...]) -> None:
+    """Give a closure what it holds, once that is there."""
+    held, function.__defaults__, function.__kwdefaults__, attributes = content
+    for cell, value in zip(function.__closure__ or (), held, strict=True):
+        cell.cell_contents = value
+    vars(function).update(attributes)
 
 
 def _find(bundle: Bundle, number: int) -> Any | None:

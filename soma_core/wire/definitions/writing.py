@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from enum import EnumMeta
 from typing import Any
@@ -95,9 +96,45 @@ class _Pickler(_Reducing):
         return super().reducer_override(obj)
 
     def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
+        if _closes_over_objects(obj):
+            held = [cell.cell_contents for cell in obj.__closure__]
+            content = held, obj.__defaults__, obj.__kwdefaults__, vars(obj)
+            return reading.bind, (_without_content(obj),), content, None, None, reading.fill
         return reading.restore, (tuple(_bundle(obj)), 0)
 
 
+def _closes_over_objects(obj: Any) -> bool:
+    """Whether it is a closure of what may be elsewhere in the message too, such as ``self``."""
+    if not isinstance(obj, types.FunctionType) or not obj.__closure__ or _is_top_level(obj):
+        return False
+    try:
+        held = [cell.cell_contents for cell in obj.__closure__]
+    except ValueError:  # a variable that has no value yet
+        return False
+    return any(not isinstance(value, _PLAIN) for value in held)
+
+
+_PLAIN = (
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
+    *(type(None), bool, int, float, complex, str, bytes),
+)
+
+
+def _without_content(function: types.FunctionType) -> types.FunctionType:
+    """The same code, whose variables have no values yet."""
+    bare = _bare.get(function)
+    if bare is None:
+        cells = tuple(types.CellType() for _ in function.__closure__ or ())
+        bare = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, None, cells
+        )
+        for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
+            setattr(bare, name, getattr(function, name))
+        _bare[function] = bare
+    return bare
+
+
+_bare: weakref.WeakKeyDictionary[Any, types.FunctionType] = weakref.WeakKeyDictionary()
 _KINDS = (type, *recipes.DEFINITIONS, types.FunctionType)
 _kept = BundleCache()
 
