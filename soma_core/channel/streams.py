@@ -14,6 +14,7 @@ from time import monotonic
 
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
+from soma_core.channel.signalled import Signalled, came_from_below
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
@@ -139,8 +140,8 @@ class SocketStream(ByteStream):
                 _wait(self._socket.fileno(), select.POLLIN, deadline)
             try:
                 return self._receive(view)
-            except (BlockingIOError, TimeoutError) as error:
-                _require_end_of_slice(error)
+            except (OSError, ValueError) as error:
+                self._require_end_of_slice(error)
                 if self.on_wait is not None:
                     self.on_wait()
 
@@ -151,9 +152,22 @@ class SocketStream(ByteStream):
                 _wait(self._socket.fileno(), select.POLLOUT, deadline)
             try:
                 return self._send(data, flags)
-            except (BlockingIOError, TimeoutError) as error:
-                _require_end_of_slice(error)
+            except (OSError, ValueError) as error:
+                self._require_end_of_slice(error)
                 _wait(self._socket.fileno(), select.POLLOUT, deadline)
+
+    def _require_end_of_slice(self, error: OSError | ValueError) -> None:
+        """Go on where only a slice is over.
+
+        Raises:
+            Signalled: A signal handler raised it.
+            OSError, ValueError: It is another one, such as the kernel's own time-out.
+        """
+        if came_from_below(error) and not self._is_cooperative:
+            raise Signalled(error)
+        is_time_out = isinstance(error, TimeoutError) and error.errno is None
+        if not (is_time_out or isinstance(error, BlockingIOError)):
+            raise error
 
     @property
     def descriptors(self) -> Descriptors | None:
@@ -179,12 +193,6 @@ class SocketStream(ByteStream):
         with suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-
-
-def _require_end_of_slice(error: OSError) -> None:
-    """Go on where only a slice is over; the kernel's own time-out of a connection is an error."""
-    if isinstance(error, TimeoutError) and error.errno is not None:
-        raise error
 
 
 def _timeval(seconds: float) -> bytes:
@@ -251,12 +259,19 @@ def _wait(fd: int, event: int, deadline: float | None) -> None:
 
     Raises:
         TimeoutError: It was not in time.
+        Signalled: A signal handler raised something.
     """
     if deadline is None:
         return
     poller = select.poll()
     poller.register(fd, event)
-    if not poller.poll(max(0.0, deadline - monotonic()) * 1000):
+    try:
+        ready = poller.poll(max(0.0, deadline - monotonic()) * 1000)
+    except (OSError, ValueError) as error:
+        if came_from_below(error) and type(poller).__module__ == "select":  # and not gevent's
+            raise Signalled(error) from None
+        raise
+    if not ready:
         raise TimeoutError
 
 

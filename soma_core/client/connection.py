@@ -10,6 +10,7 @@ from typing import Any
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport
 from soma_core.channel.deadline import Deadline
+from soma_core.channel.signalled import Signalled
 from soma_core.client.calls import Call
 from soma_core.client.conversation import Conversation
 from soma_core.client.ctrl_c import CtrlC
@@ -125,6 +126,9 @@ class Connection:
                     ctrl_c.check()
                 self._run(exchange)
                 return conversation.result(exchange)
+            except Signalled as signalled:
+                conversation.failed(call, signalled.error)
+                signalled.raise_error()
             except BaseException as error:
                 conversation.failed(call, error)
                 if isinstance(error, SomaError):

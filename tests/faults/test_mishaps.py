@@ -84,11 +84,14 @@ class Alarm(Exception):
     """What a signal handler of the host's raises in the middle of a call."""
 
 
-def test_an_exception_of_a_signal_handler_leaves_the_worker_usable(connect, note, long_grace):
+@pytest.mark.parametrize("raised", [Alarm, TimeoutError, ValueError, ConnectionError])
+def test_an_exception_of_a_signal_handler_leaves_the_worker_usable(
+    raised, connect, note, long_grace
+):
     worker = connect(filters={"sleep": f.Sleep(), "echo": f.Echo()})
 
     def ring(signum, frame):
-        raise Alarm
+        raise raised("of the handler")
 
     def alarm():
         wait_until(note.exists)
@@ -98,8 +101,9 @@ def test_an_exception_of_a_signal_handler_leaves_the_worker_usable(connect, note
     thread = threading.Thread(target=alarm)
     thread.start()
     try:
-        with pytest.raises(Alarm):
+        with pytest.raises(raised, match="of the handler") as caught:
             worker.forward("sleep", ("call", 60, str(note)))
+        assert caught.value.__context__ is None
     finally:
         thread.join()
         signal.signal(signal.SIGALRM, before)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
+from soma_core.channel.signalled import came_from_below
 from soma_core.client.pool.call import PoolCall
 
 __all__ = ["SLICE", "CallFuture", "first_to_end", "map_results", "one_ends", "wait_for_result"]
@@ -77,7 +78,9 @@ class CallFuture(Future[Any]):
                 super().exception(deadline.within(SLICE).left())
             except CancelledError:
                 return
-            except TimeoutError:
+            except TimeoutError as error:
+                if came_from_below(error, 1):
+                    raise
                 if deadline.over():
                     return
             except RuntimeError as error:
