@@ -616,3 +616,27 @@ def test_a_closure_over_its_own_object_changes_that_object_in_a_worker_too(run: 
             print(worker.forward("counts", 1), worker.forward("counts", 2))
     """
     assert run("stdio", source) == "(1, {'a': 1, 'b': 1}) (3, {'a': 2, 'b': 2})\n"
+
+
+def test_a_closure_over_an_object_that_comes_back_uses_the_globals_of_the_script(run: Run) -> None:
+    source = """
+    calls = 0
+
+    def closure(box):
+        def use():
+            global calls
+            calls += 1
+            return box
+        return use
+
+    class Gives(soma.Filter):
+        def forward(self, x, state):
+            x().append(2)
+            return x
+
+    if __name__ == "__main__":
+        with connect(filters={"gives": Gives()}) as worker:
+            use = worker.forward("gives", closure([1]))
+            print(use(), calls, use.__globals__ is globals())
+    """
+    assert run("stdio", source) == "[1, 2] 1 True\n"

@@ -9,6 +9,7 @@ import sys
 import types
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from soma_core.wire.definitions import recipes
 from soma_core.wire.definitions.names import MISSING
@@ -16,7 +17,17 @@ from soma_core.wire.definitions.registry import Bundle, Known, Name, origin, reg
 from soma_core.wire.definitions.sentinels import find
 from soma_core.wire.definitions.signature import Signatures
 
-__all__ = ["bind", "code", "complete", "define", "fill", "namespace", "restore", "sentinel"]
+__all__ = [
+    "bind",
+    "code",
+    "complete",
+    "define",
+    "fill",
+    "namespace",
+    "restore",
+    "sentinel",
+    "without_content",
+]
 
 
 def restore(content: tuple[Any, ...], number: int) -> Any:
@@ -28,11 +39,34 @@ def restore(content: tuple[Any, ...], number: int) -> Any:
 
 def bind(bare: types.FunctionType) -> types.FunctionType:
     """A closure of its own, whose variables :func:`fill` gives values."""
-    cells = tuple(types.CellType() for _ in bare.__closure__ or ())
-    made = types.FunctionType(bare.__code__, bare.__globals__, bare.__name__, None, cells)
-    for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
-        setattr(made, name, getattr(bare, name))
+    made = _with_new_variables(bare)
+    _bare[made] = bare
     return made
+
+
+def without_content(function: types.FunctionType) -> types.FunctionType:
+    """What :func:`bind` makes a closure of: the same code, whose variables have no values.
+
+    It is the same each time, also where the closure came from another process: so it is known
+    again when it comes back.
+    """
+    bare = _bare.get(function)
+    if bare is None:
+        bare = _bare[function] = _with_new_variables(function)
+    return bare
+
+
+def _with_new_variables(function: types.FunctionType) -> types.FunctionType:
+    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, None, cells
+    )
+    for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
+        setattr(made, name, getattr(function, name))
+    return made
+
+
+_bare: WeakKeyDictionary[types.FunctionType, types.FunctionType] = WeakKeyDictionary()
 
 
 def fill(function: types.FunctionType, content: tuple[Any, ...]) -> None:

@@ -9,7 +9,6 @@ import os
 import pickle
 import sys
 import types
-import weakref
 from collections.abc import Callable
 from enum import EnumMeta
 from typing import Any
@@ -99,7 +98,7 @@ class _Pickler(_Reducing):
         if _closes_over_objects(obj):
             held = [cell.cell_contents for cell in obj.__closure__]
             content = held, obj.__defaults__, obj.__kwdefaults__, vars(obj)
-            return reading.bind, (_without_content(obj),), content, None, None, reading.fill
+            return reading.bind, (reading.without_content(obj),), content, None, None, reading.fill
         return reading.restore, (tuple(_bundle(obj)), 0)
 
 
@@ -120,21 +119,6 @@ _PLAIN = (
 )
 
 
-def _without_content(function: types.FunctionType) -> types.FunctionType:
-    """The same code, whose variables have no values yet."""
-    bare = _bare.get(function)
-    if bare is None:
-        cells = tuple(types.CellType() for _ in function.__closure__ or ())
-        bare = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, None, cells
-        )
-        for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
-            setattr(bare, name, getattr(function, name))
-        _bare[function] = bare
-    return bare
-
-
-_bare: weakref.WeakKeyDictionary[Any, types.FunctionType] = weakref.WeakKeyDictionary()
 _KINDS = (type, *recipes.DEFINITIONS, types.FunctionType)
 _kept = BundleCache()
 
