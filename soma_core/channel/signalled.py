@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-__all__ = ["Signalled", "came_from_below"]
+__all__ = ["NothingCame", "Signalled", "came_from_below"]
+
+
+class NothingCame(TimeoutError):
+    """Nothing came in time: raised by a channel of ours, and by no signal handler."""
 
 
 class Signalled(BaseException):

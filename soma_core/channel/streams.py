@@ -14,7 +14,7 @@ from time import monotonic
 
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
-from soma_core.channel.signalled import Signalled, came_from_below
+from soma_core.channel.signalled import NothingCame, Signalled, came_from_below
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire import frames
@@ -140,7 +140,7 @@ class SocketStream(ByteStream):
                 _wait(self._socket.fileno(), select.POLLIN, deadline)
             try:
                 return self._receive(view)
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 self._require_end_of_slice(error)
                 if self.on_wait is not None:
                     self.on_wait()
@@ -152,16 +152,16 @@ class SocketStream(ByteStream):
                 _wait(self._socket.fileno(), select.POLLOUT, deadline)
             try:
                 return self._send(data, flags)
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 self._require_end_of_slice(error)
                 _wait(self._socket.fileno(), select.POLLOUT, deadline)
 
-    def _require_end_of_slice(self, error: OSError | ValueError) -> None:
+    def _require_end_of_slice(self, error: Exception) -> None:
         """Go on where only a slice is over.
 
         Raises:
             Signalled: A signal handler raised it.
-            OSError, ValueError: It is another one, such as the kernel's own time-out.
+            Exception: It is another one, such as the kernel's own time-out.
         """
         if came_from_below(error) and not self._is_cooperative:
             raise Signalled(error)
@@ -219,7 +219,12 @@ class PipeStream(ByteStream):
 
     def read_into(self, view: memoryview, deadline: float | None) -> int:
         _wait(self._read_fd, select.POLLIN, deadline)
-        return os.readv(self._read_fd, [view])
+        try:
+            return os.readv(self._read_fd, [view])
+        except Exception as error:
+            if came_from_below(error):
+                raise Signalled(error) from None
+            raise
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         _wait(self._write_fd, select.POLLOUT, deadline)
@@ -267,12 +272,12 @@ def _wait(fd: int, event: int, deadline: float | None) -> None:
     poller.register(fd, event)
     try:
         ready = poller.poll(max(0.0, deadline - monotonic()) * 1000)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         if came_from_below(error) and type(poller).__module__ == "select":  # and not gevent's
             raise Signalled(error) from None
         raise
     if not ready:
-        raise TimeoutError
+        raise NothingCame
 
 
 class StreamChannel(WatchableChannel):
@@ -283,6 +288,8 @@ class StreamChannel(WatchableChannel):
         limits: The largest messages that it accepts.
         memory: Shared memory for large buffers; the channel owns it.
     """
+
+    time_out = NothingCame
 
     def __init__(
         self,
@@ -447,7 +454,7 @@ class StreamChannel(WatchableChannel):
                 raise ChannelClosed("the channel was closed while it waited")
             message = parser.filled(count) if target else parser.feed(self._scratch[:count])
             if message is None and deadline is not None and monotonic() > deadline:
-                raise TimeoutError  # what comes is no message, perhaps without end
+                raise NothingCame  # what comes is no message, perhaps without end
         return message
 
     def receive_now(self) -> Message | None:

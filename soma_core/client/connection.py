@@ -217,8 +217,8 @@ class Connection:
             try:
                 message = channel.receive(exchange.wait(conversation.clock()))
                 event = conversation.take(message)
-            except TimeoutError:
-                if exchange.over:  # of a signal handler, while the reply was read
+            except TimeoutError as error:
+                if exchange.over or not isinstance(error, channel.time_out):  # of a signal handler
                     raise
                 self._do_what_is_due(exchange)
             except (ChannelClosed, ProtocolError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from soma_core import progress
 from soma_core.channel.contract import Channel
+from soma_core.channel.signalled import Signalled
 from soma_core.engine.engine import OF_CHAINS, Engine, EngineInfo
 from soma_core.engine.failures import describe_failure
 from soma_core.engine.inbox import Inbox
@@ -48,6 +50,7 @@ PicklePolicy = Literal["same-user", "never"]
 Watch = Callable[[str, str | None], None]
 SendEvent = Callable[[Message], None]
 
+_log = logging.getLogger("soma.engine")
 _FEATURES = ("lines", "frames", "events", "encoding")
 
 
@@ -88,6 +91,8 @@ def _answer_all(channel: Channel, inbox: Inbox, responder: Responder) -> None:
                 message = inbox.receive()
             except ProtocolError as error:
                 channel.send(responder.refuse(error))
+            except Signalled as signalled:  # an alarm, say, that a filter did not call off
+                _log.error("a signal handler raised while no command ran", exc_info=signalled.error)
             else:
                 reply = responder.respond(message, channel.send, host)
                 del message  # the memory that it lent is free before the host sends the next one

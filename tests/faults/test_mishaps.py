@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,30 @@ def test_an_exception_of_a_signal_handler_leaves_the_worker_usable(
         thread.join()
         signal.signal(signal.SIGALRM, before)
     assert worker.forward("echo", "next") == "next"
+
+
+class LeavesAnAlarm:
+    """Is done before the time is over that it gave itself."""
+
+    def __init__(self, note: str) -> None:
+        self.note = note
+
+    def forward(self, x, state=None):
+        def ring(signum, frame):
+            Path(self.note).touch()
+            raise x
+
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+@pytest.mark.parametrize("raised", [TimeoutError("late"), KeyError("late")])
+def test_an_alarm_that_a_filter_did_not_call_off_costs_no_worker(raised, connect, note):
+    worker = connect(filters={"leaves": LeavesAnAlarm(str(note))})
+    before = worker.ping()
+    worker.forward("leaves", raised)
+    wait_until(note.exists)
+    assert worker.ping() == before
 
 
 def test_an_interrupt_that_comes_before_the_command_has_begun_is_not_lost(connect):
