@@ -45,7 +45,7 @@ def observe(site: Path, code: str) -> dict[str, list[Any]]:
     """How often entry points are read, and which modules are imported, by some code."""
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
-        [sys.executable, "-c", COUNT.format(code=code)],
+        [sys.executable, "-P", "-c", COUNT.format(code=code)],  # files appear in the directory
         capture_output=True,
         text=True,
         check=True,
