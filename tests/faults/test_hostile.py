@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 
 import psutil
@@ -119,11 +120,21 @@ if __name__ == "__main__":
     worker.forward("starts", what)
     os.read(0, 1)
 """
+
+
+def press(host: subprocess.Popen[str]) -> None:
+    """Ctrl-C; again if Python had looked for signals just before it began to wait."""
+    while host.poll() is None:
+        host.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            host.wait(5.0)
+
+
 HOW = {
     "SIGKILL": lambda host: host.kill(),
     "SIGTERM": lambda host: host.terminate(),
     "SIGHUP": lambda host: host.send_signal(signal.SIGHUP),
-    "SIGINT": lambda host: host.send_signal(signal.SIGINT),
+    "SIGINT": press,
     "SIGSEGV": lambda host: host.send_signal(signal.SIGSEGV),
     "the end of its input": lambda host: host.stdin.close(),
 }
