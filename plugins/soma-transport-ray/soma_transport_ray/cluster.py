@@ -11,6 +11,9 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from soma_core.errors import StartFailed
@@ -147,8 +150,9 @@ def _initialize(ray: Any, address: str | None, timeout: float | None) -> None:
         raise StartFailed(
             f"no Ray cluster answers at {address}; start one with: ray start --head --port=PORT"
         )
+    options = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        _in_lasting_thread(partial(ray.init, address, **options))
     except Exception as error:  # of many kinds: the address, the versions, the authentication
         remedy = "; run the host with the Python and the Ray of the cluster"
         skew = "ersion mismatch" in str(error)
@@ -156,6 +160,30 @@ def _initialize(ray: Any, address: str | None, timeout: float | None) -> None:
             f"cannot connect to the Ray cluster at {address or 'the default address'}: "
             f"{str(error).strip()}{remedy if skew else ''}"
         ) from error
+
+
+def _in_lasting_thread(start: Callable[[], object]) -> None:
+    """Call something on the main thread, or on one that lasts as long as the process.
+
+    The kernel ends a head that Ray starts with the thread that started it; a pool starts each
+    worker in a thread that ends once it is started.
+    """
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    started: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            start()
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+            threading.Event().wait()
+
+    threading.Thread(target=run, name="soma-ray", daemon=True).start()
+    started.result()
 
 
 def _check_same(wanted: str | None, connected: str) -> None:
