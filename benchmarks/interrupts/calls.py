@@ -25,6 +25,7 @@ _TIMEOUT = 120.0  # the machine may have other work
 
 Options = dict[str, Any]
 T = TypeVar("T")
+H = TypeVar("H", bound=soma.Worker | soma.WorkerPool)
 
 
 class Learns(soma.Filter):
@@ -90,7 +91,7 @@ class User(ABC, Generic[T]):
         return np.full(size, self.chance.random())
 
 
-class _Node(User[T]):
+class _Node(User[H]):
     """One that holds a node, which has learned something."""
 
     def __init__(self, options: Options, chance: random.Random) -> None:
@@ -102,44 +103,42 @@ class _Node(User[T]):
 
     def _learn(self, x: Any) -> None:
         self._may_know.append([float(x[0]), x.size])
-        self.held.fit("node", x, timeout=_TIMEOUT)  # type: ignore[attr-defined]
+        self.held.fit("node", x, timeout=_TIMEOUT)
 
     def _set(self, x: Any) -> None:
-        state = self.held.get_state("node")  # type: ignore[attr-defined]
+        state = self.held.get_state("node")
         self._may_know.append([float(x[0]), x.size])
         state = replace(state, fit_state={"token": float(x[0]), "data": x})
-        self.held.set_state("node", state)  # type: ignore[attr-defined]
+        self.held.set_state("node", state)
 
     def _batched(self, x: Any) -> None:
         self._may_know.append([float(x[0]), x.size])
-        self.held.batched_fit(  # type: ignore[attr-defined]
-            ["node"], iter([(x, None)]), batch_size=x.size
-        )
+        self.held.batched_fit(["node"], iter([(x, None)]), batch_size=x.size)
 
     def _forward(self, x: Any) -> None:
-        assert np.array_equal(self.held.forward("node", x), x)  # type: ignore[attr-defined]
+        assert np.array_equal(self.held.forward("node", x), x)
 
     def _forward_list(self, x: Any) -> None:
         many = [x[:20_000]] * 40
-        result = self.held.forward("node", many)  # type: ignore[attr-defined]
+        result = self.held.forward("node", many)
         assert all(map(np.array_equal, result, many))
 
     def _forward_text(self, x: Any) -> None:
         text = "x" * x.size
-        assert self.held.forward("node", text) == text  # type: ignore[attr-defined]
+        assert self.held.forward("node", text) == text
 
     def _predict(self, x: Any) -> None:
-        result, token = self.held.predict("node", x)  # type: ignore[attr-defined]
+        result, token = self.held.predict("node", x)
         assert np.array_equal(result, x)
         assert any(known[0] == token for known in self._may_know)
 
     def _stream(self, x: Any) -> None:
-        for result in self.held.stream(["node"], iter([x] * 5)):  # type: ignore[attr-defined]
+        for result in self.held.stream(["node"], iter([x] * 5)):
             assert np.array_equal(result, x)
 
     def _checkpoint(self, x: Any) -> None:
-        self.held.save_checkpoint(self._path)  # type: ignore[attr-defined]
-        self.held.load_checkpoint(self._path)  # type: ignore[attr-defined]
+        self.held.save_checkpoint(self._path)
+        self.held.load_checkpoint(self._path)
 
     def calls(self) -> list[Callable[[Any], object]]:
         return [
@@ -148,19 +147,19 @@ class _Node(User[T]):
         ]  # fmt: skip
 
     def check(self) -> None:
-        knows = self.held.forward("node", None, timeout=_TIMEOUT)  # type: ignore[attr-defined]
+        knows = self.held.forward("node", None, timeout=_TIMEOUT)
         assert knows in self._may_know, f"it knows {knows} of {self._may_know}"
         self._may_know = [knows]
         x = np.arange(20_000.0)
         assert np.array_equal(
-            self.held.forward("node", x, timeout=_TIMEOUT),  # type: ignore[attr-defined]
+            self.held.forward("node", x, timeout=_TIMEOUT),
             x,
         )
         left = [path.name for path in self._path.parent.iterdir() if path != self._path]
         assert not left, f"files are left: {left}"
 
     def close(self) -> None:
-        self.held.shutdown()  # type: ignore[attr-defined]
+        self.held.shutdown()
         self._directory.cleanup()
 
 

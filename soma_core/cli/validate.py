@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, BinaryIO
 
 import typer
+from pydantic import ValidationError
 
 from soma_core.cli.console import CommandFailed, note
 from soma_core.client.plain_console import printable
@@ -55,9 +56,17 @@ def _opened(file: str) -> AbstractContextManager[BinaryIO]:
         raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
 
 
+def _longest_line() -> int:
+    try:
+        return StreamLimits.from_environment().line
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise CommandFailed(f"SOMA_LIMITS is no JSON object of limits: {problem}") from None
+
+
 def _messages(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, by number, without what surrounds their message."""
-    longest = StreamLimits.from_environment().line
+    longest = _longest_line()
     for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), start=1):
         if len(line) > longest:
             raise CommandFailed(f"line {number} is longer than {longest:,} bytes, the limit")

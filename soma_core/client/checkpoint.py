@@ -146,7 +146,7 @@ def _content(path: Path) -> bytes:
         ValueError: It is no regular file, or begins otherwise.
     """
     with open_regular(path) as file:
-        if not file.peek(len(_MAGIC)).startswith(_MAGIC):  # type: ignore[attr-defined]
+        if not file.peek(len(_MAGIC)).startswith(_MAGIC):
             raise ValueError("it does not begin as a zip archive does")
         return file.read()
 

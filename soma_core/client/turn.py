@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 __all__ = ["Turn"]
 
@@ -46,8 +47,10 @@ class Turn:
             self._holder = me
             return True
         except BaseException:  # Ctrl-C, perhaps just after it was had
-            if self._lock._is_owned():  # type: ignore[attr-defined]
-                self.give()
+            if self._holder == me:
+                self._holder = None
+            with suppress(RuntimeError):  # it was not had yet
+                self._lock.release()
             raise
 
     def give(self) -> None:

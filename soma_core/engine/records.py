@@ -26,6 +26,7 @@ __all__ = ["Host", "RecordForwarder", "SendRecord"]
 SendRecord = Callable[[Literal["log", "warning"], dict[str, Any]], None]
 
 _DEEPEST = 4  # containers in a container
+_MOST_ITEMS = 1000  # of one; what has more travels as a text, cut like any other
 _FALLBACK = logging.Formatter(logging.BASIC_FORMAT)
 
 
@@ -201,11 +202,12 @@ def _plain(value: Any, depth: int = 0) -> Any:
         value = value.item()
     if value is None or type(value) in (bool, int, float):
         return value
-    if depth < _DEEPEST and isinstance(value, dict):
+    is_container = isinstance(value, dict | list | tuple)
+    if not is_container or depth == _DEEPEST or len(value) > _MOST_ITEMS:
+        return shortened(str(value))
+    if isinstance(value, dict):
         return {str(key): _plain(item, depth + 1) for key, item in value.items()}
-    if depth < _DEEPEST and isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
-    return shortened(str(value))
+    return [_plain(item, depth + 1) for item in value]
 
 
 def _exception_text(record: logging.LogRecord) -> str | None:

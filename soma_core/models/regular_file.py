@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["open_at_once", "open_regular"]
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read it.
 
     Raises:
@@ -24,7 +24,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     raise ValueError("it is no regular file")
 
 
-def open_at_once(path: str | os.PathLike[str]) -> BinaryIO:
+def open_at_once(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read it, a pipe too: one into which nobody writes is empty."""
     file = open(Path(path), "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
     os.set_blocking(file.fileno(), True)
