@@ -12,6 +12,7 @@ __all__ = [
     "binding_error",
     "init_takes_arguments_of",
     "takes_arguments_of",
+    "telling",
     "tells_what_it_takes",
 ]
 
@@ -57,7 +58,7 @@ def _names(parameters: list[Parameter]) -> str:
 
 def tells_what_it_takes(method: Callable[P, T]) -> Callable[P, T]:
     """Have a method say more than Python does where it is called with other arguments."""
-    called = _telling(method.__qualname__, method, method)
+    called = telling(method.__qualname__, method)
     if not iscoroutinefunction(method):
         return called
 
@@ -74,7 +75,7 @@ def takes_arguments_of(
     """Declare that a function takes the arguments of another one, which says what they mean."""
 
     def declare(other: Callable[..., T]) -> Callable[P, T]:
-        called = _telling(other.__qualname__, function, other)
+        called: Callable[..., T] = telling(other.__qualname__, other, function)
         called.__signature__ = signature(function).replace(  # type: ignore[attr-defined]
             return_annotation=other.__annotations__["return"]
         )
@@ -89,7 +90,8 @@ def init_takes_arguments_of(
     """The same for the ``__init__`` of a class."""
 
     def declare(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
-        called = _telling(init.__qualname__.removesuffix(".__init__"), function, init)
+        name = init.__qualname__.removesuffix(".__init__")
+        called: Callable[..., None] = telling(name, init, function)
         own = Parameter("self", Parameter.POSITIONAL_ONLY)
         taken = signature(function).parameters.values()
         called.__signature__ = Signature([own, *taken])  # type: ignore[attr-defined]
@@ -98,17 +100,25 @@ def init_takes_arguments_of(
     return declare
 
 
-def _telling(name: str, function: Callable[..., Any], other: Callable[..., T]) -> Callable[..., T]:
-    """Another function, which hands its arguments to a function, or is that function."""
+def telling(
+    name: str, called: Callable[P, T], function: Callable[..., Any] | None = None
+) -> Callable[P, T]:
+    """A function that says more than Python does where it is called with other arguments.
 
-    @wraps(other)
-    def called(*args: Any, **kwargs: Any) -> T:
+    Args:
+        name: What the caller calls it.
+        called: The function.
+        function: What it hands its arguments to; None if it takes them itself.
+    """
+
+    @wraps(called)
+    def tell(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return other(*args, **kwargs)
+            return called(*args, **kwargs)
         except TypeError as error:
-            told = binding_error(name, function, error)
+            told = binding_error(name, function or called, error)
             if told is error:
                 raise
             raise told from None
 
-    return called
+    return tell

@@ -11,7 +11,6 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import aclosing, nullcontext
@@ -21,7 +20,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.streams import each, stream
 from soma_core.client.aio.threads import running_loop
-from soma_core.client.arguments import as_node_ids, check_seconds
+from soma_core.client.arguments import check_seconds
 from soma_core.client.chunks import StreamPlan
 from soma_core.client.pool.async_future import AsyncCallFuture
 from soma_core.client.pool.call import PoolCall
@@ -31,7 +30,7 @@ from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.results import WorkerStatus
-from soma_core.client.signatures import binding_error, init_takes_arguments_of, tells_what_it_takes
+from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.errors import ChannelClosed, TransportError
 
@@ -47,14 +46,24 @@ def _awaited(
     verb: Callable[Concatenate[PoolVerbs, P], Request[T]],
 ) -> Callable[Concatenate[AsyncWorkerPool, P], Coroutine[Any, Any, T]]:
     """The method of an AsyncWorkerPool for a verb: it awaits that a worker has done it."""
+    request = telling(f"AsyncWorkerPool.{verb.__name__}", verb)
 
     @wraps(verb)
     async def method(self: AsyncWorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            request = verb(self._verbs, *args, **kwargs)
-        except TypeError as error:
-            raise binding_error(f"WorkerPool.{verb.__name__}", verb, error) from None
-        return await self._perform(request)
+        return await self._perform(request(self._verbs, *args, **kwargs))
+
+    return method
+
+
+def _submitted(
+    verb: Callable[Concatenate[PoolVerbs, P], PoolCall],
+) -> Callable[Concatenate[AsyncWorkerPool, P], Coroutine[Any, Any, Any]]:
+    """The method of an AsyncWorkerPool for a verb that is one call: it submits and awaits it."""
+    make = telling(f"AsyncWorkerPool.{verb.__name__}", verb)
+
+    @wraps(verb)
+    async def method(self: AsyncWorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await (await self._submit(make(self._verbs, *args, **kwargs)))
 
     return method
 
@@ -177,50 +186,20 @@ class AsyncWorkerPool:
             A future, to be awaited; its ``cancel`` withdraws a call that waits, and interrupts one
             that runs.
         """
+        return await self._submit(
+            self._verbs.forward(
+                node_id, x, state, timeout=timeout, deadline=deadline, priority=priority
+            )
+        )
+
+    async def _submit(self, call: PoolCall) -> AsyncCallFuture:
         running = self._here()
-        call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
         if self._plan.max_queue is not None:
             await running.queue.make_room(call, wait=self._plan.waits_for_room)
         return running.put(call)
 
-    @tells_what_it_takes
-    async def forward(
-        self,
-        node_id: str | Sequence[str],
-        x: Any,
-        state: Any = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        deadline: float | None = None,
-        priority: int = 0,
-    ) -> Any:
-        """Run one node, or a chain of nodes, and await the result, as :meth:`submit`."""
-        return await (
-            await self.submit(
-                node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
-            )
-        )
-
-    @tells_what_it_takes
-    async def composite_forward(
-        self,
-        node_ids: Sequence[str],
-        x: Any,
-        states: Mapping[str, Any] | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        deadline: float | None = None,
-        priority: int = 0,
-    ) -> Any:
-        """Run a chain of nodes and await the result, as :meth:`submit`."""
-        return await self.forward(
-            as_node_ids(node_ids),
-            x,
-            states,
-            timeout=timeout,
-            deadline=deadline,
-            priority=priority,
-        )
+    forward = _submitted(PoolVerbs.forward)
+    composite_forward = _submitted(PoolVerbs.composite_forward)
 
     @tells_what_it_takes
     def map(
@@ -244,7 +223,7 @@ class AsyncWorkerPool:
         whole("ahead", ahead)
 
         def make(x: Any) -> PoolCall:
-            return self._verbs.forward(node_id, x, state, timeout, priority=priority)
+            return self._verbs.forward(node_id, x, state, timeout=timeout, priority=priority)
 
         return self._map(make, xs, ahead * len(self), ordered=ordered)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from inspect import signature
@@ -11,17 +10,14 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.arguments import as_node_ids, check_seconds
-from soma_core.client.loadable import Loadable, check_filters
+from soma_core.client.loadable import check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
-from soma_core.client.progress.watch import Watch
 from soma_core.client.results import NodeState
-from soma_core.client.signatures import binding_error
 from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
-from soma_core.models.filters import FilterMeta
 
 __all__ = ["PoolVerbs", "Request"]
 
@@ -54,17 +50,47 @@ class Request(Generic[T]):
         )
 
 
+Run = Callable[[Verbs], Steps[Any]]
+Make = Callable[["PoolVerbs", Run, dict[str, Any]], Request[Any]]
+"""Makes the request, of what does it and of the arguments by name."""
+
+
+def _requesting(
+    verb: Callable[Concatenate[Verbs, P], Steps[T]], make: Make
+) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
+    """The method of a pool for a verb of its workers, with the arguments of that."""
+
+    @wraps(verb)
+    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Request[T]:
+        given = _by_name(verb, args, kwargs)
+        ask: Callable[..., Steps[T]] = verb
+        return make(self, lambda verbs: ask(verbs, **given), given)
+
+    return method
+
+
+def _by_name(verb: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a verb by name.
+
+    Raises:
+        TypeError: It does not take them: said here, and not by a worker.
+    """
+    try:
+        given = _signature(verb).bind(None, *args, **kwargs).arguments
+    except TypeError as error:
+        raise TypeError(f"{verb.__qualname__}() {error}") from None
+    del given["self"]
+    return given
+
+
+_signature = cache(signature)
+
+
 def _asking(
     verb: Callable[Concatenate[Verbs, P], Steps[T]],
 ) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
     """The request for a verb that changes nothing in the worker that does it."""
-
-    @wraps(verb)
-    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Request[T]:
-        _by_name(verb, args, kwargs)
-        return Request(lambda verbs: verb(verbs, *args, **kwargs))
-
-    return method
+    return _requesting(verb, lambda _, run, given: Request(run))
 
 
 def _training(
@@ -77,30 +103,11 @@ def _training(
         full: Whether optimizers and random numbers go along.
     """
 
-    @wraps(verb)
-    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Request[T]:
-        given = _by_name(verb, args, kwargs)
+    def make(self: PoolVerbs, run: Run, given: dict[str, Any]) -> Request[Any]:
         node_ids = given["node_ids"] if "node_ids" in given else [given["node_id"]]
-        timeout = given.get("timeout", DEFAULT)
-        return self.train(lambda verbs: verb(verbs, *args, **kwargs), node_ids, timeout, full=full)
+        return self.train(run, node_ids, given.get("timeout", DEFAULT), full=full)
 
-    return method
-
-
-def _by_name(verb: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of a verb by name.
-
-    Raises:
-        TypeError: It does not take them: said here, and not by a worker.
-    """
-    try:
-        return _signature(verb).bind(None, *args, **kwargs).arguments
-    except TypeError as error:
-        told = TypeError(f"{verb.__qualname__}() {error}")
-        raise binding_error(f"WorkerPool.{verb.__name__}", verb, told) from None
-
-
-_signature = cache(signature)
+    return _requesting(verb, make)
 
 
 def _chain(node_ids: Sequence[str]) -> tuple[str, ...]:
@@ -130,12 +137,13 @@ class PoolVerbs:
         self,
         node_id: str | Sequence[str],
         x: Any,
-        state: Any,
-        timeout: Timeout,
+        state: Any = None,
+        *,
+        timeout: Timeout = DEFAULT,
         deadline: float | None = None,
         priority: int = 0,
     ) -> PoolCall:
-        """A call that runs a node, or a chain of nodes."""
+        """Run one node, or a chain of nodes, as :meth:`submit`, and wait for the result."""
         if type(priority) is bool or not isinstance(priority, int):
             raise TypeError(f"priority is a whole number, got {priority!r}")
         seconds = self._blueprint.timeout
@@ -167,6 +175,26 @@ class PoolVerbs:
             ahead=True,
         )
 
+    def composite_forward(
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        states: Mapping[str, Any] | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> PoolCall:
+        """Run a chain of nodes, as :meth:`submit`, and wait for the result."""
+        return self.forward(
+            as_node_ids(node_ids),
+            x,
+            states,
+            timeout=timeout,
+            deadline=deadline,
+            priority=priority,
+        )
+
     predict = _asking(Verbs.predict)
     predict_proba = _asking(Verbs.predict_proba)
     transform = _asking(Verbs.transform)
@@ -182,31 +210,37 @@ class PoolVerbs:
     composite_fit = _training(Verbs.composite_fit)
     batched_fit = _training(Verbs.batched_fit)
 
-    def call(
-        self,
-        cmd: str,
-        fields: Mapping[str, Any] | None = None,
-        *,
-        changes_states: bool = False,
-        progress: Watch = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[Any]:
-        """Send a command that a plugin of the workers added to one of them, as :meth:`Worker.call`.
-
-        ``changes_states`` says that it changes what its nodes (``node_id``, ``node_ids``) learned.
-        """
-        given = dict(fields or {})
-
-        def ask(verbs: Verbs) -> Steps[Any]:
-            return verbs.call(
-                cmd, given, changes_states=changes_states, progress=progress, timeout=timeout
-            )
-
-        if not changes_states:
-            return Request(ask)
-        named = [*given.get("node_ids", ()), given.get("node_id")]
+    def _call(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+        if not given.get("changes_states"):
+            return Request(run)
+        fields = dict(given.get("fields") or {})
+        named = [*fields.get("node_ids", ()), fields.get("node_id")]
         node_ids = [node_id for node_id in named if node_id is not None]
-        return self.train(ask, node_ids, timeout)
+        return self.train(run, node_ids, given.get("timeout", DEFAULT))
+
+    def _run_segment(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+        if not given["learns"]:
+            return Request(run)
+        return self.train(run, given["segment"], given["timeout"])
+
+    def _load_checkpoint(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+        return self.train(run, self._blueprint.node_ids, given.get("timeout", DEFAULT))
+
+    def _load(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+        check_filters(given["filters"])
+        filters = given["filters"] = dict(given["filters"])
+        trainable = given.get("trainable", True)
+        return Request(run, lambda metas: self._blueprint.load(filters, trainable, metas))
+
+    def _unload(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+        gone = given["node_ids"] = as_node_ids(given["node_ids"], in_order=False)
+        return Request(run, lambda _: self._blueprint.unload(gone))
+
+    call = _requesting(Verbs.call, _call)
+    run_segment = _requesting(Verbs.run_segment, _run_segment)
+    load_checkpoint = _requesting(Verbs.load_checkpoint, _load_checkpoint)
+    load = _requesting(Verbs.load, _load)
+    unload = _requesting(Verbs.unload, _unload)
 
     def set_state(
         self, node_id: str, state: NodeState, *, timeout: Timeout = DEFAULT
@@ -222,60 +256,6 @@ class PoolVerbs:
         return Request(
             lambda verbs: verbs.set_state(node_id, state, timeout=timeout),
             lambda _: blueprint.set_states({node_id: state}),
-        )
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        force: bool = False,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[None]:
-        """Put into every worker what :meth:`save_checkpoint` wrote, of this pool or of a Worker.
-
-        The arguments and errors are those of :meth:`Worker.load_checkpoint`.
-        """
-        return self.train(
-            lambda verbs: verbs.load_checkpoint(path, force=force, timeout=timeout),
-            self._blueprint.node_ids,
-            timeout,
-        )
-
-    def run_segment(
-        self, segment: Sequence[str], x: Any, *, learns: bool, timeout: Timeout
-    ) -> Request[Any]:
-        """Run a chunk through a part of a chain, whose nodes may learn from it first."""
-
-        def run(verbs: Verbs) -> Steps[Any]:
-            return verbs.run_segment(segment, x, learns=learns, timeout=timeout)
-
-        return self.train(run, segment, timeout) if learns else Request(run)
-
-    def load(
-        self,
-        filters: Mapping[str, Loadable],
-        *,
-        trainable: bool | Mapping[str, bool] = True,
-        timeout: Timeout = DEFAULT,
-    ) -> Request[dict[str, FilterMeta]]:
-        """Load filters into every worker, as :meth:`Worker.load` does.
-
-        Raises:
-            TypeError: An object is not a filter, or ``filters`` no dict.
-            RemoteError: One could not be loaded; then no worker has any of them.
-        """
-        check_filters(filters)
-        blueprint, kept = self._blueprint, dict(filters)
-        return Request(
-            lambda verbs: verbs.load(kept, trainable=trainable, timeout=timeout),
-            lambda metas: blueprint.load(kept, trainable, metas),
-        )
-
-    def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> Request[None]:
-        """Have every worker forget nodes and what they learned, all or none."""
-        blueprint, gone = self._blueprint, as_node_ids(node_ids, in_order=False)
-        return Request(
-            lambda verbs: verbs.unload(gone, timeout=timeout), lambda _: blueprint.unload(gone)
         )
 
     def train(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
-from soma_core.client.arguments import as_node_ids, check_seconds
+from soma_core.client.arguments import check_seconds
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.pool.blocking.background import BackgroundPool
 from soma_core.client.pool.blocking.call_future import CallFuture, map_results, wait_for_result
+from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
-from soma_core.client.signatures import binding_error, init_takes_arguments_of, tells_what_it_takes
+from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
 from soma_core.client.timeouts import DEFAULT, Timeout
 
 __all__ = ["WorkerPool"]
@@ -30,14 +31,25 @@ def _asked(
     verb: Callable[Concatenate[PoolVerbs, P], Request[T]],
 ) -> Callable[Concatenate[WorkerPool, P], T]:
     """The method of a WorkerPool for a verb: it waits until a worker has done what is asked."""
+    request = telling(f"WorkerPool.{verb.__name__}", verb)
 
     @wraps(verb)
     def method(self: WorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            request = verb(self._verbs, *args, **kwargs)
-        except TypeError as error:
-            raise binding_error(f"WorkerPool.{verb.__name__}", verb, error) from None
-        return self._pool.perform(request)
+        return self._pool.perform(request(self._verbs, *args, **kwargs))
+
+    return method
+
+
+def _submitted(
+    verb: Callable[Concatenate[PoolVerbs, P], PoolCall],
+) -> Callable[Concatenate[WorkerPool, P], Any]:
+    """The method of a WorkerPool for a verb that is one call: it submits it, and waits for it."""
+    make = telling(f"WorkerPool.{verb.__name__}", verb)
+
+    @wraps(verb)
+    def method(self: WorkerPool, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        self._pool.check_may_wait()
+        return wait_for_result(self._pool.put(make(self._verbs, *args, **kwargs)))
 
     return method
 
@@ -168,8 +180,11 @@ class WorkerPool:
             DeadlineExceeded: With ``when_full="wait"``: there was no room before the deadline.
             StartFailed: The pool is broken: no worker is left, and none can be started.
         """
-        call = self._verbs.forward(node_id, x, state, timeout, deadline, priority)
-        return self._pool.put(call)
+        return self._pool.put(
+            self._verbs.forward(
+                node_id, x, state, timeout=timeout, deadline=deadline, priority=priority
+            )
+        )
 
     @tells_what_it_takes
     def map(
@@ -207,51 +222,13 @@ class WorkerPool:
         window = whole("ahead", ahead) * len(self)
 
         def submit(x: Any) -> CallFuture:
-            call = self._verbs.forward(node_id, x, state, timeout, priority=priority)
+            call = self._verbs.forward(node_id, x, state, timeout=timeout, priority=priority)
             return pool.put(call, wait=True)
 
         return map_results(map(submit, xs), window, ordered=ordered)
 
-    @tells_what_it_takes
-    def forward(
-        self,
-        node_id: str | Sequence[str],
-        x: Any,
-        state: Any = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        deadline: float | None = None,
-        priority: int = 0,
-    ) -> Any:
-        """Run one node, or a chain of nodes, and wait for the result, as :meth:`submit`."""
-        self._pool.check_may_wait()
-        return wait_for_result(
-            self.submit(
-                node_id, x, state=state, timeout=timeout, deadline=deadline, priority=priority
-            )
-        )
-
-    @tells_what_it_takes
-    def composite_forward(
-        self,
-        node_ids: Sequence[str],
-        x: Any,
-        states: Mapping[str, Any] | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        deadline: float | None = None,
-        priority: int = 0,
-    ) -> Any:
-        """Run a chain of nodes and wait for the result, as :meth:`submit`."""
-        return self.forward(
-            as_node_ids(node_ids),
-            x,
-            states,
-            timeout=timeout,
-            deadline=deadline,
-            priority=priority,
-        )
-
+    forward = _submitted(PoolVerbs.forward)
+    composite_forward = _submitted(PoolVerbs.composite_forward)
     predict = _asked(PoolVerbs.predict)
     predict_proba = _asked(PoolVerbs.predict_proba)
     transform = _asked(PoolVerbs.transform)
