@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["as_node_ids", "check_bytes", "check_listener", "check_seconds", "check_times"]
+__all__ = ["as_node_ids", "check_bytes", "check_listener", "check_seconds"]
 
 
 def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
@@ -45,19 +45,6 @@ def check_seconds(name: str, seconds: Any) -> None:
         raise TypeError(f"{name} is a number of seconds or None, got {seconds!r}")
     if math.isnan(seconds) or seconds < 0:
         raise ValueError(f"{name} is a number of seconds from 0 on or None, got {seconds!r}")
-
-
-def check_times(*, interrupt_grace: Any, **limits: Any) -> None:
-    """Make sure that the time limits of a worker, by their names, are such.
-
-    Raises:
-        TypeError, ValueError: One is none.
-    """
-    for name, seconds in limits.items():
-        check_seconds(name, seconds)
-    if interrupt_grace is None:
-        raise TypeError("interrupt_grace is a number of seconds, got None")
-    check_seconds("interrupt_grace", interrupt_grace)
 
 
 def check_listener(name: str, listener: Any, of: str) -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
-from soma_core.client.arguments import check_times
 from soma_core.client.connection import INTERRUPT_GRACE
-from soma_core.client.handle import HandleOptions, check_recovery
+from soma_core.client.handle import Handle
 from soma_core.client.loadable import Loadable, check_filters, distributions
+from soma_core.client.options import WorkerOptions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.signatures import takes_arguments_of
-from soma_core.client.worker import Worker
+from soma_core.client.worker import Worker, drive
 from soma_core.models.validation_errors import describe
-from soma_core.plugins.manager import PluginSet, installed_plugins
+from soma_core.plugins.manager import PluginSet
 
 __all__ = ["PicklePolicy", "Start", "connect", "prepared", "transport_maker"]
 
@@ -34,12 +34,12 @@ class Start:
     Attributes:
         transport: How it is reached; not started yet.
         filters: What it is to load.
-        options: The arguments of its handle.
+        options: How it is started and asked.
     """
 
     transport: Transport
     filters: Mapping[str, Loadable]
-    options: HandleOptions
+    options: WorkerOptions
 
 
 def prepared(
@@ -57,31 +57,19 @@ def prepared(
     **options: Any,
 ) -> Start:
     """Check the arguments of :func:`connect`; nothing is started yet."""
-    check_recovery(restart, retries)
-    check_times(
+    checked = WorkerOptions(
         timeout=timeout,
         start_timeout=start_timeout,
         stall_timeout=stall_timeout,
+        restart=restart,
+        retries=retries,
         interrupt_grace=interrupt_grace,
     )
-    plugins = installed_plugins()
     options = {"pickle": pickle, **options}
-    made = transport_maker(transport, options, plugins, filters=filters)()
-    recorder = None if record is None else Recorder(record, transport, made.options)
-    return Start(
-        made,
-        filters or {},
-        {
-            "timeout": timeout,
-            "start_timeout": start_timeout,
-            "stall_timeout": stall_timeout,
-            "restart": restart,
-            "retries": retries,
-            "recorder": recorder,
-            "interrupt_grace": interrupt_grace,
-            "plugins": plugins,
-        },
-    )
+    made = transport_maker(transport, options, checked.plugins, filters=filters)()
+    if record is not None:
+        checked = replace(checked, recorder=Recorder(record, transport, made.options))
+    return Start(made, filters or {}, checked)
 
 
 @takes_arguments_of(prepared)
@@ -117,10 +105,10 @@ def connect(*arguments: Any, **options: Any) -> Worker:
         RemoteError: A filter could not be loaded; the worker is stopped again.
     """
     start = prepared(*arguments, **options)
-    worker = Worker(start.transport, **start.options)
+    worker = drive(Handle(start.transport, start.options))
     try:
         if start.filters:
-            worker.load(start.filters, timeout=start.options["start_timeout"])
+            worker.load(start.filters, timeout=start.options.start_timeout)
     except BaseException:
         worker.close()
         raise

@@ -1,4 +1,4 @@
-"""Engines: those behind one Worker, and what the one method ``ask`` does at each level.
+"""Engines: those behind one Worker.
 
 A :class:`RemoteEngine` is one engine and the connection to it. A :class:`RestartingEngine` starts
 another engine when the current one has died, and restores what that one held.
@@ -14,9 +14,9 @@ from soma_core.channel.contract import ExitStatus, Transport
 from soma_core.channel.deadline import Deadline
 from soma_core.client.backoff import Backoff
 from soma_core.client.calls import Call
-from soma_core.client.connection import INTERRUPT_GRACE, Connection
+from soma_core.client.connection import Connection
 from soma_core.client.host_path import hidden_modules, host_path
-from soma_core.client.recording import Recorder
+from soma_core.client.options import WorkerOptions
 from soma_core.client.recovery import RecoveryLog
 from soma_core.client.turn import Turn
 from soma_core.errors import (
@@ -30,7 +30,6 @@ from soma_core.errors import (
     TransportError,
     WorkerDied,
 )
-from soma_core.plugins.manager import PluginSet
 from soma_core.protocol.commands import Hello
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.wire.pickles import Pickles
@@ -48,65 +47,31 @@ class RemoteEngine:
     Args:
         transport: Not started yet.
         pickles: Whether pickles travel; refused from HELLO on if the engine refuses them.
-        plugins: Who is notified when an engine starts or ends.
-        start_timeout: Seconds in which an engine must come up and answer HELLO.
-        recorder: Records the channels.
-        grace: Seconds that an interrupted command may take to end.
+        options: Those of the worker.
 
     Attributes:
         connection: To the current engine.
         hello: What that engine said of itself.
         restarts: How many engines there were before it.
+        plugins: Who is notified when an engine starts or ends.
 
     Raises:
         StartFailed: The engine did not come up.
         IncompatibleWorker: Its versions do not fit this host's.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        pickles: Pickles,
-        plugins: PluginSet,
-        *,
-        start_timeout: float | None,
-        recorder: Recorder | None = None,
-        grace: float = INTERRUPT_GRACE,
-    ) -> None:
+    def __init__(self, transport: Transport, pickles: Pickles, options: WorkerOptions) -> None:
         self._transport = transport
         self._pickles = pickles
-        self.plugins = plugins
-        self._start_timeout = start_timeout
-        self._recorder = recorder
-        self._grace = grace
+        self._options = options
+        self.plugins = options.plugins
         self._closed = threading.Event()
         self._path: list[str] | None = None
         self._looked_at: set[str] = set()
         self._exit_notified = False
         self.restarts = 0
-        self.connection, self.hello = self._begin(Deadline.after(start_timeout))
+        self.connection, self.hello = self._begin(Deadline.after(options.start_timeout))
         self._notify_start()
-
-    restarts_engines = False
-    """Whether another engine is started when the current one has died."""
-
-    def ask(self, call: Call) -> Any:
-        """Send a command and return its reply; as :meth:`Connection.ask`."""
-        return self.connection.ask(call)
-
-    def living(self, call: Call) -> Connection:
-        """The connection to an engine that lives, as far as is known; blocks while it starts."""
-        return self.connection
-
-    def repeats(self, call: Call) -> int:
-        """How often a call may be sent again after it was sent to an engine that died."""
-        return 0
-
-    def check(self, call: Call) -> None:
-        """Refuse a call for which the current engine lacks what the one before it held."""
-
-    def acknowledged(self, call: Call, reply: Any) -> None:
-        """The engine has done a call."""
 
     def close(self) -> None:
         """Start no other engine, and close the connection to this one."""
@@ -137,7 +102,7 @@ class RemoteEngine:
     def _begin(self, deadline: Deadline) -> tuple[Connection, WorkerHello]:
         if self._closed.is_set():
             raise ChannelClosed("the worker was closed")
-        transport, recorder = self._transport, self._recorder
+        transport, recorder = self._transport, self._options.recorder
         channel = transport.start(deadline.left())
         explain = None
         if recorder is not None:
@@ -147,7 +112,7 @@ class RemoteEngine:
             channel,
             self._pickles,
             explain,
-            grace=self._grace,
+            grace=self._options.interrupt_grace,
             observers=self.plugins.observing_calls(),
         )
         try:
@@ -209,31 +174,14 @@ class RemoteEngine:
 
 
 class RestartingEngine(RemoteEngine):
-    """An engine that is followed by another when the current one has died.
+    """An engine that is followed by another when the current one has died."""
 
-    Args:
-        recovery: What a new engine is given.
-        retries: How often a FORWARD is repeated after the engine died under it.
-        options: As for :class:`RemoteEngine`.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        pickles: Pickles,
-        plugins: PluginSet,
-        recovery: RecoveryLog,
-        retries: int,
-        **options: Any,
-    ) -> None:
-        self._recovery = recovery
-        self._retries = retries
+    def __init__(self, transport: Transport, pickles: Pickles, options: WorkerOptions) -> None:
+        self._recovery = RecoveryLog(pickles)
         self._backoff = Backoff(budget=_MOST_RESTARTS)
         self._restarting = Turn("a restart of this worker")
         self._unrecoverable: RemoteError | None = None
-        super().__init__(transport, pickles, plugins, **options)
-
-    restarts_engines = True
+        super().__init__(transport, pickles, options)
 
     def ask(self, call: Call) -> Any:
         """Send a command to the current engine, after starting another one if that has died.
@@ -261,17 +209,21 @@ class RestartingEngine(RemoteEngine):
                 raise
 
     def repeats(self, call: Call) -> int:
-        return self._retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
+        """How often a call may be sent again after it was sent to an engine that died."""
+        return self._options.retries if call.cmd in _REPEATABLE else int(call.cmd == "PING")
 
     def check(self, call: Call) -> None:
+        """Refuse a call for which the current engine lacks what the one before it held."""
         self._recovery.check(call)
         call.when_unclaimed = self._recovery.unclaimed
 
     def acknowledged(self, call: Call, reply: Any) -> None:
+        """The engine has done a call."""
         self._backoff.reset()
         self._recovery.acknowledged(call, reply)
 
     def living(self, call: Call) -> Connection:
+        """The connection to an engine that lives, as far as is known; blocks while it starts."""
         while self.connection.ended is not None and not self._closed.is_set():
             dead = self.connection
             left = call.deadline.left()
@@ -294,7 +246,7 @@ class RestartingEngine(RemoteEngine):
         self._wait_for_next_try(death, call)
         self.notify_exit(self._transport.stop(0.0))
         self._recovery.worker_ended()
-        deadline = call.deadline.within(self._start_timeout)
+        deadline = call.deadline.within(self._options.start_timeout)
         connection, hello = self._begin(deadline)
         try:
             for command in self._recovery.restore():

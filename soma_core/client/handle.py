@@ -7,57 +7,28 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal, TypedDict
 
 from soma_core.channel.contract import ExitStatus, Transport
-from soma_core.client.arguments import check_times
-from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.engines import RemoteEngine, RestartingEngine
+from soma_core.client.options import WorkerOptions
 from soma_core.client.recording import Recorder
-from soma_core.client.recovery import RecoveryLog
 from soma_core.client.results import WorkerStatus
 from soma_core.client.usage import process_usage
 from soma_core.client.verbs.verbs import Verbs
-from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["CLOSE_GRACE", "Handle", "HandleOptions", "check_recovery"]
+__all__ = ["CLOSE_GRACE", "Handle"]
 
 CLOSE_GRACE = 2.0
 """Seconds in which a worker that is closed may end by itself."""
 
 
-def check_recovery(restart: str, retries: int) -> None:
-    """Make sure that these arguments of a worker go together.
-
-    Raises:
-        ValueError: They do not.
-    """
-    if restart not in ("never", "on-crash"):
-        raise ValueError(f"restart is 'never' or 'on-crash', got {restart!r}")
-    if type(retries) is not int or retries < 0:
-        raise ValueError(f"retries is a whole number from 0 on, got {retries!r}")
-    if retries and restart == "never":
-        raise ValueError("retries needs restart='on-crash': a dead worker answers no second time")
-
-
-class HandleOptions(TypedDict, total=False):
-    """The arguments of a Handle, but for the transport."""
-
-    timeout: float | None
-    start_timeout: float | None
-    stall_timeout: float | None
-    restart: Literal["never", "on-crash"]
-    retries: int
-    recorder: Recorder | None
-    interrupt_grace: float
-    plugins: PluginSet | None
-
-
 class Handle:
     """A worker, started by making this; blocks until it answers.
 
-    The arguments are those of :class:`~soma_core.client.worker.Worker`.
+    Args:
+        transport: Not started yet.
+        options: How it is started and asked.
 
     Attributes:
         transport: How it is reached.
@@ -70,49 +41,20 @@ class Handle:
         IncompatibleWorker: Its versions do not fit this host's.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        timeout: float | None = None,
-        start_timeout: float | None = 60.0,
-        stall_timeout: float | None = None,
-        restart: Literal["never", "on-crash"] = "never",
-        retries: int = 0,
-        recorder: Recorder | None = None,
-        interrupt_grace: float = INTERRUPT_GRACE,
-        plugins: PluginSet | None = None,
-    ) -> None:
-        check_recovery(restart, retries)
-        check_times(
-            timeout=timeout,
-            start_timeout=start_timeout,
-            stall_timeout=stall_timeout,
-            interrupt_grace=interrupt_grace,
-        )
-        plugins = installed_plugins() if plugins is None else plugins
+    def __init__(self, transport: Transport, options: WorkerOptions) -> None:
         allowed = transport.options.pickle != "never"
-        pickles = Pickles(allowed=allowed, codecs=plugins.known_codecs(), opaque_states=True)
-        options: dict[str, Any] = {
-            "start_timeout": start_timeout,
-            "recorder": recorder,
-            "grace": interrupt_grace,
-        }
+        codecs = options.plugins.known_codecs()
+        pickles = Pickles(allowed=allowed, codecs=codecs, opaque_states=True)
         self.transport = transport
-        self.recorder = recorder
+        self.recorder = recorder = options.recorder
+        start = RemoteEngine if options.restart == "never" else RestartingEngine
         try:
-            self.engine = (
-                RemoteEngine(transport, pickles, plugins, **options)
-                if restart == "never"
-                else RestartingEngine(
-                    transport, pickles, plugins, RecoveryLog(pickles), retries, **options
-                )
-            )
+            self.engine = start(transport, pickles, options)
         except BaseException:
             if recorder is not None:
                 recorder.close()
             raise
-        self.verbs = Verbs(transport, self.engine, pickles, recorder, timeout, stall_timeout)
+        self.verbs = Verbs(transport, self.engine, pickles, options)
         self._owned = _Owned(transport, self.engine, recorder)
         weakref.finalize(self, self._owned.drop).atexit = False  # stop_at_exit does it there
 

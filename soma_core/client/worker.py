@@ -6,14 +6,16 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan, stream
-from soma_core.client.handle import CLOSE_GRACE, Handle, HandleOptions
+from soma_core.client.engines import RestartingEngine
+from soma_core.client.handle import CLOSE_GRACE, Handle
+from soma_core.client.options import WorkerOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
@@ -22,6 +24,7 @@ from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import RemoteError, SomaError
 from soma_core.models.filters import FilterMeta
+from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol.commands import Shutdown
 
 __all__ = ["Worker", "drive"]
@@ -80,14 +83,19 @@ class Worker:
         IncompatibleWorker: Its versions do not fit this host's.
     """
 
-    def __init__(self, transport: Transport, **options: Unpack[HandleOptions]) -> None:
-        self._drive(Handle(transport, **options))
+    def __init__(
+        self, transport: Transport, *, plugins: PluginSet | None = None, **options: Any
+    ) -> None:
+        options["plugins"] = plugins or installed_plugins()
+        self._drive(Handle(transport, WorkerOptions(**options)))
 
     def _drive(self, handle: Handle) -> None:
         self._handle = handle
         self._engine = engine = handle.engine
         # One engine has one connection, and nothing to decide between two calls.
-        self._ask = engine.ask if engine.restarts_engines else engine.connection.ask
+        self._ask = engine.connection.ask
+        if isinstance(engine, RestartingEngine):
+            self._ask = engine.ask
         self.verbs = self._handle.verbs
 
     load = _blocking(Verbs.load)

@@ -15,6 +15,7 @@ from typing import Any
 import soma_core as soma
 from soma_core.channel.contract import Transport
 from soma_core.client.handle import Handle
+from soma_core.client.options import WorkerOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.testing.transports import base, deaths, probes
 
@@ -105,7 +106,9 @@ def connect(*args: Any, **kwargs: Any) -> Adapter:
 
 def worker(transport: Transport, **options: Any) -> Adapter:
     """As ``Worker``."""
-    return Adapter(_wait_for(soma.AsyncWorker.start(lambda: Handle(transport, **options))))
+    return Adapter(
+        _wait_for(soma.AsyncWorker.start(lambda: Handle(transport, WorkerOptions(**options))))
+    )
 
 
 def pytest_configure() -> None:

@@ -31,10 +31,10 @@ def connect_async(*arguments: Any, **options: Any) -> Opening[AsyncWorker]:
 
 
 async def _open(start: Start) -> AsyncWorker:
-    worker = await AsyncWorker.start(lambda: Handle(start.transport, **start.options))
+    worker = await AsyncWorker.start(lambda: Handle(start.transport, start.options))
     try:
         if start.filters:
-            await worker.load(start.filters, timeout=start.options["start_timeout"])
+            await worker.load(start.filters, timeout=start.options.start_timeout)
     except BaseException:
         await worker.close()
         raise

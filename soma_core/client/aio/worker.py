@@ -27,6 +27,7 @@ from soma_core.client.aio.threads import in_thread
 from soma_core.client.arguments import as_node_ids
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan
+from soma_core.client.engines import RestartingEngine
 from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
@@ -222,11 +223,11 @@ class AsyncWorker:
     async def _ask(self, call: Call) -> Any:
         """Send a command to the current engine, as :meth:`RestartingEngine.ask` if it is one."""
         engine = self._engine
-        if not engine.restarts_engines:
+        if not isinstance(engine, RestartingEngine):
             return await self._connection.ask(call)
         repeats = engine.repeats(call)
         while True:
-            connection = await self._living(call)
+            connection = await self._living(engine, call)
             engine.check(call)
             try:
                 reply = await connection.ask(call)
@@ -238,12 +239,12 @@ class AsyncWorker:
                 engine.acknowledged(call, reply)
                 return reply
 
-    async def _living(self, call: Call) -> AsyncConnection:
+    async def _living(self, engine: RestartingEngine, call: Call) -> AsyncConnection:
         """The connection to an engine that lives; a thread starts it if it must."""
         if self._connection.conversation.ended is None:
             return self._connection
         async with self._restarting:
-            origin = await in_thread(lambda: self._engine.living(call), name="soma-restart")
+            origin = await in_thread(lambda: engine.living(call), name="soma-restart")
             if origin is not self._connection.origin:
                 transport = self._handle.transport
                 self._connection = AsyncConnection(transport, origin, self._loop)
@@ -281,7 +282,8 @@ class AsyncWorker:
         engine, connection = self._engine, self._connection
         channel = connection.channel
         observed = self._handle.recorder is not None or connection.conversation.is_observed
-        if observed or engine.restarts_engines or not isinstance(channel, WatchedChannel):
+        restarts = isinstance(engine, RestartingEngine)
+        if observed or restarts or not isinstance(channel, WatchedChannel):
             return None
         here = self._handle.transport.runs_here(engine.hello.pid)
         return PipelinedConnection(connection, channel, self._loop) if here else None

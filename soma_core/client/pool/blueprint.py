@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Transport
-from soma_core.client.handle import HandleOptions
+from soma_core.client.options import WorkerOptions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.models.filters import FilterMeta
-from soma_core.plugins.manager import PluginSet
 
 __all__ = ["Blueprint"]
 
@@ -42,15 +41,12 @@ class Blueprint:
     Args:
         make_transport: Makes a transport to start.
         filters: What to load, by node id.
-        timeout: Seconds that each call may take, unless it names its own.
-        start_timeout: Seconds for HELLO, and for each command that brings a worker up to date.
-        stall_timeout: Seconds that a call may take without reporting progress.
-        interrupt_grace: Seconds that a call may take to end once it was interrupted.
+        options: How each is started and asked; what brings one up to date has the time of a start.
         record: Where the workers are recorded, if they are: ``calls.jsonl`` becomes
             ``calls-1.jsonl`` for the worker with the number 1.
-        plugins: Those of the host.
 
     Attributes:
+        timeout: Seconds that each call may take, unless it names its own; None for ever.
         metas: What workers said of the nodes when they were loaded.
         version: That of the last change.
     """
@@ -59,19 +55,12 @@ class Blueprint:
         self,
         make_transport: Callable[[], Transport],
         filters: Mapping[str, Any],
-        *,
-        timeout: float | None,
-        start_timeout: float | None,
-        stall_timeout: float | None,
-        interrupt_grace: float,
+        options: WorkerOptions,
         record: str | os.PathLike[str] | Recording | None,
-        plugins: PluginSet,
     ) -> None:
         self.make_transport = make_transport
-        self.timeout = timeout
-        self.interrupt_grace = interrupt_grace
-        self._start_timeout, self._stall_timeout = start_timeout, stall_timeout
-        self._plugins = plugins
+        self._options = options
+        self.timeout = options.timeout
         if record is not None and not isinstance(record, Recording):
             record = Recording(record)
         self._recording = record
@@ -87,7 +76,7 @@ class Blueprint:
 
     def context(self) -> Context | None:
         """Where a call is asked for that is made now; None if no plugin observes calls."""
-        return copy_context() if self._plugins.observes_calls else None
+        return copy_context() if self._options.plugins.observes_calls else None
 
     def load(
         self,
@@ -122,20 +111,13 @@ class Blueprint:
                 node.state, node.state_set = states[node_id], self.version
             return self.version
 
-    def options(self, transport: Transport, number: int) -> HandleOptions:
+    def options(self, transport: Transport, number: int) -> WorkerOptions:
         """How to start the worker with a number, which then holds nothing yet: version 0."""
-        recorder = None
-        if self._recording is not None:
-            recording = replace(self._recording, path=_numbered(self._recording.path, number))
-            recorder = Recorder(recording, transport.name, transport.options)
-        return {
-            "timeout": self.timeout,
-            "start_timeout": self._start_timeout,
-            "stall_timeout": self._stall_timeout,
-            "recorder": recorder,
-            "interrupt_grace": self.interrupt_grace,
-            "plugins": self._plugins,
-        }
+        if self._recording is None:
+            return self._options
+        recording = replace(self._recording, path=_numbered(self._recording.path, number))
+        recorder = Recorder(recording, transport.name, transport.options)
+        return replace(self._options, recorder=recorder)
 
     def update(self, verbs: Verbs, since: int) -> Steps[int]:
         """Make a worker that has a version equal to the others; returns the version it then has."""
@@ -148,7 +130,7 @@ class Blueprint:
                 for key, node in self._nodes.items()
                 if node.state is not None and node.state_set > since
             ]
-        timeout = self._start_timeout
+        timeout = self._options.start_timeout
         if gone:
             yield from verbs.unload(gone, timeout=timeout)
         if loads:

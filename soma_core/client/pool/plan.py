@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from soma_core.channel.contract import ProcessOptions
 from soma_core.channel.threads import available_cores
-from soma_core.client.arguments import check_times
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable
+from soma_core.client.options import WorkerOptions
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.recording import Recording
-from soma_core.plugins.manager import PluginSet, installed_plugins
+from soma_core.plugins.manager import PluginSet
 
 __all__ = ["PoolPlan", "plan_pool", "whole"]
 
@@ -92,30 +92,20 @@ def plan_pool(
             raise TypeError(f"a pool replaces workers that die by itself; leave {name} out")
     if batching is not None and not isinstance(batching, Batching):
         raise TypeError(f"batching is a Batching(max_rows=…, max_delay=…), got {batching!r}")
-    check_times(
+    checked = WorkerOptions(
         timeout=timeout,
         start_timeout=start_timeout,
         stall_timeout=stall_timeout,
         interrupt_grace=interrupt_grace,
     )
-    plugins = installed_plugins()
     make_transport = transport_maker(
         transport,
-        {"pickle": pickle, **_budget(transport, n, plugins), **options},
-        plugins,
+        {"pickle": pickle, **_budget(transport, n, checked.plugins), **options},
+        checked.plugins,
         filters=filters,
         apart=True,
     )
-    blueprint = Blueprint(
-        make_transport,
-        filters or {},
-        timeout=timeout,
-        start_timeout=start_timeout,
-        stall_timeout=stall_timeout,
-        interrupt_grace=interrupt_grace,
-        record=record,
-        plugins=plugins,
-    )
+    blueprint = Blueprint(make_transport, filters or {}, checked, record)
     waits = when_full == "wait"
     return PoolPlan(transport, n, blueprint, recycle_after, max_queue, waits, batching)
 

@@ -163,7 +163,7 @@ class Slot:
         try:
             self._check_open()
             options = self._blueprint.options(transport, number)
-            worker = await AsyncWorker.start(lambda: Handle(transport, **options))
+            worker = await AsyncWorker.start(lambda: Handle(transport, options))
             try:
                 self._check_open()
                 version = await worker.run(self._blueprint.update(worker.verbs, 0))

@@ -12,7 +12,7 @@ from soma_core.client.arguments import check_seconds
 from soma_core.client.calls import Call, Progress
 from soma_core.client.engines import RemoteEngine
 from soma_core.client.missing_modules import missing_module
-from soma_core.client.recording import Recorder
+from soma_core.client.options import WorkerOptions
 from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.errors import RemoteError, SomaError
@@ -31,9 +31,7 @@ class VerbsBase:
         transport: How the worker is reached.
         engine: The engine behind it.
         pickles: Whether and how objects travel.
-        recorder: Records the channel, if it is recorded.
-        timeout: Seconds that each call may take, unless it names its own.
-        stall_timeout: Seconds that a call may take without reporting progress.
+        options: Those of the worker.
 
     Attributes:
         metas: What is known of the worker's nodes, by id.
@@ -45,16 +43,13 @@ class VerbsBase:
         transport: Transport,
         engine: RemoteEngine,
         pickles: Pickles,
-        recorder: Recorder | None,
-        timeout: float | None,
-        stall_timeout: float | None,
+        options: WorkerOptions,
     ) -> None:
         self._transport = transport
         self._engine = engine
         self._pickles = pickles
-        self._recorder = recorder
-        self._timeout = timeout
-        self._stall_timeout = stall_timeout
+        self._recorder = options.recorder
+        self._timeout, self._stall_timeout = options.timeout, options.stall_timeout
         self.metas: dict[str, FilterMeta] = {}
         self.registered: set[str] = set()
         self._unsettled: set[object] = set()  # changes of nodes of which nobody knows the end
