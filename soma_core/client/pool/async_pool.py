@@ -26,20 +26,17 @@ from soma_core.client.pool.async_future import AsyncCallFuture
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
-from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
 from soma_core.client.timeouts import DEFAULT, Timeout
-from soma_core.errors import ChannelClosed, TransportError
+from soma_core.errors import TransportError
 
 __all__ = ["AsyncWorkerPool"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_CLOSING = 4.5  # seconds that close() waits for the workers to end
 
 
 def _awaited(
@@ -123,12 +120,7 @@ class AsyncWorkerPool:
         if self._running is not None:
             raise RuntimeError("this AsyncWorkerPool is started already; make another one")
         self._running = _Running(self._plan)
-        try:
-            await self._running.group.resize(self._plan.n)
-            self._plan.check_nodes()
-        except BaseException:
-            await self.close()
-            raise
+        await self._running.group.start()
         return self
 
     async def __aenter__(self) -> Self:
@@ -144,13 +136,7 @@ class AsyncWorkerPool:
         return self._plan.describe("AsyncWorkerPool", len(self), self._state())
 
     def _state(self) -> str:
-        running = self._running
-        if running is None:
-            return "not started"
-        if running.queue.over:
-            return "closed"
-        busy = sum(slot.busy for slot in running.group.slots)
-        return f"{busy} busy, {len(running.queue)} waiting"
+        return "not started" if self._running is None else self._running.group.state
 
     @property
     def node_ids(self) -> _Texts:
@@ -159,8 +145,7 @@ class AsyncWorkerPool:
 
     def status(self) -> _Statuses:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        workers = [slot.worker for slot in self._started().group.slots]
-        return [worker.status() for worker in workers if worker is not None]
+        return self._started().group.status()
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
@@ -305,8 +290,7 @@ class AsyncWorkerPool:
             await running.group.close_workers()
             return
         self._here()
-        running.queue.end(lambda: ChannelClosed("the pool was closed"))
-        await running.group.close(Deadline.after(_CLOSING))
+        await running.group.close()
 
     async def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
@@ -317,9 +301,7 @@ class AsyncWorkerPool:
         """
         check_seconds("timeout", timeout)
         running = self._here()
-        running.queue.close(lambda: ChannelClosed("the pool was shut down"))
-        if cancel_futures:
-            running.queue.cancel()
+        running.group.shut_down(cancel_futures=cancel_futures)
         if wait:
             await self._drain(running, timeout)
         elif timeout is not None:
@@ -367,8 +349,8 @@ class _Running:
     def __init__(self, plan: PoolPlan) -> None:
         self._loop = running_loop()
         self._owner = os.getpid()
-        self.queue = CallQueue(plan.n, plan.max_queue, plan.batching)
-        self.group = SlotGroup(self.queue, plan.blueprint, plan.recycle_after)
+        self.group = SlotGroup(plan)
+        self.queue = self.group.queue
         self.changing = asyncio.Lock()
         self.draining: asyncio.Task[None] | None = None  # which nothing else would hold
 

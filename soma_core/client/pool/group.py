@@ -1,4 +1,4 @@
-"""SlotGroup: the slots of a pool, started, made more or fewer, and ended together."""
+"""SlotGroup: the workers of a pool and its queue, started, made more or fewer, and ended."""
 
 from __future__ import annotations
 
@@ -7,29 +7,61 @@ from collections.abc import Sequence
 from itertools import chain, count, repeat
 
 from soma_core.channel.deadline import Deadline
-from soma_core.client.pool.blueprint import Blueprint
+from soma_core.client.pool.plan import PoolPlan
 from soma_core.client.pool.queue import CallQueue
 from soma_core.client.pool.slot import Slot
+from soma_core.client.results import WorkerStatus
+from soma_core.errors import ChannelClosed
 
-__all__ = ["SlotGroup"]
+__all__ = ["CLOSING", "SlotGroup"]
 
-_CLOSING = 4.5  # seconds to wait for workers that are not wanted after all
+CLOSING = 4.5
+"""Seconds that the end of a pool waits for its workers, which are ended before that."""
 
 
 class SlotGroup:
-    """The slots of a pool in an event loop.
+    """The workers of a pool in the event loop that runs, each in its slot, and their queue.
+
+    Args:
+        plan: What the pool is to be.
 
     Attributes:
+        queue: The calls that wait.
         slots: Those that the pool has now.
     """
 
-    def __init__(self, queue: CallQueue, blueprint: Blueprint, recycle_after: int | None) -> None:
+    def __init__(self, plan: PoolPlan) -> None:
+        self.queue = CallQueue(plan.n, plan.max_queue, plan.batching)
         self.slots: tuple[Slot, ...] = ()
-        self._queue, self._blueprint = queue, blueprint
-        self._recycle_after = recycle_after
+        self._plan = plan
         self._numbers = count(1)
         self._leaving: tuple[Slot, ...] = ()
         self._resizing = asyncio.Lock()
+
+    @property
+    def state(self) -> str:
+        """What it does, in a few words."""
+        if self.queue.over:
+            return "closed"
+        return f"{sum(slot.busy for slot in self.slots)} busy, {len(self.queue)} waiting"
+
+    def status(self) -> list[WorkerStatus]:
+        """What is known of each worker without asking it; one that is being replaced is absent."""
+        workers = [slot.worker for slot in self.slots]
+        return [worker.status() for worker in workers if worker is not None]
+
+    async def start(self) -> None:
+        """Start the workers.
+
+        Raises:
+            Exception: One cannot be started, or batching does not fit the nodes; none is left.
+        """
+        try:
+            await self.resize(self._plan.n)
+            self._plan.check_nodes()
+        except BaseException:
+            await self.close()
+            raise
 
     async def resize(self, n: int) -> None:
         """Have so many slots, once their workers are started; those too many end after their call.
@@ -38,9 +70,9 @@ class SlotGroup:
             Exception: A worker cannot be started; then the slots are those of before.
         """
         async with self._resizing:
-            self._queue.check_open()
+            self.queue.check_open()
             more = n - len(self.slots)
-            self._queue.resize(n)
+            self.queue.resize(n)
             if more > 0:
                 await self._add(more)
             elif more < 0:
@@ -59,9 +91,9 @@ class SlotGroup:
                     start.result()
         except BaseException:
             self.slots = before
-            self._queue.resize(len(before))
+            self.queue.resize(len(before))
             self._leaving += tuple(new)
-            await _end(new, Deadline.after(_CLOSING))
+            await _end(new)
             for start in starts:
                 if start.done():
                     start.exception()  # one of them is raised, and that is enough
@@ -69,11 +101,11 @@ class SlotGroup:
 
     def _slot(self, number: int, among: int) -> Slot:
         """A new slot; the first workers of those made together are not recycled together."""
-        life = self._recycle_after
+        life = self._plan.recycle_after
         first = None if life is None else -(-life * number // among)
         quotas = chain([first], repeat(life))
         number = next(self._numbers)
-        return Slot(self._queue, self._blueprint, quotas, self._has_workers, number)
+        return Slot(self.queue, self._plan.blueprint, quotas, self._has_workers, number)
 
     def _has_workers(self) -> bool:
         return any(slot.worker is not None for slot in self.slots)
@@ -92,13 +124,20 @@ class SlotGroup:
             Exception: Another worker did not start; those that are not replaced yet stay.
         """
         async with self._resizing:
-            self._queue.check_open()
+            self.queue.check_open()
             for slot in self.slots:
                 await slot.renew(next(self._numbers))
 
-    async def close(self, deadline: Deadline) -> None:
-        """End all workers and the calls that they run; wait for that, but not beyond a deadline."""
-        await _end([*self.slots, *self._leaving], deadline)
+    def shut_down(self, *, cancel_futures: bool) -> None:
+        """Take no more calls; those that wait are run, or cancelled. The workers end then."""
+        self.queue.close(lambda: ChannelClosed("the pool was shut down"))
+        if cancel_futures:
+            self.queue.cancel()
+
+    async def close(self) -> None:
+        """End all workers and calls; wait for that, but not for long."""
+        self.queue.end(lambda: ChannelClosed("the pool was closed"))
+        await _end([*self.slots, *self._leaving])
 
     async def close_workers(self) -> None:
         """End all workers, where the loop of the slots is closed: their tasks do nothing more."""
@@ -116,7 +155,8 @@ class SlotGroup:
         return await _ended([*self.slots, *self._leaving], deadline)
 
 
-async def _end(slots: Sequence[Slot], deadline: Deadline) -> None:
+async def _end(slots: Sequence[Slot]) -> None:
+    deadline = Deadline.after(CLOSING)
     await asyncio.gather(*(slot.close() for slot in slots))
     await _ended(slots, deadline)
 

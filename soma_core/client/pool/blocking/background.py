@@ -16,10 +16,8 @@ from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.client.pool.blocking.call_future import CallFuture, first_to_end, one_ends
 from soma_core.client.pool.blocking.lease import Lease
 from soma_core.client.pool.call import PoolCall
-from soma_core.client.pool.group import SlotGroup
+from soma_core.client.pool.group import CLOSING, SlotGroup
 from soma_core.client.pool.plan import PoolPlan
-from soma_core.client.pool.queue import CallQueue
-from soma_core.client.pool.slot import Slot
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import Request
 from soma_core.client.turn import Turn
@@ -28,8 +26,6 @@ from soma_core.errors import ChannelClosed, SomaError, StartFailed, TransportErr
 __all__ = ["BackgroundPool"]
 
 T = TypeVar("T")
-
-_CLOSING = 4.5  # seconds that close() waits for the workers; they are ended before that
 
 
 class BackgroundPool:
@@ -44,7 +40,7 @@ class BackgroundPool:
         plan: What the pool is to be.
 
     Attributes:
-        queue: The calls that wait.
+        group: The workers and the calls that wait, in the loop; others may look at them.
 
     Raises:
         Exception: Whatever ``soma.connect`` raises; then no worker is left.
@@ -61,8 +57,7 @@ class BackgroundPool:
         self._refusal: Callable[[], SomaError] | None = None
         self._started: Future[None] = Future()
         self._over: Future[None] = Future()  # a thread that Ctrl-C stops joining looks dead
-        self.queue: CallQueue
-        self._group: SlotGroup
+        self.group: SlotGroup
         self._serving: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
@@ -73,13 +68,8 @@ class BackgroundPool:
         except BaseException:
             self.post(self._stop)
             if self._thread.ident is not None:
-                self._join(_CLOSING)
+                self._join(CLOSING)
             raise
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """The places of the workers."""
-        return self._group.slots
 
     def put(self, call: PoolCall, *, wait: bool | None = None) -> CallFuture:
         """Submit a call.
@@ -136,19 +126,19 @@ class BackgroundPool:
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
         if self._is_here() or os.getpid() != self._owner:
-            return self.queue.stats()
+            return self.group.queue.stats()
 
         async def count() -> PoolStats:
-            return self.queue.stats()
+            return self.group.queue.stats()
 
         try:
             return self._ask(count)
         except ChannelClosed:
-            return self.queue.stats()
+            return self.group.queue.stats()
 
     def resize(self, n: int) -> None:
         """Have so many workers, once those that are new are started."""
-        self._ask(lambda: self._group.resize(n))
+        self._ask(lambda: self.group.resize(n))
 
     def refresh(self) -> None:
         """Replace the workers, one after the other."""
@@ -157,7 +147,7 @@ class BackgroundPool:
                 "refresh waits until each worker has done its call, and was asked for by what the "
                 "pool calls during one: it would wait for itself; call it afterwards"
             )
-        self._ask(lambda: self._group.refresh())
+        self._ask(lambda: self.group.refresh())
 
     def close(self) -> None:
         """End the workers and all calls, within 5 s; does nothing in a forked child."""
@@ -166,7 +156,7 @@ class BackgroundPool:
         with self._lock:
             self._refusal = self._refusal or (lambda: ChannelClosed("the pool was closed"))
             self.post(self._end_all)
-        self._join(_CLOSING)
+        self._join(CLOSING)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool, timeout: float | None = None) -> None:
         """Take no more calls, and end the workers, as :meth:`WorkerPool.shutdown`."""
@@ -175,7 +165,7 @@ class BackgroundPool:
         if timeout is not None:
             self.post(lambda: self._loop.call_later(timeout, self._end_all))
         if wait:
-            self._join(None if timeout is None else timeout + _CLOSING)
+            self._join(None if timeout is None else timeout + CLOSING)
 
     def abandon(self) -> None:
         """The pool is garbage: its workers finish what was submitted, and end."""
@@ -196,7 +186,7 @@ class BackgroundPool:
         """
         self._check_owner()
         self._check_elsewhere()
-        if 0 < len(self._group.slots) <= self._borrowed_here():
+        if 0 < len(self.group.slots) <= self._borrowed_here():
             raise RuntimeError(
                 "what this pool calls during a call, such as progress or chunks of data, waits for "
                 "another call of the pool, and no other worker is left: it would wait for itself. "
@@ -265,12 +255,12 @@ class BackgroundPool:
         """Take no more calls."""
         with self._lock:
             self._refusal = self._refusal or (lambda: ChannelClosed("the pool was shut down"))
-            self.post(partial(self._wind_up, self._refusal, cancel_futures=cancel_futures))
+            self.post(lambda: self.group.shut_down(cancel_futures=cancel_futures))
 
     def _check_open(self) -> None:
         if self._refusal is not None:
             raise self._refusal()
-        self.queue.check_open()  # it may be broken
+        self.group.queue.check_open()  # it may be broken
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
@@ -309,22 +299,15 @@ class BackgroundPool:
 
     async def _serve(self) -> None:
         self._serving = asyncio.current_task()
-        plan = self._plan
-        self.queue = CallQueue(plan.n, plan.max_queue, plan.batching)
-        self._group = group = SlotGroup(self.queue, plan.blueprint, plan.recycle_after)
-        try:
-            await group.resize(plan.n)
-            plan.check_nodes()
-        except BaseException:
-            await group.close(Deadline.after(_CLOSING))
-            raise
+        self.group = group = SlotGroup(self._plan)
+        await group.start()
         self._started.set_result(None)
         try:
             while not group.ended:  # there may be more slots by then
                 await group.join(NEVER)
         finally:
             # Without the lock: a signal handler may wait for the end in the midst of a submission.
-            self._refusal = self._refusal or self.queue.refusal
+            self._refusal = self._refusal or group.queue.refusal
             self._has_ended = True
             self._empty_inbox()
 
@@ -336,32 +319,27 @@ class BackgroundPool:
             self._serving.cancel()
 
     def _empty_inbox(self) -> None:
-        self._is_woken = False
+        self._is_woken, queue = False, self.group.queue
         while True:
             try:
                 call = self._inbox.popleft()
             except IndexError:  # perhaps since another thread empties it, too, in the end
                 return
             try:
-                self.queue.put(call)
+                queue.put(call)
             except SomaError as error:
                 call.settle(error=error)
 
     def _place_at_once(self, call: PoolCall) -> None:
         self._check_open()
-        if self.queue.is_full:
-            self.queue.check_patience(call, wait=False)
-        self.queue.put(call)
+        queue = self.group.queue
+        if queue.is_full:
+            queue.check_patience(call, wait=False)
+        queue.put(call)
 
     async def _place(self, call: PoolCall, *, wait: bool) -> None:
-        await self.queue.make_room(call, wait=wait)
-        self.queue.put(call)
-
-    def _wind_up(self, refusal: Callable[[], SomaError], *, cancel_futures: bool) -> None:
-        self.queue.close(refusal)
-        if cancel_futures:
-            self.queue.cancel()
+        await self.group.queue.make_room(call, wait=wait)
+        self.group.queue.put(call)
 
     def _end_all(self) -> None:
-        self.queue.end(lambda: ChannelClosed("the pool was closed"))
-        self._closing = self._loop.create_task(self._group.close(Deadline.after(_CLOSING)))
+        self._closing = self._loop.create_task(self.group.close())

@@ -124,13 +124,10 @@ class WorkerPool:
         )
 
     def __len__(self) -> int:
-        return len(self._pool.slots)
+        return len(self._pool.group.slots)
 
     def __repr__(self) -> str:
-        queue = self._pool.queue
-        busy = sum(slot.busy for slot in self._pool.slots)
-        state = "closed" if queue.over else f"{busy} busy, {len(queue)} waiting"
-        return self._plan.describe("WorkerPool", len(self), state)
+        return self._plan.describe("WorkerPool", len(self), self._pool.group.state)
 
     @property
     def node_ids(self) -> _Texts:
@@ -139,8 +136,7 @@ class WorkerPool:
 
     def status(self) -> _Statuses:
         """What is known of each worker without asking it; one that is being replaced is absent."""
-        workers = [slot.worker for slot in self._pool.slots]
-        return [worker.status() for worker in workers if worker is not None]
+        return self._pool.group.status()
 
     def stats(self) -> PoolStats:
         """What the pool does now, what it has done so far, and how long that took."""
