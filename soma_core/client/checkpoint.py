@@ -18,14 +18,13 @@ import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
 
 from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.errors import ErrorCode, ProtocolError, RemoteError
-from soma_core.models.filters import FilterMeta
 from soma_core.models.regular_file import open_regular
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import StateFormat
@@ -33,6 +32,9 @@ from soma_core.wire.archive import read_archive
 from soma_core.wire.packing import Binary, pack
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import Unpacking, unpack, unpack_map
+
+if TYPE_CHECKING:
+    from soma_core.client.verbs.states import StateVerbs
 
 __all__ = ["Saved", "load", "read_checkpoint", "save"]
 
@@ -203,22 +205,7 @@ class _Content(BaseModel):
     nodes: dict[StrictStr, _Node]
 
 
-class Stateful(Protocol):
-    """What a checkpoint needs of a worker."""
-
-    metas: dict[str, FilterMeta]
-    registered: set[str]
-
-    def get_state(
-        self, node_id: str, *, format: Any = None, full: bool = False, timeout: Any
-    ) -> Steps[NodeState]:
-        """Fetch the state of a node."""
-
-    def set_state(self, node_id: str, state: NodeState, *, timeout: Any) -> Steps[None]:
-        """Put the state of a node back."""
-
-
-def save(worker: Stateful, path: Path, pickles: Pickles, timeout: Any) -> Steps[None]:
+def save(worker: StateVerbs, path: Path, pickles: Pickles, timeout: Any) -> Steps[None]:
     """Write the full states of a worker's nodes; see ``Worker.save_checkpoint``."""
     metas = worker.metas
     if not metas:
@@ -234,7 +221,7 @@ def save(worker: Stateful, path: Path, pickles: Pickles, timeout: Any) -> Steps[
 
 
 def load(
-    worker: Stateful,
+    worker: StateVerbs,
     path: Path,
     pickles: Pickles,
     timeout: Any,
@@ -310,7 +297,7 @@ def _spelled(config: Mapping[str, Any], name: str) -> str:
     return f"{text[:_LONGEST_TEXT]}… ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
 
 
-def _full_state(worker: Stateful, node_id: str, timeout: Any) -> Steps[NodeState]:
+def _full_state(worker: StateVerbs, node_id: str, timeout: Any) -> Steps[NodeState]:
     state = yield from worker.get_state(node_id, full=True, timeout=timeout)
     if state.format == "cloudpickle" and node_id in worker.registered:
         with suppress(RemoteError):  # then it has attributes that are no typed values

@@ -14,8 +14,8 @@ from soma_core.channel.signalled import Signalled
 from soma_core.client.calls import Call
 from soma_core.client.conversation import Conversation
 from soma_core.client.ctrl_c import CtrlC
-from soma_core.client.events import deliver
 from soma_core.client.exchange import Due, Exchange
+from soma_core.client.records import deliver
 from soma_core.client.waiting import waits_for_this_thread
 from soma_core.errors import (
     ChannelClosed,

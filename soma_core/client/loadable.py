@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from inspect import Parameter
 from typing import Any
@@ -95,7 +95,7 @@ def _check_config(node_id: str, config: Any) -> None:
     if not isinstance(config, Mapping):
         raise TypeError(f"filter {node_id!r}: config is a dict, got {type(config).__name__}")
     for name, value in config.items():
-        foreign = _not_json(value)
+        foreign = next(_not_json(value), None)
         if not isinstance(name, str) or foreign is not None:
             kind = type(name if foreign is None else foreign).__name__
             raise TypeError(
@@ -104,22 +104,16 @@ def _check_config(node_id: str, config: Any) -> None:
             )
 
 
-def _not_json(value: Any) -> Any | None:
-    """The first thing in a value that JSON cannot hold; None if there is none."""
-    if isinstance(value, str | int | float | None):
-        return None
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            return value
-        return _first_not_json(value.values())
-    if isinstance(value, list | tuple):
-        return _first_not_json(value)
-    return value
-
-
-def _first_not_json(values: Iterable[Any]) -> Any | None:
-    found = (_not_json(value) for value in values)
-    return next((value for value in found if value is not None), None)
+def _not_json(value: Any) -> Iterator[Any]:
+    """What in a value JSON cannot hold."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for item in value.values():
+            yield from _not_json(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _not_json(item)
+    elif not isinstance(value, str | int | float | None):
+        yield value
 
 
 def _is_filter(obj: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Records of a worker: what its filters log and warn is logged and warned here."""
+"""Events of a command: progress goes to its caller, what filters log and warn to those of here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+from soma_core.channel.output import OutputPump
+from soma_core.client.calls import Call
+from soma_core.protocol.replies import Event
 from soma_core.raised import holds_source
 from soma_core.raised.stack import module_of
 
-__all__ = ["WorkerRecords"]
+__all__ = ["WorkerRecords", "deliver"]
 
 _MOST = 1000
 _LONGEST_NAME = 200  # characters of the name of a logger that is made for a worker
@@ -86,6 +89,27 @@ class WorkerRecords:
             warnings.warn_explicit(text, category, filename, lineno, module, registry)
         except Warning as error:  # this program turns warnings into errors, and the call went on
             warnings.showwarning(error, category, filename, lineno)
+
+
+_records = WorkerRecords()  # loggers and warnings are of the process, and so is what bounds them
+
+
+def deliver(event: Event, call: Call, output: OutputPump | None) -> None:
+    """Give progress to the caller's callback, and records to the loggers and warnings of here.
+
+    Args:
+        event: The event.
+        call: The command that it is of.
+        output: What reads the worker's output: what was printed before a record is shown first.
+    """
+    data = {} if event.data is None else event.data
+    if event.event == "progress":
+        if call.progress is not None:
+            call.progress(data)
+        return
+    if output is not None:
+        output.show(unfinished=False)
+    _records.hand_over(event.event, data, call.node_id)
 
 
 def _log_record(fields: dict[str, Any], node_id: str | None) -> logging.LogRecord:

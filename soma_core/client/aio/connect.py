@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from typing import Any, NoReturn
 
-from soma_core.client.aio.opening import Opening
 from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.connect import Start, connect, prepared
 from soma_core.client.handle import Handle
@@ -13,8 +13,40 @@ from soma_core.client.signatures import takes_arguments_of
 __all__ = ["connect_async"]
 
 
+class Opening:
+    """What ``soma.connect_async`` returns: awaited it gives the worker, which you close.
+
+    With ``async with`` the worker is closed at the end of the block.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._started = False
+        self._opened: AsyncWorker | None = None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"soma.connect_async(…) has no {name} yet: use it as `async with soma.connect_async(…) "
+            "as worker:`, or await it"
+        )
+
+    def __await__(self) -> Generator[Any, Any, AsyncWorker]:
+        if self._started:
+            raise RuntimeError("this was awaited already; call soma.connect_async again")
+        self._started = True
+        return _open(self._start).__await__()
+
+    async def __aenter__(self) -> AsyncWorker:
+        self._opened = await self
+        return self._opened
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+
 @takes_arguments_of(connect)
-def connect_async(*arguments: Any, **options: Any) -> Opening[AsyncWorker]:
+def connect_async(*arguments: Any, **options: Any) -> Opening:
     """Start or reach a worker for the event loop that runs, and load filters into it.
 
     ``async with soma.connect_async(…) as worker:`` closes it at the end of the block;
@@ -26,8 +58,7 @@ def connect_async(*arguments: Any, **options: Any) -> Opening[AsyncWorker]:
         PluginError, TypeError, ValueError: At once, as :func:`soma_core.connect`.
         SomaError: When it is awaited, as :func:`soma_core.connect`.
     """
-    start = prepared(*arguments, **options)
-    return Opening(lambda: _open(start))
+    return Opening(prepared(*arguments, **options))
 
 
 async def _open(start: Start) -> AsyncWorker:

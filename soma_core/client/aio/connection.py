@@ -13,8 +13,8 @@ from soma_core.client.aio.channels import loop_channel
 from soma_core.client.aio.threads import in_thread
 from soma_core.client.calls import Call
 from soma_core.client.connection import LAST_BYTES_WAIT, Connection, not_sent
-from soma_core.client.events import deliver
 from soma_core.client.exchange import Due, Exchange
+from soma_core.client.records import deliver
 from soma_core.errors import (
     ChannelClosed,
     ErrorCode,

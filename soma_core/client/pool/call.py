@@ -16,7 +16,7 @@ from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded, SomaError
 
 if TYPE_CHECKING:
-    from soma_core.client.worker import Worker
+    from soma_core.client.pool.blocking.lease import Lease
 
 __all__ = ["Outcome", "PoolCall", "Run", "asked_in"]
 
@@ -68,13 +68,6 @@ class Running(Protocol):
 
     def drop(self) -> None:
         """A call wants it no longer."""
-
-
-class Lending(Protocol):
-    """Somebody who does a call in a thread of their own."""
-
-    async def lend(self, worker: Worker) -> tuple[Any, Exception | None]:
-        """Have them use a worker, and wait for the result or the error."""
 
 
 class PoolCall:
@@ -131,7 +124,7 @@ class PoolCall:
         self.submitted = time.monotonic()
         self.future: Ending | None = None
         self.on_end: Callable[[PoolCall, Outcome], None] | None = None
-        self.lease: Lending | None = None
+        self.lease: Lease[Any] | None = None
         self._ended = False
         self._execution: Running | None = None
 

@@ -191,7 +191,7 @@ def replies() -> Reader:
 
     from soma_core.client.calls import Call
     from soma_core.client.conversation import Conversation
-    from soma_core.client.events import deliver
+    from soma_core.client.records import deliver
     from soma_core.protocol.commands import COMMANDS
     from soma_core.protocol.parsing import name_of_command
     from soma_core.wire.message import Message

@@ -6,15 +6,18 @@ Ctrl-C is heard meanwhile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, InvalidStateError, wait
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
 from soma_core.channel.signalled import came_from_below
 from soma_core.client.pool.call import PoolCall
+
+if TYPE_CHECKING:
+    from soma_core.client.pool.blocking.background import BackgroundPool
 
 __all__ = ["SLICE", "CallFuture", "first_to_end", "map_results", "one_ends", "wait_for_result"]
 
@@ -27,21 +30,6 @@ ends the next one."""
 _log = logging.getLogger("soma.pool")
 
 
-class Home(Protocol):
-    """Where calls are run: in the thread of a loop."""
-
-    def post(self, step: Callable[[], object]) -> None:
-        """Have the loop do something, after what it was given before."""
-
-    def check_may_wait(self) -> None:
-        """Make sure that this thread would not wait for itself.
-
-        Raises:
-            RuntimeError: It would.
-            TransportError: This process was forked from that one.
-        """
-
-
 class CallFuture(Future[Any]):
     """The future of a call: unlike others it can be cancelled while a worker runs the call.
 
@@ -51,9 +39,9 @@ class CallFuture(Future[Any]):
 
     _call: PoolCall | None = None
 
-    def __init__(self, call: PoolCall, home: Home) -> None:
+    def __init__(self, call: PoolCall, pool: BackgroundPool) -> None:
         super().__init__()
-        self._call, self._home = call, home
+        self._call, self._pool = call, pool
 
     def result(self, timeout: float | None = None) -> Any:
         """What the call returned; Ctrl-C ends the wait, and not the call."""
@@ -71,7 +59,7 @@ class CallFuture(Future[Any]):
     def _wait(self, timeout: float | None) -> None:
         if self.done():
             return
-        self._home.check_may_wait()
+        self._pool.check_may_wait()
         deadline = Deadline.after(timeout)
         while not self.done():
             try:
@@ -107,7 +95,7 @@ class CallFuture(Future[Any]):
             return self.cancelled()
         self.set_running_or_notify_cancel()  # wakes those who wait for several futures
         # Even if a worker has begun it by then: nobody would see to what comes of it.
-        self._home.post(partial(call.cancel, interrupt=True))
+        self._pool.post(partial(call.cancel, interrupt=True))
         return True
 
     def end(self, result: Any, error: BaseException | None) -> None:
