@@ -23,13 +23,12 @@ from soma_core.transport import (
     SessionInfo,
     Transport,
     TransportOptions,
-    WorkerInfo,
     starting,
     stop_at_exit,
 )
 from soma_transport_socket import address
 from soma_transport_socket.ask import Control, ask, ask_once
-from soma_transport_socket.messages import Answer, Brought, Question, Request, WorkerEntry
+from soma_transport_socket.messages import Answer, Brought, Question, Request
 from soma_transport_socket.options import SocketOptions
 
 __all__ = ["SocketOptions", "SocketTransport"]
@@ -71,11 +70,7 @@ class SocketTransport(Transport):
         Raises:
             StartFailed: No daemon answers there.
         """
-        answer = _consult(path, Request(op="sessions"))
-        return [
-            SessionInfo(memory=_memory(entry.pid), **entry.model_dump())
-            for entry in answer.sessions
-        ]
+        return _consult(path, Request(op="sessions")).sessions
 
     @staticmethod
     def status(path: Path | None = None) -> DaemonInfo:
@@ -84,11 +79,10 @@ class SocketTransport(Transport):
         Raises:
             StartFailed: No daemon answers there.
         """
-        entry = _consult(path, Request(op="daemon")).daemon
-        if entry is None:
+        found = _consult(path, Request(op="daemon")).daemon
+        if found is None:
             raise StartFailed("the daemon is older than this command, and says nothing of itself")
-        workers = [_worker_info(worker) for worker in entry.workers]
-        return DaemonInfo(entry.pid, entry.soma, entry.up, _memory(entry.pid), workers)
+        return found
 
     @staticmethod
     def stop_session(name: str, path: Path | None = None) -> None:
@@ -264,28 +258,6 @@ def _consult(path: Path | None, request: Request) -> Answer:
     if not answer.ok:
         raise StartFailed(f"the daemon at {path} refused: {answer.error}")
     return answer
-
-
-def _worker_info(entry: WorkerEntry) -> WorkerInfo:
-    session = entry.session
-    return WorkerInfo(
-        pid=entry.pid,
-        session=None if session is None else session.name,
-        clients=entry.clients,
-        seconds=entry.up,
-        command=None if session is None else session.command,
-        node_id=None if session is None else session.node_id,
-        memory=_memory(entry.pid),
-    )
-
-
-def _memory(pid: int) -> int:
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:  # it has ended meanwhile
-        return 0
 
 
 def _exit_status(answer: Answer) -> ExitStatus | None:

@@ -19,21 +19,20 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from soma_core.transport import DaemonInfo, SessionInfo
+
 __all__ = [
     "FINISH",
     "MAGIC",
     "Answer",
     "Attached",
     "Brought",
-    "DaemonEntry",
     "ForkRequest",
     "PicklePolicy",
     "Question",
     "Request",
-    "SessionEntry",
     "SessionEvent",
     "SessionName",
-    "WorkerEntry",
     "WorkerSpec",
     "ZygoteEvent",
     "packet_sockets",
@@ -118,58 +117,6 @@ class Request(_Message):
     attached: tuple[Brought, ...] = ()
 
 
-class SessionEntry(_Model):
-    """A session in a list of them.
-
-    Attributes:
-        name: Its name.
-        pid: The process of its worker.
-        clients: How many are connected.
-        command: The command that runs, or None.
-        node_id: The node that it runs on, or None.
-        seconds: How long it has been running.
-    """
-
-    name: str
-    pid: int
-    clients: int
-    command: str | None = None
-    node_id: str | None = None
-    seconds: float = 0.0
-
-
-class WorkerEntry(_Model):
-    """A worker in a list of them.
-
-    Attributes:
-        pid: Its process.
-        clients: How many are connected.
-        up: How long it has been running, in seconds.
-        session: Its session as it is listed; None for the worker of one client.
-    """
-
-    pid: int
-    clients: int
-    up: float
-    session: SessionEntry | None = None
-
-
-class DaemonEntry(_Model):
-    """The daemon itself.
-
-    Attributes:
-        pid: Its process.
-        soma: Its version of soma.
-        up: How long it has been running, in seconds.
-        workers: Those of the user who asks.
-    """
-
-    pid: int
-    soma: str
-    up: float
-    workers: list[WorkerEntry]
-
-
 class Answer(_Model):
     """The daemon to a client: what came of its request.
 
@@ -198,8 +145,8 @@ class Answer(_Model):
     code: int | None = None
     signal: int | None = None
     stderr: str = ""
-    sessions: list[SessionEntry] = []
-    daemon: DaemonEntry | None = None
+    sessions: list[SessionInfo] = []
+    daemon: DaemonInfo | None = None
 
 
 class WorkerSpec(_Message):

@@ -7,10 +7,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
-from soma_core.transport import Deadline
+from soma_core.transport import Deadline, SessionInfo
 from soma_transport_socket.daemon.peers import ClientRefused
-from soma_transport_socket.daemon.workers import Client, Session, SessionKey, SupervisedWorker
-from soma_transport_socket.messages import Attached, SessionEntry, WorkerSpec, packet_sockets
+from soma_transport_socket.daemon.workers import (
+    Client,
+    Session,
+    SessionKey,
+    SupervisedWorker,
+    resident_memory,
+)
+from soma_transport_socket.messages import Attached, WorkerSpec, packet_sockets
 from soma_transport_socket.worker.activity import SharedActivity
 
 __all__ = ["Sessions"]
@@ -159,9 +165,9 @@ class Sessions:
         if worker.session is not None and self._workers.get(worker.session.key) is worker:
             del self._workers[worker.session.key]
 
-    def entries(self, uid: int) -> list[SessionEntry]:
+    def listed(self, uid: int) -> list[SessionInfo]:
         """A user's sessions, as they are listed."""
-        return [_entry(worker) for key, worker in self._workers.items() if key.uid == uid]
+        return [_info(worker) for key, worker in self._workers.items() if key.uid == uid]
 
 
 def _session(worker: SupervisedWorker) -> Session:
@@ -169,17 +175,9 @@ def _session(worker: SupervisedWorker) -> Session:
     return worker.session
 
 
-def _entry(worker: SupervisedWorker) -> SessionEntry:
-    session = _session(worker)
-    name, pid, clients = session.key.name, worker.process.pid, len(worker.clients)
+def _info(worker: SupervisedWorker) -> SessionInfo:
+    session, pid, clients = _session(worker), worker.process.pid, len(worker.clients)
     runs = session.running()
-    if runs is None:
-        return SessionEntry(name=name, pid=pid, clients=clients)
-    return SessionEntry(
-        name=name,
-        pid=pid,
-        clients=clients,
-        command=runs.command,
-        node_id=runs.node_id,
-        seconds=runs.seconds,
-    )
+    command, node_id, seconds = (None, None, 0.0) if runs is None else runs[1:]
+    memory = resident_memory(pid)
+    return SessionInfo(session.key.name, pid, clients, command, node_id, seconds, memory)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from soma_core.errors import SomaError, StartFailed
-from soma_core.transport import Deadline, ExitStatus
+from soma_core.transport import DaemonInfo, Deadline, ExitStatus
 from soma_transport_socket import address
 from soma_transport_socket.daemon import systemd
 from soma_transport_socket.daemon.controls import Controls, copy_of
@@ -31,15 +31,19 @@ from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.peers import ClientRefused, Peers
 from soma_transport_socket.daemon.reception import Reception, refuse, reply
 from soma_transport_socket.daemon.sessions import Sessions
-from soma_transport_socket.daemon.workers import PATIENCE, Client, SessionKey, SupervisedWorker
+from soma_transport_socket.daemon.workers import (
+    PATIENCE,
+    Client,
+    SessionKey,
+    SupervisedWorker,
+    resident_memory,
+)
 from soma_transport_socket.messages import (
     Answer,
     Attached,
     Brought,
-    DaemonEntry,
     PicklePolicy,
     Request,
-    WorkerEntry,
     WorkerSpec,
 )
 
@@ -307,9 +311,9 @@ class Supervisor:
     def answer(self, request: Request, uid: int) -> Answer:
         """Do what a client asks about its worker, or about its user's sessions."""
         if request.op == "sessions":
-            return Answer(ok=True, sessions=self._sessions.entries(uid))
+            return Answer(ok=True, sessions=self._sessions.listed(uid))
         if request.op == "daemon":
-            return Answer(ok=True, daemon=self._described(uid))
+            return Answer(ok=True, daemon=self._info(uid))
         if request.op != "stop":
             return self._answer_or_refuse(request)
         try:
@@ -324,22 +328,11 @@ class Supervisor:
         except ClientRefused as refusal:
             return Answer(ok=False, error=str(refusal))
 
-    def _described(self, uid: int) -> DaemonEntry:
+    def _info(self, uid: int) -> DaemonInfo:
         """This daemon, and the workers of a user."""
-        now = time.monotonic()
-        sessions = {entry.pid: entry for entry in self._sessions.entries(uid)}
-        workers = [
-            WorkerEntry(
-                pid=worker.process.pid,
-                clients=len(worker.clients),
-                up=now - worker.since,
-                session=sessions.get(worker.process.pid),
-            )
-            for worker in self._workers.values()
-            if worker.uid == uid
-        ]
-        soma = version("soma-core")
-        return DaemonEntry(pid=os.getpid(), soma=soma, up=now - self._began, workers=workers)
+        workers = [worker.info() for worker in self._workers_of(uid)]
+        pid, up = os.getpid(), time.monotonic() - self._began
+        return DaemonInfo(pid, version("soma-core"), up, resident_memory(pid), workers)
 
     def _answer_about(self, request: Request) -> Answer:
         worker_id = request.worker or ""

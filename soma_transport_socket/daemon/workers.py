@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from soma_core.errors import StartFailed
-from soma_core.transport import Deadline, ExitStatus, OutputPump, WorkerProcess
+from soma_core.transport import Deadline, ExitStatus, OutputPump, WorkerInfo, WorkerProcess
 from soma_transport_socket.messages import (
     FINISH,
     Answer,
@@ -27,7 +27,7 @@ from soma_transport_socket.messages import (
 )
 from soma_transport_socket.worker.activity import Activity, SharedActivity
 
-__all__ = ["PATIENCE", "Client", "Session", "SessionKey", "SupervisedWorker"]
+__all__ = ["PATIENCE", "Client", "Session", "SessionKey", "SupervisedWorker", "resident_memory"]
 
 PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
 _TIDYING = 2.0  # and more for one that has begun to, and runs the exit handlers of its filters
@@ -275,6 +275,19 @@ class SupervisedWorker:
             self._next_signal = signal.SIGKILL
             self.end_by = Deadline.after(_GENTLE)
 
+    def info(self) -> WorkerInfo:
+        """What ``soma status`` shows of it."""
+        runs = None if self.session is None else self.session.running()
+        return WorkerInfo(
+            pid=self.process.pid,
+            session=None if self.session is None else self.session.key.name,
+            clients=len(self.clients),
+            seconds=time.monotonic() - self.since,
+            command=None if runs is None else runs.command,
+            node_id=None if runs is None else runs.node_id,
+            memory=resident_memory(self.process.pid),
+        )
+
     def last_answer(self, status: ExitStatus) -> Answer:
         """What a client is answered that asks how it ended."""
         return Answer(
@@ -294,3 +307,13 @@ class SupervisedWorker:
             client.close(self.name)
         if self.session is not None:
             self.session.close()
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes that a process has in memory; 0 once it has ended."""
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except (psutil.Error, OSError):  # or there is no descriptor left to look with
+        return 0
