@@ -32,6 +32,13 @@ def _tag(number: int, data: bytes) -> Any:
         return {"$soma": "extension", "number": number, "data": data}
 
 
+def _items(data: bytes) -> list[Any]:
+    items = readable(data)
+    if not isinstance(items, list):
+        raise ValueError("not an array")
+    return items
+
+
 def _tensor(data: bytes) -> Any:
     buffer, dtype, shape, *rest = _items(data)
     tensor: dict[str, Any] = {"buffer": buffer, "dtype": dtype, "shape": shape}
@@ -46,52 +53,9 @@ def _torch(data: bytes) -> Any:
     return {"type": "Tensor", "data": {**tensor, **(rest[0] if rest else {})}}
 
 
-def _items(data: bytes) -> list[Any]:
-    items = readable(data)
-    if not isinstance(items, list):
-        raise ValueError("not an array")
-    return items
-
-
-def _map(data: bytes) -> Any:
-    keys, values = _items(data)
-    return {"$soma": "dict", "keys": keys, "values": values}
-
-
 def _records(data: bytes) -> Any:
     keys, *columns = _items(data)
     return {"$soma": "records", "keys": keys, "columns": columns}
-
-
-def _ragged(data: bytes) -> Any:
-    lengths, items = _items(data)
-    return {"$soma": "ragged tuples", "lengths": lengths, "items": items}
-
-
-def _stdlibs(data: bytes) -> Any:
-    name, contents = _items(data)
-    return {"$soma": f"list of {name}", "data": contents}
-
-
-def _pickles(data: bytes) -> Any:
-    count, buffer, buffers = _items(data)
-    return {"type": "Objects", "data": {"count": count, "buffer": buffer, "buffers": buffers}}
-
-
-def _codec(data: bytes) -> Any:
-    codec, distribution, content, buffers = _items(data)
-    named = {"$soma": "codec", "codec": codec, "distribution": distribution}
-    return {**named, "data": content, "buffers": buffers}
-
-
-def _pickle(data: bytes) -> Any:
-    buffer, buffers = _items(data)
-    return {"type": "Object", "data": {"buffer": buffer, "buffers": buffers}}
-
-
-def _scalar(data: bytes) -> Any:
-    dtype, content = _items(data)
-    return {"$soma": "scalar", "dtype": dtype, "data": content}
 
 
 def _stdlib(data: bytes) -> Any:
@@ -99,23 +63,38 @@ def _stdlib(data: bytes) -> Any:
     return {"$soma": name, "data": content}
 
 
+def _stdlibs(data: bytes) -> Any:
+    name, contents = _items(data)
+    return {"$soma": f"list of {name}", "data": contents}
+
+
+def _named(tag: str, *names: str) -> Callable[[bytes], Any]:
+    """Items that are called by these names, under a tag."""
+    return lambda data: {"$soma": tag, **dict(zip(names, _items(data), strict=True))}
+
+
+def _value(kind: str, *names: str) -> Callable[[bytes], Any]:
+    """Likewise, as the data of a tagged value."""
+    return lambda data: {"type": kind, "data": dict(zip(names, _items(data), strict=True))}
+
+
 _TAGS: dict[int, Callable[[bytes], Any]] = {
     Extension.ARRAY: _tensor,
     Extension.TENSOR: _torch,
     Extension.TUPLE: lambda data: {"$soma": "tuple", "items": _items(data)},
     Extension.TUPLES: lambda data: {"$soma": "tuples", "columns": _items(data)},
-    Extension.SCALAR: _scalar,
-    Extension.SCALARS: _scalar,
+    Extension.SCALAR: _named("scalar", "dtype", "data"),
+    Extension.SCALARS: _named("scalar", "dtype", "data"),
     Extension.INT: lambda data: {"$soma": "int", "value": hex(int.from_bytes(data, signed=True))},
     Extension.COMPLEX: lambda data: {"$soma": "complex", "data": data},
-    Extension.MAP: _map,
+    Extension.MAP: _named("dict", "keys", "values"),
     Extension.TEXT: lambda data: {"$soma": "text", "data": data},
     Extension.BYTES: lambda data: {"type": "Bytes", "data": {"buffer": _items(data)[0]}},
     Extension.STDLIB: _stdlib,
-    Extension.CODEC: _codec,
-    Extension.PICKLE: _pickle,
-    Extension.RAGGED: _ragged,
+    Extension.CODEC: _named("codec", "codec", "distribution", "data", "buffers"),
+    Extension.PICKLE: _value("Object", "buffer", "buffers"),
+    Extension.RAGGED: _named("ragged tuples", "lengths", "items"),
     Extension.RECORDS: _records,
     Extension.STDLIBS: _stdlibs,
-    Extension.PICKLES: _pickles,
+    Extension.PICKLES: _value("Objects", "count", "buffer", "buffers"),
 }
