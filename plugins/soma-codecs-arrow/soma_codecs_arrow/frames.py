@@ -14,16 +14,9 @@ from typing import Any
 import pandas as pd
 
 from soma_codecs_arrow.checking import check_conversion
-from soma_codecs_arrow.columns import from_arrow
-from soma_codecs_arrow.indexes import index_from_arrow
-from soma_codecs_arrow.labels import (
-    arrays_of,
-    attributes,
-    column_of,
-    columns_of_index,
-    named,
-    with_attributes,
-)
+from soma_codecs_arrow.columns import array_of, from_arrow, to_arrow
+from soma_codecs_arrow.indexes import index_from_arrow, index_to_arrow
+from soma_codecs_arrow.labels import arrays_of, attributes, named, naming, with_attributes
 from soma_codecs_arrow.packing import bytes_in, pack, unpack
 from soma_core.codecs import Encoded
 
@@ -42,11 +35,14 @@ def encode(frame: pd.DataFrame, *, aside: bool = True) -> Encoded:
     """
     columns, spellings = [], []
     for label, series in frame.items():
-        column, spelling = column_of(series, f"column {label!r}")
+        with naming(f"column {label!r}"):
+            column, spelling = to_arrow(array_of(series))
         columns.append(column)
         spellings.append(spelling)
-    index_columns, index = columns_of_index(frame.index, "the index")
-    label_columns, labels = columns_of_index(frame.columns, "the column labels")
+    with naming("the index"):
+        index_columns, index = index_to_arrow(frame.index)
+    with naming("the column labels"):
+        label_columns, labels = index_to_arrow(frame.columns)
     table = named([str(label) for label in frame.columns], columns, index_columns)
     apart, buffers = pack(table, aside=aside)
     _, label_buffers = pack(named([], [], label_columns), aside=False)

@@ -1,39 +1,23 @@
-"""What a DataFrame and a Series share: checked columns, row labels, attributes and flags."""
+"""What a DataFrame and a Series share: named columns, attributes and flags."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 
-from soma_codecs_arrow.columns import array_of, to_arrow
-from soma_codecs_arrow.indexes import index_to_arrow
 from soma_core.codecs import Unencodable
 
-__all__ = ["arrays_of", "attributes", "column_of", "columns_of_index", "named", "with_attributes"]
+__all__ = ["arrays_of", "attributes", "named", "naming", "with_attributes"]
 
 
-def column_of(series: pd.Series, what: str) -> tuple[pa.Array, Any]:
-    """A column, and the spelling of its dtype.
-
-    Raises:
-        Unencodable: Arrow has no form of it; the text says which column.
-    """
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Within the block, the text of an Unencodable says what has no form in Arrow."""
     try:
-        return to_arrow(array_of(series))
-    except Unencodable as reason:
-        raise Unencodable(f"{what}: {reason}") from None
-
-
-def columns_of_index(index: pd.Index, what: str) -> tuple[list[pa.Array], dict[str, Any]]:
-    """The columns that hold an index, and what makes it of them again.
-
-    Raises:
-        Unencodable: Arrow has no form of it; the text says what it labels.
-    """
-    try:
-        return index_to_arrow(index)
+        yield
     except Unencodable as reason:
         raise Unencodable(f"{what}: {reason}") from None
 

@@ -6,16 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from soma_codecs_arrow.columns import from_arrow
-from soma_codecs_arrow.indexes import index_from_arrow, read_name, spell_name
-from soma_codecs_arrow.labels import (
-    arrays_of,
-    attributes,
-    column_of,
-    columns_of_index,
-    named,
-    with_attributes,
-)
+from soma_codecs_arrow.columns import array_of, from_arrow, to_arrow
+from soma_codecs_arrow.indexes import index_from_arrow, index_to_arrow, read_name, spell_name
+from soma_codecs_arrow.labels import arrays_of, attributes, named, naming, with_attributes
 from soma_codecs_arrow.packing import pack, unpack
 from soma_core.codecs import Encoded
 
@@ -28,8 +21,10 @@ def encode(series: pd.Series, *, aside: bool = True) -> Encoded:
     Raises:
         Unencodable: It or its index holds what Arrow has no form for.
     """
-    column, spelling = column_of(series, "the Series")
-    index_columns, index = columns_of_index(series.index, "the index")
+    with naming("the Series"):
+        column, spelling = to_arrow(array_of(series))
+    with naming("the index"):
+        index_columns, index = index_to_arrow(series.index)
     apart, buffers = pack(named(["values"], [column], index_columns), aside=aside)
     told = {"apart": apart, "dtype": spelling, "index": index, "name": spell_name(series.name)}
     return Encoded(attributes(series) | told, buffers)
