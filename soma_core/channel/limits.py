@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -27,7 +27,7 @@ def limit_memory(size: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def memory_size(value: object) -> object:
+def memory_size(value: Any) -> Any:
     """Bytes of a text such as ``4G``; what is no text stays what it is.
 
     Args:
@@ -45,7 +45,7 @@ def memory_size(value: object) -> object:
     return int(float(number) * 1024 ** "_KMGT".index(unit.upper() or "_"))
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 MemorySize = Annotated[int, BeforeValidator(memory_size), Field(ge=1)]
 """An option that is a number of bytes, or a text such as ``4G``."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Settings", "settings_from"]
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _SMALLEST = 1 << 20
 
 
@@ -42,8 +39,12 @@ def settings_from(environment: Mapping[str, str]) -> Settings | None:
 
 
 def _bytes(text: str) -> int:
-    found = _SIZE.match(text.strip())
-    size = int(float(found[1]) * _UNITS[found[2].lower()]) if found else 0
+    from soma_core.transport import memory_size  # which no process needs that keeps nothing
+
+    try:
+        size = int(memory_size(text))
+    except ValueError:
+        size = 0
     if size < _SMALLEST:
         raise ValueError(
             f"SOMA_CACHE_SIZE is a size of at least 1 MiB such as 500M or 4G, got {text!r}"
