@@ -40,7 +40,7 @@ from soma_filters_torch.tensors import (
     to_input,
     to_target,
 )
-from soma_filters_torch.training import Schedule, train
+from soma_filters_torch.training import train
 
 __all__ = ["MLP", "TorchFilter", "TorchModule"]
 
@@ -333,9 +333,16 @@ class TorchFilter(Filter):
             return loss
 
         module.train()
-        schedule = Schedule(epochs, self.batch_size, self.shuffle)
         with torch.enable_grad(), learner.randomness.active():
-            train(inputs, targets, schedule, step, stepper.end_epoch)
+            train(
+                inputs,
+                targets,
+                step,
+                stepper.end_epoch,
+                epochs=epochs,
+                batch_size=self.batch_size,
+                shuffle=self.shuffle,
+            )
         stepper.optimizer.zero_grad()  # used up, as in a joint step
 
     def _is_rowwise(self) -> bool:

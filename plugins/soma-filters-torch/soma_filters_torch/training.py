@@ -2,67 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from soma_core import progress
 
-__all__ = ["Schedule", "train"]
+__all__ = ["train"]
 
 Step = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How often and in what pieces to go through the data.
-
-    Attributes:
-        epochs: How often.
-        batch_size: Rows in a piece; the last one may be shorter.
-        shuffle: Whether to draw another order of rows for each epoch.
-    """
-
-    epochs: int
-    batch_size: int
-    shuffle: bool
-
-    def batches(self, rows: int) -> int:
-        """How many pieces that many rows make."""
-        return -(-rows // self.batch_size)
-
-
 def train(
-    x: Any, y: torch.Tensor, schedule: Schedule, step: Step, end_epoch: Callable[[float], None]
+    x: Any,
+    y: torch.Tensor,
+    step: Step,
+    end_epoch: Callable[[float], None],
+    *,
+    epochs: int,
+    batch_size: int,
+    shuffle: bool,
 ) -> None:
     """Go through the data, one optimizer step for each batch, each of which is reported.
 
     Args:
         x: The data, a tensor or a dict of tensors; their first axis is the rows.
         y: The targets of the same rows.
-        schedule: How often and in what pieces.
         step: Trains on one batch and returns the loss.
         end_epoch: Called after each epoch with its mean loss.
+        epochs: How often.
+        batch_size: Rows in a batch; the last one may be shorter.
+        shuffle: Whether to draw another order of rows for each epoch.
 
     Raises:
         ValueError: ``x`` and ``y`` do not have the same number of rows, or there are none.
     """
     _check_rows(x, y)
-    rows, batches = len(y), schedule.batches(len(y))
-    for epoch in range(1, schedule.epochs + 1):
+    starts = range(0, len(y), batch_size)
+    for epoch in range(1, epochs + 1):
         mean = _Mean()
-        for batch, chosen in enumerate(_pieces(rows, schedule), start=1):
+        order = torch.randperm(len(y)) if shuffle else None
+        for batch, start in enumerate(starts, 1):
+            rows = slice(start, start + batch_size)
+            chosen = rows if order is None else order[rows]
             wanted = y[chosen]
             loss = step(_take(x, chosen), wanted).detach()
             mean.add(loss, len(wanted))
             if progress.is_wanted():  # reading a loss waits for the device
                 progress.report(
                     epoch=epoch,
-                    epochs=schedule.epochs,
+                    epochs=epochs,
                     batch=batch,
-                    batches=batches,
+                    batches=len(starts),
                     loss=float(loss),
                     mean_loss=mean.value,
                 )
@@ -101,10 +93,3 @@ def _check_rows(x: Any, y: torch.Tensor) -> None:
         )
     if len(y) == 0:
         raise ValueError(f"there is nothing to learn from: y has shape {list(y.shape)}")
-
-
-def _pieces(rows: int, schedule: Schedule) -> Iterator[torch.Tensor | slice]:
-    order = torch.randperm(rows) if schedule.shuffle else None
-    for start in range(0, rows, schedule.batch_size):
-        piece = slice(start, start + schedule.batch_size)
-        yield piece if order is None else order[piece]
