@@ -103,11 +103,8 @@ def without_defaults(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_node(step: Any, fields: dict[str, Any]) -> Any:
-    return ("sklearn.FunctionTransformer", {}) if _passes(step) else as_filter(step, **fields)
-
-
-def _passes(step: Any) -> bool:
-    return step is None or (isinstance(step, str) and step == "passthrough")
+    passes = step is None or (isinstance(step, str) and step == "passthrough")
+    return ("sklearn.FunctionTransformer", {}) if passes else as_filter(step, **fields)
 
 
 def _class_of(name: str) -> type[SklearnFilter]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_compressed", "check_tree", "integers", "require"]
+__all__ = ["check_compressed", "check_range", "check_tree", "integers", "require"]
 
 
 def require(met: bool, what: str) -> None:
@@ -17,6 +17,15 @@ def require(met: bool, what: str) -> None:
     """
     if not met:
         raise ValueError(f"it does not hold that {what}")
+
+
+def check_range(numbers: Any, count: int, what: str) -> None:
+    """Check that all numbers are those of some things of which there are so many.
+
+    Raises:
+        ValueError: One leads nowhere.
+    """
+    require(bool(np.all((numbers >= 0) & (numbers < count))), f"{what} exist")
 
 
 def check_tree(left: Any, right: Any, count: int) -> None:
@@ -53,4 +62,4 @@ def check_compressed(data: Any, indices: Any, bounds: Any, rows: int, columns: i
     bounds, indices = integers(bounds, "indptr"), integers(indices, "indices")
     require(bounds[0] == 0 and bool(np.all(np.diff(bounds) >= 0)), "the bounds are in order")
     require(int(bounds[-1]) == len(indices) == len(data), "the bounds hold all numbers")
-    require(bool(np.all((indices >= 0) & (indices < columns))), "columns exist")
+    check_range(indices, columns, "columns")

@@ -21,7 +21,7 @@ from soma_filters_sklearn.boosters import (
     take_lightgbm,
     take_xgboost,
 )
-from soma_filters_sklearn.checks import require
+from soma_filters_sklearn.checks import check_range, require
 
 __all__ = ["SPELLINGS", "Spelling", "check_features", "check_generator", "spelling_of"]
 
@@ -112,7 +112,7 @@ def check_features(estimator: Any) -> None:
     width = inner[0].n_features_in_ if width is None else width
     subsets = held.get("estimators_features_") or [np.arange(width)] * len(inner)
     for each, features in zip(inner, map(np.asarray, subsets), strict=True):
-        require(bool(np.all((features >= 0) & (features < width))), "a tree's features exist")
+        check_range(features, width, "a tree's features")
         require(len(features) == each.n_features_in_, "a tree has as many features as data")
 
 
@@ -162,7 +162,7 @@ def _make_tree(parts: dict[str, Any]) -> Any:
     _check_children(nodes["left_child"][inner], nodes["right_child"][inner], inner, count)
     require(bool(np.all(nodes["right_child"][~inner] == _LEAF)), "leaves have no child")
     features = nodes["feature"][inner]
-    require(bool(np.all((features >= 0) & (features < n_features))), "a tree's features exist")
+    check_range(features, n_features, "a tree's features")
     require(n_classes.shape == (n_outputs,), "each output has its classes")
     require(values.ndim == _OUTPUTS_OF_LEAF, "values are of nodes, outputs and classes")
     aligned = np.zeros(count, NODE_DTYPE)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from soma_filters_sklearn.checks import integers, require
+from soma_filters_sklearn.checks import check_range, integers, require
 from soma_filters_sklearn.compiled import check_features
 
 __all__ = ["check_fitted", "shadows"]
@@ -77,10 +77,6 @@ def _shape(held: dict[str, Any], name: str, *lengths: int | None) -> Any:
     return value
 
 
-def _in_range(value: Any, count: int, what: str) -> None:
-    require(bool(np.all((value >= 0) & (value < count))), f"{what} exist")
-
-
 def _check_support_vectors(estimator: Any, held: dict[str, Any]) -> None:
     if "support_" not in held:
         return
@@ -114,7 +110,7 @@ def _check_kernel(
     if callable(estimator.kernel):  # it takes what it likes: nobody counts the features
         require(not held.get("_sparse"), "a function takes no sparse vectors")
         _shape(held, "_dual_coef_", *coefficients)
-        _in_range(support, int(held["shape_fit_"][0]), "support vectors")
+        check_range(support, int(held["shape_fit_"][0]), "support vectors")
         return
     width, vectors = _width(held), held["support_vectors_"]
     if held.get("_sparse"):
@@ -125,7 +121,7 @@ def _check_kernel(
         return
     _shape(held, "_dual_coef_", *coefficients)
     if estimator.kernel == "precomputed":
-        _in_range(support, width, "support vectors")
+        check_range(support, width, "support vectors")
     else:
         _shape(held, "support_vectors_", len(support), width)
 
@@ -203,7 +199,7 @@ def _check_neighbors(estimator: Any, held: dict[str, Any]) -> None:
     if "classes_" not in held or held.get("outputs_2d_"):
         return
     labels = integers(_shape(held, "_y", rows), "_y")
-    _in_range(labels, len(held["classes_"]), "classes")
+    check_range(labels, len(held["classes_"]), "classes")
 
 
 def _check_vocabulary(estimator: Any, held: dict[str, Any]) -> None:
@@ -211,7 +207,7 @@ def _check_vocabulary(estimator: Any, held: dict[str, Any]) -> None:
     if vocabulary is None:
         return
     places = np.array(list(vocabulary.values()), np.int64)
-    _in_range(places, len(vocabulary), "columns of the vocabulary")
+    check_range(places, len(vocabulary), "columns of the vocabulary")
 
 
 def _check_one_hot(estimator: Any, held: dict[str, Any]) -> None:
@@ -234,9 +230,9 @@ def _check_one_hot(estimator: Any, held: dict[str, Any]) -> None:
         mappings, rare, kept, dropped, held["categories_"], strict=True
     ):
         if mapping is not None:
-            _in_range(np.asarray(mapping), count + (drop is not None), "groups of categories")
+            check_range(np.asarray(mapping), count + (drop is not None), "groups of categories")
         if indices is not None:
-            _in_range(np.asarray(indices), len(categories), "rare categories")
+            check_range(np.asarray(indices), len(categories), "rare categories")
 
 
 def _check_categories(categories: Any) -> None:
@@ -251,13 +247,13 @@ def _check_categories(categories: Any) -> None:
 def _check_labels(estimator: Any, held: dict[str, Any]) -> None:
     cached = held.get("_cached_dict")
     if cached is not None:
-        _in_range(np.array(list(cached.values()), np.int64), len(held["classes_"]), "classes")
+        check_range(np.array(list(cached.values()), np.int64), len(held["classes_"]), "classes")
 
 
 def _check_agglomeration(estimator: Any, held: dict[str, Any]) -> None:
     if "labels_" in held:
         labels = integers(_shape(held, "labels_", _width(held)), "labels_")
-        _in_range(labels, _width(held), "clusters")
+        check_range(labels, _width(held), "clusters")
 
 
 def _check_gradient_boosting(estimator: Any, held: dict[str, Any]) -> None:
@@ -293,11 +289,11 @@ def _check_histograms(estimator: Any, held: dict[str, Any]) -> None:
     for index in np.flatnonzero(categorical):
         known = np.asarray(bins.bin_thresholds_[index])
         require(known.dtype.kind == "f" and known.ndim == 1, "categories are numbers")
-        _in_range(known, _BITS, "categories")
+        check_range(known, _BITS, "categories")
     for tree in _trees_of(held["_predictors"]):
         inner = tree.nodes["is_leaf"] == 0
         features = tree.nodes["feature_idx"][inner]
-        _in_range(features, width, "a tree's features")
+        check_range(features, width, "a tree's features")
         asked = features[tree.nodes["is_categorical"][inner] != 0]
         require(bool(categorical[asked].all()), "a tree asks for categories where there are some")
     _check_remapping(held, width)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from soma_filters_sklearn.checks import check_tree, require
+from soma_filters_sklearn.checks import check_range, check_tree, require
 
 __all__ = ["check_text"]
 
@@ -114,7 +114,7 @@ def _check_tree(fields: dict[str, str], width: int) -> None:
 
 def _check_nodes(fields: dict[str, str], inner: int, leaves: int, sets: int, width: int) -> None:
     features = _numbers(fields["split_feature"], np.int64)
-    require(bool(np.all((features >= 0) & (features < width))), "a tree's features exist")
+    check_range(features, width, "a tree's features")
     children = [_numbers(fields[name], np.int64) for name in ("left_child", "right_child")]
     # a leaf is written as the complement of its number; here leaves come after the inner nodes
     left, right = (np.where(each < 0, inner + ~each, each) for each in children)
@@ -126,7 +126,7 @@ def _check_nodes(fields: dict[str, str], inner: int, leaves: int, sets: int, wid
     require(bool(np.all((decisions >= 0) & (decisions < 128))), "decisions are of known types")
     thresholds = _numbers(fields["threshold"], np.float64)
     chosen = thresholds[(decisions & _CATEGORICAL) != 0]
-    require(bool(np.all((chosen >= 0) & (chosen < sets))), "a tree's categories exist")
+    check_range(chosen, sets, "a tree's categories")
     if sets:
         _check_sets(fields, sets)
     else:
@@ -149,7 +149,7 @@ def _check_linear(fields: dict[str, str], leaves: int, width: int) -> None:
     require(bool(np.all(counts >= 0)), "leaves count their features")
     require(int(counts.sum()) == len(features), "leaves have as many features as they say")
     require(len(features) == len(fields["leaf_coeff"].split()), "each has a coefficient")
-    require(bool(np.all((features >= 0) & (features < width))), "the features of leaves exist")
+    check_range(features, width, "the features of leaves")
 
 
 def _require_length(fields: dict[str, str], name: str, length: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from soma_filters_sklearn.checks import check_tree, require
+from soma_filters_sklearn.checks import check_range, check_tree, require
 
 __all__ = ["check_json", "has_categories"]
 
@@ -73,7 +73,7 @@ def _check_booster(booster: dict[str, Any], width: int, groups: int) -> None:
         require(len(booster["weight_drop"]) == len(trees), "each tree has a weight")
     outputs = np.array(model["tree_info"], np.int64)
     require(len(outputs) == len(trees), "each tree has an output")
-    require(bool(np.all((outputs >= 0) & (outputs < groups))), "the outputs of trees exist")
+    check_range(outputs, groups, "the outputs of trees")
     ends = np.array(model["iteration_indptr"], np.int64)
     require(len(ends) > 0 and ends[0] == 0 and ends[-1] == len(trees), "iterations hold all trees")
     require(bool(np.all(np.diff(ends) >= 0)), "iterations are in order")
@@ -93,7 +93,7 @@ def _check_tree(tree: dict[str, Any], width: int, groups: int) -> None:
     left, right, features = (np.array(tree[name], np.int64) for name in names)
     inner = left != _LEAF
     check_tree(left[inner], right[inner], count)
-    require(bool(np.all((features >= 0) & (features < max(width, 1)))), "a tree's features exist")
+    check_range(features, max(width, 1), "a tree's features")
     leaves = right[~inner]
     if outputs > 1:
         held = len(tree.get("leaf_weights", ()))
@@ -118,7 +118,7 @@ def _check_categories(tree: dict[str, Any], inner: Any, count: int) -> None:
         nodes.tolist() == np.flatnonzero((kinds == _CATEGORICAL) & inner).tolist(),
         "sets are those of the splits by categories",
     )
-    require(bool(np.all((categories >= 0) & (categories < _MOST_CATEGORIES))), "categories exist")
+    check_range(categories, _MOST_CATEGORIES, "categories")
     require(bool(np.all((starts >= 0) & (sizes > 0))), "sets hold something")
     ends = np.cumsum(sizes)
     require(bool(np.all(starts == ends - sizes)), "sets follow one another")
