@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -19,7 +18,7 @@ from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.peers import ClientRefused, Peers
 from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, recv_fds
 
-__all__ = ["Desk", "Reception", "refuse", "reply"]
+__all__ = ["Reception", "refuse", "reply"]
 
 _LONGEST_REQUEST = 4096
 _PATIENCE = 1.0  # seconds for a client to say the rest of a request
@@ -33,31 +32,20 @@ _KINDS: dict[Brought, tuple[str, Callable[[int], bool]]] = {
 }
 
 
-class Desk(Protocol):
-    """Where clients are sent on to."""
+Connect = Callable[[socket.socket, Request, Mapping[Brought, int]], None]
+"""Gives a client the worker that it asked for; see :meth:`Supervisor.connect`."""
 
-    def connect(
-        self, connection: socket.socket, request: Request, attached: Mapping[Brought, int]
-    ) -> None:
-        """Give a client the worker that it asked for; the connection is its own from now on.
-
-        Args:
-            connection: The client's.
-            request: What it wants; ``serve`` if it speaks the protocol straight away.
-            attached: The descriptors that came with the request; they are closed afterwards.
-        """
-
-    def answer(self, request: Request, uid: int) -> Answer:
-        """Do what a client asks about its worker, or about its user's sessions."""
+AnswerFor = Callable[[Request, int], Answer]
+"""Does what a client of some user asks."""
 
 
 class Reception:
     """Accepts connections."""
 
-    def __init__(self, loop: Loop, peers: Peers, desk: Desk) -> None:
+    def __init__(self, loop: Loop, peers: Peers, connect: Connect, answer: AnswerFor) -> None:
         self._loop = loop
         self._peers = peers
-        self._desk = desk
+        self._connect, self._answer = connect, answer
         self._silent: dict[socket.socket, int] = {}  # and the users who are connected
         self._half_said: dict[socket.socket, Deadline] = {}
 
@@ -113,7 +101,7 @@ class Reception:
         elif MAGIC.startswith(start) and not until.over():
             self._silent[connection], self._half_said[connection] = uid, until
         else:
-            self._desk.connect(connection, Request(op="serve"), {})
+            self._connect(connection, Request(op="serve"), {})
 
     def _take_request(self, connection: socket.socket, start: bytes) -> None:
         end = start.find(b"\n")
@@ -134,9 +122,9 @@ class Reception:
                 refuse(connection, str(refusal))
                 return
             if request.op == "connect":
-                self._desk.connect(connection, request, attached)
+                self._connect(connection, request, attached)
             else:
-                reply(connection, self._desk.answer(request, address.peer_uid(connection)))
+                reply(connection, self._answer(request, address.peer_uid(connection)))
                 connection.close()
 
 

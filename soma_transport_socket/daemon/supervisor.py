@@ -100,11 +100,11 @@ class Supervisor:
         self._peers = Peers(let_in)
         self._loop = Loop()
         self._launcher = Launcher(self._loop, preload)
-        self._reception = Reception(self._loop, self._peers, self)
+        self._reception = Reception(self._loop, self._peers, self.connect, self.answer)
         self._sessions = Sessions(self._start_worker, self._limits.sessions, self._limits.idle)
         self._workers: dict[str, SupervisedWorker] = {}
         self._ended: OrderedDict[str, Answer] = OrderedDict()
-        self._controls = Controls(self._loop, self._answer_or_refuse)
+        self._controls = Controls(self._loop, self._answer_about_worker)
         self._failure: StartFailed | None = None
         self._began = time.monotonic()
         self._stops = 0
@@ -207,18 +207,18 @@ class Supervisor:
     def connect(
         self, connection: socket.socket, request: Request, attached: Mapping[Brought, int]
     ) -> None:
-        """Give a client the worker that it asked for.
-
-        A client that speaks the protocol straight away has asked for one of its own.
+        """Give a client the worker that it asked for; the connection is its own from now on.
 
         Args:
             connection: The client's.
-            request: What it wants.
+            request: What it wants; ``serve`` if it speaks the protocol straight away.
             attached: The descriptors that came with it; they stay the caller's.
         """
         with ExitStack() as undo:
             try:
-                control = self._control_in(attached, undo)
+                control = None
+                if "control" in attached:
+                    control = undo.enter_context(copy_of(attached["control"]))
                 client = Client(connection, attached)
             except OSError as error:
                 refuse(connection, f"cannot watch this connection: {error.strerror}")
@@ -245,12 +245,6 @@ class Supervisor:
             )
             reply(connection, answer)
         client.let_go()
-
-    @staticmethod
-    def _control_in(attached: Mapping[Brought, int], undo: ExitStack) -> socket.socket | None:
-        if "control" not in attached:
-            return None
-        return undo.enter_context(copy_of(attached["control"]))
 
     def _assign(
         self,
@@ -315,18 +309,12 @@ class Supervisor:
         if request.op == "daemon":
             return Answer(ok=True, daemon=self._info(uid))
         if request.op != "stop":
-            return self._answer_or_refuse(request)
+            return self._answer_about_worker(request)
         try:
             worker = self._sessions.stop(SessionKey(uid, request.session or ""))
         except ClientRefused as refusal:
             return Answer(ok=False, error=str(refusal))
         return Answer(ok=True, worker=worker.id, pid=worker.process.pid)
-
-    def _answer_or_refuse(self, request: Request) -> Answer:
-        try:
-            return self._answer_about(request)
-        except ClientRefused as refusal:
-            return Answer(ok=False, error=str(refusal))
 
     def _info(self, uid: int) -> DaemonInfo:
         """This daemon, and the workers of a user."""
@@ -334,13 +322,13 @@ class Supervisor:
         pid, up = os.getpid(), time.monotonic() - self._began
         return DaemonInfo(pid, version("soma-core"), up, resident_memory(pid), workers)
 
-    def _answer_about(self, request: Request) -> Answer:
+    def _answer_about_worker(self, request: Request) -> Answer:
         worker_id = request.worker or ""
         if worker_id in self._ended:
             return self._ended[worker_id]
         worker = self._workers.get(worker_id)
         if worker is None:
-            raise ClientRefused(f"there is no worker {request.worker!r}")
+            return Answer(ok=False, error=f"there is no worker {request.worker!r}")
         if request.op == "interrupt":
             worker.interrupt(request.client or 0)
         elif request.op == "terminate":
