@@ -86,7 +86,7 @@ class WebSocketChannel(Channel):
     def _say_goodbye(self) -> None:
         if self.goodbye is None and not self._lost:
             with suppress(OSError, ValueError):  # it is gone, or does not read
-                self._write(_control(Opcode.CLOSE, _NORMAL), monotonic())
+                _write_all(self._stream, _control(Opcode.CLOSE, _NORMAL), monotonic())
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         if self._closed:
@@ -109,7 +109,7 @@ class WebSocketChannel(Channel):
                     sent = self._stream.write(data, deadline)
                     started = True
                     if sent < len(data):
-                        self._write(memoryview(data)[sent:], deadline)
+                        _write_all(self._stream, memoryview(data)[sent:], deadline)
         except BaseException as error:
             if started:  # the server could not tell the rest of this message from the next
                 self.close()
@@ -117,11 +117,6 @@ class WebSocketChannel(Channel):
                 text = f"the server closed the connection ({error})"
                 raise ChannelClosed(text, sent=started) from None
             raise
-
-    def _write(self, data: bytes | memoryview, deadline: float | None) -> None:
-        sent = 0
-        while sent < len(data):
-            sent += self._stream.write(memoryview(data)[sent:], deadline)
 
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else monotonic() + timeout
@@ -162,8 +157,9 @@ class WebSocketChannel(Channel):
             for frame in self._frames.feed(data):
                 self._take(frame, deadline)
         except BadFrame as error:
+            why = Close(error.code, "").serialize()
             with suppress(OSError, ValueError):
-                self._write(_control(Opcode.CLOSE, Close(error.code, "").serialize()), monotonic())
+                _write_all(self._stream, _control(Opcode.CLOSE, why), monotonic())
             self._lost = True
             raise ChannelClosed(f"what came is no WebSocket: {error}") from None
 
@@ -182,16 +178,22 @@ class WebSocketChannel(Channel):
         """Answer what is said of the WebSocket itself: a ping, and its end."""
         payload = bytes(frame.payload)
         if frame.opcode == Opcode.PING:
-            self._write(_control(Opcode.PONG, payload), deadline)
+            _write_all(self._stream, _control(Opcode.PONG, payload), deadline)
         elif frame.opcode == Opcode.CLOSE:
             try:
                 self.goodbye = Close.parse(payload)
             except (BadClose, UnicodeDecodeError):
                 self.goodbye = Close(CloseCode.PROTOCOL_ERROR, "")
-            self._write(_control(Opcode.CLOSE, _NORMAL), deadline)
+            _write_all(self._stream, _control(Opcode.CLOSE, _NORMAL), deadline)
 
 
 _NORMAL = Close(CloseCode.NORMAL_CLOSURE, "").serialize()
+
+
+def _write_all(stream: ByteStream, data: bytes | memoryview, deadline: float | None) -> None:
+    sent = 0
+    while sent < len(data):
+        sent += stream.write(memoryview(data)[sent:], deadline)
 
 
 def _control(opcode: Opcode, payload: bytes) -> bytes:
@@ -228,9 +230,7 @@ def shake_hands(
     request.headers.update(headers)
     protocol.send_request(request)
     for data in protocol.data_to_send():
-        sent = 0
-        while sent < len(data):
-            sent += stream.write(memoryview(data)[sent:], deadline)
+        _write_all(stream, data, deadline)
     came, refused = b"", False
     scratch = memoryview(bytearray(1 << 12))
     while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
@@ -260,11 +260,8 @@ def _is_refusal(came: bytes) -> bool:
 
 def _refusal(error: Exception) -> str:
     if not isinstance(error, InvalidStatus):
-        return (
-            f"it does not speak WebSocket: {error}"
-            if isinstance(error, InvalidHandshake)
-            else str(error)
-        )
+        wrong = "it does not speak WebSocket: " if isinstance(error, InvalidHandshake) else ""
+        return f"{wrong}{error}"
     response = error.response
     try:
         said = json.loads(response.body or b"")["error"]

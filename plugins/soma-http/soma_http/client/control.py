@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult
 
@@ -21,10 +23,12 @@ class WorkerControl:
     def __init__(
         self, url: SplitResult, worker: str, headers: dict[str, str], ca_file: Path | None
     ) -> None:
-        self._url = url
         self._path = f"{url.path}/workers/{worker}"
         self._headers = headers
-        self._context = tls_context(ca_file) if url.scheme == "https" else None
+        self._connect: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
+        if url.scheme == "https":
+            self._connect = partial(http.client.HTTPSConnection, context=tls_context(ca_file))
+        self._place = url.hostname or "", url.port
 
     def interrupt(self, timeout: float) -> None:
         """Interrupt the command that runs.
@@ -51,14 +55,7 @@ class WorkerControl:
         return exit_status(self._ask("DELETE", f"{self._path}?grace={grace:.3f}", timeout))
 
     def _ask(self, method: str, path: str, timeout: float) -> bytes:
-        host = self._url.hostname or ""
-        connection: http.client.HTTPConnection
-        if self._context is None:
-            connection = http.client.HTTPConnection(host, self._url.port, timeout=timeout)
-        else:
-            connection = http.client.HTTPSConnection(
-                host, self._url.port, timeout=timeout, context=self._context
-            )
+        connection = self._connect(*self._place, timeout=timeout)
         try:
             connection.request(method, path, headers=self._headers)
             return connection.getresponse().read(_LARGEST)

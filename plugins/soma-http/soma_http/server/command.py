@@ -12,6 +12,7 @@ from argparse import ArgumentParser
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError, read_settings
 from soma_http.server.direct import DirectProtocol
 
-__all__ = ["argument_parser", "listen", "run"]
+__all__ = ["argument_parser", "listen", "run", "run_server"]
 
 _QUEUE = 1024  # clients that wait to be accepted
 _PING = 20.0  # seconds between pings: what a proxy sees of a WebSocket on which nothing happens
@@ -65,25 +66,34 @@ def _serve(app: Starlette, settings: Settings, listening: socket.socket) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn sends itself the one that ended it, once more
     server = settings.server
-    uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            root_path=server.root_path,
-            limit_concurrency=settings.limits.connections,
-            timeout_graceful_shutdown=max(1, round(server.grace)),
-            ws=DirectProtocol,
-            ws_max_size=settings.limits.body,
-            ws_ping_interval=_PING,
-            ws_ping_timeout=None,  # a host answers when it reads, and it reads when it waits
-            ws_per_message_deflate=False,
-            ssl_certfile=server.certificate,
-            ssl_keyfile=server.key,
-            server_header=False,
-        )
-    ).run(sockets=[listening])
+    run_server(
+        app,
+        listening,
+        settings.limits.body,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        root_path=server.root_path,
+        limit_concurrency=settings.limits.connections,
+        timeout_graceful_shutdown=max(1, round(server.grace)),
+        ws_ping_interval=_PING,
+        ws_ping_timeout=None,  # a host answers when it reads, and it reads when it waits
+        ssl_certfile=server.certificate,
+        ssl_keyfile=server.key,
+    )
+
+
+def run_server(app: Starlette, listening: socket.socket, body: int, **options: Any) -> None:
+    """Run uvicorn until a signal ends it, with messages of at most so many bytes."""
+    config = uvicorn.Config(
+        app,
+        ws=DirectProtocol,
+        ws_max_size=body,
+        ws_per_message_deflate=False,
+        server_header=False,
+        **options,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from pydantic import (
 
 from soma_core.streams import StreamLimits
 from soma_core.transport import MemorySize
-from soma_http.server.inference.messages import Datatype
+from soma_http.server.inference.messages import TensorMetadata
 
 __all__ = [
     "FRIGHTENING",
@@ -195,7 +195,7 @@ class BatchingConfig(_Section):
     max_delay: float = Field(default=0.005, ge=0, allow_inf_nan=False)
 
 
-class TensorConfig(_Section):
+class TensorConfig(TensorMetadata):
     """An input or output of a model, as the Open Inference Protocol describes it.
 
     Attributes:
@@ -204,9 +204,10 @@ class TensorConfig(_Section):
         shape: The length of each axis; -1 is any.
     """
 
+    model_config = _Section.model_config
+
     name: str = Field(min_length=1)
-    datatype: Datatype
-    shape: tuple[Annotated[int, Field(ge=-1)], ...]
+    shape: list[Annotated[int, Field(ge=-1)]]
 
 
 class ModelConfig(_Section):

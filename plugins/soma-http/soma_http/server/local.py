@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -22,10 +21,9 @@ from soma_core.tooling import installed_transports
 from soma_core.transport import Transport
 from soma_http.server import openapi
 from soma_http.server.app import guarded
-from soma_http.server.command import listen
+from soma_http.server.command import listen, run_server
 from soma_http.server.config import LimitsConfig, ServerConfig
 from soma_http.server.console import ConsoleRoutes
-from soma_http.server.direct import DirectProtocol
 from soma_http.server.models import Models
 from soma_http.server.pages import DOCUMENTATION
 from soma_http.server.quotas import Quotas
@@ -95,19 +93,9 @@ def run(arguments: list[str]) -> int:
     sys.stderr.flush()
     if given.open:
         webbrowser.open(url)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            ws=DirectProtocol,
-            ws_max_size=LimitsConfig().body,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=1,
-            server_header=False,
-        )
-    )
+    body = LimitsConfig().body
     with suppress(KeyboardInterrupt):  # uvicorn has ended already, and raises it once more
-        server.run(sockets=[listening])
+        run_server(app, listening, body, log_level="warning", timeout_graceful_shutdown=1)
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import soma_core as soma
-from soma_http.server.config import ModelConfig, TensorConfig
+from soma_http.server.config import ModelConfig
 from soma_http.server.inference.messages import TensorMetadata
 
 __all__ = ["Model", "Models"]
@@ -45,8 +45,8 @@ class Model:
         self.name = name
         self.config = config
         self.failure: str | None = None
-        self.inputs = [_metadata(one) for one in config.inputs]
-        self.outputs = [_metadata(one) for one in config.outputs]
+        self.inputs: list[TensorMetadata] = list(config.inputs)
+        self.outputs: list[TensorMetadata] = list(config.outputs)
         self._stamp = _stamp(config)
         self._pool: soma.AsyncWorkerPool | None = None
         self._metas: Mapping[str, soma.FilterMeta] = {}
@@ -182,10 +182,6 @@ def _stamp(config: ModelConfig) -> tuple[int, ...] | None:
     except OSError:  # its start says so
         return ()
     return (status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _metadata(one: TensorConfig) -> TensorMetadata:
-    return TensorMetadata(name=one.name, datatype=one.datatype, shape=list(one.shape))
 
 
 def _of_schema(name: str, schema: soma.Schema | None) -> list[TensorMetadata]:

@@ -62,10 +62,8 @@ class Quotas:
         used.forget(now)
         if self._seconds is None or sum(spent for _, spent in used.spent) < self._seconds:
             return None
-        again = used.spent[0][0] + _WINDOW - now
-        return f"this token has used the {self._seconds:g} s that it has in a minute", int(
-            again
-        ) + 1
+        text = f"this token has used the {self._seconds:g} s that it has in a minute"
+        return text, int(used.spent[0][0] + _WINDOW - now) + 1
 
     @contextmanager
     def running(self, holder: bytes, *, timed: bool) -> Iterator[None]:
