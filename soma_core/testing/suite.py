@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from soma_core.testing.clauses import Capability, Clause, clause_of
+from soma_core.testing.trials import outcome_within
 
 __all__ = ["ConformanceSuite", "within"]
 
@@ -67,16 +66,6 @@ def within(seconds: float, call: Callable[[], T], what: str) -> T:
     Raises:
         AssertionError: It did not return in time.
     """
-    outcome = Future[T]()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=run, name="soma-clause", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), f"{what} did not return within {seconds:g} s"
+    outcome = outcome_within(seconds, call)
+    assert outcome.done(), f"{what} did not return within {seconds:g} s"
     return outcome.result()

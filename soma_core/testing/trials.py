@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from soma_core.client.worker import Worker
 from soma_core.errors import DeadlineExceeded, RemoteError, SomaError, WorkerDied
 from soma_core.testing.faults import CallEnd, Fault, Faulty, Moment
 
-__all__ = ["GRACE", "Trial", "attempt", "deadline_of", "inject"]
+__all__ = ["GRACE", "Trial", "attempt", "deadline_of", "inject", "outcome_within"]
+
+T = TypeVar("T")
 
 GRACE = 3.0
 """Seconds after its deadline in which a call must have ended, whatever the filter does."""
@@ -68,21 +71,27 @@ def attempt(call: Callable[[], Any], timeout: float, *, patience: float = _GIVEN
         timeout: Seconds.
         patience: Seconds after the deadline; then the call counts as one without an end.
     """
-    ends: list[Trial] = []
     begun = time.monotonic()
+    outcome = outcome_within(timeout + patience, call)
+    seconds = time.monotonic() - begun
+    if not outcome.done():
+        return Trial(CallEnd.NONE, seconds, timeout)
+    return Trial(_end(outcome.exception()), seconds, timeout, outcome.exception())
+
+
+def outcome_within(seconds: float, call: Callable[[], T]) -> Future[T]:
+    """Make a call on a thread of its own, and wait so long for its outcome."""
+    outcome = Future[T]()
 
     def run() -> None:
-        error = None
         try:
-            call()
-        except BaseException as raised:
-            error = raised
-        ends.append(Trial(_end(error), time.monotonic() - begun, timeout, error))
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, name="soma-trial", daemon=True)
-    thread.start()
-    thread.join(timeout + patience)
-    return ends[0] if ends else Trial(CallEnd.NONE, time.monotonic() - begun, timeout)
+    threading.Thread(target=run, name="soma-outcome", daemon=True).start()
+    wait([outcome], seconds)
+    return outcome
 
 
 def inject(worker: Worker, fault: Fault, moment: Moment, timeout: float | None = None) -> Trial:
