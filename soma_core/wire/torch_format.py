@@ -113,10 +113,9 @@ class _Storages:
         metadata: Any = None,
     ) -> torch.Tensor:
         """What ``torch._utils._rebuild_tensor_v2`` is called with."""
-        if not isinstance(storage, _Storage) or storage.dtype is None:
-            raise ValueError("a tensor lies in no storage")
-        return self._view(
-            storage, storage.dtype, (offset, sizes, strides), (requires_grad, hooks, metadata)
+        dtype = getattr(storage, "dtype", None)
+        return self.typed_tensor(
+            storage, offset, sizes, strides, requires_grad, hooks, dtype, metadata
         )
 
     def typed_tensor(
@@ -133,23 +132,11 @@ class _Storages:
         """What ``torch._utils._rebuild_tensor_v3`` is called with."""
         if not isinstance(storage, _Storage) or not isinstance(dtype, torch.dtype):
             raise ValueError("a tensor lies in no storage, or has no type")
-        return self._view(
-            storage, dtype, (offset, sizes, strides), (requires_grad, hooks, metadata)
-        )
-
-    def _view(
-        self,
-        storage: _Storage,
-        dtype: torch.dtype,
-        place: tuple[Any, Any, Any],
-        rest: tuple[Any, Any, Any],
-    ) -> torch.Tensor:
-        requires_grad, hooks, metadata = rest
         if type(requires_grad) is not bool or hooks:
             raise ValueError("a tensor has hooks, or its requires_grad is not a bool")
         elements = _as_elements(storage.content, dtype)
-        offset, sizes, strides = _inside(elements.numel(), *place)
-        made = elements.as_strided(sizes, strides, offset)
+        start, sizes, strides = _inside(elements.numel(), offset, sizes, strides)
+        made = elements.as_strided(sizes, strides, start)
         self._left -= made.numel() * dtype.itemsize
         if self._left < 0:
             raise ValueError("its tensors together are many times as large as what came")

@@ -105,10 +105,6 @@ def _made_parameters(name: str, bound: Any, covariant: bool, contravariant: bool
     return typing.ParamSpec(name, bound=bound, covariant=covariant, contravariant=contravariant)
 
 
-def _types(found: typing.TypeVarTuple) -> tuple[Any, ...] | None:
-    return None if is_importable(found) else (typing.TypeVarTuple, (found.__name__,))
-
-
 def _new_type(found: Any) -> tuple[Any, ...] | None:
     if is_importable(found):
         return None
@@ -177,14 +173,6 @@ def _property(function: Any, name: str | None) -> Any:
     return made
 
 
-def _weak_keys(weak: weakref.WeakKeyDictionary[Any, Any]) -> tuple[Any, ...]:
-    return weakref.WeakKeyDictionary, (dict(weak),)
-
-
-def _weak_values(weak: weakref.WeakValueDictionary[Any, Any]) -> tuple[Any, ...]:
-    return weakref.WeakValueDictionary, (dict(weak),)
-
-
 def _open_file(file: io.TextIOWrapper) -> None:
     """Of any but Python's own streams cloudpickle would send a copy of the content."""
     if file not in (sys.stdin, sys.stdout, sys.stderr):
@@ -233,9 +221,11 @@ _RECIPES: dict[type, Any] = {
     typing.NewType: _new_type,
     typing.ParamSpec: _parameters,
     typing.TypeVar: _type_variable,
-    typing.TypeVarTuple: _types,
-    weakref.WeakKeyDictionary: _weak_keys,
-    weakref.WeakValueDictionary: _weak_values,
+    typing.TypeVarTuple: lambda found: (
+        None if is_importable(found) else (typing.TypeVarTuple, (found.__name__,))
+    ),
+    weakref.WeakKeyDictionary: lambda weak: (weakref.WeakKeyDictionary, (dict(weak),)),
+    weakref.WeakValueDictionary: lambda weak: (weakref.WeakValueDictionary, (dict(weak),)),
 }
 if "ValidateCallWrapper" in globals():
     _RECIPES[ValidateCallWrapper] = _validated
