@@ -80,6 +80,7 @@ class Conversation:
         self.clock = clock
         self.exchange: Exchange | None = None
         self.last_id = 0
+        self._unsent = 0
         self.plugins_said: dict[str, Any] = {}
         self.ended: WorkerDied | None = None
         self.closed = False
@@ -107,6 +108,11 @@ class Conversation:
         """The node that the command which runs is about; None if none runs, or it is about none."""
         exchange = self.exchange
         return None if exchange is None else exchange.call.node_id
+
+    @property
+    def commands_sent(self) -> int:
+        """How many commands the worker may have been sent."""
+        return self.last_id - self._unsent
 
     def check_owner(self) -> None:
         """Make sure that this is the process that started it.
@@ -256,6 +262,8 @@ class Conversation:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """A call that has had its turn raises an error."""
+        if self.exchange is None:
+            self._unsent += 1
         if self._observers is not None:
             self._observers.finished(call, None, error)
 

@@ -152,8 +152,17 @@ def test_ctrl_c_ends_what_the_thread_does_and_the_pool_goes_on(make, tmp_path):
     assert pool.stats().cancelled == 1
 
 
-def test_a_worker_that_dies_in_a_fit_is_replaced(make):
+def test_a_worker_that_dies_in_a_fit_is_replaced_and_one_that_was_sent_nothing_is_not(make):
     pool = make(n=1)
+    pool.fit("learn", CHUNK)
+    with pytest.raises(soma.ProtocolError, match="cannot be sent"):
+        pool.fit("learn", threading.Lock())
+    with pytest.raises(TypeError, match="got 'soon'"):
+        pool.fit("learn", CHUNK, timeout="soon")
+    with pytest.raises(FileNotFoundError):
+        pool.load_checkpoint("/nowhere")
+    assert pool.forward("echo", 1) == 1
+    assert pool.stats().replaced == 0
     with pytest.raises(soma.WorkerDied):
         pool.fit("learn", None)
     assert pool.forward("echo", 1) == 1

@@ -311,6 +311,11 @@ class AsyncWorker:
         self._connection.on_lost = callback
 
     @property
+    def commands_sent(self) -> int:
+        """How many commands the current worker may have been sent."""
+        return self._connection.conversation.commands_sent
+
+    @property
     def is_lost(self) -> bool:
         """Whether the current worker has closed its channel while nothing ran: it ends."""
         return self._connection.is_lost

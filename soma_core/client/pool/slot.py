@@ -295,6 +295,7 @@ class Slot:
             Whether the worker can be used on.
         """
         worker, begun = replica.worker, time.monotonic()
+        sent = worker.commands_sent
         try:
             result = await worker.run(call.run(worker.verbs))
             if call.commit is not None:
@@ -302,11 +303,11 @@ class Slot:
         except asyncio.CancelledError:
             if not execution.was_cancelled_by_drop():
                 raise
-            return not call.replace_on_error
+            return not _may_be_half_done(call, replica, sent)
         except BaseException as error:
             if not was_not_sent(call, error):
                 call.settle(error=error)
-            return not (call.replace_on_error or ends_worker(error))
+            return not (_may_be_half_done(call, replica, sent) or ends_worker(error))
         else:
             replica.answered = time.monotonic()
             self._queue.paces.add(call.label, replica.answered - begun)
@@ -318,13 +319,14 @@ class Slot:
     async def _run_lent(self, call: PoolCall, replica: Replica, execution: Execution) -> bool:
         """As :meth:`_run_alone`, in the thread that asked for it."""
         assert call.lease is not None
+        sent = replica.worker.commands_sent
         try:
             async with replica.worker.lent() as worker:
                 result, error = await call.lease.lend(worker)
         except asyncio.CancelledError:
             if not execution.was_cancelled_by_drop():
                 raise
-            return not call.replace_on_error
+            return not _may_be_half_done(call, replica, sent)
         if error is None and call.commit is not None:
             try:
                 self._commit(call.commit, result, replica)
@@ -333,7 +335,7 @@ class Slot:
         if error is not None:
             if not was_not_sent(call, error):
                 call.settle(error=error)
-            return not (call.replace_on_error or ends_worker(error))
+            return not (_may_be_half_done(call, replica, sent) or ends_worker(error))
         replica.answered = time.monotonic()
         call.settle(result)
         return True
@@ -364,6 +366,11 @@ class Slot:
         replica, self._replica = self._replica, None
         if replica is not None:
             await replica.worker.close()
+
+
+def _may_be_half_done(call: PoolCall, replica: Replica, sent: int) -> bool:
+    """Whether a call that failed may have changed its worker, which was sent so many before."""
+    return call.replace_on_error and replica.worker.commands_sent > sent
 
 
 def _is_alive(replica: Replica) -> bool:
