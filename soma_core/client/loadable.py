@@ -123,14 +123,21 @@ def _is_filter(obj: Any) -> bool:
 
 
 def _may_be_raw(obj: Any) -> bool:
-    """Whether its ``forward`` takes whatever it is given, as that of a wrapper of a module does."""
+    """Whether its ``forward`` may have been written for something else than soma.
+
+    It takes whatever it is given, as that of a wrapper of a module does, or beside the data what
+    is no state (``mask=None``).
+    """
     if callable(getattr(obj, "fit", None)):
         return False
     try:
         parameters = [*inspect.signature(obj.forward).parameters.values()]
     except (TypeError, ValueError):
         return False
-    return bool(parameters) and parameters[0].kind is Parameter.VAR_POSITIONAL
+    if parameters and parameters[0].kind is Parameter.VAR_POSITIONAL:
+        return True
+    second = parameters[1] if len(parameters) > 1 else None
+    return second is not None and second.name != "state" and second.default is not Parameter.empty
 
 
 def _advice(obj: Any) -> str:

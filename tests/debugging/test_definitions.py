@@ -475,10 +475,10 @@ def test_a_class_of_attrs_is_compared_by_its_methods(run: Run) -> None:
 
 def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run: Run) -> None:
     source = """
-    import enum, fractions, functools
+    import contextvars, enum, fractions, functools
     from dataclasses import dataclass
-    from typing import Callable, Generic, NewType, ParamSpec, TypeVar, TypeVarTuple, Unpack
-    from typing import get_type_hints
+    from typing import Callable, Generic, List, NewType, ParamSpec, TypeVar, TypeVarTuple, Union
+    from typing import Unpack, get_type_hints
     import pydantic
     from typing_extensions import TypeAliasType
 
@@ -523,7 +523,14 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
     if sys.version_info >= (3, 12):
         exec("type Weight = int | list[Weight]")
     else:
-        Weight = TypeAliasType("Weight", "int | list[int]")
+        Weight = TypeAliasType("Weight", "int | list[Weight]")
+    T = TypeVar("T")
+    Many = TypeAliasType("Many", Union[T, List["Many[T]"]], type_params=(T,))
+
+    class Tree(pydantic.BaseModel):
+        many: Many[int]
+
+    unit = contextvars.ContextVar("unit", default="g")
 
     @dataclass
     class Lid:  # nothing but texts of annotations names it, nor what it names
@@ -543,15 +550,16 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
             assert Do.ADD.value(1, 2) == 3
             pot = pydantic.TypeAdapter(Pot).validate_python({"lid": {"weight": "1/2"}})
             assert get_type_hints(Pot)["weight"] is Weight and pot.lid.weight == 0.5
-            return weigh(x), self.size, Code.ONE, Way(9), Pack, Weight
+            assert Tree(many=[1, [2]]).many == [1, [2]] and unit.get() == "g"
+            return weigh(x), self.size, Code.ONE, Way(9), Pack, Weight, unit
 
     if __name__ == "__main__":
         with connect(filters={"weigh": Weigh(size=Size.LARGE)}) as worker:
             weight, *came = worker.forward("weigh", 2)
-        own = [Size.LARGE, Code.ONE, Way(9), Pack, Weight]
+        own = [Size.LARGE, Code.ONE, Way(9), Pack, Weight, unit]
         print(weight, [a is b for a, b in zip(came, own)])
     """
-    assert run("stdio", source) == "20 [True, True, True, True, True]\n"
+    assert run("stdio", source) == "20 [True, True, True, True, True, True]\n"
 
 
 def test_what_pydantic_checks_the_calls_of_takes_nothing_else_of_a_script_along(run: Run) -> None:
@@ -596,11 +604,22 @@ def test_what_pydantic_checks_the_calls_of_takes_nothing_else_of_a_script_along(
 
 def test_a_closure_over_its_own_object_changes_that_object_in_a_worker_too(run: Run) -> None:
     source = """
+    import weakref
+
+    def counter():
+        count = 0
+        def step():
+            nonlocal count
+            count += 1
+        return step, lambda: count
+
     class Counts:
         def __init__(self):
             self.count, self.seen = 0, {}
             self.add = lambda n: setattr(self, "count", self.count + n)
             self.hooks = [self.hook(name) for name in "ab"]
+            self.step, self.steps = counter()
+            self.myself = weakref.ref(self)
         def hook(self, name):
             def note(x):
                 self.seen[name] = x
@@ -609,13 +628,15 @@ def test_a_closure_over_its_own_object_changes_that_object_in_a_worker_too(run: 
             self.add(x)
             for hook in self.hooks:
                 hook(x)
-            return self.count, self.seen
+            self.step()
+            assert self.myself() is self
+            return self.count, self.seen, self.steps()
 
     if __name__ == "__main__":
         with connect(filters={"counts": Counts()}) as worker:
             print(worker.forward("counts", 1), worker.forward("counts", 2))
     """
-    assert run("stdio", source) == "(1, {'a': 1, 'b': 1}) (3, {'a': 2, 'b': 2})\n"
+    assert run("stdio", source) == "(1, {'a': 1, 'b': 1}, 1) (3, {'a': 2, 'b': 2}, 2)\n"
 
 
 def test_a_closure_over_an_object_that_comes_back_uses_the_globals_of_the_script(run: Run) -> None:

@@ -52,6 +52,16 @@ class Counter:
         return [self.count, state]
 
 
+class Direction(enum.Enum):
+    UP = 1
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        return {}
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return self.value
+
+
 class Scale(soma.Filter):
     factor: float = 2.0
     window: tuple[int, int] = (1, 2)
@@ -99,6 +109,13 @@ def test_a_plain_object_travels_as_a_pickle_with_what_it_learned(host: Any) -> N
     assert host.ask("FORWARD", node_id="a", data=0)["result"] == [1, {}]
     host.ask("SET_STATE", node_id="a", state_b64=binary(reply["state_b64"]), fit_state={"last": 5})
     assert host.ask("FORWARD", node_id="a", data=0)["result"] == [1, {"last": 5}]
+
+
+def test_a_member_of_an_enumeration_is_itself_after_its_own_state_was_set(host: Any) -> None:
+    host.load(a=Direction.UP)
+    reply = host.ask("GET_STATE", node_id="a")
+    host.ask("SET_STATE", node_id="a", state_b64=binary(reply["state_b64"]))
+    assert host.ask("FORWARD", node_id="a", data=0)["result"] == 1
 
 
 def test_set_state_without_a_fit_state_keeps_what_was_learned_and_null_is_none(host: Any) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from soma_core.configuration import check_import
 from soma_core.execution import fingerprint
 from soma_filters_torch.spelling import unknown
 
-__all__ = ["activation_class", "build_module", "check_modules", "content_hash"]
+__all__ = ["activation_class", "build_module", "check_modules", "content_hash", "copied"]
 
 _OF_MODULES = frozenset({"module", "args", "kwargs"})
 _HOME = "torch.nn"
@@ -72,6 +74,25 @@ def module_class(path: str) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"module={path!r} is {found!r}; expected a subclass of torch.nn.Module")
     return found
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy that learns for itself, also of what torch does not copy.
+
+    That are tensors that were computed from parameters, as ``weight_norm`` and pruning keep them,
+    and the parameters of a module that torch compiled.
+    """
+    computed = [
+        value
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    ]
+    with torch.no_grad():
+        made = copy.deepcopy(module, {id(value): value.clone() for value in computed})
+    for own, new in zip(module.parameters(), made.parameters(), strict=True):
+        new.requires_grad_(own.requires_grad)
+    return made
 
 
 def check_modules(path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

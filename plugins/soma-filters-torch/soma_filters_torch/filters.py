@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator
 from functools import cache
@@ -26,6 +25,7 @@ from soma_filters_torch.building import (
     build_module,
     check_modules,
     content_hash,
+    copied,
 )
 from soma_filters_torch.learner import Learner, Randomness
 from soma_filters_torch.losses import check_loss, compute_loss
@@ -404,7 +404,7 @@ class TorchModule(TorchFilter):
             ValueError: The path leads to no module class, or the arguments do not fit it.
         """
         if isinstance(self.module, nn.Module):
-            return copy.deepcopy(self.module)
+            return copied(self.module)
         return build_module(self.module, self.args, self.kwargs)
 
     def _is_rowwise(self) -> bool:

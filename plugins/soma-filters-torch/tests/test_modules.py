@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -51,11 +52,38 @@ def test_a_module_is_loaded_as_it_is(data):
         )
 
 
-def test_so_is_a_wrapper_of_one_that_passes_all_arguments_on(data):
-    net = nn.DataParallel(layers())  # as what torch.compile returns
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.DataParallel(nn.Linear(4, 2)),  # as what torch.compile returns
+        nn.GRUCell(4, 2),
+        nn.TransformerEncoderLayer(4, 2, 8),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_so_is_one_that_takes_more_than_its_data(net, data):
     with soma.connect("inline", filters={"net": net}) as worker:
         assert worker.list().nodes["net"].meta.name == "torch.Module"
         worker.forward("net", data.x)
+
+
+def computed_weights():
+    with warnings.catch_warnings():  # some of it goes out of use
+        warnings.simplefilter("ignore")
+        net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), torch.jit.script(nn.Linear(2, 2)))
+        torch.nn.utils.weight_norm(net[0])
+    torch.nn.utils.parametrizations.weight_norm(net[1])
+    return net
+
+
+def test_a_module_whose_weights_torch_computes_travels_and_is_copied(data):
+    net, x = computed_weights(), torch.tensor(data.x)
+    wanted, pickles = net(x), Pickles()
+    for made in (pickles.load(pickles.dump(net)), TorchModule(module=net).build()):
+        assert torch.equal(made(x), wanted)
+        made(x).sum().backward()
+        assert all(weight.is_leaf and weight.grad is not None for weight in made.parameters())
+        assert all(weight.grad is None for weight in net.parameters())
 
 
 def test_an_optimizer_keeps_its_hooks_in_a_worker(data):

@@ -280,9 +280,10 @@ def _take_over(node: Node, obj: Any) -> None:
     elif isinstance(node.obj, Filter):
         _configure(node, obj)
     elif not isinstance(node.obj, BaseModel) and _has_attributes(node.obj, obj):
+        attributes = dict(vars(obj))  # it may be the node's own object: a member of an enumeration
         own = vars(node.obj)
         own.clear()
-        own.update(vars(obj))
+        own.update(attributes)
     else:
         node.obj = obj
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextvars
 import dataclasses
 import sys
 import threading
@@ -21,7 +22,12 @@ __all__ = ["BundleCache"]
 
 _UNCHANGING = frozenset(
     {type(None), object, bool, int, float, complex, str, bytes, type(...)}
-    | {types.BuiltinFunctionType, types.MemberDescriptorType, types.GetSetDescriptorType}
+    | {
+        contextvars.ContextVar,
+        types.BuiltinFunctionType,
+        types.MemberDescriptorType,
+        types.GetSetDescriptorType,
+    }
     | {type(dataclasses.MISSING), type(dataclasses._HAS_DEFAULT_FACTORY)}  # type: ignore[attr-defined]
 )
 

@@ -9,12 +9,11 @@ import importlib
 import sys
 import types
 import typing
-from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
 
-from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
+from soma_core.wire.definitions.recipes import ALIASES, DEFINITIONS, is_importable, name_of
 from soma_core.wire.definitions.sentinels import global_of
 
 __all__ = [
@@ -55,7 +54,7 @@ def annotated(definition: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         scope = getattr(sys.modules.get(definition.__module__), "__dict__", {})
     if type(annotations) is not dict:
         return scope, {}
-    texts = {text for annotation in annotations.values() for text in _texts(annotation)}
+    texts = _all_texts(annotations, scope)
     extra = frozenset[str]().union(*map(_metadata, texts))
     names = extra.union(*map(_names_of_text, texts))
     found = {name: scope.get(name, MISSING) for name in sorted(names)}
@@ -70,14 +69,28 @@ def named(definition: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not MISSING}
 
 
-def _texts(annotation: Any) -> Iterator[str]:
-    if isinstance(annotation, str):
-        yield annotation
-    elif isinstance(annotation, typing.ForwardRef):
-        yield annotation.__forward_arg__
-    elif not isinstance(annotation, type):
-        for part in getattr(annotation, "__args__", None) or ():
-            yield from _texts(part)
+def _all_texts(annotations: dict[str, Any], scope: dict[str, Any]) -> set[str]:
+    """The texts among annotations, and in the aliases that these name: an alias may name itself."""
+    texts: set[str] = set()
+    aliases: list[Any] = []
+    left = [*annotations.values()]
+    while left:
+        part = left.pop()
+        if isinstance(part, typing.ForwardRef):
+            part = part.__forward_arg__
+        if isinstance(part, str):
+            if part not in texts:
+                texts.add(part)
+                named = (scope.get(name) for name in _names_of_text(part))
+                left += (value for value in named if isinstance(value, ALIASES))
+        elif isinstance(part, ALIASES):
+            if all(part is not alias for alias in aliases):
+                aliases.append(part)
+                left.append(part.__value__)
+        elif not isinstance(part, type):
+            left += getattr(part, "__args__", None) or ()
+            left += [part.__origin__] if hasattr(part, "__origin__") else []
+    return texts
 
 
 @functools.lru_cache(maxsize=4096)

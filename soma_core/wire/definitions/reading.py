@@ -37,9 +37,9 @@ def restore(content: tuple[Any, ...], number: int) -> Any:
     return _BundleReader(bundle).load_all()[number] if found is None else found
 
 
-def bind(bare: types.FunctionType) -> types.FunctionType:
-    """A closure of its own, whose variables :func:`fill` gives values."""
-    made = _with_new_variables(bare)
+def bind(bare: types.FunctionType, variables: tuple[types.CellType, ...]) -> types.FunctionType:
+    """A closure over variables that :func:`fill` gives values."""
+    made = _with_variables(bare, variables)
     _bare[made] = bare
     return made
 
@@ -52,14 +52,16 @@ def without_content(function: types.FunctionType) -> types.FunctionType:
     """
     bare = _bare.get(function)
     if bare is None:
-        bare = _bare[function] = _with_new_variables(function)
+        empty = tuple(types.CellType() for _ in function.__closure__ or ())
+        bare = _bare[function] = _with_variables(function, empty)
     return bare
 
 
-def _with_new_variables(function: types.FunctionType) -> types.FunctionType:
-    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+def _with_variables(
+    function: types.FunctionType, variables: tuple[types.CellType, ...]
+) -> types.FunctionType:
     made = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, None, cells
+        function.__code__, function.__globals__, function.__name__, None, variables
     )
     for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
         setattr(made, name, getattr(function, name))
@@ -72,8 +74,9 @@ _bare: WeakKeyDictionary[types.FunctionType, types.FunctionType] = WeakKeyDictio
 def fill(function: types.FunctionType, content: tuple[Any, ...]) -> None:
     """Give a closure what it holds, once that is there."""
     held, function.__defaults__, function.__kwdefaults__, attributes = content
-    for cell, value in zip(function.__closure__ or (), held, strict=True):
-        cell.cell_contents = value
+    for cell, values in zip(function.__closure__ or (), held, strict=True):
+        for value in values:
+            cell.cell_contents = value
     vars(function).update(attributes)
 
 
@@ -206,8 +209,8 @@ class _BundleReader(pickle.Unpickler):
             self._namespaces[name] = registry.namespace(program, name, base, spec)
         return self._namespaces.setdefault(name, base)
 
-    def _sentinel(self, module: str, name: str, kind: type) -> Any:
-        return find(origin(self._bundle.tokens[0]), module, name, kind)
+    def _sentinel(self, module: str, name: str, kind: type, *default: Any) -> Any:
+        return find(origin(self._bundle.tokens[0]), module, name, kind, *default)
 
 
 # Bundles name these; the reader of one has methods of its own in their place.

@@ -18,6 +18,7 @@ import cloudpickle
 from pydantic import ConfigDict
 from typing_extensions import TypeAliasType
 
+from soma_core.wire.definitions import torch_objects
 from soma_core.wire.definitions.registry import registry
 
 with suppress(ImportError):  # a pydantic to come may keep them elsewhere
@@ -25,6 +26,7 @@ with suppress(ImportError):  # a pydantic to come may keep them elsewhere
     from pydantic._internal._validate_call import ValidateCallWrapper
 
 __all__ = [
+    "ALIASES",
     "DEFINITIONS",
     "is_compiled",
     "is_definition",
@@ -45,8 +47,7 @@ def of(obj: Any) -> tuple[Any, ...] | None:
         return made
     if is_compiled(obj):
         return _parametrized(obj)
-    torch = sys.modules.get("torch.optim")
-    return _hooked(obj) if torch is not None and isinstance(obj, torch.Optimizer) else None
+    return torch_objects.of(obj) if "torch" in sys.modules else None
 
 
 def is_definition(obj: Any) -> bool:
@@ -154,6 +155,7 @@ def _complete_alias(alias: Any, value: Any) -> None:
 
 
 _WITH_STATEMENT = getattr(typing, "TypeAliasType", None)
+ALIASES = (TypeAliasType,) if _WITH_STATEMENT is None else (TypeAliasType, _WITH_STATEMENT)
 _begun: dict[int, list[Any]] = {}
 
 
@@ -161,6 +163,16 @@ def _own_alias(kind: type, name: str, module: str) -> Any:
     """The alias of this process, if what is read here was sent from here."""
     own = None if registry.hosts_programs else getattr(sys.modules.get(module), name, None)
     return own if type(own) is kind else None
+
+
+def _forward_reference(found: typing.ForwardRef) -> tuple[Any, ...]:
+    """Without what it was found to stand for here, which may be what it is a part of."""
+    kind = found.__forward_is_argument__, found.__forward_is_class__
+    return _made_reference, (found.__forward_arg__, found.__forward_module__, *kind)
+
+
+def _made_reference(text: str, module: Any, is_argument: bool, is_class: bool) -> Any:
+    return typing.ForwardRef(text, module=module, is_argument=is_argument, is_class=is_class)
 
 
 def _cached_property(found: functools.cached_property[Any]) -> tuple[Any, ...]:
@@ -173,19 +185,19 @@ def _property(function: Any, name: str | None) -> Any:
     return made
 
 
+def _weakly(obj: Any) -> weakref.ref[Any]:
+    """A reference; what nothing else in the message holds is gone there, as it would be here."""
+    return weakref.ref(_Gone() if obj is None else obj)
+
+
+class _Gone:
+    """What a reference refers to that refers to nothing any more."""
+
+
 def _open_file(file: io.TextIOWrapper) -> None:
     """Of any but Python's own streams cloudpickle would send a copy of the content."""
     if file not in (sys.stdin, sys.stdout, sys.stderr):
         raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
-
-
-def _hooked(optimizer: Any) -> tuple[Any, ...] | None:
-    """An optimizer with its hooks, such as one that clips: torch leaves them out of a pickle."""
-    hooks = {
-        key: value for key, value in vars(optimizer).items() if key.endswith("_hooks") and value
-    }
-    make, args, state, *rest = optimizer.__reduce_ex__(5)
-    return (make, args, state | hooks, *rest) if any(hooks.values()) else None
 
 
 def _validated(call: ValidateCallWrapper) -> tuple[Any, ...]:
@@ -214,10 +226,11 @@ def _validated_call(
 
 
 _RECIPES: dict[type, Any] = {
-    **dict.fromkeys((_WITH_STATEMENT or TypeAliasType, TypeAliasType), _alias),
+    **dict.fromkeys(ALIASES, _alias),
     io.TextIOWrapper: _open_file,
     functools._lru_cache_wrapper: _cached,
     functools.cached_property: _cached_property,
+    typing.ForwardRef: _forward_reference,
     typing.NewType: _new_type,
     typing.ParamSpec: _parameters,
     typing.TypeVar: _type_variable,
@@ -226,6 +239,7 @@ _RECIPES: dict[type, Any] = {
     ),
     weakref.WeakKeyDictionary: lambda weak: (weakref.WeakKeyDictionary, (dict(weak),)),
     weakref.WeakValueDictionary: lambda weak: (weakref.WeakValueDictionary, (dict(weak),)),
+    weakref.ref: lambda weak: (_weakly, (weak(),)),
 }
 if "ValidateCallWrapper" in globals():
     _RECIPES[ValidateCallWrapper] = _validated

@@ -1,8 +1,9 @@
 """Sentinels: values of a program that mean something by their identity alone.
 
 ``MISSING = object()`` at the top of a script, or an instance of a class of the script that has no
-state. Both sides know such a value by the program, the module and the name that it is given there.
-One of a module, such as ``dataclasses.MISSING``, is found on both sides by module and name.
+state, or a ``ContextVar``. Both sides know such a value by the program, the module and the name
+that it is given there. One of a module, such as ``dataclasses.MISSING``, is found on both sides by
+module and name.
 """
 
 from __future__ import annotations
@@ -10,13 +11,24 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from collections.abc import Iterable
+from contextvars import Context, ContextVar
 from importlib import import_module
-from types import ModuleType
 from typing import Any, NamedTuple
+
+import cloudpickle
 
 from soma_core.wire.definitions.registry import registry
 
-__all__ = ["OF_PYTHON_CODE", "Sentinel", "find", "global_at", "global_of", "sentinel_of"]
+__all__ = [
+    "OF_PYTHON_CODE",
+    "Sentinel",
+    "default_of",
+    "find",
+    "global_at",
+    "global_of",
+    "sentinel_of",
+]
 
 
 class Sentinel(NamedTuple):
@@ -46,15 +58,39 @@ def sentinel_of(obj: Any) -> Sentinel | None:
     received = _received.get(id(obj))
     if received is not None:
         return received
-    for name, value in list(vars(sys.modules["__main__"]).items()):
-        if value is obj:
-            return Sentinel(registry.program(), "__main__", name)
+    place = _place_in(_travelling(), obj)
+    return None if place is None else Sentinel(registry.program(), *place)
+
+
+def _travelling() -> list[str]:
+    """The modules that the other side lacks."""
+    return ["__main__", *cloudpickle.list_registry_pickle_by_value()]
+
+
+def _place_in(modules: Iterable[str], obj: Any) -> tuple[str, str] | None:
+    for module in modules:
+        for name, value in list(getattr(sys.modules.get(module), "__dict__", {}).items()):
+            if value is obj:
+                return module, name
     return None
 
 
+def default_of(obj: Any) -> tuple[Any, ...]:
+    """What a context variable is worth where nobody has set it; nothing of any other value."""
+    try:
+        return (Context().run(obj.get),) if type(obj) is ContextVar else ()
+    except LookupError:
+        return ()
+
+
 def global_of(obj: Any) -> tuple[str, str] | None:
-    """The module and the name of a value without state that the module of its class has made."""
+    """The module and the name of a value without state that the module of its class has made.
+
+    Of a context variable, whatever module has made it.
+    """
     kind = type(obj)
+    if kind is ContextVar:
+        return _place_in([*sys.modules], obj)
     # Its __dict__ comes last: an object of a class in C may have none before it is asked for it,
     # and another state with it.
     if not kind.__flags__ & OF_PYTHON_CODE or isinstance(obj, _WITH_CONTENT):
@@ -66,10 +102,7 @@ def global_of(obj: Any) -> tuple[str, str] | None:
         return None
     if object.__getstate__(obj) is not None:
         return None
-    for name, value in list(vars(sys.modules.get(home, _NO_MODULE)).items()):
-        if value is obj:
-            return home, name
-    return None
+    return _place_in([home], obj)
 
 
 def global_at(module: str, name: str) -> Any:
@@ -84,7 +117,7 @@ def _is_pickled_plainly(kind: type) -> bool:
 def _is_bare(obj: Any) -> bool:
     """Whether there is nothing to it but what it is: no state, and no method but Python's own."""
     kind = type(obj)
-    if kind is object:
+    if kind in (object, ContextVar):
         return True
     return (
         kind.__module__ == "__main__"
@@ -99,12 +132,11 @@ OF_PYTHON_CODE = 1 << 9
 """The flag of a class that Python code makes."""
 
 _WITH_CONTENT = (tuple, list, dict, set, frozenset, str, bytes, bytearray, int, float, complex)
-_NO_MODULE = ModuleType("none")
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 _DUNDER = re.compile(r"__\w+__")
 
 
-def find(program: str, module: str, name: str, kind: Any) -> Any:
+def find(program: str, module: str, name: str, kind: Any, *default: Any) -> Any:
     """The sentinel of that name: the program's own there, and one and the same elsewhere."""
     if program == registry.program():
         own = getattr(sys.modules.get(module), name, None)
@@ -114,7 +146,13 @@ def find(program: str, module: str, name: str, kind: Any) -> Any:
     with _lock:
         found = _made.get(sentinel)
         if type(found) is not kind or not _is_bare(found):
-            found = _made[sentinel] = object.__new__(kind)
+            found = _made[sentinel] = _new(kind, name, *default)
             _received[id(found)] = sentinel
             _kept.append(found)
         return found
+
+
+def _new(kind: Any, name: str, *default: Any) -> Any:
+    if kind is not ContextVar:
+        return object.__new__(kind)
+    return ContextVar(name, default=default[0]) if default else ContextVar(name)

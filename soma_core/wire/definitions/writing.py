@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable
 from enum import EnumMeta
-from typing import Any
+from typing import Any, TypeGuard
 
 import cloudpickle
 
@@ -22,6 +22,7 @@ from soma_core.wire.definitions.registry import Bundle, registry
 from soma_core.wire.definitions.sentinels import (
     OF_PYTHON_CODE,
     Sentinel,
+    default_of,
     find,
     global_at,
     global_of,
@@ -37,17 +38,28 @@ def write(
 ) -> bytes:
     """Pickle an object, without the large buffers that a callback is given instead."""
     file = io.BytesIO()
-    _Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(obj)
+    _Pickler(file, buffer_callback=buffer_callback).dump(obj)
     return file.getvalue()
 
 
 class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
     """Tells definitions that travel whole from everything else."""
 
+    def __init__(self, file: io.BytesIO, **options: Any) -> None:
+        super().__init__(file, protocol=5, **options)
+        self._variables: dict[int, _Variable] = {}
+
+    def variables(self, function: types.FunctionType) -> tuple[_Variable, ...] | None:
+        """The variables of a closure, each the same for all closures that share it."""
+        if function.__closure__ is None:
+            return None
+        made = self._variables
+        return tuple(made.setdefault(id(cell), _Variable(cell)) for cell in function.__closure__)
+
     def reducer_override(self, obj: Any) -> Any:
         sentinel = sentinel_of(obj)
         if sentinel is not None:
-            return self.sentinel(sentinel, type(obj))
+            return self.sentinel(sentinel, type(obj), *default_of(obj))
         place = global_of(obj)
         if place is not None:
             return global_at, place
@@ -66,9 +78,9 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
         """How a class or function that travels whole is pickled."""
         raise NotImplementedError
 
-    def sentinel(self, sentinel: Sentinel, kind: type) -> Any:
+    def sentinel(self, sentinel: Sentinel, kind: type, *default: Any) -> Any:
         """How a value is pickled that means something by its identity."""
-        return find, (*sentinel, kind)
+        return find, (*sentinel, kind, *default)
 
 
 def _not_found(kind: type) -> str:
@@ -76,6 +88,16 @@ def _not_found(kind: type) -> str:
         f"its class is written in C, and no {kind.__qualname__!r} that is a class is in the module "
         f"{kind.__module__!r}"
     )
+
+
+class _Variable:
+    """Pickled in the place of a variable of a closure, as one without a value."""
+
+    def __init__(self, cell: types.CellType) -> None:
+        self._cell = cell  # kept, so that its id is its own
+
+    def __reduce__(self) -> Any:
+        return types.CellType, ()
 
 
 _WITH_SETTER = 6  # the parts of what cloudpickle reduces a class or function to
@@ -92,31 +114,40 @@ class _Pickler(_Reducing):
             kept = _kept.get(obj)
             if kept is not None:
                 return reading.restore, (tuple(kept), 0)
+            if _closes_over_data(obj):
+                content = _held(obj), obj.__defaults__, obj.__kwdefaults__, vars(obj)
+                made_of = reading.without_content(obj), self.variables(obj)
+                return reading.bind, made_of, content, None, None, reading.fill
         return super().reducer_override(obj)
 
     def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
-        if _closes_over_objects(obj):
-            held = [cell.cell_contents for cell in obj.__closure__]
-            content = held, obj.__defaults__, obj.__kwdefaults__, vars(obj)
-            return reading.bind, (reading.without_content(obj),), content, None, None, reading.fill
         return reading.restore, (tuple(_bundle(obj)), 0)
 
 
-def _closes_over_objects(obj: Any) -> bool:
-    """Whether it is a closure of what may be elsewhere in the message too, such as ``self``."""
-    if not isinstance(obj, types.FunctionType) or not obj.__closure__ or _is_top_level(obj):
+def _closes_over_data(obj: Any) -> TypeGuard[types.FunctionType]:
+    """Whether it is a closure of what may be elsewhere in the message too.
+
+    That is an object such as ``self``, or a variable that another closure changes.
+    """
+    if not isinstance(obj, types.FunctionType) or not obj.__closure__:
         return False
-    try:
-        held = [cell.cell_contents for cell in obj.__closure__]
-    except ValueError:  # a variable that has no value yet
+    if all(isinstance(value, _CODE) for held in _held(obj) for value in held):
         return False
-    return any(not isinstance(value, _PLAIN) for value in held)
+    return not _is_top_level(obj) and not recipes.is_importable(obj)
 
 
-_PLAIN = (
-    *(type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
-    *(type(None), bool, int, float, complex, str, bytes),
-)
+_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+
+
+def _held(function: types.FunctionType) -> list[tuple[Any, ...]]:
+    """The values of a closure's variables; nothing of one that has none yet."""
+    held: list[tuple[Any, ...]] = []
+    for cell in function.__closure__ or ():
+        try:
+            held.append((cell.cell_contents,))
+        except ValueError:
+            held.append(())
+    return held
 
 
 _KINDS = (type, *recipes.DEFINITIONS, types.FunctionType)
@@ -125,7 +156,7 @@ _kept = BundleCache()
 
 def _bundle(obj: Any) -> Bundle:
     file = io.BytesIO()
-    pickler = _BundlePickler(file, protocol=5)
+    pickler = _BundlePickler(file)
     pickler.dump(obj)
     data = file.getvalue()
     signatures = Signatures()
@@ -164,8 +195,8 @@ class _BundlePickler(_Reducing):
         places: The file and first line of each piece of code, likewise.
     """
 
-    def __init__(self, file: io.BytesIO, protocol: int) -> None:
-        super().__init__(file, protocol=protocol)
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
         self.definitions: list[Any] = []
         self.places: list[tuple[str, int]] = []
         self._namespaces: dict[int, Any] = {}
@@ -175,14 +206,16 @@ class _BundlePickler(_Reducing):
             return self._code(obj)
         return super().reducer_override(obj)
 
-    def sentinel(self, sentinel: Sentinel, kind: type) -> Any:
-        return reading.sentinel, (sentinel.module, sentinel.name, kind)
+    def sentinel(self, sentinel: Sentinel, kind: type, *default: Any) -> Any:
+        return reading.sentinel, (sentinel.module, sentinel.name, kind, *default)
 
     def definition(self, obj: Any, reduced: tuple[Any, ...]) -> Any:
         number = len(self.definitions)
         self.definitions.append(obj)
         make, args, *further = reduced
         args = tuple(self._argument(obj, arg) for arg in args)
+        if isinstance(obj, types.FunctionType):
+            args = (*args[:-1], self.variables(obj))
         new = (reading.define, (number, _is_top_level(obj), make, args))
         if not further:
             return new
