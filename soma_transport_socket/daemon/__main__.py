@@ -205,7 +205,18 @@ def main() -> None:
     """Take the current directory off the module search path, then serve."""
     if not sys.flags.safe_path:
         sys.path.pop(0)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        sys.exit(run(sys.argv[1:]))
+    finally:
+        _drop_what_nobody_reads()
+
+
+def _drop_what_nobody_reads() -> None:
+    """Python would try once more to write it, and make the exit status 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = None
 
 
 if __name__ == "__main__":

@@ -130,10 +130,12 @@ def test_a_relative_pythonpath_still_means_where_the_daemon_was_started(director
 
 
 @pytest.mark.nightly
-def test_a_daemon_whose_stderr_is_closed_serves(directory):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_daemon_whose_stderr_is_closed_serves(directory, unbuffered):
     reading, writing = os.pipe()
     os.close(reading)
-    with socket_daemon(directory / "soma.sock", stderr=writing) as daemon:
+    options = {"stderr": writing, "env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}}
+    with socket_daemon(directory / "soma.sock", **options) as daemon:
         os.close(writing)
         with soma.connect("socket", path=daemon.path) as worker:
             assert worker.ping().pid
