@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import os
@@ -40,11 +41,17 @@ def filters():
 
 
 @pytest.fixture(scope="module")
-def pool(run):
+def make(options):
+    """Like ``soma.AsyncWorkerPool``, with workers that are forked: it starts many."""
+    return functools.partial(soma.AsyncWorkerPool, "socket", **options("socket"))
+
+
+@pytest.fixture(scope="module")
+def pool(run, make):
     """A pool of two for tests that leave it as it was."""
 
     async def start():
-        return await soma.AsyncWorkerPool(n=2, filters=filters(), interrupt_grace=30.0)
+        return await make(n=2, filters=filters(), interrupt_grace=30.0)
 
     pool = run(start())
     yield pool
@@ -239,9 +246,9 @@ def test_a_forked_child_is_refused_in_the_loop_that_runs_there(run, pool):
     run(main())
 
 
-def test_a_loop_that_ends_while_calls_run_takes_the_pool_along():
+def test_a_loop_that_ends_while_calls_run_takes_the_pool_along(make):
     async def main():
-        pool = await soma.AsyncWorkerPool(n=1, filters={"sleep": f.Sleep()})
+        pool = await make(n=1, filters={"sleep": f.Sleep()})
         call = asyncio.create_task(pool.forward("sleep", NAP))
         await until(lambda: pool.stats().running == 1)
         return pool, pool.status()[0].pid, call
@@ -264,12 +271,12 @@ def test_an_input_of_a_map_that_fails_is_told_once(run, pool, caplog):
     assert "no such node" not in caplog.text
 
 
-def test_a_shutdown_that_nobody_waits_for_has_its_timeout(run):
+def test_a_shutdown_that_nobody_waits_for_has_its_timeout(run, make):
     async def main():
         async with soma.AsyncWorkerPool("inline", 1, filters={"echo": f.Echo()}) as pool:
             with pytest.raises(ValueError, match="timeout is a number of seconds from 0"):
                 await pool.shutdown(timeout=-1)
-        async with soma.AsyncWorkerPool(n=1, filters={"sleep": f.Sleep()}) as pool:
+        async with make(n=1, filters={"sleep": f.Sleep()}) as pool:
             call = await pool.submit("sleep", NAP)
             await pool.shutdown(wait=False, timeout=0.05)
             with pytest.raises(soma.ChannelClosed):
@@ -278,9 +285,9 @@ def test_a_shutdown_that_nobody_waits_for_has_its_timeout(run):
     run(main())
 
 
-def test_a_worker_that_dies_costs_its_call_alone_and_idle_none(run):
+def test_a_worker_that_dies_costs_its_call_alone_and_idle_none(run, make):
     async def main():
-        async with soma.AsyncWorkerPool(n=2, filters=filters()) as pool:
+        async with make(n=2, filters=filters()) as pool:
             with pytest.raises(soma.WorkerDied):
                 await pool.forward("process", ("kill", signal.SIGKILL))
             await until(lambda: len(pool.status()) == 2)
@@ -308,10 +315,10 @@ def test_room_in_a_full_queue_is_given_in_the_order_in_which_it_was_asked_for(ru
 
 
 @pytest.mark.nightly
-def test_a_full_queue_refuses_or_makes_wait(run, note):
+def test_a_full_queue_refuses_or_makes_wait(run, note, make):
     async def main(when_full):
         options = {"n": 1, "filters": filters(), "max_queue": 1, "when_full": when_full}
-        async with soma.AsyncWorkerPool("stdio", **options) as pool:
+        async with make(**options) as pool:
             nap = await pool.submit("sleep", (*NAP, str(note)))
             await begun(note)
             waiting = await pool.submit("echo", 1)
@@ -331,11 +338,11 @@ def test_a_full_queue_refuses_or_makes_wait(run, note):
     run(main("wait"))
 
 
-def test_calls_are_joined_and_one_that_fails_fails_alone(run):
+def test_calls_are_joined_and_one_that_fails_fails_alone(run, make):
     async def main():
         batching = soma.Batching(max_rows=8)
         options = {"n": 1, "filters": {"double": Double()}, "batching": batching}
-        async with soma.AsyncWorkerPool("stdio", **options) as pool:
+        async with make(**options) as pool:
             numbers = [*range(1, 20), -1, *range(21, 40)]
             calls = (pool.forward("double", np.array([[n]])) for n in numbers)
             outs = await asyncio.gather(*calls, return_exceptions=True)
@@ -364,19 +371,19 @@ class Meeting(soma.Filter):
 
 
 @pytest.mark.nightly
-def test_calls_that_do_not_fit_into_one_command_go_to_the_other_worker(run, tmp_path):
+def test_calls_that_do_not_fit_into_one_command_go_to_the_other_worker(run, tmp_path, make):
     async def main():
         options = {"filters": {"m": Meeting(place=str(tmp_path))}, "batching": soma.Batching(4)}
-        async with soma.AsyncWorkerPool("stdio", 2, **options) as pool:
+        async with make(n=2, **options) as pool:
             calls = (pool.forward("m", np.ones((2, 1))) for _ in range(4))
             assert len(await asyncio.gather(*calls)) == 4
 
     run(main())
 
 
-def test_a_refresh_replaces_the_workers_without_losing_a_call(run):
+def test_a_refresh_replaces_the_workers_without_losing_a_call(run, make):
     async def main():
-        async with soma.AsyncWorkerPool(n=2, filters=filters()) as pool:
+        async with make(n=2, filters=filters()) as pool:
             await pool.fit("mean", [1.0, 3.0])
             pids = {status.pid for status in pool.status()}
             ended = False
@@ -396,18 +403,18 @@ def test_a_refresh_replaces_the_workers_without_losing_a_call(run):
 
 
 @pytest.mark.nightly
-def test_a_filter_that_does_not_load_leaves_no_pool(run):
+def test_a_filter_that_does_not_load_leaves_no_pool(run, make):
     async def main():
         with pytest.raises(soma.RemoteError):
-            await soma.AsyncWorkerPool(n=2, filters={"a": "no such filter"})
+            await make(n=2, filters={"a": "no such filter"})
 
     run(main())
 
 
 @pytest.mark.nightly
-def test_close_ends_calls_and_shutdown_finishes_them(run, note):
+def test_close_ends_calls_and_shutdown_finishes_them(run, note, make):
     async def main():
-        pool = await soma.AsyncWorkerPool(n=1, filters=filters())
+        pool = await make(n=1, filters=filters())
         await pool.resize(2)
         call = asyncio.create_task(pool.forward("sleep", (*NAP, str(note))))
         await begun(note)
@@ -420,7 +427,7 @@ def test_close_ends_calls_and_shutdown_finishes_them(run, note):
             await pool.forward("echo", 1)
         await pool.close()
 
-        async with soma.AsyncWorkerPool(n=1, filters=filters()) as pool:
+        async with make(n=1, filters=filters()) as pool:
             calls = [asyncio.create_task(pool.forward("sleep", NAP)) for _ in range(2)]
             await until(lambda: pool.stats().queued == 1)
         for call in calls:

@@ -17,7 +17,7 @@ from soma_core.wire.pickles import Pickles
 from ..support import PROCESSES, TRANSPORTS, gate_runs, socket_daemon
 
 Run = Callable[..., str]
-over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))
+over_each = pytest.mark.parametrize("transport", gate_runs("socket", of=TRANSPORTS))
 
 KINDS = '''
 import abc, collections, dataclasses, enum, functools, typing

@@ -57,18 +57,19 @@ def refused(call: Callable[..., Any], *arguments: Any) -> None:
     raise AssertionError("it was taken")
 
 
-@pytest.mark.parametrize("transport", ["inline", "stdio"])
-def test_a_worker(transport):
+@pytest.mark.parametrize("transport", ["inline", "socket"])
+def test_a_worker(transport, options):
     with (
-        soma.connect(transport, filters={"choosy": Choosy()}) as worker,
+        soma.connect(transport, **options(transport), filters={"choosy": Choosy()}) as worker,
         nothing_kept() as new,
     ):
         refused(lambda: worker.forward("choosy", new()))
         refused(lambda: worker.fit("choosy", new()))
 
 
-def test_a_pool():
-    with soma.WorkerPool("stdio", 1, filters={"choosy": Choosy()}) as pool, nothing_kept() as new:
+def test_a_pool(options):
+    given = {**options("socket"), "filters": {"choosy": Choosy()}}
+    with soma.WorkerPool("socket", 1, **given) as pool, nothing_kept() as new:
         refused(lambda: pool.forward("choosy", new()))
         refused(lambda: pool.submit("choosy", new()).result())
         refused(lambda: list(pool.map("choosy", [new(), new()])))
@@ -81,7 +82,7 @@ def test_an_executor():
         refused(lambda: executor.submit(Choosy().fit, new()).result())
 
 
-def test_an_event_loop():
+def test_an_event_loop(options):
     async def use(used: Any, new: Callable[[], Any]) -> None:
         for call in (used.forward, used.fit):
             try:
@@ -98,10 +99,10 @@ def test_an_event_loop():
             return
 
     async def main(new: Callable[[], Any]) -> None:
-        filters = {"choosy": Choosy()}
+        given = {**options("socket"), "filters": {"choosy": Choosy()}}
         async with (
-            soma.AsyncWorkerPool("stdio", 1, filters=filters) as pool,
-            soma.connect_async("stdio", filters=filters) as worker,
+            soma.AsyncWorkerPool("socket", 1, **given) as pool,
+            soma.connect_async("socket", **given) as worker,
         ):
             await use(pool, new)
             await use_map(pool, new)

@@ -21,7 +21,7 @@ from soma_core.engine.host_path import HostPath
 from ..support import PROCESSES, gate_runs, nightly, socket_daemon
 
 Run = Callable[..., str]
-over_processes = pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
+over_processes = pytest.mark.parametrize("transport", gate_runs("socket", of=PROCESSES))
 
 PACKAGE = {
     "pack/__init__.py": "",
@@ -90,6 +90,7 @@ def test_a_late_import_of_a_filter_of_the_script_itself_works(run: Run, transpor
     assert run(transport, source, PACKAGE) == "4\n"
 
 
+@nightly
 def test_modules_in_the_archive_that_runs_are_found(tmp_path: Path) -> None:
     program = tmp_path / "program"
     files = {
@@ -208,6 +209,7 @@ def test_a_module_that_the_script_makes_of_a_file_needs_no_name_to_import(run: R
     assert run("stdio", source, {"exp.py": made}) == "4\n"
 
 
+@nightly
 def test_without_pickles_and_through_a_launcher_the_worker_keeps_to_its_own(
     tmp_path: Path,
 ) -> None:

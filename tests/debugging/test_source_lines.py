@@ -14,8 +14,8 @@ import pytest
 from ..support import PROCESSES, TRANSPORTS, gate_runs
 
 Run = Callable[..., str]
-over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))
-over_processes = pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))
+over_each = pytest.mark.parametrize("transport", gate_runs("socket", of=TRANSPORTS))
+over_processes = pytest.mark.parametrize("transport", gate_runs("socket", of=PROCESSES))
 
 FAILING = """
 import traceback
@@ -155,6 +155,7 @@ def test_the_text_of_a_notebook_s_cells_travels_with_them(run: Run, transport: s
     assert run(transport, CELLS) == "shown\n"
 
 
+@pytest.mark.nightly
 def test_coverage_counts_the_lines_that_run_in_a_worker(tmp_path: Path) -> None:
     pytest.importorskip("coverage")
     script = tmp_path / "script.py"

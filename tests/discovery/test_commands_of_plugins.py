@@ -266,5 +266,6 @@ print("done")
 """
 
 
+@pytest.mark.nightly
 def test_the_verb_is_in_the_schema_in_validate_and_in_hello(environment, tmp_path) -> None:
     assert run_python(CHECK, directory=tmp_path, env=environment).stdout == "done\n"

@@ -76,6 +76,7 @@ def test_a_host_starts_a_worker_and_uses_it(host):
     expect_the_work_was_done(run(host))
 
 
+@nightly
 def test_a_host_uses_a_worker_of_a_daemon(host, shared_socket_daemon):
     expect_the_work_was_done(run([*host, str(shared_socket_daemon.path)]))
 

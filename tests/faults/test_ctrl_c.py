@@ -165,7 +165,7 @@ WHERE = {"stdio": ("stdio", ""), "socket": ("socket", ""), "session": ("socket",
 @pytest.mark.parametrize(
     ("where", "times"),
     [
-        ("socket", 30),
+        ("socket", 15),
         *(pytest.param(where, 1000, marks=nightly, id=f"{where}-1000") for where in WHERE),
     ],
 )

@@ -23,6 +23,7 @@ from ..support import (
     PROCESSES,
     both_at_night,
     descriptors,
+    either,
     gate_runs,
     is_running,
     nightly,
@@ -71,7 +72,6 @@ worker.fit("busy", {"note": note, "how": how, "fork": fork == "fork"})
     ("transport", "how", "number"),
     gate_runs(
         ("stdio", "sort", signal.SIGKILL),
-        ("socket", "sort", signal.SIGKILL),
         ("socket", "sleep", signal.SIGTERM),
         of=list(product(PROCESSES, ["sleep", "sort"], [signal.SIGKILL, signal.SIGTERM])),
     ),
@@ -218,7 +218,7 @@ def test_a_killed_worker_is_told_with_its_signal_and_last_words(connect, transpo
         assert part in str(error)
 
 
-@both_at_night
+@either
 def test_a_death_is_noticed_within_a_second(connect, transport):
     """Measured from the kill itself; a slow machine gets some grace."""
     worker = connect(transport, filters={"sleep": f.Sleep()})
@@ -234,7 +234,7 @@ def test_a_death_is_noticed_within_a_second(connect, transport):
 
 
 @pytest.mark.nightly
-@both_at_night
+@either
 def test_every_later_call_tells_of_the_death(connect, transport):
     worker = connect(transport, filters={"process": f.Process()})
     with pytest.raises(soma.WorkerDied):
@@ -247,7 +247,7 @@ def test_every_later_call_tells_of_the_death(connect, transport):
     worker.close()
 
 
-@both_at_night
+@either
 def test_the_death_of_an_idle_worker_is_told_by_the_next_call(connect, transport):
     worker = connect(transport, filters={"echo": f.Echo()})
     pid = worker.ping().pid
@@ -258,7 +258,7 @@ def test_the_death_of_an_idle_worker_is_told_by_the_next_call(connect, transport
         worker.forward("echo", 1)
 
 
-@both_at_night
+@either
 def test_a_death_ends_calls_that_wait_for_their_turn(connect, transport):
     worker = connect(transport, filters={"sleep": f.Sleep()})
     pid = worker.ping().pid

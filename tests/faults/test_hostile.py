@@ -41,7 +41,6 @@ TYPED = {
 SAMPLE = [
     ("socket", "closes all sockets and sleeps"),
     ("stdio", "becomes another program"),
-    ("socket", "starts processes without end"),
 ]
 
 

@@ -59,8 +59,6 @@ MOMENTS = ["connect", "load", "small", "large", "larger"]
 CASES = list(product(["stdio", "socket"], ["host", "worker"], MOMENTS))
 SAMPLE = [
     ("stdio", "host", "connect"),
-    ("stdio", "worker", "small"),
-    ("socket", "host", "larger"),
     ("socket", "worker", "load"),
 ]
 MARK = "SOMA_TESTS_NOTHING_LEFT"

@@ -65,6 +65,7 @@ def test_every_clause_is_broken_by_something():
     assert sorted(broken) == sorted(TRANSPORT_CLAUSES | FILTER_CLAUSES)
 
 
+@nightly
 @pytest.mark.parametrize(
     "module", gate_runs("broken_filters", of=["broken_filters", "broken_inline"])
 )

@@ -15,7 +15,7 @@ import pytest
 import soma_core as soma
 from soma_core.client.pool.restarts import Restarts
 
-from ..support import both_at_night, either, run_python, wait_until, wait_until_gone
+from ..support import either, gate_runs, run_python, wait_until, wait_until_gone
 from ..support import filters as f
 
 
@@ -38,7 +38,7 @@ def fragile(path) -> Any:
     return Fragile()
 
 
-@both_at_night
+@either
 def test_a_death_costs_exactly_one_call(make, gate, transport):
     pool = make(transport, 2)
     held = pool.submit("hold", gate.call("held"))
@@ -152,7 +152,7 @@ def test_a_worker_that_closes_its_wire_and_lives_on_is_replaced(make):
 
 
 @either
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", gate_runs(2, of=[1, 2]))
 def test_a_worker_is_replaced_after_so_many_calls(make, transport, n):
     pool = make(transport, n, recycle_after=4)
     used = Counter(pool.map("process", [("pid",)] * 20))

@@ -54,6 +54,12 @@ def leave():
 
 
 @pytest.fixture(scope="module")
+def make(options):
+    """Like ``soma.Executor``, with workers that are forked: it starts many."""
+    return functools.partial(soma.Executor, transport="socket", **options("socket"))
+
+
+@pytest.fixture(scope="module")
 def executor():
     with soma.Executor(2, interrupt_grace=30.0) as executor:
         yield executor
@@ -149,8 +155,8 @@ def test_calls_that_are_cancelled_among_quick_ones_cost_no_other_call(executor, 
     assert all(call.cancelled() for call in cancelled)
 
 
-def test_calls_are_counted_by_the_name_of_their_function():
-    with soma.Executor(1) as executor:
+def test_calls_are_counted_by_the_name_of_their_function(make):
+    with make(1) as executor:
         for function in (add, functools.partial(add, other=2), "".join):
             executor.submit(function, [])
         assert list(executor.map(add, [1, 2], chunksize=2)) == [2, 3]
@@ -163,9 +169,9 @@ def test_calls_are_counted_by_the_name_of_their_function():
     }
 
 
-def test_all_workers_together_cost_one_thread():
+def test_all_workers_together_cost_one_thread(make):
     before = {*threading.enumerate()}
-    with soma.Executor(2):
+    with make(2):
         new = {thread.name for thread in {*threading.enumerate()} - before}
     assert new == {"soma-pool", "soma-output"}
 
@@ -188,8 +194,8 @@ def test_a_callback_may_submit_and_may_not_wait(executor, tmp_path):
     assert "waits for another call" in outcome.result(timeout=30)
 
 
-def test_a_full_queue_refuses_a_call_or_makes_it_wait(tmp_path):
-    with soma.Executor(1, max_queue=1) as executor:
+def test_a_full_queue_refuses_a_call_or_makes_it_wait(tmp_path, make):
+    with make(1, max_queue=1) as executor:
         first = executor.submit(nap, tmp_path / "note")
         second = executor.submit(add, 1)
         with pytest.raises(soma.QueueFull):
@@ -199,7 +205,7 @@ def test_a_full_queue_refuses_a_call_or_makes_it_wait(tmp_path):
         assert first.cancel()
         assert third.result() == 4
         assert executor.stats().refused == 1
-    with soma.Executor(1, max_queue=0, when_full="wait") as executor:
+    with make(1, max_queue=0, when_full="wait") as executor:
         assert [call.result() for call in [executor.submit(add, n) for n in range(5)]] == [
             *range(1, 6)
         ]
@@ -221,8 +227,8 @@ def test_a_forked_child_is_refused(executor, tmp_path, waits):
     assert executor.submit(add, 1).result() == 2
 
 
-def test_an_executor_that_nobody_has_any_more_ends_when_its_calls_are_done():
-    executor = soma.Executor(1)
+def test_an_executor_that_nobody_has_any_more_ends_when_its_calls_are_done(make):
+    executor = make(1)
     (pool,) = [thread for thread in threading.enumerate() if thread.name == "soma-pool"][-1:]
     call = executor.submit(add, 1)
     del executor
@@ -232,7 +238,7 @@ def test_an_executor_that_nobody_has_any_more_ends_when_its_calls_are_done():
     assert not pool.is_alive()
 
 
-def test_ctrl_c_while_it_starts_leaves_no_worker(tmp_path):
+def test_ctrl_c_while_it_starts_leaves_no_worker(tmp_path, make):
     before = {*threading.enumerate()}
     watch = threading.Thread(
         target=lambda: (
@@ -242,7 +248,7 @@ def test_ctrl_c_while_it_starts_leaves_no_worker(tmp_path):
     )
     watch.start()
     with pytest.raises(KeyboardInterrupt):
-        soma.Executor(1, initializer=nap, initargs=(tmp_path / "note",))
+        make(1, initializer=nap, initargs=(tmp_path / "note",))
     watch.join()
     wait_until(lambda: {*threading.enumerate()} <= before)
 
@@ -286,8 +292,8 @@ def test_what_is_no_function_is_refused_at_once(executor):
         soma.Executor(1, initializer=3)
 
 
-def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path):
-    with soma.Executor(1, timeout=2.0) as executor:
+def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path, make):
+    with make(1, timeout=2.0) as executor:
         with pytest.raises(soma.WorkerDied) as caught:
             executor.submit(leave).result()
         assert caught.value.__notes__ == ["It was the call of 'leave'."]
@@ -296,8 +302,8 @@ def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path):
         assert executor.submit(add, 1).result() == 2
 
 
-def test_an_initializer_runs_in_each_worker_and_shutdown_takes_no_more():
-    with soma.Executor(1, initializer=remember, initargs=("yes",)) as executor:
+def test_an_initializer_runs_in_each_worker_and_shutdown_takes_no_more(make):
+    with make(1, initializer=remember, initargs=("yes",)) as executor:
         calls = [executor.submit(os.getenv, "SEEN") for _ in range(3)]
         executor.shutdown(wait=False)
         with pytest.raises(RuntimeError, match="after shutdown"):
@@ -306,9 +312,9 @@ def test_an_initializer_runs_in_each_worker_and_shutdown_takes_no_more():
 
 
 @pytest.mark.nightly
-def test_an_initializer_that_fails_leaves_no_worker():
+def test_an_initializer_that_fails_leaves_no_worker(make):
     with pytest.raises(soma.RemoteError, match="not today"):
-        soma.Executor(1, initializer=fail, initargs=("not today",))
+        make(1, initializer=fail, initargs=("not today",))
 
 
 @pytest.mark.nightly

@@ -58,7 +58,7 @@ class Learn(soma.Filter):
 @pytest.fixture
 def make(make):
     filters = {"echo": f.Echo(), "learn": Learn(), "report": f.Report()}
-    return lambda n: make("stdio", n, filters=filters)
+    return lambda n: make("socket", n, filters=filters)
 
 
 def test_progress_and_chunks_are_asked_for_in_the_thread_of_the_caller(make):

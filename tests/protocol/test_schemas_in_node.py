@@ -85,6 +85,7 @@ def test_golden_commands_fit_where_a_worker_understood_them_and_all_replies_do(v
     assert "ok" not in judged(validator, "reply", [{**message, "more": 1} for message in messages])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("part", MESSAGES)
 def test_right_and_wrong_messages_are_told_apart(validator, part):
     good, bad = MESSAGES[part]

@@ -54,7 +54,7 @@ def rewrite(path: Path, n: int, change) -> None:
 
 
 @pytest.fixture
-def everything(connect, file, with_torch) -> Path:
+def everything(connect, file) -> Path:
     """A recording of every command."""
     torch.manual_seed(0)
     filters = {
@@ -64,7 +64,7 @@ def everything(connect, file, with_torch) -> Path:
         "fail": f.Fail(),
         "accumulate": f.Accumulate(),
     }
-    worker = connect("socket", **with_torch, filters=filters, record=file)
+    worker = connect("inline", filters=filters, record=file)
     x, y = np.ones((4, 2), "float32"), np.zeros((4, 1), "float32")
     worker.fit("mean", ROWS)
     worker.forward("mean", [1.0, float("nan")])

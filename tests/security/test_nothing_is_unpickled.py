@@ -75,7 +75,7 @@ def processes(lines: list[str]) -> set[str]:
     return {line.split()[0] for line in lines}
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", gate_runs("inline", of=["inline", "stdio", "socket"]))
 def test_every_command_works_without_unpickling_anything(
     host: Any, watched: Any, transport: str
 ) -> None:

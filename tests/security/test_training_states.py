@@ -13,6 +13,8 @@ import pytest
 import soma_core as soma
 from soma_core.wire.weights import dump_weights, load_weights
 
+from ..support import gate_runs
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("soma_filters_torch")
 
@@ -24,13 +26,14 @@ CONFIG: dict[str, Any] = {
 X, Y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
 
 
-@pytest.fixture(scope="module")
-def worker(with_torch: dict[str, Any]) -> Iterator[soma.Worker]:
+@pytest.fixture(scope="module", params=gate_runs("inline", of=["inline", "socket"]))
+def worker(request: Any) -> Iterator[soma.Worker]:
     filters = {
         "plain": ("torch.MLP", CONFIG),
         "fused": ("torch.MLP", {**CONFIG, "optimizer": {"name": "Adam", "fused": True}}),
     }
-    with soma.connect("socket", **with_torch, pickle="never", filters=filters) as worker:
+    options = request.getfixturevalue("with_torch") if request.param == "socket" else {}
+    with soma.connect(request.param, **options, pickle="never", filters=filters) as worker:
         for node_id in filters:
             worker.composite_fit([node_id], X, Y)
         yield worker

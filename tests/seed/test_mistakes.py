@@ -201,6 +201,7 @@ def test_numpy_scalars_in_a_list_are_numbers(host):
 # What training claims
 
 
+@pytest.mark.nightly
 @mistake("trained nothing and said ok", torch=True)
 def test_a_failing_loss_is_an_error_reply(host):
     def broken(out, y):

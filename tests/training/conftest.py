@@ -12,7 +12,7 @@ import soma_core as soma
 from ..support import TRANSPORTS, gate_runs
 
 
-@pytest.fixture(scope="session", params=gate_runs("inline", "socket", of=TRANSPORTS))
+@pytest.fixture(scope="session", params=gate_runs("inline", of=TRANSPORTS))
 def warm(request) -> Iterator[soma.Worker]:
     """One worker of each transport for all tests; most of them need torch."""
     options = request.getfixturevalue("with_torch") if request.param == "socket" else {}

@@ -47,12 +47,22 @@ class Fragile(torch.nn.Module):
         return self.linear(x)
 
 
-@pytest.fixture(scope="module")
-def mixed(with_torch: dict[str, Any]) -> Iterator[list[soma.Worker]]:
-    """A worker over each transport."""
-    options = {"inline": {}, "stdio": {}, "socket": with_torch}
+@pytest.fixture(
+    scope="module",
+    params=[("inline",) * 3, pytest.param(("inline", "stdio", "socket"), marks=nightly)],
+    ids=" ".join,
+)
+def mixed(request: Any) -> Iterator[list[soma.Worker]]:
+    """Three workers, at night over each transport."""
     with ExitStack() as stack:
-        yield [stack.enter_context(soma.connect(name, **more)) for name, more in options.items()]
+        yield [
+            stack.enter_context(soma.connect(name, **_options(request, name)))
+            for name in request.param
+        ]
+
+
+def _options(request: Any, transport: str) -> dict[str, Any]:
+    return request.getfixturevalue("with_torch") if transport == "socket" else {}
 
 
 def parameters(worker: soma.Worker, *node_ids: str) -> list[Any]:

@@ -22,7 +22,7 @@ def run(tmp_path, options):
     return partial(run_host, tmp_path, options)
 
 
-over_each = pytest.mark.parametrize("transport", gate_runs("stdio", of=TRANSPORTS))
+over_each = pytest.mark.parametrize("transport", gate_runs("socket", of=TRANSPORTS))
 
 
 @over_each

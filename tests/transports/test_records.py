@@ -290,7 +290,7 @@ def test_a_warning_of_several_workers_is_shown_once(tmp_path):
 def test_a_host_that_ignores_a_warning_does_not_see_it(connect, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        connect("stdio", filters={"warns": f.Apply(warns)}).forward("warns", None)
+        connect("socket", filters={"warns": f.Apply(warns)}).forward("warns", None)
     assert capsys.readouterr().err == ""
 
 
@@ -321,7 +321,7 @@ def test_the_module_that_warns_is_known_to_the_filters_of_the_host(tmp_path):
 
 
 def test_a_host_that_makes_warnings_errors_sees_it_and_the_call_goes_on(connect):
-    worker = connect("stdio", filters={"warns": f.Apply(warns), "echo": f.Echo()})
+    worker = connect("socket", filters={"warns": f.Apply(warns), "echo": f.Echo()})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error")
         worker.forward("warns", None)
@@ -337,7 +337,7 @@ def test_a_class_that_the_host_lacks_is_named(connect):
         warnings.simplefilter("always")
         warnings.warn("mind the gap", GapWarning, stacklevel=1)
 
-    worker = connect("stdio", filters={"warns": f.Apply(forward)})
+    worker = connect("socket", filters={"warns": f.Apply(forward)})
     with pytest.warns(DeprecationWarning, match="GapWarning: mind the gap"):
         worker.forward("warns", None)
 
@@ -346,7 +346,7 @@ def test_a_class_that_takes_more_than_a_text_is_still_that_class(connect):
     def forward(x, state):
         warnings.warn(OddWarning(estimator=x, version="1"), stacklevel=1)
 
-    worker = connect("stdio", filters={"warns": f.Apply(forward)})
+    worker = connect("socket", filters={"warns": f.Apply(forward)})
     with pytest.warns(OddWarning, match="PCA is of version 1"):
         worker.forward("warns", "PCA")
 

@@ -22,6 +22,8 @@ def _no_gradients():
 
 
 class TestMLP(FilterConformance):
+    transport = "inline"
+
     def build(self):
         return MLP(sizes=[4, 8, 2], seed=0, epochs=2)
 
@@ -32,9 +34,12 @@ class TestMLP(FilterConformance):
         return Y.copy()
 
 
-class TestModule(TestMLP):
-    transport = "inline"
+@pytest.mark.nightly  # its worker imports torch anew
+class TestMLPInAProcess(TestMLP):
+    transport = "stdio"
 
+
+class TestModule(TestMLP):
     def build(self):
         return TorchModule(module="torch.nn.Linear", args=[4, 2], seed=0)
 
@@ -45,8 +50,6 @@ class TestModuleInAProcess(TestModule):
 
 
 class TestObject(TestMLP):
-    transport = "inline"
-
     def build(self):
         torch.manual_seed(5)
         return TorchModule(module=torch.nn.Sequential(torch.nn.Linear(4, 2)), seed=0)
