@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
+    try:
+        return _serve(arguments)
+    finally:
+        _drop_what_nobody_reads()
+
+
+def _serve(arguments: list[str]) -> int:
     from soma_core.errors import StartFailed
     from soma_transport_socket.daemon.log import log, log_to_stderr
     from soma_transport_socket.daemon.supervisor import DaemonLimits, Supervisor
@@ -50,6 +57,14 @@ def run(arguments: list[str]) -> int:
         _say(str(error))
         return 1
     return 0
+
+
+def _drop_what_nobody_reads() -> None:
+    """Python would try once more to write it, and make the exit status 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = None
 
 
 def _leave_the_directory() -> None:
@@ -205,18 +220,7 @@ def main() -> None:
     """Take the current directory off the module search path, then serve."""
     if not sys.flags.safe_path:
         sys.path.pop(0)
-    try:
-        sys.exit(run(sys.argv[1:]))
-    finally:
-        _drop_what_nobody_reads()
-
-
-def _drop_what_nobody_reads() -> None:
-    """Python would try once more to write it, and make the exit status 120."""
-    try:
-        sys.stderr.flush()
-    except OSError:
-        sys.stderr = None
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":
