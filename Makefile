@@ -52,6 +52,9 @@ types: $(VENV)/.ready
 # new worker, which have nothing to do, a quarter of what its start takes.
 units coverage unmeasured light lowest: export OMP_WAIT_POLICY := passive
 units coverage unmeasured light lowest: export OPENBLAS_THREAD_TIMEOUT := 4
+# Fewer inputs of each kind than at night.
+units: export HYPOTHESIS_PROFILE := gate
+units: export SOMA_FUZZ_EXAMPLES := 20
 units: $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' $(SUITES)
 

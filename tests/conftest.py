@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,16 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from hypothesis import settings
 
 import soma_core as soma
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
+
+settings.register_profile("soma", deadline=None, database=None, derandomize=True, max_examples=60)
+settings.register_profile("gate", settings.get_profile("soma"), max_examples=20)
+settings.register_profile("hunt", deadline=None, database=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "soma"))
 
 
 def pytest_configure() -> None:

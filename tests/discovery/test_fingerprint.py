@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -354,7 +354,6 @@ CONTENT = st.recursive(
 )
 
 
-@settings(deadline=None, database=None, derandomize=True)
 @given(one=CONTENT, other=CONTENT)
 def test_hashes_are_equal_only_for_equal_content(one: Any, other: Any) -> None:
     def key(value: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -133,7 +133,6 @@ METAS = st.builds(
 )
 
 
-@settings(deadline=None, database=None, derandomize=True)
 @given(meta=METAS)
 def test_every_meta_survives_json_and_python_data(meta: FilterMeta) -> None:
     text = meta.model_dump_json()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
 
@@ -407,7 +407,6 @@ def test_rows_of_targets_are_cut_even_when_the_data_has_none(host: Any) -> None:
     assert rows.targets == [[1, 2], [3]]
 
 
-@settings(deadline=None, database=None, derandomize=True)
 @given(
     count=st.integers(0, 40),
     size=st.integers(1, 50),

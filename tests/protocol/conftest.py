@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from pydantic_core import to_json
 
 from soma_core.wire.json_text import read_json
@@ -18,10 +16,6 @@ from soma_core.wire.line_codec import LineDecoder, LineEncoder
 from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import unpack
-
-settings.register_profile("soma", deadline=None, database=None, derandomize=True, max_examples=60)
-settings.register_profile("hunt", deadline=None, database=None, max_examples=5000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "soma"))
 
 
 def refuse_constant(name: str) -> Any:

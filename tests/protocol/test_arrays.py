@@ -104,23 +104,19 @@ def arrives(wire: Any, identical: Any, array: np.ndarray[Any, Any]) -> None:
     assert identical(array, before)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", SIMPLE)
-def test_every_element_type_arrives_in_every_shape(
-    wire: Any, identical: Any, dtype: str, shape: tuple[int, ...]
-) -> None:
-    arrives(wire, identical, filled(dtype, shape))
+def test_every_element_type_arrives_in_every_shape(wire: Any, identical: Any, dtype: str) -> None:
+    for shape in SHAPES:
+        arrives(wire, identical, filled(dtype, shape))
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 2)], ids=str)
 @pytest.mark.parametrize("name", STRUCTURED)
-def test_structured_types_arrive_with_their_layout(
-    wire: Any, identical: Any, name: str, shape: tuple[int, ...]
-) -> None:
+def test_structured_types_arrive_with_their_layout(wire: Any, identical: Any, name: str) -> None:
     dtype = np.dtype(STRUCTURED[name])
-    array = filled(dtype, shape)
-    arrives(wire, identical, array)
-    assert wire(array).dtype.itemsize == dtype.itemsize
+    for shape in [(), (0,), (3,), (2, 0), (2, 2)]:
+        array = filled(dtype, shape)
+        arrives(wire, identical, array)
+        assert wire(array).dtype.itemsize == dtype.itemsize
 
 
 @pytest.mark.parametrize("dtype", ["i2", "u8", "f2", "f4", "f8", "g", "c8", "U3", "M8[s]", "m8[D]"])
@@ -155,9 +151,9 @@ def _frozen(array: Any) -> Any:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "complex128", ">f8", "U2", "V3"])
-def test_every_memory_layout_arrives(wire: Any, identical: Any, dtype: str, layout: str) -> None:
-    arrives(wire, identical, LAYOUTS[layout](filled(dtype, (4, 3, 6))))
+def test_every_memory_layout_arrives(wire: Any, identical: Any, layout: str) -> None:
+    for dtype in ("float32", "int64", "bool", "complex128", ">f8", "U2", "V3"):
+        arrives(wire, identical, LAYOUTS[layout](filled(dtype, (4, 3, 6))))
 
 
 def test_a_strided_view_of_records_arrives(wire: Any, identical: Any) -> None:

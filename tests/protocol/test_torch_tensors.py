@@ -54,12 +54,10 @@ def arrives(wire: Any, identical: Any, tensor: Any) -> Any:
     return arrived
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (2, 0, 3)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_element_type_arrives_in_every_shape(
-    wire: Any, identical: Any, dtype: str, shape: tuple[int, ...]
-) -> None:
-    arrives(wire, identical, filled(dtype, shape))
+def test_every_element_type_arrives_in_every_shape(wire: Any, identical: Any, dtype: str) -> None:
+    for shape in [(), (0,), (3,), (2, 3), (2, 0, 3)]:
+        arrives(wire, identical, filled(dtype, shape))
 
 
 LAYOUTS: dict[str, Any] = {
