@@ -106,6 +106,7 @@ class OutputPump:
         self._lock = threading.RLock()
         self._waiting: deque[OutputLine] = deque()
         self._size = self._dropped = self._shown = 0
+        self._printed_size = bytearray(_NO_BYTES)  # cheaper than a new one for each question
         self._stuck_at = -1
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._ended = False
@@ -147,7 +148,8 @@ class OutputPump:
         """
         if not (self._waiting or self._cutter.unfinished or self._ended):
             try:
-                if fcntl.ioctl(self.reading, FIONREAD, _NO_BYTES) == _NO_BYTES:
+                fcntl.ioctl(self.reading, FIONREAD, self._printed_size)
+                if self._printed_size == _NO_BYTES:
                     return
             except OSError:  # it was closed meanwhile
                 return

@@ -17,8 +17,7 @@ from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.channel.signalled import NothingCame, Signalled, came_from_below
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
-from soma_core.wire import frames
-from soma_core.wire.frames import EntryFields, EntryKind, TableEntry
+from soma_core.wire.frames import EntryFields, EntryKind, TableEntry, write_frame
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
 
@@ -413,8 +412,7 @@ class StreamChannel(WatchableChannel):
         for buffer in buffers:
             view = memoryview(buffer)
             size = view.nbytes
-            lent = memory.lend(view) if size >= THRESHOLD and memory is not None else None
-            if lent is None:
+            if size < THRESHOLD or memory is None or (lent := memory.lend(view)) is None:
                 inline_size += size
                 inline.append(view)
                 table.append((_INLINE, 0, 0, size))
@@ -422,9 +420,9 @@ class StreamChannel(WatchableChannel):
                 entries.append(lent)
                 table.append(lent)
         if inline_size < _JOIN_BELOW:
-            return (frames.write_frame(header, table, inline),)
+            return (write_frame(header, table, inline),)
         whole = (view.cast("B") for view in inline if view.nbytes)
-        return (frames.write_frame(header, table), *whole)
+        return (write_frame(header, table), *whole)
 
     def _lend_map(self, memory: SharedMemory, header: bytes, entries: list[TableEntry]) -> bytes:
         """Lend a large map like a large buffer; what is left of it for the frame itself."""

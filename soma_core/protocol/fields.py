@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from functools import cache
+from itertools import compress
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, PlainValidator, WithJsonSchema
@@ -144,5 +145,6 @@ def carried_fields(model: type[BaseModel]) -> tuple[tuple[str, Carried], ...]:
 
 def set_fields(message: BaseModel) -> dict[str, Any]:
     """The fields of a message that were set, as they are."""
-    was_set = message.__pydantic_fields_set__
-    return {name: field for name, field in message.__dict__.items() if name in was_set}
+    fields = message.__dict__
+    was_set = map(message.__pydantic_fields_set__.__contains__, fields)
+    return dict(compress(fields.items(), was_set))

@@ -27,9 +27,9 @@ starts, so a frame whose map or table lies costs one error reply and not the str
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from functools import partial
+from itertools import starmap
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -46,6 +46,7 @@ __all__ = [
     "Preamble",
     "TableEntry",
     "frame_parts",
+    "preamble_fields",
     "read_preamble",
     "read_table",
     "write_frame",
@@ -103,29 +104,25 @@ class Preamble(NamedTuple):
     table_size: int
     body_size: int
 
-
-_as_preamble: Callable[[tuple[int, int, int]], Preamble] = partial(tuple.__new__, Preamble)
+    @property
+    def inline_size(self) -> int:
+        """The length of all inline buffers together."""
+        return self.body_size - self.header_size - self.table_size
 
 
 def write_frame(header: bytes, entries: Sequence[EntryFields], inline: Sequence[Any] = ()) -> bytes:
     """A frame, as far as its inline buffers are given; the rest of them must follow it."""
     header_size = len(header)
     if not entries:
-        return _preamble(header_size, 0, header_size) + header
+        fields = _FIELDS.pack(_START, header_size, 0, header_size)
+        return _PREAMBLE.pack(_START, header_size, 0, header_size, crc32(fields)) + header
     body_size = header_size + ENTRY_SIZE * len(entries)
-    parts = [b"", header]
-    for entry in entries:
-        parts.append(_ENTRY.pack(*entry))
-        if entry[0] == _INLINE:
-            body_size += entry[3]
-    parts[0] = _preamble(header_size, len(entries), body_size)
-    parts += inline
-    return b"".join(parts)
-
-
-def _preamble(header_size: int, entry_count: int, body_size: int) -> bytes:
-    fields = _FIELDS.pack(_START, header_size, entry_count, body_size)
-    return fields + crc32(fields).to_bytes(4, "little")
+    for kind, _, _, size in entries:
+        if kind == _INLINE:
+            body_size += size
+    fields = _FIELDS.pack(_START, header_size, len(entries), body_size)
+    preamble = _PREAMBLE.pack(_START, header_size, len(entries), body_size, crc32(fields))
+    return b"".join((preamble, header, *starmap(_ENTRY.pack, entries), *inline))
 
 
 def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
@@ -154,12 +151,17 @@ def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:
     Raises:
         FrameError: ``malformed``: it is damaged, or of another version of the layout.
     """
+    return Preamble(*preamble_fields(data))
+
+
+def preamble_fields(data: bytes | bytearray | memoryview) -> tuple[int, int, int]:
+    """What :func:`read_preamble` returns, at the price of a tuple."""
     start, header_size, entry_count, body_size, checksum = _PREAMBLE.unpack_from(data)
     if crc32(data[:_CHECKED_SIZE]) != checksum:
         raise _malformed("a frame's preamble is damaged: its checksum does not match")
     if start != _START:
         _check_version(start)
-    return _as_preamble((header_size, entry_count * ENTRY_SIZE, body_size))
+    return header_size, entry_count * ENTRY_SIZE, body_size
 
 
 def _check_version(start: bytes) -> None:
@@ -171,26 +173,28 @@ def _check_version(start: bytes) -> None:
         )
 
 
-def read_table(preamble: Preamble, table: bytes | bytearray | memoryview) -> list[EntryFields]:
+def read_table(table: bytes | bytearray | memoryview, inline_size: int) -> list[EntryFields]:
     """The entries of the buffer table.
+
+    Args:
+        table: The table.
+        inline_size: The bytes of the body that follow it.
 
     Raises:
         FrameError: ``malformed``: an entry has no known kind, or the inline buffers do not
             add up to the rest of the frame's body.
     """
-    entries = []
-    inline_size = 0
-    for fields in _ENTRY.iter_unpack(table):
-        kind = fields[0]
+    entries: list[EntryFields] = [*_ENTRY.iter_unpack(table)]
+    left = inline_size
+    for kind, _, _, size in entries:
         if kind == _INLINE:
-            inline_size += fields[3]
+            left -= size
         elif kind > _LAST_KIND:
             raise _malformed(f"a frame's buffer table has an entry of unknown kind {kind}")
-        entries.append(fields)
-    expected = preamble.body_size - preamble.header_size - preamble.table_size
-    if inline_size != expected:
+    if left:
         raise _malformed(
-            f"a frame's inline buffers add up to {inline_size:,} bytes; its body has {expected:,}"
+            f"a frame's inline buffers add up to {inline_size - left:,} bytes; its body has "
+            f"{inline_size:,}"
         )
     return entries
 

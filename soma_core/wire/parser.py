@@ -18,7 +18,7 @@ from soma_core.wire.frames import (
     FrameError,
     Preamble,
     TableEntry,
-    read_preamble,
+    preamble_fields,
     read_table,
 )
 from soma_core.wire.message import Dialect, Message, as_message
@@ -184,7 +184,7 @@ class MessageParser:
             self._require_more(view)
             return None
         try:
-            header_size, table_size, body_size = preamble = read_preamble(view)
+            header_size, table_size, body_size = preamble_fields(view)
         except FrameError:
             self._lose(view)
             raise
@@ -193,13 +193,14 @@ class MessageParser:
         end = PREAMBLE_SIZE + body_size
         try:
             if start > end or start > self._most_before_buffers or end > self._longest_frame:
-                self._refuse(preamble)
+                self._refuse(Preamble(header_size, table_size, body_size))
             if available < start:
                 self._require_more(view)
                 return None
-            entries: Sequence[EntryFields] = ()
-            if table != end:
-                entries = read_table(preamble, bytes(view[table:start]))
+            if table == end:
+                self._used = end
+                return as_message((bytes(view[PREAMBLE_SIZE:table]), (), _FRAME))
+            entries = read_table(bytes(view[table:start]), end - start)
         except FrameError:
             self._used = PREAMBLE_SIZE
             self._to_skip = body_size
@@ -210,8 +211,6 @@ class MessageParser:
             self._filling = _Filling(header, entries)
             return None
         self._used = end
-        if not entries:
-            return as_message((header, (), _FRAME))
         inline = []
         for kind, _, _, size in entries:
             if kind == _INLINE:

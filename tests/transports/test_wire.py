@@ -69,7 +69,7 @@ class Wire:
         """The next reply, which must be a frame."""
         start = frames.read_preamble(self._take(frames.PREAMBLE_SIZE))
         header = self._take(start.header_size)
-        entries = frames.read_table(start, self._take(start.table_size))
+        entries = frames.read_table(self._take(start.table_size), start.inline_size)
         return readable(header), [self._take(size) for _, _, _, size in entries]
 
     def either(self) -> dict[str, Any]:
