@@ -24,6 +24,7 @@ _WORKERS = {
 
 _TAKEN = re.compile(r"\w+\((Verbs|PoolVerbs)\.(\w+).*\)")
 _STEPS = ("Steps", "Request")
+_CALL = "PoolCall"
 
 _TAKING = (
     "client.connect.connect",
@@ -85,5 +86,7 @@ def _method(name: str, verb: Any, worker: griffe.Class, awaited: bool) -> griffe
 
 def _result(returns: Any) -> Any:
     """What steps of a type come to: ``T`` of ``Steps[T]``, or of ``Request[T]``."""
+    if str(returns) == _CALL:
+        return "Any"
     is_steps = isinstance(returns, griffe.ExprSubscript) and str(returns.left) in _STEPS
     return returns.slice if is_steps else returns

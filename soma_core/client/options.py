@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from soma_core.client.arguments import check_seconds
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.recording import Recorder
 from soma_core.plugins.manager import PluginSet, installed_plugins
 
-__all__ = ["WorkerOptions"]
+__all__ = ["WorkerArguments", "WorkerOptions"]
+
+Restart = Literal["never", "on-crash"]
+
+
+class WorkerArguments(TypedDict, total=False):
+    """The options by name, as a Worker takes them."""
+
+    timeout: float | None
+    start_timeout: float | None
+    stall_timeout: float | None
+    restart: Restart
+    retries: int
+    interrupt_grace: float
+    recorder: Recorder | None
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,7 @@ class WorkerOptions:
     timeout: float | None = None
     start_timeout: float | None = 60.0
     stall_timeout: float | None = None
-    restart: Literal["never", "on-crash"] = "never"
+    restart: Restart = "never"
     retries: int = 0
     interrupt_grace: float = INTERRUPT_GRACE
     recorder: Recorder | None = None

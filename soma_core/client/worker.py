@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.engines import RestartingEngine
 from soma_core.client.handle import CLOSE_GRACE, Handle
-from soma_core.client.options import WorkerOptions
+from soma_core.client.options import WorkerArguments, WorkerOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
@@ -84,10 +84,14 @@ class Worker:
     """
 
     def __init__(
-        self, transport: Transport, *, plugins: PluginSet | None = None, **options: Any
+        self,
+        transport: Transport,
+        *,
+        plugins: PluginSet | None = None,
+        **options: Unpack[WorkerArguments],
     ) -> None:
-        options["plugins"] = plugins or installed_plugins()
-        self._drive(Handle(transport, WorkerOptions(**options)))
+        checked = WorkerOptions(plugins=plugins or installed_plugins(), **options)
+        self._drive(Handle(transport, checked))
 
     def _drive(self, handle: Handle) -> None:
         self._handle = handle
