@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from soma_core.benchmarking.work import STATE, Work, compute
-from soma_core.channel.contract import Transport
 from soma_core.channel.deadline import Deadline
 from soma_core.client.connect import connect
 from soma_core.errors import SomaError
@@ -63,12 +62,10 @@ def builtin() -> dict[str, Contestant]:
     The pipe comes first, since it forks: best from a program without threads.
     """
     names = installed_transports().names()
-    return {BASELINE: Contestant(_pipe), **{f"soma {name}": _soma(name) for name in names}}
-
-
-def _soma(name: str) -> Contestant:
-    """soma over a transport: with a daemon of its own where the transport has one."""
-    return Contestant(partial(_worker, name), partial(daemon, name))
+    soma = {
+        f"soma {name}": Contestant(partial(_worker, name), partial(daemon, name)) for name in names
+    }
+    return {BASELINE: Contestant(_pipe), **soma}
 
 
 @contextmanager
@@ -91,7 +88,8 @@ def daemon(
         transport = installed_transports().load(name)
     except SomaError as error:
         raise Unavailable(str(error)) from None
-    if not callable(getattr(transport, "serve", None)) or "path" not in _options(transport):
+    serves = callable(getattr(transport, "serve", None))
+    if not serves or "path" not in transport.Options.model_fields:
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="soma-") as directory:
@@ -116,10 +114,6 @@ def _served(command: list[str], path: Path, env: Mapping[str, str]) -> Iterator[
             yield
         finally:
             daemon.terminate()
-
-
-def _options(transport: type[Transport]) -> Mapping[str, Any]:
-    return transport.Options.model_fields
 
 
 def _appears(path: Path, daemon: subprocess.Popen[bytes]) -> bool:

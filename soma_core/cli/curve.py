@@ -69,7 +69,8 @@ def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     margin = max(map(len, labels))
     columns = [_column(losses, place, width) for place in range(width)]
     levels = [_level(loss, bottom, top, 8 * height) for loss in columns]
-    picture = Text(", ".join([_change(f"{curve.title}: loss", curve.epochs), *_changes(curve)]))
+    changes = {f"{curve.title}: loss": curve.epochs} | curve.metrics
+    picture = Text(", ".join(_change(name, numbers) for name, numbers in changes.items()))
     picture.append("\n")
     for line, label in enumerate(labels):
         floor = 8 * (height - 1 - line)
@@ -77,10 +78,6 @@ def text_plot(curve: Curve, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
         picture.append(f"{label:>{margin}} │", "dim").append(cells.rstrip() + "\n", "magenta")
     first, last = min(curve.epochs), max(curve.epochs)
     return picture.append(f"{'':>{margin}}  {first:<{width - len(str(last))}}{last} epochs", "dim")
-
-
-def _changes(curve: Curve) -> list[str]:
-    return [_change(name, numbers) for name, numbers in curve.metrics.items()]
 
 
 def _change(name: str, numbers: dict[int, float]) -> str:

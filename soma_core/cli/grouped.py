@@ -35,7 +35,8 @@ class Row(NamedTuple):
 def grouped(columns: Sequence[str], rows: Iterable[Row], *, fold: bool) -> Table:
     """A table with a line for each distribution, its rows below it, long lists perhaps folded."""
     made = table(*columns)
-    for (distribution, version), members in groupby(sorted(rows, key=_place), key=_distribution):
+    placed = sorted(rows, key=lambda row: (*_distribution(row), row.info.name))
+    for (distribution, version), members in groupby(placed, key=_distribution):
         made.add_row(Text(f"{distribution} {version}", "bold"))
         for row in _folded(list(members), fold):
             made.add_row(*row)
@@ -48,18 +49,11 @@ def _folded(rows: list[Row], fold: bool) -> Iterator[Sequence[Text]]:
     kept = set(map(id, hidden))
     for row in rows:
         if id(row) not in kept:
-            yield _cells(row)
+            name = Text("  ").append(row.info.name, "red" if row.urgent else "cyan")
+            yield [name, *row.cells]
     if hidden:
         yield [Text(f"  … and {len(hidden)} more (--all)", "dim")]
 
 
-def _cells(row: Row) -> Sequence[Text]:
-    return [Text("  ").append(row.info.name, "red" if row.urgent else "cyan"), *row.cells]
-
-
 def _distribution(row: Row) -> tuple[str, str]:
     return row.info.distribution, row.info.version
-
-
-def _place(row: Row) -> tuple[str, str, str]:
-    return (*_distribution(row), row.info.name)

@@ -31,12 +31,12 @@ def options_of(model: type[BaseModel]) -> list[Option]:
     described = field_descriptions(model)
     own = inspect.get_annotations(model)
     names = sorted(model.model_fields, key=lambda name: name not in own)
-    return [_option(name, model.model_fields[name], described.get(name, "")) for name in names]
-
-
-def _option(name: str, field: FieldInfo, described: str) -> Option:
-    meaning = (field.description or described).replace("``", "")
-    return Option(name, _type_text(field.annotation), _default(field), meaning)
+    options = []
+    for name in names:
+        field = model.model_fields[name]
+        meaning = (field.description or described.get(name, "")).replace("``", "")
+        options.append(Option(name, _type_text(field.annotation), _default(field), meaning))
+    return options
 
 
 def _type_text(annotation: Any) -> str:

@@ -78,7 +78,11 @@ def _draw(axes: Axes, curve: Curve) -> None:
         axes.plot(*zip(*curve.batches, strict=True), alpha=0.3, label="batches")
     if curve.epochs:
         axes.plot(*zip(*curve.epochs.items(), strict=True), marker=".", label="epochs")
-    others = {name: numbers for name, numbers in curve.metrics.items() if not _is_loss(name)}
+    others = {
+        name: numbers
+        for name, numbers in curve.metrics.items()
+        if name != "loss" and not name.endswith("_loss")
+    }
     for name in curve.metrics.keys() - others.keys():
         axes.plot(*zip(*curve.metrics[name].items(), strict=True), marker=".", label=name)
     axes.set(title=curve.title, xlabel="epoch", ylabel="loss")
@@ -93,7 +97,3 @@ def _draw(axes: Axes, curve: Curve) -> None:
         points = zip(*numbers.items(), strict=True)
         right.plot(*points, "--", marker=".", color=f"C{color}", label=name)
     right.legend(handles=[*lines, *right.get_lines()], loc="center right")
-
-
-def _is_loss(name: str) -> bool:
-    return name == "loss" or name.endswith("_loss")

@@ -128,11 +128,10 @@ class ArrayFile(_Section):
         return self
 
 
-def _from_path(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
-
-
-Source = Annotated[ArrayFile, BeforeValidator(_from_path)]
+Source = Annotated[
+    ArrayFile,
+    BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value),
+]
 
 
 class DataSection(_Section):

@@ -197,13 +197,13 @@ def _catalogs() -> list[Catalog]:
 
 def inspect_plugins(pattern: str | None = None) -> list[PluginReport]:
     """Import the plugins whose names match a pattern, or all, and report which work."""
-    return [report for catalog in _catalogs() for report in _inspect(catalog, pattern)]
-
-
-def _inspect(catalog: Catalog, pattern: str | None) -> list[PluginReport]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # our user can do nothing about a plugin's deprecations
-        return [_report(catalog, info) for info in _matching(catalog.list(), pattern)]
+        return [
+            _report(catalog, info)
+            for catalog in _catalogs()
+            for info in _matching(catalog.list(), pattern)
+        ]
 
 
 def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:

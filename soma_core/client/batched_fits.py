@@ -55,7 +55,10 @@ def batched_fit_command(
     """
     given = {"data": x, "y": y}
     if validation is not None:
-        given["validation_data"], given["validation_y"] = _pair(validation)
+        if not isinstance(validation, tuple) or len(validation) != 2:
+            kind = type(validation).__name__
+            raise TypeError(f"validation is a tuple (x, y), got a {kind}")
+        given["validation_data"], given["validation_y"] = validation
     elif metrics:
         raise ValueError("metrics need validation=(x, y): what they are measured on")
     if not isinstance(metrics, Mapping | None):
@@ -74,12 +77,6 @@ def batched_fit_command(
     optional = {"files": files or None, "metrics": metrics and dict(metrics), **options}
     fields |= {name: value for name, value in optional.items() if value is not None}
     return BatchedFit(cmd="BATCHED_FIT", node_ids=[*node_ids], **fields)
-
-
-def _pair(validation: Any) -> tuple[Any, Any]:
-    if isinstance(validation, tuple) and len(validation) == 2:
-        return validation
-    raise TypeError(f"validation is a tuple (x, y), got a {type(validation).__name__}")
 
 
 def as_chunks(x: Any, y: Any, epochs: int) -> Chunks | None:

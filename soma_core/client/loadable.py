@@ -33,16 +33,13 @@ def distributions(filters: Mapping[str, Loadable], plugins: PluginSet) -> Iterat
     """
     for loadable in filters.values():
         try:
-            yield _instance(adapt(loadable, plugins), plugins).meta().distribution
+            found = adapt(loadable, plugins)
+            if isinstance(found, str | tuple):
+                name, config = (found, {}) if isinstance(found, str) else found
+                found = plugins.filters.load(name)(**config)
+            yield found.meta().distribution
         except Exception:  # noqa: S112 - LOAD reports what is wrong with it
             continue
-
-
-def _instance(loadable: Loadable, plugins: PluginSet) -> Any:
-    if not isinstance(loadable, str | tuple):
-        return loadable
-    name, config = (loadable, {}) if isinstance(loadable, str) else loadable
-    return plugins.filters.load(name)(**config)
 
 
 def check_filters(filters: Any) -> None:

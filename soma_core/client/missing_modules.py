@@ -11,7 +11,7 @@ from soma_core.errors import ErrorCode, RemoteError
 
 __all__ = ["missing_module"]
 
-
+_TYPES = ("ModuleNotFoundError", "AttributeError", "ImportError")
 _LACKS = re.compile(
     r"No module named '(?P<name>\w+)"
     r"|module '(?P<of>\w+)[\w.]*'(?: from .*)? has no attribute '"
@@ -27,15 +27,10 @@ def missing_module(error: RemoteError) -> ModuleType | None:
     Only one that can travel whole: a package that is partly compiled must be installed there.
     """
     unread = error.code in (ErrorCode.LOAD_FAILED, ErrorCode.INVALID_COMMAND)
-    if unread and error.remote_type in ("ModuleNotFoundError", "AttributeError", "ImportError"):
-        return _named_module(str(error))
-    return None
-
-
-def _named_module(text: str) -> ModuleType | None:
-    """The module of this process that an unpickling error names: the outermost package of it."""
-    found = _LACKS.search(text)
-    name = found[found.lastindex or 0] if found else ""
+    if not unread or error.remote_type not in _TYPES:
+        return None
+    found = _LACKS.search(str(error))
+    name = found[found.lastindex or 0] if found else ""  # the outermost package
     known = sys.stdlib_module_names | {"soma_core"}  # a worker has these, of its own version
     return None if name in known or _is_compiled(name) else sys.modules.get(name)
 

@@ -60,7 +60,8 @@ class RecoveryLog:
         if call.model is c.SetState:
             self._set_state(call.fields, None)
         elif call.model in _LEARN or call.changes_states or call.fields.get("evolve"):
-            self._changed(_nodes_of(call.fields), call.cmd.lower())
+            node_ids = call.fields.get("node_ids") or [call.fields["node_id"]]
+            self._changed(node_ids, call.cmd.lower())
 
     def _load(self, fields: _Fields, reply: Any) -> None:
         with self._lock:
@@ -220,11 +221,6 @@ _NOTES: dict[type[c.Command], Callable[[RecoveryLog, _Fields, Any], None]] = {
 }
 
 _LEARN = {c.Fit, c.PartialFit, c.CompositeFit, c.BatchedFit, c.ContinueFit, c.ApplyGradients}
-
-
-def _nodes_of(fields: _Fields) -> Iterable[str]:
-    """The nodes that a command names."""
-    return fields.get("node_ids") or [fields["node_id"]]
 
 
 class _Kept(NamedTuple):

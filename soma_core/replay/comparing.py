@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -101,17 +100,13 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             yield f"length of {path}", len(old), len(new)
         for index, (left, right) in enumerate(zip(old, new, strict=False)):
             yield from _differing(left, right, f"{path}[{index}]")
-    elif type(old) is not type(new) or (old != new and not _both_nan(old, new)):
+    elif type(old) is not type(new) or (old != new and (old == old or new == new)):
         yield path, old, new
 
 
 def _are_bytes(value: Any) -> bool:
     """Whether it is what bytes are in a message: base64 in a line, themselves in a frame."""
     return isinstance(value, str | bytes) and value is not _MISSING
-
-
-def _both_nan(old: Any, new: Any) -> bool:
-    return isinstance(old, float) and math.isnan(old) and math.isnan(new)
 
 
 class _Place(NamedTuple):

@@ -108,14 +108,10 @@ def _needed(path: Path, only: int) -> Iterator[RecordedCall]:
     number = _section_of(path, only)
     for call in read_calls(path):
         n = call.command.n
-        if call.number == number and (n == only or _prepares(call, only)):
+        if call.number == number and (n == only or call.cmd not in _CHANGES_NOTHING):
             yield call
         if n == only:
             return
-
-
-def _prepares(call: RecordedCall, only: int) -> bool:
-    return call.command.n < only and call.cmd not in _CHANGES_NOTHING
 
 
 def _section_of(path: Path, only: int) -> int:
@@ -188,7 +184,8 @@ class _Stage:
         """
         end = Deadline.after(self._timeout)
         try:
-            channel.send(_writable(command), self._timeout)
+            buffers = [bytearray(buffer) for buffer in command.buffers]  # writable ones
+            channel.send(command._replace(buffers=buffers), self._timeout)
             while True:
                 ended = transport.poll()
                 with suppress(TimeoutError):
@@ -204,11 +201,6 @@ class _Stage:
             raise _Gone(f"no reply within {self._timeout:g} s") from None
         except (ChannelClosed, ProtocolError) as error:
             raise _Gone(_why(transport, error)) from None
-
-
-def _writable(message: Message) -> Message:
-    buffers = [bytearray(buffer) for buffer in message.buffers]
-    return Message(message.header, buffers, message.dialect)
 
 
 def _why(transport: Transport, error: Exception) -> str:

@@ -146,14 +146,11 @@ def write_vectors(directory: Path) -> list[Path]:
     written = []
     for dialect in Dialect:
         path = directory / f"{dialect.value}.jsonl"
-        path.write_bytes(b"".join(_lines(dialect)))
+        plain = _section("never", _PLAIN, dialect, 1)
+        working = _section("same-user", _WORKING, dialect, 2 * len(_PLAIN) + 1)
+        path.write_bytes(b"".join([*plain, *working]))
         written.append(path)
     return written
-
-
-def _lines(dialect: Dialect) -> Iterator[bytes]:
-    yield from _section("never", _PLAIN, dialect, 1)
-    yield from _section("same-user", _WORKING, dialect, 2 * len(_PLAIN) + 1)
 
 
 def _section(
@@ -165,17 +162,15 @@ def _section(
     yield write_section(Section(time=0.0, transport="inline", options=options, **versions))
     transport = InlineTransport(TransportOptions(pickle=policy))
     channel = transport.start()
-    for command in (_message(fields, dialect) for fields in commands):
+    codec = codecs_for(Pickles())[dialect]
+    for fields in commands:
+        command = codec.write(dict(fields), _MODELS.get(fields["cmd"], Command))
         channel.send(command)
         reply = _blanked(channel.receive())
         yield write_entry(Entry(n, Direction.COMMAND, n, 0.0, command))
         yield write_entry(Entry(n + 1, Direction.REPLY, n, 0.0, reply))
         n += 2
     transport.stop(0.0)
-
-
-def _message(fields: Fields, dialect: Dialect) -> Message:
-    return codecs_for(Pickles())[dialect].write(dict(fields), _MODELS.get(fields["cmd"], Command))
 
 
 def _blanked(reply: Message) -> Message:

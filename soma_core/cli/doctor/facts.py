@@ -201,15 +201,13 @@ def read_requirements(
     """Read what a distribution requires, leaving out what only its own developers need."""
     found = []
     for parsed in map(requirements.Requirement, lines):
-        extra = next((one for one in _EXTRAS if _applies(parsed, one)), None)
+        marker = parsed.marker
+        extras = (one for one in _EXTRAS if marker is None or marker.evaluate({"extra": one}))
+        extra = next(extras, None)
         if extra is not None:
             version = installed(parsed.name)
             found.append(Requirement(parsed.name, str(parsed.specifier), version, extra or None))
     return tuple(found)
-
-
-def _applies(requirement: requirements.Requirement, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def try_sealed_memory() -> str | None:

@@ -133,10 +133,8 @@ class AsyncWorkerPool:
         return 0 if self._running is None else len(self._running.group.slots)
 
     def __repr__(self) -> str:
-        return self._plan.describe("AsyncWorkerPool", len(self), self._state())
-
-    def _state(self) -> str:
-        return "not started" if self._running is None else self._running.group.state
+        state = "not started" if self._running is None else self._running.group.state
+        return self._plan.describe("AsyncWorkerPool", len(self), state)
 
     @property
     def node_ids(self) -> _Texts:
@@ -325,8 +323,7 @@ class AsyncWorkerPool:
             TransportError, RuntimeError: It is not started, or not of this process or loop.
         """
         running = self._started()
-        if not running.is_here():
-            running.refuse()
+        running.check_here()
         return running
 
     def _started(self) -> _Running:
@@ -364,29 +361,27 @@ class _Running:
         """Whether nothing can run any more in the loop that started it."""
         return self._loop.is_closed()
 
-    def is_here(self) -> bool:
-        """Whether this is the loop of the pool, in the process of that."""
-        try:
-            return asyncio.get_running_loop() is self._loop and os.getpid() == self._owner
-        except RuntimeError:  # none runs
-            return False
-
-    def refuse(self) -> NoReturn:
-        """Raise what use elsewhere deserves.
+    def check_here(self) -> None:
+        """Make sure that this is the loop of the pool, in the process of that.
 
         Raises:
             TransportError: This process was forked from that of the pool.
-            RuntimeError: It is another loop.
+            RuntimeError: It is another loop, or none runs.
         """
         if not self.belongs_to_this_process:
             raise TransportError(
                 "this AsyncWorkerPool belongs to the process that this one was forked from; make "
                 "a pool here"
             )
-        raise RuntimeError(
-            "this AsyncWorkerPool belongs to another event loop, the one that started it; make "
-            "one in this loop, or use a WorkerPool, which any thread may call"
-        )
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # none runs
+            is_here = False
+        if not is_here:
+            raise RuntimeError(
+                "this AsyncWorkerPool belongs to another event loop, the one that started it; make "
+                "one in this loop, or use a WorkerPool, which any thread may call"
+            )
 
     async def put_in_turn(self, call: PoolCall) -> AsyncCallFuture:
         """Submit a call as soon as there is room for it."""

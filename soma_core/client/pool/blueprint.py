@@ -115,7 +115,9 @@ class Blueprint:
         """How to start the worker with a number, which then holds nothing yet: version 0."""
         if self._recording is None:
             return self._options
-        recording = replace(self._recording, path=_numbered(self._recording.path, number))
+        path = Path(self._recording.path)
+        path = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        recording = replace(self._recording, path=path)
         recorder = Recorder(recording, transport.name, transport.options)
         return replace(self._options, recorder=recorder)
 
@@ -145,8 +147,3 @@ class Blueprint:
         for node_id, state in states:
             yield from verbs.set_state(node_id, state, timeout=timeout)
         return version
-
-
-def _numbered(path: str | os.PathLike[str], number: int) -> Path:
-    path = Path(path)
-    return path.with_name(f"{path.stem}-{number}{path.suffix}")

@@ -158,7 +158,9 @@ def write_entry(entry: Entry) -> bytes:
     if entry.direction is not Direction.COMMAND:
         fields["command"] = entry.command
     fields |= {"time": entry.time, "dialect": dialect.value}
-    fields["buffers"] = [_written(buffer) for buffer in buffers]
+    fields["buffers"] = [
+        buffer if isinstance(buffer, LeftOut) else _b64(_bytes(buffer)) for buffer in buffers
+    ]
     if dialect is Dialect.FRAME:
         fields["map_b64"] = _b64(header)
         return b"".join((write_json(fields)[:-1], b',"message":', _shown(header), b"}\n"))
@@ -232,10 +234,6 @@ def _reads_back(header: bytes) -> bool:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON in other languages")
-
-
-def _written(buffer: Any) -> Any:
-    return buffer if isinstance(buffer, LeftOut) else _b64(_bytes(buffer))
 
 
 def _bytes(buffer: Any) -> memoryview:

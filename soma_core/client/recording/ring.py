@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from soma_core.client.recording.entries import Direction, Entry, LeftOut, node_ids, with_buffers
@@ -20,14 +19,11 @@ class _Exchange:
         self.size = 0
 
     def add(self, entry: Entry) -> int:
-        size = len(entry.message.header) + sum(map(len, _kept(entry)))
+        kept = [one for one in entry.message.buffers if not isinstance(one, LeftOut)]
+        size = len(entry.message.header) + sum(map(len, kept))
         self.entries.append(entry)
         self.size += size
         return size
-
-
-def _kept(entry: Entry) -> Iterator[bytes]:
-    return (buffer for buffer in entry.message.buffers if not isinstance(buffer, LeftOut))
 
 
 _GIVE_STATES = ("FIT", "SET_STATE", "COMPOSITE_FIT", "BATCHED_FIT")
