@@ -250,14 +250,9 @@ class Slot:
         del call  # likewise
         left, pipelining.left = pipelining.left, []
         self._queue.put_back(left)
-        if left and not pipelining.answered:
-            await self._note_death(replica)
-            return
-        left.clear()
-        replica.used = True
-        self._restarts.worked()
-        if not pipelining.usable or replica.is_used_up() or not _is_alive(replica):
-            await self._discard()
+        await self._look_after(
+            replica, did_any=pipelining.answered > 0 or not left, usable=pipelining.usable
+        )
 
     async def _run(self, calls: list[PoolCall], replica: Replica) -> None:
         """Do calls; whatever becomes of them, the slot goes on."""
@@ -268,8 +263,7 @@ class Slot:
         replica.begin(len(begun))
         try:
             if len(begun) == 1:
-                run = self._run_alone if begun[0].lease is None else self._run_lent
-                usable = await run(begun[0], replica, execution)
+                usable = await self._run_alone(begun[0], replica, execution)
             else:
                 usable = await self._run_together(begun, replica, execution)
         finally:
@@ -279,66 +273,58 @@ class Slot:
         left = [call for call in begun if not call.ended]
         if left:
             self._queue.put_back(left, alone=True)
-        if left and len(begun) == 1:
+        did_any = len(begun) > 1 or not left
+        begun.clear()  # likewise
+        left.clear()
+        await self._look_after(replica, did_any=did_any, usable=usable)
+
+    async def _look_after(self, replica: Replica, *, did_any: bool, usable: bool) -> None:
+        """The worker has done calls, or was dead before: see whether it is to be replaced."""
+        if not did_any:
             await self._note_death(replica)
             return
-        begun.clear()  # likewise
         replica.used = True
         self._restarts.worked()
         if not usable or replica.is_used_up() or not _is_alive(replica):
             await self._discard()
 
     async def _run_alone(self, call: PoolCall, replica: Replica, execution: Execution) -> bool:
-        """Do a call, and end it unless its worker was dead before it was sent anything.
+        """Do a call, here or in the thread that asked for it with the worker lent to it.
+
+        It ends then, unless its worker was dead before it was sent anything.
 
         Returns:
             Whether the worker can be used on.
         """
         worker, begun = replica.worker, time.monotonic()
         sent = worker.commands_sent
+        result: Any = None
+        error: BaseException | None = None
         try:
-            result = await worker.run(call.run(worker.verbs))
-            if call.commit is not None:
-                self._commit(call.commit, result, replica)
-        except asyncio.CancelledError:
-            if not execution.was_cancelled_by_drop():
-                raise
-            return not _may_be_half_done(call, replica, sent)
-        except BaseException as error:
-            if not was_not_sent(call, error):
-                call.settle(error=error)
-            return not (_may_be_half_done(call, replica, sent) or ends_worker(error))
-        else:
+            try:
+                if call.lease is None:
+                    result = await worker.run(call.run(worker.verbs))
+                else:
+                    async with worker.lent() as lent:
+                        result, error = await call.lease.lend(lent)
+                if error is None and call.commit is not None:
+                    self._commit(call.commit, result, replica)
+            except asyncio.CancelledError:
+                if not execution.was_cancelled_by_drop():
+                    raise
+                return not _may_be_half_done(call, replica, sent)
+            except BaseException as raised:
+                error = raised
+            if error is not None:
+                if not was_not_sent(call, error):
+                    call.settle(error=error)
+                return not (_may_be_half_done(call, replica, sent) or ends_worker(error))
             replica.answered = time.monotonic()
             self._queue.paces.add(call.label, replica.answered - begun)
             call.settle(result)
             return True
         finally:
-            del call  # likewise
-
-    async def _run_lent(self, call: PoolCall, replica: Replica, execution: Execution) -> bool:
-        """As :meth:`_run_alone`, in the thread that asked for it."""
-        assert call.lease is not None
-        sent = replica.worker.commands_sent
-        try:
-            async with replica.worker.lent() as worker:
-                result, error = await call.lease.lend(worker)
-        except asyncio.CancelledError:
-            if not execution.was_cancelled_by_drop():
-                raise
-            return not _may_be_half_done(call, replica, sent)
-        if error is None and call.commit is not None:
-            try:
-                self._commit(call.commit, result, replica)
-            except Exception as failed:
-                error = failed
-        if error is not None:
-            if not was_not_sent(call, error):
-                call.settle(error=error)
-            return not (_may_be_half_done(call, replica, sent) or ends_worker(error))
-        replica.answered = time.monotonic()
-        call.settle(result)
-        return True
+            del call, error, result  # likewise
 
     def _commit(self, commit: Callable[[Any], int], result: Any, replica: Replica) -> None:
         """A call changed the worker: the others must follow."""
