@@ -160,10 +160,7 @@ class AsyncWorker:
     ) -> AsyncGenerator[Any, None]:
         """Run chunks of data through a chain of nodes, as :meth:`Worker.stream`: ``async for``.
 
-        Args:
-            node_ids: The nodes in order, at least one.
-            chunks: The data, from any iterable or asynchronous iterable; closed with the stream.
-            timeout: Seconds for each command.
+        They may also come from an asynchronous iterable.
         """
         return self._stream(as_node_ids(node_ids), chunks, timeout)
 
@@ -185,15 +182,10 @@ class AsyncWorker:
                 yield out
 
     async def run(self, steps: Steps[T]) -> T:
-        """Send what steps say, one call after another, and return what they come to.
-
-        Args:
-            steps: A method of :attr:`verbs`, called.
+        """Send what steps say, as :meth:`Worker.run`.
 
         Raises:
             RuntimeError: It is run in another event loop.
-            TypeError, ValueError: A command does not take an argument.
-            SomaError: What a call of a Worker raises.
         """
         try:
             is_here = asyncio.get_running_loop() is self._loop
@@ -295,19 +287,11 @@ class AsyncWorker:
             yield drive(self._handle)
 
     async def ask(self, call: Call) -> Any:
-        """Send a command as it is.
-
-        Args:
-            call: The command.
-        """
+        """Send a command as it is."""
         return await self._connection.ask(call)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Have a function called once the current worker closes its channel while nothing runs.
-
-        Args:
-            callback: The function.
-        """
+        """Have a function called once the current worker closes its channel while nothing runs."""
         self._connection.on_lost = callback
 
     @property
@@ -330,15 +314,13 @@ class AsyncWorker:
         await self._connection.settled()
 
     async def close(self) -> None:
-        """End a private worker, or leave a shared one, within 5 s.
+        """End a private worker, or leave a shared one, as :meth:`Worker.close`."""
+        if self._handle.belongs_to_this_process:
+            await self._close(self._handle.close)
 
-        A call that runs raises ChannelClosed. A second close does nothing, nor does one in a
-        forked child: the worker is its parent's.
-        """
-        if not self._handle.belongs_to_this_process:
-            return
+    async def _close(self, close: Callable[[], None]) -> None:
         self._connection.close()
-        await in_thread(self._handle.close, name="soma-close")
+        await in_thread(close, name="soma-close")
         await self._connection.settled()
 
     async def shutdown(self) -> None:
@@ -347,9 +329,7 @@ class AsyncWorker:
             return
         with suppress(SomaError, OSError):  # it is ended all the same, by force if it must be
             await self._connection.ask(Call.of(Shutdown(cmd="SHUTDOWN"), CLOSE_GRACE))
-        self._connection.close()
-        await in_thread(self._handle.shutdown, name="soma-close")
-        await self._connection.settled()
+        await self._close(self._handle.shutdown)
 
 
 _Texts = list[str]  # within AsyncWorker, list is a method
