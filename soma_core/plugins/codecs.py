@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.wire.added_types import Codec
@@ -24,24 +23,18 @@ _TRAVELS_ALREADY = frozenset(
 )
 
 
-def check_codecs(plugin: str, returned: Any, taken: Iterable[Codec]) -> list[Codec]:
+def check_codecs(plugin: str, codecs: Iterable[Codec], taken: Iterable[Codec]) -> None:
     """Check what a plugin's ``soma_register_codecs`` returned, beside what is taken already.
 
     Raises:
-        PluginLoadFailed: It is not a list of Codecs, or one of them is not well formed.
+        PluginLoadFailed: One of them is not well formed.
         PluginConflict: A name or a type belongs to soma or to another plugin.
     """
-    if not (isinstance(returned, list | tuple) and all(isinstance(c, Codec) for c in returned)):
-        raise PluginLoadFailed(
-            f"the plugin {plugin!r}: soma_register_codecs returns a list of Codec, "
-            f"got {returned!r:.200}"
-        )
     known = list(taken)
-    for codec in returned:
+    for codec in codecs:
         _check_form(plugin, codec)
         _check_free(plugin, codec, known)
         known.append(codec)
-    return list(returned)
 
 
 def _check_form(plugin: str, codec: Codec) -> None:

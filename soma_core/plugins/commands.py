@@ -33,22 +33,15 @@ class CommandSpec:
         return name_of_command(self.model)
 
 
-def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> list[CommandSpec]:
+def check_commands(plugin: str, specs: Iterable[CommandSpec], taken: Iterable[CommandSpec]) -> None:
     """Check what a plugin's ``soma_register_commands`` returned, beside what is taken already.
 
     Raises:
-        PluginLoadFailed: It is not a list of CommandSpecs, or a model is not a Command.
+        PluginLoadFailed: A model is not a Command, or has no name of one.
         PluginConflict: Soma or another plugin has a model of that ``cmd`` or class name.
     """
-    if not (
-        isinstance(returned, list | tuple) and all(isinstance(s, CommandSpec) for s in returned)
-    ):
-        raise PluginLoadFailed(
-            f"the plugin {plugin!r}: soma_register_commands returns a list of CommandSpec, "
-            f"got {returned!r:.200}"
-        )
     models = [*COMMANDS, *(spec.model for spec in taken)]
-    for spec in returned:
+    for spec in specs:
         cmd = _checked_cmd(plugin, spec)
         for model in models:
             if cmd == name_of_command(model) or spec.model.__name__ == model.__name__:
@@ -58,7 +51,6 @@ def check_commands(plugin: str, returned: Any, taken: Iterable[CommandSpec]) -> 
                     f"command {name_of_command(model)}; choose another cmd and another class name"
                 )
         models.append(spec.model)
-    return list(returned)
 
 
 def _checked_cmd(plugin: str, spec: CommandSpec) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from traceback import walk_tb
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import pluggy
 
@@ -32,6 +32,8 @@ from soma_core.protocol.parsing import name_of_command
 from soma_core.wire.added_types import Codec, Codecs
 
 __all__ = ["CallObservers", "PluginSet", "installed_plugins"]
+
+T = TypeVar("T")
 
 _CORE = "soma_core"
 _EXECUTE, _FINISHED, _LOADED = "soma_execute", "soma_command_finished", "soma_filter_loaded"
@@ -134,10 +136,10 @@ class PluginSet:
             ) from error
 
         try:
-            commands = self._returned(name, "soma_register_commands")
-            codecs = self._returned(name, "soma_register_codecs")
-            commands = check_commands(name, commands, self.commands)
-            codecs = check_codecs(name, codecs, self.codecs)
+            commands = self._returned(name, "soma_register_commands", CommandSpec)
+            codecs = self._returned(name, "soma_register_codecs", Codec)
+            check_commands(name, commands, self.commands)
+            check_codecs(name, codecs, self.codecs)
         except BaseException:
             self._manager.unregister(name=name)
             raise
@@ -179,16 +181,23 @@ class PluginSet:
             meant = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(_HOOKS)}"
             raise ValueError(f"there is no hook {unknown[0]}; {meant}")
 
-    def _returned(self, name: str, hook_name: str) -> Any:
+    def _returned(self, name: str, hook_name: str, kind: type[T]) -> list[T]:
         """What one plugin's implementation of a hook without arguments returns; else nothing."""
         for implementation in getattr(self.hook, hook_name).get_hookimpls():
             if implementation.plugin_name == name:
                 try:
-                    return implementation.function()
+                    returned = implementation.function()
                 except Exception as error:
                     raise PluginLoadFailed(
                         f"the plugin {name!r} failed in {hook_name}: {error}"
                     ) from error
+                is_list = isinstance(returned, list | tuple)
+                if not is_list or not all(isinstance(one, kind) for one in returned):
+                    raise PluginLoadFailed(
+                        f"the plugin {name!r}: {hook_name} returns a list of {kind.__name__}, "
+                        f"got {returned!r:.200}"
+                    )
+                return list(returned)
         return []
 
     def concerns(self) -> list[Concern]:
