@@ -15,10 +15,10 @@ from soma_core.channel.contract import Transport
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.handle import Handle
 from soma_core.client.loadable import Loadable, check_filters, distributions
-from soma_core.client.options import WorkerOptions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker, drive
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.manager import PluginSet
 

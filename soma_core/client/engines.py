@@ -16,9 +16,9 @@ from soma_core.client.backoff import Backoff
 from soma_core.client.calls import Call
 from soma_core.client.connection import Connection
 from soma_core.client.host_path import hidden_modules, host_path
-from soma_core.client.options import WorkerOptions
 from soma_core.client.recovery import RecoveryLog
 from soma_core.client.turn import Turn
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.errors import (
     ChannelClosed,
     DeadlineExceeded,

@@ -10,11 +10,11 @@ from contextlib import suppress
 
 from soma_core.channel.contract import ExitStatus, Transport
 from soma_core.client.engines import RemoteEngine, RestartingEngine
-from soma_core.client.options import WorkerOptions
 from soma_core.client.recording import Recorder
 from soma_core.client.results import WorkerStatus
 from soma_core.client.usage import process_usage
 from soma_core.client.verbs.verbs import Verbs
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.wire.pickles import Pickles
 
 __all__ = ["CLOSE_GRACE", "Handle"]

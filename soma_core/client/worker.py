@@ -15,13 +15,13 @@ from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.engines import RestartingEngine
 from soma_core.client.handle import CLOSE_GRACE, Handle
-from soma_core.client.options import WorkerArguments, WorkerOptions
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
 from soma_core.client.steps import Steps, argument_error
 from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
+from soma_core.client.worker_options import WorkerArguments, WorkerOptions
 from soma_core.errors import RemoteError, SomaError
 from soma_core.models.filters import FilterMeta
 from soma_core.plugins.manager import PluginSet, installed_plugins

@@ -15,8 +15,8 @@ from typing import Any
 import soma_core as soma
 from soma_core.channel.contract import Transport
 from soma_core.client.handle import Handle
-from soma_core.client.options import WorkerOptions
 from soma_core.client.remote_filter import RemoteFilter
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.testing.transports import base, deaths, probes
 
 __all__ = ["connect"]

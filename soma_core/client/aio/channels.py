@@ -17,14 +17,14 @@ from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.wire.message import Message
 
-__all__ = ["Listener", "LoopChannel", "WatchedChannel", "loop_channel"]
+__all__ = ["LoopChannel", "Receiver", "WatchedChannel", "loop_channel"]
 
 T = TypeVar("T")
 
 _MOST_ARRIVED = 64  # messages that nobody has taken, after which no more are read
 
 
-class Listener(Protocol):
+class Receiver(Protocol):
     """Whoever is given messages as they come, instead of waiting for each."""
 
     def take(self, message: Message) -> None:
@@ -96,10 +96,10 @@ class WatchedChannel(LoopChannel):
     """A channel whose descriptor the loop watches: no thread, and no wake-up while it is idle.
 
     Attributes:
-        listener: Is given what comes, instead of who waits for a message; or None.
+        receiver: Is given what comes, instead of who waits for a message; or None.
     """
 
-    listener: Listener | None = None
+    receiver: Receiver | None = None
 
     def __init__(
         self,
@@ -213,19 +213,19 @@ class WatchedChannel(LoopChannel):
         except ChannelClosed as error:
             self._stop_watching()
             self._arrive(error)
-        if self.listener is not None:
-            self.listener.all_taken()
+        if self.receiver is not None:
+            self.receiver.all_taken()
         if len(self._arrived) > _MOST_ARRIVED:
             self._stop_watching()
 
     def _arrive(self, came: Message | Exception) -> None:
-        listener = self.listener
-        if listener is not None:
+        receiver = self.receiver
+        if receiver is not None:
             if not isinstance(came, Exception):
-                listener.take(came)
+                receiver.take(came)
                 return
             self._arrived.append(came)
-            listener.stop()
+            receiver.stop()
             return
         waiter, self._waiter = self._waiter, None
         if waiter is not None and _tell(waiter, came):
@@ -262,7 +262,7 @@ class WatchedChannel(LoopChannel):
         if self._timer is not None:
             self._timer.cancel()
         self._channel.close()
-        if self._waiter is not None or self.listener is not None:
+        if self._waiter is not None or self.receiver is not None:
             self._arrive(ChannelClosed("the channel was closed while it waited"))
 
 

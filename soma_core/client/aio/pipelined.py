@@ -85,12 +85,12 @@ class PipelinedConnection:
     async def open(self) -> None:
         """Take the turn of the connection; nothing may be under way."""
         await self._connection.take_turn()
-        self._channel.listener = self
+        self._channel.receiver = self
         self.is_open, self.interrupts = True, False
 
     def close(self) -> None:
         """Give the turn back; nothing may be under way, or nobody will know what becomes of it."""
-        self.is_open, self._channel.listener = False, None
+        self.is_open, self._channel.receiver = False, None
         self._on_way.clear()
         self._outbox.clear()
         self._bytes = 0
@@ -189,7 +189,7 @@ class PipelinedConnection:
         """Send nothing more, and let :meth:`drained` see to what is on its way."""
         if not self.is_open:
             return
-        self.is_open, self._channel.listener = False, None
+        self.is_open, self._channel.receiver = False, None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Transport
-from soma_core.client.options import WorkerOptions
 from soma_core.client.recording import Recorder, Recording
 from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.models.filters import FilterMeta
 
 __all__ = ["Blueprint"]

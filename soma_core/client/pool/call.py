@@ -18,7 +18,7 @@ from soma_core.errors import DeadlineExceeded, SomaError
 if TYPE_CHECKING:
     from soma_core.client.pool.blocking.lease import Lease
 
-__all__ = ["Outcome", "PoolCall", "Run", "asked_in"]
+__all__ = ["CallOutcome", "PoolCall", "Run", "asked_in"]
 
 Run = Callable[[Verbs], Steps[Any]]
 """What a call does on a worker."""
@@ -42,7 +42,7 @@ def asked_in(contexts: tuple[Context, ...], steps: Steps[Any]) -> Steps[Any]:
             advance = partial(steps.throw, error)
 
 
-class Outcome(Enum):
+class CallOutcome(Enum):
     """How a call ended."""
 
     DONE = "done"
@@ -123,7 +123,7 @@ class PoolCall:
         self._unwrap = unwrap
         self.submitted = time.monotonic()
         self.future: Ending | None = None
-        self.on_end: Callable[[PoolCall, Outcome], None] | None = None
+        self.on_end: Callable[[PoolCall, CallOutcome], None] | None = None
         self.lease: Lease[Any] | None = None
         self._ended = False
         self._execution: Running | None = None
@@ -165,7 +165,7 @@ class PoolCall:
             result, error = self._unwrap(result)
         elif isinstance(error, SomaError) and self._unwrap is not None:
             error.add_note(f"It was the call of {self.label!r}.")  # of whose node nobody knows
-        if self._end(Outcome.DONE if error is None else Outcome.FAILED):
+        if self._end(CallOutcome.DONE if error is None else CallOutcome.FAILED):
             if isinstance(error, DeadlineExceeded) and self.deadline.over():
                 waited = time.monotonic() - self.submitted
                 error.add_note(f"Its deadline counts from its submission, {waited:.3g} s before.")
@@ -174,12 +174,12 @@ class PoolCall:
 
     def refuse(self, error: Exception) -> None:
         """End it with an error, unless a worker has it or it has ended."""
-        if self._end(Outcome.FAILED, if_waiting=True):
+        if self._end(CallOutcome.FAILED, if_waiting=True):
             self._tell(None, error)
 
     def expire(self) -> None:
         """End it if it is due; its worker may go on for the calls that it runs with it."""
-        if self.due.over() and self._end(Outcome.FAILED):
+        if self.due.over() and self._end(CallOutcome.FAILED):
             excess = self.excess()
             self._drop()
             self._tell(None, excess)
@@ -199,7 +199,7 @@ class PoolCall:
 
     def cancel(self, *, interrupt: bool) -> bool:
         """End it; the future says so. A worker that runs it for nobody else is made to stop."""
-        if not self._end(Outcome.CANCELLED, if_waiting=not interrupt):
+        if not self._end(CallOutcome.CANCELLED, if_waiting=not interrupt):
             return False
         self._drop()
         return True
@@ -213,7 +213,7 @@ class PoolCall:
         if execution is not None:
             execution.drop()
 
-    def _end(self, outcome: Outcome, *, if_waiting: bool = False) -> bool:
+    def _end(self, outcome: CallOutcome, *, if_waiting: bool = False) -> bool:
         if self._ended or (if_waiting and self._execution is not None):
             return False
         self._ended = True

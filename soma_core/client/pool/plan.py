@@ -12,10 +12,10 @@ from soma_core.channel.threads import available_cores
 from soma_core.client.connect import PicklePolicy, transport_maker
 from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.loadable import Loadable
-from soma_core.client.options import WorkerOptions
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.recording import Recording
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.plugins.manager import PluginSet
 
 __all__ = ["PoolPlan", "plan_pool", "whole"]

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from soma_core.client.pool.batching import Batching
-from soma_core.client.pool.call import Outcome, PoolCall
+from soma_core.client.pool.call import CallOutcome, PoolCall
 from soma_core.client.pool.joining import Joining
 from soma_core.client.pool.paces import Paces
 from soma_core.client.pool.stats import PoolStats, Tally
-from soma_core.client.pool.waiting import WaitingCalls
+from soma_core.client.pool.waiting_calls import WaitingCalls
 from soma_core.errors import QueueFull, SomaError
 
 __all__ = ["CallQueue"]
@@ -277,7 +277,7 @@ class CallQueue:
         finally:
             self._paused.discard(waiter)
 
-    def _note_end(self, call: PoolCall, outcome: Outcome) -> None:
+    def _note_end(self, call: PoolCall, outcome: CallOutcome) -> None:
         self.tally.add_end(call, outcome)
         if not self._calls.remove(call):
             self.running -= 1

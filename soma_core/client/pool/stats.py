@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from soma_core.client.pool.call import Outcome, PoolCall
+from soma_core.client.pool.call import CallOutcome, PoolCall
 
 __all__ = ["NodeStats", "PoolStats", "Tally"]
 
@@ -90,17 +90,17 @@ class Tally:
         self._done = self._failed = self._cancelled = self._refused = self._replaced = 0
         self._nodes: dict[str, _NodeTally] = {}
 
-    def add_end(self, call: PoolCall, outcome: Outcome) -> None:
+    def add_end(self, call: PoolCall, outcome: CallOutcome) -> None:
         """A call has ended."""
         node = None if call.label is None else self._nodes.get(call.label)
-        if outcome is Outcome.DONE:
+        if outcome is CallOutcome.DONE:
             self._done += 1
             if node is None and call.label is not None:
                 node = self._nodes[call.label] = _NodeTally()
             if node is not None:
                 node.done += 1
                 node.seconds.append(time.monotonic() - call.submitted)
-        elif outcome is Outcome.FAILED:
+        elif outcome is CallOutcome.FAILED:
             self._failed += 1
             if node is not None:  # a node that never worked may not exist
                 node.failed += 1

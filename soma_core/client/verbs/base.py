@@ -12,9 +12,9 @@ from soma_core.client.arguments import check_seconds
 from soma_core.client.calls import Call, Progress
 from soma_core.client.engines import RemoteEngine
 from soma_core.client.missing_modules import missing_module
-from soma_core.client.options import WorkerOptions
 from soma_core.client.steps import Steps
 from soma_core.client.timeouts import DEFAULT, Timeout
+from soma_core.client.worker_options import WorkerOptions
 from soma_core.errors import RemoteError, SomaError
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol import commands as c
