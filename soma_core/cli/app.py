@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,12 +22,14 @@ from soma_core.cli import (
     validate,
 )
 from soma_core.cli.console import print_error
-from soma_core.cli.subcommands import plugged_in
-from soma_core.errors import SomaError
+from soma_core.errors import PluginError, SomaError
 from soma_core.plugins.catalog import installed_subcommands
 from soma_core.protocol.versions import soma_version
 
 __all__ = ["app"]
+
+
+_SETTINGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
 class _Soma(TyperGroup):
@@ -41,7 +44,7 @@ class _Soma(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
-        return plugged_in(cmd_name) if own is None else own
+        return _plugged_in(cmd_name) if own is None else own
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -49,6 +52,31 @@ class _Soma(TyperGroup):
         except SomaError as error:
             print_error(error)
             raise typer.Exit(1) from None
+
+
+def _plugged_in(name: str) -> Any:
+    """The subcommand of a plugin, which reads its arguments itself; None if there is none."""
+    if name not in installed_subcommands().names():
+        return None
+    try:
+        run: Callable[[list[str]], int] = installed_subcommands().load(name)
+        meaning = inspect.getdoc(run) or ""
+    except PluginError as error:  # said when it is used; the others are listed all the same
+        run, meaning = _raising(error), f"(broken: {error})"
+    alone = typer.Typer(add_completion=False)
+
+    def call(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        raise typer.Exit(run(list(arguments or ())) or 0)
+
+    alone.command(name, help=meaning, add_help_option=False, context_settings=_SETTINGS)(call)
+    return typer.main.get_command(alone)
+
+
+def _raising(error: PluginError) -> Callable[[list[str]], int]:
+    def run(arguments: list[str]) -> int:
+        raise error
+
+    return run
 
 
 app = typer.Typer(

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from enum import Enum
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Final, Literal
 
-__all__ = ["as_node_ids", "check_bytes", "check_listener", "check_seconds"]
+__all__ = [
+    "DEFAULT",
+    "Timeout",
+    "as_node_ids",
+    "check_bytes",
+    "check_listener",
+    "check_seconds",
+]
+
+
+class _Default(Enum):
+    """Stands for the worker's own timeout where a call names none."""
+
+    TIMEOUT = "the worker's timeout"
+
+
+DEFAULT: Final = _Default.TIMEOUT
+Timeout = float | None | Literal[_Default.TIMEOUT]
+"""How many seconds a call may take."""
 
 
 def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
+from soma_core.client.arguments import DEFAULT, Timeout
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.engines import RestartingEngine
@@ -19,7 +20,6 @@ from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
 from soma_core.client.steps import Steps, argument_error
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.client.worker_options import WorkerArguments, WorkerOptions
 from soma_core.errors import RemoteError, SomaError

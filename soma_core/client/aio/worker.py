@@ -24,7 +24,7 @@ from soma_core.client.aio.connection import AsyncConnection
 from soma_core.client.aio.pipelined import PipelinedConnection
 from soma_core.client.aio.streams import stream
 from soma_core.client.aio.threads import in_thread
-from soma_core.client.arguments import as_node_ids
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan
 from soma_core.client.engines import RestartingEngine
@@ -32,7 +32,6 @@ from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
 from soma_core.client.steps import Steps, argument_error
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.client.worker import Worker, drive
 from soma_core.errors import RemoteError, SomaError, WorkerDied

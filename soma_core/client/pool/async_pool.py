@@ -20,7 +20,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.streams import each, stream
 from soma_core.client.aio.threads import running_loop
-from soma_core.client.arguments import check_seconds
+from soma_core.client.arguments import DEFAULT, Timeout, check_seconds
 from soma_core.client.chunks import StreamPlan
 from soma_core.client.pool.async_future import AsyncCallFuture
 from soma_core.client.pool.call import PoolCall
@@ -30,7 +30,6 @@ from soma_core.client.pool.stats import PoolStats
 from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.errors import TransportError
 
 __all__ = ["AsyncWorkerPool"]

@@ -9,14 +9,13 @@ from inspect import signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
-from soma_core.client.arguments import as_node_ids, check_seconds
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, check_seconds
 from soma_core.client.loadable import check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.verbs import Verbs
 
 __all__ = ["PoolVerbs", "Request"]

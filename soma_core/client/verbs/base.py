@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Transport
-from soma_core.client.arguments import check_seconds
+from soma_core.client.arguments import DEFAULT, Timeout, check_seconds
 from soma_core.client.calls import Call, Progress
 from soma_core.client.engines import RemoteEngine
 from soma_core.client.missing_modules import missing_module
 from soma_core.client.steps import Steps
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.worker_options import WorkerOptions
 from soma_core.errors import RemoteError, SomaError
 from soma_core.models.filters import FilterMeta

@@ -6,13 +6,12 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from soma_core.client.arguments import as_node_ids
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
 from soma_core.client.calls import Call
 from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters
 from soma_core.client.progress.watch import Watch, watched
 from soma_core.client.results import NodeListing, Pong, WorkerListing
 from soma_core.client.steps import OWN_COMMANDS, Steps
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.base import VerbsBase
 from soma_core.errors import RemoteError
 from soma_core.models.filters import FilterMeta

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from soma_core.client.arguments import as_node_ids
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
 from soma_core.client.calls import Call, Progress
 from soma_core.client.steps import Steps
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.base import VerbsBase, given
 from soma_core.protocol import commands as c
 

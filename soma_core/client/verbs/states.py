@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.client import checkpoint
-from soma_core.client.arguments import check_bytes
+from soma_core.client.arguments import DEFAULT, Timeout, check_bytes
 from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.base import given
 from soma_core.client.verbs.nodes import NodeVerbs
 from soma_core.protocol import commands as c

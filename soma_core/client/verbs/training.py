@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from soma_core.client.arguments import as_node_ids, check_listener
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, check_listener
 from soma_core.client.batched_fits import (
     Metric,
     OnEpoch,
@@ -17,7 +17,6 @@ from soma_core.client.batched_fits import (
 from soma_core.client.progress.watch import Watch, watched
 from soma_core.client.results import BatchedFitResult, CompositeFitResult
 from soma_core.client.steps import Steps
-from soma_core.client.timeouts import DEFAULT, Timeout
 from soma_core.client.verbs.base import VerbsBase, given
 from soma_core.protocol import commands as c
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
-from soma_core.client.arguments import check_seconds
+from soma_core.client.arguments import DEFAULT, Timeout, check_seconds
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.pool.blocking.background import BackgroundPool
 from soma_core.client.pool.blocking.call_future import CallFuture, map_results, wait_for_result
@@ -18,7 +18,6 @@ from soma_core.client.pool.verbs import PoolVerbs, Request
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
-from soma_core.client.timeouts import DEFAULT, Timeout
 
 __all__ = ["WorkerPool"]
 
