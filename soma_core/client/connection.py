@@ -24,7 +24,6 @@ from soma_core.errors import (
     ProtocolError,
     SomaError,
     TransportError,
-    WorkerDied,
 )
 from soma_core.plugins.manager import CallObservers
 from soma_core.wire.pickles import Pickles
@@ -82,21 +81,6 @@ class Connection:
         # A filter in this process has to be interrupted itself.
         here = transport.in_this_process
         self._signalled_thread = None if here else threading.main_thread().ident
-
-    @property
-    def ended(self) -> WorkerDied | None:
-        """How the worker ended, once it has."""
-        return self.conversation.ended
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self.conversation.closed
-
-    @property
-    def belongs_to_this_process(self) -> bool:
-        """Whether this is the process that started it, and not one forked from that."""
-        return self.conversation.belongs_to_this_process
 
     def ask(self, call: Call) -> Any:
         """Send a command and wait for its reply.
@@ -223,7 +207,7 @@ class Connection:
                 self._do_what_is_due(exchange)
             except (ChannelClosed, ProtocolError) as error:
                 if exchange.given_up:
-                    by_itself = type(error) is ChannelClosed and not self.closed
+                    by_itself = type(error) is ChannelClosed and not self.conversation.closed
                     self._end(exchange, by_itself=by_itself)
                     return
                 if isinstance(error, ProtocolError):
@@ -296,7 +280,7 @@ class Connection:
 
     def _death(self, exchange: Exchange, error: ChannelClosed) -> TransportError:
         """What to raise when the channel closed under a call."""
-        if self.closed:
+        if self.conversation.closed:
             return ChannelClosed(f"the worker was closed while {exchange.call} ran")
         status = self._status_within(self._transport.status_delay)
         death = self.conversation.died(exchange, error, status, self._transport.diagnostics())

@@ -224,15 +224,16 @@ class RestartingEngine(RemoteEngine):
 
     def living(self, call: Call) -> Connection:
         """The connection to an engine that lives, as far as is known; blocks while it starts."""
-        while self.connection.ended is not None and not self._closed.is_set():
-            dead = self.connection
+        while self.connection.conversation.ended is not None and not self._closed.is_set():
+            dead = self.connection.conversation
             left = call.deadline.left()
             wait = -1 if left is None else min(left, threading.TIMEOUT_MAX)
             if not self._restarting.take(wait):
                 raise _late(call.cmd)
             try:
                 death = dead.ended
-                if self.connection is dead and death and dead.belongs_to_this_process:
+                here = self.connection.conversation
+                if here is dead and death and dead.belongs_to_this_process:
                     self._restart(death, call)
             finally:
                 self._restarting.give()

@@ -60,7 +60,11 @@ class Handle:
 
     def describe(self, kind: str) -> str:
         """The worker in a few words, for a repr."""
-        state = "closed" if self.engine.connection.closed else f"pid {self.engine.hello.pid}"
+        state = (
+            "closed"
+            if self.engine.connection.conversation.closed
+            else f"pid {self.engine.hello.pid}"
+        )
         return f"<{kind} over {self.transport.name}, {state}, nodes {list(self.verbs.metas)}>"
 
     def status(self) -> WorkerStatus:
@@ -69,11 +73,11 @@ class Handle:
         Raises:
             TransportError: This process was forked from the one that started it.
         """
-        connection, hello = self.engine.connection, self.engine.hello
-        connection.conversation.check_owner()
-        running = connection.conversation.running
+        conversation, hello = self.engine.connection.conversation, self.engine.hello
+        conversation.check_owner()
+        running = conversation.running
         command, node_id, since = running or (None, None, 0.0)
-        ended = connection.closed or self.transport.poll() is not None
+        ended = conversation.closed or self.transport.poll() is not None
         here = not ended and self.transport.runs_here(hello.pid)
         cpu_seconds, memory_bytes = process_usage(hello.pid) if here else (None, None)
         return WorkerStatus(
@@ -86,13 +90,13 @@ class Handle:
             restarts=self.engine.restarts,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
-            plugins=connection.conversation.plugins_said,
+            plugins=conversation.plugins_said,
         )
 
     @property
     def belongs_to_this_process(self) -> bool:
         """Whether this is the process that started it, and not one forked from that."""
-        return self.engine.connection.belongs_to_this_process
+        return self.engine.connection.conversation.belongs_to_this_process
 
     def close(self) -> None:
         """End a private worker, or leave a shared one; at most 5 s. A second call does nothing."""
@@ -113,8 +117,7 @@ class _Owned:
 
     def close(self, stop: Callable[[float], ExitStatus | None]) -> None:
         """End the connection, and then the worker: one in a call is interrupted, and ends too."""
-        connection = self._engine.connection
-        runs = connection.conversation.running is not None
+        runs = self._engine.connection.conversation.running is not None
         self._engine.close()
         if runs:
             self._transport.interrupt()
@@ -127,8 +130,8 @@ class _Owned:
 
         Where no thread can be started the worker is killed, as nobody holds its lifeline.
         """
-        connection = self._engine.connection
-        if connection.closed or not connection.belongs_to_this_process:
+        conversation = self._engine.connection.conversation
+        if conversation.closed or not conversation.belongs_to_this_process:
             return
         if self._transport.in_this_process:
             return

@@ -56,9 +56,9 @@ class NodeVerbs(VerbsBase):
 
         Others may have loaded something too; or the reply to a change was lost, as by Ctrl-C.
         """
-        connection = self._engine.connection
-        is_unsure = self._unsettled and connection.ended is None
-        if (self._transport.options.shared or is_unsure) and not connection.closed:
+        conversation = self._engine.connection.conversation
+        is_unsure = self._unsettled and conversation.ended is None
+        if (self._transport.options.shared or is_unsure) and not conversation.closed:
             yield from self.list()
 
     @contextmanager
