@@ -91,11 +91,7 @@ class ProcessTree:
                 close_in_forked_child(self._held)
 
     def led_by(self, leader: int) -> None:
-        """Tell the guard which session is the worker's: not all in it need bear the mark.
-
-        Args:
-            leader: The worker.
-        """
+        """Tell the guard which session is the worker's: not all in it need bear the mark."""
         if self._guard is not None:
             with suppress(OSError):  # somebody ended the guard
                 self._held.sendall(b"%d\n" % leader, socket.MSG_NOSIGNAL)
@@ -169,11 +165,7 @@ class ProcessTree:
 
 
 def bear_mark(mark: str) -> None:
-    """Let this process, which was forked, and all that it starts bear the mark of a tree.
-
-    Args:
-        mark: The mark of the :class:`ProcessTree`.
-    """
+    """Let this process, which was forked, and all that it starts bear the mark of a tree."""
     os.environ[TREE_VARIABLE] = mark
     with open("/proc/self/comm", "w") as name:
         name.write(_name(mark))

@@ -101,9 +101,6 @@ class SharedMemory:
     def lend(self, buffer: Any) -> TableEntry | None:
         """Copy a buffer into a region.
 
-        Args:
-            buffer: The buffer.
-
         Returns:
             The entry of the buffer table that names the region; None if the buffer must go inline.
         """

@@ -19,9 +19,6 @@ class Signalled(BaseException):
     """Carries what a handler raised past all who would take it for the end of a wait or a channel.
 
     Whoever asked for the wait raises the error itself.
-
-    Args:
-        error: What the handler raised.
     """
 
     def __init__(self, error: BaseException) -> None:

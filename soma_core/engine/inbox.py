@@ -28,9 +28,6 @@ class Inbox:
     something comes (:meth:`announce`), and while a command runs, the handler of that signal looks
     what it is. What is not for now waits here.
 
-    Args:
-        channel: Where the messages come from.
-
     Attributes:
         can_announce: Whether the channel has a descriptor that the kernel can watch.
         announced: Whether the kernel watches it.
@@ -90,11 +87,7 @@ class Inbox:
                 self._looking = False
 
     def names(self, command: MessageId | None) -> bool:
-        """Whether a message that waits interrupts a command.
-
-        Args:
-            command: The id of the command.
-        """
+        """Whether a message that waits interrupts a command."""
         return command in self._named
 
     def take_settled(self) -> Message | None:

@@ -90,23 +90,14 @@ class Interrupts(NoInterrupts):
             signal.signal(signal.SIGIO, signal.SIG_IGN)
 
     def watch(self, inbox: Inbox) -> None:
-        """From now on the host of an inbox interrupts by messages, if that is possible.
-
-        Args:
-            inbox: Where its messages come from.
-        """
+        """From now on the host of an inbox interrupts by messages, if that is possible."""
         if self.by_wire:
             _set_handler(_SIGIO, self._look)
             inbox.announce()
             self.inbox = inbox
 
     def run(self, execute: Callable[[C], T], command: C) -> T:
-        """Execute a command, which SIGINT ends by a KeyboardInterrupt.
-
-        Args:
-            execute: Executes it.
-            command: The command.
-        """
+        """Execute a command, which SIGINT ends by a KeyboardInterrupt."""
         self._missed = False
         if self._on_main_thread:  # again each time: a filter may have set a handler of its own
             _set_handler(_SIGINT, self._handler)
@@ -139,22 +130,14 @@ class Interrupts(NoInterrupts):
                 self._end(frame)
 
     def shield(self, call: Callable[[], None]) -> None:
-        """Run what must not be cut in two; an interrupt that comes meanwhile is raised after.
-
-        Args:
-            call: What that is.
-        """
+        """Run what must not be cut in two; an interrupt that comes meanwhile is raised after."""
         _shielded(call)
         if self._missed:
             self._missed = False
             raise KeyboardInterrupt("the host interrupted the command")
 
     def abort(self, command: object) -> None:
-        """From any thread: end a command, if it still runs.
-
-        Args:
-            command: The command.
-        """
+        """From any thread: end a command, if it still runs."""
         self._to_abort = command
         if self._on_main_thread:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

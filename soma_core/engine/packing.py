@@ -45,9 +45,6 @@ def unpack(header: Any, buffers: Sequence[Any]) -> Any:
 def read_value(text: bytes) -> Any:
     """The value that is written in JSON, as in lines: that of a state of the format ``value``.
 
-    Args:
-        text: The JSON, in UTF-8.
-
     Raises:
         ProtocolError: It is not such a value, or it holds a pickle.
     """

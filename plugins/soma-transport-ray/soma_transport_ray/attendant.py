@@ -164,12 +164,7 @@ class Watch:
 
 
 class Remote:
-    """Asks a watch on the engine's node. If that is gone, so is the node, and the engine.
-
-    Args:
-        cluster: The connection.
-        engine: Where it runs.
-    """
+    """Asks a watch on the engine's node. If that is gone, so is the node, and the engine."""
 
     def __init__(self, cluster: Cluster, engine: Whereabouts) -> None:
         self._cluster, self._engine = cluster, engine

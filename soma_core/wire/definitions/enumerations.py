@@ -24,12 +24,7 @@ class _Member(NamedTuple):
 
 
 def reduce(kind: Any, content: dict[str, Any]) -> tuple[Any, ...]:
-    """How an enumeration that travels whole is pickled, in the form of cloudpickle's.
-
-    Args:
-        kind: The enumeration.
-        content: Its attributes, as cloudpickle tells them.
-    """
+    """How an enumeration that travels whole is pickled, in the form of cloudpickle's."""
     members: dict[str, Enum] = dict(kind.__members__)
     made = {name: _Member(_data(kind, member), member._value_) for name, member in members.items()}
     boundary = {"boundary": kind._boundary_} if issubclass(kind, Flag) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from soma_core.streams import StreamLimits
@@ -12,17 +11,9 @@ from soma_core.tooling import installed_transports
 from soma_core.transport import OutputLine, OutputPump, Transport, WorkerProcess, thread_limits
 from soma_http.server.config import WorkersConfig
 
-__all__ = ["LaunchedWorker", "WorkerLauncher"]
+__all__ = ["Policy", "WorkerLauncher"]
 
 Policy = Literal["same-user", "never"]
-
-
-@dataclass(frozen=True)
-class LaunchedWorker:
-    """A worker that runs, and our end of its stdin and stdout."""
-
-    process: WorkerProcess
-    wire: socket.socket
 
 
 class WorkerLauncher:
@@ -38,8 +29,8 @@ class WorkerLauncher:
         pickle: Policy,
         threads: int | None,
         printed: Callable[[OutputLine], object] | None,
-    ) -> LaunchedWorker:
-        """Start one; returns while it still imports.
+    ) -> tuple[WorkerProcess, socket.socket]:
+        """Start one, and return our end of its stdin and stdout too, while it still imports.
 
         Args:
             pickle: What the client wants; the server may refuse pickles all the same.
@@ -63,7 +54,7 @@ class WorkerLauncher:
             except BaseException:
                 ours.close()
                 raise
-        return LaunchedWorker(process, ours)
+        return process, ours
 
     def transport(self) -> Transport:
         """A way to start one by a channel, which reads and makes no pickles."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.frames import Opcode
 
-from soma_core.transport import Deadline
+from soma_core.transport import Deadline, WorkerProcess
 from soma_http.frames import Frame
 from soma_http.notices import output_notice
 from soma_http.server.direct import DirectSocket, direct_socket
 from soma_http.server.incoming import Incoming
-from soma_http.server.launching import LaunchedWorker
 from soma_http.server.printed import PrintedLines
 from soma_http.server.sessions import WebSocketSession
 from soma_http.server.wire import WorkerWire
@@ -37,14 +37,15 @@ class PassingSession(WebSocketSession):
     def __init__(
         self,
         websocket: WebSocket,
-        worker: LaunchedWorker,
+        process: WorkerProcess,
+        wire: socket.socket,
         printed: PrintedLines | None,
         grace: float,
     ) -> None:
         super().__init__(websocket)
-        self.pid = worker.process.pid
-        self._process = worker.process
-        self._connection = worker.wire
+        self.pid = process.pid
+        self._process = process
+        self._connection = wire
         self._wire = WorkerWire(self._to_client, self.lost, self._hold_client)
         self._socket: DirectSocket | None = None
         self._incoming = Incoming()
@@ -119,15 +120,15 @@ class PassingSession(WebSocketSession):
 
     def _to_client(self, data: Any, is_line: bool, is_last: bool) -> None:
         """From the worker to the client."""
-        socket = self._socket
-        if socket is None:
+        client = self._socket
+        if client is None:
             return
         if self._printed is not None and not self._halfway:
             self._process.output.show()
             self._send_printed()
         opcode = Opcode.CONT if self._halfway else Opcode.TEXT if is_line else Opcode.BINARY
         self._halfway = not is_last
-        socket.send(opcode, data, last=is_last)
+        client.send(opcode, data, last=is_last)
 
     async def _watch(self) -> None:
         """Until the process has ended: a child of it may hold its wire open."""

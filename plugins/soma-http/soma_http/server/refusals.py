@@ -18,12 +18,7 @@ _GONE = 499  # as other servers log a client that did not wait; nobody is there 
 
 
 class Refusal(Exception):
-    """A request cannot be answered, for a reason that its sender may be told.
-
-    Args:
-        text: What is wrong.
-        status: The HTTP status.
-    """
+    """A request cannot be answered, for a reason that its sender may be told."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)

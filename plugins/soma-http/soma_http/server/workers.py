@@ -140,13 +140,13 @@ def open_own(
         asked = websocket.query_params
         printed = PrintedLines() if asked.get("output") == "true" else None
         pickle: Policy = "same-user" if asked.get("pickle") == "same-user" else "never"
-        worker = await asyncio.to_thread(
+        process, wire = await asyncio.to_thread(
             launcher.launch,
             pickle,
             _threads(asked.get("threads", "")),
             None if printed is None else printed.add,
         )
-        return PassingSession(websocket, worker, printed, grace)
+        return PassingSession(websocket, process, wire, printed, grace)
 
     return open_session
 
