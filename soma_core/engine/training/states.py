@@ -335,7 +335,7 @@ def _spelled(obj: BaseModel, encoder: LineEncoder) -> dict[str, Any]:
         except ProtocolError:
             spelled[name] = _written(obj, name)
     try:
-        back = _made(type(obj), spelled | secrets)
+        back = type(obj).model_validate(spelled | secrets, by_name=True)
     except ValidationError as error:
         raise ValueError(f"what pydantic writes of {describe(error)}") from None
     for name, value in spelled.items():
@@ -354,13 +354,6 @@ def _written(obj: BaseModel, name: str) -> Any:
 def _secrets(obj: BaseModel) -> dict[str, Any]:
     kinds = (Secret, SecretBytes, SecretStr)
     return {name: value for name, value in _fields(obj).items() if isinstance(value, kinds)}
-
-
-def _made(kind: type[BaseModel], fields: dict[str, Any]) -> Any:
-    """A model of fields by their names, whatever their aliases are."""
-    known = kind.model_fields
-    aliases = {name: known[name].alias or name for name in fields if name in known}
-    return kind.model_validate({aliases.get(name, name): value for name, value in fields.items()})
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -406,6 +399,6 @@ def _load_fields(node: Node, data: bytes, typed: Pickles) -> None:
 
 def _revalidated(node: Node, fields: dict[str, Any]) -> Any:
     try:
-        return _made(type(node.obj), _secrets(node.obj) | fields)
+        return type(node.obj).model_validate(_secrets(node.obj) | fields, by_name=True)
     except ValidationError as error:
         raise invalid_state(node, f"the state does not fit: {describe(error)}") from None
