@@ -41,6 +41,8 @@ _END = 5.0  # seconds for a session to end that is stopped
 _GENTLE = 0.5  # seconds for a worker to end after SIGTERM
 _FORCE = 1.0  # and after SIGKILL
 _LAST_WORDS = 0.5  # seconds to wait for the end of what a worker printed
+_GONE = Answer(ok=False, ended=True, error="the daemon does not know the worker any more")
+"""The daemon is gone or has forgotten the worker: either way the worker has ended."""
 
 
 class SocketTransport(Transport):
@@ -170,7 +172,9 @@ class SocketTransport(Transport):
 
     def poll(self) -> ExitStatus | None:
         answer = self._ask("status")
-        return None if answer is None else _exit_status(answer)
+        if answer is None or not answer.ended:
+            return None
+        return ExitStatus(answer.code, answer.signal)
 
     def interrupt(self) -> None:
         self._ask("interrupt")
@@ -237,12 +241,8 @@ class SocketTransport(Transport):
                 answer = self._control.ask(Request(op=op), patience)
             except TimeoutError:  # it cannot be asked now, which says nothing about the worker
                 return self._last
-            self._last = answer if answer is not None and answer.ok else self._gone()
+            self._last = answer if answer is not None and answer.ok else _GONE
         return self._last
-
-    def _gone(self) -> Answer:
-        """The daemon is gone or has forgotten the worker: either way the worker has ended."""
-        return Answer(ok=False, ended=True, error="the daemon does not know the worker any more")
 
 
 def _consult(path: Path | None, request: Request) -> Answer:
@@ -258,7 +258,3 @@ def _consult(path: Path | None, request: Request) -> Answer:
     if not answer.ok:
         raise StartFailed(f"the daemon at {path} refused: {answer.error}")
     return answer
-
-
-def _exit_status(answer: Answer) -> ExitStatus | None:
-    return ExitStatus(answer.code, answer.signal) if answer.ended else None

@@ -54,8 +54,8 @@ class _Short(reprlib.Repr):
     def repr_instance(self, value: Any, level: int) -> str:
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
         if isinstance(shape, tuple) and shape and dtype is not None:
-            held = getattr(value, "nbytes", 0)
-            return f"<{type(value).__name__} of {_by(shape)} {_named(dtype)}, {size(held)}>"
+            held, kind = getattr(value, "nbytes", 0), str(dtype).removeprefix("torch.")
+            return f"<{type(value).__name__} of {_by(shape)} {kind}, {size(held)}>"
         if isinstance(shape, tuple) and hasattr(value, "columns"):
             return f"<{type(value).__name__} of {_by(shape)}>"
         if callable(getattr(value, "parameters", None)) and hasattr(value, "state_dict"):
@@ -66,10 +66,6 @@ class _Short(reprlib.Repr):
 
 def _by(shape: tuple[Any, ...]) -> str:
     return " by ".join(map(str, shape))
-
-
-def _named(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _parameters(module: Any) -> int:

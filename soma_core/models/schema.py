@@ -84,13 +84,11 @@ class Schema(Frozen):
         if self.dtype is DataType.JSON and self.shape is None:
             return
         found = _describe(value)
-        if not self._accepts_dtype(found) or not self._accepts_shape(found, lengths):
+        fits = self.dtype is DataType.JSON or self.dtype.value in found.fits
+        if not fits or not self._accepts_shape(found, lengths):
             known = ", ".join(f"{name}={size}" for name, size in (lengths or {}).items())
             where = f" (with {known})" if known else ""
             raise SchemaMismatch(f"expected {self}{where}, got {found}")
-
-    def _accepts_dtype(self, found: _Found) -> bool:
-        return self.dtype is DataType.JSON or self.dtype.value in found.fits
 
     def _accepts_shape(self, found: _Found, lengths: dict[str, int] | None) -> bool:
         if self.shape is None:
@@ -162,7 +160,7 @@ def _describe_list(value: list[Any] | tuple[Any, ...]) -> _Found:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         return _Found(f"a list of {names}", frozenset(), shape)
     fits = frozenset.intersection(*(_SCALARS[kind][1] for kind in kinds))
-    if kinds <= {int, float} and all(map(_is_whole, _leaves(value))):
+    if kinds <= {int, float} and all(float(number).is_integer() for number in _leaves(value)):
         fits |= {"Int64"}  # JSON, and a Tensor without dtype, know one kind of number
     name = " and ".join(sorted(_SCALARS[kind][0] for kind in kinds))
     return _Found(name, fits, shape)
@@ -179,11 +177,7 @@ def _list_shape(value: object) -> tuple[int, ...] | None:
     return (len(value), *(inner or ()))
 
 
-def _is_whole(number: Any) -> bool:
-    return float(number).is_integer()
-
-
-def _leaves(value: object) -> Iterator[object]:
+def _leaves(value: object) -> Iterator[Any]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from _leaves(item)

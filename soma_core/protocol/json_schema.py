@@ -123,10 +123,10 @@ def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, JsonSchema]:
     documented = _models_of(commands, replies, filters, schemas, values)
     documented |= {model.__name__: model for model in models}
     _, schema = models_json_schema(inputs, schema_generator=_Generator)
-    definitions: dict[str, JsonSchema] = {
-        name: _require_constants(_simplified(_described(definition, documented.get(name))))
-        for name, definition in schema["$defs"].items()
-    }
+    definitions: dict[str, JsonSchema] = {}
+    for name, definition in schema["$defs"].items():
+        described = _described(definition, documented.get(name))
+        definitions[name] = _require_constants(_map_objects(described, _simplify))
     for model, rule in _RULES.items():
         if model.__name__ in definitions:
             definitions[model.__name__] = _with_rule(definitions[model.__name__], rule)
@@ -165,10 +165,6 @@ def _map_objects(node: T, change: Callable[[JsonSchema], JsonSchema]) -> T:
     if isinstance(node, list):
         return [_map_objects(item, change) for item in node]  # type: ignore[return-value]
     return node
-
-
-def _simplified(definition: JsonSchema) -> JsonSchema:
-    return _map_objects(definition, _simplify)
 
 
 def _simplify(node: JsonSchema) -> JsonSchema:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from pydantic import ValidationError
@@ -68,12 +67,10 @@ class Codec:
         if not isinstance(self.target, str):
             return self.target
         module, _, path = self.target.partition(":")
-        found = reduce(_attribute, path.split("."), sys.modules.get(module))
+        found: Any = sys.modules.get(module)
+        for name in path.split("."):
+            found = getattr(found, name, None)
         return found if isinstance(found, type) else None
-
-
-def _attribute(owner: Any, name: str) -> Any:
-    return getattr(owner, name, None)
 
 
 class Codecs:

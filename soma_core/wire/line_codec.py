@@ -282,9 +282,6 @@ class LineDecoder:
             return data
         raise _invalid(f"the data of a Text is a string, got {type(data).__name__}")
 
-    def _json(self, data: Any) -> Any:
-        return self.decode(data)
-
     def _bytes(self, data: Any) -> bytes:
         return bytes(self._bytes_of(data, "Bytes"))
 
@@ -345,7 +342,7 @@ class LineDecoder:
 _TAGGED: dict[str, Callable[[LineDecoder, Any], Any]] = {
     "Tensor": LineDecoder._tensor,
     "Text": LineDecoder._text,
-    "Json": LineDecoder._json,
+    "Json": LineDecoder.decode,
     "Bytes": LineDecoder._bytes,
     "Object": LineDecoder._object,
 }

@@ -202,9 +202,7 @@ class RayTransport(Transport):
         if engine is None or attendant is None or self._cluster is None:
             return  # it was never started, or is being started: then the start ends it
         if grace > 0 and not attendant.ended():
-            with suppress(Exception):  # the cluster is gone
-                self._cluster.check()
-                engine.__ray_terminate__.remote()
+            self._terminate()
             attendant.wait(grace)
         with suppress(Exception):  # the cluster is gone
             self._cluster.ray.kill(engine)
@@ -213,8 +211,8 @@ class RayTransport(Transport):
             attendant.wait(_FORCE)
 
     def _terminate(self) -> None:
-        """The engine has answered SHUTDOWN: it exits when this comes."""
-        with suppress(Exception):  # it is gone already
+        """Have the engine exit as soon as this comes: at once if it has answered SHUTDOWN."""
+        with suppress(Exception):  # it is gone already, or the cluster
             assert self._cluster is not None
             self._cluster.check()
             self._engine.__ray_terminate__.remote()
