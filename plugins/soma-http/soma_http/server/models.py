@@ -16,6 +16,7 @@ __all__ = ["Model", "Models"]
 _STARTING = 600.0  # seconds for each step of a start: a model may be large
 _GRACE = 30.0  # seconds for the requests of a model that was replaced
 _log = logging.getLogger("soma.http")
+_OF_STDIO = {"pickle", "env", "allow_modules", "memory_limit", "nice", "threads"}
 _DATATYPES = {
     "Float64": "FP64",
     "Float32": "FP32",
@@ -90,15 +91,6 @@ class Model:
             node_id: (node.filter, dict(node.config))
             for node_id, node in config.nodes(self.name).items()
         }
-        options: dict[str, Any] = {
-            "pickle": config.pickle,
-            "env": dict(config.env),
-            "allow_modules": config.allow_modules,
-            "memory_limit": config.memory_limit,
-            "nice": config.nice,
-        }
-        if config.threads is not None:
-            options["threads"] = config.threads
         return await soma.AsyncWorkerPool(
             "stdio",
             config.workers,
@@ -107,7 +99,7 @@ class Model:
             start_timeout=_STARTING,
             max_queue=config.max_queue,
             batching=self._batching(),
-            **options,
+            **config.model_dump(include=_OF_STDIO, exclude_none=True),
         )
 
     def _batching(self) -> soma.Batching | None:
