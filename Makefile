@@ -30,7 +30,7 @@ JOBS ?= 3
 # Tests start workers by the thousand: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test nightly lint types units coverage unmeasured light lowest ray models http http-peers console-pictures figures schemas reference docs release clean
+.PHONY: demo test nightly lint types units coverage slow plugins light lowest ray models http http-peers console-pictures figures schemas reference docs release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/soma demo --curve build/training-curve.png
@@ -38,7 +38,13 @@ demo: $(VENV)/.ready
 test: lint
 	+$(MAKE) --jobs=2 types units
 
-nightly: lint types coverage unmeasured lowest ray
+# One step that fails does not keep the others from running: the last line names those that did.
+NIGHTLY := lint types coverage slow plugins lowest ray
+nightly:
+	+@failed=; for step in $(NIGHTLY); do \
+		echo "== make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed $$step"; done; \
+	if [ -n "$$failed" ]; then echo "nightly: failed:$$failed"; exit 1; fi; \
+	echo "nightly: all passed: $(NIGHTLY)"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -50,8 +56,8 @@ types: $(VENV)/.ready
 
 # Threads of OpenMP or OpenBLAS that wait by spinning take a core from the next test: those of a
 # new worker, which have nothing to do, a quarter of what its start takes.
-units coverage unmeasured light lowest: export OMP_WAIT_POLICY := passive
-units coverage unmeasured light lowest: export OPENBLAS_THREAD_TIMEOUT := 4
+units coverage slow plugins light lowest: export OMP_WAIT_POLICY := passive
+units coverage slow plugins light lowest: export OPENBLAS_THREAD_TIMEOUT := 4
 # Fewer inputs of each kind than at night.
 units: export HYPOTHESIS_PROFILE := gate
 units: export SOMA_FUZZ_EXAMPLES := 20
@@ -59,16 +65,18 @@ units: $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' $(SUITES)
 
 # The gate's tests of the core, measured: branches, those of worker processes among them. A process
-# starts and ends slower for it, and each call of a test takes longer: the others do without.
+# starts and ends slower for it, and each call of a test takes longer: the others do without. What
+# was covered is said also where a test failed.
 coverage: $(VENV)/.ready
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) -m 'not nightly' tests
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	status=0; $(BIN)/coverage run -m pytest -n $(JOBS) -m 'not nightly' tests || status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report || status=1; exit $$status
 
-# All tests but those that coverage runs.
-unmeasured: $(VENV)/.docs
+# With plugins, all tests but those that coverage runs.
+slow: $(VENV)/.docs
 	$(BIN)/python -m pytest -n $(JOBS) -m nightly tests
+
+plugins: $(VENV)/.docs
 	$(BIN)/python -m pytest -n $(JOBS) $(PLUGIN_SUITES)
 
 # Another Python: make light PYTHON=python3.13 LIGHT_VENV=.venv-light-3.13

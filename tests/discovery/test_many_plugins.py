@@ -24,8 +24,9 @@ def site(tmp_path: Path) -> Path:
 
 
 COUNT = """
-import json, sys
+import functools, json, os, sys
 from importlib import metadata
+os.stat = functools.cache(os.stat)  # others write in directories of the path meanwhile
 read, parsed = [], []
 entry_points = metadata.entry_points
 def counted(**selection):
