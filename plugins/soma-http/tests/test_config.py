@@ -30,7 +30,20 @@ def test_without_anything_this_machine_is_served_and_pickles_are_refused(read):
         ("# c\n[server]\n\nprot = 1", ["models.toml:4: server.prot: there is no such setting"]),
         ("[limits]\nbody = 'big'\n[workers]\nmost = -1", [":2: limits.body", ":4: workers.most"]),
         ("workers.grace = inf", [":1: workers.grace"]),
-        ("[server\n", ["models.toml: ", "line 1"]),
+        ("[server\n", ["models.toml:1: Expected ']'", "column 8"]),
+        ("[models.'..']\nfilter = 'f'", [":1: models."]),
+        ("models.a = {filter = 'f', version = '1/2'}", [":1: models.a.version"]),
+        ("models = 3", [":1: models: a table is expected, got 3"]),
+        (
+            "[models.a]\nfilter = 'f'\n[[models.a.inputs]]\nname = 'x'\ndatatype = 'FP64'\n"
+            "shape = []\n[[models.a.inputs]]\nname = 'y'\ndatatype = 'FP65'\nshape = []",
+            ["models.toml:9: models.a.inputs.1.datatype"],
+        ),
+        (
+            "[models.a]\nfilter = 'f'\noutputs = [{name = 'x', datatype = 'FP64', shape = []}, "
+            "{name = 'x', datatype = 'FP64', shape = []}]",
+            [":3: models.a.outputs: two are called 'x'"],
+        ),
         ("[server]\npickle = 'same-user'", [":2: server.pickle", "any code as this user"]),
         ("[server]\nhost = '0.0.0.0'", [":1: server: host = '0.0.0.0'", "tokens"]),
         (
@@ -53,13 +66,16 @@ def test_a_mistake_is_named_with_its_place(read, text, places):
 
 def test_variables_go_before_the_file(read):
     settings = read(
-        "[server]\nport = 1",
+        "\ufeff[server]\nport = 1\n[models.Digits]\nfilter = 'f'\nenv = {THREADS = 2}",
+        SOMA_HTTP_MODELS__DIGITS__VERSION="7",
         SOMA_HTTP_SERVER__PORT="9000",
         SOMA_HTTP_SERVER__HOST="localhost",
         SOMA_HTTP_WORKERS__ALLOW_MODULES='["numpy"]',
     )
     assert (settings.server.port, settings.server.host) == (9000, "localhost")
     assert settings.workers.allow_modules == ("numpy",)
+    model = settings.models["Digits"]
+    assert (model.version, model.env) == ("7", {"THREADS": "2"})
 
 
 def test_a_variable_that_is_wrong_is_named(read):
@@ -78,6 +94,9 @@ def test_check_says_what_is_wrong_and_serves_nothing(tmp_path, capfd):
     path.write_text("[server]\nport = 'http'")
     assert run(["--config", str(path), "--check"]) == 1
     assert f"{path}:2: server.port" in capfd.readouterr().err
+    path.write_text("[models.a]\nchain.b = {filter = 'none.Such'}")
+    assert run(["--config", str(path), "--check"]) == 1
+    assert f"{path}:2: models.a.chain.b.filter: unknown filter" in capfd.readouterr().err
     path.write_text("[server]\nport = 80")
     assert run(["--config", str(path), "--check"]) == 0
 

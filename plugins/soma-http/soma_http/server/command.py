@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from soma_http.server.app import make_app
+from soma_http.server.checking import filter_mistakes
 from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError, read_settings
 from soma_http.server.direct import DirectProtocol
@@ -37,6 +38,8 @@ def run(arguments: list[str]) -> int:
         return read_settings(options.config, os.environ)
 
     try:
+        if options.check:
+            read_settings(options.config, os.environ, filter_mistakes)
         settings = read()
         app = make_app(settings, read=read)
     except (ConfigError, OSError, ValueError) as error:

@@ -39,6 +39,14 @@ _MIB = 1 << 20
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+EnvValue = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""The value of an environment variable."""
+
+_NAME = StringConstraints(pattern=r"^[\w\-][\w.\-]{0,199}$")  # a part of the path of a request
+ModelName = Annotated[str, _NAME]
+ModelVersion = Annotated[str, Field(coerce_numbers_to_str=True), _NAME]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -164,7 +172,7 @@ class WorkersConfig(_Section):
     data_files: bool = False
     filter_files: bool = False
     python: Path = Field(default_factory=lambda: Path(sys.executable))
-    env: Mapping[str, str] = Field(default_factory=dict)
+    env: Mapping[str, EnvValue] = Field(default_factory=dict)
     cwd: Path = Path("/")
     grace: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     memory_limit: MemorySize | None = None
@@ -210,6 +218,14 @@ class TensorConfig(TensorMetadata):
     shape: list[Annotated[int, Field(ge=-1)]]
 
 
+def _unlike(tensors: tuple[TensorConfig, ...]) -> tuple[TensorConfig, ...]:
+    names = [tensor.name for tensor in tensors]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two are called {name!r}")
+    return tensors
+
+
 class ModelConfig(_Section):
     """A table ``[models.NAME]``: a filter or a chain of them, in workers of its own.
 
@@ -240,7 +256,7 @@ class ModelConfig(_Section):
     filter: str | None = None
     config: Mapping[str, Any] = Field(default_factory=dict)
     chain: Mapping[str, NodeConfig] = Field(default_factory=dict)
-    version: str = Field(default="1", min_length=1)
+    version: ModelVersion = "1"
     checkpoint: Annotated[Path, AfterValidator(_readable)] | None = None
     pickle: Literal["never", "same-user"] = "never"
     workers: int = Field(default=1, ge=1)
@@ -249,11 +265,11 @@ class ModelConfig(_Section):
     max_queue: int | None = Field(default=256, ge=0)
     batching: BatchingConfig | None = None
     allow_modules: tuple[str, ...] = ()
-    env: Mapping[str, str] = Field(default_factory=dict)
+    env: Mapping[str, EnvValue] = Field(default_factory=dict)
     memory_limit: MemorySize | None = None
     nice: int = Field(default=0, ge=0, le=19)
-    inputs: tuple[TensorConfig, ...] = ()
-    outputs: tuple[TensorConfig, ...] = ()
+    inputs: Annotated[tuple[TensorConfig, ...], AfterValidator(_unlike)] = ()
+    outputs: Annotated[tuple[TensorConfig, ...], AfterValidator(_unlike)] = ()
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -266,9 +282,6 @@ class ModelConfig(_Section):
         if self.filter is None:
             return dict(self.chain)
         return {name: NodeConfig(filter=self.filter, config=self.config)}
-
-
-ModelName = Annotated[str, StringConstraints(pattern=r"^[\w.\-]{1,200}$")]
 
 
 class Settings(_Section):

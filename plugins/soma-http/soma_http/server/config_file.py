@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["ConfigError", "read_settings"]
 _PREFIX = "SOMA_HTTP_"
 _TABLE = re.compile(r"\s*\[{1,2}\s*(?P<path>[^\[\]]+?)\s*\]{1,2}\s*(#.*)?$")
 _KEY = re.compile(r"\s*(?P<path>[\w\-.\"' ]+?)\s*=")
+_WHERE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_TABLES = ("dict_type", "mapping_type", "model_type")  # what pydantic says where one is wanted
 _PATHS = (("server", "tokens"), ("server", "certificate"), ("server", "key"))
 
 
@@ -24,7 +27,15 @@ class ConfigError(Exception):
     """A configuration is not valid; the text has a line for each mistake, with its place."""
 
 
-def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings:
+Mistakes = Iterable[tuple[tuple[str, ...], str]]
+"""Where each is, as the path of a setting, and what it is."""
+
+
+def read_settings(
+    path: Path | None,
+    environment: Mapping[str, str],
+    look: Callable[[Settings], Mistakes] = lambda settings: (),
+) -> Settings:
     """The settings of a file, and of variables such as ``SOMA_HTTP_SERVER__PORT=9000``.
 
     Paths in the file are relative to where the file is.
@@ -32,6 +43,7 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
     Args:
         path: The file; None for the environment alone.
         environment: The variables; those above the file's settings start with ``SOMA_HTTP_``.
+        look: Finds what else is wrong with settings that are valid.
 
     Raises:
         ConfigError: Something in them is not valid.
@@ -41,25 +53,38 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise ConfigError(_not_toml(name, str(error))) from None
     if path is not None:
         _make_absolute(tables, path.absolute().parent)
     variables = _put_variables(tables, environment)
+    mistakes: Mistakes
     try:
-        return Settings.model_validate(tables)
+        settings = Settings.model_validate(tables)
     except ValidationError as error:
-        lines = _lines(text)
-        texts = []
-        for mistake in error.errors():
-            where = tuple(str(part) for part in mistake["loc"])
-            place = _place(name, where, lines, variables)
-            texts.append(f"{place}: {'.'.join(where)}: {_said(mistake)}")
-        raise ConfigError("\n".join(texts)) from None
+        mistakes = [(tuple(map(str, one["loc"])), _said(one)) for one in error.errors()]
+    else:
+        mistakes = list(look(settings))
+        if not mistakes:
+            return settings
+    lines = _lines(text)
+    raise ConfigError(
+        "\n".join(
+            f"{_place(name, where, lines, variables)}: {'.'.join(where)}: {said}"
+            for where, said in mistakes
+        )
+    )
+
+
+def _not_toml(name: str, text: str) -> str:
+    where = _WHERE.search(text)
+    if where is None:
+        return f"{name}: {text}"
+    return f"{name}:{where[1]}: {text[: where.start()]}, at column {where[2]}"
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
@@ -86,12 +111,20 @@ def _put_variables(tables: dict[str, Any], environment: Mapping[str, str]) -> di
             continue
         *parents, last = name.removeprefix(_PREFIX).lower().split("__")
         table: Any = tables
+        path = []
         for parent in parents:
-            table = table.setdefault(parent, {}) if isinstance(table, dict) else {}
+            path.append(_as_spelled(table, parent))
+            table = table.setdefault(path[-1], {}) if isinstance(table, dict) else {}
         if isinstance(table, dict):
-            table[last] = _value(text)
-            names[".".join([*parents, last])] = name
+            path.append(_as_spelled(table, last))
+            table[path[-1]] = _value(text)
+            names[".".join(path)] = name
     return names
+
+
+def _as_spelled(table: Any, key: str) -> str:
+    """A key as the file spells it: a variable says nothing about small and capital letters."""
+    return next((one for one in table if one.lower() == key), key)
 
 
 def _value(text: str) -> Any:
@@ -106,6 +139,8 @@ def _said(mistake: Any) -> str:
     text = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "extra_forbidden":
         return "there is no such setting"
+    if mistake["type"] in _TABLES:
+        text = "a table is expected"
     given = mistake.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
     return text if mistake["type"] == "value_error" else f"{text}{shown}"
@@ -128,11 +163,17 @@ def _lines(text: str) -> dict[str, int]:
     """The line of each table and each key of a TOML file, by their dotted path."""
     found: dict[str, int] = {}
     table: list[str] = []
+    counts: Counter[str] = Counter()  # of tables in each array of them
     for number, line in enumerate(text.splitlines(), 1):
         header, key = _TABLE.match(line), _KEY.match(line)
         if header:
             table = _parts(header["path"])
-            found.setdefault(".".join(table), number)
+            path = ".".join(table)
+            found.setdefault(path, number)
+            if line.lstrip().startswith("[["):
+                table.append(str(counts[path]))
+                counts[path] += 1
+                found[".".join(table)] = number
         elif key:
             found.setdefault(".".join([*table, *_parts(key["path"])]), number)
     return found
