@@ -81,6 +81,10 @@ def test_a_server_is_not_ready_while_a_model_is_not():
     refused = infer(asked, "absent")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert "no such filter" in refused.json()["error"]
+    index = "/v2/repository/index"
+    assert [one["state"] for one in asked.post(index).json()] == ["READY", "UNAVAILABLE"]
+    assert [one["name"] for one in asked.post(index, json={"ready": True}).json()] == ["echo"]
+    assert asked.post(index, json={"ready": []}).status_code == 400
 
 
 def test_an_answer_names_the_model_and_the_request():

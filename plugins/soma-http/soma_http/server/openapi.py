@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from soma_http.server.inference.messages import (
+    IndexRequest,
     InferenceRequest,
     InferenceResponse,
     ModelMetadata,
@@ -63,8 +64,8 @@ class ModelState(BaseModel):
 
 
 _MODELS = (
-    Error, InferenceRequest, InferenceResponse, Live, ModelMetadata, ModelReady, ModelState, Ready,
-    ServerMetadata,
+    Error, IndexRequest, InferenceRequest, InferenceResponse, Live, ModelMetadata, ModelReady,
+    ModelState, Ready, ServerMetadata,
 )  # fmt: skip
 _REF = "#/components/schemas/{model}"
 
@@ -80,7 +81,7 @@ def document() -> dict[str, Any]:
         "/v2": _get("What this server is.", ServerMetadata),
         "/v2/health/live": _get("Whether the server answers at all.", Live, probe=True),
         "/v2/health/ready": _get("Whether all models can be asked.", Ready, probe=True),
-        "/v2/repository/index": {"post": _operation("All models.", [ModelState])},
+        "/v2/repository/index": {"post": _index()},
     }
     for path in (model, f"{model}/versions/{{version}}"):
         names = [name for name in ("model", "version") if f"{{{name}}}" in path]
@@ -123,6 +124,11 @@ def _get(summary: str, answer: type[BaseModel], *, probe: bool = False) -> dict[
         operation |= {"security": []}
         operation["responses"]["503"] = _json(_ref(answer), "Not now.")
     return {"get": operation}
+
+
+def _index() -> dict[str, Any]:
+    body = {"content": {"application/json": {"schema": _ref(IndexRequest)}}}
+    return _operation("The models.", [ModelState]) | {"requestBody": body}
 
 
 def _infer() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "Datatype",
+    "IndexRequest",
     "InferenceRequest",
     "InferenceResponse",
     "ModelMetadata",
@@ -58,6 +59,12 @@ class InferenceRequest(_Message):
     parameters: GivenParameters = Field(default_factory=dict)
     inputs: list[RequestInput] = Field(min_length=1, max_length=1000)
     outputs: list[RequestOutput] | None = Field(default=None, max_length=1000)
+
+
+class IndexRequest(_Message):
+    """The body of ``repository/index``."""
+
+    ready: bool = False
 
 
 class ResponseOutput(_Message):

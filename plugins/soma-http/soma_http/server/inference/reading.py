@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from soma_http.server.inference.datatypes import from_binary, from_json
 from soma_http.server.inference.messages import (
@@ -18,8 +18,9 @@ from soma_http.server.inference.messages import (
 )
 from soma_http.server.refusals import Refusal
 
-__all__ = ["ReadRequest", "read_request"]
+__all__ = ["ReadRequest", "read_json", "read_request"]
 
+M = TypeVar("M", bound=BaseModel)
 _EMPTY = 1 << 20  # how long a tensor may be that has no elements
 
 
@@ -57,10 +58,7 @@ def read_request(
         Refusal: Something in it is not as the protocol, or the model, wants it.
     """
     size = _size(json_size, len(body))
-    try:
-        request = InferenceRequest.model_validate_json(body[:size])
-    except ValidationError as error:
-        raise Refusal(_described(error)) from None
+    request = read_json(body[:size], InferenceRequest)
     for one in request.inputs:
         if rows is not None and one.shape and one.shape[0] > rows:
             raise Refusal(
@@ -86,6 +84,18 @@ def read_request(
         raise Refusal("an output is asked for twice")
     binary = request.parameters.get("binary_data_output") is True
     return ReadRequest(request.id, tensors, request.outputs, binary)
+
+
+def read_json(body: bytes, model: type[M]) -> M:
+    """Read JSON as one of the protocol's messages.
+
+    Raises:
+        Refusal: It is not one.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise Refusal(_described(error)) from None
 
 
 def _size(given: str | None, length: int) -> int:

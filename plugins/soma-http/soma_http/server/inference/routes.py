@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from soma_http.server.bodies import read_body
-from soma_http.server.inference.messages import ModelMetadata
-from soma_http.server.inference.reading import read_request
+from soma_http.server.inference.messages import IndexRequest, ModelMetadata
+from soma_http.server.inference.reading import read_json, read_request
 from soma_http.server.inference.writing import write_answer
 from soma_http.server.models import Model, Models
 from soma_http.server.refusals import Refusal, answer_to
@@ -80,17 +80,19 @@ class InferenceRoutes:
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def index(self, request: Request) -> Response:
-        """Which models there are."""
-        await read_body(request, self._limit)
+        """Which models there are, or which of them can be asked."""
+        body = await read_body(request, self._limit)
+        asked = read_json(body or b"{}", IndexRequest)
         return JSONResponse(
             [
                 {
                     "name": model.name,
                     "version": model.config.version,
                     "state": "READY" if model.ready else "UNAVAILABLE",
-                    "reason": model.failure or "",
+                    "reason": "" if model.ready else model.failure or "it is being loaded",
                 }
                 for model in self._models
+                if model.ready or not asked.ready
             ]
         )
 
