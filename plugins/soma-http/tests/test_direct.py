@@ -1,4 +1,4 @@
-"""A WebSocket that the application has closed takes whatever still comes."""
+"""Heads of requests have bounds, and a WebSocket that is closed takes what still comes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import uvicorn
 from soma_http.frames import frame_header
+from soma_http.server import bounded
+from soma_http.server.bounded import BoundedProtocol
 from soma_http.server.direct import DirectProtocol, DirectSocket
 from websockets.frames import Opcode
 
@@ -34,16 +36,33 @@ async def refuses(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.http.response.body", "body": b"full"})
 
 
-def conversation(application: Any, talk: Callable[[Any, Any], Coroutine[Any, Any, bytes]]) -> bytes:
-    """What a client that opens a WebSocket is told by an application."""
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    )
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def conversation(
+    application: Any,
+    talk: Callable[[Any, Any], Coroutine[Any, Any, bytes]],
+    opening: bytes = OPENING,
+) -> bytes:
+    """What a client that opens a connection so is told by an application."""
 
     async def converse() -> bytes:
         listening = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(application, ws=DirectProtocol, lifespan="off", log_config=None)
+        config = uvicorn.Config(
+            application,
+            http=BoundedProtocol,
+            ws=DirectProtocol,
+            lifespan="off",
+            log_config=None,
+        )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         reader, writer = await asyncio.open_connection(*listening.getsockname())
-        writer.write(OPENING)
+        writer.write(opening)
         came = await talk(reader, writer)
         writer.close()
         server.should_exit = True
@@ -51,6 +70,29 @@ def conversation(application: Any, talk: Callable[[Any, Any], Coroutine[Any, Any
         return came
 
     return asyncio.run(converse())
+
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("opening", "status"),
+    [
+        (GET + b"x: " + b"a" * 70_000, b"400"),
+        (GET + b"x: a\r\n" * 14_000, b"400"),
+        (GET + b"x: " + b"a" * 30_000 + b"\r\nConnection: close\r\n\r\n", b"200"),
+    ],
+    ids=["long", "many", "large"],
+)
+def test_a_head_that_is_too_large_ends_the_connection(opening, status):
+    came = conversation(answers, lambda reader, writer: reader.read(), opening)
+    assert came.split()[1] == status
+
+
+@pytest.mark.parametrize("opening", [b"", GET, GET + b"Content-Length: 9\r\n\r\nx"])
+def test_a_head_that_does_not_come_ends_the_connection(opening, monkeypatch):
+    monkeypatch.setattr(bounded, "_SECONDS", 0.01)
+    conversation(answers, lambda reader, writer: reader.read(), opening)
 
 
 def test_a_refusal_is_no_failure_of_the_server(caplog):

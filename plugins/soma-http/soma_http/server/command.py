@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from soma_http.server.app import make_app
+from soma_http.server.bounded import BoundedProtocol
 from soma_http.server.checking import filter_mistakes
 from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError, read_settings
@@ -90,6 +91,7 @@ def run_server(app: Starlette, listening: socket.socket, body: int, **options: A
     """Run uvicorn until a signal ends it, with messages of at most so many bytes."""
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         ws=DirectProtocol,
         ws_max_size=body,
         ws_per_message_deflate=False,
