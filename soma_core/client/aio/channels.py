@@ -46,6 +46,9 @@ class LoopChannel(ABC):
 
     on_lost: Callable[[], None] | None = None
 
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel, self._loop = channel, loop
+
     @abstractmethod
     def send(self, *messages: Message) -> None:
         """Send one or more messages; what cannot be sent at once is sent while the caller waits.
@@ -67,12 +70,10 @@ class LoopChannel(ABC):
             TimeoutError, ChannelClosed, ProtocolError: As for :meth:`Channel.receive`.
         """
 
-    @abstractmethod
-    def pause(self) -> None:
+    def pause(self) -> None:  # noqa: B027 - what reads only while somebody waits need not
         """Let somebody else use what is below, until :meth:`resume`; nobody waits for a message."""
 
-    @abstractmethod
-    def resume(self) -> None:
+    def resume(self) -> None:  # noqa: B027
         """Go on."""
 
     @abstractmethod
@@ -80,9 +81,9 @@ class LoopChannel(ABC):
         """Close it: who waits for a message gets ChannelClosed. A second call does nothing."""
 
     @property
-    @abstractmethod
     def closed(self) -> bool:
         """Whether this end is closed."""
+        return self._channel.closed
 
 
 def loop_channel(channel: Channel, loop: asyncio.AbstractEventLoop) -> LoopChannel:
@@ -99,6 +100,7 @@ class WatchedChannel(LoopChannel):
         receiver: Is given what comes, instead of who waits for a message; or None.
     """
 
+    _channel: WatchableChannel
     receiver: Receiver | None = None
 
     def __init__(
@@ -107,19 +109,14 @@ class WatchedChannel(LoopChannel):
         descriptors: Descriptors,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._channel = channel
+        super().__init__(channel, loop)
         self._reading, self._writing = descriptors
-        self._loop = loop
         self._arrived: deque[Message | Exception] = deque()
         self._waiter: asyncio.Future[Message] | None = None
         self._due = 0.0  # when that is over
         self._timer: asyncio.TimerHandle | None = None
         self._watches = self._sends = False
         self._watch()
-
-    @property
-    def closed(self) -> bool:
-        return self._channel.closed
 
     def send(self, *messages: Message) -> None:
         if not self._channel.send_now(*messages):
@@ -287,8 +284,7 @@ class _ThreadedChannel(LoopChannel):
     """A channel without a descriptor: one thread does what blocks, one thing after another."""
 
     def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
-        self._channel = channel
-        self._loop = loop
+        super().__init__(channel, loop)
         self._steps: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         # Not a ThreadPoolExecutor: Python waits for the calls of those when it ends.
         threading.Thread(
@@ -296,10 +292,6 @@ class _ThreadedChannel(LoopChannel):
         ).start()
         self._sending: asyncio.Future[None] | None = None
         self._receiving: asyncio.Future[Message] | None = None
-
-    @property
-    def closed(self) -> bool:
-        return self._channel.closed
 
     def send(self, *messages: Message) -> None:
         if self._channel.closed:
@@ -325,12 +317,6 @@ class _ThreadedChannel(LoopChannel):
             raise TimeoutError
         receiving, self._receiving = self._receiving, None
         return receiving.result()
-
-    def pause(self) -> None:
-        pass  # it reads only while somebody waits
-
-    def resume(self) -> None:
-        pass
 
     def close(self) -> None:
         self._channel.close()

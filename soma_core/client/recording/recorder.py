@@ -259,31 +259,29 @@ class _RecordingChannel(Channel):
 class _WatchableRecordingChannel(_RecordingChannel, WatchableChannel):
     """The same of a channel that an event loop can watch."""
 
-    def __init__(self, channel: WatchableChannel, recorder: Recorder) -> None:
-        super().__init__(channel, recorder)
-        self._watchable = channel
+    _channel: WatchableChannel
 
     @property
     def descriptors(self) -> Descriptors | None:
-        return self._watchable.descriptors
+        return self._channel.descriptors
 
     def send_now(self, *messages: Message) -> bool:
         for message in messages:
             self._recorder.sent(message)
-        return self._watchable.send_now(*messages)
+        return self._channel.send_now(*messages)
 
     def flush_now(self) -> bool:
-        return self._watchable.flush_now()
+        return self._channel.flush_now()
 
     def receive_now(self) -> Message | None:
-        message = self._watchable.receive_now()
+        message = self._channel.receive_now()
         if message is not None:
             self._recorder.received(message)
         return message
 
     @property
     def has_more(self) -> bool:
-        return self._watchable.has_more
+        return self._channel.has_more
 
 
 _HIDDEN = "(not recorded)"
