@@ -175,10 +175,7 @@ class AsyncWorkerPool:
         )
 
     async def _submit(self, call: PoolCall) -> AsyncCallFuture:
-        running = self._here()
-        if self._plan.max_queue is not None:
-            await running.queue.make_room(call, wait=self._plan.waits_for_room)
-        return running.put(call)
+        return await self._here().put_in_turn(call, wait=self._plan.waits_for_room)
 
     forward = _submitted(PoolVerbs.forward)
     composite_forward = _submitted(PoolVerbs.composite_forward)
@@ -225,7 +222,9 @@ class AsyncWorkerPool:
                 while True:
                     while end is None and len(pending) < window:
                         try:
-                            pending.append(await running.put_in_turn(make(await anext(source))))
+                            pending.append(
+                                await running.put_in_turn(make(await anext(source)), wait=True)
+                            )
                         except Exception as error:  # StopAsyncIteration, or what the inputs raised
                             end = error
                     if not pending:
@@ -280,14 +279,8 @@ class AsyncWorkerPool:
         Raises:
             RuntimeError: It belongs to another event loop, which is not closed yet.
         """
-        running = self._running
-        if running is None or not running.belongs_to_this_process:
-            return
-        if running.loop_is_closed:
-            await running.group.close_workers()
-            return
-        self._here()
-        await running.group.close()
+        if self._running is not None:
+            await self._running.close()
 
     async def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
@@ -350,16 +343,6 @@ class _Running:
         self.changing = asyncio.Lock()
         self.draining: asyncio.Task[None] | None = None  # which nothing else would hold
 
-    @property
-    def belongs_to_this_process(self) -> bool:
-        """Whether this is the process that started it, and not one forked from that."""
-        return os.getpid() == self._owner
-
-    @property
-    def loop_is_closed(self) -> bool:
-        """Whether nothing can run any more in the loop that started it."""
-        return self._loop.is_closed()
-
     def check_here(self) -> None:
         """Make sure that this is the loop of the pool, in the process of that.
 
@@ -367,7 +350,7 @@ class _Running:
             TransportError: This process was forked from that of the pool.
             RuntimeError: It is another loop, or none runs.
         """
-        if not self.belongs_to_this_process:
+        if os.getpid() != self._owner:
             raise TransportError(
                 "this AsyncWorkerPool belongs to the process that this one was forked from; make "
                 "a pool here"
@@ -382,9 +365,9 @@ class _Running:
                 "one in this loop, or use a WorkerPool, which any thread may call"
             )
 
-    async def put_in_turn(self, call: PoolCall) -> AsyncCallFuture:
-        """Submit a call as soon as there is room for it."""
-        await self.queue.make_room(call, wait=True)
+    async def put_in_turn(self, call: PoolCall, *, wait: bool) -> AsyncCallFuture:
+        """Submit a call once there is room for it; without ``wait`` there must be some."""
+        await self.queue.make_room(call, wait=wait)
         return self.put(call)
 
     def put(self, call: PoolCall) -> AsyncCallFuture:
@@ -392,6 +375,16 @@ class _Running:
         call.future = future = AsyncCallFuture(call, self._loop)
         self.queue.put(call)
         return future
+
+    async def close(self) -> None:
+        """End the workers; does nothing in a forked child."""
+        if os.getpid() != self._owner:
+            return
+        if self._loop.is_closed():
+            await self.group.close_workers()
+            return
+        self.check_here()
+        await self.group.close()
 
 
 async def _next_result(pending: list[AsyncCallFuture], *, ordered: bool) -> Any:
