@@ -68,7 +68,7 @@ def check_import(module: str, *, own: Iterable[str]) -> None:
     if not any(module == name or module.startswith(f"{name}.") for name in allowed):
         raise ValueError(
             f"the module {module!r} is not imported for a host that may send no pickles; allowed: "
-            f"{', '.join(allowed)}. Whoever runs the worker may allow more: "
+            f"{', '.join(allowed) or 'none'}. Whoever runs the worker may allow more: "
             "allow_modules=[…] of soma.connect, --allow-module of soma serve, or "
             "SOMA_ALLOW_MODULES in its environment"
         )

@@ -80,8 +80,8 @@ class SklearnFilter(Filter):
                 beside them what the estimator's ``fit`` takes by name, such as ``sample_weight``.
 
         Returns:
-            The fitted attributes by name, for ``forward``; nothing for an estimator that can only
-            answer for the samples that it learns from, and so learns anew in ``forward``.
+            The fitted attributes by name, for ``forward``. An estimator that can only answer for
+            the samples that it learns from, such as DBSCAN, learns anew in ``forward``.
 
         Raises:
             ValueError: ``y`` is missing, something came that ``fit`` does not take, or scikit-learn
@@ -89,9 +89,6 @@ class SklearnFilter(Filter):
         """
         estimator = self._fresh()
         learning = self._learning(estimator, estimator.fit, x, y)
-        if self._method(estimator) in TRANSDUCTIVE:
-            self._refuse_named(learning.named)
-            return {}
         estimator.fit(*learning.positional, **learning.named)
         return self._learned(estimator)
 
@@ -232,7 +229,8 @@ class SklearnFilter(Filter):
         return Learning(self._title(), method, samples, y, self.ignore)
 
     def _answer(self, method: str, x: Any, state: Any = None) -> Any:
-        estimator = self._estimator(state or self.learned)
+        anew = method in TRANSDUCTIVE
+        estimator = self._fresh() if anew else self._estimator(state or self.learned)
         with self._of_another_filter(estimator):
             out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
         if self.transform_output != "columns" or not hasattr(out, "columns"):
@@ -263,13 +261,6 @@ class SklearnFilter(Filter):
                 f"the state of {self._title()} has no {lacks}, which fit learns; it has "
                 f"{held}: is it the state of another filter?"
             ) from error
-
-    def _refuse_named(self, named: dict[str, Any]) -> None:
-        if named:
-            raise ValueError(
-                f"{self._title()} learns as it answers, and so takes no {', '.join(named)}; leave "
-                f"it out, or configure {{'ignore': {list(named)}}}"
-            )
 
     def _learn_batch(self, x: Any, y: Any = None, state: Any = None) -> dict[str, Any]:
         estimator, ahead = self._continued(state)

@@ -17,7 +17,6 @@ from sklearn.utils import get_tags
 
 import soma_core as soma
 from soma_filters_sklearn.adapting import as_estimator, as_filter, without_defaults
-from soma_filters_sklearn.outputs import TRANSDUCTIVE, automatic
 from soma_filters_sklearn.state import restore
 
 __all__ = ["RemoteEstimator", "remote_estimator"]
@@ -258,8 +257,10 @@ class RemoteEstimator(soma.RemoteFilter):
         return self
 
     def _fit_transform(self, name: str, given: BoundArguments) -> Any:
-        transform = self._fit(name, given).transform
         samples, targets = _samples_and_targets(given)
+        transform = getattr(self._fit(name, given), "transform", None)
+        if transform is None:  # it knows the samples that it learned from alone, as TSNE does
+            return self.embedding_
         pairs = any(each in signature(transform).parameters for each in ("y", "Y"))
         return transform(samples, targets) if pairs else transform(samples)
 
@@ -267,7 +268,8 @@ class RemoteEstimator(soma.RemoteFilter):
         self._fit(name, given)
         if hasattr(self, "labels_"):
             return self.labels_
-        return self.predict(_samples_and_targets(given)[0])
+        samples = _samples_and_targets(given)[0]
+        return self.predict(samples) if hasattr(self, "predict") else self.forward(samples)
 
     def _ask(self, name: str, given: BoundArguments) -> Any:
         worker = self._answering()
@@ -310,8 +312,8 @@ def remote_estimator(worker: Any, node_id: str) -> RemoteEstimator | None:
     """The handle of a node that is an estimator.
 
     Returns:
-        None for a node that only answers for the samples that it learns from, and where the
-        estimator cannot be made here: its package is missing, or it would take a pickle.
+        None where the estimator cannot be made here: its package is missing, or it would take a
+        pickle.
     """
     try:
         filter_like, config = _loaded(worker, node_id, worker.list().nodes[node_id].filter)
@@ -321,8 +323,6 @@ def remote_estimator(worker: Any, node_id: str) -> RemoteEstimator | None:
     except soma.RemoteError as error:
         if error.code != "pickle_refused":
             raise
-        return None
-    if automatic(estimator) in TRANSDUCTIVE:
         return None
     beside = {key: config[key] for key, usual in _BESIDE.items() if config.get(key, usual) != usual}
     state = worker.get_state(node_id).fit_state or config.get("learned") or None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from sklearn import __version__ as sklearn_version
+from sklearn.preprocessing import FunctionTransformer
 
 from soma_filters_sklearn.holdings import attributes_learned
 from soma_filters_sklearn.literals import TAG, tagged
@@ -44,8 +45,14 @@ def _learned_inside(value: Any) -> dict[str, Any]:
         return learned_state(value)
     if not isinstance(value, list):
         return {}
-    named = {item[0]: item[1] for item in value if isinstance(item, tuple) and len(item) > 1}
+    named = _named_in(value)
     return {name: learned_state(item) for name, item in named.items() if has_learned(item)}
+
+
+def _named_in(items: list[Any]) -> dict[str, Any]:
+    """The estimators of a list of steps by their names: of a list of other things, nothing."""
+    steps = (item for item in items if isinstance(item, tuple) and len(item) > 1)
+    return {item[0]: item[1] for item in steps if isinstance(item[0], str)}
 
 
 def has_learned(value: Any) -> bool:
@@ -108,11 +115,18 @@ def _restore_inside(name: str, parameter: Any, state: Any) -> None:
         return
     if not isinstance(parameter, list):
         raise _configures(name)
-    named = {item[0]: item[1] for item in parameter if isinstance(item, tuple) and len(item) > 1}
+    named = _named_in(parameter)
     for key, value in state.items():
+        if _passes(named.get(key)):  # FeatureUnion puts an estimator in its place
+            named[key] = FunctionTransformer(feature_names_out="one-to-one")
+            parameter[[*named].index(key)] = (key, named[key])
         if not hasattr(named.get(key), "get_params"):
             raise _configures(f"{name}[{key!r}]")
         restore(named[key], value)
+
+
+def _passes(step: Any) -> bool:
+    return isinstance(step, str) and step == "passthrough"
 
 
 def _configures(name: str) -> ValueError:

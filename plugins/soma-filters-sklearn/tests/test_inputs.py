@@ -112,6 +112,9 @@ def test_samples_that_are_dicts_stay_dicts():
 def test_an_estimator_that_answers_for_its_own_samples_alone_learns_as_it_answers(data):
     node = estimators.DBSCAN(eps=0.5)
     assert node.meta().kind is soma.FilterKind.STATELESS
-    assert node.fit(data.x) == {}
-    oracle = sklearn.cluster.DBSCAN(eps=0.5).fit_predict(data.x)
-    np.testing.assert_array_equal(node.forward(data.x, {}), oracle)
+    state, half = node.fit(data.x), data.x[::2]
+    oracle = sklearn.cluster.DBSCAN(eps=0.5)
+    np.testing.assert_array_equal(state["labels_"], oracle.fit_predict(data.x))
+    for known in ({}, state):
+        np.testing.assert_array_equal(node.forward(half, known), oracle.fit_predict(half))
+    np.testing.assert_array_equal(node.estimator_with(state).labels_, state["labels_"])

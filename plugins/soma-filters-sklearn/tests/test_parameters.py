@@ -101,6 +101,7 @@ def test_every_parameter_of_an_estimator_comes_out_as_it_went_in(name):
         ColumnTransformer([("a", StandardScaler(), slice(0, 2)), ("b", "drop", (2, 3))]),
         ColumnTransformer([("a", StandardScaler(), np.array([True, False]))]),
         VotingClassifier([("a", SVC(C=2)), ("b", "drop")], weights=np.array([1.0, 2.0])),
+        GridSearchCV(SVC(), {"C": [1]}, cv=[(np.arange(4), np.arange(4, 6))]),
         GridSearchCV(
             make_pipeline(CountVectorizer(), SVC()),
             [

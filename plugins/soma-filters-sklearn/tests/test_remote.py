@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import clone, is_classifier
+from sklearn.cluster import DBSCAN
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import BayesianRidge, LogisticRegression, Ridge, SGDClassifier
+from sklearn.manifold import SpectralEmbedding
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -25,8 +28,9 @@ import soma_core as soma
 
 _QUICK = ["OneHotEncoder", "SVC"]
 _MORE = [
-    "DecisionTreeRegressor", "GaussianNB", "GradientBoostingRegressor", "KMeans",
-    "KNeighborsClassifier", "LinearDiscriminantAnalysis", "LinearSVC", "LogisticRegression",
+    "AgglomerativeClustering", "DBSCAN", "DecisionTreeRegressor", "GaussianNB", "GradientBoostingRegressor", "KMeans",
+    "KNeighborsClassifier", "LinearDiscriminantAnalysis", "LinearSVC", "LocalOutlierFactor",
+    "LogisticRegression",
     "MLPClassifier", "MiniBatchKMeans", "PCA", "PLSRegression", "QuantileTransformer",
     "RandomForestClassifier", "Ridge", "SGDClassifier", "SimpleImputer", "StandardScaler",
 ]  # fmt: skip
@@ -195,6 +199,24 @@ def test_it_is_a_filter_too_and_its_state_is_what_fit_returned(worker, iris):
     state = remote.fit(iris[0])
     np.testing.assert_array_equal(remote.forward(iris[0], state), remote.transform(iris[0]))
     assert remote.meta().name == "sklearn.Pipeline"
+
+
+@pytest.mark.parametrize(
+    ("estimator", "asked", "learned"),
+    [
+        (DBSCAN(), "fit_predict", "labels_"),
+        (LocalOutlierFactor(), "fit_predict", "offset_"),
+        (SpectralEmbedding(random_state=0), "fit_transform", "embedding_"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_one_that_knows_its_own_samples_alone_has_a_handle_too(
+    worker, iris, estimator, asked, learned
+):
+    remote, home = _handle(worker, estimator), clone(estimator)
+    found = getattr(remote, asked)(iris[0])
+    np.testing.assert_array_equal(found, getattr(home, asked)(iris[0]))
+    np.testing.assert_array_equal(getattr(remote, learned), getattr(home, learned))
 
 
 @pytest.mark.nightly

@@ -14,8 +14,11 @@ import sklearn
 import sklearn.neighbors
 from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import FeatureUnion
+from sklearn.preprocessing import StandardScaler
 from soma_filters_sklearn import estimators
 from soma_filters_sklearn.packing import pack, unpack
+from soma_filters_sklearn.state import learned_state, restore
 
 
 def test_the_state_is_the_fitted_attributes_by_name(data):
@@ -156,6 +159,15 @@ def test_sparse_matrices_survive_the_wire_as_what_they_are(make, send):
     found = unpack(send(pack(value), pickle=False))
     assert type(found) is type(value)
     np.testing.assert_array_equal(found.toarray(), value.toarray())
+
+
+def test_a_union_that_passes_its_input_through_keeps_its_state(data):
+    parts = [("scaled", StandardScaler()), ("own", "passthrough"), ("none", "drop")]
+    fitted = FeatureUnion(parts).fit(data.x)
+    union = FeatureUnion(parts)
+    restore(union, learned_state(fitted))
+    np.testing.assert_array_equal(union.transform(data.x), fitted.transform(data.x))
+    assert list(union.get_feature_names_out()) == list(fitted.get_feature_names_out())
 
 
 def test_a_random_generator_goes_on_where_it_was(send):
