@@ -260,7 +260,7 @@ class RemoteEstimator(soma.RemoteFilter):
         samples, targets = _samples_and_targets(given)
         transform = getattr(self._fit(name, given), "transform", None)
         if transform is None:  # it knows the samples that it learned from alone, as TSNE does
-            return self.embedding_
+            return self._here().embedding_
         pairs = any(each in signature(transform).parameters for each in ("y", "Y"))
         return transform(samples, targets) if pairs else transform(samples)
 

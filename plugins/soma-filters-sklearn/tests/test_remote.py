@@ -28,7 +28,8 @@ import soma_core as soma
 
 _QUICK = ["OneHotEncoder", "SVC"]
 _MORE = [
-    "AgglomerativeClustering", "DBSCAN", "DecisionTreeRegressor", "GaussianNB", "GradientBoostingRegressor", "KMeans",
+    "AgglomerativeClustering", "DBSCAN", "DecisionTreeRegressor", "GaussianNB",
+    "GradientBoostingRegressor", "KMeans",
     "KNeighborsClassifier", "LinearDiscriminantAnalysis", "LinearSVC", "LocalOutlierFactor",
     "LogisticRegression",
     "MLPClassifier", "MiniBatchKMeans", "PCA", "PLSRegression", "QuantileTransformer",
