@@ -15,6 +15,8 @@ import pytest
 from hypothesis import settings
 
 import soma_core as soma
+from soma_transport_socket import SocketTransport
+from soma_transport_stdio import StdioTransport
 
 from .support import SocketDaemon, filters, short_directory, socket_daemon
 
@@ -55,6 +57,13 @@ def note(tmp_path) -> Path:
 def long_grace() -> float:
     """So that a slow machine does not take an interrupted worker away from under a test."""
     return 30.0
+
+
+@pytest.fixture
+def told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a death is told with its status or signal though a slow machine says it late."""
+    for transport in (StdioTransport, SocketTransport):
+        monkeypatch.setattr(transport, "status_delay", 30.0)
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,7 @@ time.sleep(600)
 # The worker dies
 
 
+@pytest.mark.usefixtures("told_how")
 @both_at_night
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_killed_worker_is_told_with_its_signal_and_last_words(connect, transport, number):
@@ -233,6 +234,7 @@ def test_a_death_is_noticed_within_a_second(connect, transport):
         assert time.monotonic() - begun < 3.0
 
 
+@pytest.mark.usefixtures("told_how")
 @pytest.mark.nightly
 @either
 def test_every_later_call_tells_of_the_death(connect, transport):
@@ -418,6 +420,7 @@ def test_no_name_of_shared_memory_is_ever_visible(connect):
     assert {name for name in os.listdir("/dev/shm") if "soma" in name.lower()} <= before
 
 
+@pytest.mark.usefixtures("told_how")
 @both_at_night
 def test_a_crash_in_native_code_is_told_with_its_stack(connect, transport: str) -> None:
     worker = connect(transport, filters={"process": f.Process()})

@@ -231,6 +231,7 @@ class Shouts:
         return {}
 
 
+@pytest.mark.usefixtures("told_how")
 def test_a_death_after_much_stderr_is_told_with_its_status_and_the_last_of_it(connect):
     worker = connect(filters={"shouts": Shouts()})
     with pytest.raises(soma.WorkerDied) as caught:

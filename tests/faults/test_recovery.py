@@ -52,6 +52,7 @@ def kill(worker: soma.Worker) -> None:
     wait_until(lambda: not worker.status().alive)
 
 
+@pytest.mark.usefixtures("told_how")
 @over_both
 def test_a_death_during_a_call_costs_that_call_and_the_next_one_works(worker) -> None:
     before = worker.ping()
@@ -226,6 +227,7 @@ def test_a_forward_is_repeated_as_often_as_was_asked(connect, tmp_path) -> None:
         worker.composite_forward(["thrice"], 0)
 
 
+@pytest.mark.usefixtures("told_how")
 @nightly
 def test_a_worker_that_only_dies_is_given_up_after_five_restarts(worker) -> None:
     for _ in range(6):

@@ -311,6 +311,7 @@ def test_a_row_that_fails_is_found_and_fails_alone(joined):
             assert call.result(60.0) == [[number]]
 
 
+@pytest.mark.usefixtures("told_how")
 @either
 def test_a_row_that_kills_the_worker_costs_its_own_call_alone(joined, transport):
     inputs = [rows(number) for number in range(6)]

@@ -38,6 +38,7 @@ def fragile(path) -> Any:
     return Fragile()
 
 
+@pytest.mark.usefixtures("told_how")
 @either
 def test_a_death_costs_exactly_one_call(make, gate, transport):
     pool = make(transport, 2)
@@ -53,6 +54,7 @@ def test_a_death_costs_exactly_one_call(make, gate, transport):
     wait_until(lambda: len(pool.status()) == 2)
 
 
+@pytest.mark.usefixtures("told_how")
 @either
 def test_every_one_of_many_deaths_costs_its_own_call(make, transport):
     pool = make(transport, 2)

@@ -108,6 +108,7 @@ def test_an_input_that_fails_raises_at_its_place_and_leaves_the_pool(warm):
     assert [*warm.map("echo", range(3))] == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("told_how")
 @either
 def test_a_death_raises_at_its_place_and_leaves_the_pool(make, transport):
     pool = make(transport, 2)

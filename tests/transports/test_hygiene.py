@@ -142,6 +142,7 @@ def test_sys_exit_is_an_error_reply(connect, transport, status):
     assert worker.forward("echo", 1) == 1
 
 
+@pytest.mark.usefixtures("told_how")
 @both
 def test_os_exit_is_a_death_with_its_status(connect, transport):
     worker = connect(transport, filters={"process": f.Process()})

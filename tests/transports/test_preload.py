@@ -328,6 +328,7 @@ def test_a_daemon_without_pickles_forks_workers_without_pickles(environment):
 # Its life and death
 
 
+@pytest.mark.usefixtures("told_how")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_forked_worker_that_is_killed_is_told_with_its_signal(shared, connect, number):
     worker = connect(shared, filters={"process": f.Process()})
@@ -337,6 +338,7 @@ def test_a_forked_worker_that_is_killed_is_told_with_its_signal(shared, connect,
     assert "my last words" in caught.value.stderr
 
 
+@pytest.mark.usefixtures("told_how")
 def test_a_forked_worker_that_exits_is_told_with_its_status(shared, connect):
     worker = connect(shared, filters={"process": f.Process()})
     with pytest.raises(soma.WorkerDied) as caught:

@@ -99,6 +99,7 @@ def test_shutdown_ends_a_session_for_everybody(connect):
     assert connect().ping().incarnation != before.incarnation
 
 
+@pytest.mark.usefixtures("told_how")
 def test_a_killed_session_is_told_to_every_client_and_its_name_is_free_again(connect):
     one, other = connect(), connect()
     before = one.ping()
