@@ -13,9 +13,9 @@ import pytest
 
 import soma_core as soma
 
-from ..support import TRANSPORTS
+from ..support import TRANSPORTS, gate_runs
 
-over_each = pytest.mark.parametrize("transport", TRANSPORTS)
+over_each = pytest.mark.parametrize("transport", gate_runs("inline", "socket", of=TRANSPORTS))
 
 
 class Busy(soma.Filter):

@@ -83,7 +83,7 @@ def make(options, request) -> Callable[..., soma.WorkerPool]:
 
 
 @pytest.fixture(scope="session")
-def warm() -> soma.WorkerPool:
+def warm(options) -> soma.WorkerPool:
     """A pool of two for all tests that leave it as they found it."""
-    with soma.WorkerPool("stdio", 2, filters=_filters()) as pool:
+    with soma.WorkerPool("socket", 2, **options("socket"), filters=_filters()) as pool:
         yield pool

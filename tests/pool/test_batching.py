@@ -13,7 +13,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import either, wait_until
+from ..support import TRANSPORTS, either, gate_runs, wait_until
 from ..support import filters as f
 from .conftest import hold
 
@@ -141,7 +141,7 @@ def sizes(pool: soma.WorkerPool, label: str) -> tuple[int, int]:
     return node.batches, node.batched
 
 
-@pytest.mark.parametrize("transport", ["stdio", "socket", "inline"])
+@pytest.mark.parametrize("transport", gate_runs("socket", "inline", of=TRANSPORTS))
 def test_each_caller_gets_the_rows_of_its_own(joined, transport):
     inputs = [rows(1.0), rows(2.0, 3.0), rows(4.0)]
     pool, calls = joined("double", inputs, transport)

@@ -179,7 +179,7 @@ def test_a_pool_tells_what_it_is(warm, gate):
     wait_until(lambda: sum(status.command is not None for status in warm.status()) == 1)
     (busy,) = [status for status in warm.status() if status.command]
     assert (busy.command, busy.node_id, busy.alive) == ("FORWARD", "hold", True)
-    assert repr(warm).startswith("<WorkerPool of 2 over stdio, 1 busy, 0 waiting, nodes ['echo'")
+    assert repr(warm).startswith("<WorkerPool of 2 over socket, 1 busy, 0 waiting, nodes ['echo'")
     gate.open()
     call.result(60.0)
 

@@ -20,15 +20,14 @@ from soma_core.client.recording.entries import Direction, LeftOut, Section, mess
 from soma_core.client.recording.recorder import Recorder
 from soma_core.replay.reading import read_calls, read_recording
 
+from ..support import TRANSPORTS, either, gate_runs, wait_until
 from ..support import filters as f
-from ..support import wait_until
 from .conftest import entries, notes
 
-TRANSPORTS = ["inline", "stdio", "socket"]
 ROWS = np.array([1.0, 2.0, 6.0])
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", gate_runs("inline", "socket", of=TRANSPORTS))
 def test_every_command_and_every_reply_is_written(connect, file, transport):
     worker = connect(transport, filters={"mean": f.Mean()}, record=file)
     worker.fit("mean", ROWS)
@@ -48,7 +47,7 @@ def test_an_entry_is_in_the_file_as_soon_as_the_call_returns(connect, file):
         assert message_fields(entries(file)[-1].message)["result"] == n
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", gate_runs("inline", "socket", of=TRANSPORTS))
 def test_large_arrays_are_written_as_the_filter_saw_them(connect, file, transport):
     worker = connect(transport, filters={"spoil": f.Spoil(), "echo": f.Echo()}, record=file)
     sent = np.arange(300_000.0)
@@ -167,7 +166,7 @@ def test_amounts_below_one_are_refused(file, arguments):
 # Errors name the entry
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", gate_runs("inline", "socket", of=TRANSPORTS))
 def test_a_failed_command_names_the_file_and_the_entry(connect, file, transport):
     worker = connect(transport, filters={"fail": f.Fail()}, record=file)
     with pytest.raises(ValueError, match="no") as caught:
@@ -177,7 +176,7 @@ def test_a_failed_command_names_the_file_and_the_entry(connect, file, transport)
     assert notes(caught.value).endswith(expected)
 
 
-@pytest.mark.parametrize("transport", ["stdio", "socket"])
+@either
 def test_a_death_names_the_entry_and_is_an_entry_itself(connect, file, transport):
     worker = connect(transport, filters={"process": f.Process()}, record=file)
     with pytest.raises(soma.WorkerDied) as caught:
@@ -288,7 +287,7 @@ def test_a_ring_forgets_filters_that_were_unloaded_or_replaced(connect, file):
     assert commands(file) == ["LOAD", "FORWARD"]
 
 
-@pytest.mark.parametrize("transport", ["stdio", "socket"])
+@either
 def test_a_ring_is_written_when_the_worker_dies(connect, file, transport):
     recording = soma.Recording(file, last=1)
     worker = connect(transport, filters={"process": f.Process()}, record=recording)

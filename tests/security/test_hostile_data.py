@@ -71,12 +71,15 @@ def test_the_same_numbers_always_stand_for_the_same_input() -> None:
 
 @pytest.mark.parametrize(
     ("harmful", "told"),
-    [
+    gate_runs(
         (b"crash", "the reader died: SIGSEGV"),
-        (b"hang", "it was not read within"),
-        (b"memory", "6 bytes took"),
-        (b"raise", "raised KeyError"),
-    ],
+        of=[
+            (b"crash", "the reader died: SIGSEGV"),
+            (b"hang", "it was not read within"),
+            (b"memory", "6 bytes took"),
+            (b"raise", "raised KeyError"),
+        ],
+    ),
 )
 def test_each_kind_of_harm_is_seen_and_its_input_named(
     harmful: bytes, told: str, target: Callable[[str], Target]

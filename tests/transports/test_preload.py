@@ -241,7 +241,7 @@ def test_a_worker_has_the_threads_of_a_fresh_process(environment, connect, set_b
     assert forked[0] == set_by_user
 
 
-@pytest.mark.parametrize("kind", ["forked", "fresh"])
+@pytest.mark.parametrize("kind", gate_runs("forked", of=["forked", "fresh"]))
 def test_a_worker_is_given_the_threads_that_were_asked_for(request, kind):
     count = """
 class Count:
@@ -423,6 +423,7 @@ def test_a_module_that_does_not_exist_ends_the_daemon_with_its_name(environment)
     assert "listening" not in said
 
 
+@nightly
 def test_a_module_that_raises_ends_the_daemon_with_what_it_said(environment):
     said = refused("--preload=broken_module", env=environment)
     assert "cannot import 'broken_module' (RuntimeError: it is broken)" in said

@@ -430,7 +430,7 @@ def test_no_more_sessions_than_allowed_are_started():
 
 
 @nightly
-@pytest.mark.parametrize("arguments", [[], ["--preload=numpy"]])
+@pytest.mark.parametrize("arguments", [[], pytest.param(["--preload=numpy"], marks=nightly)])
 def test_a_filter_that_takes_more_memory_than_allowed_gets_a_memory_error(arguments):
     def take(x, state):
         return len(bytearray(x))
@@ -470,7 +470,7 @@ def test_a_limit_that_is_none_is_refused(argument, complaint):
 # The end of the daemon
 
 
-@pytest.mark.parametrize("session", ["shared", None])
+@pytest.mark.parametrize("session", gate_runs("shared", of=["shared", None]))
 def test_a_daemon_that_is_told_to_end_lets_the_running_command_end(session, note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=60") as daemon:
         worker = soma.connect(
@@ -515,7 +515,7 @@ def test_a_command_can_still_be_interrupted_while_the_daemon_ends(note):
 
 
 @nightly
-@pytest.mark.parametrize("session", ["shared", None])
+@pytest.mark.parametrize("session", gate_runs("shared", of=["shared", None]))
 def test_a_command_that_does_not_end_in_the_grace_is_ended(session, note):
     with short_directory() as directory, socket_daemon(directory / "s", "--grace=0.3") as daemon:
         worker = soma.connect(

@@ -106,6 +106,7 @@ def test_a_lock_on_the_directory_that_somebody_else_holds_is_not_waited_for_for_
         os.close(descriptor)
 
 
+@nightly
 def test_the_daemon_and_its_workers_run_in_the_root_directory(directory):
     path = directory / "soma.sock"
     with socket_daemon(path, cwd=directory) as daemon:
@@ -290,6 +291,7 @@ def test_each_client_has_a_worker_of_its_own(daemon):
             other.forward("extra", 1)
 
 
+@nightly
 def test_a_client_whose_worker_dies_does_not_disturb_the_others(daemon):
     with (
         soma.connect("socket", path=daemon.path, filters={"process": f.Process()}) as one,
@@ -671,6 +673,7 @@ def _connect_patiently(path: Path) -> soma.Worker:
     return soma.connect("socket", path=path)
 
 
+@nightly
 def test_a_deadline_kills_a_worker_behind_the_daemon(daemon):
     options = {"path": daemon.path, "interrupt_grace": 0.3}
     with soma.connect("socket", filters={"sleep": f.Sleep()}, **options) as worker:

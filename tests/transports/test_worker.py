@@ -20,6 +20,10 @@ from soma_core.client.loadable import check_filter
 from ..support import PROCESSES, TRANSPORTS, gate_runs, wait_until
 from ..support import filters as f
 
+inside_and_forked = pytest.mark.parametrize(
+    "transport", gate_runs("inline", "socket", of=TRANSPORTS)
+)
+
 ROWS = np.array([1.0, 2.0, 6.0])
 
 
@@ -130,7 +134,7 @@ def test_an_empty_state_is_explicit(warm):
         warm.forward("mean", ROWS, {})
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_targets_travel(connect, transport):
     worker = connect(transport, filters={"node": f.Apply(None, lambda x, y: {"x": x, "y": y})})
     assert worker.fit("node", [1], (2, b"3")) == {"x": [1], "y": (2, b"3")}
@@ -426,7 +430,7 @@ def test_whatever_a_filter_raises_is_an_error_reply(warm, name):
     assert warm.forward("echo", 1) == 1
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_an_exception_that_cannot_say_what_it_is_is_told_by_its_type(connect, transport):
     class Mute(Exception):
         def __str__(self):
@@ -447,7 +451,7 @@ def test_an_exception_that_cannot_say_what_it_is_is_told_by_its_type(connect, tr
     assert worker.forward("echo", 1) == 1
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_a_recursion_without_end_is_an_error_reply(connect, transport):
     def deeper(x, state):
         return deeper(x, state)
@@ -458,7 +462,7 @@ def test_a_recursion_without_end_is_an_error_reply(connect, transport):
     assert worker.forward("echo", 1) == 1
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_a_result_that_cannot_travel_is_an_error_reply(connect, transport):
     worker = connect(
         transport,
@@ -513,7 +517,7 @@ def test_threads_share_a_worker_and_each_gets_its_own_reply(warm):
             call.result()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_calls_of_several_threads_run_one_at_a_time(connect, transport):
     def span(x, state):
         begun = f.time.monotonic()
@@ -598,7 +602,7 @@ def test_shutdown_ends_the_worker(connect, transport):
         worker.forward("echo", 1)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_leaving_the_block_closes_even_after_an_error(options, transport):
     with (
         pytest.raises(LookupError),
@@ -642,7 +646,7 @@ def test_close_ends_calls_that_wait_for_their_turn(connect, transport):
                 call.result(20.0)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@inside_and_forked
 def test_arrays_as_states_and_results_are_told_apart_call_after_call(transport, connect):
     doubles = f.Apply(lambda x, _: x * 2.0, lambda x, _: x * 3.0)
     worker = connect(transport, filters={"means": doubles})
