@@ -1,5 +1,6 @@
 """For authors of tools and of tests: commands checked, recordings run again, what is installed."""
 
+from soma_core.client.connect import transport_maker
 from soma_core.client.usage import process_usage
 from soma_core.plugins.catalog import installed_filters, installed_transports
 from soma_core.plugins.checking import check_command, check_reply
@@ -17,4 +18,5 @@ __all__ = [
     "installed_transports",
     "process_usage",
     "replay",
+    "transport_maker",
 ]

@@ -91,6 +91,7 @@ def _parser() -> "ArgumentParser":
         "soma serve socket",
         description="Serve soma workers on a Unix socket: one to each client, and one to each "
         "session, which clients share by its name. SIGTERM lets running commands end first.",
+        epilog="Example: soma serve socket --preload torch --idle-timeout 3600",
     )
     add = parser.add_argument
     add("--path", type=Path, default=default_path(), help="where to listen (%(default)s)")

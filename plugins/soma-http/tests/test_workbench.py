@@ -144,3 +144,18 @@ def test_each_part_of_a_text_has_its_place():
 )
 def test_what_is_no_json_is_refused_as_everywhere(text):
     assert in_node(f"s.parseText({json.dumps(text)})", "texts.mjs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--option", "x"], "KEY=VALUE is expected, got 'x'"),
+        (["--port", "70000"], "from 0 to 65535 is expected, got '70000'"),
+        (["--option", "foo=1"], "the transport 'stdio' has no option foo"),
+        (["--option", "pickle=no"], "the transport 'stdio': pickle: input should be"),
+    ],
+)
+def test_a_console_says_what_is_wrong_with_its_arguments(arguments, why, capfd):
+    with pytest.raises(SystemExit):
+        run(arguments)
+    assert why in capfd.readouterr().err

@@ -159,6 +159,7 @@ def argument_parser() -> ArgumentParser:
         "soma serve http",
         description="Serve soma over HTTP: workers for hosts elsewhere, over WebSockets. Each "
         "setting of the file can also be a variable: SOMA_HTTP_SERVER__PORT=9000.",
+        epilog="Example: soma serve http --config models.toml --check",
     )
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="the configuration, a TOML file")

@@ -6,19 +6,17 @@ import json
 import secrets
 import sys
 import webbrowser
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from soma_core.errors import StartFailed, TransportError
+from soma_core.errors import TransportError
 from soma_core.streams import StreamLimits
-from soma_core.tooling import installed_transports
-from soma_core.transport import Transport
+from soma_core.tooling import installed_plugins, installed_transports, transport_maker
 from soma_http.server import openapi
 from soma_http.server.app import guarded
 from soma_http.server.command import listen, run_server
@@ -37,6 +35,7 @@ __all__ = ["argument_parser", "make_console", "run"]
 
 _MOST = 16  # workers at once
 _GRACE = 3.0
+_LARGEST_PORT = 65535
 
 
 def make_console(transport: str, options: dict[str, Any], token: str) -> Starlette:
@@ -44,17 +43,11 @@ def make_console(transport: str, options: dict[str, Any], token: str) -> Starlet
 
     Raises:
         PluginError: There is no such transport.
-        StartFailed: It has no such options.
+        TypeError, ValueError: It does not take these options.
     """
+    given = {"pickle": "never", **options}
+    new_transport = transport_maker(transport, given, installed_plugins())
     found = installed_transports().load(transport)
-    try:
-        checked = found.Options(**{"pickle": "never", **options})
-    except ValidationError as error:
-        raise StartFailed(f"the transport {transport!r}: {error}") from None
-
-    def new_transport() -> Transport:
-        return found(checked)
-
     limits = StreamLimits()
     sessions, models = Sessions(_MOST, 0), Models({})
     body = LimitsConfig().body
@@ -83,10 +76,14 @@ def _daemon(transport: Any, path: Any) -> dict[str, Any] | None:
 
 def run(arguments: list[str]) -> int:
     """Open a console: a page for the workers of any transport, on this machine alone."""
-    given = argument_parser().parse_args(arguments)
+    parser = argument_parser()
+    given = parser.parse_args(arguments)
     token = secrets.token_urlsafe()
-    app = make_console(given.transport, dict(given.option), token)
-    listening = listen(ServerConfig(port=given.port))
+    try:
+        app = make_console(given.transport, dict(given.option), token)
+        listening = listen(ServerConfig(port=given.port))
+    except (TypeError, ValueError, OSError) as error:
+        parser.error(str(error))
     port = listening.getsockname()[1]
     url = f"http://127.0.0.1:{port}/console/#{token}"
     sys.stderr.write(f"soma console: {url}\n")
@@ -106,6 +103,7 @@ def argument_parser() -> ArgumentParser:
         description="Open a console: a page on this machine alone, which tries filters, sends "
         "commands and runs recordings again, in workers that a transport reaches. The address "
         "holds a token; pickles are neither read nor made.",
+        epilog="Example: soma console socket --option session=lab",
     )
     add = parser.add_argument
     add("transport", nargs="?", default="stdio", help="'soma transports' lists them (%(default)s)")
@@ -117,15 +115,21 @@ def argument_parser() -> ArgumentParser:
         metavar="KEY=VALUE",
         help="an option of the transport, such as session=lab",
     )
-    add("--port", type=int, default=0, help="where to listen; any that is free without it")
+    add("--port", type=_port, default=0, help="where to listen; any that is free without it")
     add("--open", action="store_true", help="open the page in a browser")
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LARGEST_PORT:
+        raise ArgumentTypeError(f"a number from 0 to {_LARGEST_PORT} is expected, got {text!r}")
+    return int(text)
 
 
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ValueError
+        raise ArgumentTypeError(f"KEY=VALUE is expected, got {text!r}")
     try:
         return key, json.loads(value)
     except ValueError:
