@@ -19,6 +19,7 @@ from soma_core.client.recording import Recorder, Recording
 from soma_core.client.signatures import takes_arguments_of
 from soma_core.client.worker import Worker, drive
 from soma_core.client.worker_options import WorkerOptions
+from soma_core.errors import PluginNotFound
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.manager import PluginSet
 
@@ -167,6 +168,11 @@ def _check_name(name: Any) -> None:
         raise TypeError(
             f"the first argument is the name of a transport, such as 'stdio'; got a "
             f"{type(name).__name__}. Filters are given by name: connect('stdio', filters=…)"
+        )
+    if "://" in name:
+        raise PluginNotFound(
+            f"the first argument is the name of a transport, such as 'http'; got {name!r}. An "
+            f"address is given by name: connect('http', url={name!r})"
         )
 
 

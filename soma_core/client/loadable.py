@@ -138,6 +138,11 @@ def _may_be_raw(obj: Any) -> bool:
 
 
 def _advice(obj: Any) -> str:
+    if isinstance(obj, Mapping):
+        return (
+            "got a dict; a registered filter is a tuple (name, config), as in "
+            '("acme.Clip", {"quantile": 0.9})'
+        )
     kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
     bases = {base.__module__.partition(".")[0] for base in type(obj).__mro__}
     if "torch" in bases:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, Signature, iscoroutinefunction, signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 __all__ = [
+    "attribute_error",
     "binding_error",
     "init_takes_arguments_of",
     "takes_arguments_of",
@@ -41,7 +42,20 @@ def binding_error(called: str, function: Callable[..., Any], error: TypeError) -
         hint = _by_position(parameters)
     else:
         hint = f"it takes {_names(parameters)}"
+        if unexpected and any(one.name == "y" for one in parameters):
+            beside = f'y={{"y": y, "{unexpected}": …}}'
+            hint += f"; what goes beside the targets is given with them: {beside}"
     return TypeError(f"{called}(){text.removeprefix(name)}; {hint}")
+
+
+def attribute_error(worker: object, name: str, node_ids: Iterable[str]) -> AttributeError:
+    """What to raise where a worker is asked for an attribute that it has not."""
+    kind = type(worker).__name__
+    close = get_close_matches(name, [one for one in dir(worker) if not one.startswith("_")], 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    if name in node_ids:
+        hint = f": it is a node; call forward({name!r}, x), or take filter({name!r})"
+    return AttributeError(f"a {kind} has no attribute {name!r}{hint}")
 
 
 def _by_position(parameters: list[Parameter]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from soma_core.client.engines import RestartingEngine
 from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
-from soma_core.client.signatures import binding_error
+from soma_core.client.signatures import attribute_error, binding_error
 from soma_core.client.steps import Steps, argument_error
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.client.worker_options import WorkerArguments, WorkerOptions
@@ -134,6 +134,17 @@ class Worker:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError("a Worker is used by `with`; `async with` takes soma.connect_async(…)")
+
+    async def __aexit__(self, *error: object) -> None:
+        """There is nothing to leave."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            raise attribute_error(self, name, () if name.startswith("_") else self.node_ids)
 
     def __repr__(self) -> str:
         return self._handle.describe("Worker")

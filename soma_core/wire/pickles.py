@@ -107,6 +107,8 @@ class Pickles:
                 f"the other side lacks the codec {codec.name!r} that carries it otherwise: pip "
                 f"install {codec.distribution} there"
             )
+        if getattr(getattr(obj, "dtype", None), "hasobject", False):
+            return "give its elements one type, as in array.astype(str), or send a list"
         return (
             "use plain data, bytes, numpy arrays or torch tensors, and filters by "
             'registered name: ("acme.Clip", {"quantile": 0.9})'
@@ -180,6 +182,8 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
 def _because(obj: object) -> str:
     """Why an object needs a pickle, if its class tells that: ``pickled_because``."""
     told = getattr(obj, "pickled_because", "") if hasattr(type(obj), "pickled_because") else ""
+    if getattr(getattr(obj, "dtype", None), "hasobject", False):
+        told = "its dtype is object"
     return f" ({told})" if told else ""
 
 

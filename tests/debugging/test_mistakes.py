@@ -493,6 +493,48 @@ MISTAKES: list[Mistake] = [
         ["metrics is a dict", "['r2']", "such as"],
     ),
     (
+        "a node as an attribute",
+        lambda w: w.learn.fit([1], [1]),
+        AttributeError,
+        ["no attribute 'learn'", "it is a node", "forward('learn', x)", "filter('learn')"],
+    ),
+    (
+        "a method that is misspelt",
+        lambda w: w.foward("learn", [1]),
+        AttributeError,
+        ["no attribute 'foward'", "did you mean forward?"],
+    ),
+    (
+        "weights by name",
+        lambda w: w.fit("learn", [1], [1], sample_weight=[1]),
+        TypeError,
+        ["argument 'sample_weight'", 'y={"y": y, "sample_weight": …}'],
+    ),
+    (
+        "the address of a server as a transport",
+        lambda w: soma.connect("http://localhost:8000"),
+        soma.PluginNotFound,
+        ["'http://localhost:8000'", "connect('http', url='http://localhost:8000')"],
+    ),
+    (
+        "a worker in an async with",
+        lambda w: asyncio.run(w.__aenter__()),
+        TypeError,
+        ["`with`", "soma.connect_async"],
+    ),
+    (
+        "a worker for an event loop in a with",
+        lambda w: soma.connect_async("inline").__enter__(),  # type: ignore[func-returns-value]
+        TypeError,
+        ["`async with`", "soma.connect("],
+    ),
+    (
+        "a registered filter is a dict",
+        lambda w: w.load({"p": {"name": "sklearn.PCA"}}),
+        TypeError,
+        ["'p'", "got a dict", "a tuple (name, config)"],
+    ),
+    (
         "a registered filter is a list",
         lambda w: w.load({"p": ["sklearn.PCA", {}]}),
         TypeError,

@@ -30,6 +30,14 @@ class Opening:
             "as worker:`, or await it"
         )
 
+    def __enter__(self) -> NoReturn:
+        raise TypeError(
+            "soma.connect_async(…) is used by `async with`; `with` takes soma.connect(…)"
+        )
+
+    def __exit__(self, *error: object) -> None:
+        """There is nothing to leave."""
+
     def __await__(self) -> Generator[Any, Any, AsyncWorker]:
         if self._started:
             raise RuntimeError("this was awaited already; call soma.connect_async again")

@@ -220,6 +220,7 @@ def _pickled(node: Node, pickles: Pickles) -> bytes:
     except ProtocolError as error:
         if error.code is ErrorCode.PICKLE_REFUSED:
             raise
+        error = _of_the_filter(node.obj, pickles, error)
         raise ProtocolError(
             ErrorCode.FILTER_FAILED,
             f"node {node.node_id!r}: its state cannot be sent: {error}",
@@ -237,6 +238,19 @@ def _without_privates(obj: Any) -> Any:
     if not isinstance(obj, Filter) or callable(getattr(obj, "state_dict", None)):
         return obj
     return _Fields(type(obj), obj.model_fields_set, dict(vars(obj)))
+
+
+def _of_the_filter(obj: Any, pickles: Pickles, error: ProtocolError) -> ProtocolError:
+    """The error that says where in a filter's fields, or in its class, the fault is."""
+    if not isinstance(obj, Filter):
+        return error
+    bare = type(obj).__new__(type(obj))
+    BaseModel.__setstate__(bare, BaseModel.__getstate__(obj) | {"__pydantic_private__": None})
+    try:
+        pickles.dump(bare)
+    except ProtocolError as found:
+        return found
+    return error
 
 
 class _Fields:
