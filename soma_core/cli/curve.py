@@ -21,9 +21,6 @@ class Curve:
 
     Where several filters report one after the other, the curve is that of the last.
 
-    Args:
-        title: What is fitted.
-
     Attributes:
         batches: How many epochs were done, with a fraction, and the loss that was reported then.
         epochs: The loss of each epoch: its mean where that was reported, else the newest.

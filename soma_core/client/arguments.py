@@ -33,7 +33,6 @@ def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
     """Node ids as a list.
 
     Args:
-        node_ids: The ids.
         in_order: Whether their order means something, as in a chain.
 
     Raises:
@@ -70,8 +69,6 @@ def check_listener(name: str, listener: Any, of: str) -> None:
     """Make sure that something can be called with what happens.
 
     Args:
-        name: The argument.
-        listener: The function.
         of: What it is called with.
 
     Raises:

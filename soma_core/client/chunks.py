@@ -65,7 +65,6 @@ def stream(plan: StreamPlan, chunks: Iterable[Any], run: Run) -> Generator[Any, 
     goes on in chunks of the old sizes if it has as many rows as before, else in one.
 
     Args:
-        plan: How.
         chunks: The data; closed with this generator if it can be.
         run: Runs some nodes of the chain: ``run(node_ids, x)``.
 

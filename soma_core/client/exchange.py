@@ -34,10 +34,8 @@ class Exchange:
     All times are seconds of one clock, which the caller reads.
 
     Args:
-        call: The command.
         message_id: Its id on the wire.
         grace: Seconds that it may take to end once it is interrupted.
-        now: The time.
 
     Attributes:
         message: What is to be sent.

@@ -98,8 +98,6 @@ def deliver(event: Event, call: Call, output: OutputPump | None) -> None:
     """Give progress to the caller's callback, and records to the loggers and warnings of here.
 
     Args:
-        event: The event.
-        call: The command that it is of.
         output: What reads the worker's output: what was printed before a record is shown first.
     """
     data = {} if event.data is None else event.data

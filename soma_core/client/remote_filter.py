@@ -36,13 +36,7 @@ class RemoteFilter(Filter):
 
     @classmethod
     def of(cls, worker: Runner, node_id: str, meta: FilterMeta) -> Self:
-        """The filter for a node of a worker.
-
-        Args:
-            worker: A Worker or a pool.
-            node_id: The node.
-            meta: What it returned when the node was loaded.
-        """
+        """The filter for a node of a worker."""
         remote = cls()
         remote._worker, remote._node_id, remote._meta = worker, node_id, meta
         return remote

@@ -26,7 +26,6 @@ def binding_error(called: str, function: Callable[..., Any], error: TypeError) -
 
     Args:
         called: What the caller calls it.
-        function: The function.
         error: What calling it raised; where that is about something else, it stays.
     """
     text, name = str(error), f"{function.__qualname__}()"
@@ -121,7 +120,6 @@ def telling(
 
     Args:
         name: What the caller calls it.
-        called: The function.
         function: What it hands its arguments to; None if it takes them itself.
     """
 

@@ -8,9 +8,6 @@ __all__ = ["process_usage"]
 def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
     """What a process uses of this machine.
 
-    Args:
-        pid: The process.
-
     Returns:
         Seconds of processor time, and bytes of resident memory. None each if the process is gone,
         or if this one has no descriptor or memory left to look with.

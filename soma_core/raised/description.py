@@ -50,7 +50,6 @@ class Raised(BaseModel):
         """Describe an exception.
 
         Args:
-            error: The exception.
             leave_out: The folder of a package; its entries are left out where a traceback
                 begins with them.
         """

@@ -65,7 +65,6 @@ def entries_of(trace: TracebackType | None, *, leave_out: str = "") -> list[Stac
     """The entries of a traceback, the outermost first; of a very deep one those at both ends.
 
     Args:
-        trace: The traceback.
         leave_out: The folder of a package whose entries are left out where they come first, so
             that the traceback begins with the code that the package called.
     """

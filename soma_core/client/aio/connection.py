@@ -155,7 +155,6 @@ class AsyncConnection:
         """Wait for the reply to a command that was sent within this turn, and is the first.
 
         Args:
-            exchange: The command.
             unread: Why its reply, which came, cannot be read.
 
         Returns:

@@ -50,8 +50,6 @@ class PipelinedConnection:
     Args:
         connection: The connection to the worker. Between :meth:`open` and :meth:`close` it is
             nobody else's turn.
-        channel: That of the connection.
-        loop: The loop, which runs.
 
     Attributes:
         refill: Called when replies have come, to send more.

@@ -37,7 +37,6 @@ async def in_thread(
     Args:
         function: The function. It goes on if the caller is cancelled.
         undo: Called with the result in a thread, if the caller was cancelled meanwhile.
-        name: The name of the thread.
     """
     loop = running_loop()
     future: asyncio.Future[T] = loop.create_future()

@@ -69,14 +69,7 @@ class Batching:
         timeout: float | None,
         metas: Mapping[str, FilterMeta],
     ) -> Joinable | None:
-        """What must be known of a call to join it with others; None if it is to be run alone.
-
-        Args:
-            node_ids: The nodes that it runs, in order.
-            x: Its input.
-            timeout: Seconds that it may run.
-            metas: What is known of the nodes.
-        """
+        """What must be known of a call to join it with others; None if it is to be run alone."""
         for node_id in node_ids:
             meta = metas.get(node_id)
             named = self.nodes is None or node_id in self.nodes

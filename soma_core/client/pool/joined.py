@@ -34,9 +34,7 @@ def run_joined(
 
     Args:
         calls: They have begun on the worker.
-        verbs: What can be asked of the worker.
         watch: Given the calls that have less time than others, which somebody must see to.
-        tally: Counts the batches.
 
     Returns:
         Whether the worker can be used on.

@@ -32,9 +32,6 @@ class Pipelining:
     """Sends calls ahead to one worker of a pool.
 
     Args:
-        queue: Where the calls come from.
-        replica: The worker.
-        pipeline: The way to it.
         may_go_on: Whether the worker may be given another call, as far as its slot knows.
 
     Attributes:

@@ -98,7 +98,6 @@ def _training(
     """The request for a verb that trains nodes, whose states every worker is given then.
 
     Args:
-        verb: The verb.
         full: Whether optimizers and random numbers go along.
     """
 
@@ -268,8 +267,6 @@ class PoolVerbs:
         """Train nodes in one worker, and give every worker what they learned.
 
         Args:
-            train: Trains them.
-            node_ids: The nodes.
             timeout: Seconds to fetch the state of each.
             full: Whether optimizers and random numbers go along.
         """

@@ -75,7 +75,6 @@ class BackgroundPool:
         """Submit a call.
 
         Args:
-            call: The call.
             wait: Whether to wait for room in a full queue; None for what the plan says.
 
         Raises:

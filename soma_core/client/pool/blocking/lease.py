@@ -45,9 +45,6 @@ class Lease(Generic[T]):
     def use(self, future: Future[T]) -> T:
         """In the other thread: do what is asked with the worker that is lent.
 
-        Args:
-            future: That of the call.
-
         Raises:
             BaseException: What the call raised, or Ctrl-C.
         """
