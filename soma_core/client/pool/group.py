@@ -58,7 +58,8 @@ class SlotGroup:
         """
         try:
             await self.resize(self._plan.n)
-            self._plan.check_nodes()
+            if self._plan.batching is not None:
+                self._plan.batching.check(self._plan.blueprint.metas)
         except BaseException:
             await self.close()
             raise
@@ -72,7 +73,7 @@ class SlotGroup:
         async with self._resizing:
             self.queue.check_open()
             more = n - len(self.slots)
-            self.queue.resize(n)
+            self.queue.workers = n
             if more > 0:
                 await self._add(more)
             elif more < 0:
@@ -91,7 +92,7 @@ class SlotGroup:
                     start.result()
         except BaseException:
             self.slots = before
-            self.queue.resize(len(before))
+            self.queue.workers = len(before)
             self._leaving += tuple(new)
             await _end(new)
             for start in starts:

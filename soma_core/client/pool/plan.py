@@ -48,15 +48,6 @@ class PoolPlan:
         nodes = self.blueprint.node_ids
         return f"<{kind} of {n} over {self.transport}, {state}, nodes {nodes}>"
 
-    def check_nodes(self) -> None:
-        """Make sure that the calls of the loaded nodes may be joined, if batching names them.
-
-        Raises:
-            ValueError: They may not.
-        """
-        if self.batching is not None:
-            self.batching.check(self.blueprint.metas)
-
 
 def plan_pool(
     transport: str = "stdio",

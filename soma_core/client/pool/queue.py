@@ -226,10 +226,6 @@ class CallQueue:
         self.running += 1
         return call
 
-    def resize(self, workers: int) -> None:
-        """So many calls can run at once from now on."""
-        self.workers = workers
-
     def close(self, refusal: Callable[[], SomaError]) -> None:
         """Take no more calls; those that wait are still run. Only the first refusal counts."""
         self.refusal = self.refusal or refusal

@@ -40,7 +40,9 @@ class Replica:
     since: float = field(default_factory=time.monotonic)
 
     def is_alive(self) -> bool:
-        """Whether its process runs."""
+        """Whether its process runs, and its channel is open."""
+        if self.worker.is_lost:
+            return False
         return time.monotonic() - self.answered < _FRESH or self.transport.poll() is None
 
     @property

@@ -131,7 +131,7 @@ class Slot:
             await self._renew(self._renewal, replica)
         elif replica is None:
             await self._replace()
-        elif not _is_alive(replica):
+        elif not replica.is_alive():
             await self._note_death(replica)
         elif self._is_behind(replica):
             await self._catch_up(replica)
@@ -141,7 +141,7 @@ class Slot:
             calls = await self._queue.take()
             if not calls:
                 return
-            if not _is_alive(replica) or self._is_behind(replica):
+            if not replica.is_alive() or self._is_behind(replica):
                 self._queue.put_back(calls)
             elif (
                 len(calls) == 1
@@ -285,7 +285,7 @@ class Slot:
             return
         replica.used = True
         self._restarts.worked()
-        if not usable or replica.is_used_up() or not _is_alive(replica):
+        if not usable or replica.is_used_up() or not replica.is_alive():
             await self._discard()
 
     async def _run_alone(self, call: PoolCall, replica: Replica, execution: Execution) -> bool:
@@ -357,7 +357,3 @@ class Slot:
 def _may_be_half_done(call: PoolCall, replica: Replica, sent: int) -> bool:
     """Whether a call that failed may have changed its worker, which was sent so many before."""
     return call.replace_on_error and replica.worker.commands_sent > sent
-
-
-def _is_alive(replica: Replica) -> bool:
-    return not replica.worker.is_lost and replica.is_alive()
