@@ -11,13 +11,13 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from soma_core.benchmarking.contestants import Unavailable, daemon
 from soma_core.cli.console import CommandFailed, console, print_error
 from soma_core.cli.demo.digits import Digits, load_digits
 from soma_core.cli.demo.display import (
     show_curves,
-    show_death,
     show_readings,
     show_runs,
     show_section,
@@ -117,7 +117,7 @@ def _lose_a_worker(place: Place, digits: Digits, epochs: int, screen: Console) -
     death = kill_half_way(place, digits, epochs, screen)
     if death is None:
         raise CommandFailed("a worker was killed and the call in the host did not fail")
-    show_death(screen, death)
+    screen.print(Text(f"  WorkerDied: {death}", "red"))
     screen.print("  Nothing else is harmed. A new worker starts over:")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ from rich.text import Text
 from soma_core.cli.curve import text_plot
 from soma_core.cli.demo.digits import SIDE, Digits
 from soma_core.cli.demo.training import TrainingRun
-from soma_core.errors import WorkerDied
 
 __all__ = [
     "show_curves",
-    "show_death",
     "show_readings",
     "show_runs",
     "show_section",
@@ -133,15 +130,10 @@ def _mistakes(shown: Array, read: Array, total: int) -> Text:
     return Text(f"{len(shown)} of {total} test images {were} misread: {listed}{more}")
 
 
-def show_death(console: Console, death: WorkerDied) -> None:
-    """The error that the host got when a worker died."""
-    console.print(Text(f"  WorkerDied: {death}", "red"))
-
-
-def show_where_imported(console: Console, names: Iterable[str] = ("torch", "sklearn")) -> None:
+def show_where_imported(console: Console) -> None:
     """Which heavy packages this process has imported, if any."""
-    here = [name for name in names if name in sys.modules]
+    here = [name for name in ("torch", "sklearn") if name in sys.modules]
     if here:
         console.print(f"This process has imported {' and '.join(here)}: a worker ran inside it.")
     else:
-        console.print(f"This process has imported neither {' nor '.join(names)}.")
+        console.print("This process has imported neither torch nor sklearn.")

@@ -89,7 +89,7 @@ class CallQueue:
             DeadlineExceeded: Its deadline is over.
         """
         if not wait:
-            self.tally.add_refusal()
+            self.tally.refused += 1
             waiting = len(self) + self.running - self.workers  # some are being taken just now
             raise QueueFull(
                 f"{waiting} calls wait for a worker of the pool, and max_queue is {self._limit}; "

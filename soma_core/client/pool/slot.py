@@ -197,7 +197,7 @@ class Slot:
             if not self._closed:
                 await self._queue.pause(self._restarts.not_started(error))
         else:
-            self._queue.tally.add_replacement()
+            self._queue.tally.replaced += 1
 
     async def _renew(self, renewal: asyncio.Future[None], before: Replica | None) -> None:
         self._renewal = None
@@ -207,7 +207,7 @@ class Slot:
             if not renewal.done():
                 renewal.set_exception(self._why_not_started(error))
         else:
-            self._queue.tally.add_replacement()
+            self._queue.tally.replaced += 1
             if before is not None:
                 await before.worker.close()
             if not renewal.done():

@@ -84,10 +84,15 @@ class _NodeTally:
 
 
 class Tally:
-    """Counts what happens in a pool."""
+    """Counts what happens in a pool.
+
+    Attributes:
+        refused: Calls that found the queue full.
+        replaced: Workers that took the place of another one.
+    """
 
     def __init__(self) -> None:
-        self._done = self._failed = self._cancelled = self._refused = self._replaced = 0
+        self._done = self._failed = self._cancelled = self.refused = self.replaced = 0
         self._nodes: dict[str, _NodeTally] = {}
 
     def add_end(self, call: PoolCall, outcome: CallOutcome) -> None:
@@ -114,14 +119,6 @@ class Tally:
             node.batches += 1
             node.batched += calls
 
-    def add_refusal(self) -> None:
-        """A call found the queue full."""
-        self._refused += 1
-
-    def add_replacement(self) -> None:
-        """A worker has taken the place of another one."""
-        self._replaced += 1
-
     def stats(self, *, workers: int, queued: int, running: int) -> PoolStats:
         """All of it, with what is known elsewhere."""
         return PoolStats(
@@ -131,8 +128,8 @@ class Tally:
             done=self._done,
             failed=self._failed,
             cancelled=self._cancelled,
-            refused=self._refused,
-            replaced=self._replaced,
+            refused=self.refused,
+            replaced=self.replaced,
             nodes={label: node.stats() for label, node in self._nodes.items() if node.done},
         )
 
