@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -36,11 +36,6 @@ def read_array(source: ArrayFile, base: Path) -> Array:
         raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, TypeError, EOFError, MemoryError) as error:
         raise CommandFailed(f"{path}: {error or type(error).__name__}") from None
-
-
-def _read_npy(file: BinaryIO, source: ArrayFile) -> Array:
-    loaded: Array = np.load(file, allow_pickle=False)
-    return loaded
 
 
 def _read_npz(file: BinaryIO, source: ArrayFile) -> Array:
@@ -106,7 +101,11 @@ def _as_numbers(cells: Array) -> Array:
     return cells
 
 
-_READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
+_READERS: dict[str, Callable[[BinaryIO, ArrayFile], Array]] = {
+    ".npy": lambda file, source: np.load(file, allow_pickle=False),
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+}
 
 
 def write_array(value: Any, path: Path) -> tuple[int, ...]:
@@ -137,14 +136,6 @@ def _as_array(value: Any) -> Array:
     return array
 
 
-def _write_npy(array: Array, path: Path) -> None:
-    np.save(path, array, allow_pickle=False)
-
-
-def _write_npz(array: Array, path: Path) -> None:
-    np.savez_compressed(path, output=array)
-
-
 def _write_csv(array: Array, path: Path) -> None:
     if array.ndim > 2:
         raise CommandFailed(
@@ -157,4 +148,8 @@ def _write_csv(array: Array, path: Path) -> None:
         writer.writerows(table.tolist())
 
 
-_WRITERS = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}
+_WRITERS: dict[str, Callable[[Array, Path], None]] = {
+    ".npy": lambda array, path: np.save(path, array, allow_pickle=False),
+    ".npz": lambda array, path: np.savez_compressed(path, output=array),
+    ".csv": _write_csv,
+}

@@ -71,15 +71,9 @@ _OF_A_WORKER = sys.stdlib_module_names | {"__main__"}
 
 def _installed() -> list[str]:
     paths = sysconfig.get_paths()
-    stdlib = [
-        paths["stdlib"],
-        paths["platstdlib"],
-        os.path.join(paths["platstdlib"], "lib-dynload"),
-    ]
     return [
-        *stdlib,
-        paths["purelib"],
-        paths["platlib"],
+        *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        os.path.join(paths["platstdlib"], "lib-dynload"),
         *site.getsitepackages(),
         site.getusersitepackages(),
     ]

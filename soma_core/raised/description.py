@@ -53,37 +53,32 @@ class Raised(BaseModel):
             leave_out: The folder of a package; its entries are left out where a traceback
                 begins with them.
         """
-        return _Describing(leave_out).describe(error)
+        return _describe(error, leave_out, set())
 
 
-class _Describing:
-    """Describes an exception and those that it leads to, each once and not without end."""
+def _describe(error: BaseException, leave_out: str, seen: set[int]) -> Raised:
+    """Describe an exception and those that it leads to, each once and not without end."""
+    seen.add(id(error))
 
-    def __init__(self, leave_out: str) -> None:
-        self._leave_out = leave_out
-        self._seen: set[int] = set()
-
-    def describe(self, error: BaseException) -> Raised:
-        self._seen.add(id(error))
-        members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-        args = [error.message] if isinstance(error, BaseExceptionGroup) else list(error.args)
-        return Raised(
-            type=type(error).__name__,
-            error=_text(error),
-            bases=[kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"],
-            args=args if _is_plain(args) else None,
-            attributes=dict(_plain_attributes(error)),
-            notes=[*_notes(error)],
-            stack=entries_of(error.__traceback__, leave_out=self._leave_out),
-            cause=self._further(error.__cause__),
-            context=None if error.__suppress_context__ else self._further(error.__context__),
-            exceptions=[one for member in members if (one := self._further(member))],
-        )
-
-    def _further(self, error: BaseException | None) -> Raised | None:
-        if error is None or id(error) in self._seen or len(self._seen) >= _LONGEST_CHAIN:
+    def further(other: BaseException | None) -> Raised | None:
+        if other is None or id(other) in seen or len(seen) >= _LONGEST_CHAIN:
             return None
-        return self.describe(error)
+        return _describe(other, leave_out, seen)
+
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    args = [error.message] if isinstance(error, BaseExceptionGroup) else list(error.args)
+    return Raised(
+        type=type(error).__name__,
+        error=_text(error),
+        bases=[kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"],
+        args=args if _is_plain(args) else None,
+        attributes=dict(_plain_attributes(error)),
+        notes=[*_notes(error)],
+        stack=entries_of(error.__traceback__, leave_out=leave_out),
+        cause=further(error.__cause__),
+        context=None if error.__suppress_context__ else further(error.__context__),
+        exceptions=[one for member in members if (one := further(member))],
+    )
 
 
 def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:

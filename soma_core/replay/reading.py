@@ -62,7 +62,11 @@ def read_recording(path: Path) -> Iterator[Section | Entry]:
         ProtocolError: ``malformed``: it is not a recording; the message names the line.
         OSError: It cannot be read.
     """
-    with _opened(path) as file:
+    try:
+        file = open_regular(path)
+    except ValueError as error:
+        raise ProtocolError(ErrorCode.MALFORMED, f"{path} is not a recording: {error}") from None
+    with file:
         for number, line in enumerate(_finished_lines(file), 1):
             try:
                 item = read_line(line)
@@ -74,13 +78,6 @@ def read_recording(path: Path) -> Iterator[Section | Entry]:
                     f"{path} is not a recording: its first line has no soma_recording",
                 )
             yield item
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open_regular(path)
-    except ValueError as error:
-        raise ProtocolError(ErrorCode.MALFORMED, f"{path} is not a recording: {error}") from None
 
 
 def _finished_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -118,14 +115,10 @@ def read_calls(path: Path) -> Iterator[RecordedCall]:
         elif section is not None and item.direction is Direction.COMMAND:
             call = RecordedCall(section, number, item, item.n - last - 1)
         elif call is not None and item.command == call.command.n:
-            _attach(call, item)
+            if item.direction is Direction.REPLY:
+                call.reply = item
+            elif item.direction is Direction.FAILURE:
+                call.failure = item
         last = item.n if isinstance(item, Entry) else last
     if call is not None:
         yield call
-
-
-def _attach(call: RecordedCall, entry: Entry) -> None:
-    if entry.direction is Direction.REPLY:
-        call.reply = entry
-    elif entry.direction is Direction.FAILURE:
-        call.failure = entry
