@@ -74,6 +74,7 @@ class Executor(concurrent.futures.Executor):
         filters = {_NODE: Functions(initializer, tuple(initargs))}
         plan = plan_pool(transport, max_workers, filters=filters, **options)
         self._timeout, self._blueprint = timeout, plan.blueprint
+        self._max_workers = plan.n  # which dask asks any executor for
         self._pool = pool = BackgroundPool(plan)
         weakref.finalize(self, pool.abandon).atexit = False
         self._at_exit = partial(_report_at_exit, weakref.ref(pool))
