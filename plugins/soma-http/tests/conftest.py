@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -72,7 +73,8 @@ def serving(
     assert process.stderr is not None
     try:
         for line in process.stderr:
-            if found := re.search(r"listening at (\S+)", line):
+            said = json.loads(line)["message"] if "json" in arguments else line
+            if found := re.search(r"listening at (\S+)", said):
                 break
         else:
             raise AssertionError(f"the server ended with {process.wait()}")
@@ -92,5 +94,6 @@ def serving(
 @pytest.fixture(scope="session")
 def trusting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server that lets clients send pickles."""
-    with serving(tmp_path_factory.mktemp("http"), TRUSTING) as url:
+    log = ("--log-format", "json")  # of which each line is an object
+    with serving(tmp_path_factory.mktemp("http"), TRUSTING, log) as url:
         yield url

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from soma_http.server.direct import DirectProtocol
 
 __all__ = ["argument_parser", "listen", "run", "run_server"]
 
+_log = logging.getLogger("soma.http")
 _QUEUE = 1024  # clients that wait to be accepted
 _PING = 20.0  # seconds between pings: what a proxy sees of a WebSocket on which nothing happens
 _GONE = 60_000  # milliseconds without an answer of a client's machine, after which it is gone
@@ -34,6 +36,12 @@ _GONE = 60_000  # milliseconds without an answer of a client's machine, after wh
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
     options = argument_parser().parse_args(arguments)
+    say: Callable[[str], None] = _say
+    fail = say
+    if not options.check:
+        _log_to_stderr(options.log_format)
+        if options.log_format == "json":
+            say, fail = _log.info, _log.error
 
     def read() -> Settings:
         return read_settings(options.config, os.environ)
@@ -44,24 +52,23 @@ def run(arguments: list[str]) -> int:
         settings = read()
         app = make_app(settings, read=read)
     except (ConfigError, OSError, ValueError) as error:
-        _say(str(error))
+        fail(str(error))
         return 1
     if options.check:
-        _say(f"{options.config or 'the configuration'} is valid")
+        say(f"{options.config or 'the configuration'} is valid")
         return 0
-    _log_to_stderr(options.log_format)
     os.environ["SOMA_DATA_FILES"] = "never"  # of this process, and of the workers of models
     if settings.server.allows_pickles:
-        _say(f"pickle = {FRIGHTENING!r}: whoever has a token is this user")
+        say(f"pickle = {FRIGHTENING!r}: whoever has a token is this user")
     try:
         listening = listen(settings.server)
     except OSError as error:
         where = f"{settings.server.host}:{settings.server.port}"
-        _say(f"cannot listen at {where}: {error.strerror or error}")
+        fail(f"cannot listen at {where}: {error.strerror or error}")
         return 1
     host, port = listening.getsockname()[:2]
     scheme = "http" if settings.server.certificate is None else "https"
-    _say(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    say(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
     _serve(app, settings, listening)
     return 0
 
