@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal
@@ -15,6 +15,7 @@ __all__ = [
     "check_bytes",
     "check_listener",
     "check_seconds",
+    "fields_of",
 ]
 
 
@@ -48,6 +49,26 @@ def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
     if not isinstance(node_ids, Iterable):
         raise TypeError(f"node_ids is a list of node ids, got {node_ids!r}")
     return list(node_ids)
+
+
+def fields_of(cmd: str, fields: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
+    """All fields of a command, and the nodes that they name.
+
+    Args:
+        cmd: Its name.
+        fields: The others; None for none.
+
+    Raises:
+        TypeError: They are no dict, or it is no name.
+    """
+    if not isinstance(cmd, str):
+        raise TypeError(f"cmd is the name of a command, got {cmd!r}")
+    if fields is not None and not isinstance(fields, Mapping):
+        raise TypeError(f"fields is a dict of the fields of {cmd} by name, got {fields!r}")
+    given = {**(fields or {}), "cmd": cmd}
+    chain, node_id = given.get("node_ids"), given.get("node_id")
+    named = [*chain] if isinstance(chain, list | tuple) else []
+    return given, named if node_id is None else [*named, node_id]
 
 
 def check_seconds(name: str, seconds: Any) -> None:

@@ -584,6 +584,9 @@ MISTAKES: list[Mistake] = [
     ),
     ("a worker is pickled", lambda w: pickle.dumps(w), TypeError, ["Worker", "connect"]),
     ("an unknown command", lambda w: w.call("FOREWARD"), soma.RemoteError, ["FOREWARD", "FORWARD"]),
+    ("fields in a list", lambda w: w.call("NAP", [1]), TypeError, ["a dict of the fields of NAP"]),
+    ("no name", lambda w: w.call(3), TypeError, ["the name of a command, got 3"]),
+    ("two names", lambda w: w.call("NAP", {"cmd": "PING"}), soma.RemoteError, ["NAP"]),
 ]
 
 

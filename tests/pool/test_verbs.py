@@ -55,7 +55,7 @@ def test_training_that_moves_from_worker_to_worker_equals_training_in_one(make, 
 
 def test_what_a_chain_learned_is_used_by_every_worker(make):
     pool = make(n=2, filters={"mean": f.Mean(), "scale": f.Scale()})
-    fitted = pool.composite_fit(["scale", "mean"], np.array([1.0, 3.0]))
+    fitted = pool.composite_fit(iter(["scale", "mean"]), np.array([1.0, 3.0]))
     assert fitted.fit_states["mean"] == {"mean": 4.0}
     assert [float(out) for out in pool.map("mean", [5.0] * 20)] == [1.0] * 20
     rows = pool.batched_fit(["mean"], np.array([[2.0], [4.0]]), batch_size=2, collect="all")

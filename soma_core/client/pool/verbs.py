@@ -9,7 +9,7 @@ from inspect import signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, check_seconds
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, check_seconds, fields_of
 from soma_core.client.loadable import check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
@@ -102,7 +102,10 @@ def _training(
     """
 
     def make(self: PoolVerbs, run: Run, given: dict[str, Any]) -> Request[Any]:
-        node_ids = given["node_ids"] if "node_ids" in given else [given["node_id"]]
+        if "node_ids" in given:
+            node_ids = given["node_ids"] = as_node_ids(given["node_ids"])
+        else:
+            node_ids = [given["node_id"]]
         return self.train(run, node_ids, given.get("timeout", DEFAULT), full=full)
 
     return _requesting(verb, make)
@@ -211,9 +214,7 @@ class PoolVerbs:
     def _call(self, run: Run, given: dict[str, Any]) -> Request[Any]:
         if not given.get("changes_states"):
             return Request(run)
-        fields = dict(given.get("fields") or {})
-        named = [*fields.get("node_ids", ()), fields.get("node_id")]
-        node_ids = [node_id for node_id in named if node_id is not None]
+        _, node_ids = fields_of(given["cmd"], given.get("fields"))
         return self.train(run, node_ids, given.get("timeout", DEFAULT))
 
     def _run_segment(self, run: Run, given: dict[str, Any]) -> Request[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
+from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, fields_of
 from soma_core.client.calls import Call
 from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters
 from soma_core.client.progress.watch import Watch, watched
@@ -175,11 +175,9 @@ class NodeVerbs(VerbsBase):
         Raises:
             ValueError: It is one of soma's own commands, each of which has a method.
         """
+        given, node_ids = fields_of(cmd, fields)
         if cmd in OWN_COMMANDS:
             raise ValueError(f"{cmd} has a method of its own: Worker.{OWN_COMMANDS[cmd]}")
-        given = {"cmd": cmd, **(fields or {})}
-        node_id = given.get("node_id")
-        node_ids = [*given.get("node_ids", ()), *([] if node_id is None else [node_id])]
         with watched(progress, [cmd], given.get("data")) as listener:
             call = Call(
                 c.Command, given, self._seconds(timeout), node_ids, listener, self._stall_timeout
