@@ -16,7 +16,7 @@ import pytest
 
 import soma_core as soma
 
-from ..support import run_python, wait_until
+from ..support import meanwhile, run_python, wait_until
 
 
 def add(one, other=1):
@@ -241,16 +241,13 @@ def test_an_executor_that_nobody_has_any_more_ends_when_its_calls_are_done(make)
 
 def test_ctrl_c_while_it_starts_leaves_no_worker(tmp_path, make):
     before = {*threading.enumerate()}
-    watch = threading.Thread(
-        target=lambda: (
-            wait_until((tmp_path / "note").exists),
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT),
-        )
-    )
-    watch.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupt() -> None:
+        wait_until((tmp_path / "note").exists)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), meanwhile(interrupt):
         make(1, initializer=nap, initargs=(tmp_path / "note",))
-    watch.join()
     wait_until(lambda: {*threading.enumerate()} <= before)
 
 

@@ -20,7 +20,7 @@ from soma_core.client.pool.plan import plan_pool
 from soma_core.client.pool.verbs import Request
 
 from ..support import filters as f
-from ..support import wait_until
+from ..support import meanwhile, wait_until
 
 CHUNK = (np.ones(2), None)
 
@@ -141,13 +141,13 @@ def test_a_pool_that_is_closed_by_a_chunk_ends_at_once(make):
 def test_ctrl_c_ends_what_the_thread_does_and_the_pool_goes_on(make, tmp_path):
     pool = make(n=1)
     note = tmp_path / "note"
-    watch = threading.Thread(
-        target=lambda: (wait_until(note.exists), os.kill(os.getpid(), signal.SIGINT))
-    )
-    watch.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupt() -> None:
+        wait_until(note.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), meanwhile(interrupt):
         pool.fit("learn", str(note))
-    watch.join()
     assert pool.forward("echo", 1) == 1
     assert pool.stats().cancelled == 1
 

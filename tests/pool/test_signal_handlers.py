@@ -16,7 +16,7 @@ import soma_core as soma
 from soma_core.client.turn import Turn
 
 from ..support import filters as f
-from ..support import wait_until
+from ..support import meanwhile, wait_until
 
 
 @pytest.fixture
@@ -106,11 +106,8 @@ def test_a_pool_closes_in_full_after_ctrl_c_in_its_shutdown(tmp_path):
         wait_until(lambda: isinstance(_refusal(pool), soma.ChannelClosed))
         os.kill(os.getpid(), signal.SIGINT)
 
-    watch = threading.Thread(target=interrupt_shutdown)
-    watch.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), meanwhile(interrupt_shutdown):
         pool.shutdown()
-    watch.join()
     pool.close()
     assert call.done()
     assert "soma-pool" not in {thread.name for thread in {*threading.enumerate()} - before}

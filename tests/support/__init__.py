@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ __all__ = [
     "gate_runs",
     "guard_of",
     "is_running",
+    "meanwhile",
     "nightly",
     "run_python",
     "short_directory",
@@ -77,6 +79,20 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = 
         assert time.monotonic() < deadline, what or f"not within {timeout:g} s"
         time.sleep(0.01)
     return outcome
+
+
+@contextmanager
+def meanwhile(work: Callable[[], object]) -> Iterator[None]:
+    """Work in a thread beside a block, and no longer, whatever comes of the block.
+
+    A signal that it sends comes within the test: one that came later would end the whole run.
+    """
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def is_running(pid: int) -> bool:
