@@ -26,9 +26,6 @@ CHUNK = (np.ones(2), None)
 
 
 class _Execution:
-    def add(self):
-        pass
-
     def drop(self):
         pass
 

@@ -63,9 +63,6 @@ class Ending(Protocol):
 class Running(Protocol):
     """A worker that runs a call, perhaps together with others."""
 
-    def add(self) -> None:
-        """One more call wants it."""
-
     def drop(self) -> None:
         """A call wants it no longer."""
 
@@ -151,7 +148,6 @@ class PoolCall:
             return False
         self._execution = execution
         self.due = NEVER
-        execution.add()
         return True
 
     def wait_again(self) -> None:

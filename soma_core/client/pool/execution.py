@@ -9,21 +9,21 @@ __all__ = ["Execution"]
 
 
 class Execution:
-    """What a task does for one call or several; when nobody wants it any more, it is cancelled."""
+    """What a task does for one call or several; when nobody wants it any more, it is cancelled.
+
+    Attributes:
+        wanted: How many calls want it.
+    """
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
-        self._wanted = 0
+        self.wanted = 0
         self.is_over = self.is_dropped = False
-
-    def add(self) -> None:
-        """One more call wants it."""
-        self._wanted += 1
 
     def drop(self) -> None:
         """A call wants it no longer."""
-        self._wanted -= 1
-        if not (self._wanted or self.is_over or self.is_dropped):
+        self.wanted -= 1
+        if not (self.wanted or self.is_over or self.is_dropped):
             self.is_dropped = True
             self._task.cancel()
 

@@ -157,9 +157,6 @@ class _PipelinedCall:
         """Whether the call has not ended."""
         return not self.call.ended
 
-    def add(self) -> None:
-        """The call is begun."""
-
     def drop(self) -> None:
         """The call is not wanted any more."""
         self._pipelining.pipeline.dropped()

@@ -258,6 +258,7 @@ class Slot:
         """Do calls; whatever becomes of them, the slot goes on."""
         execution = Execution(self.task)
         begun = [call for call in calls if call.begin(execution)]
+        execution.wanted = len(begun)
         if not begun:
             return
         replica.begin(len(begun))
