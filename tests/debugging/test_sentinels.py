@@ -62,3 +62,36 @@ def test_sentinels_of_a_script_keep_their_identity(transport, tmp_path):
 def test_a_value_of_a_module_that_means_something_by_its_identity_is_found_there(name: str) -> None:
     value = getattr(dataclasses, name)
     assert pickle.loads(Pickles().dump([value]))[0] is value
+
+
+FORKED = """
+import os, signal, threading
+import cloudpickle.cloudpickle as cloudpickle
+from soma_core.wire.definitions.registry import registry
+from soma_core.wire.pickles import Pickles
+
+class Own:
+    pass
+
+Pickles().dump(Own)
+
+def hold():
+    with registry.lock, cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:
+        held.set()
+        done.wait()
+
+held, done = threading.Event(), threading.Event()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    Pickles().dump([Own, Own()])
+    os._exit(0)
+done.set()
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_child_pickles_though_another_thread_did_so_at_the_fork(tmp_path):
+    run_python(FORKED, directory=tmp_path)

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from soma_core.wire.locks import free_in_forked_child
+
 __all__ = ["Bundle", "Known", "Name", "host_programs", "registry"]
 
 
@@ -78,7 +80,7 @@ class _Registry:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = free_in_forked_child(threading.RLock())
         self._origin = ""
         self._pid = 0
         self._count = 0

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from soma_core.wire.definitions.registry import registry
+from soma_core.wire.locks import free_in_forked_child
 
 __all__ = [
     "OF_PYTHON_CODE",
@@ -45,7 +46,7 @@ class Sentinel(NamedTuple):
     name: str
 
 
-_lock = threading.Lock()
+_lock = free_in_forked_child(threading.Lock())
 _made: dict[Sentinel, Any] = {}
 _received: dict[int, Sentinel] = {}
 _kept: list[Any] = []  # all that were made, so that their ids are theirs

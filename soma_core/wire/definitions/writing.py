@@ -14,6 +14,7 @@ from enum import EnumMeta
 from typing import Any, TypeGuard
 
 import cloudpickle
+import cloudpickle.cloudpickle as _cloudpickle
 
 from soma_core.wire.definitions import enumerations, reading, recipes
 from soma_core.wire.definitions.caching import BundleCache
@@ -29,8 +30,12 @@ from soma_core.wire.definitions.sentinels import (
     sentinel_of,
 )
 from soma_core.wire.definitions.signature import Signatures
+from soma_core.wire.locks import free_in_forked_child
 
 __all__ = ["write"]
+
+if hasattr(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK"):  # cloudpickle holds it for each class
+    free_in_forked_child(_cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK)
 
 
 def write(
