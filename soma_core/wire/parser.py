@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -244,16 +245,27 @@ class MessageParser:
         """A message of a frame's parts."""
         following = iter(inline)
         buffers: list[Any] = []
-        for entry in entries:
-            kind = entry[0]
-            buffer = next(following) if kind == _INLINE else self._take(TableEntry(*entry))
-            if kind == _MAP:
-                header = buffer
-            elif buffer is not None:
-                buffers.append(buffer)
+        try:
+            for entry in entries:
+                kind = entry[0]
+                buffer = next(following) if kind == _INLINE else self._take(TableEntry(*entry))
+                if kind == _MAP:
+                    header = buffer
+                elif buffer is not None:
+                    buffers.append(buffer)
+        except ProtocolError:
+            self._pass_over(entries[entries.index(entry) + 1 :])
+            raise
         if len(header) > self._limits.header:
             raise _too_large("map", "header", len(header), self._limits.header)
         return as_message((header, buffers, _FRAME))
+
+    def _pass_over(self, entries: Sequence[EntryFields]) -> None:
+        """Take what a refused frame lends besides: nobody reads it, and so it is given back."""
+        for entry in entries:
+            if entry[0] != _INLINE:
+                with suppress(ProtocolError):
+                    self._take(TableEntry(*entry))
 
     def _fill(self, filling: _Filling) -> Message | None:
         """Move pending bytes into the buffers of a frame, and let the rest be read directly."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
+from soma_core.channel.memory_file import Mapping
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.errors import ProtocolError
 from soma_core.streams import SocketStream, StreamChannel
@@ -104,6 +105,24 @@ def test_a_region_for_which_there_is_no_memory_costs_one_message(ends, monkeypat
             worker.receive(5)
     data = np.arange(THRESHOLD)
     assert np.array_equal(passed(host, worker, data), data)
+
+
+def test_what_a_message_lent_beside_that_region_is_given_back(ends, monkeypatch):
+    host, worker, _ = ends
+    three = Message(b"{}", [bytes(THRESHOLD)] * 3)
+    with monkeypatch.context() as short:
+        tried = iter([_raising(OSError), Mapping, Mapping])
+        short.setattr("soma_core.channel.borrower.Mapping", lambda *a, **k: next(tried)(*a, **k))
+        short.setattr("soma_core.channel.borrower.copy_memory_file", _raising(MemoryError))
+        host.send(three)
+        with pytest.raises(ProtocolError, match="no memory for a region"):
+            worker.receive(5)
+    before = regions()
+    worker.send(Message(b"{}"))
+    host.receive(5)
+    host.send(three)
+    assert len(worker.receive(5).buffers) == 3
+    assert regions() == before + 1, "the one that is mapped now"
 
 
 def test_an_array_outlives_its_channel(ends):
