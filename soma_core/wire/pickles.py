@@ -108,8 +108,6 @@ class Pickles:
                 f"the other side lacks the codec {codec.name!r} that carries it otherwise: pip "
                 f"install {codec.distribution} there"
             )
-        if getattr(getattr(obj, "dtype", None), "hasobject", False):
-            return "give its elements one type, as in array.astype(str), or send a list"
         return (
             "use plain data, bytes, numpy arrays or torch tensors, and filters by "
             'registered name: ("acme.Clip", {"quantile": 0.9})'
@@ -184,7 +182,7 @@ def _because(obj: object) -> str:
     """Why an object needs a pickle, if its class tells that: ``pickled_because``."""
     told = getattr(obj, "pickled_because", "") if hasattr(type(obj), "pickled_because") else ""
     if getattr(getattr(obj, "dtype", None), "hasobject", False):
-        told = "its dtype is object"
+        told = "its dtype is object: array.astype(str) has another"
     return f" ({told})" if told else ""
 
 
