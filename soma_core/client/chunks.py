@@ -36,9 +36,12 @@ class StreamPlan:
         """How chunks go through a chain, by the stream modes of its nodes.
 
         Raises:
-            ValueError: Neighbours declare what cannot fit together; the message names the edge.
+            ValueError: There are none, or neighbours declare what cannot fit together; the
+                message names the edge.
         """
         node_ids = as_node_ids(node_ids)
+        if not node_ids:
+            raise ValueError("node_ids is a list of at least one node id, got []")
         chain = {key: metas.get(key, FilterMeta(name=key)) for key in node_ids}
         check_chain(ChainNode.of(node_id, chain[node_id]) for node_id in node_ids)
         modes = {node_id: meta.stream_mode for node_id, meta in chain.items()}

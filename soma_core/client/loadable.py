@@ -12,7 +12,14 @@ from soma_core.models.calling import accepts
 from soma_core.models.filters import Distribution
 from soma_core.plugins.manager import PluginSet
 
-__all__ = ["Loadable", "adapt", "check_filter", "check_filters", "distributions"]
+__all__ = [
+    "Loadable",
+    "adapt",
+    "check_filter",
+    "check_filters",
+    "check_trainable",
+    "distributions",
+]
 
 Loadable = Any
 """A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
@@ -56,6 +63,22 @@ def check_filters(filters: Any) -> None:
     for node_id in filters:
         if not isinstance(node_id, str):
             raise TypeError(f"filters: a node id is a text, got {node_id!r}")
+
+
+def check_trainable(trainable: Any, filters: Mapping[str, Any]) -> None:
+    """Refuse what does not say of these filters whether they are trained.
+
+    Raises:
+        TypeError: It is neither a bool nor a mapping from node ids.
+        ValueError: It names another node.
+    """
+    if isinstance(trainable, bool):
+        return
+    if not isinstance(trainable, Mapping):
+        raise TypeError(f"trainable is a bool, or a dict of them by node id, got {trainable!r}")
+    others = ", ".join(repr(node_id) for node_id in trainable if node_id not in filters)
+    if others:
+        raise ValueError(f"trainable names {others}; the filters are {', '.join(filters)}")
 
 
 def check_filter(node_id: str, loadable: Loadable) -> None:

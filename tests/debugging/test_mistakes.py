@@ -584,6 +584,13 @@ MISTAKES: list[Mistake] = [
     ),
     ("a worker is pickled", lambda w: pickle.dumps(w), TypeError, ["Worker", "connect"]),
     ("an unknown command", lambda w: w.call("FOREWARD"), soma.RemoteError, ["FOREWARD", "FORWARD"]),
+    (
+        "a node that is not loaded is trainable",
+        lambda w: w.load({"e": ("sklearn.PCA", {})}, trainable={"ee": False}),
+        ValueError,
+        ["trainable names 'ee'; the filters are e"],
+    ),
+    ("a stream through nothing", lambda w: [*w.stream([], [1])], ValueError, ["at least one"]),
     ("fields in a list", lambda w: w.call("NAP", [1]), TypeError, ["a dict of the fields of NAP"]),
     ("no name", lambda w: w.call(3), TypeError, ["the name of a command, got 3"]),
     ("two names", lambda w: w.call("NAP", {"cmd": "PING"}), soma.RemoteError, ["NAP"]),

@@ -34,7 +34,8 @@ class Counted:
 def test_results_come_in_the_order_of_the_inputs(make, gate, transport):
     gate.open()
     pool = make(transport, 3)
-    assert [*pool.map("hold", [gate.call(number) for number in range(30)])] == [*range(30)]
+    chain = iter(["hold", "echo"])  # is read once
+    assert [*pool.map(chain, [gate.call(number) for number in range(30)])] == [*range(30)]
 
 
 def test_unordered_results_come_as_they_are_ready(warm, gate):

@@ -200,10 +200,7 @@ class AsyncWorkerPool:
         """
         self._here().queue.check_open()
         whole("ahead", ahead)
-
-        def make(x: Any) -> PoolCall:
-            return self._verbs.forward(node_id, x, state, timeout=timeout, priority=priority)
-
+        make = self._verbs.forward_each(node_id, state, timeout, priority)
         return self._map(make, xs, ahead * len(self), ordered=ordered)
 
     async def _map(

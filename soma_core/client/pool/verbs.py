@@ -154,15 +154,15 @@ class PoolVerbs:
         if deadline is not None:
             check_seconds("deadline", deadline)
         end = NEVER if deadline is None else Deadline.after(deadline)
+        node_ids = (node_id,) if isinstance(node_id, str) else _chain(node_id)
+        label = " > ".join(node_ids)
 
         def run(verbs: Verbs) -> Steps[Any]:
             left = seconds if end.at is None else end.within(seconds).left()
             if isinstance(node_id, str):
                 return verbs.forward(node_id, x, state, timeout=left)
-            return verbs.composite_forward(node_id, x, state, timeout=left)
+            return verbs.composite_forward(node_ids, x, state, timeout=left)
 
-        node_ids = (node_id,) if isinstance(node_id, str) else _chain(node_id)
-        label = node_id if isinstance(node_id, str) else " > ".join(node_ids)
         joinable = None
         if self._batching is not None and state is None:
             joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
@@ -195,6 +195,13 @@ class PoolVerbs:
             deadline=deadline,
             priority=priority,
         )
+
+    def forward_each(
+        self, node_id: str | Sequence[str], state: Any, timeout: Timeout, priority: int
+    ) -> Callable[[Any], PoolCall]:
+        """What makes the call for each of many inputs of a node, or of a chain."""
+        nodes = node_id if isinstance(node_id, str) else _chain(node_id)
+        return lambda x: self.forward(nodes, x, state, timeout=timeout, priority=priority)
 
     predict = _asking(Verbs.predict)
     predict_proba = _asking(Verbs.predict_proba)

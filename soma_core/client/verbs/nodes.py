@@ -8,7 +8,7 @@ from typing import Any
 
 from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, fields_of
 from soma_core.client.calls import Call
-from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters
+from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters, check_trainable
 from soma_core.client.progress.watch import Watch, watched
 from soma_core.client.results import NodeListing, Pong, WorkerListing
 from soma_core.client.steps import OWN_COMMANDS, Steps
@@ -95,8 +95,10 @@ class NodeVerbs(VerbsBase):
 
         Raises:
             TypeError: An object is not a filter; the message says what wraps it.
+            ValueError: ``trainable`` names a node that is not among them.
         """
         check_filters(filters)
+        check_trainable(trainable, filters)
         adapted = {node_id: adapt(obj, self._engine.plugins) for node_id, obj in filters.items()}
         for node_id, filter_like in adapted.items():
             check_filter(node_id, filter_like)

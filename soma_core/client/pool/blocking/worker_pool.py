@@ -215,12 +215,8 @@ class WorkerPool:
         if not isinstance(xs, Iterable) and not hasattr(xs, "__getitem__"):
             raise TypeError(f"xs are the inputs, one for each call, got {xs!r}; one goes to submit")
         window = whole("ahead", ahead) * len(self)
-
-        def submit(x: Any) -> CallFuture:
-            call = self._verbs.forward(node_id, x, state, timeout=timeout, priority=priority)
-            return pool.put(call, wait=True)
-
-        return map_results(map(submit, xs), window, ordered=ordered)
+        calls = map(self._verbs.forward_each(node_id, state, timeout, priority), xs)
+        return map_results((pool.put(call, wait=True) for call in calls), window, ordered=ordered)
 
     forward = _submitted(PoolVerbs.forward)
     composite_forward = _submitted(PoolVerbs.composite_forward)
