@@ -28,6 +28,10 @@ def stop_at_exit(transport: Transport, channel: Channel) -> None:
 
     Called by a transport at the end of its ``start``. Its worker is then unloaded and its files
     are flushed at the end of a script that closes nothing, as after ``Worker.close``.
+
+    Args:
+        transport: The transport, which has started.
+        channel: What ``start`` returns.
     """
     _started[transport] = _Started(channel, os.getpid())
 

@@ -407,6 +407,9 @@ class Transport(ABC):
         """A pickle that gives back the very object, for an engine in this process; else None.
 
         Called for each filter object that is loaded.
+
+        Args:
+            obj: The filter.
         """
         return None
 
@@ -415,6 +418,9 @@ class Transport(ABC):
 
         Called before the error is raised. The default adds nothing; an engine in this process
         gives a RemoteError the frames of the exception, in which debuggers see variables.
+
+        Args:
+            error: What the call raises.
         """
 
     def shutdown(self, grace: float) -> ExitStatus | None:

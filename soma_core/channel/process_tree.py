@@ -91,7 +91,11 @@ class ProcessTree:
                 close_in_forked_child(self._held)
 
     def led_by(self, leader: int) -> None:
-        """Tell the guard which session is the worker's: not all in it need bear the mark."""
+        """Tell the guard which session is the worker's: not all in it need bear the mark.
+
+        Args:
+            leader: The pid of the worker, which leads its session.
+        """
         if self._guard is not None:
             with suppress(OSError):  # somebody ended the guard
                 self._held.sendall(b"%d\n" % leader, socket.MSG_NOSIGNAL)

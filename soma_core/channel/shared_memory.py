@@ -101,6 +101,9 @@ class SharedMemory:
     def lend(self, buffer: Any) -> TableEntry | None:
         """Copy a buffer into a region.
 
+        Args:
+            buffer: Bytes that lie in memory one by one.
+
         Returns:
             The entry of the buffer table that names the region; None if the buffer must go inline.
         """

@@ -36,7 +36,13 @@ class RemoteFilter(Filter):
 
     @classmethod
     def of(cls, worker: Runner, node_id: str, meta: FilterMeta) -> Self:
-        """The filter for a node of a worker."""
+        """The filter for a node of a worker.
+
+        Args:
+            worker: A Worker or a pool, in which the node is loaded.
+            node_id: The node.
+            meta: What the worker said of the node.
+        """
         remote = cls()
         remote._worker, remote._node_id, remote._meta = worker, node_id, meta
         return remote

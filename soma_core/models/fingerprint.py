@@ -42,6 +42,9 @@ def fingerprint(value: object) -> str:
     Understands plain data, sets, enums, dates, paths, numpy arrays, torch tensors, pydantic
     models, dataclasses, classes and functions. Dictionaries and sets hash alike in any order.
 
+    Args:
+        value: The value; what it holds is looked at to any depth.
+
     Raises:
         TypeError: The value holds an object of another type.
     """

@@ -159,7 +159,10 @@ class AsyncWorker:
     ) -> AsyncGenerator[Any, None]:
         """Run chunks of data through a chain of nodes, as :meth:`Worker.stream`: ``async for``.
 
-        They may also come from an asynchronous iterable.
+        Args:
+            node_ids: The nodes in order, at least one.
+            chunks: The data, from any iterable or asynchronous iterable; closed with the stream.
+            timeout: Seconds for each command.
         """
         return self._stream(as_node_ids(node_ids), chunks, timeout)
 
@@ -182,6 +185,9 @@ class AsyncWorker:
 
     async def run(self, steps: Steps[T]) -> T:
         """Send what steps say, as :meth:`Worker.run`.
+
+        Args:
+            steps: A method of :attr:`verbs`, called.
 
         Raises:
             RuntimeError: It is run in another event loop.
