@@ -52,6 +52,19 @@ class Counter:
         return [self.count, state]
 
 
+class Refers:
+    def __init__(self) -> None:
+        self.count = 0
+        self.fit = self.learn
+        self.ask = lambda: self.count
+
+    def learn(self, x: Any, y: Any = None) -> Any:
+        self.count += 1
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return [self.count, self.ask()]
+
+
 class Direction(enum.Enum):
     UP = 1
 
@@ -109,6 +122,15 @@ def test_a_plain_object_travels_as_a_pickle_with_what_it_learned(host: Any) -> N
     assert host.ask("FORWARD", node_id="a", data=0)["result"] == [1, {}]
     host.ask("SET_STATE", node_id="a", state_b64=binary(reply["state_b64"]), fit_state={"last": 5})
     assert host.ask("FORWARD", node_id="a", data=0)["result"] == [1, {"last": 5}]
+
+
+def test_an_object_that_refers_to_itself_is_itself_after_its_state_was_set(host: Any) -> None:
+    host.load(a=Refers())
+    state = host.ask("GET_STATE", node_id="a")["state_b64"]
+    for _ in range(2):
+        host.ask("SET_STATE", node_id="a", state_b64=binary(state))
+        host.ask("FIT", node_id="a", data=0)
+        assert host.ask("FORWARD", node_id="a", data=0)["result"] == [1, 1]
 
 
 def test_a_member_of_an_enumeration_is_itself_after_its_own_state_was_set(host: Any) -> None:

@@ -298,6 +298,9 @@ def _take_over(node: Node, obj: Any) -> None:
         own = vars(node.obj)
         own.clear()
         own.update(attributes)
+        with suppress(TypeError):  # what refers to the object that came, as to self, means this one
+            obj.__class__ = type(node.obj)
+            obj.__dict__ = own
     else:
         node.obj = obj
 
