@@ -9,7 +9,7 @@ from typing import Any
 
 from soma_core.engine.loading import Misconfigured
 from soma_core.engine.nodes import FilterFailed
-from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.errors import ErrorCode, ProtocolError, RemoteError
 from soma_core.raised import Raised, shortened
 
 __all__ = ["OF_SOMA", "describe_failure", "exception_of"]
@@ -76,7 +76,7 @@ def _says_all(shown: BaseException) -> bool:
 
 
 def _type_name(shown: BaseException) -> str:
-    named = shown.remote_type if isinstance(shown, ProtocolError) else None
+    named = shown.remote_type if isinstance(shown, ProtocolError | RemoteError) else None
     return named or type(shown).__name__
 
 

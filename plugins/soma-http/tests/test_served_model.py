@@ -251,8 +251,9 @@ def test_a_client_changes_nothing_of_a_model_that_it_shares(shared):
 
 
 def test_an_error_of_a_shared_model_is_that_of_the_filter(shared):
-    with pytest.raises(ValueError, match="the rows hold NaN"):
+    with pytest.raises(ValueError, match="the rows hold NaN") as caught:
         shared.forward("center", np.full((1, 4), np.nan))
+    assert type(caught.value).__name__ == "RemoteError[ValueError]"
 
 
 def test_a_call_of_a_shared_model_ends_by_its_deadline_and_frees_the_worker(shared):

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from soma_http import HttpOptions, HttpTransport
+from soma_http.client import transport
 from websockets.sync.client import connect as open_websocket
 
 import soma_core as soma
@@ -66,6 +67,13 @@ def ask(websocket, text: str) -> dict:
 def test_a_url_that_is_not_that_of_the_server_says_so(trusting_server):
     with pytest.raises(soma.StartFailed, match="404, no worker is at /nothing/workers"):
         soma.connect("http", url=f"{trusting_server}/nothing", token=TOKEN)
+
+
+def test_a_server_that_then_speaks_something_else_is_no_start(trusting_server, monkeypatch):
+    shaken = transport.shake_hands
+    monkeypatch.setattr(transport, "shake_hands", lambda *given: (shaken(*given)[0], b"<html>"))
+    with pytest.raises(soma.StartFailed, match="what came is no WebSocket"):
+        soma.connect("http", url=trusting_server, token=TOKEN)
 
 
 def test_text_messages_are_lines(lines):

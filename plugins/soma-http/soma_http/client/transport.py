@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import ClassVar
 from urllib.parse import urlencode, urlsplit
 
-from soma_core.errors import StartFailed
+from soma_core.errors import ChannelClosed, StartFailed
 from soma_core.transport import (
     Channel,
     Deadline,
@@ -92,14 +92,14 @@ class HttpTransport(Transport):
             response, came = shake_hands(
                 stream, address, self._headers(), options.limits.body, deadline.at
             )
+            largest = int(response.headers.get(LARGEST_HEADER, options.limits.body))
+            channel = WebSocketChannel(stream, came, options.limits, largest, self._print)
         except BaseException as error:
             stream.close()
-            if isinstance(error, OSError | StartFailed):
+            if isinstance(error, OSError | ValueError | StartFailed | ChannelClosed):
                 text = str(error) or "it does not answer in time"
                 raise StartFailed(f"the server at {options.url} refused: {text}") from error
             raise
-        largest = int(response.headers.get(LARGEST_HEADER, options.limits.body))
-        channel = WebSocketChannel(stream, came, options.limits, largest, self._print)
         return channel, response.headers.get(WORKER_HEADER, "")
 
     def _headers(self) -> dict[str, str]:

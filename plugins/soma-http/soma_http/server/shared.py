@@ -128,5 +128,8 @@ class SharedModelSession(AnsweringSession):
             return pooled.result()
         except CancelledError:
             raise KeyboardInterrupt("the command was interrupted") from None
+        except soma.RemoteError as error:
+            error.shorten()  # how the server came to it is nothing to its clients
+            raise
         finally:
             self._pooled = None
