@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn import get_config
 from sklearn.base import clone
 
 from soma_filters_sklearn import estimators
@@ -125,8 +126,9 @@ def _inside(estimator: Any) -> list[Any]:
 
 
 def _answers_in_frames(estimator: Any) -> bool:
-    """Whether all of an estimator has been set to return DataFrames."""
-    set_to = [vars(each).get("_sklearn_output_config") for each in _inside(estimator)]
+    """Whether all of an estimator has been set to return DataFrames, by itself or by set_config."""
+    usual = {"transform": get_config()["transform_output"]}
+    set_to = [vars(each).get("_sklearn_output_config", usual) for each in _inside(estimator)]
     return bool(set_to) and all(each == {"transform": "pandas"} for each in set_to)
 
 

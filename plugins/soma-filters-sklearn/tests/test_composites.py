@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas
 import pytest
+import sklearn
 from pydantic import ValidationError
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer, make_column_selector
@@ -135,6 +136,8 @@ def test_an_estimator_that_was_told_to_return_frames_does(frame, data):
     name, config = as_filter(told)
     assert (name, config["transform_output"]) == ("sklearn.Pipeline", "pandas")
     half = make_pipeline(StandardScaler(), StandardScaler())
+    with sklearn.config_context(transform_output="pandas"):
+        assert as_filter(StandardScaler())[1]["transform_output"] == "pandas"
     half[1].set_output(transform="pandas")
     with soma.connect("inline", filters={"told": told, "half": half}) as worker:
         for node in ("told", "half"):
