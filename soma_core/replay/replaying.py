@@ -80,7 +80,7 @@ def replay(
         timeout: Seconds that each command may take; None waits for ever.
 
     Raises:
-        ProtocolError: It is not a recording, or has no such command.
+        ProtocolError: It is not a recording, or has no command, or no such one.
         OSError: It cannot be read.
         StartFailed: A worker did not come up.
     """
@@ -95,6 +95,8 @@ def replay(
             verdict, detail = stage.run(call)
             n, skipped = call.command.n, call.skipped
             yield Outcome(n, call.cmd, call.node_ids, verdict, detail, skipped)
+        if not last:
+            raise ProtocolError(ErrorCode.MALFORMED, f"{path} holds no command")
     finally:
         stage.clear()
 

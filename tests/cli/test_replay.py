@@ -102,6 +102,10 @@ def test_a_file_that_is_missing_or_no_recording_is_one_line(soma, tmp_path):
     missing, other = soma("replay", tmp_path / "no"), soma("replay", tmp_path / "notes.txt")
     assert missing.stderr == f"error: cannot read {tmp_path}/no: No such file or directory\n"
     assert "notes.txt, line 1: invalid JSON" in other.stderr
+    (tmp_path / "notes.txt").write_text("dear")
+    nothing = soma("replay", tmp_path / "notes.txt")
+    assert nothing.exit_code == 1
+    assert "notes.txt holds no command" in nothing.stderr
 
 
 def test_pickles_can_be_refused(soma, recording):
