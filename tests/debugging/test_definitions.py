@@ -508,7 +508,7 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
     SOME = Way(9 if sys.version_info >= (3, 11, 4) else 3)
 
     class Do(enum.Enum):
-        ADD = functools.partial(lambda a, b: a + b)
+        ADD = enum.member(functools.partial(lambda a, b: a + b))
 
     def logged(f: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(f)
@@ -525,13 +525,16 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
 
     if sys.version_info >= (3, 12):
         exec("type Weight = int | list[Weight]")
+        exec("type Nested[T] = T | list[Nested[T]]")
     else:
+        Nested = list
         Weight = TypeAliasType("Weight", "int | list[Weight]")
     T = TypeVar("T")
     Many = TypeAliasType("Many", Union[T, List["Many[T]"]], type_params=(T,))
 
     class Tree(pydantic.BaseModel):
         many: Many[int]
+        nested: Nested[int] = []
 
     unit = contextvars.ContextVar("unit", default="g")
 
@@ -553,7 +556,7 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
             assert Do.ADD.value(1, 2) == 3
             pot = pydantic.TypeAdapter(Pot).validate_python({"lid": {"weight": "1/2"}})
             assert get_type_hints(Pot)["weight"] is Weight and pot.lid.weight == 0.5
-            assert Tree(many=[1, [2]]).many == [1, [2]] and unit.get() == "g"
+            assert Tree(many=[1, [2]], nested=[3]).many == [1, [2]] and unit.get() == "g"
             return weigh(x), self.size, Code.ONE, SOME, Pack, Weight, unit
 
     if __name__ == "__main__":

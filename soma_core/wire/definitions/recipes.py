@@ -124,9 +124,19 @@ def _alias(found: Any) -> tuple[Any, ...] | None:
     if is_importable(found):
         return None
     place = type(found), found.__name__, found.__module__
-    if found.__type_params__ or type(found) is not _WITH_STATEMENT:
-        return _made_alias, (*place, found.__value__, found.__type_params__)
-    return _begun_alias, place, found.__value__, None, None, _complete_alias
+    parameters = found.__type_params__
+    if type(found) is not _WITH_STATEMENT or not all(map(_is_plain, parameters)):
+        return _made_alias, (*place, found.__value__, parameters)
+    names = tuple(parameter.__name__ for parameter in parameters)
+    content = found.__value__, parameters
+    return _begun_alias, (*place, names), content, None, None, _complete_alias
+
+
+def _is_plain(parameter: Any) -> bool:
+    """Whether a type parameter is nothing but a name."""
+    if not isinstance(parameter, typing.TypeVar) or getattr(parameter, "has_default", bool)():
+        return False
+    return parameter.__bound__ is None and not parameter.__constraints__
 
 
 def _made_alias(kind: type, name: str, module: str, value: Any, parameters: Any) -> Any:
@@ -138,19 +148,28 @@ def _made_alias(kind: type, name: str, module: str, value: Any, parameters: Any)
     return eval(make, scope)  # noqa: S307 - its module is where it is made
 
 
-def _begun_alias(kind: type, name: str, module: str) -> Any:
+def _begun_alias(kind: type, name: str, module: str, parameters: tuple[str, ...]) -> Any:
     """One whose value comes later: it may be made of the alias itself."""
     value: list[Any] = []
     alias = _own_alias(kind, name, module)
     if alias is None:
         scope: dict[str, Any] = {"__name__": module, "value": value}
-        exec(f"type {name} = value[0]", scope)  # noqa: S102 - an older Python cannot parse it
+        listed = f"[{', '.join(parameters)}]" if parameters else ""
+        exec(f"type {name}{listed} = value[0]", scope)  # noqa: S102 - an older Python cannot parse it
         alias = scope[name]
     _begun[id(alias)] = value
     return alias
 
 
-def _complete_alias(alias: Any, value: Any) -> None:
+def _complete_alias(alias: Any, content: tuple[Any, tuple[Any, ...]]) -> None:
+    """Give it its value, in which its own parameters stand for those that came."""
+    value, parameters = content
+    own = dict(zip(parameters, alias.__type_params__, strict=True))
+    used = getattr(value, "__parameters__", ())
+    if used:
+        value = value[tuple(own.get(parameter, parameter) for parameter in used)]
+    elif isinstance(value, typing.TypeVar):
+        value = own.get(value, value)
     _begun.pop(id(alias)).append(value)
 
 
