@@ -62,6 +62,8 @@ def filters(
     """List the registered filters by distribution, without importing them unless for schemas."""
     if schema:
         found = _matching(installed_filters().list(), pattern)
+        if not found:
+            note(_nothing(installed_filters(), pattern))
         print_json({info.name: _schema_of(info.name) for info in found})
     else:
         _list(installed_filters(), pattern, as_json, fold=not show_all)
