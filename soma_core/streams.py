@@ -1,6 +1,7 @@
 """For transport authors: a channel over any byte stream, shared memory, and messages as bytes."""
 
 from soma_core.channel.shared_memory import SharedMemory
+from soma_core.channel.signalled import Signalled
 from soma_core.channel.streams import (
     ByteStream,
     PipeStream,
@@ -19,6 +20,7 @@ __all__ = [
     "MessageParser",
     "PipeStream",
     "SharedMemory",
+    "Signalled",
     "SocketStream",
     "StreamChannel",
     "StreamLimits",

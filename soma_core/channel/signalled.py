@@ -18,7 +18,11 @@ class NothingCame(TimeoutError):
 class Signalled(BaseException):
     """Carries what a handler raised past all who would take it for the end of a wait or a channel.
 
-    Whoever asked for the wait raises the error itself.
+    Whoever asked for the wait raises the error itself. A :class:`ByteStream` raises it for an error
+    of a handler where it can tell: such an error is no end of a wait, and no failure of the stream.
+
+    Args:
+        error: What the handler raised.
     """
 
     def __init__(self, error: BaseException) -> None:

@@ -110,7 +110,9 @@ class Pickles:
             )
         return (
             "use plain data, bytes, numpy arrays or torch tensors, and filters by "
-            'registered name: ("acme.Clip", {"quantile": 0.9})'
+            'registered name: ("acme.Clip", {"quantile": 0.9}). Where each side may run code of '
+            "the other's, the transport has an option that allows pickles: pickle='same-user', "
+            "trust_server=True over HTTP"
         )
 
     def load(self, data: Any, buffers: Iterable[Any] = ()) -> Any:

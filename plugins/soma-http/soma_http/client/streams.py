@@ -7,9 +7,10 @@ import ssl
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+from traceback import walk_tb
 from urllib.parse import SplitResult
 
-from soma_core.streams import ByteStream, SocketStream
+from soma_core.streams import ByteStream, Signalled, SocketStream
 from soma_core.transport import close_in_forked_child
 
 __all__ = ["TlsStream", "open_stream", "tls_context"]
@@ -24,16 +25,32 @@ class TlsStream(ByteStream):
 
     def read_into(self, view: memoryview, deadline: float | None) -> int:
         self._socket.settimeout(_left(deadline))
-        return self._socket.recv_into(view)
+        try:
+            return self._socket.recv_into(view)
+        except Exception as error:
+            if _is_of_a_handler(error):
+                raise Signalled(error) from None
+            raise
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         self._socket.settimeout(_left(deadline))
-        return self._socket.send(data)
+        try:
+            return self._socket.send(data)
+        except Exception as error:
+            if _is_of_a_handler(error):
+                raise Signalled(error) from None
+            raise
 
     def close(self) -> None:
         with suppress(OSError):  # the other end was faster
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
+
+
+def _is_of_a_handler(error: Exception) -> bool:
+    """Whether a signal handler raised an error while a socket was waited for."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") not in (__name__, ssl.__name__)
 
 
 def _left(deadline: float | None) -> float | None:
