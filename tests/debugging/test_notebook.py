@@ -83,7 +83,6 @@ def _shown(outputs: list[Any]) -> dict[str, Any]:
     return shown
 
 
-@pytest.mark.nightly
 def test_a_filter_of_a_cell_runs_and_its_output_appears_in_the_cell_that_ran(
     outputs: list[dict[str, Any]],
 ) -> None:

@@ -155,7 +155,6 @@ def test_the_text_of_a_notebook_s_cells_travels_with_them(run: Run, transport: s
     assert run(transport, CELLS) == "shown\n"
 
 
-@pytest.mark.nightly
 def test_coverage_counts_the_lines_that_run_in_a_worker(tmp_path: Path) -> None:
     pytest.importorskip("coverage")
     script = tmp_path / "script.py"

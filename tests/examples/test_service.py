@@ -67,7 +67,6 @@ def service():
         service.end()
 
 
-@pytest.mark.nightly
 def test_it_serves_many_clients_survives_a_dead_worker_and_ends_at_sigterm(service):
     rows = [[0.1, 0.2, 0.3, 0.4]] * 2
     assert service.get("/health") == (200, {"healthy": True})

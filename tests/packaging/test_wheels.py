@@ -5,8 +5,6 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from .building import PLUGINS
 
 
@@ -15,7 +13,6 @@ def names_in(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
-@pytest.mark.nightly
 def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
     assert sorted(wheels) == sorted(["soma-core", *PLUGINS])
     expected = {
@@ -37,7 +34,6 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels):
         assert len(info) == 1
 
 
-@pytest.mark.nightly
 def test_the_wheels_hold_no_tests_and_no_rubbish(wheels):
     for wheel in wheels.values():
         for name in names_in(wheel):
