@@ -6,9 +6,13 @@ wait itself raises comes out of the call that was made; what a handler raises, f
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from traceback import walk_tb
+from types import CodeType
 from typing import NoReturn
 
-__all__ = ["NothingCame", "Signalled", "came_from_below"]
+__all__ = ["NothingCame", "Signalled", "came_from_below", "error_of_handler"]
 
 
 class NothingCame(TimeoutError):
@@ -38,6 +42,34 @@ class Signalled(BaseException):
         finally:
             error.__context__ = self._context  # or they, and all that led here, hold each other
             del error, self
+
+
+def error_of_handler(error: BaseException) -> BaseException | None:
+    """The error that a handler of a signal raised, if it is the one just caught, or its cause.
+
+    For waits in a library, whose own errors come from any depth.
+
+    Args:
+        error: The error.
+    """
+    codes = set(_codes_of_handlers())
+    found: BaseException | None = error
+    while found is not None:
+        if any(frame.f_code in codes for frame, _ in walk_tb(found.__traceback__)):
+            return found
+        found = found.__cause__  # code in C makes a SystemError of an error that it overlooked
+    return None
+
+
+def _codes_of_handlers() -> Iterator[CodeType]:
+    """The code of each function of this program that a signal calls."""
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        function = getattr(handler, "func", handler)  # of a partial
+        for called in (function, vars(type(function)).get("__call__")):
+            code = getattr(called, "__code__", None)
+            if isinstance(code, CodeType):
+                yield code
 
 
 def came_from_below(error: BaseException, calls: int = 0) -> bool:

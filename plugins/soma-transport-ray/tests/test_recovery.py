@@ -33,6 +33,22 @@ def test_a_death_between_calls_costs_no_call_where_it_can_be_seen(start):
     assert worker.status().restarts == 1
 
 
+@pytest.mark.parametrize("kind", [TimeoutError, OSError])
+def test_what_a_signal_handler_raises_ends_the_call_alone(start, kind):
+    def ring(*_):
+        raise kind("rung")
+
+    worker = start({"mean": Mean(), "actions": Actions()}, resources=HERE)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(kind, match="rung"):
+            worker.forward("actions", ["sleep", 60.0])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert worker.forward("mean", [2.0])[0] == 2.0
+
+
 def test_a_pool_goes_on_when_one_of_its_workers_dies(ray):
     filters = {"mean": Mean(), "actions": Actions()}
     with soma.WorkerPool("ray", 2, filters=filters, num_cpus=0.5) as pool:

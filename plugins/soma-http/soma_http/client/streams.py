@@ -7,10 +7,9 @@ import ssl
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from traceback import walk_tb
 from urllib.parse import SplitResult
 
-from soma_core.streams import ByteStream, Signalled, SocketStream
+from soma_core.streams import ByteStream, Signalled, SocketStream, error_of_handler
 from soma_core.transport import close_in_forked_child
 
 __all__ = ["TlsStream", "open_stream", "tls_context"]
@@ -28,8 +27,7 @@ class TlsStream(ByteStream):
         try:
             return self._socket.recv_into(view)
         except Exception as error:
-            if _is_of_a_handler(error):
-                raise Signalled(error) from None
+            _raise_of_handler(error)
             raise
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
@@ -37,8 +35,7 @@ class TlsStream(ByteStream):
         try:
             return self._socket.send(data)
         except Exception as error:
-            if _is_of_a_handler(error):
-                raise Signalled(error) from None
+            _raise_of_handler(error)
             raise
 
     def close(self) -> None:
@@ -47,10 +44,10 @@ class TlsStream(ByteStream):
         self._socket.close()
 
 
-def _is_of_a_handler(error: Exception) -> bool:
-    """Whether a signal handler raised an error while a socket was waited for."""
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__") not in (__name__, ssl.__name__)
+def _raise_of_handler(error: Exception) -> None:
+    found = error_of_handler(error)
+    if found is not None:
+        raise Signalled(found) from None
 
 
 def _left(deadline: float | None) -> float | None:
