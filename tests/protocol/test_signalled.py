@@ -52,6 +52,6 @@ def test_an_error_that_was_raised_while_another_was_handled_is_of_no_handler(han
         raise handled
     except ValueError:
         with pytest.raises(OSError, match="gone") as caught:
-            raise OSError("gone")
+            raise OSError("gone")  # noqa: B904 - the context is the point
     assert caught.value.__context__ is handled
     assert error_of_handler(caught.value) is None
