@@ -197,7 +197,7 @@ export interface CompositeFitReply {
   /** Nodes that learned inside of their objects, which the states do not tell: `fit` returned null or the object itself. GET_STATE fetches it. */
   in_objects?: string[] | null;
   result?: Data;
-  /** The `state_dict` of each node that has one, in torch's format. */
+  /** The `state_dict` of each node that has one of weights alone, in torch's format. */
   states?: { [key: string]: Binary };
   /** What `fit` returned, of each node that was fitted. */
   fit_states?: { [key: string]: Data };
@@ -521,8 +521,8 @@ export interface GetState {
   encoding?: "b64" | null;
   cmd: "GET_STATE";
   node_id: string;
-  /** Omitted: `torch` for a module; for others `cloudpickle`, or `value` without pickle. */
-  format?: "torch" | "cloudpickle" | "value" | "safetensors" | null;
+  /** Omitted: `torch` for a module, `torch_pickle` if it holds more than weights; for others `cloudpickle`, or `value` without pickle. */
+  format?: "torch" | "torch_pickle" | "cloudpickle" | "value" | "safetensors" | null;
   /** Whether the reply carries what training needs to go on, too. */
   full?: boolean;
 }
@@ -537,7 +537,7 @@ export interface GetStateReply {
   /** With `profile`: the statistics of Python's `cProfile`, written by `marshal`. */
   profile_b64?: Binary;
   state_b64: Binary;
-  format: "torch" | "cloudpickle" | "value" | "safetensors";
+  format: "torch" | "torch_pickle" | "cloudpickle" | "value" | "safetensors";
   fit_state?: Data;
   /** Optimizers, schedulers and random numbers; absent unless `full` was asked for. */
   training_b64?: Binary;
@@ -828,7 +828,7 @@ export type SetState = {
   /** Omitted: the object stays as it is. */
   state_b64: Binary;
   /** As for GET_STATE. */
-  format?: "torch" | "cloudpickle" | "value" | "safetensors" | null;
+  format?: "torch" | "torch_pickle" | "cloudpickle" | "value" | "safetensors" | null;
   /** Omitted: the learned state stays as it is. */
   fit_state?: Data;
   /** What GET_STATE returned with `full`; omitted: optimizers stay as they are. */
@@ -849,7 +849,7 @@ export type SetState = {
   /** Omitted: the object stays as it is. */
   state_b64?: Binary;
   /** As for GET_STATE. */
-  format?: "torch" | "cloudpickle" | "value" | "safetensors" | null;
+  format?: "torch" | "torch_pickle" | "cloudpickle" | "value" | "safetensors" | null;
   /** Omitted: the learned state stays as it is. */
   fit_state: Data;
   /** What GET_STATE returned with `full`; omitted: optimizers stay as they are. */

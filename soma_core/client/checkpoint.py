@@ -307,6 +307,6 @@ def _full_state(worker: StateVerbs, node_id: str, timeout: Any) -> Steps[NodeSta
 
 def _without_filter(state: NodeState) -> NodeState:
     """A state without the filter itself, which is its configuration: the loaded one stays."""
-    if state.config is None or state.format in ("torch", "safetensors"):
+    if state.config is None or state.format not in ("cloudpickle", "value"):
         return state
     return dataclasses.replace(state, data=None)

@@ -107,7 +107,8 @@ class NodeState:
 
     Attributes:
         data: The object's state, as bytes; None leaves the object as it is.
-        format: How it is written: ``torch``, ``cloudpickle``, ``value`` or ``safetensors``.
+        format: How it is written: ``torch``, ``torch_pickle``, ``cloudpickle``, ``value`` or
+            ``safetensors``.
         fit_state: The state that ``fit`` returned last.
         training: Optimizers, schedulers and random numbers, as bytes; None unless asked for.
         config: How a :class:`~soma_core.Filter` is configured, as JSON; None for other objects,
@@ -130,7 +131,7 @@ class CompositeFitResult:
 
     Attributes:
         result: The output of the chain, before the training step.
-        states: The ``state_dict`` of each node that has one, in torch's format.
+        states: The ``state_dict`` of each node that has one of weights alone, in torch's format.
         fit_states: What ``fit`` returned, of each node that was fitted.
         loss: The loss of the training step; None if there was none.
     """

@@ -269,11 +269,7 @@ class Engine:
         inside = states.learned_inside(chain.nodes)
         reply = r.CompositeFitReply(result=out, loss=loss, states={}, **inside)
         if command.return_states:
-            reply.states = {
-                node.node_id: states.get_state(node, "torch", self._pickles)
-                for node in chain.nodes
-                if callable(getattr(node.obj, "state_dict", None))
-            }
+            reply.states = states.get_weights(chain.nodes, self._pickles)
             reply.fit_states = fit_states
         return reply
 
@@ -305,10 +301,10 @@ class Engine:
     def get_state(self, command: c.GetState) -> r.GetStateReply:
         """Fetch what a node's object holds, and what it learned."""
         node = self.nodes.get(command.node_id)
-        if command.full and command.format is None:
-            format, data = states.get_full_state(node, self._pickles)
+        format = command.format
+        if format is None:
+            format, data = states.get_usual_state(node, self._pickles, full=bool(command.full))
         else:
-            format = command.format or states.default_format(node, self._pickles)
             data = states.get_state(node, format, self._pickles)
         reply = r.GetStateReply(state_b64=data, format=format, fit_state=node.state)
         if command.full:

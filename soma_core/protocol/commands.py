@@ -42,7 +42,7 @@ Method = Literal[
     "decision_function", "inverse_transform", "predict", "predict_log_proba", "predict_proba",
     "score", "score_samples", "transform",
 ]  # fmt: skip
-StateFormat = Literal["torch", "cloudpickle", "value", "safetensors"]
+StateFormat = Literal["torch", "torch_pickle", "cloudpickle", "value", "safetensors"]
 
 
 class _Model(BaseModel):
@@ -293,7 +293,8 @@ class GetState(Command):
     cmd: Literal["GET_STATE"] = Field()
     node_id: NodeId
     format: StateFormat | None = None
-    """Omitted: ``torch`` for a module; for others ``cloudpickle``, or ``value`` without pickle."""
+    """Omitted: ``torch`` for a module, ``torch_pickle`` if it holds more than weights; for others
+    ``cloudpickle``, or ``value`` without pickle."""
     full: bool = False
     """Whether the reply carries what training needs to go on, too."""
 

@@ -201,7 +201,7 @@ class CompositeFitReply(_Learned):
 
     result: Data = None
     states: Binaries = None
-    """The ``state_dict`` of each node that has one, in torch's format."""
+    """The ``state_dict`` of each node that has one of weights alone, in torch's format."""
     fit_states: States = None
     """What ``fit`` returned, of each node that was fitted."""
     loss: Number = None

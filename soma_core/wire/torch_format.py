@@ -21,7 +21,7 @@ import torch
 
 from soma_core.wire.archive import Member, read_archive
 
-__all__ = ["read_weights"]
+__all__ = ["DTYPES", "read_weights"]
 
 _PICKLE = "/data.pkl"
 _OPCODES = 500_000  # beyond these, one for each 256 bytes that came
@@ -234,7 +234,7 @@ def _known() -> dict[str, Any]:
             f"torch {name}Storage": _StorageType(getattr(torch, dtype))
             for name, dtype in _STORAGES.items()
         },
-        **{f"torch {name}": getattr(torch, name) for name in _DTYPES if hasattr(torch, name)},
+        **{f"torch {name}": getattr(torch, name) for name in DTYPES if hasattr(torch, name)},
     }
 
 
@@ -252,7 +252,7 @@ _STORAGES = {
     "Long": "int64",
     "Short": "int16",
 }
-_DTYPES = frozenset(_STORAGES.values()) | {
+DTYPES = frozenset(_STORAGES.values()) | {
     "complex32",
     "float8_e4m3fn",
     "float8_e4m3fnuz",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 from soma_core.errors import ErrorCode, ProtocolError
@@ -13,26 +12,25 @@ from soma_core.errors import ErrorCode, ProtocolError
 __all__ = ["dump_weights", "load_weights"]
 
 
-def dump_weights(content: Any, *, foreign: bool = False) -> bytes:
+def dump_weights(content: Any) -> bytes:
     """Tensors, and plain data about them, as ``torch.save`` writes them.
 
     Args:
         content: Dense tensors, numbers and texts in lists, tuples, sets and dicts.
-        foreign: Whether it may hold something else, which :func:`load_weights` will not read:
-            the format is a pickle.
 
     Raises:
-        ProtocolError: ``pickle_refused``: it holds something else.
+        ProtocolError: ``pickle_refused``: it holds something else, which :func:`load_weights`
+            would not read.
     """
     import torch
 
-    found = None if foreign else next(_not_weights(content), None)
+    found = next(_not_weights(content, set()), None)
     if found is not None:
         raise ProtocolError(
             ErrorCode.PICKLE_REFUSED,
             f"the weights hold a {type(found).__module__}.{type(found).__qualname__}"
-            f"{_layout(found)}, which can only travel as a pickle; this connection takes dense "
-            "tensors, numbers and texts in lists and dicts",
+            f"{_layout(found)}, which can only travel as a pickle; weights are dense tensors, "
+            "numbers and texts in lists and dicts",
         )
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -60,8 +58,8 @@ def load_weights(data: Any) -> Any:
         raise ValueError(f"the bytes are not weights in torch's format: {error}") from None
 
 
-def _not_weights(content: Any) -> Iterator[object]:
-    """What in it :func:`load_weights` would refuse."""
+def _not_weights(content: Any, seen: set[int]) -> Iterator[object]:
+    """What in it :func:`load_weights` would refuse; ``seen`` are the containers before it."""
     import torch
 
     kind = type(content)
@@ -69,22 +67,45 @@ def _not_weights(content: Any) -> Iterator[object]:
         if _layout(content):
             yield content
     elif kind in _CONTAINERS:
-        for item in chain(content, content.values()) if isinstance(content, dict) else content:
-            yield from _not_weights(item)
-    elif kind not in _PLAIN and kind not in (torch.Size, torch.dtype, torch.device):
+        flat = kind is tuple and all(type(item) in _PLAIN for item in content)
+        if not flat and id(content) in seen:
+            yield content
+            return
+        seen.add(id(content))
+        if isinstance(content, dict):
+            yield from (key for key in content if type(key) not in _PLAIN)
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from _not_weights(item, seen)
+    elif kind is torch.dtype:
+        if not _is_known(content):
+            yield content
+    elif kind not in _PLAIN and kind not in (torch.Size, torch.device):
         yield content
 
 
+def _is_known(dtype: Any) -> bool:
+    """Whether a type is one that :func:`load_weights` makes elements of."""
+    from soma_core.wire.torch_format import DTYPES
+
+    return str(dtype).removeprefix("torch.") in DTYPES
+
+
 def _layout(found: Any) -> str:
-    """What keeps a tensor from being a dense one of numbers, for an error; empty if nothing."""
+    """What keeps something of a kind that weights have from being weights; empty if nothing."""
     import torch
 
+    if type(found) in _CONTAINERS:
+        return " as a key, or twice"
+    if isinstance(found, torch.dtype):
+        return f" {str(found).removeprefix('torch.')}"
     if not isinstance(found, torch.Tensor):
         return ""
     if found.layout is not torch.strided or found.is_nested:
         return f" of the layout {found.layout}"
     if found.is_quantized or found.is_meta:
         return " that is quantized" if found.is_quantized else " without content"
+    if not _is_known(found.dtype):
+        return f" of the type {found.dtype}"
     return ""
 
 

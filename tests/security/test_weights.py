@@ -296,16 +296,19 @@ def test_a_process_that_extends_torchs_reader_has_not_extended_ours() -> None:
         lambda: torch.ones(2, 2).to_sparse(),
         lambda: torch.ones(2, device="meta"),
         lambda: torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.quint8),
+        lambda: torch.qint8,
+        lambda: {("a", 1): 2},
+        lambda: [[]] * 2,
     ],
-    ids=["sparse", "meta", "quantized"],
+    ids=["sparse", "meta", "quantized", "dtype", "key", "twice"],
 )
-def test_only_dense_tensors_are_written(make: Callable[[], Any]) -> None:
+def test_only_what_is_read_is_written(make: Callable[[], Any]) -> None:
     from soma_core import ErrorCode, ProtocolError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = {"a": make()}
-    with pytest.raises(ProtocolError, match="takes dense tensors") as caught:
+    with pytest.raises(ProtocolError, match="weights are dense tensors") as caught:
         dump_weights(content)
     assert caught.value.code is ErrorCode.PICKLE_REFUSED
 

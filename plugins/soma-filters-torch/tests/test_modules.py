@@ -97,6 +97,34 @@ def test_an_optimizer_keeps_its_hooks_in_a_worker(data):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def quantized_in_part():
+    with warnings.catch_warnings():  # it moves to a package of its own
+        warnings.simplefilter("ignore")
+        body = nn.Sequential(nn.Linear(4, 3))
+        body = torch.ao.quantization.quantize_dynamic(body, {nn.Linear}, dtype=torch.qint8)
+    return nn.Sequential(body, nn.Linear(3, 2))
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_what_a_quantized_module_learned_comes_back_from_a_state_and_a_checkpoint(data, tmp_path):
+    net, saved = quantized_in_part(), tmp_path / "net.ckpt"
+    with soma.connect("inline", filters={"net": net}) as worker:
+        assert worker.composite_fit(["net"], data.x, data.y).states == {}
+        wanted = worker.forward("net", data.x)
+        state = worker.get_state("net", full=True)
+        assert state.format == "torch_pickle"
+        worker.save_checkpoint(saved)
+        for restore in (
+            lambda: worker.set_state("net", state),
+            lambda: worker.load_checkpoint(saved),
+        ):
+            worker.composite_fit(["net"], data.x, data.y)
+            restore()
+            np.testing.assert_array_equal(worker.forward("net", data.x), wanted)
+        with pytest.raises(soma.RemoteError, match=r"'net'.*qint8.*use the format torch_pickle"):
+            worker.get_state("net", format="torch")
+
+
 def test_what_is_no_module_is_left_to_other_plugins():
     assert soma_adapt(obj=5) is None
     assert soma_adapt(obj=nn.Linear(1, 1)).title == "torch.Module"

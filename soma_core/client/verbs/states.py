@@ -33,8 +33,9 @@ class StateVerbs(NodeVerbs):
 
         Args:
             node_id: The node.
-            format: How to write it; None chooses ``torch`` for what has a ``state_dict``, else
-                ``cloudpickle``, or ``value`` where pickle is off, and for a full state of a
+            format: How to write it; None chooses ``torch`` for what has a ``state_dict``, or
+                ``torch_pickle`` where that is more than weights; else ``cloudpickle``, or
+                ``value`` where pickle is off, and for a full state of a
                 :class:`~soma_core.Filter`.
             full: Whether optimizers, schedulers and random numbers come with it, so that
                 training resumed from it equals training that never stopped.

@@ -26,8 +26,9 @@ from soma_core.wire.weights import dump_weights, load_weights
 __all__ = [
     "configuration",
     "default_format",
-    "get_full_state",
     "get_state",
+    "get_usual_state",
+    "get_weights",
     "invalid_state",
     "learned_inside",
     "read_weights",
@@ -51,30 +52,43 @@ def get_state(node: Node, format: StateFormat, pickles: Pickles) -> bytes:
             ``pickle_refused``.
     """
     if format == "torch":
-        weights = _state_dict(node, format)
-        _imported(node, "torch", format)
-        return dump_weights(weights, foreign=pickles.allowed)
+        return _save_weights(node)
+    if format == "torch_pickle":
+        return _pickled(node, pickles, _state_dict(node, format))
     if format == "safetensors":
         return _save_safetensors(node, _state_dict(node, format))
     if format == "value":
         return _save_fields(node, pickles.typed_only())
-    return _pickled(node, pickles)
+    return _pickled(node, pickles, node.call(_without_privates, node.obj))
 
 
-def get_full_state(node: Node, pickles: Pickles) -> tuple[StateFormat, bytes]:
+def get_usual_state(node: Node, pickles: Pickles, *, full: bool) -> tuple[StateFormat, bytes]:
     """What the object of a node holds, and the format of that, where none is asked for.
 
-    Of a filter these are its fields: what it learned is not in itself, so that no pickle of it is
-    needed where they can be written down.
+    A full state of a filter are its fields: what it learned is not in itself, so that no pickle of
+    it is needed where they can be written down. A ``state_dict`` that is more than weights, as that
+    of a quantized module, is pickled.
 
     Raises:
         ProtocolError: As :func:`get_state`.
     """
     format = default_format(node, pickles)
-    if format == "cloudpickle" and isinstance(node.obj, Filter):
+    if format == "cloudpickle" and full and isinstance(node.obj, Filter):
         with suppress(ProtocolError):
             return "value", get_state(node, "value", pickles)
+    if format == "torch":
+        data = _weights_alone(node, pickles)
+        if data is not None:
+            return format, data
+        format = "torch_pickle"
     return format, get_state(node, format, pickles)
+
+
+def get_weights(nodes: Iterable[Node], pickles: Pickles) -> dict[str, bytes]:
+    """The ``state_dict`` of each node whose one is weights alone, in torch's format."""
+    weighing = [node for node in nodes if callable(getattr(node.obj, "state_dict", None))]
+    found = {node.node_id: _weights_alone(node, pickles) for node in weighing}
+    return {node_id: data for node_id, data in found.items() if data is not None}
 
 
 def learned_inside(nodes: Iterable[Node]) -> dict[str, Any]:
@@ -114,7 +128,9 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
             ``pickle_refused``.
     """
     if format == "cloudpickle":
-        _take_over(node, _unpickled(node, data, pickles))
+        _take_over(node, _unpickled_filter(node, data, pickles))
+    elif format == "torch_pickle":
+        _load_state_dict(node, _unpickled(node, data, pickles))
     elif format == "value":
         with configuring(pickles):
             _load_fields(node, data, pickles.typed_only())
@@ -145,6 +161,30 @@ def invalid_state(node: Node, message: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.INVALID_STATE, f"node {node.node_id!r}: {message}", node_id=node.node_id
     )
+
+
+def _weights_alone(node: Node, pickles: Pickles) -> bytes | None:
+    """The ``state_dict`` in torch's format; None if it is more than weights, and may be pickled."""
+    try:
+        return _save_weights(node)
+    except ProtocolError as error:
+        if error.code is ErrorCode.PICKLE_REFUSED and pickles.allowed:
+            return None
+        raise
+
+
+def _save_weights(node: Node) -> bytes:
+    weights = _state_dict(node, "torch")
+    _imported(node, "torch", "torch")
+    try:
+        return dump_weights(weights)
+    except ProtocolError as error:
+        raise ProtocolError(
+            error.code,
+            f"node {node.node_id!r}: {error}; use the format torch_pickle, where pickles are "
+            "allowed",
+            node_id=node.node_id,
+        ) from None
 
 
 def _state_dict(node: Node, format: str) -> Any:
@@ -213,10 +253,10 @@ def _load_safetensors(node: Node, data: bytes) -> Any:
         raise invalid_state(node, f"the bytes are not in the safetensors format: {error}") from None
 
 
-def _pickled(node: Node, pickles: Pickles) -> bytes:
-    """The object as a pickle; what its ``__getstate__`` raises is the filter's failure."""
+def _pickled(node: Node, pickles: Pickles, content: Any) -> bytes:
+    """The object, or its state_dict, as a pickle; what ``__getstate__`` raises is its failure."""
     try:
-        data: bytes = node.call(pickles.dump, node.call(_without_privates, node.obj))
+        data: bytes = node.call(pickles.dump, content)
     except ProtocolError as error:
         if error.code is ErrorCode.PICKLE_REFUSED:
             raise
@@ -265,11 +305,15 @@ class _Fields:
 
 def _unpickled(node: Node, data: bytes, pickles: Pickles) -> Any:
     try:
-        obj = pickles.load(data)
+        return pickles.load(data)
     except ProtocolError as error:
         if error.code is ErrorCode.PICKLE_REFUSED:
             raise
         raise invalid_state(node, str(error)) from None
+
+
+def _unpickled_filter(node: Node, data: bytes, pickles: Pickles) -> Any:
+    obj = _unpickled(node, data, pickles)
     if not callable(getattr(obj, "forward", None)):
         raise invalid_state(node, f"the state holds a {type(obj).__name__}, which is not a filter")
     return obj
