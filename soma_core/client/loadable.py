@@ -139,6 +139,8 @@ def _not_json(value: Any) -> Iterator[Any]:
 def _is_filter(obj: Any) -> bool:
     forward = getattr(obj, "forward", None)
     fits = callable(getattr(obj, "fit", None))
+    if not fits and str(getattr(forward, "__module__", "")).startswith("torch.nn.modules."):
+        return False  # its second argument is another input, as of Bilinear and of losses
     return callable(forward) and accepts(forward, None, None, unknown=fits)
 
 

@@ -16,7 +16,7 @@ from soma_core.configuration import check_import
 from soma_core.execution import fingerprint
 from soma_filters_torch.spelling import unknown
 
-__all__ = ["activation_class", "build_module", "check_modules", "content_hash", "copied"]
+__all__ = ["activation_class", "build_module", "check_modules", "content_hash", "copied", "takes"]
 
 _OF_MODULES = frozenset({"module", "args", "kwargs"})
 _HOME = "torch.nn"
@@ -74,6 +74,17 @@ def module_class(path: str) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"module={path!r} is {found!r}; expected a subclass of torch.nn.Module")
     return found
+
+
+def takes(module: nn.Module, x: Any) -> bool:
+    """Whether a module can be called with one input, as far as its signature says."""
+    try:
+        inspect.signature(module.forward).bind(x)
+    except TypeError:
+        return False
+    except ValueError:  # it has none
+        pass
+    return True
 
 
 def copied(module: nn.Module) -> nn.Module:

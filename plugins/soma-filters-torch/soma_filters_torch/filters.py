@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator
 from functools import cache
@@ -26,6 +27,7 @@ from soma_filters_torch.building import (
     check_modules,
     content_hash,
     copied,
+    takes,
 )
 from soma_filters_torch.learner import Learner, Randomness
 from soma_filters_torch.losses import check_loss, compute_loss
@@ -365,6 +367,13 @@ class TorchFilter(Filter):
                 for name, item in given.items()
             )
             raise ValueError(f"{self.title} cannot run on {listed}: {error}") from error
+        except TypeError as error:
+            if isinstance(x, dict) or takes(module, x):
+                raise
+            raise ValueError(
+                f"{self.title} gives {type(module).__name__} one input, and its forward takes "
+                f"{inspect.signature(module.forward)}: send a dict of inputs by name"
+            ) from error
 
     def _finished(self, out: Any) -> Any:
         if self.output == "raw":

@@ -67,6 +67,18 @@ def test_so_is_one_that_takes_more_than_its_data(net, data):
         worker.forward("net", data.x)
 
 
+def test_one_of_torch_s_that_takes_two_inputs_is_given_them_by_name(data):
+    pair, x = nn.Bilinear(4, 4, 2), torch.tensor(data.x)
+    with soma.connect("inline", filters={"pair": pair, "loss": nn.MSELoss()}) as worker:
+        found = worker.forward("pair", {"input1": x, "input2": 2 * x})
+        assert torch.equal(found, pair(x, 2 * x))
+        assert worker.forward("loss", {"input": x, "target": x}) == 0
+        with pytest.raises(
+            ValueError, match=r"Bilinear one input.*input2.*a dict of inputs by name"
+        ):
+            worker.forward("pair", x)
+
+
 def computed_weights():
     with warnings.catch_warnings():  # some of it goes out of use
         warnings.simplefilter("ignore")
