@@ -29,6 +29,8 @@ def as_filter(estimator: Any, **fields: Any) -> Any:
         ``(registered name, configuration)``, which travels without pickle, where all that
         configures the estimator can be written down; else a filter, which travels as a pickle.
     """
+    if get_config()["enable_metadata_routing"]:
+        fields = {"metadata_routing": True, **fields}
     if has_learned(estimator):
         return Estimator(estimator=clone(estimator), learned=learned_state(estimator), **fields)
     if _answers_in_frames(estimator):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
@@ -32,6 +33,8 @@ from soma_filters_sklearn.state import (
 )
 
 __all__ = ["NamedFilter", "SklearnFilter"]
+
+_AS_IT_IS = nullcontext()
 
 
 class _Answering:
@@ -59,6 +62,8 @@ class SklearnFilter(Filter):
             regressor, else ``transform`` where there is one, else what the estimator has.
         transform_output: What ``transform`` returns: an array, a DataFrame (``"pandas"``), or a
             dict of columns by name (``"columns"``), which travels without pickle.
+        metadata_routing: Whether scikit-learn passes on what comes beside targets as estimators ask
+            for it (``set_fit_request``).
         ignore: What may come beside targets and is not for this filter, such as
             ``["sample_weight"]``.
         learned: A state that is used where a call gives none.
@@ -66,6 +71,7 @@ class SklearnFilter(Filter):
 
     output: str = "auto"
     transform_output: Literal["default", "pandas", "columns"] = "default"
+    metadata_routing: bool = False
     ignore: list[str] = Field(default_factory=list)
     learned: dict[str, Any] | None = None
     _rebuilt: _Rebuilt = PrivateAttr(default_factory=lambda: _Rebuilt())
@@ -89,7 +95,8 @@ class SklearnFilter(Filter):
         """
         estimator = self._fresh()
         learning = self._learning(estimator, estimator.fit, x, y)
-        estimator.fit(*learning.positional, **learning.named)
+        with self._configured():
+            estimator.fit(*learning.positional, **learning.named)
         return self._learned(estimator)
 
     @property
@@ -231,7 +238,7 @@ class SklearnFilter(Filter):
     def _answer(self, method: str, x: Any, state: Any = None) -> Any:
         anew = method in TRANSDUCTIVE
         estimator = self._fresh() if anew else self._estimator(state or self.learned)
-        with self._of_another_filter(estimator):
+        with self._configured(), self._of_another_filter(estimator):
             out = getattr(estimator, method)(as_samples(self._title(), estimator, x))
         if self.transform_output != "columns" or not hasattr(out, "columns"):
             return out
@@ -240,8 +247,12 @@ class SklearnFilter(Filter):
     def _score(self, x: Any, y: Any = None, state: Any = None) -> Any:
         estimator = self._estimator(state or self.learned)
         judged = self._learning(estimator, estimator.score, x, y)
-        with self._of_another_filter(estimator):
+        with self._configured(), self._of_another_filter(estimator):
             return estimator.score(*judged.positional, **judged.named)
+
+    def _configured(self) -> AbstractContextManager[None]:
+        """Within the block, scikit-learn is configured as the filter has it."""
+        return config_context(enable_metadata_routing=True) if self.metadata_routing else _AS_IT_IS
 
     @contextmanager
     def _of_another_filter(self, estimator: Any) -> Iterator[None]:
@@ -267,7 +278,8 @@ class SklearnFilter(Filter):
         learning = self._learning(estimator, estimator.partial_fit, x, y)
         classes = {} if "classes" in learning.named else self._classes(estimator, ahead)
         named = {**classes, **learning.named}
-        estimator.partial_fit(*learning.positional, **named)
+        with self._configured():
+            estimator.partial_fit(*learning.positional, **named)
         return self._learned(estimator)
 
     def _continued(self, state: Any) -> tuple[Any, Any]:

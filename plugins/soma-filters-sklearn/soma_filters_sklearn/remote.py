@@ -24,6 +24,7 @@ __all__ = ["RemoteEstimator", "remote_estimator"]
 _BESIDE: dict[str, Any] = {
     "output": "auto",
     "transform_output": "default",
+    "metadata_routing": False,
     "ignore": [],
     "classes": None,
 }

@@ -27,6 +27,7 @@ def test_fields_are_the_parameters_with_scikit_learns_defaults():
         "with_std": True,
         "output": "auto",
         "transform_output": "default",
+        "metadata_routing": False,
         "ignore": [],
         "learned": None,
     }

@@ -156,6 +156,17 @@ def test_it_asks_for_metadata_as_the_estimator_does(worker, iris):
     assert scores[0] == scores[1]
 
 
+def test_metadata_is_routed_in_the_worker_as_it_would_be_at_home(worker, iris):
+    weights = np.linspace(0, 1, 150)
+    with config_context(enable_metadata_routing=True):
+        asks = LogisticRegression().set_fit_request(sample_weight=True)
+        asked = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), asks)
+        remote = _handle(worker, asked)
+        home = clone(asked).fit(*iris, sample_weight=weights)
+    remote.fit(*iris, sample_weight=weights)
+    np.testing.assert_array_equal(remote.predict_proba(iris[0]), home.predict_proba(iris[0]))
+
+
 def test_batches_are_learned_from_with_all_the_classes_named(worker, iris):
     x, y = iris
     remote, home = _handle(worker, SGDClassifier(random_state=0)), SGDClassifier(random_state=0)
