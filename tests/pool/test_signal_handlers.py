@@ -106,8 +106,9 @@ def test_a_pool_closes_in_full_after_ctrl_c_in_its_shutdown(tmp_path):
         wait_until(lambda: isinstance(_refusal(pool), soma.ChannelClosed))
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), meanwhile(interrupt_shutdown):
+    with pytest.raises(KeyboardInterrupt), meanwhile(interrupt_shutdown):  # noqa: PT012
         pool.shutdown()
+        pytest.fail(f"the call ended by itself: {call.exception(0)!r}")
     pool.close()
     assert call.done()
     assert "soma-pool" not in {thread.name for thread in {*threading.enumerate()} - before}
