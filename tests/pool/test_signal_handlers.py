@@ -99,7 +99,8 @@ def test_ctrl_c_before_a_worker_is_lent_costs_no_worker(pool, on_signal):
 
 def test_a_pool_closes_in_full_after_ctrl_c_in_its_shutdown(tmp_path):
     before = {*threading.enumerate()}
-    pool = soma.WorkerPool("stdio", 1, filters={"sleep": f.Apply(f.note_and_sleep)})
+    sleeper = f.Apply(lambda x, state: f.note_and_sleep(x))
+    pool = soma.WorkerPool("stdio", 1, filters={"sleep": sleeper})
     call = pool.submit("sleep", str(tmp_path / "note"))
 
     def interrupt_shutdown() -> None:
