@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 __all__ = [
     "Datatype",
@@ -64,7 +64,7 @@ class InferenceRequest(_Message):
 class IndexRequest(_Message):
     """The body of ``repository/index``."""
 
-    ready: bool = False
+    ready: StrictBool = False
 
 
 class ResponseOutput(_Message):
