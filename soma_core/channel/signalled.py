@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from inspect import getattr_static
 from traceback import walk_tb
 from types import CodeType
 from typing import NoReturn
@@ -66,7 +67,7 @@ def _codes_of_handlers() -> Iterator[CodeType]:
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
         function = getattr(handler, "func", handler)  # of a partial
-        for called in (function, vars(type(function)).get("__call__")):
+        for called in (function, getattr_static(type(function), "__call__", None)):
             code = getattr(called, "__code__", None)
             if isinstance(code, CodeType):
                 yield code

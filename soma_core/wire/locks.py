@@ -13,10 +13,11 @@ _locks: list[Any] = []
 
 
 def free_in_forked_child(lock: Lock) -> Lock:
-    """Free a lock in every child that this process forks, unless the thread that forks holds it.
+    """Free a lock in every child that this process forks.
 
     Args:
-        lock: A ``threading.Lock`` or ``RLock``, which lasts as long as the process.
+        lock: One that lasts as long as the process: an ``RLock``, which stays with the thread that
+            forks if that holds it, or a ``Lock``, under which nothing forks.
     """
     _locks.append(lock)
     return lock

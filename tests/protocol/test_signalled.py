@@ -18,14 +18,18 @@ class _Bell:
         raise ValueError("rung")
 
 
+class _Inheriting(_Bell):
+    """What is called is defined by its base."""
+
+
 def _ring(kind: type[Exception], *_: object) -> None:
     raise kind("rung")
 
 
-HANDLERS = [_Bell(), _Bell().ring, partial(_ring, ValueError), lambda *_: _ring(ValueError)]
+HANDLERS = [_Bell(), _Inheriting(), _Bell().ring, partial(_ring, ValueError), lambda *_: _Bell()()]
 
 
-@pytest.fixture(params=HANDLERS, ids=["object", "method", "partial", "function"])
+@pytest.fixture(params=HANDLERS, ids=["object", "inheriting", "method", "partial", "function"])
 def handled(request):
     """What a handler raised in the midst of something else."""
     before = signal.signal(signal.SIGUSR2, request.param)
