@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -100,8 +101,12 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             yield f"length of {path}", len(old), len(new)
         for index, (left, right) in enumerate(zip(old, new, strict=False)):
             yield from _differing(left, right, f"{path}[{index}]")
-    elif type(old) is not type(new) or (old != new and (old == old or new == new)):
+    elif type(old) is not type(new) or (old != new and not _both_nan(old, new)):
         yield path, old, new
+
+
+def _both_nan(old: Any, new: Any) -> bool:
+    return isinstance(old, float) and math.isnan(old) and math.isnan(new)
 
 
 def _are_bytes(value: Any) -> bool:
