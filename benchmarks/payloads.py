@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,11 +76,13 @@ class Echo(soma.Filter):
         return x
 
 
-class _Observer:
-    @staticmethod
-    @soma.hookimpl
-    def soma_command_finished(command: Any, seconds: float, error: Any) -> None:
-        """Does nothing, at each command."""
+_OBSERVER = """
+from soma_core import hookimpl
+
+@hookimpl
+def soma_command_finished(command, seconds, error):
+    pass
+"""
 
 
 def _echo(connection: Any) -> None:
@@ -112,17 +116,16 @@ def over_stdio() -> Iterator[Call]:
 
 @contextmanager
 def observed() -> Iterator[Call]:
-    """soma over stdio, with a plugin in the worker that observes every command."""
-    code = (
-        "from soma_core.plugins.manager import installed_plugins;"
-        "from benchmarks.payloads import _Observer;"
-        "installed_plugins().register('observer', _Observer);"
-        "from soma_transport_stdio.__main__ import main; main()"
-    )
-    command = [sys.executable, "-P", "-c", code]
-    environment = {"PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])}
-    with soma.connect("stdio", command=command, env=environment, filters={"e": Echo()}) as worker:
-        yield lambda x: worker.forward("e", x)
+    """soma over stdio, with a plugin installed in the worker that observes every command."""
+    with TemporaryDirectory() as folder:
+        installed = Path(folder, "observer-1.dist-info")
+        installed.mkdir()
+        Path(folder, "observer.py").write_text(_OBSERVER)
+        (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: observer\nVersion: 1\n")
+        (installed / "entry_points.txt").write_text("[soma.plugins]\nobserver = observer\n")
+        path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+        with soma.connect("stdio", env={"PYTHONPATH": path}, filters={"e": Echo()}) as worker:
+            yield lambda x: worker.forward("e", x)
 
 
 @contextmanager
