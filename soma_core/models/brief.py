@@ -9,7 +9,10 @@ __all__ = ["Brief", "brief", "size"]
 
 
 def brief(value: object) -> str:
-    """A value in a few words: arrays by shape and type, long containers by their beginning."""
+    """A value in a few words: arrays by shape and type, long containers by their beginning.
+
+    It never raises: a value that cannot be shown is named by its class.
+    """
     return _SHORT.repr(value)
 
 
@@ -40,6 +43,12 @@ class _Short(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 4
         self.maxstring = self.maxother = self.maxlong = 60
         self.fillvalue = "…"
+
+    def repr1(self, value: Any, level: int) -> str:
+        try:
+            return super().repr1(value, level)
+        except Exception:  # of the user's class, or an integer of more digits than Python writes
+            return f"<{type(value).__qualname__}>"
 
     def repr_bytes(self, value: bytes, level: int) -> str:
         return f"<{size(len(value))}>"

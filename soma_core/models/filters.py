@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from pydantic.dataclasses import dataclass
 
 from soma_core.models.brief import Brief
-from soma_core.models.fingerprint import fingerprint
+from soma_core.models.fingerprint import fields_of, fingerprint
 from soma_core.models.frozen import NO_EXTRA, Frozen
 from soma_core.models.schema import Schema
 
@@ -197,7 +197,7 @@ class Filter(BaseModel):
         Raises:
             NotImplementedError: The subclass does not define it.
         """
-        close = get_close_matches("forward", vars(type(self)), 1)
+        close = get_close_matches("forward", vars(type(self)).keys() - {"forward"}, 1)
         meant = f", but {close[0]}" if close else ""
         raise NotImplementedError(f"{type(self).__name__} does not define forward(x, state){meant}")
 
@@ -244,5 +244,4 @@ class Filter(BaseModel):
         Raises:
             TypeError: A field holds an object whose content soma cannot hash.
         """
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return fingerprint([type(self), fields])
+        return fingerprint([type(self), fields_of(self)])

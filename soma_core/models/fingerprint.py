@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-__all__ = ["fingerprint"]
+__all__ = ["fields_of", "fingerprint"]
 
 
 class _Digest:
@@ -146,11 +146,13 @@ def _(value: Enum, feed: _Digest) -> None:
 
 @_content.register
 def _(value: BaseModel, feed: _Digest) -> None:
-    _children(
-        feed,
-        "model",
-        [type(value), {name: getattr(value, name) for name in type(value).model_fields}],
-    )
+    _children(feed, "model", [type(value), fields_of(value)])
+
+
+def fields_of(model: BaseModel) -> dict[str, Any]:
+    """The fields of a model by name, with those that a model adds which allows others."""
+    declared = {name: getattr(model, name) for name in type(model).model_fields}
+    return declared | (model.__pydantic_extra__ or {})
 
 
 @_content.register(np.ndarray)

@@ -36,7 +36,7 @@ def optimizer_class(spec: Mapping[str, Any]) -> type[torch.optim.Optimizer]:
         and item is not torch.optim.Optimizer
         and inspect.signature(item.step).parameters["closure"].default is None
     }
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise ValueError(
             f"there is no optimizer {name!r} that steps from gradients alone; expected a name "
             f'of torch.optim, as in {{"name": "Adam", "lr": 0.001}}: {", ".join(sorted(choices))}'

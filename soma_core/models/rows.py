@@ -30,6 +30,8 @@ __all__ = [
 Selection = slice | np.ndarray[Any, Any]
 """Which rows: a slice of them, or their numbers in any order."""
 
+_WITHOUT_INDEX = ("coo", "dia", "bsr")
+
 
 def count(value: Any, name: str = "data") -> int | None:
     """The number of rows; None for what has no rows; ``name`` is for the error.
@@ -68,7 +70,8 @@ def common_count(named: Mapping[str, Any]) -> int | None:
 def take(value: Any, selection: Selection) -> Any:
     """The selected rows, in a value of the same kind; what has no rows is returned as it is.
 
-    A slice of an array or a tensor is a view. Rows by number are copies.
+    A slice of an array or a tensor is a view. Rows by number are copies. Those of a sparse matrix
+    whose format has no index are of the format ``csr``.
     """
     if type(value) is np.ndarray and value.ndim:  # the usual case: asked for in every batch
         return value[selection]
@@ -83,8 +86,11 @@ def take(value: Any, selection: Selection) -> Any:
         return value
     if hasattr(value, "iloc"):  # a data frame: its brackets select columns
         return value.iloc[selection]
-    if _kind(value.__class__) == "pyarrow" and not isinstance(selection, slice):
+    library = _kind(value.__class__)
+    if library == "pyarrow" and not isinstance(selection, slice):
         return value.take(selection)
+    if library == "scipy" and value.format in _WITHOUT_INDEX:
+        return value.tocsr()[selection]
     return value[selection]
 
 
@@ -144,7 +150,8 @@ def _lengths(name: str, value: Any) -> Iterator[tuple[str, int]]:
 
 
 def _has_rows(value: Any) -> bool:
-    return bool(getattr(value, "shape", ())) and hasattr(value, "__getitem__")
+    indexed = hasattr(value, "__getitem__") or _kind(value.__class__) == "scipy"
+    return bool(getattr(value, "shape", ())) and indexed
 
 
 @lru_cache(maxsize=256)

@@ -160,7 +160,8 @@ def _describe_list(value: list[Any] | tuple[Any, ...]) -> _Found:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         return _Found(f"a list of {names}", frozenset(), shape)
     fits = frozenset.intersection(*(_SCALARS[kind][1] for kind in kinds))
-    if kinds <= {int, float} and all(float(number).is_integer() for number in _leaves(value)):
+    floats = (number for number in _leaves(value) if type(number) is float)
+    if kinds <= {int, float} and all(number.is_integer() for number in floats):
         fits |= {"Int64"}  # JSON, and a Tensor without dtype, know one kind of number
     name = " and ".join(sorted(_SCALARS[kind][0] for kind in kinds))
     return _Found(name, fits, shape)

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from soma_core.models.brief import brief
+
 __all__ = ["describe"]
 
-_LONGEST_INPUT = 60
 _MOST_ERRORS = 5
 
 
@@ -36,9 +37,4 @@ def _line(problem: Mapping[str, Any], skip: int) -> str:
         return f"{prefix}there is no such field"
     if problem["type"] in ("value_error", "json_invalid"):
         return prefix + reason
-    return f"{prefix}{reason[:1].lower()}{reason[1:]}, got {_shorten(problem['input'])}"
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_INPUT else text[:_LONGEST_INPUT] + "…"
+    return f"{prefix}{reason[:1].lower()}{reason[1:]}, got {brief(problem['input'])}"

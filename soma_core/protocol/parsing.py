@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from soma_core.errors import ErrorCode, ProtocolError
+from soma_core.models.brief import brief
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.dialects import read_fields
@@ -97,9 +98,11 @@ class CommandParser:
             return ProtocolError(
                 ErrorCode.INVALID_COMMAND, f"cmd: this field is required; it is one of {names}"
             )
+        asked = fields["cmd"]
+        shown = asked[:100] if isinstance(asked, str) else brief(asked)
         return ProtocolError(
             ErrorCode.UNKNOWN_COMMAND,
-            f"unknown command: {fields['cmd']!s:.100}; the commands are {names}",
+            f"unknown command: {shown}; the commands are {names}",
             where=("cmd",),
         )
 

@@ -86,13 +86,20 @@ def test_a_repr_of_anything_is_short_and_never_fails() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("no repr")
 
+    class Closed:
+        @property
+        def shape(self) -> Any:
+            raise RuntimeError("no shape")
+
     class Long:
         def __repr__(self) -> str:
             return "x" * 10_000
 
     for value in (
         Odd(),
+        Closed(),
         Long(),
+        10**5000,
         "x" * 10_000,
         {n: [n] * 99 for n in range(99)},
         {1} | set(range(99)),

@@ -69,6 +69,14 @@ class Model(BaseModel):
     b: Any = None
 
 
+class Open(BaseModel, extra="allow"):
+    a: int = 1
+
+
+class OpenScale(Scale, extra="allow"):
+    pass
+
+
 def named(x: Any) -> Any:
     return x
 
@@ -132,8 +140,10 @@ def test_equal_filters_have_equal_hashes_and_others_have_others() -> None:
         Scale(anything=1).config_hash(),
         Scale(anything="1").config_hash(),
         Other().config_hash(),
+        OpenScale(shift=1).config_hash(),
+        OpenScale(shift=2).config_hash(),
     }
-    assert len(hashes) == 5
+    assert len(hashes) == 7
 
 
 def test_a_change_of_a_field_changes_the_hash_and_its_reversal_restores_it() -> None:
@@ -217,6 +227,11 @@ DIFFERENT: list[Any] = [
     Model(a=2),
     Scale(),
     Other(),
+    Open(),
+    Open(b=1),
+    Open(b=2),
+    OpenScale(shift=1),
+    OpenScale(shift=2),
     Point,
     Twin,
     dict,

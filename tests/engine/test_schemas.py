@@ -83,6 +83,8 @@ FITS = [
     (schema("Float64", "n", 0), [[], []]),
     (schema("Float64", "n"), (1.0, 2.0)),
     (schema("Int64", "n"), [1, 2]),
+    (schema("Int64", "n"), [1.0, 2]),
+    (schema("Float64", "n"), [1.5, 10**400]),
     (schema("Bool", "n"), [True]),
     (schema("Utf8", "n"), ["a", "b"]),
     (schema("Utf8"), "text"),

@@ -205,6 +205,12 @@ def test_a_refusal_says_what_came_without_repeating_all_of_it() -> None:
     assert len(text) < 400
 
 
+@pytest.mark.parametrize("fields", [{"cmd": 10**5000}, {"cmd": "UNLOAD", "node_ids": 10**5000}])
+def test_what_python_cannot_write_is_refused_as_anything_else(fields: Any) -> None:
+    with pytest.raises(ProtocolError, match="<int>"):
+        PARSER.validate(fields)
+
+
 def test_a_hundred_mistakes_make_a_message_of_a_few() -> None:
     text = refused({"cmd": "PING", **{f"extra{n}": n for n in range(100)}})
     assert "and 95 more" in text

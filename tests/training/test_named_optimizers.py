@@ -31,6 +31,7 @@ def same(left: list[Any], right: list[Any]) -> bool:
     [
         ({"name": "Adamant"}, "no optimizer 'Adamant'.*Adam, AdamW"),
         ({"lr": 0.1}, "no optimizer None"),
+        ({"name": ["Adam"]}, r"no optimizer \['Adam'\]"),
         ({"name": "LBFGS"}, "no optimizer 'LBFGS' that steps from gradients alone"),
         ({"name": "Adam", "rate": 0.1}, r"Adam has no argument rate; it has \['lr'"),
         ({"name": "Adam", "lr": -1.0}, "Adam refuses .*Invalid learning rate"),

@@ -89,6 +89,14 @@ def test_what_has_no_rows_belongs_to_every_row(value: Any) -> None:
     assert rows.take(value, slice(0, 1)) is value or rows.take(value, slice(0, 1)) == value
 
 
+@pytest.mark.parametrize("form", ["coo", "csc", "dia", "bsr", "lil"])
+def test_rows_of_a_sparse_matrix_are_taken_in_every_format(form: str) -> None:
+    whole = sparse(NUMBERS).asformat(form)
+    assert rows.count(whole) == len(NUMBERS)
+    assert content(rows.take(whole, slice(1, 3))) == [[1], [4]]
+    assert content(rows.take(whole, np.array([6, 0]))) == [[2], [3]]
+
+
 def test_a_slice_of_an_array_is_a_view_and_rows_by_number_are_copies() -> None:
     array = np.arange(4)
     assert np.shares_memory(rows.take(array, slice(1, 3)), array)
