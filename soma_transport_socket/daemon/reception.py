@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -24,13 +25,23 @@ _LONGEST_REQUEST = 4096
 _PATIENCE = 1.0  # seconds for a client to say the rest of a request
 _SECOND_LOOK = 0.05
 _MOST_SILENT = 256  # connections of one user that have asked for nothing yet
-_KINDS: dict[Brought, tuple[str, Callable[[int], bool]]] = {
-    "memory": ("a socket", stat.S_ISSOCK),
-    "output": ("a pipe", stat.S_ISFIFO),
-    "printed": ("a pipe", stat.S_ISFIFO),
-    "control": ("a socket", stat.S_ISSOCK),
-}
 
+
+def _is_socket(fd: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _is_pipe(fd: int, unusable: int) -> bool:
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    return stat.S_ISFIFO(os.fstat(fd).st_mode) and mode != unusable
+
+
+_KINDS: dict[Brought, tuple[str, Callable[[int], bool]]] = {
+    "memory": ("a socket", _is_socket),
+    "output": ("a pipe to write into", partial(_is_pipe, unusable=os.O_RDONLY)),
+    "printed": ("a pipe to read from", partial(_is_pipe, unusable=os.O_WRONLY)),
+    "control": ("a socket", _is_socket),
+}
 
 Connect = Callable[[socket.socket, Request, Mapping[Brought, int]], None]
 """Gives a client the worker that it asked for; see :meth:`Supervisor.connect`."""
@@ -140,7 +151,7 @@ def _attached(request: Request, descriptors: Sequence[int]) -> dict[Brought, int
         raise ClientRefused(f"{len(descriptors)} descriptors came, and these are named: {names}")
     for name, fd in attached.items():
         kind, is_kind = _KINDS[name]
-        if not is_kind(os.fstat(fd).st_mode):
+        if not is_kind(fd):
             raise ClientRefused(f"what is attached as {name} is not {kind}")
     return attached
 

@@ -143,7 +143,7 @@ class Supervisor:
         """The socket, and what its file is if it is ours to remove."""
         try:
             handed = systemd.handed_listener()
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise StartFailed(str(error)) from None
         if handed is not None:
             self.path = Path(handed.getsockname())

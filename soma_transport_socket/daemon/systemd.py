@@ -24,12 +24,13 @@ def handed_listener() -> socket.socket | None:
         return None
     if count != "1":
         raise ValueError(f"systemd handed over {count} sockets; give the unit one ListenStream=")
-    listening = socket.socket(fileno=_FIRST)
-    listening.set_inheritable(False)
-    of_a_path = listening.family == socket.AF_UNIX and isinstance(listening.getsockname(), str)
-    if not of_a_path or listening.type != socket.SOCK_STREAM:
-        raise ValueError("systemd handed over no Unix stream socket; use ListenStream=/a/path")
-    return listening
+    with suppress(OSError):  # it is no socket
+        listening = socket.socket(fileno=_FIRST)
+        listening.set_inheritable(False)
+        of_a_path = listening.family == socket.AF_UNIX and isinstance(listening.getsockname(), str)
+        if of_a_path and listening.type == socket.SOCK_STREAM:
+            return listening
+    raise ValueError("systemd handed over no Unix stream socket; use ListenStream=/a/path")
 
 
 def notify(state: str) -> None:

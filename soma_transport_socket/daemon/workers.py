@@ -27,7 +27,15 @@ from soma_transport_socket.messages import (
 )
 from soma_transport_socket.worker.activity import Activity, SharedActivity
 
-__all__ = ["PATIENCE", "Client", "Session", "SessionKey", "SupervisedWorker", "resident_memory"]
+__all__ = [
+    "PATIENCE",
+    "Client",
+    "Session",
+    "SessionKey",
+    "SupervisedWorker",
+    "drop_bytes",
+    "resident_memory",
+]
 
 PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
 _TIDYING = 2.0  # and more for one that has begun to, and runs the exit handlers of its filters
@@ -89,7 +97,7 @@ class Client:
         before, self._unread = self._unread, _bytes_in(self._printed)
         if self._unread < _MUCH or self._unread != before:
             return 0
-        return len(os.read(self._printed, self._unread))
+        return drop_bytes(self._printed, self._unread)
 
     def close(self, name: str) -> None:
         """Let go of it; what children of its commands still print is shown here.
@@ -106,6 +114,15 @@ class Client:
             OutputPump(reading=printed).start(name)
         except StartFailed:  # there is nothing left to read it with
             os.close(printed)
+
+
+def drop_bytes(pipe: int, count: int) -> int:
+    """Take so many bytes out of a pipe, as far as they are still there; returns how many were."""
+    try:
+        with open(os.devnull, "wb", buffering=0) as nowhere:
+            return os.splice(pipe, nowhere.fileno(), count, flags=os.SPLICE_F_NONBLOCK)
+    except OSError:  # they have been read meanwhile, or there is no descriptor left
+        return 0
 
 
 def _bytes_in(pipe: int) -> int:

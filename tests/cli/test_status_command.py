@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soma_core.client.connect import connect
+from soma_transport_socket.daemon.systemd import notify
 
 from ..support import short_directory, socket_daemon, wait_until
 from .conftest import examples
@@ -91,6 +93,51 @@ def test_a_transport_without_a_daemon_is_an_error(soma):
     result = soma("ping", "--transport", "stdio")
     assert result.exit_code == 1
     assert "no daemon that can be asked" in result.stderr
+
+
+HANDED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[2], LISTEN_FDNAMES="soma")
+from soma_transport_socket.daemon.systemd import handed_listener
+try:
+    listening = handed_listener()
+    print(listening.getsockname(), os.get_inheritable(3), os.environ.keys() & {"LISTEN_FDS"})
+except ValueError as error:
+    print(error)
+"""
+
+
+def handed(file: Any, count: str = "1") -> str:
+    """What a daemon makes of a file that systemd hands over."""
+    command = [sys.executable, "-c", HANDED, str(file.fileno()), count]
+    return subprocess.check_output(command, pass_fds=[file.fileno()], text=True).strip()
+
+
+def test_a_daemon_takes_a_unix_stream_socket_of_systemd_and_nothing_else(directory):
+    with (
+        socket.socket(socket.AF_UNIX) as listening,
+        socket.socket() as another,
+        open(os.devnull) as file,
+    ):
+        listening.bind(str(directory / "taken.sock"))
+        assert handed(listening) == f"{directory / 'taken.sock'} False set()"
+        assert handed(listening, "2").startswith("systemd handed over 2 sockets; give the unit one")
+        for wrong in (another, file):
+            assert handed(wrong).startswith("systemd handed over no Unix stream socket; use")
+
+
+@pytest.mark.parametrize("name", ["told.sock", "@soma-{}"])
+def test_systemd_hears_what_it_asked_for(directory, monkeypatch, name):
+    name = name.format(os.getpid()) if name[0] == "@" else str(directory / name)
+    notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name.replace("@", "\0"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        notify("STOPPING=1")
+        assert systemd.recv(100) == b"STOPPING=1"
+    notify("READY=1")  # to nobody
 
 
 @pytest.mark.nightly

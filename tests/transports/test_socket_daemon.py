@@ -21,6 +21,7 @@ import pytest
 
 import soma_core as soma
 from soma_transport_socket import address
+from soma_transport_socket.daemon.workers import drop_bytes
 
 from ..support import (
     SocketDaemon,
@@ -470,6 +471,8 @@ def test_a_request_that_is_none_is_answered_and_the_daemon_goes_on(common, reque
 BAD_ATTACHMENTS = {
     "what is no socket": (b'{"op":"connect","attached":["memory"]}', "file"),
     "what is no pipe": (b'{"op":"connect","attached":["output"]}', "file"),
+    "a pipe that cannot be written": (b'{"op":"connect","attached":["output"]}', "read"),
+    "a pipe that cannot be read": (b'{"op":"connect","attached":["printed"]}', "write"),
     "more than is named": (b'{"op":"connect"}', "file"),
     "less than is named": (b'{"op":"connect","attached":["memory","output"]}', "file"),
     "one thing twice": (b'{"op":"connect","attached":["memory","memory"]}', "socket"),
@@ -483,17 +486,30 @@ def test_a_request_with_bad_descriptors_is_refused_and_none_stays_open(common, b
     line, kind = BAD_ATTACHMENTS[bad]
     before = len(descriptors(common.pid))
     for _ in range(5):
+        reading, writing = os.pipe()
         with (
             socket.socket(socket.AF_UNIX) as client,
             open(os.devnull) as file,
             socket.socket(socket.AF_UNIX) as another,
+            open(reading) as read_end,
+            open(writing, "w") as write_end,
         ):
             client.settimeout(20.0)
             client.connect(str(common.path))
-            attached = [(another if kind == "socket" else file).fileno()]
+            given = {"socket": another, "file": file, "read": read_end, "write": write_end}
+            attached = [given[kind].fileno()]
             socket.send_fds(client, [b"\x93SOMR" + line + b"\n"], attached)
             assert b'"ok":false' in client.recv(4096)
     wait_until(lambda: len(descriptors(common.pid)) <= before, what="descriptors stay open")
+
+
+def test_what_a_client_has_read_meanwhile_is_not_waited_for():
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe, open(writing, "wb", buffering=0) as printing:
+        printing.write(b"x" * 3000)
+        assert drop_bytes(pipe.fileno(), 2000) == 2000
+        assert drop_bytes(pipe.fileno(), 2000) == 1000
+        assert drop_bytes(pipe.fileno(), 2000) == 0
 
 
 @nightly
