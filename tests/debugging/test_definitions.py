@@ -510,6 +510,22 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
     class Do(enum.Enum):
         ADD = enum.member(functools.partial(lambda a, b: a + b))
 
+    class Described(type):
+        def __new__(kind, name, bases, namespace, *, unit):
+            made = super().__new__(kind, name, bases, namespace)
+            made.unit = unit
+            return made
+
+    class Scale(metaclass=Described, unit="kg"):
+        def __init_subclass__(cls, **options):  # it needs what the class holds
+            super().__init_subclass__(**options)
+            SCALES.append(cls.name)
+
+    SCALES = []
+
+    class Kitchen(Scale, unit="g"):
+        name = "kitchen"
+
     def logged(f: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(f)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -554,6 +570,7 @@ def test_enumerations_types_and_annotations_of_a_script_work_in_its_workers(run:
             assert Code(1) is Code.ONE and Code.ONE == b"\\1" and Code.ONE.label == "one"
             assert Way["BOTH"] is Way.UP | Way.DOWN and len(Way) == 2 and Way(8).value == 8
             assert Do.ADD.value(1, 2) == 3
+            assert (Kitchen.unit, Scale.unit, SCALES) == ("g", "kg", ["kitchen"])
             pot = pydantic.TypeAdapter(Pot).validate_python({"lid": {"weight": "1/2"}})
             assert get_type_hints(Pot)["weight"] is Weight and pot.lid.weight == 0.5
             assert Tree(many=[1, [2]], nested=[3]).many == [1, [2]] and unit.get() == "g"

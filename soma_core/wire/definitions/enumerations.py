@@ -7,11 +7,12 @@ members that they make; and it leaves out aliases.
 from __future__ import annotations
 
 import copyreg
-import types
 from enum import Enum, EnumMeta, Flag
 from typing import Any, NamedTuple
 
 import cloudpickle.cloudpickle as _cloudpickle
+
+from soma_core.wire.definitions import classes
 
 __all__ = ["reduce"]
 
@@ -76,7 +77,7 @@ def _make(
         for number, member in enumerate(members):
             namespace[member] = number
 
-    made: Any = types.new_class(name, bases, {"metaclass": metaclass, **options}, fill)
+    made = classes.new(metaclass, name, bases, options, fill)
     for own in ("__init__", "__new_member__"):
         if own in vars(made):
             delattr(made, own)

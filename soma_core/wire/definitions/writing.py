@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import cloudpickle
 import cloudpickle.cloudpickle as _cloudpickle
 
-from soma_core.wire.definitions import enumerations, reading, recipes
+from soma_core.wire.definitions import classes, enumerations, reading, recipes
 from soma_core.wire.definitions.caching import BundleCache
 from soma_core.wire.definitions.names import by_reference, named
 from soma_core.wire.definitions.registry import Bundle, registry
@@ -76,6 +76,8 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
                 raise pickle.PicklingError(_not_found(obj))
             if whole and isinstance(obj, EnumMeta):
                 reduced = enumerations.reduce(obj, reduced[2][0])
+            elif whole and isinstance(obj, type):
+                reduced = (classes.make, *reduced[1:])
             return self.definition(obj, reduced) if whole else reduced
         return self.definition(obj, recipe) if recipes.is_definition(obj) else recipe
 
