@@ -15,12 +15,13 @@ CONTEXT = "traceparent"
 """Where a context is, in what travels."""
 
 _W3C = TraceContextTextMapPropagator()
+_WRITTEN = "00-%032x-%016x-%02x"  # an f-string asks the class of the flags how to write them
 
 
 def carried(span: trace.Span) -> dict[str, str]:
     """The context of a span, to be sent along."""
     one = span.get_span_context()
-    said = {CONTEXT: f"00-{one.trace_id:032x}-{one.span_id:016x}-{one.trace_flags:02x}"}
+    said = {CONTEXT: _WRITTEN % (one.trace_id, one.span_id, one.trace_flags)}
     if one.trace_state:
         said["tracestate"] = one.trace_state.to_header()
     return said
