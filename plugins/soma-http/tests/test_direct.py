@@ -47,6 +47,7 @@ def conversation(
     application: Any,
     talk: Callable[[Any, Any], Coroutine[Any, Any, bytes]],
     opening: bytes = OPENING,
+    most: int | None = None,
 ) -> bytes:
     """What a client that opens a connection so is told by an application."""
 
@@ -58,6 +59,7 @@ def conversation(
             ws=DirectProtocol,
             lifespan="off",
             log_config=None,
+            limit_concurrency=most,
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
@@ -93,6 +95,19 @@ def test_a_head_that_is_too_large_ends_the_connection(opening, status):
 def test_a_head_that_does_not_come_ends_the_connection(opening, monkeypatch):
     monkeypatch.setattr(bounded, "_SECONDS", 0.01)
     conversation(answers, lambda reader, writer: reader.read(), opening)
+
+
+def test_the_connection_that_is_silent_the_longest_makes_room_for_a_new_one():
+    async def talk(reader: Any, writer: Any) -> bytes:
+        address = writer.get_extra_info("peername")
+        talking, asking = await asyncio.open_connection(*address)
+        asking.write(GET + b"Connection: close\r\n\r\n")
+        answer = await talking.read()
+        asking.close()
+        assert answer.split()[1] == b"200"
+        return await reader.read()
+
+    assert conversation(answers, talk, b"", most=1) == b""
 
 
 def test_a_refusal_is_no_failure_of_the_server(caplog):

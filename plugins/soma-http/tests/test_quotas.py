@@ -1,4 +1,4 @@
-"""What one token may use."""
+"""What one token may use, and all together."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ def tokens(tmp_path):
     return path
 
 
-def test_a_token_has_so_many_requests_at_once_and_takes_none_from_others(tokens):
+@pytest.mark.parametrize(
+    ("limits", "mine", "yours"),
+    [({"token_requests": 1}, 429, 200), ({"connections": 1}, 503, 503)],
+    ids=["of a token", "of all"],
+)
+def test_requests_at_once_have_a_limit_that_probes_do_not_know(tokens, limits, mine, yours):
     async def ask() -> None:
         model = Slow()
-        settings = Settings(
-            server=ServerConfig(tokens=tokens), limits=LimitsConfig(token_requests=1)
-        )
+        settings = Settings(server=ServerConfig(tokens=tokens), limits=LimitsConfig(**limits))
         app = make_app(settings, Models({"slow": CONFIG}, lambda name, _: model))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -55,8 +58,8 @@ def test_a_token_has_so_many_requests_at_once_and_takes_none_from_others(tokens)
             first = asyncio.create_task(infer(MINE))
             await model.begun.wait()
             refused = await infer(MINE)
-            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-            assert (await client.get("/v2", headers=YOURS)).status_code == 200
+            assert (refused.status_code, refused.headers["retry-after"]) == (mine, "1")
+            assert (await client.get("/v2", headers=YOURS)).status_code == yours
             assert (await client.get("/v2/health/live")).status_code == 200
             model.let.set()
             assert (await first).status_code == 200

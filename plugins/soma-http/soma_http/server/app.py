@@ -90,7 +90,7 @@ def make_app(
             await serving.stop()
 
     quotas = Quotas(settings.limits.token_requests, settings.limits.token_seconds)
-    return guarded(routes, tokens, quotas, limit, lifespan)
+    return guarded(routes, tokens, quotas, limit, settings.limits.connections, lifespan)
 
 
 def guarded(
@@ -98,10 +98,11 @@ def guarded(
     tokens: Tokens,
     quotas: Quotas,
     body: int,
+    most: int | None = None,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
 ) -> Starlette:
     """An application of routes, behind their guard."""
-    guard = Middleware(Guard, tokens=tokens, body=body, open_paths=_OPEN, quotas=quotas)
+    guard = Middleware(Guard, tokens=tokens, body=body, open_paths=_OPEN, quotas=quotas, most=most)
     return Starlette(
         routes=routes,
         middleware=[guard],

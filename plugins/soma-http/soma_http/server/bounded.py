@@ -1,12 +1,14 @@
-"""HTTP connections that take no head without end, and wait for none for ever.
+"""HTTP connections that take no head without end, wait for none for ever, and make room for others.
 
 Whoever has no token is refused once the head of a request is there. Until then, uvicorn keeps as
-much of it as comes, for as long as it takes.
+much of it as comes, for as long as it takes, and so many silent connections would keep all others
+out.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,15 +19,37 @@ _SECONDS = 20.0  # for the whole of a head, from the opening or the answer befor
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, whose connections end if a head is too large or does not come."""
+    """uvicorn's HTTP, whose connections end if a head is too large or does not come.
+
+    Of as many connections as may be, the one that has waited longest for a head is ended for a new
+    one: a client that has something to say sends that at once.
+    """
 
     _overhead = 0  # bytes since the last data, or the last end of a head or a message
     _patience: asyncio.TimerHandle | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # uvicorn would refuse whatever comes over the last connection, probes too.
+        self._most, self.limit_concurrency = self.limit_concurrency, None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
+        if self._most is not None and len(self.connections) >= self._most:
+            self._make_room()
         super().connection_made(transport)
         self._wait_for_head()
+
+    def _make_room(self) -> None:
+        silent = [
+            (one._patience.when(), one)
+            for one in self.connections
+            if isinstance(one, BoundedProtocol) and one._patience is not None
+        ]
+        if silent:
+            _, longest = min(silent, key=lambda found: found[0])
+            longest._stop_waiting()
+            longest.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -26,6 +28,7 @@ class Guard:
 
     Args:
         body: The largest body, in bytes.
+        most: Requests and WebSockets at once, but for those of probes; None for any number.
         open_paths: Paths that need no token: those of probes.
     """
 
@@ -37,37 +40,50 @@ class Guard:
         body: int,
         open_paths: frozenset[str],
         quotas: Quotas,
+        most: int | None = None,
     ) -> None:
         self._app = app
         self._tokens = tokens
         self._body = body
         self._open = open_paths
         self._quotas = quotas
+        self._most = most
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        holder = self._holder(scope, headers)
-        refusal = self._refusal(scope, headers, holder)
+        is_open = scope["path"].removeprefix(scope.get("root_path", "")) in self._open
+        holder = b"" if is_open else self._holder(scope, headers)
+        refusal = self._refusal(headers, holder)
+        if refusal is None and not is_open:  # a probe is answered however much there is to do
+            refusal = self._overload(holder)
         if refusal is not None:
             await refusal(scope, receive, send)
-        elif not holder:
+        elif is_open:
             await self._app(scope, receive, send)
         else:
-            with self._quotas.running(holder, timed=scope["type"] == "http"):
+            with self._counted(holder, timed=scope["type"] == "http"):
                 await self._app(scope, receive, send)
+
+    @contextmanager
+    def _counted(self, holder: bytes | None, *, timed: bool) -> Iterator[None]:
+        """For the time of a request."""
+        self._running += 1
+        try:
+            with self._quotas.running(holder, timed=timed) if holder else nullcontext():
+                yield
+        finally:
+            self._running -= 1
 
     def _holder(self, scope: Scope, headers: Headers) -> bytes | None:
         """Whose request it is: nobody's in particular where no token is wanted."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in self._open:
-            return b""
         given = headers.get("authorization") or offered_token(scope.get("subprotocols", ()))
         return self._tokens.holder(given)
 
-    def _refusal(self, scope: Scope, headers: Headers, holder: bytes | None) -> JSONResponse | None:
+    def _refusal(self, headers: Headers, holder: bytes | None) -> JSONResponse | None:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and _place(origin) != host:
@@ -83,11 +99,14 @@ class Guard:
             return _refused(
                 413, f"a body of {length} bytes is refused; the limit is {self._body:,}"
             )
-        if over := self._quotas.refusal(holder):
-            response = _refused(429, f"{over[0]}; try again later")
-            response.headers["Retry-After"] = str(over[1])
-            return response
         return None
+
+    def _overload(self, holder: bytes | None) -> JSONResponse | None:
+        if self._most is not None and self._running >= self._most:
+            text = f"this server has as many requests at once as it may ({self._most})"
+            return _try_later(503, text, 1)
+        over = self._quotas.refusal(holder) if holder else None
+        return None if over is None else _try_later(429, *over)
 
 
 def _place(url: str) -> str | None:
@@ -108,3 +127,9 @@ def _name(host: str) -> str | None:
 
 def _refused(status: int, text: str) -> JSONResponse:
     return JSONResponse({"error": text}, status)
+
+
+def _try_later(status: int, text: str, seconds: int) -> JSONResponse:
+    response = _refused(status, f"{text}; try again later")
+    response.headers["Retry-After"] = str(seconds)
+    return response
