@@ -38,7 +38,7 @@ def bench(
 
     if pinned and not benchmarking.pinnable():
         raise CommandFailed("--pinned: this system does not let a program choose its CPU")
-    sizes = sorted(set(size or _SIZES))
+    sizes = sorted({count // 8 * 8 for count in size or _SIZES})
     measured = benchmarking.run(benchmarking.builtin(), sizes, rounds, pinned=pinned)
     if json:
         print_json(benchmarking.as_json([measured]))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 
+from soma_core import benchmarking
+from soma_core.benchmarking import BASELINE, Contestant, Unavailable
+from soma_core.benchmarking.work import STATE, compute
+
 from ..support import nightly
-from .conftest import Install, Soma
+from .conftest import Soma
 
 QUICK = ["--rounds", 1, "--size", 80, "--size", 100_000]
 
@@ -40,22 +47,39 @@ def test_json_gives_seconds(soma: Soma) -> None:
     assert run["ping_s"] > 0.0
 
 
-@nightly
-def test_a_transport_that_cannot_be_started_is_reported_and_stops_nothing(
-    soma: Soma, install: Install
-) -> None:
-    install("acme", "soma.transports", gone="acme_gone:Transport")
-    done = soma("bench", *QUICK)
+@pytest.fixture
+def contestants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions of this process in place of the transports, and one that cannot take part."""
+
+    @contextmanager
+    def absent(_: None) -> Iterator[Any]:
+        raise Unavailable("it needs a daemon")
+        yield
+
+    here = Contestant(lambda _: nullcontext(lambda x: compute(x, STATE)))
+    chosen = {BASELINE: here, "soma here": here, "soma gone": Contestant(absent)}
+    monkeypatch.setattr(benchmarking, "builtin", lambda: chosen)
+
+
+@pytest.mark.usefixtures("contestants")
+def test_who_cannot_take_part_is_named_and_the_others_are_compared(soma: Soma) -> None:
+    done = soma("bench", "--rounds", 1, "--size", 80, "--size", 8001, "--size", 8004)
     assert done.exit_code == 0, done.output
-    assert "soma gone took no part: " in done.stderr
-    assert "acme_gone" in done.stderr
-    assert "soma stdio" in done.stdout
+    names = [line.split("  ")[0] for line in done.stdout.splitlines() if line[0] not in " p"]
+    assert names == [BASELINE, "soma here", "floor"]
+    assert " ".join(done.stdout.split("\n")[0].split()) == "10 floats 7.81 KiB first result"
+    assert done.stdout.count("µs (") == 2
+    assert "soma gone took no part: it needs a daemon" in done.stderr
 
 
-@nightly
+@pytest.mark.usefixtures("contestants")
 def test_the_cpus_of_this_process_are_what_they_were(soma: Soma) -> None:
     before = os.sched_getaffinity(0)
-    assert soma("bench", "--pinned", *QUICK).exit_code == 0
+    done = soma("bench", "--pinned", "--json", "--rounds", 1, "--size", 80)
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["pinned"] is True
+    assert run["absent"] == {"soma gone": "it needs a daemon"}
+    assert list(run["contestants"]["soma here"]) == ["80"]
     assert os.sched_getaffinity(0) == before
 
 
