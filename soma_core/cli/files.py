@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
+from numpy.lib.format import read_array as read_npy
+from numpy.lib.npyio import NpzFile
 
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.pipeline import ArrayFile
@@ -34,12 +36,12 @@ def read_array(source: ArrayFile, base: Path) -> Array:
         return array if source.dtype is None else array.astype(source.dtype)
     except OSError as error:
         raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, EOFError, MemoryError) as error:
+    except Exception as error:  # of csv, zipfile or zlib, for a file that is damaged
         raise CommandFailed(f"{path}: {error or type(error).__name__}") from None
 
 
 def _read_npz(file: BinaryIO, source: ArrayFile) -> Array:
-    with np.load(file, allow_pickle=False) as archive:
+    with NpzFile(file, allow_pickle=False) as archive:
         names = list(archive)
         key = source.key or (names[0] if len(names) == 1 else None)
         if key not in names:
@@ -102,7 +104,7 @@ def _as_numbers(cells: Array) -> Array:
 
 
 _READERS: dict[str, Callable[[BinaryIO, ArrayFile], Array]] = {
-    ".npy": lambda file, source: np.load(file, allow_pickle=False),
+    ".npy": lambda file, source: read_npy(file, allow_pickle=False),
     ".npz": _read_npz,
     ".csv": _read_csv,
 }

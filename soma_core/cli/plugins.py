@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
 from typing import Annotated, Any, NamedTuple
@@ -64,14 +64,25 @@ def filters(
         found = _matching(installed_filters().list(), pattern)
         if not found:
             note(_nothing(installed_filters(), pattern))
-        print_json({info.name: _schema_of(info.name) for info in found})
+        print_json(
+            {name: _schema_of(loaded) for name, loaded in _loaded(installed_filters(), found)}
+        )
     else:
         _list(installed_filters(), pattern, as_json, fold=not show_all)
 
 
-def _schema_of(name: str) -> dict[str, Any] | None:
+def _loaded(catalog: Catalog, found: Iterable[PluginInfo]) -> Iterator[tuple[str, Any]]:
+    """What can be loaded, by name; why something cannot is noted."""
+    for info in found:
+        try:
+            yield info.name, catalog.load(info.name)
+        except PluginError as error:
+            note(str(error))
+
+
+def _schema_of(loaded: Any) -> dict[str, Any] | None:
     """The JSON Schema of a filter's settings; None for what is no model of pydantic."""
-    describe = getattr(installed_filters().load(name), "model_json_schema", None)
+    describe = getattr(loaded, "model_json_schema", None)
     if describe is None:
         return None
     found: dict[str, Any] = describe()
@@ -111,17 +122,17 @@ def _list(catalog: Catalog, pattern: str | None, as_json: bool, *, fold: bool) -
 
 
 def _list_options(catalog: Catalog, pattern: str | None, as_json: bool) -> None:
-    found = [info.name for info in _matching(catalog.list(), pattern)]
-    known = {name: options_of(catalog.load(name).Options) for name in found}
+    found = _matching(catalog.list(), pattern)
+    known = {name: options_of(loaded.Options) for name, loaded in _loaded(catalog, found)}
     if as_json:
-        print_json({name: [option._asdict() for option in known[name]] for name in found})
+        print_json({name: [one._asdict() for one in options] for name, options in known.items()})
         return
     if not found:
         note(_nothing(catalog, pattern))
         return
     rows = table("transport", "option", "type", "default", "meaning")
-    for name in found:
-        for option in known[name]:
+    for name, options in known.items():
+        for option in options:
             rows.add_row(Text(name, "cyan"), *map(Text, option))
     print_table(rows)
 

@@ -10,7 +10,6 @@ import pytest
 
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.new.names import (
-    Names,
     command_names,
     filter_names,
     plugin_names,
@@ -22,26 +21,25 @@ from ..support import ROOT, installing, nightly
 
 
 def test_a_filter_gives_its_names_to_all_that_belongs_to_it():
-    assert filter_names("acme.RobustScaler") == Names(
-        "acme.RobustScaler", "RobustScaler", "acme-robust-scaler", "acme_robust_scaler"
-    )
+    names = filter_names("acme.RobustScaler")
+    assert names == ("acme.RobustScaler", "RobustScaler", "acme-robust-scaler", "")
+    assert names.package == "acme_robust_scaler"
     assert filter_names("big-corp.PCA").package == "big_corp_pca"
 
 
 def test_a_transport_gives_its_names_to_all_that_belongs_to_it():
-    assert transport_names("carrier-pigeon") == Names(
+    names = transport_names("carrier-pigeon")
+    assert names == (
         "carrier-pigeon",
         "CarrierPigeonTransport",
         "soma-transport-carrier-pigeon",
-        "soma_transport_carrier_pigeon",
+        "",
     )
 
 
 def test_a_command_and_a_plugin_give_their_names_to_all_that_belongs_to_them():
-    assert command_names("acme.WarmUp") == Names(
-        "acme-warm-up", "WarmUp", "acme-warm-up", "acme_warm_up", "WARM_UP"
-    )
-    assert plugin_names("acme-audit") == Names("acme-audit", "", "acme-audit", "acme_audit")
+    assert command_names("acme.WarmUp") == ("acme-warm-up", "WarmUp", "acme-warm-up", "WARM_UP")
+    assert plugin_names("acme-audit") == ("acme-audit", "", "acme-audit", "")
 
 
 def test_what_is_no_name_for_a_command_or_a_plugin_is_answered_with_one_that_is():
@@ -49,6 +47,15 @@ def test_what_is_no_name_for_a_command_or_a_plugin_is_answered_with_one_that_is(
         command_names("acme.evaluate")
     with pytest.raises(CommandFailed, match=r"not a valid plugin name: .*'acme-audit'"):
         plugin_names("Acme_Audit")
+
+
+@pytest.mark.parametrize(
+    ("names_of", "name"),
+    [(plugin_names, "class"), (plugin_names, "logging"), (filter_names, "soma.Core")],
+)
+def test_a_package_that_cannot_be_imported_or_hides_another_is_refused(names_of, name):
+    with pytest.raises(CommandFailed, match="choose another name"):
+        names_of(name)
 
 
 @pytest.mark.parametrize(

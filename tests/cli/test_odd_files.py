@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import numpy as np
@@ -59,6 +60,34 @@ def test_data_of_a_pipeline_that_are_no_regular_file_are_refused(suffix, soma, t
     result = soma("run", tmp_path / "p.toml")
     assert result.exit_code == 1
     assert "it is no regular file" in result.stderr.replace("\n", " ")
+
+
+ZIP, ARRAY = io.BytesIO(), io.BytesIO()
+np.savez_compressed(ZIP, x=np.ones(99))
+np.save(ARRAY, np.ones(9))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("x.npy", b"", "EOF"),
+        ("x.npy", ZIP.getvalue(), "magic string is not correct"),
+        ("x.npz", ARRAY.getvalue(), "not a zip file"),
+        ("x.npz", ZIP.getvalue()[:-30], "not a zip file"),
+        ("x.npz", ZIP.getvalue()[:60] + b"\xff" * 20 + ZIP.getvalue()[80:], "while decompressing"),
+        ("x.csv", b"a,b\n" + b"1" * 200_000 + b",1\n", "field larger than field limit"),
+        ("x.csv", b"a,b\n\xff,1\n", "can't decode"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_told(name, content, says, soma, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "p.toml").write_text(
+        f'[[filters]]\nid = "a"\nfilter = "none"\n[data]\nx = "{name}"\n[output]\npath = "y.npy"\n'
+    )
+    result = soma("run", tmp_path / "p.toml")
+    assert result.exit_code == 1
+    assert f"{name}: " in result.stderr
+    assert says in result.stderr.replace("\n", " ")
 
 
 def test_an_array_that_is_larger_than_memory_is_told(soma, tmp_path):

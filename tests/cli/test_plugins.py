@@ -159,6 +159,19 @@ def test_a_broken_plugin_is_reported_with_its_reason_and_does_not_hide_the_other
     assert "1 plugin, 1 broken" in result.stderr
 
 
+def test_the_schemas_and_options_of_others_are_shown_beside_a_broken_plugin(soma, install):
+    install(
+        "acme", "soma.filters", **{"acme.Gone": "acme_gone:Gone", "acme.Any": "soma_core:Filter"}
+    )
+    install("acme2", "soma.transports", gone="acme_gone:Transport")
+    result = soma("filters", "acme", "--schema")
+    assert json.loads(result.stdout).keys() == {"acme.Any"}
+    assert "'acme.Gone' of acme 1.0 cannot be loaded" in result.stderr
+    result = soma("transports", "--options", "--json")
+    assert json.loads(result.stdout).keys() == {"inline", "stdio", "socket"}
+    assert "'gone' of acme2 1.0 cannot be loaded" in result.stderr
+
+
 def test_a_plugin_that_does_not_fit_what_is_installed_is_not_broken(soma, install, tmp_path):
     (tmp_path / "site" / "newer.py").write_text(
         "import soma_core\nraise soma_core.PluginUnavailable('needs version 2 of acme')"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 from typing import NamedTuple
 
 from soma_core.cli.console import CommandFailed
@@ -22,15 +23,18 @@ class Names(NamedTuple):
         name: The name by which users ask for the plugin.
         class_name: Its class.
         distribution: What is installed.
-        package: What is imported.
         command: The command that it adds, if it adds one.
     """
 
     name: str
     class_name: str
     distribution: str
-    package: str
     command: str = ""
+
+    @property
+    def package(self) -> str:
+        """What is imported."""
+        return self.distribution.replace("-", "_")
 
 
 def filter_names(name: str) -> Names:
@@ -40,8 +44,7 @@ def filter_names(name: str) -> Names:
         CommandFailed: It is no name for a filter.
     """
     owner, class_name, words = _owned("filter", name)
-    distribution = f"{owner}-{words.lower()}"
-    return Names(name, class_name, distribution, distribution.replace("-", "_"))
+    return _checked(Names(name, class_name, f"{owner}-{words.lower()}"))
 
 
 def command_names(name: str) -> Names:
@@ -53,7 +56,7 @@ def command_names(name: str) -> Names:
     owner, class_name, words = _owned("command", name)
     distribution = f"{owner}-{words.lower()}"
     command = words.upper().replace("-", "_")
-    return Names(distribution, class_name, distribution, distribution.replace("-", "_"), command)
+    return _checked(Names(distribution, class_name, distribution, command))
 
 
 def plugin_names(name: str) -> Names:
@@ -63,7 +66,7 @@ def plugin_names(name: str) -> Names:
         CommandFailed: It is no name for a plugin.
     """
     _require_words("plugin", name, "acme-audit")
-    return Names(name, "", name, name.replace("-", "_"))
+    return _checked(Names(name, "", name))
 
 
 def transport_names(name: str) -> Names:
@@ -73,9 +76,19 @@ def transport_names(name: str) -> Names:
         CommandFailed: It is no name for a transport.
     """
     _require_words("transport", name, "pigeon")
-    distribution = f"soma-transport-{name}"
     class_name = "".join(word.capitalize() for word in name.split("-")) + "Transport"
-    return Names(name, class_name, distribution, distribution.replace("-", "_"))
+    return Names(name, class_name, f"soma-transport-{name}")
+
+
+def _checked(names: Names) -> Names:
+    """Names whose package can be imported, and does not stand in the way of another."""
+    package = names.package
+    if keyword.iskeyword(package) or package in {*sys.stdlib_module_names, "soma_core"}:
+        raise CommandFailed(
+            f"{names.name!r} would be the package {package}, which is a word of Python or a "
+            "package of its own already: choose another name"
+        )
+    return names
 
 
 def _owned(kind: str, name: str) -> tuple[str, str, str]:

@@ -61,4 +61,4 @@ def _write(templates: Traversable, folder: Path, names: Names) -> None:
 
 
 def _filled(text: str, names: Names) -> str:
-    return Template(text).substitute(names._asdict())
+    return Template(text).substitute(names._asdict(), package=names.package)
