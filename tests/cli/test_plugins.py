@@ -168,7 +168,7 @@ def test_the_schemas_and_options_of_others_are_shown_beside_a_broken_plugin(soma
     assert json.loads(result.stdout).keys() == {"acme.Any"}
     assert "'acme.Gone' of acme 1.0 cannot be loaded" in result.stderr
     result = soma("transports", "--options", "--json")
-    assert json.loads(result.stdout).keys() == {"inline", "stdio", "socket"}
+    assert json.loads(result.stdout).keys() >= {"inline", "stdio", "socket"}
     assert "'gone' of acme2 1.0 cannot be loaded" in result.stderr
 
 
