@@ -33,7 +33,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_core.raised import Raised, sources_agree, traceback_from, without_first
+from soma_core.raised import Raised, read, sources_agree, traceback_from, without_first
 
 __all__ = [
     "ChannelClosed",
@@ -400,7 +400,7 @@ def _rebuilt(raised: Raised, text: str, **facts: Any) -> RemoteError:
     else:
         error = kind(text, **facts)
         if raised.args is not None:
-            error.args = tuple(raised.args)
+            error.args = tuple(read(raised.args))
     _add_attributes(error, raised.attributes)
     for note in raised.notes:
         error.add_note(note)
@@ -433,7 +433,7 @@ def _add_attributes(error: RemoteError, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         if name not in vars(error) and not name.startswith("_") and not hasattr(RemoteError, name):
             with suppress(AttributeError, TypeError, ValueError):  # not what its class wants there
-                setattr(error, name, value)
+                setattr(error, name, read(value))
 
 
 @lru_cache(maxsize=256)

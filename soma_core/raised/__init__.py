@@ -1,6 +1,7 @@
 """Exceptions for another process: what travels of them, and their tracebacks."""
 
 from soma_core.raised.description import Raised, shortened
+from soma_core.raised.plain import read
 from soma_core.raised.stack import (
     StackEntry,
     holds_source,
@@ -13,6 +14,7 @@ __all__ = [
     "Raised",
     "StackEntry",
     "holds_source",
+    "read",
     "shortened",
     "sources_agree",
     "traceback_from",

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import types
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from soma_core.raised.plain import Writer
 from soma_core.raised.stack import DEEPEST, StackEntry, entries_of
 
 __all__ = ["Raised", "shortened"]
 
 _LONGEST_CHAIN = 20  # exceptions that are described, of causes of causes and of a group
-_LARGEST = 4096  # characters of a text that is an argument or attribute
-_WIDEST = 100  # items of a list or dict that is one
-_DEEPEST = 3
 _MOST = 1000  # notes, and base classes
 _LONGEST_TEXT = 1 << 16  # characters of an error, of its traceback and of its notes
 
@@ -66,13 +65,14 @@ def _describe(error: BaseException, leave_out: str, seen: set[int]) -> Raised:
         return _describe(other, leave_out, seen)
 
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    writer = Writer()
     args = [error.message] if isinstance(error, BaseExceptionGroup) else list(error.args)
     return Raised(
         type=type(error).__name__,
         error=_text(error),
         bases=[kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"],
-        args=args if _is_plain(args) else None,
-        attributes=dict(_plain_attributes(error)),
+        args=_plain(args, writer),
+        attributes=dict(_plain_attributes(error, writer)),
         notes=[*_notes(error)],
         stack=entries_of(error.__traceback__, leave_out=leave_out),
         cause=further(error.__cause__),
@@ -106,36 +106,31 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _plain_attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
-    """Its own attributes, and those that its built-in class keeps apart, such as ``errno``."""
-    kept_apart = {
-        name: value
-        for kind in type(error).__mro__
-        if kind.__module__ == "builtins" and kind not in _WITHOUT_ATTRIBUTES
-        for name, member in vars(kind).items()
-        if type(member).__name__ in ("member_descriptor", "getset_descriptor")
-        and (value := getattr(error, name, None)) is not None
-    }
-    for name, value in {**kept_apart, **vars(error)}.items():
-        if not name.startswith("_") and _is_plain(value):
-            yield name, value
+def _plain_attributes(error: BaseException, writer: Writer) -> Iterator[tuple[str, Any]]:
+    """Its own attributes, its properties, and what its class keeps apart, such as ``errno``."""
+    described = {name: kind for line in type(error).__mro__ for name, kind in _described(line)}
+    for name in {**described, **vars(error)}:
+        if name.startswith("_"):
+            continue
+        with suppress(Exception):  # a property is code of the user; what is not plain stays behind
+            value = getattr(error, name)
+            if value is not None or described.get(name, property) is property:
+                yield name, writer.write(value)
+
+
+def _described(kind: type) -> Iterator[tuple[str, type]]:
+    if kind not in _WITHOUT_ATTRIBUTES:
+        for name, member in vars(kind).items():
+            if type(member) in _DESCRIPTORS:
+                yield name, type(member)
 
 
 _WITHOUT_ATTRIBUTES = frozenset({BaseException, object, BaseExceptionGroup})
+_DESCRIPTORS = (property, types.GetSetDescriptorType, types.MemberDescriptorType)
 
 
-def _is_plain(value: Any, depth: int = _DEEPEST) -> bool:
-    """Whether every language's JSON holds it, and holds it exactly."""
-    kind = type(value)
-    if kind is int:
-        return bool(-(2**63) <= value < 2**63)
-    if kind is float:
-        return math.isfinite(value)
-    if kind is str:
-        return len(value) <= _LARGEST
-    if kind is list and depth:
-        return len(value) <= _WIDEST and all(_is_plain(item, depth - 1) for item in value)
-    if kind is dict and depth:
-        named = all(type(key) is str for key in value)
-        return named and _is_plain(list(value.values()), depth)
-    return value is None or kind is bool
+def _plain(args: list[Any], writer: Writer) -> list[Any] | None:
+    try:
+        return [writer.write(arg) for arg in args]
+    except Exception:  # it is not plain, or an argument of the user's class fails
+        return None

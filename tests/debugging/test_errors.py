@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 import doctest
+import http
 import json
 import pickle
 import traceback
@@ -128,6 +129,38 @@ def test_plain_attributes_and_arguments_are_kept() -> None:
     assert told(KeyError("x")).args == ("x",)
     module = told(raised(lambda: __import__("no_such_module_at_all")))
     assert module.name == "no_such_module_at_all"  # type: ignore[attr-defined]
+
+
+class Told(Exception):
+    """It keeps what it knows in a slot, in a property and in an attribute."""
+
+    __slots__ = ("place",)
+
+    @property
+    def seen(self) -> list[object]:
+        return [float("inf"), np.float32(0.5)]
+
+    @property
+    def broken(self) -> int:
+        raise ValueError
+
+
+def test_what_json_has_no_form_for_is_kept_too() -> None:
+    error = Told((1, ("a", 2**80)), {"type": 1, "by": http.HTTPStatus.GONE})
+    error.place, error.output = np.int64(3), b"\xff"  # type: ignore[attr-defined]
+    there = told(error)
+    assert there.args == ((1, ("a", 2**80)), {"type": 1, "by": 410})
+    assert (there.place, there.output) == (3, b"\xff")  # type: ignore[attr-defined]
+    assert there.seen == [float("inf"), 0.5]  # type: ignore[attr-defined]
+    assert not hasattr(there, "broken")
+    again = pickle.loads(pickle.dumps(there))
+    assert (again.args, again.output) == (there.args, b"\xff")
+
+
+@pytest.mark.parametrize("tag", [{"$soma": "int", "value": []}, {"$soma": [], "items": 1}])
+def test_what_only_looks_like_a_tag_is_a_dict(tag: dict[str, object]) -> None:
+    reply = {"error": "no", "exception": {"args": [tag]}}
+    assert soma.RemoteError.from_reply(reply).args == (tag,)
 
 
 def test_arguments_that_are_not_plain_data_leave_the_message() -> None:
