@@ -37,13 +37,16 @@ _EMPTY_STATES: tuple[dict[str, Any], ...] = (
     {"type": "Json", "data": {"type": "Empty"}},
 )
 _NESTING = frozenset({list, dict})
-_LARGEST_INT = 10**4000  # Python's own limit for reading an int back from text is 4,300 digits
+_TEXT = frozenset({str})
+_MOST_BITS = 13_000  # of an int as digits: Python reads no more than 4,300 of these back
 
 
 def _looks_tagged(obj: dict[Any, Any]) -> bool:
     """Whether a reader would take this dict of the user's for a tag."""
     if "$soma" in obj:
         return True
+    if len(obj) > len(_TAG_KEYS):
+        return False
     keys = obj.keys()
     if keys == _TAG_KEYS:
         return obj["type"].__class__ is str and obj["type"] in _TAGS
@@ -111,7 +114,7 @@ class LineEncoder:
         return {"$soma": "float", "value": repr(obj)}
 
     def _int(self, obj: int, depth: int = 0) -> Any:
-        if -_LARGEST_INT < obj < _LARGEST_INT:
+        if obj.bit_length() <= _MOST_BITS:
             return obj
         return {"$soma": "int", "value": hex(obj)}
 
@@ -119,18 +122,21 @@ class LineEncoder:
         kinds = set(map(type, obj))
         if kinds <= _UNCHANGED or (kinds == {float} and all(map(math.isfinite, obj))):
             return obj
-        deeper = self._deeper(depth)
-        return [self.encode(item, deeper) for item in obj]
+        deeper, encode = self._deeper(depth), self.encode
+        return [item if type(item) in _UNCHANGED else encode(item, deeper) for item in obj]
 
     def _dict(self, obj: dict[Any, Any], depth: int) -> Any:
-        if not all(type(key) is str for key in obj):
+        if not set(map(type, obj)) <= _TEXT:
             return self._pickle(obj)
         if _looks_tagged(obj):
             inside = self._deeper(depth, 3)
             items = [[key, self.encode(item, inside)] for key, item in obj.items()]
             return {"$soma": "dict", "items": items}
-        deeper = self._deeper(depth)
-        return {key: self.encode(item, deeper) for key, item in obj.items()}
+        deeper, encode = self._deeper(depth), self.encode
+        return {
+            key: item if type(item) in _UNCHANGED else encode(item, deeper)
+            for key, item in obj.items()
+        }
 
     def _scalar(self, obj: np.generic) -> Any:
         if (obj.dtype.kind in "biufUS" and obj.dtype.itemsize <= 8) or obj.dtype.kind in "US":
@@ -226,7 +232,8 @@ class LineDecoder:
         if kind is dict:
             return self._dict(wire)
         if kind is list and not _NESTING.isdisjoint(map(type, wire)):
-            return [self.decode(item) for item in wire]
+            decode = self.decode
+            return [decode(item) if type(item) in _NESTING else item for item in wire]
         return wire
 
     def state(self, wire: Any) -> Any:
@@ -249,11 +256,15 @@ class LineDecoder:
             return _TAGGED[tag](self, wire["data"])
         if "$soma" in wire:
             return self._special(wire)
-        if wire.keys() == {_PICKLE_KEY}:
-            return self._pickles.load(_from_b64(wire[_PICKLE_KEY]))
-        if wire == {"type": "Empty"}:
-            return None
-        return {key: self.decode(item) for key, item in wire.items()}
+        if len(wire) == 1:
+            if _PICKLE_KEY in wire:
+                return self._pickles.load(_from_b64(wire[_PICKLE_KEY]))
+            if tag == "Empty":
+                return None
+        decode = self.decode
+        return {
+            key: decode(item) if type(item) in _NESTING else item for key, item in wire.items()
+        }
 
     def _tensor(self, data: Any) -> Any:
         try:
