@@ -137,18 +137,15 @@ class LineCodec(DialectCodec):
         model = validate(read_fields(message))
         if not isinstance(model, BaseModel):
             return model
-        given = model.__pydantic_fields_set__
+        given, fields = model.__pydantic_fields_set__, model.__dict__
         for name, kind in carried_fields(type(model)):
             if kind not in BYTES and name in given:
-                model.__dict__[name] = self._decoded(name, kind, model.__dict__[name])
+                try:
+                    fields[name] = _DECODE[kind](self._decoder, fields[name])
+                except ProtocolError as error:
+                    error.args = (f"{name}: {error}",)
+                    raise
         return model
-
-    def _decoded(self, name: str, kind: Carried, content: Any) -> Any:
-        try:
-            return decode_field(self._decoder, kind, content)
-        except ProtocolError as error:
-            error.args = (f"{name}: {error}",)
-            raise
 
     def write(self, fields: dict[str, Any], model: type[BaseModel]) -> Message:
         as_lists = getattr(model, "tensors_as_lists", False)
@@ -156,7 +153,7 @@ class LineCodec(DialectCodec):
         for name, kind in carried_fields(model):
             if name in fields:
                 fields[name] = _ENCODE[kind](encoder, fields[name])
-        return Message(write_json(fields), (), Dialect.LINE)
+        return as_message((write_json(fields), (), Dialect.LINE))
 
 
 def codecs_for(pickles: Pickles) -> dict[Dialect, DialectCodec]:

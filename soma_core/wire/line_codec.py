@@ -262,9 +262,7 @@ class LineDecoder:
             if tag == "Empty":
                 return None
         decode = self.decode
-        return {
-            key: decode(item) if type(item) in _NESTING else item for key, item in wire.items()
-        }
+        return {key: decode(item) if type(item) in _NESTING else item for key, item in wire.items()}
 
     def _tensor(self, data: Any) -> Any:
         try:

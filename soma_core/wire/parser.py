@@ -31,6 +31,7 @@ _INLINE = int(EntryKind.INLINE)
 _MAP = int(EntryKind.MAP)
 _MIB = 1 << 20
 _FRAME = Dialect.FRAME
+_LINE = Dialect.LINE
 _BLANK = b" \t\r\n\x0b\x0c"
 _BOM = b"\xef\xbb\xbf"
 
@@ -315,7 +316,7 @@ class MessageParser:
         self._scanned = 0
         text = bytes(self.pending[:end]).strip(_BLANK).removeprefix(_BOM).strip(_BLANK)
         del self.pending[: end + 1]
-        return True, Message(text, (), Dialect.LINE) if text else None
+        return True, as_message((text, (), _LINE)) if text else None
 
     def _line_too_long(self) -> ProtocolError:
         return ProtocolError(
