@@ -1,7 +1,7 @@
 """For transport authors: a channel over any byte stream, shared memory, and messages as bytes."""
 
 from soma_core.channel.shared_memory import SharedMemory
-from soma_core.channel.signalled import Signalled, error_of_handler
+from soma_core.channel.signalled import error_of_handler, raise_error_of_handler
 from soma_core.channel.streams import (
     ByteStream,
     PipeStream,
@@ -20,12 +20,12 @@ __all__ = [
     "MessageParser",
     "PipeStream",
     "SharedMemory",
-    "Signalled",
     "SocketStream",
     "StreamChannel",
     "StreamLimits",
     "error_of_handler",
     "frame_parts",
     "open_stream",
+    "raise_error_of_handler",
     "read_preamble",
 ]

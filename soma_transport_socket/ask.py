@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from soma_core.errors import StartFailed
+from soma_core.streams import raise_error_of_handler
 from soma_core.transport import Deadline, close_in_forked_child
 from soma_transport_socket import address
 from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, send_fds
@@ -105,9 +106,10 @@ class Control:
             send_fds(self._connection, request.to_json() + b"\n", ())
             self._owed += 1
             return Answer.model_validate_json(self._next_line(deadline))
-        except TimeoutError:
-            raise
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            raise_error_of_handler(error)
+            if isinstance(error, TimeoutError):
+                raise
             return None
 
     def _next_line(self, deadline: Deadline) -> bytes:

@@ -13,7 +13,12 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from soma_core.errors import StartFailed
-from soma_core.streams import SharedMemory, SocketStream, StreamChannel
+from soma_core.streams import (
+    SharedMemory,
+    SocketStream,
+    StreamChannel,
+    raise_error_of_handler,
+)
 from soma_core.transport import (
     Channel,
     DaemonInfo,
@@ -239,7 +244,8 @@ class SocketTransport(Transport):
         if self._last is None or not self._last.ended:
             try:
                 answer = self._control.ask(Request(op=op), patience)
-            except TimeoutError:  # it cannot be asked now, which says nothing about the worker
+            except TimeoutError as error:  # it cannot be asked now: that says nothing about it
+                raise_error_of_handler(error)
                 return self._last
             self._last = answer if answer is not None and answer.ok else _GONE
         return self._last

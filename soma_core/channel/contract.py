@@ -158,13 +158,7 @@ class Channel(ABC):
 
     Both ends use the same class. One thread sends and receives at a time; ``close`` may be
     called from any thread and wakes one that waits.
-
-    Attributes:
-        time_out: What ``receive`` raises if no message came in time. If it is a class of the
-            channel's own, a TimeoutError of a signal handler is told from it, and ends the call.
     """
-
-    time_out: type[TimeoutError] = TimeoutError
 
     @abstractmethod
     def send(self, message: Message, timeout: float | None = None) -> None:

@@ -14,7 +14,7 @@ from time import monotonic
 
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
-from soma_core.channel.signalled import NothingCame, Signalled, came_from_below
+from soma_core.channel.signalled import raise_error_of_handler
 from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed
 from soma_core.wire.frames import EntryFields, EntryKind, TableEntry, write_frame
@@ -153,17 +153,15 @@ class SocketStream(ByteStream):
                 return self._send(data, flags)
             except Exception as error:
                 self._require_end_of_slice(error)
-                _wait(self._socket.fileno(), select.POLLOUT, deadline)
+            _wait(self._socket.fileno(), select.POLLOUT, deadline)
 
     def _require_end_of_slice(self, error: Exception) -> None:
         """Go on where only a slice is over.
 
         Raises:
-            Signalled: A signal handler raised it.
-            Exception: It is another one, such as the kernel's own time-out.
+            Exception: It is another one: the kernel's own time-out, or of a signal handler.
         """
-        if came_from_below(error) and not self._is_cooperative:
-            raise Signalled(error)
+        raise_error_of_handler(error)
         is_time_out = isinstance(error, TimeoutError) and error.errno is None
         if not (is_time_out or isinstance(error, BlockingIOError)):
             raise error
@@ -218,12 +216,7 @@ class PipeStream(ByteStream):
 
     def read_into(self, view: memoryview, deadline: float | None) -> int:
         _wait(self._read_fd, select.POLLIN, deadline)
-        try:
-            return os.readv(self._read_fd, [view])
-        except Exception as error:
-            if came_from_below(error):
-                raise Signalled(error) from None
-            raise
+        return os.readv(self._read_fd, [view])
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         _wait(self._write_fd, select.POLLOUT, deadline)
@@ -263,20 +256,13 @@ def _wait(fd: int, event: int, deadline: float | None) -> None:
 
     Raises:
         TimeoutError: It was not in time.
-        Signalled: A signal handler raised something.
     """
     if deadline is None:
         return
     poller = select.poll()
     poller.register(fd, event)
-    try:
-        ready = poller.poll(max(0.0, deadline - monotonic()) * 1000)
-    except Exception as error:
-        if came_from_below(error) and type(poller).__module__ == "select":  # and not gevent's
-            raise Signalled(error) from None
-        raise
-    if not ready:
-        raise NothingCame
+    if not poller.poll(max(0.0, deadline - monotonic()) * 1000):
+        raise TimeoutError
 
 
 class StreamChannel(WatchableChannel):
@@ -287,8 +273,6 @@ class StreamChannel(WatchableChannel):
         limits: The largest messages that it accepts.
         memory: Shared memory for large buffers; the channel owns it.
     """
-
-    time_out = NothingCame
 
     def __init__(
         self,
@@ -340,6 +324,7 @@ class StreamChannel(WatchableChannel):
                 self.close()
             elif self._memory is not None:
                 self._memory.take_back(entries)
+            raise_error_of_handler(error)
             if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text, sent=started) from None
@@ -442,18 +427,30 @@ class StreamChannel(WatchableChannel):
             target = parser.target
             try:
                 count = self._stream.read_into(target or self._scratch, deadline)
-            except TimeoutError:
-                raise
-            except ConnectionError:
+            except Exception as error:
+                if not self._is_end(error):
+                    raise
                 count = 0
-            except (OSError, ValueError) as error:
-                raise ChannelClosed(f"the channel is closed ({error})") from None
             if self._closed:
                 raise ChannelClosed("the channel was closed while it waited")
             message = parser.filled(count) if target else parser.feed(self._scratch[:count])
             if message is None and deadline is not None and monotonic() > deadline:
-                raise NothingCame  # what comes is no message, perhaps without end
+                raise TimeoutError  # what comes is no message, perhaps without end
         return message
+
+    def _is_end(self, error: Exception) -> bool:
+        """Whether the stream raised it because the other end is gone.
+
+        Raises:
+            Exception: A signal handler raised it.
+            ChannelClosed: The stream is closed at this end, or broken.
+        """
+        raise_error_of_handler(error)
+        if isinstance(error, ConnectionError):
+            return True
+        if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
+            raise ChannelClosed(f"the channel is closed ({error})") from None
+        return False
 
     def receive_now(self) -> Message | None:
         parser = self._parser
@@ -465,10 +462,10 @@ class StreamChannel(WatchableChannel):
         target = parser.target
         try:
             count = self._stream.read_now(target or self._scratch)
-        except ConnectionError:
+        except Exception as error:
+            if not self._is_end(error):
+                raise
             count = 0
-        except (OSError, ValueError) as error:
-            raise ChannelClosed(f"the channel is closed ({error})") from None
         if count is None:
             return None
         return parser.filled(count) if target else parser.feed(self._scratch[:count])

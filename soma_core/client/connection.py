@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from soma_core.channel.contract import Channel, ExitStatus, Transport
 from soma_core.channel.deadline import Deadline
-from soma_core.channel.signalled import Signalled
+from soma_core.channel.signalled import error_of_handler, raise_error_of_handler
 from soma_core.client.calls import Call
 from soma_core.client.conversation import Conversation
 from soma_core.client.ctrl_c import CtrlC
@@ -110,9 +109,6 @@ class Connection:
                     ctrl_c.check()
                 self._run(exchange)
                 return conversation.result(exchange)
-            except Signalled as signalled:
-                conversation.failed(call, signalled.error)
-                signalled.raise_error()
             except BaseException as error:
                 conversation.failed(call, error)
                 if isinstance(error, SomaError):
@@ -173,8 +169,8 @@ class Connection:
             try:
                 left = None if call.timeout is None else call.deadline.left()
                 self.channel.send(exchange.message, left)
-            except TimeoutError:
-                if not call.deadline.over():
+            except TimeoutError as error:
+                if not call.deadline.over() or error_of_handler(error) is not None:
                     raise
                 self._do_what_is_due(exchange)
             except ChannelClosed as error:
@@ -202,7 +198,7 @@ class Connection:
                 message = channel.receive(exchange.wait(conversation.clock()))
                 event = conversation.take(message)
             except TimeoutError as error:
-                if exchange.over or not isinstance(error, channel.time_out):  # of a signal handler
+                if exchange.over or error_of_handler(error) is not None:
                     raise
                 self._do_what_is_due(exchange)
             except (ChannelClosed, ProtocolError) as error:
@@ -237,8 +233,10 @@ class Connection:
         if message is None:
             self._transport.interrupt()
         else:
-            with suppress(TimeoutError, ChannelClosed):  # it is asked again, or found out
+            try:
                 self.channel.send(message, 0.0)
+            except (TimeoutError, ChannelClosed) as error:  # it is asked again, or found out
+                raise_error_of_handler(error)
 
     def _check_unreadable(self, exchange: Exchange, error: ProtocolError) -> None:
         """What came cannot be read: a reply that is no good, or the last bytes of a dead worker.

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from soma_core import progress
 from soma_core.channel.contract import Channel
-from soma_core.channel.signalled import Signalled
+from soma_core.channel.signalled import error_of_handler
 from soma_core.engine.engine import OF_CHAINS, Engine, EngineInfo
 from soma_core.engine.failures import describe_failure
 from soma_core.engine.inbox import Inbox
@@ -91,8 +91,11 @@ def _answer_all(channel: Channel, inbox: Inbox, responder: Responder) -> None:
                 message = inbox.receive()
             except ProtocolError as error:
                 channel.send(responder.refuse(error))
-            except Signalled as signalled:  # an alarm, say, that a filter did not call off
-                _log.error("a signal handler raised while no command ran", exc_info=signalled.error)
+            except Exception as error:
+                if error_of_handler(error) is None:
+                    raise
+                # An alarm, say, that a filter did not call off.
+                _log.error("a signal handler raised while no command ran", exc_info=error)
             else:
                 reply = responder.respond(message, channel.send, host)
                 del message  # the memory that it lent is free before the host sends the next one

@@ -236,7 +236,13 @@ class CannotInterrupt(Broken):
 class TestCannotInterrupt(Process):
     breaks = "timeouts.deadline"
     with_it = frozenset(
-        {"interrupts.survive", "interrupts.ctrl-c", "faults.all", "close.ends-stuck-engine"}
+        {
+            "interrupts.survive",
+            "interrupts.ctrl-c",
+            "interrupts.handler",
+            "faults.all",
+            "close.ends-stuck-engine",
+        }
     )
     transport = CannotInterrupt
 
@@ -302,7 +308,7 @@ class KillsToInterrupt(Broken):
 
 class TestKillsToInterrupt(Process):
     breaks = "interrupts.survive"
-    with_it = frozenset({"interrupts.ctrl-c"})
+    with_it = frozenset({"interrupts.ctrl-c", "interrupts.handler"})
     transport = KillsToInterrupt
 
 
@@ -399,6 +405,17 @@ class KeepsAllOutput(Broken):
 class TestKeepsAllOutput(Process):
     breaks = "hygiene.output"
     transport = KeepsAllOutput
+
+
+class TestTakesTheErrorOfAHandlerForItsOwn(Process):
+    breaks = "interrupts.handler"
+
+    class channel(Wrapped):  # noqa: N801
+        def receive(self, timeout=None):
+            try:
+                return self.inner.receive(timeout)
+            except ConnectionError as error:
+                raise ChannelClosed("the connection was lost") from error
 
 
 class IsDeafOnTheMainThread(Broken):

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from soma_core.streams import error_of_handler
+from soma_core.channel.signalled import error_of_handler
 
 
 class _Bell:

@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
-from soma_core.streams import Signalled, error_of_handler
+from soma_core.streams import raise_error_of_handler
 from soma_core.transport import Channel, Deadline, Message
 from soma_transport_ray.attendant import Attendant
 from soma_transport_ray.cluster import Cluster
@@ -89,6 +89,7 @@ class RayChannel(Channel):
             self._cluster.check()
             ref = self._engine.answer.remote(*turn, pack([message]))
         except Exception as error:
+            raise_error_of_handler(error)
             raise ChannelClosed(f"Ray does not take the command: {error}") from error
         self._calls.append(_Call(ref, turn, may_report(message)))
 
@@ -135,8 +136,7 @@ class RayChannel(Channel):
         except GetTimeoutError:
             return None
         except Exception as error:  # it died, its node did, or the cluster
-            if (of_handler := error_of_handler(error)) is not None:
-                raise Signalled(of_handler) from None
+            raise_error_of_handler(error)
             raise self._end(error) from error
 
     def _peek(self, call: _Call) -> None:

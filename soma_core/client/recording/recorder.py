@@ -229,7 +229,6 @@ class _RecordingChannel(Channel):
         self._channel = channel
         self._recorder = recorder
         self._held: Message | None = None
-        self.time_out = channel.time_out
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         self._recorder.sent(message)

@@ -138,6 +138,35 @@ class LifeClauses(TransportSuite):
             signal.signal(signal.SIGINT, before)
         assert worker.ping().pid == pid
 
+    @covers("interrupts.handler")
+    def test_what_a_signal_handler_raises_ends_the_call_as_it_is(self, worker: Worker) -> None:
+        pid = worker.ping().pid
+        # The first is also how a wait ends, and the second how a channel does.
+        for raised in (TimeoutError("of the handler"), ConnectionResetError("of the handler")):
+            # Without interrupts, too, the command ends before the engine would be ended.
+            caught = self._raised_by(raised, lambda: worker.forward("actions", ["sleep", 1.2]))
+            assert caught is raised
+        assert worker.ping().pid == pid
+
+    def _raised_by(self, raised: Exception, call: Callable[[], Any]) -> BaseException | None:
+        """What a call raises in whose midst a signal handler raises something."""
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip("signals are handled on the main thread alone")
+
+        def ring(*_: object) -> None:
+            raise raised
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            call()
+        except Exception as error:
+            return error
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+        return None
+
     @covers("interrupts.message")
     def test_a_message_interrupts_the_command_that_it_names(self, own_wire: Wire) -> None:
         client = {"name": "kit", "soma": "", "python": "", "cloudpickle": ""}

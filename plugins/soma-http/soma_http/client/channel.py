@@ -20,7 +20,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError, StartFailed
-from soma_core.streams import ByteStream, StreamLimits
+from soma_core.streams import ByteStream, StreamLimits, raise_error_of_handler
 from soma_core.transport import Channel, Dialect, Message
 from soma_http.frames import BadFrame, Frame, FrameReader, apply_mask, frame_header
 from soma_http.messages import MessageReader, pieces_of
@@ -113,6 +113,7 @@ class WebSocketChannel(Channel):
         except BaseException as error:
             if started:  # the server could not tell the rest of this message from the next
                 self.close()
+            raise_error_of_handler(error)
             if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
                 text = f"the server closed the connection ({error})"
                 raise ChannelClosed(text, sent=started) from None
@@ -139,12 +140,13 @@ class WebSocketChannel(Channel):
         """Wait for bytes, and take what messages they complete."""
         try:
             count = self._stream.read_into(self._scratch, deadline)
-        except TimeoutError:
-            raise
-        except ConnectionError:
+        except (OSError, ValueError, SystemError) as error:  # C makes the last of a handler's
+            raise_error_of_handler(error)
+            if isinstance(error, TimeoutError | SystemError):
+                raise
+            if not isinstance(error, ConnectionError):
+                raise ChannelClosed(f"the channel is closed ({error})") from None
             count = 0
-        except (OSError, ValueError) as error:
-            raise ChannelClosed(f"the channel is closed ({error})") from None
         if self._closed:
             raise ChannelClosed("the channel was closed while it waited")
         if count:

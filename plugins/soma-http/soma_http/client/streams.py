@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import SplitResult
 
-from soma_core.streams import ByteStream, Signalled, SocketStream, error_of_handler
+from soma_core.streams import ByteStream, SocketStream
 from soma_core.transport import close_in_forked_child
 
 __all__ = ["TlsStream", "open_stream", "tls_context"]
@@ -24,30 +24,16 @@ class TlsStream(ByteStream):
 
     def read_into(self, view: memoryview, deadline: float | None) -> int:
         self._socket.settimeout(_left(deadline))
-        try:
-            return self._socket.recv_into(view)
-        except Exception as error:
-            _raise_of_handler(error)
-            raise
+        return self._socket.recv_into(view)
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
         self._socket.settimeout(_left(deadline))
-        try:
-            return self._socket.send(data)
-        except Exception as error:
-            _raise_of_handler(error)
-            raise
+        return self._socket.send(data)
 
     def close(self) -> None:
         with suppress(OSError):  # the other end was faster
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
-
-
-def _raise_of_handler(error: Exception) -> None:
-    found = error_of_handler(error)
-    if found is not None:
-        raise Signalled(found) from None
 
 
 def _left(deadline: float | None) -> float | None:

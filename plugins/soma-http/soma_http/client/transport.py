@@ -10,6 +10,7 @@ from typing import ClassVar
 from urllib.parse import urlencode, urlsplit
 
 from soma_core.errors import ChannelClosed, StartFailed
+from soma_core.streams import raise_error_of_handler
 from soma_core.transport import (
     Channel,
     Deadline,
@@ -133,10 +134,11 @@ class HttpTransport(Transport):
         assert self._control is not None
         try:
             status = self._control.look(_ASIDE)
-        except ConnectionRefusedError:
+        except OSError as error:
+            raise_error_of_handler(error)
+            if not isinstance(error, ConnectionRefusedError):
+                return  # which says nothing about the worker
             status = ExitStatus()
-        except OSError:  # which says nothing about the worker
-            return
         if status is not None:
             self._ended(status)
 
@@ -146,8 +148,10 @@ class HttpTransport(Transport):
 
     def interrupt(self) -> None:
         if self._control is not None and self._status is None:
-            with suppress(OSError):  # the server is gone or held up; whoever waits looks again
+            try:
                 self._control.interrupt(_ASIDE)
+            except OSError as error:  # the server is gone or held up; whoever waits looks again
+                raise_error_of_handler(error)
 
     def stop(self, grace: float) -> ExitStatus | None:
         if self._channel is not None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
-from soma_core.channel.signalled import came_from_below
+from soma_core.channel.signalled import error_of_handler
 from soma_core.client.pool.call import PoolCall
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class CallFuture(Future[Any]):
             except CancelledError:
                 return
             except TimeoutError as error:
-                if came_from_below(error, 1):
+                if error_of_handler(error) is not None:
                     raise
                 if deadline.over():
                     return
