@@ -26,6 +26,7 @@ from soma_core.errors import (
     IncompatibleWorker,
     ProtocolError,
     RemoteError,
+    SomaError,
     StartFailed,
     TransportError,
     WorkerDied,
@@ -248,12 +249,24 @@ class RestartingEngine(RemoteEngine):
         self.notify_exit(self._transport.stop(0.0))
         self._recovery.worker_ended()
         deadline = call.deadline.within(self._options.start_timeout)
-        connection, hello = self._begin(deadline)
+        try:
+            connection, hello = self._begin(deadline)
+            self._restore(connection, deadline)
+        except SomaError:
+            if self._closed.is_set():  # which is why, whatever it looks like
+                raise ChannelClosed("the worker was closed while it was being restarted") from None
+            raise
+        self.connection, self.hello = connection, hello
+        self.restarts += 1
+        self._notify_start()
+
+    def _restore(self, connection: Connection, deadline: Deadline) -> None:
+        """Give a new engine what the one before it held, or end it."""
         try:
             for command in self._recovery.restore():
                 connection.ask(Call.of(command, deadline.left()))
             if self._closed.is_set():
-                raise ChannelClosed("the worker was closed while it was being restarted")
+                raise ChannelClosed("the worker was closed")
         except BaseException as error:
             connection.close()
             self._transport.stop(_STOP_GRACE)
@@ -261,9 +274,6 @@ class RestartingEngine(RemoteEngine):
                 error.add_note("The worker was being restarted, and what it held is refused now.")
                 self._unrecoverable = error
             raise
-        self.connection, self.hello = connection, hello
-        self.restarts += 1
-        self._notify_start()
 
     def _wait_for_next_try(self, death: WorkerDied, call: Call) -> None:
         if self._backoff.exhausted:
