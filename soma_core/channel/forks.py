@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
@@ -47,7 +48,22 @@ class ForkedReaders:
         self._forks = 0
         self._asked = False
         self._alive: dict[int, int | None] = {}
-        self._next: tuple[int, int] | None = None
+        self._under_way: list[tuple[int, int] | None] = []  # a signal handler may fork, too
+        self._lock = threading.RLock()  # or two forks at once would close each other's descriptors
+
+    def watch(self) -> None:
+        """Count the forks of this process from now on."""
+        os.register_at_fork(
+            before=self._before,
+            after_in_parent=self._after_in_parent,
+            after_in_child=self._after_in_child,
+        )
+        # Last, so that it is held around those; and not by them, whom Ctrl-C may keep from running.
+        os.register_at_fork(
+            before=self._lock.acquire,
+            after_in_parent=self._lock.release,
+            after_in_child=self._lock.release,
+        )
 
     def mark(self) -> int:
         """This moment, for :meth:`gone_since`."""
@@ -56,10 +72,11 @@ class ForkedReaders:
 
     def gone_since(self, mark: int) -> bool:
         """Whether every child that was forked since then has ended."""
-        if mark == self._forks:
-            return True
-        self._forget_ended()
-        return not any(number >= mark for number in self._alive)
+        with self._lock:
+            if mark == self._forks:
+                return True
+            self._forget_ended()
+            return not any(number >= mark for number in self._alive)
 
     def _forget_ended(self) -> None:
         for number, descriptor in list(self._alive.items()):
@@ -67,27 +84,32 @@ class ForkedReaders:
                 del self._alive[number]
                 os.close(descriptor)
 
-    def before(self) -> None:
-        """Called in the parent just before a fork; without any memory lent, it costs nothing."""
-        self._next = None
-        if not self._asked:
-            return
-        self._forget_ended()
-        with suppress(OSError):  # out of descriptors: then that child counts as alive for ever
-            self._next = os.pipe()
+    def _before(self) -> None:
+        """In the parent just before a fork; without any memory lent, it costs nothing."""
+        pipe = None
+        try:
+            if self._asked:
+                self._forget_ended()
+                with suppress(OSError):  # out of descriptors: that child counts as alive for ever
+                    pipe = os.pipe()
+        finally:
+            self._under_way.append(pipe)
 
-    def after_in_parent(self) -> None:
-        """Called in the parent just after a fork."""
+    def _pipe(self) -> tuple[int, int] | None:
+        return self._under_way.pop() if self._under_way else None
+
+    def _after_in_parent(self) -> None:
         if self._asked:
             self._alive[self._forks] = None
-        if self._next is not None:
-            self._alive[self._forks], writing = self._next
+        pipe = self._pipe()
+        if pipe is not None:
+            self._alive[self._forks], writing = pipe
             os.close(writing)
         self._forks += 1
 
-    def after_in_child(self) -> None:
-        """Called in the child: it has children of its own, and none yet."""
-        inherited = [*self._alive.values(), *(self._next or ())[:1]]
+    def _after_in_child(self) -> None:
+        """It has children of its own, and none yet."""
+        inherited = [*self._alive.values(), *(self._pipe() or ())[:1]]
         for descriptor in inherited:
             if descriptor is not None:
                 os.close(descriptor)
@@ -104,9 +126,5 @@ def _at_end(descriptor: int) -> bool:
 forked_readers = ForkedReaders()
 """Of this process."""
 
-os.register_at_fork(
-    before=forked_readers.before,
-    after_in_parent=forked_readers.after_in_parent,
-    after_in_child=forked_readers.after_in_child,
-)
 os.register_at_fork(after_in_child=_close_all)
+forked_readers.watch()

@@ -252,9 +252,11 @@ class RestartingEngine(RemoteEngine):
         try:
             connection, hello = self._begin(deadline)
             self._restore(connection, deadline)
-        except SomaError:
-            if self._closed.is_set():  # which is why, whatever it looks like
+        except SomaError as error:  # which may look like anything
+            if self._closed.is_set():
                 raise ChannelClosed("the worker was closed while it was being restarted") from None
+            if call.deadline.over():
+                raise _late(call.cmd) from error
             raise
         self.connection, self.hello = connection, hello
         self.restarts += 1

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 
@@ -169,6 +170,35 @@ def test_what_a_forked_child_still_reads_is_not_used_again_before_it_ends(ends):
     for value in range(5):
         passed(host, worker, np.full(THRESHOLD, float(value)))
     assert regions() == now, "the region of a child that has ended was not used again"
+
+
+FORKS = """
+import os, sys, threading
+from soma_core.channel.forks import forked_readers
+
+mark = forked_readers.mark()
+sys.setswitchinterval(1e-6)
+
+def fork():
+    for _ in range(25):
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+threads = [threading.Thread(target=fork) for _ in range(4)]
+for step in (threading.Thread.start, threading.Thread.join):
+    for thread in threads:
+        step(thread)
+assert forked_readers.gone_since(mark)
+"""
+
+
+def test_threads_that_fork_at_once_close_no_descriptors_of_each_other():
+    host = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True
+    )
+    assert (host.returncode, host.stderr) == (0, "")
 
 
 def send_region(side, fd, size, slot=9, generation=99):
