@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import uvicorn
 from soma_http.frames import frame_header
-from soma_http.server import bounded
 from soma_http.server.bounded import BoundedProtocol
 from soma_http.server.direct import DirectProtocol, DirectSocket
 from websockets.frames import Opcode
@@ -93,7 +92,7 @@ def test_a_head_that_is_too_large_ends_the_connection(opening, status):
 
 @pytest.mark.parametrize("opening", [b"", GET, GET + b"Content-Length: 9\r\n\r\nx"])
 def test_a_head_that_does_not_come_ends_the_connection(opening, monkeypatch):
-    monkeypatch.setattr(bounded, "_SECONDS", 0.01)
+    monkeypatch.setattr(BoundedProtocol, "head_timeout", 0.01)
     conversation(answers, lambda reader, writer: reader.read(), opening)
 
 

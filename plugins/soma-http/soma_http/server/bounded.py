@@ -15,7 +15,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["BoundedProtocol"]
 
 _LARGEST = 1 << 16  # bytes of a head, or of what a chunked body has beside its data
-_SECONDS = 20.0  # for the whole of a head, from the opening or the answer before
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -24,6 +23,9 @@ class BoundedProtocol(HttpToolsProtocol):
     Of as many connections as may be, the one that has waited longest for a head is ended for a new
     one: a client that has something to say sends that at once.
     """
+
+    head_timeout = 20.0
+    """Seconds for the whole of a head, from the opening or the answer before."""
 
     _overhead = 0  # bytes since the last data, or the last end of a head or a message
     _patience: asyncio.TimerHandle | None = None
@@ -94,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _wait_for_head(self) -> None:
-        self._patience = self.loop.call_later(_SECONDS, self.timeout_keep_alive_handler)
+        self._patience = self.loop.call_later(self.head_timeout, self.timeout_keep_alive_handler)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
