@@ -309,7 +309,7 @@ export interface DataFile {
 }
 
 /** The element types that a schema can ask for; `Json` accepts every value. */
-export type DataType = "Float64" | "Float32" | "Int64" | "Bool" | "Utf8" | "Bytes" | "Json";
+export type DataType = "Float64" | "Float32" | "Float16" | "BFloat16" | "Int64" | "Int32" | "Int16" | "Int8" | "UInt8" | "Bool" | "Utf8" | "Bytes" | "Json";
 
 /** An axis of any length; axes of one name have one length within a call. `Dynamic("batch")`, in JSON `{"Dynamic": "batch"}`. */
 export interface Dynamic {
@@ -805,7 +805,7 @@ export interface Remote {
 
 /** The element type and shape that a filter declares for its input or output. */
 export interface Schema {
-  /** The element type. An array must have exactly this type; the numbers of a plain list need only fit it, since JSON knows one kind of number. */
+  /** The element type. An array must have exactly this type; the numbers of a plain list need only fit it, since JSON knows one kind of number: whole ones are of every type in whose range they lie. */
   dtype: DataType;
   /** One `Fixed` or `Dynamic` per axis; None where it is unknown. */
   shape?: (Fixed | Dynamic)[] | null;

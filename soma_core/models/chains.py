@@ -7,11 +7,9 @@ from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 from soma_core.models.filters import FilterMeta
-from soma_core.models.schema import DataType, Dimension, Fixed, Schema, SchemaMismatch
+from soma_core.models.schema import FLOATS, DataType, Dimension, Fixed, Schema, SchemaMismatch
 
 __all__ = ["ChainMismatch", "ChainNode", "check_chain", "describe_edge"]
-
-_FLOATING = {DataType.FLOAT32, DataType.FLOAT64}
 
 
 class ChainNode(NamedTuple):
@@ -74,7 +72,7 @@ def describe_edge(before: ChainNode, after: ChainNode) -> str:
 
 def _types_fit(given: Schema, taken: Schema, converts: bool) -> bool:
     types = {given.dtype, taken.dtype}
-    return len(types) == 1 or DataType.JSON in types or (converts and types <= _FLOATING)
+    return len(types) == 1 or DataType.JSON in types or (converts and types <= FLOATS)
 
 
 class _Axes:

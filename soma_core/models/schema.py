@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from soma_core.models.frozen import NO_EXTRA, Frozen
 
-__all__ = ["DataType", "Dimension", "Dynamic", "Fixed", "Schema", "SchemaMismatch"]
+__all__ = ["FLOATS", "DataType", "Dimension", "Dynamic", "Fixed", "Schema", "SchemaMismatch"]
 
 
 class DataType(StrEnum):
@@ -19,7 +19,13 @@ class DataType(StrEnum):
 
     FLOAT64 = "Float64"
     FLOAT32 = "Float32"
+    FLOAT16 = "Float16"
+    BFLOAT16 = "BFloat16"
     INT64 = "Int64"
+    INT32 = "Int32"
+    INT16 = "Int16"
+    INT8 = "Int8"
+    UINT8 = "UInt8"
     BOOL = "Bool"
     UTF8 = "Utf8"
     BYTES = "Bytes"
@@ -61,7 +67,8 @@ class Schema(Frozen):
 
     Attributes:
         dtype: The element type. An array must have exactly this type; the numbers of a plain
-            list need only fit it, since JSON knows one kind of number.
+            list need only fit it, since JSON knows one kind of number: whole ones are of every
+            type in whose range they lie.
         shape: One :class:`Fixed` or :class:`Dynamic` per axis; None where it is unknown.
     """
 
@@ -84,7 +91,7 @@ class Schema(Frozen):
         if self.dtype is DataType.JSON and self.shape is None:
             return
         found = _describe(value)
-        fits = self.dtype is DataType.JSON or self.dtype.value in found.fits
+        fits = self.dtype is DataType.JSON or self.dtype in found.fits
         if not fits or not self._accepts_shape(found, lengths):
             known = ", ".join(f"{name}={size}" for name, size in (lengths or {}).items())
             where = f" (with {known})" if known else ""
@@ -107,7 +114,7 @@ class _Found(NamedTuple):
     """What a value turned out to be: a name for messages, the dtypes it fits, its shape."""
 
     name: str
-    fits: frozenset[str]
+    fits: frozenset[DataType]
     shape: tuple[int, ...] | None
 
     def __str__(self) -> str:
@@ -118,13 +125,23 @@ def _shape_text(shape: tuple[Any, ...] | None) -> str:
     return "" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
 
 
-_ARRAY_DTYPES = {"float64": "Float64", "float32": "Float32", "int64": "Int64", "bool": "Bool"}
-_SCALARS: dict[type, tuple[str, frozenset[str]]] = {
-    float: ("Float64", frozenset({"Float64", "Float32"})),
-    int: ("Int64", frozenset({"Int64", "Float64", "Float32"})),
-    bool: ("Bool", frozenset({"Bool"})),
-    str: ("Utf8", frozenset({"Utf8"})),
-    bytes: ("Bytes", frozenset({"Bytes"})),
+FLOATS = frozenset({DataType.FLOAT64, DataType.FLOAT32, DataType.FLOAT16, DataType.BFLOAT16})
+"""The element types of real numbers."""
+
+_INTEGERS = {  # and their ranges
+    DataType.INT64: (-(2**63), 2**63 - 1),
+    DataType.INT32: (-(2**31), 2**31 - 1),
+    DataType.INT16: (-(2**15), 2**15 - 1),
+    DataType.INT8: (-(2**7), 2**7 - 1),
+    DataType.UINT8: (0, 2**8 - 1),
+}
+_OF_ARRAYS = {dtype.lower(): dtype for dtype in (*FLOATS, *_INTEGERS, DataType.BOOL)}
+_OF_PYTHON: dict[type, DataType] = {
+    float: DataType.FLOAT64,
+    int: DataType.INT64,
+    bool: DataType.BOOL,
+    str: DataType.UTF8,
+    bytes: DataType.BYTES,
 }
 
 
@@ -132,39 +149,49 @@ def _describe(value: object) -> _Found:
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     if dtype is not None and shape is not None:
         return _describe_array(str(dtype).removeprefix("torch."), tuple(shape))
-    if isinstance(value, list | tuple):
-        return _describe_list(value)
-    if type(value) in _SCALARS:
-        name, fits = _SCALARS[type(value)]
-        return _Found(name, fits, ())
+    if isinstance(value, list | tuple) or type(value) in _OF_PYTHON:
+        return _describe_plain(value)
     return _Found(type(value).__name__, frozenset(), None)
 
 
 def _describe_array(dtype: str, shape: tuple[int, ...]) -> _Found:
     if dtype.startswith(("<U", "str")):
-        return _Found("Utf8", frozenset({"Utf8"}), shape)
-    if dtype.startswith(("|S", "bytes")):
-        return _Found("Bytes", frozenset({"Bytes"}), shape)
-    name = _ARRAY_DTYPES.get(dtype)
-    return _Found(name or dtype, frozenset({name} if name else ()), shape)
+        found: DataType | None = DataType.UTF8
+    elif dtype.startswith(("|S", "bytes")):
+        found = DataType.BYTES
+    else:
+        found = _OF_ARRAYS.get(dtype)
+    return _Found(found or dtype, frozenset({found} if found else ()), shape)
 
 
-def _describe_list(value: list[Any] | tuple[Any, ...]) -> _Found:
+def _describe_plain(value: object) -> _Found:
+    """A number, a text or bytes, or a nested list of these."""
     shape = _list_shape(value)
     if shape is None:
         return _Found("a ragged list", frozenset(), None)
-    kinds = {type(item) for item in _leaves(value)}
+    items = list(_leaves(value))
+    kinds = set(map(type, items))
     if not kinds:
         return _Found("an empty list", frozenset(DataType), shape)
-    if not kinds <= _SCALARS.keys():
+    if not kinds <= _OF_PYTHON.keys():
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         return _Found(f"a list of {names}", frozenset(), shape)
-    fits = frozenset.intersection(*(_SCALARS[kind][1] for kind in kinds))
-    floats = (number for number in _leaves(value) if type(number) is float)
-    if kinds <= {int, float} and all(number.is_integer() for number in floats):
-        fits |= {"Int64"}  # JSON, and a Tensor without dtype, know one kind of number
-    name = " and ".join(sorted(_SCALARS[kind][0] for kind in kinds))
-    return _Found(name, fits, shape)
+    found = {_OF_PYTHON[kind] for kind in kinds}
+    if kinds <= {int, float}:  # JSON, and a Tensor without dtype, know one kind of number
+        fits = FLOATS | _integers_of(items)
+    else:
+        fits = frozenset(found if len(found) == 1 else ())
+    return _Found(" and ".join(sorted(found)), fits, shape)
+
+
+def _integers_of(numbers: list[Any]) -> frozenset[DataType]:
+    """The types of integers that all of the numbers can be, none if one is no whole number."""
+    if not all(type(number) is int or number.is_integer() for number in numbers):
+        return frozenset()
+    least, most = min(numbers), max(numbers)
+    return frozenset(
+        dtype for dtype, (low, high) in _INTEGERS.items() if low <= least and most <= high
+    )
 
 
 def _list_shape(value: object) -> tuple[int, ...] | None:

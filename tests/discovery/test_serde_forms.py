@@ -60,15 +60,10 @@ def test_another_form_of_where_is_refused(wrong: Any) -> None:
 def test_kinds_and_modes_have_serdes_names() -> None:
     assert [str(kind) for kind in soma.FilterKind] == ["Stateless", "Trainable", "Opaque"]
     assert [str(mode) for mode in soma.StreamMode] == ["FixedState", "Evolving", "Barrier"]
-    assert [str(dtype) for dtype in soma.DataType] == [
-        "Float64",
-        "Float32",
-        "Int64",
-        "Bool",
-        "Utf8",
-        "Bytes",
-        "Json",
-    ]
+    assert [*soma.DataType] == [
+        "Float64", "Float32", "Float16", "BFloat16", "Int64", "Int32", "Int16", "Int8", "UInt8",
+        "Bool", "Utf8", "Bytes", "Json",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -95,7 +90,7 @@ def test_schemas_are_written_as_in_serde(schema: soma.Schema, spelling: Any, tex
     [
         {},
         {"dtype": "float32"},
-        {"dtype": "Float16"},
+        {"dtype": "Float8"},
         {"dtype": "Float32", "shape": [64]},
         {"dtype": "Float32", "shape": ["batch"]},
         {"dtype": "Float32", "shape": [{"Fixed": "a"}]},

@@ -231,7 +231,7 @@ def test_a_pickle_that_tries_to_end_the_process_is_an_error_reply(
         {"name": "x", "kind": "Sometimes"},
         {"name": "x", "cachable": True},
         {"name": "x", "distribution": {"Remote": {"Planet": "mars"}}},
-        {"name": "x", "input_schema": {"dtype": "Float16"}},
+        {"name": "x", "input_schema": {"dtype": "Float8"}},
         ValueError("who am I"),
     ],
     ids=repr,

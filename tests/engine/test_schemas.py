@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,14 @@ FITS = [
     (schema("Float64", "n"), []),
     (schema("Float64", "n", 0), [[], []]),
     (schema("Float64", "n"), (1.0, 2.0)),
+    (schema("Float16", "n"), np.zeros(3, "f2")),
+    (schema("BFloat16", "n"), [1.5, 2]),
+    (schema("Int32", "n"), np.zeros(3, "i4")),
+    (schema("Int16", "n"), np.zeros(3, "i2")),
+    (schema("Int8", "n"), np.zeros(3, "i1")),
+    (schema("UInt8", "n"), np.zeros(3, "u1")),
+    (schema("UInt8", "n"), [0, 255]),
+    (schema("Int32", "n"), [1.0, -(2**31)]),
     (schema("Int64", "n"), [1, 2]),
     (schema("Int64", "n"), [1.0, 2]),
     (schema("Float64", "n"), [1.5, 10**400]),
@@ -97,8 +106,13 @@ FITS = [
 ]
 MISFITS = [
     (schema("Float32", "n"), np.zeros(3, "f8"), "Float64[3]"),
-    (schema("Float32", "n"), np.zeros(3, "f2"), "float16[3]"),
-    (schema("Int64", "n"), np.zeros(3, "i4"), "int32[3]"),
+    (schema("Float32", "n"), np.zeros(3, "f2"), "Float16[3]"),
+    (schema("Int64", "n"), np.zeros(3, "i4"), "Int32[3]"),
+    (schema("Int32", "n"), np.zeros(3, "u4"), "uint32[3]"),
+    (schema("UInt8", "n"), [255, 256], "Int64[2]"),
+    (schema("UInt8"), -1, "Int64[]"),
+    (schema("Int64", "n"), [2**63], "Int64[1]"),
+    (schema("Int8", "n"), [math.nan], "Float64[1]"),
     (schema("Float64", "n", "n"), np.zeros((3, 4)), "Float64[3, 4]"),
     (schema("Float64", "n"), np.zeros((3, 1)), "Float64[3, 1]"),
     (schema("Float64", 2), np.zeros(3), "Float64[3]"),
@@ -139,7 +153,8 @@ def test_torch_tensors_are_checked_like_arrays() -> None:
     torch = pytest.importorskip("torch")
     schema("Float32", "n", 2).check(torch.zeros(3, 2))
     schema("Bool", "n").check(torch.zeros(3, dtype=torch.bool))
-    with pytest.raises(SchemaMismatch, match=r"got bfloat16\[3\]"):
+    schema("BFloat16", "n").check(torch.zeros(3, dtype=torch.bfloat16))
+    with pytest.raises(SchemaMismatch, match=r"got BFloat16\[3\]"):
         schema("Float32", "n").check(torch.zeros(3, dtype=torch.bfloat16))
 
 
