@@ -24,10 +24,9 @@ import numpy as np
 
 import soma_core as soma
 from soma_core.benchmarking import size_name
-from soma_core.engine.nodes import Node
-from soma_core.plugins.manager import installed_plugins
-from soma_core.protocol.commands import Forward
+from soma_core.execution import Forward, Node
 from soma_core.serve import Responder
+from soma_core.tooling import installed_plugins
 
 Calls = dict[str, Callable[[], Any]]
 

@@ -21,9 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import soma_core as soma
 from soma_core.benchmarking import time_name
-from soma_core.client.pool.stats import NodeStats, PoolStats
-from soma_core.client.results import WorkerStatus
 
 __all__ = ["measure"]
 
@@ -48,13 +47,13 @@ def serving() -> Iterator[str]:
 
         async def start(self) -> None: ...
 
-        def stats(self) -> PoolStats:
+        def stats(self) -> soma.PoolStats:
             self.looks += 1
-            node = _made(NodeStats, p50=0.01, p99=0.02, batches=self.looks)
-            return _made(PoolStats, done=self.looks * 7, nodes={self.name: node})
+            node = _made(soma.NodeStats, p50=0.01, p99=0.02, batches=self.looks)
+            return _made(soma.PoolStats, done=self.looks * 7, nodes={self.name: node})
 
-        def workers(self) -> list[WorkerStatus]:
-            return [_made(WorkerStatus, pid=4711, command="FORWARD", memory_bytes=1 << 27)]
+        def workers(self) -> list[soma.WorkerStatus]:
+            return [_made(soma.WorkerStatus, pid=4711, command="FORWARD", memory_bytes=1 << 27)]
 
     configs = {f"model-{number}": ModelConfig(filter="acme.Shown") for number in range(MODELS)}
     app = make_app(Settings(), Models(configs, Shown))

@@ -31,7 +31,7 @@ import numpy as np
 import soma_core as soma
 from benchmarks.training.races import processor_seconds
 from soma_core.benchmarking import size_name, time_name
-from soma_core.testing.filters import Echo
+from soma_core.testing import Echo
 
 __all__ = [
     "ask_model",

@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 import soma_core as soma
 from soma_core.benchmarking import time_name
 from soma_core.client.calls import Call
-from soma_core.plugins.manager import installed_plugins
 from soma_core.protocol.commands import Ping
-from soma_core.testing.filters import Echo
+from soma_core.testing import Echo
+from soma_core.tooling import installed_plugins
 
 __all__ = ["measure"]
 

@@ -51,9 +51,7 @@ def _values() -> Iterator[str]:
     yield "## Values\n"
     definitions = SCHEMAS["values"]()["$defs"]
     for name in ("Tensor", "Text", "Json", "Bytes", "Object", "Empty"):
-        model = definitions[name]
-        yield f"### {name}\n\n{_prose(model)}\n"
-        yield from _table(model, set())
+        yield from _part(name, definitions[name])
 
 
 def _parts() -> Iterator[str]:
