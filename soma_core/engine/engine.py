@@ -315,23 +315,27 @@ class Engine:
         return reply
 
     def set_state(self, command: c.SetState) -> r.SetStateReply:
-        """Put back what GET_STATE returned."""
+        """Put back what GET_STATE returned: all of it or nothing."""
         node = self.nodes.get(command.node_id)
-        resumes = "training_b64" in command.model_fields_set
+        given = command.model_fields_set
         remember([node])
-        undo = states.snapshot(node) if resumes else None
-        if "state_b64" in command.model_fields_set:
-            format = command.format or states.default_format(node, self._pickles)
-            states.set_state(node, command.state_b64, format, self._pickles)
-        if undo is not None:
-            try:
-                set_training(node, command.training_b64, self._optimizers)
-            except BaseException:
-                undo()
-                raise
-        if "fit_state" in command.model_fields_set:
+        if given & {"state_b64", "training_b64"}:
+            self._set_object(node, command)
+        if "fit_state" in given:
             node.state = command.fit_state
         return r.SetStateReply()
+
+    def _set_object(self, node: Node, command: c.SetState) -> None:
+        undo = states.snapshot(node)
+        try:
+            if "state_b64" in command.model_fields_set:
+                format = command.format or states.default_format(node, self._pickles)
+                states.set_state(node, command.state_b64, format, self._pickles)
+            if "training_b64" in command.model_fields_set:
+                set_training(node, command.training_b64, self._optimizers)
+        except BaseException:
+            undo()
+            raise
 
     def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
         """Fetch the gradients of a node's parameters."""

@@ -109,12 +109,12 @@ def test_an_optimizer_keeps_its_hooks_in_a_worker(data):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def quantized_in_part():
+def quantized_in_part(out=2):
     with warnings.catch_warnings():  # it moves to a package of its own
         warnings.simplefilter("ignore")
         body = nn.Sequential(nn.Linear(4, 3))
         body = torch.ao.quantization.quantize_dynamic(body, {nn.Linear}, dtype=torch.qint8)
-    return nn.Sequential(body, nn.Linear(3, 2))
+    return nn.Sequential(body, nn.Linear(3, out))
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
@@ -135,6 +135,37 @@ def test_what_a_quantized_module_learned_comes_back_from_a_state_and_a_checkpoin
             np.testing.assert_array_equal(worker.forward("net", data.x), wanted)
         with pytest.raises(soma.RemoteError, match=r"'net'.*qint8.*use the format torch_pickle"):
             worker.get_state("net", format="torch")
+
+
+class Counting(nn.Linear):
+    """Keeps a number beside its tensors."""
+
+    number = 1
+
+    def get_extra_state(self):
+        return self.number
+
+    def set_extra_state(self, state):
+        self.number = state
+
+    def forward(self, x):
+        return super().forward(x) * self.number
+
+
+def counting(out=2):
+    first = Counting(4, 3)
+    first.number = out
+    return nn.Sequential(first, nn.Linear(3, out))
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("make", [quantized_in_part, counting])
+def test_a_state_that_fits_by_half_changes_nothing_that_is_no_tensor_either(make, data):
+    with soma.connect("inline", filters={"net": make(), "wider": make(out=5)}) as worker:
+        before = worker.forward("net", data.x)
+        with pytest.raises(soma.RemoteError, match="size mismatch"):
+            worker.set_state("net", worker.get_state("wider", full=True))
+        np.testing.assert_array_equal(worker.forward("net", data.x), before)
 
 
 def test_what_is_no_module_is_left_to_other_plugins():

@@ -71,8 +71,10 @@ def set_training(node: Node, data: bytes, optimizers: Optimizers) -> None:
     before = get_training(node, optimizers)
     try:
         _put(node, content, optimizers)
-    except Exception as error:  # torch's readers and the filter's own may raise anything
+    except BaseException as error:  # torch's readers and the filter's own may raise anything
         _put(node, _read(node, before), optimizers)
+        if not isinstance(error, Exception):
+            raise
         raise invalid_state(node, f"the training state does not fit: {error}") from None
 
 

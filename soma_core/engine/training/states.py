@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -124,8 +125,8 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
     """Put back what :func:`get_state` returned.
 
     Raises:
-        ProtocolError: ``invalid_state``: it does not fit the object, which is left as it was;
-            ``pickle_refused``.
+        ProtocolError: ``invalid_state``: it does not fit the object, and :func:`snapshot` can put
+            back what that was; ``pickle_refused``.
     """
     if format == "cloudpickle":
         _take_over(node, _unpickled_filter(node, data, pickles))
@@ -143,17 +144,36 @@ def snapshot(node: Node) -> Callable[[], None]:
     """What a node's object holds now; calling it puts that back."""
     obj, fields = node.obj, dict(getattr(node.obj, "__dict__", {}))
     weighs = callable(getattr(obj, "load_state_dict", None))
-    put_weights = tensors.kept(obj.state_dict) if weighs else None
+    weights = _copy(node.call(obj.state_dict)) if weighs else None
 
     def undo() -> None:
         node.obj = obj
-        if put_weights is not None:
-            put_weights()
-        elif hasattr(obj, "__dict__"):
+        if hasattr(obj, "__dict__"):
             vars(obj).clear()
             vars(obj).update(fields)
+        if weights is not None:
+            _put_back(obj, weights)
 
     return undo
+
+
+def _copy(weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return deepcopy(weights)
+    except Exception:  # a tensor that was computed from others
+        return {name: value.detach().clone() for name, value in _tensors(weights).items()}
+
+
+def _put_back(obj: Any, weights: Mapping[str, Any]) -> None:
+    """What a module packs, as a quantized one does, is in no tensor that could be written to."""
+    try:
+        obj.load_state_dict(weights)
+    except Exception:  # it cannot load what it returned
+        tensors.put(_tensors(obj.state_dict()), _tensors(weights))
+
+
+def _tensors(weights: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in weights.items() if tensors.is_tensor(value)}
 
 
 def invalid_state(node: Node, message: str) -> ProtocolError:
@@ -206,11 +226,9 @@ def _load_state_dict(node: Node, weights: Any) -> None:
             f"the state holds weights, and a {type(node.obj).__name__} has no load_state_dict; "
             "give it the state of a node of its kind",
         )
-    put_back = tensors.kept(node.obj.state_dict)
     try:
         load(weights)
-    except Exception as error:  # torch copies what fits before it complains
-        put_back()
+    except Exception as error:  # torch has copied what fits before it complains
         raise invalid_state(node, f"the state does not fit: {error}") from None
 
 
