@@ -2,12 +2,12 @@
 
 from soma_core.channel.limits import limit_memory
 from soma_core.channel.process import default_signals, exit_now, hold_lifeline, inherited_side
-from soma_core.channel.process_tree import bear_mark
+from soma_core.channel.process_tree import join_process_tree
 from soma_core.engine.inbox import Inbox
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.records import Host, RecordForwarder
 from soma_core.engine.serving import Responder, serve
-from soma_core.wire.definitions.registry import host_programs
+from soma_core.wire.definitions.registry import become_worker
 
 __all__ = [
     "Host",
@@ -15,12 +15,12 @@ __all__ = [
     "Interrupts",
     "RecordForwarder",
     "Responder",
-    "bear_mark",
+    "become_worker",
     "default_signals",
     "exit_now",
     "hold_lifeline",
-    "host_programs",
     "inherited_side",
+    "join_process_tree",
     "limit_memory",
     "serve",
 ]

@@ -98,10 +98,10 @@ def main() -> None:
     hold_lifeline()
     _limit(arguments)
     side = inherited_side()
-    from soma_core.serve import host_programs, serve
+    from soma_core.serve import become_worker, serve
     from soma_core.streams import SharedMemory, StreamChannel, StreamLimits, open_stream
 
-    host_programs()
+    become_worker()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     memory = None if side is None else SharedMemory(side, initiate=False)
     limits = StreamLimits.from_environment()

@@ -23,7 +23,7 @@ from contextlib import ExitStack, suppress
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 
-__all__ = ["TREE_VARIABLE", "ProcessTree", "bear_mark"]
+__all__ = ["TREE_VARIABLE", "ProcessTree", "join_process_tree"]
 
 TREE_VARIABLE = "SOMA_TREE"
 _REAPING = 0.2  # seconds
@@ -168,8 +168,12 @@ class ProcessTree:
             self._held.close()
 
 
-def bear_mark(mark: str) -> None:
-    """Let this process, which was forked, and all that it starts bear the mark of a tree."""
+def join_process_tree(mark: str) -> None:
+    """Count this process, which was forked, and all that it starts among those of a worker.
+
+    Args:
+        mark: The ``mark`` of the worker's :class:`ProcessTree`.
+    """
     os.environ[TREE_VARIABLE] = mark
     with open("/proc/self/comm", "w") as name:
         name.write(_name(mark))

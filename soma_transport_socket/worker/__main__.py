@@ -23,11 +23,11 @@ def shield() -> None:
 
 def work(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
     """Serve to the end, and end this process."""
-    from soma_core.serve import exit_now, host_programs, limit_memory
+    from soma_core.serve import become_worker, exit_now, limit_memory
 
     if sys.stderr is not None:
         faulthandler.enable()  # the stack of a crash in native code goes there
-    host_programs()
+    become_worker()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for fd in attached.values():
         os.set_inheritable(fd, False)

@@ -226,13 +226,13 @@ class Zygote:
             os._exit(0)
 
     def _become_a_worker(self, tree: str, attached: "Mapping[Attached, int]") -> "NoReturn":
-        from soma_core.serve import bear_mark, hold_lifeline
+        from soma_core.serve import hold_lifeline, join_process_tree
         from soma_transport_socket.worker.printing import print_to
 
         status = 1
         try:
             os.setsid()
-            bear_mark(tree)
+            join_process_tree(tree)
             print_to(attached["output"])
             os.close(attached["output"])
             self._daemon.close()

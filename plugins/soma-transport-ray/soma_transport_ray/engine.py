@@ -7,7 +7,7 @@ import signal
 from typing import Literal, NamedTuple
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.serve import Interrupts, Responder, host_programs
+from soma_core.serve import Interrupts, Responder, become_worker
 from soma_core.transport import Message
 from soma_transport_ray.memory import Owner
 from soma_transport_ray.messages import LAYOUT, Parcel, pack, unpack
@@ -44,7 +44,7 @@ class Engine:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
         interrupts = Interrupts()
         interrupts.arm()
-        host_programs()
+        become_worker()
         self._responder = Responder(pickle=pickle, interrupts=interrupts)
         self._token = os.urandom(CLIENT_SIZE)
         self._slate = Slate(self._token)

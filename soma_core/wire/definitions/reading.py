@@ -109,7 +109,7 @@ def _find_alike(bundle: Bundle, token: str, name: Name) -> Any | None:
     if received is not None:
         registry.keep_alike(received, token, bundle.digest)
         return received
-    if registry.hosts_programs:
+    if registry.in_worker:
         return None
     found: Any = sys.modules.get(name.module)
     for part in name.qualname.split("."):
@@ -204,7 +204,7 @@ class _BundleReader(pickle.Unpickler):
 
     def _namespace(self, name: str, base: dict[str, Any], spec: str | None) -> dict[str, Any]:
         """The globals of a module; of this process's own the functions are not made, but found."""
-        if registry.hosts_programs:
+        if registry.in_worker:
             program = origin(self._bundle.tokens[0])
             self._namespaces[name] = registry.namespace(program, name, base, spec)
         return self._namespaces.setdefault(name, base)

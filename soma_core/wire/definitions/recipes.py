@@ -180,7 +180,7 @@ _begun: dict[int, list[Any]] = {}
 
 def _own_alias(kind: type, name: str, module: str) -> Any:
     """The alias of this process, if what is read here was sent from here."""
-    own = None if registry.hosts_programs else getattr(sys.modules.get(module), name, None)
+    own = None if registry.in_worker else getattr(sys.modules.get(module), name, None)
     return own if type(own) is kind else None
 
 

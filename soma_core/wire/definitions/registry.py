@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from soma_core.wire.locks import free_in_forked_child
 
-__all__ = ["Bundle", "Known", "Name", "host_programs", "registry"]
+__all__ = ["Bundle", "Known", "Name", "become_worker", "registry"]
 
 
 class Name(NamedTuple):
@@ -90,7 +90,7 @@ class _Registry:
         self._known: WeakKeyDictionary[Any, Known] = WeakKeyDictionary()
         self._by_name: WeakValueDictionary[Name, Any] = WeakValueDictionary()
         self._namespaces: OrderedDict[tuple[str, str], ModuleType] = OrderedDict()
-        self.hosts_programs = False
+        self.in_worker = False
 
     def token(self, obj: Any) -> str:
         """The token of a definition; its own gets one here, when it is first sent."""
@@ -194,6 +194,6 @@ def origin(token: str) -> str:
 registry = _Registry()
 
 
-def host_programs() -> None:
+def become_worker() -> None:
     """From now on this process runs the code of other programs: it is a worker of theirs."""
-    registry.hosts_programs = True
+    registry.in_worker = True
