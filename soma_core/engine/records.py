@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal, TextIO
 
 import numpy as np
@@ -61,6 +61,7 @@ class RecordForwarder(logging.Handler):
         super().__init__()
         self._owner = os.getpid()
         self._send: SendRecord | None = None
+        self._warned = False
         self._level = logging.WARNING
         self.sending: AbstractContextManager[object] = self.lock or threading.RLock()
         self._basic_config = logging.basicConfig
@@ -77,9 +78,14 @@ class RecordForwarder(logging.Handler):
         self._basic_config, self._show_warning = logging.basicConfig, warnings.showwarning
         logging.basicConfig = self._configure
         warnings.showwarning = self._warn
+        filters = warnings.filters[:]
+        if not sys.warnoptions:
+            warnings.filters[:] = [one for one in filters if one not in _IGNORED]  # type: ignore[index]
+            _forget_what_was_warned()
         try:
             yield
         finally:
+            warnings.filters[:] = filters  # type: ignore[index]
             root.removeHandler(self)
             logging.basicConfig = self._basic_config
             warnings.showwarning = self._show_warning
@@ -124,6 +130,9 @@ class RecordForwarder(logging.Handler):
         """Forward no more: nothing is sent once this has returned."""
         with self.sending:
             self._send = None
+        if self._warned:
+            self._warned = False
+            _forget_what_was_warned()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Forward a record, called by :mod:`logging`."""
@@ -131,8 +140,12 @@ class RecordForwarder(logging.Handler):
             return
         if self._send is not None and record.levelno < self._level:
             return
-        if not self._sent("log", lambda: _fields_of(record)) and record.levelno >= logging.WARNING:
-            _print(_FALLBACK.format(record))
+        try:
+            sent = self._sent("log", lambda: _fields_of(record))
+            if not sent and record.levelno >= logging.WARNING:
+                _print(_FALLBACK.format(record))
+        except Exception:  # its arguments do not fit its message, say: its call goes on, as ever
+            self.handleError(record)
 
     def _sent(self, event: Literal["log", "warning"], fields: Callable[[], dict[str, Any]]) -> bool:
         with self.sending:
@@ -141,12 +154,13 @@ class RecordForwarder(logging.Handler):
                 return False
             self._send = None  # what sending logs does not travel
             try:
-                send(event, fields())
-            except Exception:  # the host is gone or does not read, which its reply shows
-                return False
+                content = fields()
+                with suppress(Exception):  # the host is gone or does not read: its reply shows it
+                    send(event, content)
+                    return True
             finally:
                 self._send = send
-            return True
+            return False
 
     def _warn(
         self,
@@ -169,8 +183,29 @@ class RecordForwarder(logging.Handler):
                 "module": module_of(filename),
             }
 
-        if file is not None or not self._sent("warning", fields):
+        if file is None and self._sent("warning", fields):
+            self._warned = True
+        elif not _is_ignored(category, filename):
             self._show_warning(message, category, filename, lineno, file, line)
+
+
+_IGNORED = [
+    ("ignore", None, category, None, 0)
+    for category in (DeprecationWarning, PendingDeprecationWarning)
+]
+"""Filters that Python begins with: what they ignore is sent, since the host may have others."""
+
+
+def _is_ignored(category: type[Warning], filename: str) -> bool:
+    """Whether Python would not show it by itself."""
+    if issubclass(category, DeprecationWarning):
+        return module_of(filename) != "__main__"
+    return issubclass(category, PendingDeprecationWarning)
+
+
+def _forget_what_was_warned() -> None:
+    """Warn again of what was warned of before: whether it is shown again is up to the host."""
+    warnings.simplefilter("default", append=True)  # which is what is done without any filter
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -135,10 +135,22 @@ def _source(entry: StackEntry) -> str:
 
 def module_of(filename: str) -> str | None:
     """The name of the module whose file this is, as tracebacks spell it; None if none."""
+    found = _module_found.get(filename)
+    if found is not None and _file_of(sys.modules.get(found)) == filename:
+        return found
     for name, module in list(sys.modules.items()):
-        if getattr(module, "__file__", None) == filename:
+        if _file_of(module) == filename:
+            _module_found[filename] = name
             return name
     return None
+
+
+_module_found: dict[str, str] = {}
+
+
+def _file_of(module: object) -> object:
+    """Asked of its variables: a module may have a ``__getattr__`` that imports what it lacks."""
+    return getattr(module, "__dict__", {}).get("__file__")
 
 
 def traceback_from(entries: Sequence[StackEntry]) -> TracebackType | None:

@@ -255,17 +255,18 @@ class OddWarning(UserWarning):
 
 def warns(x, state):
     for _ in range(3):
-        warnings.warn("mind the gap", RuntimeWarning, stacklevel=1)
+        warnings.warn("mind the gap", x or RuntimeWarning, stacklevel=1)
 
 
 @either
 def test_a_warning_is_warned_here_with_its_class_file_and_line(connect, transport):
     worker = connect(transport, filters={"warns": f.Apply(warns)})
-    with pytest.warns(RuntimeWarning, match="mind the gap") as caught:
-        worker.forward("warns", None)
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
-    assert caught[0].lineno == warns.__code__.co_firstlineno + 2
+    for kind in (RuntimeWarning, DeprecationWarning, RuntimeWarning):  # this process decides anew
+        with pytest.warns(kind, match="mind the gap") as caught:
+            worker.forward("warns", kind)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert caught[0].lineno == warns.__code__.co_firstlineno + 2
 
 
 @pytest.mark.nightly
@@ -356,10 +357,28 @@ def test_a_class_that_takes_more_than_a_text_is_still_that_class(connect):
 
 def test_forwarding_leaves_the_process_as_it_was():
     root = logging.getLogger()
-    before = (list(root.handlers), logging.basicConfig, warnings.showwarning)
+    patched = (logging.basicConfig, warnings.showwarning)
+    before = (list(root.handlers), list(warnings.filters), *patched)
     with RecordForwarder().installed():
         assert list(root.handlers) != before[0]
-    assert (list(root.handlers), logging.basicConfig, warnings.showwarning) == before
+    patched = (logging.basicConfig, warnings.showwarning)
+    assert (list(root.handlers), list(warnings.filters), *patched) == before
+
+
+def test_what_no_host_takes_is_shown_as_python_shows_it():
+    with warnings.catch_warnings(record=True) as shown, RecordForwarder().installed():
+        for kind in (DeprecationWarning, PendingDeprecationWarning, UserWarning):
+            warnings.showwarning(kind("old"), kind, __file__, 1)
+    assert [one.category for one in shown] == [UserWarning]
+
+
+def test_a_record_whose_arguments_do_not_fit_its_message_costs_nothing(capsys):
+    forwarder = RecordForwarder()
+    record = logging.makeLogRecord({"msg": "no %d", "args": ("number",), "levelno": logging.INFO})
+    forwarder.begin(lambda kind, fields: None, logging.INFO)
+    forwarder.handle(record)
+    forwarder.end()
+    assert "Arguments: ('number',)" in capsys.readouterr().err
 
 
 def test_what_is_logged_while_a_record_is_sent_does_not_travel(capsys):
