@@ -625,9 +625,10 @@ def test_what_pydantic_checks_the_calls_of_takes_nothing_else_of_a_script_along(
     assert run("stdio", source) == "3\nless_than_equal\ngreater_than\n"
 
 
-def test_a_closure_over_its_own_object_changes_that_object_in_a_worker_too(run: Run) -> None:
+def test_closures_share_what_they_refer_to_within_one_object_alone(run: Run) -> None:
     source = """
     import weakref
+    from functools import partial
 
     def counter():
         count = 0
@@ -655,11 +656,22 @@ def test_a_closure_over_its_own_object_changes_that_object_in_a_worker_too(run: 
             assert self.myself() is self
             return self.count, self.seen, self.steps()
 
+    def call(step, steps):
+        step()
+        return steps()
+
+    class Calls:
+        def forward(self, x, state):
+            return x() if callable(x) else call(*x)
+
     if __name__ == "__main__":
-        with connect(filters={"counts": Counts()}) as worker:
+        with connect(filters={"counts": Counts(), "calls": Calls()}) as worker:
             print(worker.forward("counts", 1), worker.forward("counts", 2))
+            print(worker.forward("calls", partial(call, *counter())))
+            print(worker.forward("calls", counter()))
     """
-    assert run("stdio", source) == "(1, {'a': 1, 'b': 1}, 1) (3, {'a': 2, 'b': 2}, 2)\n"
+    counted = "(1, {'a': 1, 'b': 1}, 1) (3, {'a': 2, 'b': 2}, 2)\n"
+    assert run("stdio", source) == f"{counted}1\n0\n"
 
 
 def test_a_closure_over_an_object_that_comes_back_uses_the_globals_of_the_script(run: Run) -> None:

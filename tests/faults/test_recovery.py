@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,27 @@ def test_weights_that_a_joint_step_returned_are_put_back(connect, with_torch) ->
     kill(worker)
     with pytest.raises(soma.StateLost, match="composite_fit"):
         worker.composite_forward(["net"], [[1.0, 2.0]])
+
+
+@nightly
+@over_a_socket
+def test_what_a_joint_step_could_not_return_is_lost(connect, with_torch) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Linear):
+        """Keeps what is no weight."""
+
+        def get_extra_state(self):
+            return Path("somewhere")
+
+        def set_extra_state(self, state):
+            pass
+
+    worker = connect(**with_torch, filters={"net": Net(2, 1)})
+    assert worker.composite_fit(["net"], [[1.0, 1.0]], [[0.0]]).states == {}
+    kill(worker)
+    with pytest.raises(soma.StateLost, match="composite_fit"):
+        worker.forward("net", [[1.0, 2.0]])
 
 
 @nightly
