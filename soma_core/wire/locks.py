@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["free_in_forked_child"]
-
-Lock = TypeVar("Lock")
-
-_locks: list[Any] = []
+__all__ = ["renew_in_forked_child"]
 
 
-def free_in_forked_child(lock: Lock) -> Lock:
-    """Free a lock in every child that this process forks.
+def renew_in_forked_child(owner: object, name: str, make: Callable[[], Any]) -> None:
+    """Give an object another lock in every child that this process forks.
+
+    A thread that forks while it holds the lock lets go of the one that it took.
 
     Args:
-        lock: One that lasts as long as the process: an ``RLock``, which stays with the thread that
-            forks if that holds it, or a ``Lock``, under which nothing forks.
+        owner: What has the lock, and lasts as long as the process.
+        name: The attribute, which is asked for the lock each time.
+        make: Makes one.
     """
-    _locks.append(lock)
-    return lock
-
-
-def _free_all() -> None:
-    for lock in _locks:
-        owned = getattr(lock, "_is_owned", None)
-        if owned is None or not owned():
-            lock._at_fork_reinit()
-
-
-os.register_at_fork(after_in_child=_free_all)
+    os.register_at_fork(after_in_child=lambda: setattr(owner, name, make()))

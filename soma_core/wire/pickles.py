@@ -14,7 +14,7 @@ from typing import Any
 
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.added_types import Codecs
-from soma_core.wire.locks import free_in_forked_child
+from soma_core.wire.locks import renew_in_forked_child
 
 __all__ = ["Pickles", "by_value"]
 
@@ -144,7 +144,8 @@ class _ByValue:
     """Counts who wants a module pickled by value: cloudpickle's own register is process-wide."""
 
     def __init__(self) -> None:
-        self._lock = free_in_forked_child(threading.Lock())
+        self._lock = threading.Lock()
+        renew_in_forked_child(self, "_lock", threading.Lock)
         self._wanted: Counter[str] = Counter()
 
     def add(self, module: ModuleType) -> None:

@@ -17,7 +17,7 @@ import cloudpickle
 from soma_core.wire.definitions.names import MISSING, annotated, may_be_named, names_in
 from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_of
 from soma_core.wire.definitions.registry import Bundle
-from soma_core.wire.locks import free_in_forked_child
+from soma_core.wire.locks import renew_in_forked_child
 
 __all__ = ["BundleCache"]
 
@@ -45,7 +45,8 @@ class BundleCache:
     """
 
     def __init__(self) -> None:
-        self._lock = free_in_forked_child(threading.Lock())
+        self._lock = threading.Lock()
+        renew_in_forked_child(self, "_lock", threading.Lock)
         self._kept: dict[tuple[str, str], tuple[Any, _Snapshot, Bundle]] = {}
 
     def get(self, obj: Any) -> Bundle | None:

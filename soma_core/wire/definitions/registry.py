@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from soma_core.wire.locks import free_in_forked_child
+from soma_core.wire.locks import renew_in_forked_child
 
 __all__ = ["Bundle", "Known", "Name", "become_worker", "registry"]
 
@@ -80,7 +80,8 @@ class _Registry:
     """
 
     def __init__(self) -> None:
-        self.lock = free_in_forked_child(threading.RLock())
+        self.lock = threading.RLock()
+        renew_in_forked_child(self, "lock", threading.RLock)
         self._origin = ""
         self._pid = 0
         self._count = 0

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from soma_core.wire.definitions.registry import registry
-from soma_core.wire.locks import free_in_forked_child
+from soma_core.wire.locks import renew_in_forked_child
 
 __all__ = [
     "OF_PYTHON_CODE",
@@ -46,7 +46,8 @@ class Sentinel(NamedTuple):
     name: str
 
 
-_lock = free_in_forked_child(threading.Lock())
+_lock = threading.Lock()
+renew_in_forked_child(sys.modules[__name__], "_lock", threading.Lock)
 _made: dict[Sentinel, Any] = {}
 _received: dict[int, Sentinel] = {}
 _kept: list[Any] = []  # all that were made, so that their ids are theirs

@@ -8,6 +8,7 @@ import linecache
 import os
 import pickle
 import sys
+import threading
 import types
 from collections.abc import Callable
 from enum import EnumMeta
@@ -30,12 +31,12 @@ from soma_core.wire.definitions.sentinels import (
     sentinel_of,
 )
 from soma_core.wire.definitions.signature import Signatures
-from soma_core.wire.locks import free_in_forked_child
+from soma_core.wire.locks import renew_in_forked_child
 
 __all__ = ["write"]
 
 if hasattr(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK"):  # cloudpickle holds it for each class
-    free_in_forked_child(_cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK)
+    renew_in_forked_child(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK", threading.Lock)
 
 
 def write(
