@@ -36,7 +36,7 @@ def default_path() -> Path:
     return Path(tempfile.gettempdir()) / f"soma-{os.getuid()}" / "soma.sock"
 
 
-def bind(path: Path, *, for_others: bool = False) -> socket.socket:
+def bind(path: Path, *, for_others: bool = False) -> tuple[socket.socket, int]:
     """Listen at a path: a socket of mode 0600, in a directory made with mode 0700.
 
     A socket that nobody listens at any more is replaced.
@@ -45,6 +45,9 @@ def bind(path: Path, *, for_others: bool = False) -> socket.socket:
         path: The path.
         for_others: Whether other users are to reach it: then the modes are 0666 and 0711, and
             whoever listens must ask who is there (:func:`peer_uid`).
+
+    Returns:
+        The socket, and the inode of its file, which is that of no other as long as it is open.
 
     Raises:
         StartFailed: A daemon listens there already, or the place is not safe or not usable.
@@ -55,6 +58,7 @@ def bind(path: Path, *, for_others: bool = False) -> socket.socket:
     try:
         with _alone_in(path.parent):
             _bind_or_replace(listening, path)
+            inode = path.stat().st_ino  # before anybody can know of it, and replace it
             listening.listen(_QUEUE)
     except OSError as error:
         listening.close()
@@ -64,7 +68,7 @@ def bind(path: Path, *, for_others: bool = False) -> socket.socket:
         raise
     finally:
         os.umask(before)
-    return listening
+    return listening, inode
 
 
 def _prepare_directory(directory: Path, *, for_others: bool) -> None:

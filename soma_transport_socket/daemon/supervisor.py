@@ -133,8 +133,8 @@ class Supervisor:
             while not self._done():
                 self._step()
         finally:
-            listening.close()
             self._remove_socket(inode)
+            listening.close()
             self._end_workers()
         if self._failure is not None:
             raise self._failure
@@ -148,8 +148,7 @@ class Supervisor:
         if handed is not None:
             self.path = Path(handed.getsockname())
             return handed, None
-        listening = address.bind(self.path, for_others=bool(self._peers.others))
-        return listening, self.path.stat().st_ino
+        return address.bind(self.path, for_others=bool(self._peers.others))
 
     def _wake_on_signals(self) -> None:
         woken, wakes = socket.socketpair()
@@ -350,7 +349,7 @@ class Supervisor:
             self._controls.forget(self._ended.popitem(last=False)[0])
 
     def _remove_socket(self, inode: int | None) -> None:
-        with suppress(FileNotFoundError):  # somebody tidied up before us
+        with suppress(OSError):  # somebody tidied up before us, or nobody may any more
             if self.path.stat().st_ino == inode:
                 self.path.unlink()
 

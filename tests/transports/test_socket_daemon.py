@@ -264,6 +264,23 @@ def test_a_socket_that_somebody_else_put_there_is_not_removed(directory):
         assert path.read_text() == "mine"
 
 
+def test_what_is_put_there_as_soon_as_it_listens_is_not_taken_for_the_socket(
+    directory, monkeypatch
+):
+    path = directory / "soma.sock"
+
+    class Replaced(socket.socket):
+        def listen(self, queue):
+            super().listen(queue)
+            path.unlink()
+            path.write_text("mine")
+
+    monkeypatch.setattr(address.socket, "socket", Replaced)
+    listening, inode = address.bind(path)
+    with listening:
+        assert path.stat().st_ino != inode
+
+
 @pytest.mark.nightly
 def test_a_daemon_whose_socket_was_removed_still_ends(directory):
     path = directory / "soma.sock"
