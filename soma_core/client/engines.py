@@ -227,19 +227,17 @@ class RestartingEngine(RemoteEngine):
         """The connection to an engine that lives, as far as is known; blocks while it starts."""
         while self.connection.conversation.ended is not None and not self._closed.is_set():
             dead = self.connection.conversation
+            dead.check_owner()  # a thread that a forked child does not have may be restarting
             left = call.deadline.left()
             wait = -1 if left is None else min(left, threading.TIMEOUT_MAX)
             if not self._restarting.take(wait):
                 raise _late(call.cmd)
             try:
                 death = dead.ended
-                here = self.connection.conversation
-                if here is dead and death and dead.belongs_to_this_process:
+                if self.connection.conversation is dead and death:
                     self._restart(death, call)
             finally:
                 self._restarting.give()
-            if not dead.belongs_to_this_process:
-                break  # using it raises
         return self.connection
 
     def _restart(self, death: WorkerDied, call: Call) -> None:

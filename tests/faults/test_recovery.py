@@ -53,6 +53,18 @@ def kill(worker: soma.Worker) -> None:
     wait_until(lambda: not worker.status().alive)
 
 
+def is_refused_in_forked_child(call) -> bool:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            call()
+        except BaseException as error:
+            os._exit(type(error) is soma.TransportError)
+        os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 @pytest.mark.usefixtures("told_how")
 @over_both
 def test_a_death_during_a_call_costs_that_call_and_the_next_one_works(worker) -> None:
@@ -377,6 +389,7 @@ def test_closing_while_the_worker_restarts_ends_the_call(connect, tmp_path) -> N
     thread.start()
     wait_until(note.read_text)
     second = int(note.read_text())
+    assert is_refused_in_forked_child(lambda: worker.forward("slow", 0))
     worker.close()
     thread.join(30.0)
     assert not thread.is_alive()
