@@ -17,7 +17,7 @@ from soma_core.client.calls import Call
 from soma_core.client.connection import Connection
 from soma_core.client.host_path import hidden_modules, host_path
 from soma_core.client.recovery import RecoveryLog
-from soma_core.client.turn import Turn
+from soma_core.client.restart import Restart
 from soma_core.client.worker_options import WorkerOptions
 from soma_core.errors import (
     ChannelClosed,
@@ -35,7 +35,7 @@ from soma_core.protocol.commands import Hello
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["RemoteEngine", "RestartingEngine"]
+__all__ = ["RemoteEngine", "RestartingEngine", "late"]
 
 _REPEATABLE = frozenset({"FORWARD", "CALL_METHOD", "COMPOSITE_FORWARD"})
 _STOP_GRACE = 0.5
@@ -180,7 +180,8 @@ class RestartingEngine(RemoteEngine):
     def __init__(self, transport: Transport, pickles: Pickles, options: WorkerOptions) -> None:
         self._recovery = RecoveryLog(pickles)
         self._backoff = Backoff(budget=_MOST_RESTARTS)
-        self._restarting = Turn("a restart of this worker")
+        self._restarting = threading.RLock()  # a signal handler may call in the midst of a call
+        self._restart: Restart | None = None
         self._unrecoverable: RemoteError | None = None
         super().__init__(transport, pickles, options)
 
@@ -224,37 +225,50 @@ class RestartingEngine(RemoteEngine):
         self._recovery.acknowledged(call, reply)
 
     def living(self, call: Call) -> Connection:
-        """The connection to an engine that lives, as far as is known; blocks while it starts."""
-        while self.connection.conversation.ended is not None and not self._closed.is_set():
-            dead = self.connection.conversation
-            dead.check_owner()  # a thread that a forked child does not have may be restarting
-            left = call.deadline.left()
-            wait = -1 if left is None else min(left, threading.TIMEOUT_MAX)
-            if not self._restarting.take(wait):
-                raise _late(call.cmd)
-            try:
-                death = dead.ended
-                if self.connection.conversation is dead and death:
-                    self._restart(death, call)
-            finally:
-                self._restarting.give()
+        """The connection to an engine that lives, as far as is known; waits while it starts."""
+        while (death := self.connection.conversation.ended) and not self._closed.is_set():
+            self.connection.conversation.check_owner()  # a forked child lacks the thread
+            restart = self._restart_after(death)
+            if not restart.wait(call.deadline):
+                raise late(call.cmd)
+            restart.raise_error_once()
         return self.connection
 
-    def _restart(self, death: WorkerDied, call: Call) -> None:
-        if self._unrecoverable is not None:
-            raise self._unrecoverable
-        self._wait_for_next_try(death, call)
+    def _restart_after(self, death: WorkerDied) -> Restart:
+        """The restart that is under way, or one that begins now."""
+        with self._restarting:
+            if self._restart is not None and not self._restart.is_over:
+                return self._restart
+            if self._unrecoverable is not None:
+                raise self._unrecoverable
+            if self._backoff.exhausted:
+                raise WorkerDied(
+                    f"the worker was restarted {_MOST_RESTARTS} times without a successful call in "
+                    f"between, and is not started again; connect anew. The last time: {death}",
+                    **death.facts,
+                )
+            self._restart = restart = Restart(lambda: self._start_another(death))
+        restart.begin()
+        return restart
+
+    def _start_another(self, death: WorkerDied) -> None:
+        try:
+            if self.connection.conversation.ended is death:  # else another restart was faster
+                self._start_one()
+        finally:
+            self._restart = None
+
+    def _start_one(self) -> None:
+        self._closed.wait(self._backoff.next_delay())
         self.notify_exit(self._transport.stop(0.0))
         self._recovery.worker_ended()
-        deadline = call.deadline.within(self._options.start_timeout)
+        deadline = Deadline.after(self._options.start_timeout)
         try:
             connection, hello = self._begin(deadline)
             self._restore(connection, deadline)
-        except SomaError as error:  # which may look like anything
+        except SomaError:  # which may look like anything
             if self._closed.is_set():
                 raise ChannelClosed("the worker was closed while it was being restarted") from None
-            if call.deadline.over():
-                raise _late(call.cmd) from error
             raise
         self.connection, self.hello = connection, hello
         self.restarts += 1
@@ -275,19 +289,6 @@ class RestartingEngine(RemoteEngine):
                 self._unrecoverable = error
             raise
 
-    def _wait_for_next_try(self, death: WorkerDied, call: Call) -> None:
-        if self._backoff.exhausted:
-            raise WorkerDied(
-                f"the worker was restarted {_MOST_RESTARTS} times without a successful call in "
-                f"between, and is not started again; connect anew. The last time: {death}",
-                **death.facts,
-            )
-        delay = self._backoff.next_delay()
-        left = call.deadline.left()
-        if left is not None and left <= delay:
-            raise _late(call.cmd)
-        self._closed.wait(delay)
-
 
 def _start_remedy(error: Exception, unread: bytes) -> str:
     """What to do about the commonest reasons why a worker does not come up."""
@@ -304,7 +305,8 @@ def _start_remedy(error: Exception, unread: bytes) -> str:
     return ""
 
 
-def _late(cmd: str) -> DeadlineExceeded:
+def late(cmd: str) -> DeadlineExceeded:
+    """What a call raises that has no time to wait for a restart."""
     return DeadlineExceeded(
         f"{cmd} was not sent within its timeout: the worker had died and was being restarted",
         worker_survived=False,

@@ -9,7 +9,6 @@ import pickle
 import signal
 import threading
 import time
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ import pytest
 import soma_core as soma
 
 from ..support import filters as f
-from .conftest import begun
+from .conftest import begun, until
 
 NAP = ("naps", 60.0)
 
@@ -282,9 +281,13 @@ def test_a_worker_that_does_not_stop_is_ended_and_another_one_started(run):
             assert await worker.forward("echo", 1) == 1
             assert worker.status().pid != pid
             os.kill(worker.status().pid, signal.SIGKILL)
-            with suppress(soma.WorkerDied):  # unless it is seen to be dead before it is sent this
-                await worker.forward("echo", 1)
-            assert await worker.forward("echo", 2) == 2
+            await until(lambda: not worker.status().alive)
+            patient = asyncio.create_task(worker.forward("echo", 2))
+            for _ in range(3):
+                with pytest.raises(soma.DeadlineExceeded):
+                    await worker.forward("echo", 1, timeout=0.001)
+            assert not patient.done()
+            assert await patient == 2
             assert worker.status().restarts == 2
 
     run(main())

@@ -27,7 +27,7 @@ from soma_core.client.aio.threads import in_thread
 from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan
-from soma_core.client.engines import RestartingEngine
+from soma_core.client.engines import RestartingEngine, late
 from soma_core.client.handle import CLOSE_GRACE, Handle
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import binding_error
@@ -240,11 +240,14 @@ class AsyncWorker:
         """The connection to an engine that lives; a thread starts it if it must."""
         if self._connection.conversation.ended is None:
             return self._connection
-        async with self._restarting:
-            origin = await in_thread(lambda: engine.living(call), name="soma-restart")
-            if origin is not self._connection.origin:
-                transport = self._handle.transport
-                self._connection = AsyncConnection(transport, origin, self._loop)
+        try:
+            async with asyncio.timeout(call.deadline.left()), self._restarting:
+                origin = await in_thread(lambda: engine.living(call), name="soma-restart")
+        except TimeoutError as error:
+            raise error if isinstance(error, SomaError) else late(call.cmd) from None
+        if origin is not self._connection.origin:
+            transport = self._handle.transport
+            self._connection = AsyncConnection(transport, origin, self._loop)
         return self._connection
 
     async def _mend(self, call: Call, error: BaseException) -> bool:
