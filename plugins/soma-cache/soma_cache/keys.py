@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from blake3 import blake3
 
 from soma_cache.code import code_digest
@@ -24,7 +25,8 @@ from soma_core.execution import FilterFailed, Node, pack
 __all__ = ["KEY_SIZE", "Keys", "Uncacheable", "environment_digest"]
 
 KEY_SIZE = 32
-_VERSION = b"soma-cache 2"
+_VERSION = b"soma-cache 3"
+_WITHOUT_CODE = (type(None), bool, int, float, complex, str, bytes, np.ndarray)
 
 
 class Uncacheable(Exception):
@@ -57,10 +59,15 @@ class Keys:
     def _identity(self, node: Node) -> bytes:
         """What the node computes, but for its state."""
         _check_cacheable(node)
-        cls = type(node.obj)
-        if cls not in self._code:
-            self._code[cls] = code_digest(cls)
-        return self._code[cls] + _config_hash(node)
+        cls, held = type(node.obj), _with_code(node.obj)
+        try:
+            if cls not in self._code:
+                self._code[cls] = code_digest(cls)
+            return self._code[cls] + code_digest(*held) + _config_hash(node)
+        except RecursionError:
+            raise Uncacheable(
+                f"what the code of node {node.node_id!r} holds nests too deep"
+            ) from None
 
     def _feed_weights(self, hasher: Any, node: Node) -> None:
         """The parameters that a differentiable node holds beside its state."""
@@ -110,6 +117,13 @@ def _check_cacheable(node: Node) -> None:
         raise Uncacheable(f"{name} is not cacheable (meta)")
     if meta.kind is FilterKind.OPAQUE:
         raise Uncacheable(f"{name} is opaque: what it remembers cannot be known")
+
+
+def _with_code(obj: Any) -> list[Any]:
+    """The fields of a filter that may lead to code, of which its configuration has no more than
+    the name."""
+    fields = [*vars(obj).values(), *(obj.__pydantic_extra__ or {}).values()]
+    return [field for field in fields if not isinstance(field, _WITHOUT_CODE)]
 
 
 def _config_hash(node: Node) -> bytes:

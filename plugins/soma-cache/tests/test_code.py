@@ -22,7 +22,9 @@ def unused(x):
     return 0
 """
 FILTER = """
+import functools
 import logging
+import re
 import numpy as np
 import soma_core as soma
 import helpers
@@ -30,6 +32,38 @@ from helpers import scaled
 
 log = logging.getLogger("x")
 TABLE = np.arange(3)
+WORD = re.compile("a+")
+SHIFT = 0
+
+def times(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def decorated(*args):
+            return function(*args) * factor
+        return decorated
+    return decorate
+
+@times(10)
+def grown(x):
+    return x
+
+@functools.singledispatch
+def kind(x):
+    return 0
+
+@kind.register
+def _(x: int):
+    return 21
+
+class Curve:
+    __slots__ = ("steepness",)
+    def __init__(self, steepness):
+        self.steepness = steepness
+    def at(self, x):
+        return x * self.steepness
+
+CURVE = Curve(31)
+BY_NAME = {"shifted": lambda x: x + SHIFT, "part": functools.partial(max, 41)}
 
 class Base(soma.Filter):
     factor: float = 1.0
@@ -43,10 +77,18 @@ class Made(Base):
     def fixed(x):
         return x[..., 0] + 1.5
 
+    @functools.cached_property
+    def rate(self):
+        return 51
+
+    def rest(self, x):
+        return grown(x) + kind(x) + CURVE.at(x) + BY_NAME["shifted"](x) + self.rate
+
     def forward(self, x, state):
         log.info("here")
         small = [v for v in x if v in {1, 2, 3}]
-        return scaled(x) + helpers.LIMIT + TABLE.sum() + self.offset() + len(small)
+        letters = bool(WORD.match("aa"))
+        return scaled(x) + helpers.LIMIT + TABLE.sum() + self.offset() + len(small) + letters
 """
 
 EDITS: dict[str, Callable[[str, str], tuple[str, str]]] = {
@@ -59,6 +101,15 @@ EDITS: dict[str, Callable[[str, str], tuple[str, str]]] = {
     "a function of another module": lambda h, f: (h.replace("x * inner", "x + inner"), f),
     "what that function calls": lambda h, f: (h.replace("return 2", "return 3"), f),
     "an attribute of another module": lambda h, f: (h.replace("LIMIT = 3", "LIMIT = 4"), f),
+    "what a decorator is given": lambda h, f: (h, f.replace("times(10)", "times(11)")),
+    "a decorator": lambda h, f: (h, f.replace("args) * factor", "args) + factor")),
+    "a function for one type": lambda h, f: (h, f.replace("return 21", "return 22")),
+    "what an object holds": lambda h, f: (h, f.replace("Curve(31)", "Curve(32)")),
+    "a method of an object": lambda h, f: (h, f.replace("x * self.steep", "x / self.steep")),
+    "what a function in a dict names": lambda h, f: (h, f.replace("SHIFT = 0", "SHIFT = 1")),
+    "an argument that a partial holds": lambda h, f: (h, f.replace("(max, 41)", "(max, 42)")),
+    "a cached property": lambda h, f: (h, f.replace("return 51", "return 52")),
+    "a regular expression": lambda h, f: (h, f.replace('"a+"', '"b+"')),
 }
 SAME: dict[str, Callable[[str, str], tuple[str, str]]] = {
     "nothing": lambda h, f: (h, f),
@@ -91,6 +142,21 @@ def test_an_edit_that_could_change_the_result_changes_the_hash(digest, edit) -> 
 @pytest.mark.parametrize("edit", SAME)
 def test_an_edit_that_could_not_does_not(digest, edit) -> None:
     assert digest(*SAME[edit](HELPERS, FILTER)) == digest(HELPERS, FILTER)
+
+
+@pytest.mark.parametrize("statement", ["import beside as b", "from beside import LEVEL"])
+def test_an_edit_of_a_module_that_a_method_imports_changes_the_hash(
+    tmp_path, monkeypatch, statement
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for text in ("LEVEL = 61", "LEVEL = 61", "LEVEL = 62"):
+        (tmp_path / "beside.py").write_text(text)
+        namespace: dict[str, Any] = {"__name__": "made"}
+        exec(f"def late(x):\n    {statement}\n    return x", namespace)
+        digests.append(code_digest(namespace["late"]))
+    assert digests[0] == digests[1] != digests[2]
+    assert "beside" not in sys.modules
 
 
 def test_functions_that_call_each_other_and_classes_that_hold_themselves_end() -> None:
