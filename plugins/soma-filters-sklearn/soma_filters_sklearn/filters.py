@@ -259,11 +259,13 @@ class SklearnFilter(Filter):
         """Within the block, an attribute that ``fit`` learns and the state lacks is named.
 
         Raises:
-            ValueError: There is one: the state may be that of another filter.
+            ValueError: There is one: nothing was learned, or the state may be of another filter.
         """
         try:
             yield
         except AttributeError as error:
+            if not _is_of_sklearn(estimator) and not has_learned(estimator):
+                raise self._not_fitted() from error
             lacks = error.name or ""
             if error.obj is not estimator or not lacks.endswith("_"):
                 raise
@@ -326,20 +328,21 @@ class SklearnFilter(Filter):
         estimator = self._fresh()
         if known_classes(state) is None:
             restore(estimator, state or {})
-        if self._method(estimator) in TRANSDUCTIVE:
-            return estimator
+        if self._method(estimator) in TRANSDUCTIVE or not _is_of_sklearn(estimator):
+            return estimator  # others may learn under any name, or nothing
         try:
             check_is_fitted(estimator)
         except NotFittedError:
-            if state:
-                raise ValueError(
-                    f"{self._title()} is not fitted by this state, which holds "
-                    f"{', '.join(map(str, state))}; send the state that fit returned"
-                ) from None
+            if not state:
+                raise self._not_fitted() from None
             raise ValueError(
-                f"{self._title()} is not fitted: call fit first or send a state"
+                f"{self._title()} is not fitted by this state, which holds "
+                f"{', '.join(map(str, state))}; send the state that fit returned"
             ) from None
         return estimator
+
+    def _not_fitted(self) -> ValueError:
+        return ValueError(f"{self._title()} is not fitted: call fit first or send a state")
 
     def _configuration(self) -> tuple[Any, ...]:
         return tuple(self.__dict__.values())
@@ -377,6 +380,11 @@ class NamedFilter(SklearnFilter):
             if name in self.model_fields_set  # else the default, which may have no plain spelling
         }
         return self.estimator_class(**config)
+
+
+def _is_of_sklearn(estimator: Any) -> bool:
+    """Whether what it learns ends with an underscore for certain, and its methods rely on that."""
+    return type(estimator).__module__.partition(".")[0] == "sklearn"
 
 
 class _Rebuilt:

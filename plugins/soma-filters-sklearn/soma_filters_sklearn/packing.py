@@ -266,7 +266,8 @@ def set_attributes(estimator: Any, attributes: dict[str, Any]) -> None:
     for name in attributes:
         if shadows(estimator, name):
             raise ValueError(f"{name} is a method of a {type(estimator).__name__}")
-    estimator.__setstate__(attributes)
+    set_state = getattr(estimator, "__setstate__", vars(estimator).update)
+    set_state(attributes)
     check_fitted(estimator)
 
 

@@ -11,12 +11,15 @@ import cloudpickle
 import numpy as np
 import pytest
 import sklearn
+import sklearn.linear_model
 import sklearn.neighbors
 from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import StandardScaler
 from soma_filters_sklearn import estimators
+from soma_filters_sklearn.any_estimator import Estimator
 from soma_filters_sklearn.packing import pack, unpack
 from soma_filters_sklearn.state import learned_state, restore
 
@@ -38,6 +41,55 @@ def test_an_estimator_without_a_state_says_that_it_is_not_fitted(state, data):
 def test_an_estimator_that_learns_nothing_needs_no_state(data):
     found = estimators.Normalizer().forward(data.x, {})
     np.testing.assert_array_equal(found, sklearn.preprocessing.normalize(data.x))
+
+
+class Beside(TransformerMixin, BaseEstimator):
+    """What it learns has no underscore at its end."""
+
+    def fit(self, x, y=None):
+        self._model = sklearn.linear_model.Ridge().fit(x, x[:, 0])
+        return self
+
+    def transform(self, x):
+        return self._model.predict(x)
+
+
+class Double(TransformerMixin, BaseEstimator):
+    """It learns nothing."""
+
+    def fit(self, x, y=None):
+        return self
+
+    def transform(self, x):
+        return 2 * x
+
+
+class Bare:
+    """No BaseEstimator, but it has what one has."""
+
+    def get_params(self, deep=True):
+        return {}
+
+    def fit(self, x, y=None):
+        self.low = x.min(axis=0)
+        return self
+
+    def transform(self, x):
+        return x - self.low
+
+
+@pytest.mark.parametrize("kind", [Beside, Double, Bare])
+def test_an_estimator_of_ones_own_may_learn_under_any_name_or_nothing(kind, data):
+    node = Estimator(estimator=kind())
+    state = node.fit(data.x)
+    np.testing.assert_array_equal(
+        copy.deepcopy(node).forward(data.x, state), kind().fit(data.x).transform(data.x)
+    )
+
+
+def test_one_of_ones_own_that_is_not_fitted_says_so(data):
+    with pytest.raises(ValueError, match="Beside is not fitted: call fit first or send a state"):
+        Estimator(estimator=Beside()).forward(data.x, {})
 
 
 def test_a_state_that_is_no_dict_is_refused_with_what_came(data):
