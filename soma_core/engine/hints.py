@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dis
+import inspect
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 
 from soma_core.models.calling import accepts
 
-__all__ = ["hint_for_fit", "hint_for_forward"]
+__all__ = ["hint_for_fit", "hint_for_forward", "hint_for_two_inputs"]
 
 
 def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
@@ -38,6 +40,19 @@ def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
     if state is None:
         return "its state is None: fit must return what forward needs, or pass a state"
     return ""
+
+
+def hint_for_two_inputs(forward: Callable[..., Any], cause: BaseException) -> str:
+    """What a failed ``forward`` looks like that was given ``{}`` as the state of no learner."""
+    if not isinstance(cause, TypeError | AttributeError) or not re.search(r"\bdict\b", str(cause)):
+        return ""
+    try:
+        _, second, *_ = inspect.signature(forward).parameters
+    except (TypeError, ValueError):
+        return ""
+    if "state" in second or second.startswith("_"):
+        return ""
+    return f"{second} is the state, and that is {{}}: a filter has one input; send two as one dict"
 
 
 def _is_of_data(cause: BaseException) -> bool:

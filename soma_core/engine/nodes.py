@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_core.engine.hints import hint_for_fit, hint_for_forward
+from soma_core.engine.hints import hint_for_fit, hint_for_forward, hint_for_two_inputs
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.calling import accepts
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
@@ -185,8 +185,10 @@ class Node:
         try:
             out = self.call(own or self._method("forward"), *given)
         except FilterFailed as failed:
-            unlearned = state is self._unlearned and meta.kind is not FilterKind.STATELESS
-            failed.hint = hint_for_forward(failed.cause, state, unlearned)
+            learns, unlearned = meta.kind is not FilterKind.STATELESS, state is self._unlearned
+            failed.hint = hint_for_forward(failed.cause, state, unlearned and learns)
+            if not learns and unlearned and not failed.hint:
+                failed.hint = hint_for_two_inputs(self._method("forward"), failed.cause)
             raise
         if meta.output_schema is not None and own is None:
             self._check("output", meta.output_schema, self._without_auxiliary(out), lengths)

@@ -138,7 +138,7 @@ def _used_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _state(obj: Any) -> Iterator[tuple[str, Any]]:
-    """The attributes that pickling takes from an object."""
+    """The attributes and the items that pickling takes from an object."""
     try:
         reduced = obj.__reduce_ex__(4)
     except BaseException:  # then it is itself what does not pickle
@@ -147,9 +147,12 @@ def _state(obj: Any) -> Iterator[tuple[str, Any]]:
         yield from (
             (", made from a value that", part) for part in reduced[1] if not isinstance(part, type)
         )
-        state = reduced[2] if len(reduced) > 2 else None
+        rest: tuple[Any, ...] = (*reduced[2:], None, None, None)
+        state, items, pairs = rest[:3]
         for held in state if isinstance(state, tuple) else (state,):
             yield from _attributes(held)
+        yield from ((f"[{number}]", item) for number, item in enumerate(items or ()))
+        yield from ((_item(key), value) for key, value in pairs or ())
 
 
 def _attributes(held: Any) -> Iterator[tuple[str, Any]]:

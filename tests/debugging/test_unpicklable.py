@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: Held(lambda: LOCK), "self.held uses the global LOCK, which is a _thread.lock"),
     (Private, 'self._kept["a"][0] is a _thread.lock'),
     (WithState, "self.other[1] is a _thread.lock"),
+    (lambda: Held(deque([1, LOCK])), "self.held[1] is a _thread.lock"),
     (lambda: Held(Ends()), "Ends: 3"),
     (lambda: local()[0], "self.guarded uses lock, which is a _thread.RLock"),
     (lambda: local()[1], "self.shared[1] is a _thread.RLock"),

@@ -44,3 +44,23 @@ def test_data_that_lack_an_attribute_are_no_sign_of_a_forgotten_fit(holder: Any)
         _ = holder.values_of_it
     hint = hint_for_forward(caught.value, {}, unlearned=True)
     assert ("call fit first" in hint) == (not isinstance(holder, list))
+
+
+class _TakesTwo:
+    def forward(self, a: Any, b: Any) -> Any:
+        return a + b
+
+
+class _TakesState:
+    def forward(self, x: Any, state: Any) -> Any:
+        return x + state
+
+
+def test_a_filter_that_takes_two_inputs_is_told_that_the_second_is_its_state(
+    host: Any, refused: Any
+) -> None:
+    host.load(two=_TakesTwo(), one=_TakesState())
+    with pytest.raises(refused, match=r"'dict'; b is the state.*send two as one dict"):
+        host.ask("FORWARD", node_id="two", data=1)
+    with pytest.raises(refused, match=r"'dict'$"):
+        host.ask("FORWARD", node_id="one", data=1)
