@@ -49,11 +49,12 @@ def ask_once(path: Path, request: Request, timeout: float) -> Answer | None:
     Raises:
         OSError: It cannot be asked now, which says nothing about it: it is held up, or this
             process has no descriptors left.
+        StartFailed: What listens there is another user's, or no soma daemon.
     """
     try:
         with address.connect(path, timeout) as connection:
             return ask(connection, request)
-    except (FileNotFoundError, ConnectionError, StartFailed):
+    except (FileNotFoundError, ConnectionError):
         return None
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
-from soma_transport_socket import address
+from soma_transport_socket import SocketTransport, address
 from soma_transport_socket.daemon.workers import drop_bytes
 
 from ..support import (
@@ -664,7 +664,10 @@ for start in (b'{"cmd":"PING"}\\n', b'\\x93SOMR{"op":"connect"}\\n'):
             assert worker.ping().pid
 
 
-def test_what_listens_there_and_is_no_daemon_is_told(directory):
+@pytest.mark.parametrize(
+    "use", [lambda path: soma.connect("socket", path=path), SocketTransport.status]
+)
+def test_what_listens_there_and_is_no_daemon_is_told(directory, use):
     path = directory / "other.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -679,7 +682,7 @@ def test_what_listens_there_and_is_no_daemon_is_told(directory):
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(soma.StartFailed, match="not a soma daemon"):
-            soma.connect("socket", path=path)
+            use(path)
         thread.join()
 
 
