@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from types import NoneType
@@ -14,7 +15,7 @@ from soma_core.raised import Raised, shortened
 
 __all__ = ["OF_SOMA", "describe_failure", "exception_of"]
 
-OF_SOMA = str(Path(__file__).parents[1])
+OF_SOMA = f"{Path(__file__).parents[1]}{os.sep}"
 """The folder of soma's own code."""
 
 _WITH_TRACEBACK = frozenset(

@@ -49,7 +49,7 @@ def test_json_gives_seconds(soma: Soma) -> None:
 
 @pytest.fixture
 def contestants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Functions of this process in place of the transports, and one that cannot take part."""
+    """This process alone, over a transport and without, and one that cannot take part."""
 
     @contextmanager
     def absent(_: None) -> Iterator[Any]:
@@ -57,18 +57,19 @@ def contestants(monkeypatch: pytest.MonkeyPatch) -> None:
         yield
 
     here = Contestant(lambda _: nullcontext(lambda x: compute(x, STATE)))
-    chosen = {BASELINE: here, "soma here": here, "soma gone": Contestant(absent)}
+    inline = benchmarking.builtin()["soma inline"]
+    chosen = {BASELINE: here, "soma inline": inline, "soma gone": Contestant(absent)}
     monkeypatch.setattr(benchmarking, "builtin", lambda: chosen)
 
 
 @pytest.mark.usefixtures("contestants")
 def test_who_cannot_take_part_is_named_and_the_others_are_compared(soma: Soma) -> None:
-    done = soma("bench", "--rounds", 1, "--size", 80, "--size", 8001, "--size", 8004)
+    done = soma("bench", "--rounds", 1, "--size", 8001, "--size", 8004)
     assert done.exit_code == 0, done.output
     names = [line.split("  ")[0] for line in done.stdout.splitlines() if line[0] not in " p"]
-    assert names == [BASELINE, "soma here", "floor"]
-    assert " ".join(done.stdout.split("\n")[0].split()) == "10 floats 7.81 KiB first result"
-    assert done.stdout.count("µs (") == 2
+    assert names == [BASELINE, "soma inline", "floor"]
+    assert " ".join(done.stdout.split("\n")[0].split()) == "7.81 KiB first result"
+    assert done.stdout.count("µs (") == 1
     assert "soma gone took no part: it needs a daemon" in done.stderr
 
 
@@ -79,7 +80,7 @@ def test_the_cpus_of_this_process_are_what_they_were(soma: Soma) -> None:
     (run,) = json.loads(done.stdout)["runs"]
     assert run["pinned"] is True
     assert run["absent"] == {"soma gone": "it needs a daemon"}
-    assert list(run["contestants"]["soma here"]) == ["80"]
+    assert list(run["contestants"]["soma inline"]) == ["80"]
     assert os.sched_getaffinity(0) == before
 
 
