@@ -10,7 +10,7 @@ from soma_core.errors import Refused
 from soma_core.plugins.manager import PluginSet
 from soma_core.protocol.commands import Command
 from soma_core.protocol.parsing import name_of_command
-from soma_core.protocol.replies import LoadReply, Reply
+from soma_core.protocol.replies import REPLY_TO, ForwardReply, LoadReply, Reply
 
 if TYPE_CHECKING:
     from soma_core.engine.engine import Engine
@@ -26,10 +26,12 @@ class _Plan(NamedTuple):
     Attributes:
         execute: Calls the implementations of ``soma_execute``; None if there are none.
         observers: Those of ``soma_command_finished``.
+        reply: The class of the command's reply.
     """
 
-    execute: Callable[..., Any] | None
+    execute: Any
     observers: tuple[Callable[..., None], ...]
+    reply: type[Reply]
 
 
 class Participation:
@@ -64,6 +66,8 @@ class Participation:
             reply: Reply = (
                 engine.run(command) if run is None else run(command=command, context=engine)
             )
+            if not isinstance(reply, plan.reply):
+                raise _no_reply(command, plan, reply)
             if type(reply) is LoadReply:
                 self._notify_loaded(reply)
             return reply
@@ -89,8 +93,18 @@ class Participation:
         node_ids = frozenset(_node_ids(command) if self._by_node else ())
         execute = self._plugins.executing(cmd, node_ids)
         observers = tuple(self._plugins.observing(cmd, node_ids))
-        self._plans[key] = plan = _Plan(execute, observers)
+        reply = REPLY_TO.get(type(command), ForwardReply)
+        self._plans[key] = plan = _Plan(execute, observers, reply)
         return plan
+
+
+def _no_reply(command: Command, plan: _Plan, returned: Any) -> TypeError:
+    plugins = ", ".join(repr(one.plugin_name) for one in plan.execute.get_hookimpls()[1:])
+    return TypeError(
+        f"{name_of_command(type(command))}: soma_execute is to return a {plan.reply.__name__}, and "
+        f"returned {returned!r:.80}; a wrapper returns what its yield gave, or another reply of "
+        f"that class (who takes part: {plugins})"
+    )
 
 
 def _node_ids(command: Any) -> tuple[str, ...]:

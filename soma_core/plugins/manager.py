@@ -270,7 +270,9 @@ def _observe(implementation: Any, hook_name: str, **arguments: Any) -> None:
     """Call an observer with the arguments that it wants; what it raises is logged."""
     try:
         implementation.function(*map(arguments.__getitem__, implementation.argnames))
-    except Exception:
+    except KeyboardInterrupt:  # of the user, or of the host that interrupts the command
+        raise
+    except BaseException:
         _log.exception("the plugin %r failed in %s", implementation.plugin_name, hook_name)
 
 
@@ -300,6 +302,10 @@ class CallObservers:
         """A call is about to be sent."""
         for observer in self.at_start:
             observer(call=call)
+        meta = call.fields.get("meta")
+        if meta is not None and (type(meta) is not dict or not set(map(type, meta)) <= {str}):
+            _log.error("meta of a call is a dict of texts and data, got %.200r: not sent", meta)
+            del call.fields["meta"]
 
     def sent(self, call: Any) -> None:
         """It is on its way."""

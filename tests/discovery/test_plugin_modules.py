@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 
 import soma_core as soma
+from soma_core.client.calls import Call
 from soma_core.engine.engine import Engine, EngineInfo
 from soma_core.engine.interrupts import Interrupts
 from soma_core.engine.nodes import Node
@@ -169,12 +170,13 @@ def test_a_misspelt_command_of_a_hook_is_warned_of(named: str, meant: str, caplo
     )
 
 
-def test_an_observer_that_raises_is_logged_and_breaks_nothing(caplog: Any) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_an_observer_that_raises_is_logged_and_breaks_nothing(kind: Any, caplog: Any) -> None:
     finished = []
 
     @soma.hookimpl
     def breaks() -> None:
-        raise RuntimeError("an observer's own mistake")
+        raise kind("an observer's own mistake")
 
     @soma.hookimpl
     def soma_command_finished(command: Any, seconds: float, error: Any) -> None:
@@ -316,6 +318,37 @@ def test_what_an_executing_plugin_raises_propagates() -> None:
 
     with pytest.raises(PermissionError, match="policy says no"):
         engine(plugin_set(policy=plugin(soma_execute=soma_execute))).execute(PING)
+
+
+@pytest.mark.parametrize(
+    "returned", [{"result": 1}, replies.FitReply()], ids=["no reply", "of another command"]
+)
+def test_what_a_plugin_returns_in_place_of_the_reply_is_an_error_that_names_it(
+    returned: Any,
+) -> None:
+    @soma.hookimpl
+    def soma_execute(command: Any, context: Any) -> Any:
+        return returned
+
+    plugins = plugin_set(odd=plugin(soma_execute=soma_execute))
+    with pytest.raises(TypeError, match=r"is to return a PingReply, and returned .* part: 'odd'"):
+        engine(plugins).execute(PING)
+
+
+@pytest.mark.parametrize("meta", ["abc", {1: 2}])
+def test_what_a_plugin_sends_along_with_a_call_is_dropped_where_it_is_no_dict_of_texts(
+    meta: Any, caplog: Any
+) -> None:
+    @soma.hookimpl
+    def soma_call_starting(call: Any) -> None:
+        call.fields["meta"] = meta
+
+    observers = plugin_set(odd=plugin(soma_call_starting=soma_call_starting)).observing_calls()
+    assert observers is not None
+    call = Call.of(PING)
+    observers.starting(call)
+    assert "meta" not in call.fields
+    assert f"meta of a call is a dict of texts and data, got {meta!r}" in caplog.text
 
 
 def test_without_plugins_a_command_takes_no_detour() -> None:
