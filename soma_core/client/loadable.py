@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from inspect import Parameter
 from typing import Any
@@ -181,10 +182,10 @@ def _advice(obj: Any) -> str:
             f"{kind} is an estimator without forward(x, state); install soma-filters-sklearn and "
             f'pass ("sklearn.{type(obj).__name__}", {{…}})'
         )
-    forward = getattr(type(obj), "forward", None)
-    if forward is not None:
+    with suppress(AttributeError, TypeError, ValueError):  # it is no function, or does not say
+        signature = inspect.signature(type(obj).forward)
         return (
-            f"{kind}.forward{inspect.signature(forward)} cannot be called with x and state; "
+            f"{kind}.forward{signature} cannot be called with x and state; "
             f"define forward(self, x, state{', prepared=None' * hasattr(obj, 'prepare')})"
         )
     return f"{kind} has no fit(x, y) and forward(x, state); subclass soma_core.Filter, or add them"

@@ -179,6 +179,8 @@ def _describe_plain(value: object) -> _Found:
     found = {_OF_PYTHON[kind] for kind in kinds}
     if kinds <= {int, float}:  # JSON, and a Tensor without dtype, know one kind of number
         fits = FLOATS | _integers_of(items)
+        if kinds == {int} and DataType.INT64 not in fits:
+            return _Found("integers of more than 64 bits", fits, shape)
     else:
         fits = frozenset(found if len(found) == 1 else ())
     return _Found(" and ".join(sorted(found)), fits, shape)

@@ -111,7 +111,7 @@ MISFITS = [
     (schema("Int32", "n"), np.zeros(3, "u4"), "uint32[3]"),
     (schema("UInt8", "n"), [255, 256], "Int64[2]"),
     (schema("UInt8"), -1, "Int64[]"),
-    (schema("Int64", "n"), [2**63], "Int64[1]"),
+    (schema("Int64", "n"), [2**63], "integers of more than 64 bits[1]"),
     (schema("Int8", "n"), [math.nan], "Float64[1]"),
     (schema("Float64", "n", "n"), np.zeros((3, 4)), "Float64[3, 4]"),
     (schema("Float64", "n"), np.zeros((3, 1)), "Float64[3, 1]"),

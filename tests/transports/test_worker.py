@@ -82,9 +82,10 @@ def test_unloading_is_all_or_none(warm):
     [
         (f.Scale, "pass an instance"),
         (object(), "subclass soma_core.Filter"),
+        (type("Odd", (), {"forward": 3})(), "filter 'node': .*Odd has no fit"),
         (("sklearn.PCA", {}, 1), "is a tuple \\(name, config\\)"),
     ],
-    ids=["a class", "an object", "a triple"],
+    ids=["a class", "an object", "a forward that is no function", "a triple"],
 )
 def test_what_is_no_filter_is_refused_with_advice(warm, filter_like, message):
     with pytest.raises(TypeError, match=message):
