@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.filesize import decimal
 from rich.text import Text
 
 from soma_core.channel.contract import DaemonInfo, SessionInfo, WorkerInfo
 from soma_core.cli.console import AsJson, CommandFailed, note, print_json, print_table, table
+from soma_core.models.brief import size
 from soma_core.plugins.catalog import installed_transports
 
 __all__ = ["ping", "serve", "sessions_app", "status"]
@@ -44,7 +44,7 @@ def status(path: AtPath = None, transport: Over = "socket", as_json: AsJson = Fa
         return
     note(
         f"process {found.pid}, soma {found.soma}, up {_duration(found.seconds)}, "
-        f"{decimal(found.memory)}"
+        f"{size(found.memory)}"
     )
     if not found.workers:
         note("there are no workers")
@@ -56,7 +56,7 @@ def status(path: AtPath = None, transport: Over = "socket", as_json: AsJson = Fa
             Text(worker.session or "-"),
             str(worker.clients),
             _duration(worker.seconds),
-            decimal(worker.memory),
+            size(worker.memory),
             Text(_work_of(worker)),
         )
     print_table(rows)
@@ -122,7 +122,7 @@ def _list(path: Path | None, transport: str, as_json: bool) -> None:
             Text(session.name),
             str(session.pid),
             str(session.clients),
-            decimal(session.memory),
+            size(session.memory),
             Text(_command_of(session)),
         )
     print_table(rows)

@@ -18,12 +18,13 @@ def brief(value: object) -> str:
 
 def size(count: int) -> str:
     """A number of bytes, as people write it."""
-    amount = float(count)
-    for unit in ("bytes", "kB", "MB"):
-        if amount < 1000:
-            return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
+    if count < 1000:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    amount, unit = count / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if amount >= 999.95:  # it would be written as 1000.0
+            amount, unit = amount / 1000, larger
+    return f"{amount:.1f} {unit}"
 
 
 class Brief:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 import soma_core as soma
 from soma_core.client.results import BatchedFitResult, CompositeFitResult, NodeState, WorkerListing
-from soma_core.models.brief import brief
+from soma_core.models.brief import brief, size
 
 
 class Big(soma.Filter):
@@ -105,3 +105,10 @@ def test_a_repr_of_anything_is_short_and_never_fails() -> None:
         {1} | set(range(99)),
     ):
         assert len(brief(value)) < 300
+
+
+def test_a_number_of_bytes_is_written_in_the_unit_that_fits() -> None:
+    written = [size(n) for n in (0, 1, 999, 1000, 999_949, 999_950, 10**9, 8 * 10**12)]
+    assert written == [
+        "0 bytes", "1 byte", "999 bytes", "1.0 kB", "999.9 kB", "1.0 MB", "1.0 GB", "8.0 TB",
+    ]  # fmt: skip

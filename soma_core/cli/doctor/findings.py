@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from rich.filesize import decimal
-
 from soma_core.cli.doctor.facts import SHARED_DIRECTORY, Facts, Requirement, RoundTrip, TripOutcome
+from soma_core.models.brief import size
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -143,7 +142,7 @@ def _limits(facts: Facts) -> Iterator[Finding]:
         "address space",
         facts.address_space,
         _SMALL_ADDRESS_SPACE,
-        decimal,
+        size,
         "ulimit -v unlimited: libraries reserve far more than they use; limit a worker's own "
         "memory with soma serve socket --memory-limit instead",
     )
@@ -152,7 +151,7 @@ def _limits(facts: Facts) -> Iterator[Finding]:
             SHARED_DIRECTORY,
             facts.shared_directory,
             _SMALL_SHARED_DIRECTORY,
-            lambda free: f"{decimal(free)} free",
+            lambda free: f"{size(free)} free",
             "soma does not use it, torch's data loaders do: docker run --shm-size=1g",
         )
 
