@@ -143,6 +143,8 @@ def encode_added(
         encoded = encode(obj)
         if not isinstance(encoded, Encoded):
             raise TypeError(f"encode returns an Encoded, got a {_class_name(encoded)}")
+        if encoded.data is obj:
+            raise TypeError("encode returns an Encoded of what the object holds, got the object")
         return Encoded(encoded.data, [_plain_bytes(buffer) for buffer in encoded.buffers])
     except Unencodable as reason:
         if or_pickle:

@@ -111,7 +111,7 @@ class Packing:
             return packb(content, self._extension, _OPTIONS)
         except TypeError as error:
             failure = self._failure or error
-        if not isinstance(failure, _Crowd | TypeError):
+        if not isinstance(failure, _Crowd | TypeError | RecursionError):
             raise self._with_place(failure, content)
         return self._lists_at_once(content, tuple, dict)
 
@@ -133,7 +133,7 @@ class Packing:
             if self._rows <= len(packed):
                 return packed
             failure = _Nested()
-        if isinstance(failure, _Nested):
+        if isinstance(failure, _Nested | RecursionError):
             if of:
                 return self._lists_at_once(content, *of[:-1])
             raise ProtocolError(

@@ -192,6 +192,7 @@ def fail(*arguments: Any) -> Any:
     [
         (fail, "SystemExit: broken"),
         (lambda signal: b"", "returns an Encoded"),
+        (lambda signal: Encoded(signal), "got the object"),
         (lambda signal: Encoded(buffers=["text"]), "TypeError"),
         (lambda signal: Encoded(buffers=[np.arange(9)[::2]]), "contiguous"),
     ],
@@ -221,10 +222,12 @@ def test_a_value_that_is_not_well_formed_is_an_invalid_command(changes) -> None:
     assert caught.value.code is ErrorCode.INVALID_COMMAND
 
 
-def test_a_codec_that_returns_its_own_object_ends_at_the_limit_of_nesting() -> None:
-    endless = codec(encode=lambda signal: Encoded(signal))
-    with pytest.raises(ProtocolError, match="levels deep"):
-        LineEncoder(pickles=pickles(endless)).encode(Signal(SAMPLES, 1))
+def test_an_encode_that_never_ends_ends_at_the_limit_of_nesting() -> None:
+    endless = pickles(codec(encode=lambda signal: Encoded([Signal(SAMPLES, 1)])))
+    for write in (LineEncoder(pickles=endless).encode, lambda signal: pack(signal, endless)):
+        with pytest.raises(ProtocolError, match="levels deep") as caught:
+            write(Signal(SAMPLES, 1))
+        assert caught.value.code is ErrorCode.TOO_LARGE
 
 
 def module(outcome: Any) -> types.SimpleNamespace:
