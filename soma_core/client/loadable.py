@@ -149,9 +149,9 @@ def _may_be_raw(obj: Any) -> bool:
     """Whether its ``forward`` may have been written for something else than soma.
 
     It takes whatever it is given, as that of a wrapper of a module does, or beside the data what
-    is no state (``mask=None``).
+    is no state (``mask=None``). With ``fit`` it was not, unless it is an estimator around a module.
     """
-    if callable(getattr(obj, "fit", None)):
+    if callable(getattr(obj, "fit", None)) and not hasattr(obj, "get_params"):
         return False
     try:
         parameters = [*inspect.signature(obj.forward).parameters.values()]

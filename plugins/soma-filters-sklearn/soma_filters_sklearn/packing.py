@@ -29,7 +29,7 @@ from soma_filters_sklearn.invariants import check_fitted, shadows
 from soma_filters_sklearn.literals import TAG, tagged
 from soma_filters_sklearn.spelling import NotSpelled, construct, spell_object
 
-__all__ = ["NotPlain", "attributes_of", "pack", "set_attributes", "unpack"]
+__all__ = ["NotPlain", "attributes_of", "pack", "reads_own_state", "set_attributes", "unpack"]
 
 _SPARSE = frozenset({"csr_array", "csr_matrix", "csc_array", "csc_matrix"})
 _FUNCTIONS = frozenset(
@@ -108,6 +108,13 @@ def attributes_of(estimator: Any) -> dict[str, Any]:
     if not isinstance(held, dict):
         return {}  # None, if there is nothing
     return {name: value for name, value in held.items() if name != "_metadata_request"}
+
+
+def reads_own_state(estimator: Any) -> bool:
+    """Whether code of another package than scikit-learn makes it of its pickled state, whole."""
+    readers = (kind for kind in type(estimator).__mro__ if "__setstate__" in vars(kind))
+    reader = next(readers, None)
+    return reader is not None and reader.__module__.partition(".")[0] != "sklearn"
 
 
 def _pack_list(value: list[Any] | tuple[Any, ...]) -> list[Any]:
@@ -267,7 +274,8 @@ def set_attributes(estimator: Any, attributes: dict[str, Any]) -> None:
         if shadows(estimator, name):
             raise ValueError(f"{name} is a method of a {type(estimator).__name__}")
     set_state = getattr(estimator, "__setstate__", vars(estimator).update)
-    set_state(attributes)
+    beside = attributes_of(estimator) if reads_own_state(estimator) else {}
+    set_state({**beside, **attributes})
     check_fitted(estimator)
 
 

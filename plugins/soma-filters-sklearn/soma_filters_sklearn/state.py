@@ -17,7 +17,14 @@ from sklearn.preprocessing import FunctionTransformer
 
 from soma_filters_sklearn.holdings import attributes_learned
 from soma_filters_sklearn.literals import TAG, tagged
-from soma_filters_sklearn.packing import NotPlain, attributes_of, pack, set_attributes, unpack
+from soma_filters_sklearn.packing import (
+    NotPlain,
+    attributes_of,
+    pack,
+    reads_own_state,
+    set_attributes,
+    unpack,
+)
 
 __all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "restore"]
 
@@ -93,8 +100,9 @@ def _set(estimator: Any, attributes: dict[str, Any]) -> None:
 
 
 def _is_opaque(estimator: Any) -> bool:
-    """Whether only compiled code knows what an estimator's attributes mean."""
-    return type(estimator).__module__.partition(".")[0] in _OPAQUE
+    """Whether only code of another package knows what an estimator's attributes mean."""
+    package = type(estimator).__module__.partition(".")[0]
+    return package in _OPAQUE or reads_own_state(estimator)
 
 
 def _check_opaque(estimator: Any, name: str, value: Any) -> None:

@@ -23,6 +23,8 @@ from soma_filters_sklearn.any_estimator import Estimator
 from soma_filters_sklearn.packing import pack, unpack
 from soma_filters_sklearn.state import learned_state, restore
 
+import soma_core as soma
+
 
 def test_the_state_is_the_fitted_attributes_by_name(data):
     state = estimators.StandardScaler().fit(data.x)
@@ -76,6 +78,39 @@ class Bare:
 
     def transform(self, x):
         return x - self.low
+
+
+class Whole(TransformerMixin, BaseEstimator):
+    """It pickles as a whole, and has a ``forward`` of its own, as the networks of skorch do."""
+
+    def __init__(self, by=1):
+        self.by = by
+
+    def fit(self, x, y=None):
+        self.low_ = x.min(axis=0)
+        return self
+
+    def forward(self, x, training=False):
+        raise NotImplementedError
+
+    def transform(self, x):
+        return (x - self.low_) * self.by
+
+    def __getstate__(self):
+        return {"by": self.by, "learned": pickle.dumps(vars(self))}
+
+    def __setstate__(self, state):
+        assert state["by"] == self.by
+        vars(self).update(pickle.loads(state["learned"]))
+
+
+def test_one_that_pickles_as_a_whole_is_read_from_pickles_alone(data):
+    with soma.connect("inline", filters={"whole": Whole(by=3)}) as worker:
+        state = worker.fit("whole", data.x)
+        expected = Whole(by=3).fit(data.x).transform(data.x)
+        np.testing.assert_array_equal(worker.forward("whole", data.x, state), expected)
+    with pytest.raises(ValueError, match="what a Whole learned travels as a pickle only"):
+        restore(Whole(), {"learned": pickle.dumps({"low_": 1})})
 
 
 @pytest.mark.parametrize("kind", [Beside, Double, Bare])
