@@ -261,6 +261,27 @@ def test_a_change_of_the_host_reaches_the_worker_with_the_next_object(
         factor = 1
         def price(self): return RATE * self.factor
 
+    def scale(by, *, times=1): return by * times * scale.unit
+
+    scale.unit, scale.__defaults__ = 1, (1,)
+
+    class Scaled:
+        def price(self): return scale()
+
+    def decorate(function):
+        @__import__("functools").wraps(function)
+        def wrapper():
+            try: return later
+            except NameError: return "later"
+        if not function: later = 1
+        return wrapper
+
+    @decorate
+    def empty(): pass
+
+    class Empty:
+        def price(self): return empty()
+
     class Price(soma.Filter):
         def forward(self, x, state): return x.price()
 
@@ -272,9 +293,16 @@ def test_a_change_of_the_host_reaches_the_worker_with_the_next_object(
             RATE = 10
             print(worker.forward("price", Item()))
             Item.price = lambda self: "replaced"
-            print(worker.forward("price", Item()))
+            print(worker.forward("price", Item()), worker.forward("price", Scaled()))
+            scale.unit = 2
+            print(worker.forward("price", Scaled()))
+            scale.__kwdefaults__["times"] = 3
+            print(worker.forward("price", Scaled()))
+            scale.__defaults__ = (5,)
+            scale.__defaults__ = (7,)  # where the first one was, as soon as that is gone
+            print(worker.forward("price", Scaled()), worker.forward("price", Empty()))
     """
-    assert run(transport, source) == "1 1\n2\n20\nreplaced\n"
+    assert run(transport, source) == "1 1\n2\n20\nreplaced 1\n2\n6\n42 later\n"
 
 
 @pytest.mark.parametrize("transport", gate_runs("stdio", of=PROCESSES))

@@ -76,8 +76,9 @@ class _Snapshot:
     def __init__(self, definitions: Iterable[Any]) -> None:
         self._registered = _registered()
         self._held: list[tuple[Mapping[str, Any], dict[str, Any]]] = []
-        self._classes: list[tuple[Mapping[str, Any], int]] = []
-        self._functions: list[tuple[Any, tuple[Any, ...]]] = []
+        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._functions: list[tuple[Any, tuple[int, ...]]] = []
+        self._alive: list[Any] = []  # an id says who it is only as long as that lives
         ids: set[int] = set()
         found = list(definitions)
         ids.update(map(id, found))
@@ -93,13 +94,17 @@ class _Snapshot:
 
     def _class(self, kind: type, ids: set[int]) -> None:
         attributes = vars(kind)
-        self._classes.append((attributes, len(attributes)))
-        self._held.append((attributes, dict(attributes)))
+        self._hold(attributes)
         if issubclass(kind, Enum) or hasattr(kind, "_fields"):
             return  # members of an enumeration and fields of a named tuple are made once for all
         for name, value in attributes.items():
             if not (name.startswith("__") and name.endswith("__")) and name != "_abc_impl":
                 _require_unchanging(value, ids)
+
+    def _hold(self, mapping: Mapping[str, Any]) -> None:
+        self._sizes.append((mapping, len(mapping)))
+        if mapping:
+            self._held.append((mapping, dict(mapping)))
 
     def _annotations(self, definition: Any, ids: set[int]) -> None:
         scope, named = annotated(definition)
@@ -113,26 +118,32 @@ class _Snapshot:
         scope = function.__globals__
         used = {name: scope.get(name, MISSING) for name in names}
         self._held.append((scope, used))
-        self._functions.append((function, _parts(function)))
+        parts = _parts(function)
+        self._functions.append((function, tuple(map(id, parts))))
+        self._alive += parts
+        attributes, kwdefaults = vars(function), function.__kwdefaults__ or {}
+        self._hold(attributes)
+        self._hold(kwdefaults)
         if scope.get("__name__") == "dataclasses":  # what keeps a repr from recursing
             return
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        kwdefaults = function.__kwdefaults__ or {}
-        held = [*cells, *(function.__defaults__ or ()), *kwdefaults.values()]
-        for value in [*held, *used.values()]:
+        held = [*_contents(function), *(function.__defaults__ or ())]
+        held += [*kwdefaults.values(), *attributes.values(), *used.values()]
+        for value in held:
             _require_unchanging(value, ids)
 
     def is_current(self) -> bool:
         """Whether they refer to the same objects still."""
         return (
             self._registered == _registered()
-            and all(len(attributes) == count for attributes, count in self._classes)
+            and all(len(mapping) == size for mapping, size in self._sizes)
             and all(
                 mapping.get(name, MISSING) is value
                 for mapping, values in self._held
                 for name, value in values.items()
             )
-            and all(_parts(function) == parts for function, parts in self._functions)
+            and all(
+                tuple(map(id, _parts(function))) == parts for function, parts in self._functions
+            )
         )
 
 
@@ -142,13 +153,20 @@ def _registered() -> tuple[object, set[str]]:
 
 
 def _parts(function: Any) -> tuple[Any, ...]:
-    return (
-        id(function.__code__),
-        id(function.__defaults__),
-        id(function.__kwdefaults__),
-        len(function.__dict__),
-        *(id(cell.cell_contents) for cell in function.__closure__ or ()),
-    )
+    """What a function is made of, each of which may be set anew."""
+    parts = function.__code__, function.__defaults__, function.__kwdefaults__
+    return (*parts, *_contents(function)) if function.__closure__ else parts
+
+
+def _contents(function: Any) -> list[Any]:
+    """The values of a closure's variables."""
+    contents: list[Any] = []
+    for cell in function.__closure__ or ():
+        try:
+            contents.append(cell.cell_contents)
+        except ValueError:  # it has no value yet
+            contents.append(MISSING)
+    return contents
 
 
 def _require_unchanging(value: Any, ids: set[int]) -> None:
