@@ -81,15 +81,26 @@ class Node:
     ) -> None:
         self.node_id = node_id
         self.registered = registered
-        self.obj = obj
         self.trainable = trainable
-        self.meta = _meta_of(node_id, obj, trainable)
         self._unlearned: dict[str, Any] = {}
         self._state: Any = self._unlearned
-        self._prepares = prepares(obj)
-        self._prepared: tuple[Any, Any] = (None, _NONE)
+        self.hold(obj)
         self.learned_inside = False
         self.as_loaded: Callable[[], None] | None = None
+
+    def hold(self, obj: Any) -> None:
+        """Have an object from now on, and go by what it declares.
+
+        Args:
+            obj: The object; the node's own if what that declares may have changed.
+
+        Raises:
+            ProtocolError: ``load_failed``: it is not a filter.
+        """
+        self.obj = obj
+        self.meta = _meta_of(self.node_id, obj, self.trainable)
+        self._prepares = prepares(obj)
+        self._prepared: tuple[Any, Any] = (None, _NONE)
 
     @property
     def state(self) -> Any:

@@ -246,6 +246,27 @@ def test_a_field_that_is_not_read_back_as_it_was_is_refused_by_name(
     assert (caught.value.code, caught.value.node_id) == ("invalid_state", "a")
 
 
+class Columns(soma.Filter):
+    count: int = 2
+
+    def meta(self) -> soma.FilterMeta:
+        shape = [{"Dynamic": "rows"}, {"Fixed": self.count}]
+        columns = soma.Schema.model_validate({"dtype": "Float64", "shape": shape})
+        return super().meta().model_copy(update={"input_schema": columns})
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return len(x)
+
+
+@pytest.mark.parametrize("format", ["value", "cloudpickle"])
+def test_a_node_goes_by_the_schemas_of_the_configuration_that_was_set(connect: Any, format: str):
+    worker = connect("inline", filters={"two": Columns(), "three": Columns(count=3)})
+    worker.set_state("two", worker.get_state("three", format=format))
+    assert worker.forward("two", np.ones((4, 3))) == 4
+    with pytest.raises(soma.RemoteError, match=r"\[rows, 3\]"):
+        worker.forward("two", np.ones((4, 2)))
+
+
 def test_typed_values_hold_the_attributes_of_any_object(host: Any) -> None:
     host.load(a=Counter())
     host.node("a").obj.count = 7

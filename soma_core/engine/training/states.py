@@ -138,6 +138,7 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
     else:
         read = read_weights if format == "torch" else _load_safetensors
         _load_state_dict(node, read(node, data))
+    node.hold(node.obj)  # it may declare other schemas now
 
 
 def snapshot(node: Node) -> Callable[[], None]:
@@ -147,12 +148,12 @@ def snapshot(node: Node) -> Callable[[], None]:
     weights = _copy(node.call(obj.state_dict)) if weighs else None
 
     def undo() -> None:
-        node.obj = obj
         if hasattr(obj, "__dict__"):
             vars(obj).clear()
             vars(obj).update(fields)
         if weights is not None:
             _put_back(obj, weights)
+        node.hold(obj)
 
     return undo
 
