@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from soma_core.channel.deadline import Deadline
@@ -83,19 +84,22 @@ def as_chunks(x: Any, y: Any, epochs: int) -> Chunks | None:
     """The chunks that data come in; None if they are all there.
 
     Args:
-        x: An iterator of ``(x, y)``, a function that returns one for each epoch, or data.
+        x: An iterator of ``(x, y)``; what returns one for each epoch, such as a function or a
+            DataLoader; or data.
         y: The targets; None with chunks, which bring their own.
         epochs: How often they are gone through.
 
     Raises:
         ValueError: An iterator would be gone through twice, or there are targets beside chunks.
     """
-    if not callable(x) and not isinstance(x, Iterator):
+    is_iterator = isinstance(x, Iterator)
+    again = partial(iter, x) if _is_loader(x) else x
+    if not callable(again) and not is_iterator:
         return None
     if y is not None:
         raise ValueError("chunks are (x, y) tuples: they bring their targets, so leave y out")
-    if callable(x):
-        return lambda: _checked(x())
+    if not is_iterator:
+        return lambda: _checked(again())
     if epochs > 1:
         raise ValueError(
             f"an iterator of chunks can be gone through once, and epochs is {epochs}; give a "
@@ -104,13 +108,19 @@ def as_chunks(x: Any, y: Any, epochs: int) -> Chunks | None:
     return lambda: _checked(x)
 
 
+def _is_loader(x: Any) -> bool:
+    """Whether it is a DataLoader, of torch or alike: not data, but what gives chunks of them."""
+    return any(kind.__name__ == "DataLoader" for kind in type(x).__mro__)
+
+
 def _checked(chunks: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
     for chunk in chunks:
-        if not isinstance(chunk, tuple) or len(chunk) != 2:
+        pair = isinstance(chunk, list) and all(hasattr(part, "shape") for part in chunk)
+        if not (pair or isinstance(chunk, tuple)) or len(chunk) != 2:
             raise TypeError(
                 f"a chunk is a tuple (x, y), of which y may be None; got a {type(chunk).__name__}"
             )
-        yield chunk
+        yield tuple(chunk)
 
 
 def run_batched_fit(

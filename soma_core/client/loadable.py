@@ -142,7 +142,10 @@ def _is_filter(obj: Any) -> bool:
     fits = callable(getattr(obj, "fit", None))
     if not fits and str(getattr(forward, "__module__", "")).startswith("torch.nn.modules."):
         return False  # its second argument is another input, as of Bilinear and of losses
-    return callable(forward) and accepts(forward, None, None, unknown=fits)
+    prepared = (None,) * hasattr(obj, "prepare")
+    return callable(forward) and (
+        accepts(forward, None, None, unknown=fits) or accepts(forward, None, None, *prepared)
+    )
 
 
 def _may_be_raw(obj: Any) -> bool:

@@ -305,7 +305,7 @@ def _meta_of(node_id: str, obj: Any, trainable: bool) -> FilterMeta:
             node_id=node_id,
             remote_type="TypeError",
         )
-    if not accepts(obj.forward, None, None):
+    if not accepts(obj.forward, None, None) and not prepares(obj):
         signature = inspect.signature(type(obj).forward)
         raise ProtocolError(
             ErrorCode.LOAD_FAILED,

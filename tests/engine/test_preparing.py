@@ -33,7 +33,7 @@ class Shift(soma.Filter):
         self._count += 1
         return Prepared(self._count, state.get("offset", 0))
 
-    def forward(self, x: Any, state: Any, prepared: Any = None) -> Any:
+    def forward(self, x: Any, state: Any, prepared: Any) -> Any:  # type: ignore[override]
         return (x + prepared.offset, prepared.number)
 
     def predict(self, x: Any, state: Any, prepared: Any = None) -> Any:

@@ -77,6 +77,19 @@ def test_a_chunk_is_taken_when_the_worker_has_learned_from_the_one_before(worker
     assert seen == [0, 8, 9]
 
 
+class DataLoader:
+    """Gives batches as torch's does: in lists."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(list, chunks())
+
+
+def test_a_data_loader_is_gone_through_in_each_epoch(inline: Any) -> None:
+    inline.load({"rows": Rows()})
+    found = inline.batched_fit(["rows"], DataLoader(), epochs=2)
+    assert found.states["rows"]["x"] == X[:, 0].tolist() * 2
+
+
 def test_a_function_gives_new_chunks_for_each_epoch(inline: Any) -> None:
     inline.load({"rows": Rows()})
     reports: list[dict[str, Any]] = []

@@ -143,7 +143,8 @@ def _array_of(value: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} is not a regular grid of numbers: {error}") from error
+        kind = type(value).__name__
+        raise ValueError(f"{name}, a {kind}, is no regular grid of numbers: {error}") from error
     if array.dtype.kind not in _NUMERIC:
         kind = type(value).__name__
         raise ValueError(

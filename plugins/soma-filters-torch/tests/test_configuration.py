@@ -127,7 +127,7 @@ def test_a_lazy_module_is_refused_with_what_to_use():
         ([[1.0, 2.0, 3.0]], [[1.0]], r"takes x of shape \[\.\.\., 2\]; got \[1, 3\]"),
         ([[1.0, 2.0]], [[1.0], [2.0]], r"x has shape \[1, 2\] and y \[2, 1\]"),
         ([[1.0, 2.0]], [1.0], r"output has shape \[1, 1\] and the target \[1\]"),
-        ([[1.0], [2.0, 3.0]], [[1.0]], "x is not a regular grid of numbers"),
+        ([[1.0], [2.0, 3.0]], [[1.0]], "x, a list, is no regular grid of numbers"),
         ([["a", "b"]], [[1.0]], "x is a list that holds <U1; expected numbers"),
         ([], [], "nothing to learn from"),
     ],
