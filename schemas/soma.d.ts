@@ -347,6 +347,8 @@ export interface ErrorReply {
   traceback?: string | null;
   /** What else is known of the exception. */
   exception?: Raised | null;
+  /** Given if the command was executed all the same, or a part of it: what nodes had learned is gone. */
+  executed?: true | null;
 }
 
 /** Sent before the reply: progress only to a command that said `"events": true`, what filters log and warn only to a host that said `log_level` in HELLO. */

@@ -235,7 +235,8 @@ class Conversation:
         if replied_to == exchange.message_id:
             exchange.over = exchange.answered = True
             call = exchange.call
-            if call.when_unclaimed is not None and fields.get("ok") is True:
+            executed = fields.get("ok") is True or fields.get("executed") is True
+            if call.when_unclaimed is not None and executed:
                 call.when_unclaimed(call)
 
     def result(self, exchange: Exchange) -> Any:
@@ -249,6 +250,9 @@ class Conversation:
             raise self._expired(exchange)
         reply = exchange.reply
         if type(reply) is _Failure:
+            call = exchange.call
+            if call.when_unclaimed is not None and reply.fields.get("executed") is True:
+                call.when_unclaimed(call)
             error = _error_of(reply.fields)
             if isinstance(error, RemoteError) and error.plugins:
                 self.plugins_said = {**self.plugins_said, **error.plugins}

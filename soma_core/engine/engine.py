@@ -18,7 +18,7 @@ from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
 from soma_core.engine.training import gradients, states, tensors
-from soma_core.engine.training.beginning import has_learned, remember
+from soma_core.engine.training.beginning import has_learned, learning_nothing_by_half, remember
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.fitting import fit_once, partial_fit_once
 from soma_core.engine.training.joint import compute_gradients
@@ -245,7 +245,8 @@ class Engine:
     def composite_forward(self, command: c.CompositeForward) -> r.CompositeForwardReply:
         """Run a chain."""
         chain = self._chain(command.node_ids)
-        with tensors.no_gradients(chain.nodes):
+        evolving = chain.nodes if command.evolve else ()
+        with tensors.no_gradients(chain.nodes), learning_nothing_by_half(evolving):
             out = chain.run(command.data, command.states or {}, evolve=command.evolve)
         return r.CompositeForwardReply(result=tensors.detached(out))
 

@@ -13,7 +13,7 @@ from soma_core.engine.nodes import FilterFailed
 from soma_core.errors import ErrorCode, ProtocolError, RemoteError
 from soma_core.raised import Raised, shortened
 
-__all__ = ["OF_SOMA", "describe_failure", "exception_of"]
+__all__ = ["OF_SOMA", "describe_failure", "exception_of", "note_executed"]
 
 OF_SOMA = f"{Path(__file__).parents[1]}{os.sep}"
 """The folder of soma's own code."""
@@ -41,12 +41,18 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "type": _type_name(shown),
         "node_id": node_id,
         "meta": _said_by_plugins(error),
+        "executed": _was_executed(error) or None,
     }
     if code in _WITH_TRACEBACK and not _says_all(shown):
         fields["exception"] = _raised(shown)
         if not isinstance(shown, Misconfigured):
             fields["traceback"] = shortened(_traceback(shown))
     return {name: field for name, field in fields.items() if field is not None}
+
+
+def note_executed(error: BaseException) -> None:
+    """Note at the exception that ends a command that it was executed, or a part of it."""
+    vars(error)["executed"] = True
 
 
 def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | None]:
@@ -58,6 +64,13 @@ def _classify(error: BaseException) -> tuple[ErrorCode, BaseException, str | Non
     if isinstance(error, KeyboardInterrupt):
         return ErrorCode.INTERRUPTED, error, None
     return ErrorCode.INTERNAL, error, None
+
+
+def _was_executed(error: BaseException) -> bool:
+    try:
+        return getattr(error, "executed", None) is True
+    except BaseException:
+        return False
 
 
 def _said_by_plugins(error: BaseException) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from soma_core import progress
 from soma_core.channel.contract import Channel
 from soma_core.channel.signalled import error_of_handler
 from soma_core.engine.engine import OF_CHAINS, Engine, EngineInfo
-from soma_core.engine.failures import describe_failure
+from soma_core.engine.failures import describe_failure, note_executed
 from soma_core.engine.inbox import Inbox
 from soma_core.engine.interrupts import Interrupts, NoInterrupts
 from soma_core.engine.loading import FilterRegistry
@@ -312,11 +312,13 @@ def _unsendable(error: ProtocolError, command: Command) -> ProtocolError:
     node_id = getattr(command, "node_id", None)
     name = name_of_command(type(command)) + (f" of node {node_id!r}" if node_id else "")
     unpicklable = error.code is ErrorCode.INVALID_COMMAND
-    return ProtocolError(
+    unsendable = ProtocolError(
         ErrorCode.FILTER_FAILED if unpicklable else error.code,
         f"{name} was executed, and its result cannot be sent: {error}",
         remote_type=error.remote_type,
     )
+    note_executed(unsendable)
+    return unsendable
 
 
 class _Reports:

@@ -85,6 +85,9 @@ class ErrorReply(_Model):
     """What Python would have printed of it."""
     exception: Raised | None = None
     """What else is known of the exception."""
+    executed: Literal[True] | None = None
+    """Given if the command was executed all the same, or a part of it: what nodes had learned is
+    gone."""
 
 
 class Versions(_Model):

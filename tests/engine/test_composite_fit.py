@@ -496,6 +496,20 @@ def test_a_dict_of_columns_reaches_a_module_as_tensors(host: Any) -> None:
     assert host.ask("COMPOSITE_FIT", node_ids=["net"], data=columns, y=Y)["loss"] > 0
 
 
+class Refuses:
+    def forward(self, x: Any, state: Any) -> Any:
+        raise ValueError("refused")
+
+
+def test_a_chain_that_fails_half_way_keeps_what_it_had_learned(host: Any, refused: Any) -> None:
+    host.load(scaler=Scaler(), refuses=Refuses())
+    host.ask("FIT", node_id="scaler", data=X)
+    before = host.ask("GET_STATE", node_id="scaler")["fit_state"]
+    with pytest.raises(refused, match="refused"):
+        host.ask("COMPOSITE_FIT", node_ids=["scaler", "refuses"], data=X * 2)
+    np.testing.assert_equal(host.ask("GET_STATE", node_id="scaler")["fit_state"], before)
+
+
 def test_a_node_that_comes_twice_gives_what_forwarding_gives_afterwards() -> None:
     class Center:
         def fit(self, x: Any, y: Any) -> Any:

@@ -151,6 +151,32 @@ def test_a_state_that_was_fetched_is_held(worker) -> None:
     assert worker.forward("mean", 10.0) == 9.0
 
 
+class LearnsALock:
+    def fit(self, x, y=None):
+        return {"lock": threading.Lock()}
+
+    def partial_fit(self, x, y, state):
+        if x[0] == "bad":
+            raise ValueError("bad data")
+        return {"seen": x}
+
+    def forward(self, x, state):
+        return "learned" if state else "unlearned"
+
+
+def test_what_a_call_learned_that_failed_all_the_same_is_lost(connect) -> None:
+    worker = connect(filters={"fitted": LearnsALock(), "batched": LearnsALock()})
+    with pytest.raises(soma.RemoteError, match="was executed, and its result cannot be sent"):
+        worker.fit("fitted", [1])
+    with pytest.raises(soma.RemoteError, match="bad data"):
+        worker.batched_fit(["batched"], ["good", "bad"], batch_size=1)
+    assert [worker.forward(node, 1) for node in ("fitted", "batched")] == ["learned"] * 2
+    kill(worker)
+    for node, verb in (("fitted", "fit"), ("batched", "batched_fit")):
+        with pytest.raises(soma.StateLost, match=rf"by {verb}\)"):
+            worker.forward(node, 1)
+
+
 def test_large_arrays_in_states_are_put_back_though_their_memory_was_reused(connect) -> None:
     worker = connect(filters={"learns": LearnsAnArray()})
     worker.fit("learns", np.arange(100_000.0))

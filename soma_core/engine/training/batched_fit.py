@@ -97,6 +97,11 @@ class FitInProgress:
             return True
         return self.epoch > self.command.epochs
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether a batch was fitted, so that nothing that was learned before comes back."""
+        return self._undo is None
+
     def run_epoch(self, x: Any, y: Any) -> None:
         """Fit over one epoch."""
         with self._undone_on_failure():

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 
-__all__ = ["Undo", "begin_anew", "capture_weights", "has_learned", "remember"]
+__all__ = [
+    "Undo",
+    "begin_anew",
+    "capture_weights",
+    "has_learned",
+    "learning_nothing_by_half",
+    "remember",
+]
 
 Undo = Callable[[], None]
 
@@ -56,6 +63,18 @@ def _forget(node: Node, *, parameters: bool) -> Undo:
             put_back()
 
     return undo
+
+
+@contextmanager
+def learning_nothing_by_half(nodes: Iterable[Node]) -> Iterator[None]:
+    """What fails within the block leaves nodes with the states that they had before."""
+    before = [(node, node.state, node.learned_inside) for node in nodes]
+    try:
+        yield
+    except BaseException:
+        for node, state, inside in before:
+            node.state, node.learned_inside = state, inside
+        raise
 
 
 def has_learned(node: Node) -> bool:

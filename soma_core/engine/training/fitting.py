@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from soma_core.engine.nodes import Node
-from soma_core.engine.training.beginning import has_learned, remember
+from soma_core.engine.training.beginning import has_learned, learning_nothing_by_half, remember
 from soma_core.engine.training.chain import Chain, Fit
 from soma_core.engine.training.joint import train_step
 from soma_core.errors import ErrorCode, ProtocolError
@@ -28,7 +28,8 @@ def fit_once(
         The output, the states of the nodes that were fitted apart, and the loss or None.
     """
     remember(chain.nodes)
-    return fit_and_train(chain, x, y, fit_anew, optimizer)
+    with learning_nothing_by_half(chain.nodes):
+        return fit_and_train(chain, x, y, fit_anew, optimizer)
 
 
 def partial_fit_once(node: Node, x: Any, y: Any) -> float | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from soma_core.engine.failures import note_executed
 from soma_core.engine.training import tensors
 from soma_core.engine.training.batched_fit import FitInProgress
 from soma_core.engine.training.beginning import begin_anew, remember
@@ -78,10 +79,11 @@ class OpenFits:
             )
         chunked = command.pause == "chunk"
         opened = _OpenFit(fit, None if chunked else x, None if chunked else y, sample)
-        _run(opened, x, y)
-        while command.pause == "never" and not fit.finished:
+        with _noted(fit):
             _run(opened, x, y)
-        return r.BatchedFitReply(**self._reply_fields(opened))
+            while command.pause == "never" and not fit.finished:
+                _run(opened, x, y)
+            return r.BatchedFitReply(**self._reply_fields(opened))
 
     def go_on(self, chain: Chain, command: c.ContinueFit) -> r.ContinueFitReply:
         """Run a fit to its next pause, or to its end.
@@ -92,14 +94,15 @@ class OpenFits:
         """
         opened = self._take(chain, command)
         fit = opened.fit
-        if command.end_epoch:
-            fit.end_epoch()
-        elif not command.stop:
-            x, y = (command.data, command.y) if opened.chunked else (opened.x, opened.y)
-            fit.chain.refresh()
-            fit.optimizer = self._optimizers.chosen(fit.chain, fit.command.optimizer, y)
-            _run(opened, x, y)
-        return r.ContinueFitReply(**self._reply_fields(opened, stop=command.stop))
+        with _noted(fit):
+            if command.end_epoch:
+                fit.end_epoch()
+            elif not command.stop:
+                x, y = (command.data, command.y) if opened.chunked else (opened.x, opened.y)
+                fit.chain.refresh()
+                fit.optimizer = self._optimizers.chosen(fit.chain, fit.command.optimizer, y)
+                _run(opened, x, y)
+            return r.ContinueFitReply(**self._reply_fields(opened, stop=command.stop))
 
     def _take(self, chain: Chain, command: c.ContinueFit) -> _OpenFit:
         opened = self._waiting.get(command.fit_id)
@@ -150,6 +153,17 @@ class OpenFits:
         undo.callback(begin_anew(chain.nodes, networks=networks))
         if networks:
             undo.callback(self._optimizers.begin_anew(command.node_ids))
+
+
+@contextmanager
+def _noted(fit: FitInProgress) -> Iterator[None]:
+    """Have the host told if a fit fails after its nodes have learned something."""
+    try:
+        yield
+    except BaseException as error:
+        if fit.has_learned:
+            note_executed(error)
+        raise
 
 
 def _run(opened: _OpenFit, x: Any, y: Any) -> None:
