@@ -34,6 +34,7 @@ def test_without_anything_this_machine_is_served_and_pickles_are_refused(read):
         ("[models.'..']\nfilter = 'f'", [":1: models."]),
         ("models.a = {filter = 'f', version = '1/2'}", [":1: models.a.version"]),
         ("models = 3", [":1: models: a table is expected, got 3"]),
+        ('[models."a b"]\nfilter = "x"', [":1: models.a b.[key]: a name has letters"]),
         (
             "[models.a]\nfilter = 'f'\n[[models.a.inputs]]\nname = 'x'\ndatatype = 'FP64'\n"
             "shape = []\n[[models.a.inputs]]\nname = 'y'\ndatatype = 'FP65'\nshape = []",

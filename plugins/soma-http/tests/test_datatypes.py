@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -120,7 +121,10 @@ def test_bytes_that_are_no_text_come_as_they_are_if_asked_for():
     with pytest.raises(Refusal, match="content_type"):
         read_request(sent + data, str(len(sent)), [])
     sent = body("BYTES", [1], parameters=parameters | {"content_type": "raw"})
-    assert read_request(sent + data, str(len(sent)), []).tensors["x"] == [b"\xff\0"]
+    asked = read_request(sent + data, str(len(sent)), [])
+    assert asked.tensors["x"] == [b"\xff\0"]
+    with pytest.raises(Refusal, match="binary_data"):  # JSON would hold something else
+        write_answer(asked.tensors["x"], asked, "m", "1", [])
 
 
 @pytest.mark.parametrize(
@@ -192,9 +196,18 @@ def test_whatever_a_model_returns_has_a_name_and_a_datatype(result, outputs):
     assert found == outputs
 
 
-def test_what_has_no_datatype_is_an_error_of_the_model():
-    with pytest.raises(Refusal, match="ndarray") as caught:
-        write_answer(np.zeros(2, complex), read("FP32", [1, 2, 3]), "m", "1", [])
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (np.zeros(2, complex), "a ndarray of complex128"),
+        (SimpleNamespace(toarray=lambda: np.eye(2)), "a SimpleNamespace"),
+        ("\ud800", "no Unicode"),
+    ],
+    ids=["complex", "sparse", "no text"],
+)
+def test_what_has_no_datatype_is_an_error_of_the_model(result, said):
+    with pytest.raises(Refusal, match=said) as caught:
+        write_answer(result, read("FP32", [1, 2, 3]), "m", "1", [])
     assert caught.value.status == 500
 
 

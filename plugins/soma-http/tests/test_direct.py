@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import struct
 from collections.abc import Callable, Coroutine
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 import uvicorn
 from soma_http.frames import frame_header
+from soma_http.server import command
 from soma_http.server.bounded import BoundedProtocol
+from soma_http.server.config import Settings
 from soma_http.server.direct import DirectProtocol, DirectSocket
 from websockets.frames import Opcode
 
@@ -107,6 +110,24 @@ def test_the_connection_that_is_silent_the_longest_makes_room_for_a_new_one():
         return await reader.read()
 
     assert conversation(answers, talk, b"", most=1) == b""
+
+
+def test_a_signal_that_comes_before_uvicorn_listens_to_signals_ends_the_server(monkeypatch):
+    class Starting:
+        should_exit = False
+
+        def run(self, sockets: Any) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(command, "make_server", lambda *_, **__: Starting())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            command.serve(None, Settings(), None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 0
 
 
 def test_a_refusal_is_no_failure_of_the_server(caplog):

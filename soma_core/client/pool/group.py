@@ -91,13 +91,12 @@ class SlotGroup:
                 if start.done():
                     start.result()
         except BaseException:
+            for start in starts:  # one of them is raised, and that is enough
+                start.add_done_callback(asyncio.Future.exception)
             self.slots = before
             self.queue.workers = len(before)
             self._leaving += tuple(new)
             await _end(new)
-            for start in starts:
-                if start.done():
-                    start.exception()  # one of them is raised, and that is enough
             raise
 
     def _slot(self, number: int, among: int) -> Slot:

@@ -40,8 +40,8 @@ def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
         raise Refusal(f"the body is not {encoding}: {error}") from None
     if len(whole) > limit:
         raise _too_large(limit)
-    if not decompressor.eof:
-        raise Refusal(f"the body is not {encoding}: it is cut off")
+    if not decompressor.eof or decompressor.unused_data:
+        raise Refusal(f"the body is not one {encoding} from start to end")
     return whole
 
 

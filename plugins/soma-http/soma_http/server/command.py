@@ -25,7 +25,7 @@ from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError, read_settings
 from soma_http.server.direct import DirectProtocol
 
-__all__ = ["argument_parser", "listen", "run", "run_server"]
+__all__ = ["argument_parser", "listen", "make_server", "run", "serve"]
 
 _log = logging.getLogger("soma.http")
 _QUEUE = 1024  # clients that wait to be accepted
@@ -69,17 +69,15 @@ def run(arguments: list[str]) -> int:
     host, port = listening.getsockname()[:2]
     scheme = "http" if settings.server.certificate is None else "https"
     say(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-    _serve(app, settings, listening)
+    serve(app, settings, listening)
     return 0
 
 
-def _serve(app: Starlette, settings: Settings, listening: socket.socket) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ignore)  # uvicorn sends itself the one that ended it, once more
+def serve(app: Starlette, settings: Settings, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
     server = settings.server
-    run_server(
+    uvicorns = make_server(
         app,
-        listening,
         settings.limits.body,
         log_config=None,
         access_log=False,
@@ -93,9 +91,18 @@ def _serve(app: Starlette, settings: Settings, listening: socket.socket) -> None
         ssl_keyfile=server.key,
     )
 
+    def end(signum: int, frame: FrameType | None) -> None:
+        """Before uvicorn listens to signals; it sends itself the one that ended it once more."""
+        if not uvicorns.should_exit:
+            raise SystemExit(0)
 
-def run_server(app: Starlette, listening: socket.socket, body: int, **options: Any) -> None:
-    """Run uvicorn until a signal ends it, with messages of at most so many bytes."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    uvicorns.run(sockets=[listening])
+
+
+def make_server(app: Starlette, body: int, **options: Any) -> uvicorn.Server:
+    """uvicorn, with messages of at most so many bytes."""
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -105,11 +112,7 @@ def run_server(app: Starlette, listening: socket.socket, body: int, **options: A
         server_header=False,
         **options,
     )
-    uvicorn.Server(config).run(sockets=[listening])
-
-
-def _ignore(signum: int, frame: FrameType | None) -> None:
-    """It has ended the server already, with status 0."""
+    return uvicorn.Server(config)
 
 
 def listen(server: ServerConfig) -> socket.socket:

@@ -141,6 +141,8 @@ def _said(mistake: Any) -> str:
         return "there is no such setting"
     if mistake["type"] in _TABLES:
         text = "a table is expected"
+    if mistake["type"] == "string_pattern_mismatch":  # names alone have a pattern
+        text = "a name has letters, digits, '_', '-' and '.', and does not begin with '.'"
     given = mistake.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
     return text if mistake["type"] == "value_error" else f"{text}{shown}"

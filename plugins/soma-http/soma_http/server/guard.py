@@ -7,11 +7,11 @@ from contextlib import contextmanager, nullcontext
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soma_http.notices import offered_token
 from soma_http.server.quotas import Quotas
+from soma_http.server.responses import JsonResponse
 from soma_http.server.tokens import Tokens
 
 __all__ = ["Guard"]
@@ -83,7 +83,7 @@ class Guard:
         given = headers.get("authorization") or offered_token(scope.get("subprotocols", ()))
         return self._tokens.holder(given)
 
-    def _refusal(self, headers: Headers, holder: bytes | None) -> JSONResponse | None:
+    def _refusal(self, headers: Headers, holder: bytes | None) -> JsonResponse | None:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and _place(origin) != host:
@@ -101,7 +101,7 @@ class Guard:
             )
         return None
 
-    def _overload(self, holder: bytes | None) -> JSONResponse | None:
+    def _overload(self, holder: bytes | None) -> JsonResponse | None:
         if self._most is not None and self._running >= self._most:
             text = f"this server has as many requests at once as it may ({self._most})"
             return _try_later(503, text, 1)
@@ -125,11 +125,11 @@ def _name(host: str) -> str | None:
         return None
 
 
-def _refused(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text}, status)
+def _refused(status: int, text: str) -> JsonResponse:
+    return JsonResponse({"error": text}, status)
 
 
-def _try_later(status: int, text: str, seconds: int) -> JSONResponse:
+def _try_later(status: int, text: str, seconds: int) -> JsonResponse:
     response = _refused(status, f"{text}; try again later")
     response.headers["Retry-After"] = str(seconds)
     return response

@@ -19,7 +19,7 @@ from soma_core.streams import StreamLimits
 from soma_core.tooling import installed_plugins, installed_transports, transport_maker
 from soma_http.server import openapi
 from soma_http.server.app import guarded
-from soma_http.server.command import listen, run_server
+from soma_http.server.command import listen, make_server
 from soma_http.server.config import LimitsConfig, ServerConfig
 from soma_http.server.console import ConsoleRoutes
 from soma_http.server.models import Models
@@ -92,7 +92,8 @@ def run(arguments: list[str]) -> int:
         webbrowser.open(url)
     body = LimitsConfig().body
     with suppress(KeyboardInterrupt):  # uvicorn has ended already, and raises it once more
-        run_server(app, listening, body, log_level="warning", timeout_graceful_shutdown=1)
+        server = make_server(app, body, log_level="warning", timeout_graceful_shutdown=1)
+        server.run(sockets=[listening])
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from soma_http.server.inference.messages import (
     IndexRequest,
@@ -17,6 +17,7 @@ from soma_http.server.inference.messages import (
     InferenceResponse,
     ModelMetadata,
 )
+from soma_http.server.responses import JsonResponse
 
 __all__ = ["document", "show"]
 
@@ -163,4 +164,4 @@ def _with(names: list[str], item: dict[str, Any]) -> dict[str, Any]:
 
 async def show(request: Request) -> Response:
     """Answer with the document."""
-    return JSONResponse(document())
+    return JsonResponse(document())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
+
+from soma_http.server.responses import JsonResponse
 
 __all__ = ["CONSOLE", "DOCUMENTATION", "Page"]
 
@@ -45,7 +47,7 @@ class Page:
     async def _file(self, request: Request) -> Response:
         found = self._files.get(request.path_params["name"])
         if found is None:
-            return JSONResponse({"error": "the page has no such file"}, 404)
+            return JsonResponse({"error": "the page has no such file"}, 404)
         return FileResponse(found, media_type=_TYPES[found.suffix], headers=_HEADERS)
 
 

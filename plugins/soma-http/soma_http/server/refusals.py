@@ -6,9 +6,10 @@ import logging
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 import soma_core as soma
+from soma_http.server.responses import JsonResponse
 
 __all__ = ["Refusal", "answer", "answer_to"]
 
@@ -33,13 +34,13 @@ async def answer(request: Request, error: Exception) -> Response:
 def answer_to(request: Request, error: Exception) -> Response:
     """What to answer in place of an error."""
     if isinstance(error, HTTPException):
-        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+        return JsonResponse({"error": error.detail}, error.status_code, headers=error.headers)
     refusal = _refusal(error)
     if refusal is None:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         refusal = Refusal("the server failed; its log says why", 500)
     headers = {"Retry-After": "1"} if refusal.status == 503 else None
-    return JSONResponse({"error": str(refusal)}, refusal.status, headers=headers)
+    return JsonResponse({"error": str(refusal)}, refusal.status, headers=headers)
 
 
 def _refusal(error: Exception) -> Refusal | None:

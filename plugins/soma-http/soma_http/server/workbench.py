@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from soma_core.errors import ProtocolError, SomaError
 from soma_core.tooling import Outcome, check_command, replay
 from soma_core.transport import Transport
 from soma_http.server.bodies import read_body
+from soma_http.server.responses import JsonResponse
 from soma_http.server.sessions import Sessions
 
 __all__ = ["WorkbenchRoutes"]
@@ -54,17 +55,17 @@ class WorkbenchRoutes:
 
     async def filters(self, request: Request) -> Response:
         """The names of the registered filters."""
-        return JSONResponse(await self._names())
+        return JsonResponse(await self._names())
 
     async def filter(self, request: Request) -> Response:
         """The JSON Schema of the settings of one; null for one that has none."""
         name = request.path_params["name"]
         if name not in await self._names():
-            return JSONResponse({"error": f"there is no filter {name!r}"}, 404)
+            return JsonResponse({"error": f"there is no filter {name!r}"}, 404)
         try:
-            return JSONResponse((await self._asked(name, "--schema"))[name])
+            return JsonResponse((await self._asked(name, "--schema"))[name])
         except OSError as error:
-            return JSONResponse({"error": str(error)}, 502)
+            return JsonResponse({"error": str(error)}, 502)
 
     async def _names(self) -> list[str]:
         return [one["name"] for one in await self._asked("--json")]
@@ -102,14 +103,14 @@ class WorkbenchRoutes:
         try:
             check_command(await read_body(request, self._limit))
         except ProtocolError as error:
-            return JSONResponse({"valid": False, "why": str(error), "where": list(error.where)})
-        return JSONResponse({"valid": True, "why": None, "where": []})
+            return JsonResponse({"valid": False, "why": str(error), "where": list(error.where)})
+        return JsonResponse({"valid": True, "why": None, "where": []})
 
     async def replay(self, request: Request) -> Response:
         """Run a recording again in a new worker: a line of JSON for each command."""
         if self._sessions.full:
             text = f"as many workers run as may ({self._sessions.most})"
-            return JSONResponse({"error": text}, 503)
+            return JsonResponse({"error": text}, 503)
         recording = await read_body(request, self._limit)
         return StreamingResponse(self._outcomes(recording), media_type="application/x-ndjson")
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from math import isfinite
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -19,6 +19,7 @@ from soma_http.server.launching import Policy, WorkerLauncher
 from soma_http.server.models import Model, Models
 from soma_http.server.passing import PassingSession
 from soma_http.server.printed import PrintedLines
+from soma_http.server.responses import JsonResponse
 from soma_http.server.sessions import Sessions, WebSocketSession
 from soma_http.server.shared import SharedModelSession
 
@@ -107,14 +108,14 @@ class WorkerRoutes:
             try:
                 await asyncio.wait_for(session.ended.wait(), grace + _FORCE)
             except TimeoutError:
-                return JSONResponse({"error": "the worker does not end"}, 504)
+                return JsonResponse({"error": "the worker does not end"}, 504)
         status = self._sessions.status(session_id)
         if session is not None:
             status = session.status
         elif status is None:
-            return JSONResponse({"error": f"there is no worker {session_id!r}"}, 404)
+            return JsonResponse({"error": f"there is no worker {session_id!r}"}, 404)
         if status is None:
-            return JSONResponse({"ended": False})
+            return JsonResponse({"ended": False})
         return Response(status_text(status), media_type="application/json")
 
     async def interrupt(self, request: Request) -> Response:
@@ -122,13 +123,13 @@ class WorkerRoutes:
         session_id = request.path_params["id"]
         session = self._sessions.find(session_id)
         if session is None:
-            return JSONResponse({"error": f"there is no worker {session_id!r}"}, 404)
+            return JsonResponse({"error": f"there is no worker {session_id!r}"}, 404)
         session.interrupt()
         return Response(status_code=204)
 
 
 async def _deny(websocket: WebSocket, status: int, text: str) -> None:
-    await websocket.send_denial_response(JSONResponse({"error": text}, status))
+    await websocket.send_denial_response(JsonResponse({"error": text}, status))
 
 
 def open_own(

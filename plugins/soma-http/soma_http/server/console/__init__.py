@@ -14,12 +14,13 @@ from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from soma_core.tooling import process_usage
 from soma_http.server.models import Model, Models
 from soma_http.server.pages import CONSOLE
+from soma_http.server.responses import JsonResponse
 from soma_http.server.sessions import Sessions, WebSocketSession
 
 __all__ = ["ConsoleRoutes"]
@@ -47,7 +48,7 @@ class ConsoleRoutes:
         """The server, its models and its clients, as they are now."""
         models = [_described(model) for model in self._models]
         now = time.monotonic()
-        return JSONResponse(
+        return JsonResponse(
             {
                 "version": version("soma-http"),
                 "pid": os.getpid(),

@@ -192,7 +192,11 @@ def datatype_of(array: Array) -> str | None:
 
 
 def to_json(array: Array, datatype: str) -> list[Any]:
-    """The elements of an array, in row-major order, as JSON has them."""
+    """The elements of an array, in row-major order, as JSON has them.
+
+    Raises:
+        UnicodeError: Bytes are no UTF-8, or a text is no Unicode.
+    """
     if datatype == "BYTES":
         return [_text(item) for item in array.ravel().tolist()]
     items: list[Any] = array.ravel().tolist()
@@ -200,11 +204,15 @@ def to_json(array: Array, datatype: str) -> list[Any]:
 
 
 def _text(item: Any) -> str:
-    return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+    return (item if isinstance(item, bytes) else str(item).encode()).decode()
 
 
 def to_binary(array: Array, datatype: str) -> bytes:
-    """The elements of an array as bytes, in row-major order."""
+    """The elements of an array as bytes, in row-major order.
+
+    Raises:
+        UnicodeError: A text is no Unicode.
+    """
     if datatype == "BYTES":
         texts = (
             item if isinstance(item, bytes) else str(item).encode()

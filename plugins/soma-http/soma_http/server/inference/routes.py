@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from soma_http.server.bodies import read_body
@@ -18,6 +18,7 @@ from soma_http.server.inference.reading import read_json, read_request
 from soma_http.server.inference.writing import write_answer
 from soma_http.server.models import Model, Models
 from soma_http.server.refusals import Refusal, answer_to
+from soma_http.server.responses import JsonResponse
 from soma_http.server.tracing import part_of_trace
 
 __all__ = ["InferenceRoutes"]
@@ -68,22 +69,22 @@ class InferenceRoutes:
     async def server(self, request: Request) -> Response:
         """What this server is."""
         fields = {"name": "soma", "version": version("soma-http"), "extensions": _EXTENSIONS}
-        return JSONResponse(fields)
+        return JsonResponse(fields)
 
     async def live(self, request: Request) -> Response:
         """Whether it answers at all."""
-        return JSONResponse({"live": True})
+        return JsonResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
         """Whether all models can be asked."""
         ready = self._models.ready
-        return JSONResponse({"ready": ready}, 200 if ready else 503)
+        return JsonResponse({"ready": ready}, 200 if ready else 503)
 
     async def index(self, request: Request) -> Response:
         """Which models there are, or which of them can be asked."""
         body = await read_body(request, self._limit)
         asked = read_json(body or b"{}", IndexRequest)
-        return JSONResponse(
+        return JsonResponse(
             [
                 {
                     "name": model.name,
@@ -106,13 +107,13 @@ class InferenceRoutes:
             inputs=model.inputs,
             outputs=model.outputs,
         )
-        return JSONResponse(fields.model_dump())
+        return JsonResponse(fields.model_dump())
 
     async def model_ready(self, request: Request) -> Response:
         """Whether a model can be asked."""
         model = self._model(request)
         fields = {"name": model.name, "ready": model.ready}
-        return JSONResponse(fields, 200 if model.ready else 503)
+        return JsonResponse(fields, 200 if model.ready else 503)
 
     async def infer(self, request: Request) -> Response:
         """Run a model."""

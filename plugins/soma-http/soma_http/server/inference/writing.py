@@ -62,18 +62,31 @@ def write_answer(
             "datatype": datatype,
             "shape": list(array.shape),
         }
-        if one.parameters.get("binary_data", request.binary_outputs) is True:
-            data = to_binary(array, datatype)
+        is_binary = one.parameters.get("binary_data", request.binary_outputs) is True
+        try:
+            data = to_binary(array, datatype) if is_binary else to_json(array, datatype)
+        except UnicodeError as error:
+            raise _unwritten(one.name, error) from None
+        if isinstance(data, bytes):
             fields["parameters"] = {"binary_data_size": len(data)}
             pieces.append(data)
         else:
-            fields["data"] = to_json(array, datatype)
+            fields["data"] = data
         outputs.append(fields)
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id is not None:
         answer["id"] = request.id
     head = dump(answer, inf_nan_mode="null")
     return Answer(b"".join([head, *pieces]), len(head) if pieces else None)
+
+
+def _unwritten(name: str, error: UnicodeError) -> Refusal:
+    if isinstance(error, UnicodeDecodeError):
+        return Refusal(
+            f"output {name!r} has bytes that are no UTF-8 ({error}), and JSON has texts alone: ask "
+            'for it with the parameter "binary_data": true'
+        )
+    return Refusal(f"the model's output {name!r} has a text that is no Unicode ({error})", 500)
 
 
 def _named(result: Any, names: Sequence[str]) -> Mapping[str, Any]:
@@ -91,9 +104,10 @@ def _tensor(name: str, value: Any, declared: str | None) -> tuple[Array, str]:
     array = _array(value)
     datatype = None if array is None else datatype_of(array)
     if array is None or datatype is None:
+        kind = type(value).__name__ if array is None else f"{type(value).__name__} of {array.dtype}"
         raise Refusal(
-            f"the model's output {name!r} is a {type(value).__name__}, for which the protocol has "
-            "no datatype; let it return arrays, numbers or texts, or a dict of them by name",
+            f"the model's output {name!r} is a {kind}, for which the protocol has no datatype; let "
+            "it return arrays, numbers or texts, or a dict of them by name",
             500,
         )
     if declared is not None and (array.size == 0 or (declared, datatype) == ("BF16", "FP32")):
@@ -106,6 +120,8 @@ def _array(value: Any) -> Array | None:
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
         value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    elif hasattr(value, "toarray"):  # a sparse matrix, which may have no room when it is dense
+        return None
     elif hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):  # a column or a table
         value = value.to_numpy()
     try:
