@@ -73,8 +73,9 @@ def test_a_pool_says_what_it_does_and_when_it_is_closed() -> None:
         worker.close()
 
 
-def test_a_module_is_shown_by_its_parameters() -> None:
-    torch = pytest.importorskip("torch")
+def test_a_module_is_shown_by_its_parameters_and_a_table_by_its_shape() -> None:
+    torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    assert brief(pandas.DataFrame({"a": [1, 2, 3], "b": 0})) == "<DataFrame of 3 by 2>"
     assert brief(torch.nn.Linear(10, 10)) == "<Linear of 110 parameters>"
     assert brief(torch.ones(2, 3)) == "<Tensor of 2 by 3 float32, 24 bytes>"
 

@@ -137,6 +137,18 @@ def test_parts_that_do_not_fit_together_are_refused(parts: Any, message: str) ->
         rows.concatenate(parts)
 
 
+def test_rows_that_have_only_numbers_are_numbered_anew_and_names_are_kept() -> None:
+    named = frame(NUMBERS)
+    plain = named.reset_index(drop=True)
+    part = rows.take(plain, slice(2, 4))
+    assert [rows.is_numbered(value) for value in (plain, part, plain[::2], named)] == [
+        True, False, False, False,
+    ]  # fmt: skip
+    assert list(rows.renumbered(part, plain).index) == [0, 1]
+    assert list(rows.renumbered({"a": part}, {"a": plain})["a"].index) == [0, 1]
+    assert list(rows.renumbered(rows.take(named, slice(2, 4)), named).index) == NUMBERS[2:4]
+
+
 def test_torch_and_pandas_are_not_imported_for_arrays() -> None:
     code = (
         "import sys, numpy as np\n"
