@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, PlainValidator, WithJsonSchema
 
 __all__ = [
+    "USER_DATA",
+    "VALUE_REFERENCE",
     "Binaries",
     "Binary",
     "Carried",
@@ -80,15 +82,24 @@ def _require_object(content: Any) -> dict[str, Any]:
     raise ValueError(f"an object with node ids as keys is expected, got {type(content).__name__}")
 
 
+VALUE_REFERENCE = "value.schema.json"
+"""What the schemas of fields refer to where they carry user data."""
+
+USER_DATA = {
+    "Data": "Any JSON value, or a tagged value, or lists and objects that hold some.",
+    "Binary": "Bytes: base64, or a Bytes value.",
+}
+"""The kinds of user data that have a schema, and what it says of them."""
+
 _VALUE_SCHEMA = {
     "title": "Data",
-    "description": "Any JSON value, or a tagged value, or lists and objects that hold some.",
-    "anyOf": [{"$ref": "value.schema.json"}, True],
+    "description": USER_DATA["Data"],
+    "anyOf": [{"$ref": VALUE_REFERENCE}, True],
 }
 _BINARY_SCHEMA = {
     "title": "Binary",
-    "description": "Bytes: base64, or a Bytes value.",
-    "anyOf": [{"type": "string", "contentEncoding": "base64"}, {"$ref": "value.schema.json"}],
+    "description": USER_DATA["Binary"],
+    "anyOf": [{"type": "string", "contentEncoding": "base64"}, {"$ref": VALUE_REFERENCE}],
 }
 _NUMBER_SCHEMA = {
     "title": "Number",

@@ -23,6 +23,7 @@ from soma_core.models.field_descriptions import field_descriptions
 from soma_core.models.values import VALUE_MODELS, Json, TensorData
 from soma_core.protocol import commands, replies
 from soma_core.protocol.commands import COMMANDS, Command, FilterSpec, SetState
+from soma_core.protocol.fields import USER_DATA, VALUE_REFERENCE
 from soma_core.protocol.replies import REPLIES, REPLY_TO, ErrorReply, Event, ForwardReply
 from soma_core.protocol.versions import PROTOCOL_VERSION
 
@@ -34,7 +35,6 @@ REPLY = "x-soma-reply"
 JsonSchema = dict[str, Any]
 T = TypeVar("T")
 
-_USER_DATA = "value.schema.json"  # what the models refer to where they carry user data
 _RESOLVABLE = "https://soma.invalid/value"  # pydantic leaves absolute references alone
 
 
@@ -155,7 +155,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def _make_resolvable(node: JsonSchema) -> JsonSchema:
-    return node | {"$ref": _RESOLVABLE} if node.get("$ref") == _USER_DATA else node
+    return node | {"$ref": _RESOLVABLE} if node.get("$ref") == VALUE_REFERENCE else node
 
 
 def _map_objects(node: T, change: Callable[[JsonSchema], JsonSchema]) -> T:
@@ -180,7 +180,7 @@ def _simplify(node: JsonSchema) -> JsonSchema:
         return node
     name = "Data" if True in alternatives else "Binary"
     reference = {"$ref": f"#/$defs/{name}"}
-    if node["description"] == _USER_DATA_DEFINITIONS[name]["description"]:
+    if node["description"] == USER_DATA[name]:
         return reference
     return reference | {"description": node["description"]}
 
@@ -277,7 +277,7 @@ _RULES: dict[type[BaseModel], JsonSchema] = {
 
 _USER_DATA_DEFINITIONS: dict[str, JsonSchema] = {
     "Data": {
-        "description": "Any JSON value, or a tagged value, or lists and objects that hold some.",
+        "description": USER_DATA["Data"],
         "anyOf": [
             {"type": ["null", "boolean", "number", "string"]},
             *_references(["Value", "SpecialValue"]),
@@ -286,7 +286,7 @@ _USER_DATA_DEFINITIONS: dict[str, JsonSchema] = {
         ],
     },
     "Binary": {
-        "description": "Bytes: base64, or a Bytes value.",
+        "description": USER_DATA["Binary"],
         "anyOf": [{"type": "string", "contentEncoding": "base64"}, *_references(["Bytes"])],
     },
 }
