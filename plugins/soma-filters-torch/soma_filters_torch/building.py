@@ -102,7 +102,8 @@ def copied(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         made = copy.deepcopy(module, {id(value): value.clone() for value in computed})
     for own, new in zip(module.parameters(), made.parameters(), strict=True):
-        new.requires_grad_(own.requires_grad)
+        if new.requires_grad != own.requires_grad:  # a lazy one cannot even be asked to
+            new.requires_grad_(own.requires_grad)
     return made
 
 

@@ -115,9 +115,14 @@ def test_autocast_is_refused_for_parameters_of_another_type():
         MLP(sizes=[4, 2], autocast="bfloat16", dtype="float64").on_load()
 
 
-def test_a_lazy_module_is_refused_with_what_to_use():
+@pytest.mark.parametrize(
+    "given",
+    [{"module": "torch.nn.LazyLinear", "args": [2]}, {"module": torch.nn.LazyLinear(2)}],
+    ids=["by name", "itself"],
+)
+def test_a_lazy_module_is_refused_with_what_to_use(given):
     with pytest.raises(ValueError, match=r"LazyLinear: weight has no shape .*give the sizes"):
-        TorchModule(module="torch.nn.LazyLinear", args=[2]).on_load()
+        TorchModule(**given).on_load()
 
 
 @pytest.mark.parametrize(
