@@ -57,6 +57,18 @@ def test_an_optimizer_that_has_nothing_to_step_is_refused(inline: Any, data: Any
         inline.batched_fit(["scaler"], *data, optimizer=ADAM)
 
 
+@pytest.mark.parametrize("train", ["composite_fit", "batched_fit"])
+def test_data_of_no_rows_is_refused_and_nothing_is_stepped(
+    inline: Any, data: Any, train: str
+) -> None:
+    inline.load({"body": BODY})
+    before = parameters(inline, "body")
+    none = data[0][:0]
+    with pytest.raises(ValueError, match=r"nothing to learn from: the output has shape \[0, 3\]"):
+        getattr(inline, train)(["body"], none, none[:, :3], optimizer=ADAM)
+    assert same(parameters(inline, "body"), before)
+
+
 def test_a_node_that_is_not_trainable_keeps_its_parameters(inline: Any, data: Any) -> None:
     inline.load({"body": BODY, "head": HEAD}, trainable={"body": False})
     body, head = parameters(inline, "body"), parameters(inline, "head")
