@@ -116,7 +116,9 @@ def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def _loss(last: Node, out: torch.Tensor, y: Any, aux: tuple[Any, ...]) -> torch.Tensor:
     if not out.numel():
-        raise _failed(last, f"there is nothing to learn from: the output has shape {list(out.shape)}")
+        raise _failed(
+            last, f"there is nothing to learn from: the output has shape {list(out.shape)}"
+        )
     if callable(compute_loss := getattr(last.obj, "compute_loss", None)):
         loss = last.call(compute_loss, out, y, *aux)
     elif callable(loss_fn := getattr(last.obj, "loss_fn", None)):
