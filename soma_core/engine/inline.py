@@ -35,7 +35,6 @@ class InlineTransport(Transport):
     def __init__(self, options: TransportOptions) -> None:
         super().__init__(options)
         self._channel: _InlineChannel | None = None
-        self._lent: list[_Lent] = []
 
     def start(self, timeout: float | None = None) -> Channel:
         self._channel = _InlineChannel(self.options.pickle)
@@ -54,9 +53,7 @@ class InlineTransport(Transport):
     def lend(self, obj: Any) -> bytes | None:
         if not self.alone:
             return None
-        lent = _Lent(obj)
-        self._lent.append(lent)
-        return pickle.dumps(lent)
+        return _Loan(_Lent(obj))
 
     def explain(self, error: SomaError) -> None:
         raised = None if self._channel is None else self._channel.take_raised()
@@ -82,8 +79,19 @@ class _Lent:
 
     @staticmethod
     def find(token: str) -> Any:
-        """The object that was lent under a token; its transport keeps it."""
+        """The object that was lent under a token; its loan keeps it."""
         return _lent[token]._obj
+
+
+class _Loan(bytes):
+    """The pickle of an object that is lent, as long as somebody may read it."""
+
+    _lent: _Lent
+
+    def __new__(cls, lent: _Lent) -> _Loan:
+        loan = super().__new__(cls, pickle.dumps(lent))
+        loan._lent = lent
+        return loan
 
 
 _lent: WeakValueDictionary[str, _Lent] = WeakValueDictionary()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,3 +192,16 @@ def test_a_post_mortem_finds_the_variables_of_the_filter_and_of_its_causes() -> 
         assert variables(caught.value.__cause__)["rest"] == 0
         with pytest.raises(soma.RemoteError, match="unknown node"):
             worker.forward("another", 20)
+
+
+@pytest.mark.parametrize("restart", ["never", "on-crash"])
+def test_an_object_that_is_unloaded_is_kept_by_nobody(restart: Any) -> None:
+    with soma.connect("inline", filters={"node": Broken()}, restart=restart) as worker:
+        first, second = Broken(), Broken()
+        gone = [weakref.ref(first), weakref.ref(second)]
+        worker.load({"node": first})
+        worker.load({"node": second})
+        worker.unload(["node"])
+        del first, second
+        gc.collect()
+        assert [ref() for ref in gone] == [None, None]
