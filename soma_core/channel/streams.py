@@ -10,6 +10,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from time import monotonic
 
 from soma_core.channel.forks import close_in_forked_child
@@ -337,20 +338,22 @@ class StreamChannel(WatchableChannel):
     def send_now(self, *messages: Message) -> bool:
         if self._closed:
             raise ChannelClosed("the channel is closed")
-        lent: list[TableEntry] = []
+        lent: list[list[TableEntry]] = []
         parts: list[bytes | memoryview] = []
-        for message in messages:
-            entries: list[TableEntry] = []
-            parts += self._parts(message, entries)
-            lent += entries
-        if len(parts) > 1 and sum(map(len, parts)) < _JOIN_BELOW:
-            parts = [b"".join(parts)]
         try:
+            for message in messages:
+                lent.append([])
+                parts += self._parts(message, lent[-1])
+            if len(parts) > 1 and sum(map(len, parts)) < _JOIN_BELOW:
+                parts = [b"".join(parts)]
             sent = self._stream.write_now(parts[0])
-        except (OSError, ValueError) as error:
+        except BaseException as error:
             if self._memory is not None:
-                self._memory.take_back(lent)
-            raise ChannelClosed(f"the other end closed the channel ({error})") from None
+                self._memory.take_back(chain.from_iterable(lent))
+            if isinstance(error, OSError | ValueError):
+                text = f"the other end closed the channel ({error})"
+                raise ChannelClosed(text) from None
+            raise
         if sent == len(parts[0]) and len(parts) == 1:
             return True
         self._unsent = [memoryview(parts[0])[sent:], *(memoryview(part) for part in parts[1:])]

@@ -126,6 +126,18 @@ def test_what_a_message_lent_beside_that_region_is_given_back(ends, monkeypatch)
     assert regions() == before + 1, "the one that is mapped now"
 
 
+def test_what_messages_lent_that_were_not_sent_at_once_is_free(ends, monkeypatch):
+    host, _, _ = ends
+    message = Message(b"{}", [bytes(THRESHOLD)])
+    before = regions()
+    with monkeypatch.context() as short:
+        short.setattr("soma_core.channel.streams.write_frame", _raising(MemoryError))
+        for _ in range(3):
+            with pytest.raises(MemoryError):
+                host.send_now(message, message)
+    assert regions() == before + 1, "the one that is lent again each time"
+
+
 def test_an_array_outlives_its_channel(ends):
     host, worker, _ = ends
     got = passed(host, worker, np.arange(THRESHOLD))
