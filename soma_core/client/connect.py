@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -195,8 +196,9 @@ def _options(
     known = transport_class.Options.model_fields
     unknown = sorted(options.keys() - known.keys())
     if unknown:
+        near = [*known, *(each for each in signature(connect).parameters if each != "options")]
         raise TypeError(
-            f"the transport {name!r} has no option {', '.join(unknown)}{_meant(unknown, known)}; "
+            f"the transport {name!r} has no option {', '.join(unknown)}{_meant(unknown, near)}; "
             f"its options: {', '.join(known)}; {plugins.transports.origin(name)}"
         )
     try:

@@ -54,6 +54,8 @@ def attribute_error(worker: object, name: str, node_ids: Iterable[str]) -> Attri
     hint = f"; did you mean {close[0]}?" if close else ""
     if name in node_ids:
         hint = f": it is a node; call forward({name!r}, x), or take filter({name!r})"
+    elif name in ("map", "submit"):
+        hint = f": a {kind}Pool has it"
     return AttributeError(f"a {kind} has no attribute {name!r}{hint}")
 
 

@@ -164,6 +164,30 @@ MISTAKES: list[Mistake] = [
         TypeError,
         ["'learn'", "['learn']"],
     ),
+    (
+        "a state is for no node",
+        lambda w: w.composite_forward(["learn"], 1, {"lern": {}}),
+        ValueError,
+        ["states", "'lern'", "the chain is learn"],
+    ),
+    (
+        "a profile would be a folder",
+        lambda w: w.forward("learn", 1, profile="/"),
+        IsADirectoryError,
+        ["profile", "'/'", "name a file in it"],
+    ),
+    (
+        "a worker is taken for a pool",
+        lambda w: w.map("learn", [1]),
+        AttributeError,
+        ["'map'", "a WorkerPool has it"],
+    ),
+    (
+        "an option is misspelt that is none of the transport's",
+        lambda w: soma.connect("inline", filter={}),
+        TypeError,
+        ["no option filter", "did you mean filters?"],
+    ),
     ("a chain is empty", lambda w: w.composite_forward([], 1), ValueError, ["node_ids"]),
     (
         "a chain is None",

@@ -93,6 +93,7 @@ class VerbsBase:
 
         Raises:
             FileNotFoundError: There is no such folder; nothing was sent.
+            IsADirectoryError: It is a folder; nothing was sent.
         """
         if profile is None:
             return (yield call)
@@ -101,6 +102,8 @@ class VerbsBase:
             raise FileNotFoundError(
                 f"profile: there is no folder {str(file.parent)!r} for {file.name}"
             )
+        if file.is_dir():
+            raise IsADirectoryError(f"profile: {str(file)!r} is a folder; name a file in it")
         call.fields["profile"] = True
         reply = yield call
         file.write_bytes(reply.profile_b64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
@@ -154,12 +154,24 @@ class RunningVerbs(VerbsBase):
             progress: As for :meth:`forward`.
             profile: A file for a profile of the call in the worker, as cProfile writes it.
             timeout: Seconds.
+
+        Raises:
+            ValueError: ``states`` names what is no node.
         """
         command = c.CompositeForward(
             cmd="COMPOSITE_FORWARD", node_ids=as_node_ids(node_ids), data=x, **given(states=states)
         )
+        if states:
+            self._check_nodes("states", states, command.node_ids)
         call = self._call(command, timeout, command.node_ids, progress)
         return (yield from self._profiled(call, profile)).result
+
+    def _check_nodes(self, name: str, named: Iterable[str], chain: list[str]) -> None:
+        """Refuse what is neither in the chain nor, as far as is known, in the worker."""
+        others = [node_id for node_id in named if node_id not in chain]
+        unknown = ", ".join(repr(other) for other in others if other not in self.metas)
+        if unknown:
+            raise ValueError(f"{name}: there is no node {unknown}; the chain is {', '.join(chain)}")
 
     def run_segment(
         self, segment: Sequence[str], x: Any, *, learns: bool, timeout: Timeout = DEFAULT
