@@ -36,8 +36,9 @@ class StdioOptions(OutputOptions):
     Attributes:
         python: The interpreter of the worker; it needs soma-core installed.
         command: A whole command instead, for launchers; ``--pickle=…``, ``--memory-limit=…`` and
-            ``--nice=…`` are added to it, and ``--env=NAME=VALUE`` for what ``threads`` and
-            ``allow_modules`` set: ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
+            ``--nice=…`` are added to it, and ``--env=NAME=VALUE`` for what ``threads``,
+            ``allow_modules`` and ``limits`` set:
+            ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
         env: Variables to add to the worker's environment; they go before ``threads``.
         env_inherit: Whether the worker gets this process's environment. Without, it gets ``PATH``,
             ``HOME``, ``USER``, ``LOGNAME``, ``SHELL``, ``TMPDIR``, ``TZ``, the language, and what
