@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -97,34 +96,43 @@ def test_a_transport_without_a_daemon_is_an_error(soma):
 
 HANDED = """
 import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[2], LISTEN_FDNAMES="soma")
 from soma_transport_socket.daemon.systemd import handed_listener
-try:
-    listening = handed_listener()
-    print(listening.getsockname(), os.get_inheritable(3), os.environ.keys() & {"LISTEN_FDS"})
-except ValueError as error:
-    print(error)
+for file, count, pid in zip(*[iter(sys.argv[1:])] * 3):
+    os.dup2(int(file), 3)
+    os.environ.update(LISTEN_PID=pid or str(os.getpid()), LISTEN_FDS=count, LISTEN_FDNAMES="soma")
+    try:
+        listening = handed_listener()
+    except ValueError as error:
+        print(error)
+    else:
+        left = [name for name in os.environ if name.startswith("LISTEN_")]
+        print(listening and (listening.getsockname(), os.get_inheritable(3)), left)
 """
-
-
-def handed(file: Any, count: str = "1") -> str:
-    """What a daemon makes of a file that systemd hands over."""
-    command = [sys.executable, "-c", HANDED, str(file.fileno()), count]
-    return subprocess.check_output(command, pass_fds=[file.fileno()], text=True).strip()
 
 
 def test_a_daemon_takes_a_unix_stream_socket_of_systemd_and_nothing_else(directory):
     with (
         socket.socket(socket.AF_UNIX) as listening,
+        socket.socket(socket.AF_UNIX) as pathless,
         socket.socket() as another,
         open(os.devnull) as file,
     ):
-        listening.bind(str(directory / "taken.sock"))
-        assert handed(listening) == f"{directory / 'taken.sock'} False set()"
-        assert handed(listening, "2").startswith("systemd handed over 2 sockets; give the unit one")
-        for wrong in (another, file):
-            assert handed(wrong).startswith("systemd handed over no Unix stream socket; use")
+        path = directory / "taken.sock"
+        listening.bind(str(path))
+        pathless.bind(f"\0soma-{os.getpid()}")
+        files = [str(one.fileno()) for one in (listening, pathless, another, file)]
+        cases = [(one, "1", "") for one in files]
+        cases += [(files[0], "2", ""), (files[0], "1", "1")]  # the last is for another process
+        command = [sys.executable, "-c", HANDED, *(word for case in cases for word in case)]
+        said = subprocess.check_output(command, pass_fds=map(int, files), text=True).splitlines()
+    assert said[0] == f"({str(path)!r}, False) []"
+    assert {line.partition(";")[0] for line in said[1:4]} == {
+        "systemd handed over no Unix stream socket"
+    }
+    assert said[4:] == [
+        "systemd handed over 2 sockets; give the unit one ListenStream=",
+        "None []",
+    ]
 
 
 @pytest.mark.parametrize("name", ["told.sock", "@soma-{}"])

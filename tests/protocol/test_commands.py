@@ -199,6 +199,21 @@ def test_a_wrong_field_is_named(cmd: str, fields: dict[str, Any], named: str) ->
     assert named in refused({"cmd": cmd, **fields})
 
 
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"cmd": "LOAD", "filters": [{"filter": "x"}]}, ("filters", 0, "id")),
+        ({"cmd": "FORWARD", "node_ids": ["a"]}, ("node_ids",)),  # and not what it stands for
+        ({"cmd": "NOPE"}, ("cmd",)),
+        ({}, ()),
+    ],
+)
+def test_a_refusal_has_the_place_of_what_is_wrong_and_can_be_seen(fields: Any, where: Any) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        PARSER.validate(fields)
+    assert caught.value.where == where
+
+
 def test_a_refusal_says_what_came_without_repeating_all_of_it() -> None:
     text = refused({"cmd": "UNLOAD", "node_ids": "x" * 10_000})
     assert "'xxxxx" in text
