@@ -30,6 +30,7 @@ from soma_core.channel.region_table import (
     DROPPED,
     FIRST,
     FREE,
+    RECALLS,
     SLOTS,
     START,
     TABLE_SIZE,
@@ -81,6 +82,11 @@ class Borrower:
             return None
         self._table = table
         return int(retained)
+
+    @property
+    def recalls(self) -> memoryview | None:
+        """The numbers by which the other end takes messages back."""
+        return None if self._table is None else self._table[RECALLS].cast("Q")
 
     def read(self, entry: TableEntry) -> memoryview:
         """The bytes of an entry, as a writable view that gives the region back when it dies."""

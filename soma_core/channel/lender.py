@@ -21,6 +21,7 @@ from soma_core.channel.region_table import (
     FIRST,
     FREE,
     LENT,
+    RECALLS,
     SLOTS,
     START,
     TABLE_SIZE,
@@ -81,6 +82,11 @@ class Lender:
     @property
     def offered(self) -> bool:
         return self._table is not None
+
+    @property
+    def recalls(self) -> memoryview | None:
+        """The numbers by which this end takes messages back."""
+        return None if self._table is None else self._table[RECALLS].cast("Q")
 
     def offer(self) -> TableEntry | None:
         """Make the table and send it; the entry that announces it, or None where that fails."""

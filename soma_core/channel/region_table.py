@@ -1,12 +1,14 @@
 """The table of a lender: one byte for each of its regions, which both ends read and write.
 
-Before these come a token, which proves that both ends see one table, and how much memory resting
-regions keep.
+Before these come a token, which proves that both ends see one table, how much memory resting
+regions keep, and the numbers by which messages are taken back.
 """
 
 from __future__ import annotations
 
 import struct
+
+from soma_core.channel import recalls
 
 __all__ = [
     "ANNOUNCEMENT",
@@ -14,6 +16,7 @@ __all__ = [
     "FIRST",
     "FREE",
     "LENT",
+    "RECALLS",
     "RETAINED",
     "SLOTS",
     "START",
@@ -27,7 +30,8 @@ RETAINED = 64 << 20
 
 TOKEN_SIZE = 16
 START = struct.Struct(f"<{TOKEN_SIZE}sQ")
-FIRST = START.size
+RECALLS = slice(START.size, START.size + recalls.SIZE)
+FIRST = RECALLS.stop
 TABLE_SIZE = FIRST + SLOTS
 FREE, LENT, DROPPED = 0, 1, 2
 ANNOUNCEMENT = struct.Struct("<IQQ")

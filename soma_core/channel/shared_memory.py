@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from contextlib import suppress
 from typing import Any
 
@@ -55,6 +55,8 @@ class SharedMemory:
     Attributes:
         announcements: The entries that the next frame must carry.
         unread: Not empty if there is something to :meth:`give_back`.
+        recalls: The numbers by which this end takes messages back; None if it cannot.
+        on_recallable: Called with those of the other end, once it can.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class SharedMemory:
         self._lent = Lender(side, self.announcements, retained, rest_after)
         self._borrowed = Borrower(side, largest)
         self.unread: Sized = self._borrowed.unread
+        self.recalls: memoryview | None = None
+        self.on_recallable: Callable[[memoryview], None] | None = None
         self._usable = False
         self._trims_itself = initiate
         self._rest_after = rest_after
@@ -167,6 +171,7 @@ class SharedMemory:
     def close(self) -> None:
         """Lend nothing more; what the other end still reads stays readable."""
         self._usable = False
+        self.recalls = self.on_recallable = None
         if self._timer is not None:
             self._timer.cancel()
         self._side.close()
@@ -175,6 +180,8 @@ class SharedMemory:
 
     def _make_offer(self) -> None:
         offer = self._lent.offer()
+        if self._trims_itself:
+            self.recalls = self._lent.recalls
         if offer is not None:
             self.announcements.append(offer)
 
@@ -183,6 +190,9 @@ class SharedMemory:
         retained = self._borrowed.open_table(offer)
         if retained is None:
             return
+        recalls = self._borrowed.recalls
+        if recalls is not None and self.on_recallable is not None and not self._trims_itself:
+            self.on_recallable(recalls)
         if self._lent.offered:
             self._usable = True
             self.announcements.append(TableEntry(EntryKind.ACCEPT, 0, 0, 0))

@@ -14,10 +14,11 @@ from itertools import chain
 from time import monotonic
 
 from soma_core.channel.forks import close_in_forked_child
+from soma_core.channel.recalls import NEVER_AGAIN, NEXT, UPTO, is_recalled, recall
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
 from soma_core.channel.signalled import raise_error_of_handler
 from soma_core.channel.watchable import Descriptors, WatchableChannel
-from soma_core.errors import ChannelClosed
+from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.wire.frames import EntryFields, EntryKind, TableEntry, write_frame
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
@@ -273,6 +274,8 @@ class StreamChannel(WatchableChannel):
         stream: The bytes in and out; the channel owns it.
         limits: The largest messages that it accepts.
         memory: Shared memory for large buffers; the channel owns it.
+        recallable: Whether the other end may take back what it has sent, if it can: then this end
+            waits for it for a moment, should both be about to take the same message.
     """
 
     def __init__(
@@ -280,6 +283,8 @@ class StreamChannel(WatchableChannel):
         stream: ByteStream,
         limits: StreamLimits | None = None,
         memory: SharedMemory | None = None,
+        *,
+        recallable: bool = True,
     ) -> None:
         self._stream = stream
         self._memory = memory
@@ -289,6 +294,10 @@ class StreamChannel(WatchableChannel):
         )
         if memory is not None:
             stream.on_wait = memory.rest
+            if recallable and memory.recalls is None:  # or this end is the one that takes back
+                memory.on_recallable = self._count_for
+        self._sent = self._received = 0  # messages
+        self._recalls: memoryview | None = None  # of the other end
         self._scratch = memoryview(bytearray(_CHUNK))
         self._unsent: list[memoryview] = []
         self._closed = False
@@ -303,6 +312,7 @@ class StreamChannel(WatchableChannel):
 
     def close(self) -> None:
         self._closed = True
+        self._recalls = None
         self._stream.close()  # again, since Ctrl-C may have ended the first time in its midst
         if self._memory is not None:
             self._memory.close()
@@ -311,6 +321,8 @@ class StreamChannel(WatchableChannel):
         if self._closed:
             raise ChannelClosed("the channel is closed")
         deadline = None if timeout is None else monotonic() + timeout
+        if self._recalls is not None:
+            self._recalls[NEXT] = self._received + 1
         write = self._stream.write
         entries: list[TableEntry] = []
         started = False
@@ -330,6 +342,7 @@ class StreamChannel(WatchableChannel):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text, sent=started) from None
             raise
+        self._sent += 1
 
     @property
     def descriptors(self) -> Descriptors | None:
@@ -354,6 +367,7 @@ class StreamChannel(WatchableChannel):
                 text = f"the other end closed the channel ({error})"
                 raise ChannelClosed(text) from None
             raise
+        self._sent += len(messages)
         if sent == len(parts[0]) and len(parts) == 1:
             return True
         self._unsent = [memoryview(parts[0])[sent:], *(memoryview(part) for part in parts[1:])]
@@ -374,6 +388,22 @@ class StreamChannel(WatchableChannel):
             text = f"the other end closed the channel ({error})"
             raise ChannelClosed(text, sent=True) from None
         return True
+
+    def take_back(self) -> int:
+        recalls = None if self._memory is None else self._memory.recalls
+        if recalls is None or self._unsent or self._recalls is not None:
+            return 0
+        return recall(recalls, self._sent)
+
+    def _count_for(self, recalls: memoryview) -> None:
+        """From now on, the other end may take messages back."""
+        self._recalls = recalls
+        recalls[NEXT] = self._received + 1
+
+    def _lose_count(self) -> None:
+        """What came is no message, or more than one: the other end can take nothing back."""
+        if self._recalls is not None:
+            self._recalls[NEXT], self._recalls = NEVER_AGAIN, None
 
     def _parts(self, message: Message, entries: list[TableEntry]) -> Sequence[bytes | memoryview]:
         """A message as bytes: one piece with its small buffers; large ones apart, or in shared
@@ -423,23 +453,34 @@ class StreamChannel(WatchableChannel):
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else monotonic() + timeout
         parser = self._parser
-        message = parser.next_message() if parser.pending or parser.ended else None
-        while message is None:
-            if parser.finished or self._closed:
-                self._check_readable()
-            target = parser.target
-            try:
-                count = self._stream.read_into(target or self._scratch, deadline)
-            except Exception as error:
-                if not self._is_end(error):
-                    raise
-                count = 0
-            if self._closed:
-                raise ChannelClosed("the channel was closed while it waited")
-            message = parser.filled(count) if target else parser.feed(self._scratch[:count])
-            if message is None and deadline is not None and monotonic() > deadline:
-                raise TimeoutError  # what comes is no message, perhaps without end
-        return message
+        try:
+            message = parser.next_message() if parser.pending or parser.ended else None
+            while message is None:
+                if parser.finished or self._closed:
+                    self._check_readable()
+                target = parser.target
+                try:
+                    count = self._stream.read_into(target or self._scratch, deadline)
+                except Exception as error:
+                    if not self._is_end(error):
+                        raise
+                    count = 0
+                if self._closed:
+                    raise ChannelClosed("the channel was closed while it waited")
+                message = parser.filled(count) if target else parser.feed(self._scratch[:count])
+                if message is None and deadline is not None and monotonic() > deadline:
+                    raise TimeoutError  # what comes is no message, perhaps without end
+        except ProtocolError:
+            self._lose_count()
+            raise
+        self._received = number = self._received + 1
+        recalls = self._recalls
+        if recalls is None or recalls[UPTO] < number <= recalls[NEXT]:
+            return message
+        if not is_recalled(recalls, number):
+            return message
+        del message  # and what it lent
+        return self.receive(timeout)
 
     def _is_end(self, error: Exception) -> bool:
         """Whether the stream raised it because the other end is gone.
@@ -457,21 +498,31 @@ class StreamChannel(WatchableChannel):
 
     def receive_now(self) -> Message | None:
         parser = self._parser
-        message = parser.next_message() if parser.pending or parser.ended else None
-        if message is not None:
-            return message
-        if parser.finished or self._closed:
-            self._check_readable()
-        target = parser.target
         try:
-            count = self._stream.read_now(target or self._scratch)
-        except Exception as error:
-            if not self._is_end(error):
-                raise
-            count = 0
-        if count is None:
-            return None
-        return parser.filled(count) if target else parser.feed(self._scratch[:count])
+            message = parser.next_message() if parser.pending or parser.ended else None
+            if message is None:
+                if parser.finished or self._closed:
+                    self._check_readable()
+                target = parser.target
+                try:
+                    count = self._stream.read_now(target or self._scratch)
+                except Exception as error:
+                    if not self._is_end(error):
+                        raise
+                    count = 0
+                if count is None:
+                    return None
+                message = parser.filled(count) if target else parser.feed(self._scratch[:count])
+                if message is None:
+                    return None
+        except ProtocolError:
+            self._lose_count()
+            raise
+        self._received = number = self._received + 1
+        recalls = self._recalls
+        if recalls is None or not is_recalled(recalls, number):
+            return message
+        return None
 
     @property
     def has_more(self) -> bool:

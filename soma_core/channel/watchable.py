@@ -63,6 +63,14 @@ class WatchableChannel(Channel):
             ChannelClosed, ProtocolError: As for :meth:`receive`.
         """
 
+    def take_back(self) -> int:
+        """Take back the last messages that were sent whole, which the other end has not taken yet.
+
+        Returns:
+            How many that are: none, if the channel cannot do so.
+        """
+        return 0
+
     @property
     @abstractmethod
     def has_more(self) -> bool:

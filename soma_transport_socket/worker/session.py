@@ -47,7 +47,10 @@ class _Client:
         if "memory" in attached:
             memory = SharedMemory(socket.socket(fileno=attached["memory"]), initiate=False)
         self.channel = StreamChannel(
-            SocketStream(self.connection), StreamLimits.from_environment(), memory
+            SocketStream(self.connection),
+            StreamLimits.from_environment(),
+            memory,
+            recallable=False,  # no client holds up the others
         )
         self.inbox = Inbox(self.channel)
         self.host = Host(self.inbox)

@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 
 import soma_core as soma
+from soma_core.client.aio.channels import WatchedChannel
 from soma_core.client.pool.paces import Paces
 
 from .conftest import begun, until
@@ -68,7 +69,18 @@ def gate(tmp_path):
 
 
 @pytest.fixture
-def hold(pool, notes, gate, monkeypatch):
+def _none_taken_back(monkeypatch):
+    """What was sent stays sent, as where there is no shared memory."""
+    monkeypatch.setattr(WatchedChannel, "take_back", lambda channel: 0)
+
+
+@pytest.fixture
+def hold(_none_taken_back, sent_behind):
+    return sent_behind
+
+
+@pytest.fixture
+def sent_behind(pool, notes, gate, monkeypatch):
     """Submits calls behind one that runs until the gate is gone; all are on their way then."""
     monkeypatch.setattr(Paces, "is_quick", lambda paces, label: True)  # on a busy machine, too
     monkeypatch.setattr(Paces, "usual", lambda paces, label: 0.0)
@@ -198,6 +210,21 @@ def test_a_dead_worker_costs_only_the_call_that_it_ran(run, pool, notes, gate, h
 
     run(main())
     assert set(runs(notes).values()) == {1}
+
+
+def test_what_is_behind_a_slow_call_is_taken_back_and_waits_for_any_worker(
+    run, pool, notes, gate, sent_behind
+):
+    async def main():
+        first, rest = await sent_behind(*((f"{number}", "") for number in range(MANY)))
+        await until(lambda: pool.stats().queued == MANY)
+        assert rest[2].cancel()
+        await until(lambda: pool.stats().queued == MANY - 1)
+        os.unlink(gate)
+        assert await asyncio.gather(first, *rest[:2], *rest[3:]) == ["first", *"01345"]
+
+    run(main())
+    assert runs(notes) == Counter(["first", *"01345"])
 
 
 @pytest.mark.nightly

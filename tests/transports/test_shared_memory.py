@@ -147,6 +147,42 @@ def test_an_array_outlives_its_channel(ends):
     got[:] = 0
 
 
+def said(*texts):
+    return [Message(text.encode()) for text in texts]
+
+
+def test_what_the_other_end_has_not_taken_is_taken_back_and_nothing_else(ends):
+    host, worker, _ = ends
+    for burst in ("abcd", "efgh"):
+        first, second, *rest = said(*burst)
+        assert host.send_now(first, second, *rest)
+        assert worker.receive(5).header == first.header
+        worker.send(first)
+        assert worker.receive(5).header == second.header
+        assert host.take_back() == len(rest)
+        assert host.take_back() == 0
+        worker.send(second)
+    last, after = said("last", "after")
+    host.send(last)
+    assert worker.receive(5).header == last.header
+    host.send(after)
+    assert host.take_back() == 1
+    with pytest.raises(TimeoutError):
+        worker.receive(0.001)
+
+
+def test_nothing_is_taken_back_once_the_other_end_has_refused_a_message(ends, monkeypatch):
+    host, worker, _ = ends
+    host.send(Message(b"{}", [bytes(THRESHOLD)]))
+    with monkeypatch.context() as short:
+        short.setattr("soma_core.channel.borrower.Mapping", _raising(OSError))
+        short.setattr("soma_core.channel.borrower.copy_memory_file", _raising(MemoryError))
+        with pytest.raises(ProtocolError):
+            worker.receive(5)
+    host.send_now(*said("a", "b", "c"))
+    assert host.take_back() == 0
+
+
 def test_a_forked_child_does_not_give_back_what_its_parent_reads(ends):
     host, worker, _ = ends
     kept = passed(host, worker, np.full(THRESHOLD, 7.0))

@@ -70,6 +70,10 @@ class LoopChannel(ABC):
             TimeoutError, ChannelClosed, ProtocolError: As for :meth:`Channel.receive`.
         """
 
+    def take_back(self) -> int:
+        """As :meth:`WatchableChannel.take_back`."""
+        return 0
+
     def pause(self) -> None:  # noqa: B027 - what reads only while somebody waits need not
         """Let somebody else use what is below, until :meth:`resume`; nobody waits for a message."""
 
@@ -126,6 +130,9 @@ class WatchedChannel(LoopChannel):
     @property
     def is_sending(self) -> bool:
         return self._sends
+
+    def take_back(self) -> int:
+        return 0 if self._sends or self._channel.closed else self._channel.take_back()
 
     def _send_more(self) -> None:
         try:

@@ -39,13 +39,17 @@ class Sender(Protocol):
     def failed(self, error: BaseException) -> None:
         """There is none; of a command that the worker cannot have begun, ``sent`` is False."""
 
+    def taken_back(self) -> None:
+        """The worker has not begun the command, and never will: the one before it takes long."""
+
 
 class PipelinedConnection:
     """Commands on their way to one worker, which answers them in their order.
 
     As long as all goes well there is no task: a callback of the loop takes each reply. A command
     that takes long, and whatever fails, is seen to by :meth:`drained`, one command after another
-    and by the rules for any other call; nothing more is sent then.
+    and by the rules for any other call; nothing more is sent then. What is behind a command that
+    takes long is taken back, if the worker has not begun it.
 
     Args:
         connection: The connection to the worker. Between :meth:`open` and :meth:`close` it is
@@ -204,8 +208,17 @@ class PipelinedConnection:
         slow = self._conversation.clock() - self._since >= _SLOW
         if slow or self._on_way[0][0].call.deadline.over():
             self.stop()
+            self._take_back()
         else:
             self._look_later()
+
+    def _take_back(self) -> None:
+        on_way = self._on_way
+        number = min(self._channel.take_back(), len(on_way) - 1)
+        back = [on_way.pop() for _ in range(number)]
+        for exchange, sender in back:  # the last one first
+            self._bytes -= _size(exchange.message)
+            sender.taken_back()
 
     def dropped(self) -> None:
         """A sender does not want its reply any more."""

@@ -1,8 +1,8 @@
 """Pipelining: sends the calls of a pool to a worker that has not answered those before yet.
 
 So a worker finds its next command as soon as it has done with one, and the loop takes replies by
-callbacks, without a task in between. Only nodes whose last calls were all quick are treated so: a
-call that is on its way cannot be given to another worker if the one before it takes long.
+callbacks, without a task in between. Only nodes whose last calls were all quick are treated so, and
+what is behind a call that takes long after all is taken back, if the channel can do that.
 """
 
 from __future__ import annotations
@@ -129,6 +129,12 @@ class Pipelining:
         else:
             call.settle(error=error)
 
+    def taken_back(self, sent: _PipelinedCall) -> None:
+        """The worker will never begin a call: another one may."""
+        self._seconds -= sent.expected
+        self._replica.give_back(1)
+        self._queue.put_back([sent.call])
+
     def _was_meant_for_another(self, error: BaseException) -> bool:
         """Whether an interrupt of the call before came too late, and ended this one."""
         interrupted = isinstance(error, RemoteError) and error.code == ErrorCode.INTERRUPTED
@@ -184,6 +190,10 @@ class _PipelinedCall:
     def failed(self, error: BaseException) -> None:
         """There is no reply."""
         self._pipelining.failed(self, self.explained(error))
+
+    def taken_back(self) -> None:
+        """The worker will never begin it."""
+        self._pipelining.taken_back(self)
 
     def explained(self, error: BaseException) -> BaseException:
         """What the call raises in place of an error."""

@@ -60,6 +60,11 @@ class Replica:
         if self.calls_left is not None:
             self.calls_left -= calls
 
+    def give_back(self, calls: int) -> None:
+        """It will never begin calls that it was given."""
+        if self.calls_left is not None:
+            self.calls_left += calls
+
 
 def was_not_sent(call: PoolCall, error: BaseException) -> bool:
     """Whether a call can be run again: its worker was dead before it was sent anything."""

@@ -57,8 +57,8 @@ class WorkerPool:
     """The same filters in ``n`` workers. Thread-safe.
 
     Calls wait in one queue, and the next free worker takes the next call, so that a slow one
-    holds up nobody; only if the last calls of a node were all quick, some are sent ahead, which
-    wait for one another. A call under which its worker dies raises
+    holds up nobody; if the last calls of a node were all quick, some are sent ahead, and taken
+    back if one of them takes long after all. A call under which its worker dies raises
     :class:`~soma_core.WorkerDied`; the worker is replaced, and all other calls go on. A worker
     that dies while it is idle costs no call.
 
