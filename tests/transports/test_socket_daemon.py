@@ -21,7 +21,7 @@ import pytest
 
 import soma_core as soma
 from soma_transport_socket import SocketTransport, address
-from soma_transport_socket.daemon.workers import drop_bytes
+from soma_transport_socket.daemon.workers import Client, drop_bytes
 
 from ..support import (
     SocketDaemon,
@@ -527,6 +527,19 @@ def test_what_a_client_has_read_meanwhile_is_not_waited_for():
         assert drop_bytes(pipe.fileno(), 2000) == 2000
         assert drop_bytes(pipe.fileno(), 2000) == 1000
         assert drop_bytes(pipe.fileno(), 2000) == 0
+
+
+def test_what_a_client_of_a_session_does_not_read_is_dropped_at_the_second_look():
+    reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
+    with open(reading, "rb") as pipe, open(writing, "wb", buffering=0) as printing, theirs:
+        client = Client(ours, {"printed": pipe.fileno()})
+        printing.write(b"x" * 20_000)
+        assert [client.relieve() for _ in range(3)] == [0, 20_000, 0]
+        printing.write(b"x" * 1000)  # not so much that a worker would wait
+        assert [client.relieve() for _ in range(3)] == [0, 0, 0]
+        printing.close()
+        client.close("worker")
 
 
 @nightly
