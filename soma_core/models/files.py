@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 __all__ = ["DataFile"]
 
+_MISSING: Any = ...
+
 
 class DataFile(BaseModel):
     """Rows in a file, of which a worker reads those that a batch needs.
@@ -32,11 +34,13 @@ class DataFile(BaseModel):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        /,
+        path: str | os.PathLike[str] = _MISSING,
         key: str | Sequence[str] | None = None,
         **extra: Any,
     ) -> None:
-        super().__init__(path=path, key=key, **extra)
+        given = {} if path is _MISSING else {"path": path}  # that none came, validation says
+        super().__init__(**given, key=key, **extra)
 
     @field_validator("path", mode="before")
     @classmethod
