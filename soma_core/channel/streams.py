@@ -296,7 +296,7 @@ class StreamChannel(WatchableChannel):
             stream.on_wait = memory.rest
             if recallable and memory.recalls is None:  # or this end is the one that takes back
                 memory.on_recallable = self._count_for
-        self._sent = self._received = 0  # messages
+        self._sent = self._received = 0  # messages; those that come count once they may be recalled
         self._recalls: memoryview | None = None  # of the other end
         self._scratch = memoryview(bytearray(_CHUNK))
         self._unsent: list[memoryview] = []
@@ -396,9 +396,9 @@ class StreamChannel(WatchableChannel):
         return recall(recalls, self._sent)
 
     def _count_for(self, recalls: memoryview) -> None:
-        """From now on, the other end may take messages back."""
+        """From the message that comes now, its first, the other end may take some back."""
         self._recalls = recalls
-        recalls[NEXT] = self._received + 1
+        recalls[NEXT] = 1
 
     def _lose_count(self) -> None:
         """What came is no message, or more than one: the other end can take nothing back."""
@@ -414,9 +414,11 @@ class StreamChannel(WatchableChannel):
             entries: Receives the entries of its buffer table that are not inline.
         """
         header, buffers, dialect = message
-        if dialect is _LINE:
-            return (header + b"\n",)
         memory = self._memory
+        if dialect is _LINE:
+            if memory is not None:
+                memory.recalls = None  # lines that go before its offer are not counted there
+            return (header + b"\n",)
         if memory is not None:
             if memory.unread:
                 memory.give_back()
@@ -473,9 +475,11 @@ class StreamChannel(WatchableChannel):
         except ProtocolError:
             self._lose_count()
             raise
-        self._received = number = self._received + 1
         recalls = self._recalls
-        if recalls is None or recalls[UPTO] < number <= recalls[NEXT]:
+        if recalls is None:
+            return message
+        self._received = number = self._received + 1
+        if recalls[UPTO] < number <= recalls[NEXT]:
             return message
         if not is_recalled(recalls, number):
             return message
@@ -518,11 +522,11 @@ class StreamChannel(WatchableChannel):
         except ProtocolError:
             self._lose_count()
             raise
-        self._received = number = self._received + 1
         recalls = self._recalls
-        if recalls is None or not is_recalled(recalls, number):
+        if recalls is None:
             return message
-        return None
+        self._received = number = self._received + 1
+        return None if is_recalled(recalls, number) else message
 
     @property
     def has_more(self) -> bool:
