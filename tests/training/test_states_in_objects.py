@@ -133,3 +133,27 @@ def test_going_on_with_an_object_that_learned_in_itself_is_refused() -> None:
         worker.fit("it", X)
         with pytest.raises(soma.RemoteError, match="'it' cannot go on from what was learned"):
             worker.batched_fit(["it"], X, resume=True)
+
+
+class Overshoots:
+    """Counts its batches in itself."""
+
+    def __init__(self) -> None:
+        self.counts = {"batches": 0}
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        self.counts["batches"] += 1
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return np.full(len(x), float(self.counts["batches"]))
+
+
+def test_an_object_that_learns_in_itself_is_put_back_as_it_was_at_its_best() -> None:
+    closeness = {"closeness": lambda y, out: -float(np.abs(y - out).mean())}
+    with soma.connect("inline", filters={"node": Overshoots()}) as worker:
+        fitted = worker.batched_fit(
+            ["node"], X, X * 0 + 2.0, epochs=4, validation=(X, X * 0 + 2.0), metrics=closeness,
+            restore_best=True,
+        )  # fmt: skip
+        assert fitted.best_epoch == 2
+        assert worker.forward("node", X)[0] == 2.0

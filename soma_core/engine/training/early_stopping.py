@@ -8,6 +8,7 @@ from typing import Any
 
 from soma_core.engine.nodes import Node
 from soma_core.engine.training.beginning import capture_weights
+from soma_core.engine.training.states import take_over
 
 __all__ = ["EarlyStopping"]
 
@@ -61,11 +62,25 @@ class EarlyStopping:
 
 
 def _keep(node: Node) -> Callable[[], None]:
+    if node.learned_inside and not node.differentiable:
+        return _keep_object(node)
     put_weights = capture_weights(node)
     state: Any = copy.deepcopy(node.state)
 
     def put_back() -> None:
         put_weights()
         node.state = state
+
+    return put_back
+
+
+def _keep_object(node: Node) -> Callable[[], None]:
+    kept = node.call(copy.deepcopy, node.obj)
+    is_state = node.state is node.obj
+
+    def put_back() -> None:
+        take_over(node, kept)
+        if is_state:
+            node.state = node.obj
 
     return put_back

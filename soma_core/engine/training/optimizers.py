@@ -67,8 +67,8 @@ class Optimizers:
         moments = _moments(kept, parameters, optimizer)
         if pending is not None and pending.name == spec["name"]:
             moments |= {key: item for key, item in pending.moments.items() if key in parameters}
-        self._pending.pop(chain, None)
         _put_moments(optimizer, parameters, moments)
+        self._pending.pop(chain, None)
         self._kept[chain] = _Kept(dict(spec), optimizer, parameters)
         return optimizer
 

@@ -35,6 +35,7 @@ __all__ = [
     "read_weights",
     "set_state",
     "snapshot",
+    "take_over",
 ]
 
 
@@ -129,7 +130,7 @@ def set_state(node: Node, data: bytes, format: StateFormat, pickles: Pickles) ->
             back what that was; ``pickle_refused``.
     """
     if format == "cloudpickle":
-        _take_over(node, _unpickled_filter(node, data, pickles))
+        take_over(node, _unpickled_filter(node, data, pickles))
     elif format == "torch_pickle":
         _load_state_dict(node, _unpickled(node, data, pickles))
     elif format == "value":
@@ -338,11 +339,15 @@ def _unpickled_filter(node: Node, data: bytes, pickles: Pickles) -> Any:
     return obj
 
 
-def _take_over(node: Node, obj: Any) -> None:
+def take_over(node: Node, obj: Any) -> None:
     """Put an object in the place of a node's own.
 
     Of one of the same class only the attributes are taken: the code that runs stays the code that
     was loaded.
+
+    Args:
+        node: The node.
+        obj: The object; nobody else uses it from then on.
 
     Raises:
         ProtocolError: ``invalid_state``: it is of a class of another name.
