@@ -327,7 +327,7 @@ class Engine:
         return r.SetStateReply()
 
     def _set_object(self, node: Node, command: c.SetState) -> None:
-        undo = states.snapshot(node)
+        before, undo = node.obj, states.snapshot(node)
         try:
             if "state_b64" in command.model_fields_set:
                 format = command.format or states.default_format(node, self._pickles)
@@ -335,8 +335,13 @@ class Engine:
             if "training_b64" in command.model_fields_set:
                 set_training(node, command.training_b64, self._optimizers)
         except BaseException:
+            made = node.obj
             undo()
+            if made is not before:
+                node.let_go(made)
             raise
+        if node.obj is not before:
+            node.let_go(before)
 
     def get_gradients(self, command: c.GetGradients) -> r.GetGradientsReply:
         """Fetch the gradients of a node's parameters."""

@@ -257,7 +257,11 @@ class Node:
 
     def unload(self) -> None:
         """Tell the filter that it is not used any more; what it raises is logged."""
-        let_go = getattr(self.obj, "on_unload", None)
+        self.let_go(self.obj)
+
+    def let_go(self, obj: Any) -> None:
+        """Tell an object that was the node's that it is not used any more."""
+        let_go = getattr(obj, "on_unload", None)
         if not callable(let_go):
             return
         try:

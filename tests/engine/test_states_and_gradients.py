@@ -246,6 +246,35 @@ def test_a_field_that_is_not_read_back_as_it_was_is_refused_by_name(
     assert (caught.value.code, caught.value.node_id) == ("invalid_state", "a")
 
 
+OPEN: list[int] = []
+
+
+class Opens(soma.Filter):
+    number: int = 1
+
+    def on_load(self) -> None:
+        if self.number < 0:
+            raise ValueError("there is none")
+        OPEN.append(self.number)
+
+    def on_unload(self) -> None:
+        OPEN.remove(self.number)
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return self.number
+
+
+def test_a_filter_is_unloaded_in_whose_place_another_configuration_was_put(connect: Any) -> None:
+    worker = connect("inline", filters={"one": Opens(), "two": Opens(number=2)})
+    worker.set_state("one", worker.get_state("two", format="value"))
+    assert OPEN == [2, 2]
+    with pytest.raises(soma.RemoteError, match="there is none"):
+        worker.set_state("one", soma.NodeState(b'{"number": -1}', "value"))
+    assert (OPEN, worker.forward("one", 0)) == ([2, 2], 2)
+    worker.close()
+    assert OPEN == []
+
+
 class Columns(soma.Filter):
     count: int = 2
 

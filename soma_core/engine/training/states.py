@@ -358,7 +358,7 @@ def take_over(node: Node, obj: Any) -> None:
             node, f"the state is a {theirs}, and the node a {ours}; load one instead"
         )
     if _name_of(obj) != _name_of(node.obj):
-        node.obj = obj
+        _replace(node, obj)
     elif isinstance(node.obj, Filter):
         _configure(node, obj)
     elif not isinstance(node.obj, BaseModel) and _has_attributes(node.obj, obj):
@@ -370,7 +370,18 @@ def take_over(node: Node, obj: Any) -> None:
             obj.__class__ = type(node.obj)
             obj.__dict__ = own
     else:
-        node.obj = obj
+        _replace(node, obj)
+
+
+def _replace(node: Node, obj: Any) -> None:
+    """Put an object in the place of a node's own, once it is ready.
+
+    Raises:
+        FilterFailed: Its ``on_load`` raised; the node is left as it was.
+    """
+    if callable(getattr(obj, "on_load", None)):
+        node.call(obj.on_load)
+    node.obj = obj
 
 
 def _has_attributes(*objects: Any) -> bool:
@@ -378,20 +389,14 @@ def _has_attributes(*objects: Any) -> bool:
 
 
 def _configure(node: Node, made: Any) -> None:
-    """Put a filter in the place of a node's own, unless that is configured alike: it is ready.
-
-    Raises:
-        FilterFailed: The ``on_load`` of the filter raised; the node is left as it was.
-    """
+    """Put a filter in the place of a node's own, unless that is configured alike: it is ready."""
     try:
         alike = fingerprint(_fields(made)) == fingerprint(_fields(node.obj))
     except TypeError:  # a field whose content cannot be hashed
         alike = False
     if alike and not callable(getattr(node.obj, "state_dict", None)):
         return
-    if callable(getattr(made, "on_load", None)):
-        node.call(made.on_load)
-    node.obj = made
+    _replace(node, made)
 
 
 def _name_of(obj: Any) -> str:
