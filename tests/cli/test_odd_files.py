@@ -8,6 +8,9 @@ import os
 import numpy as np
 import pytest
 
+from soma_core.cli.console import CommandFailed
+from soma_core.cli.files import write_array
+
 
 @pytest.fixture
 def fifo(tmp_path):
@@ -62,7 +65,8 @@ def test_data_of_a_pipeline_that_are_no_regular_file_are_refused(suffix, soma, t
     assert "it is no regular file" in result.stderr.replace("\n", " ")
 
 
-ZIP, ARRAY = io.BytesIO(), io.BytesIO()
+ZIP, SEVERAL, ARRAY = io.BytesIO(), io.BytesIO(), io.BytesIO()
+np.savez(SEVERAL, x=np.ones(2), y=np.ones(2))
 np.savez_compressed(ZIP, x=np.ones(99))
 np.save(ARRAY, np.ones(9))
 
@@ -77,12 +81,16 @@ np.save(ARRAY, np.ones(9))
         ("x.npz", ZIP.getvalue()[:60] + b"\xff" * 20 + ZIP.getvalue()[80:], "while decompressing"),
         ("x.csv", b"a,b\n" + b"1" * 200_000 + b",1\n", "field larger than field limit"),
         ("x.csv", b"a,b\n\xff,1\n", "can't decode"),
+        ("x.csv", b"\n\n", "the file is empty"),
+        ("x.csv", b"a\n1\n", "there is no column 1; the columns are 0 to 0"),
+        ("x.npz", SEVERAL.getvalue(), "several arrays; set key to one of x, y"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_told(name, content, says, soma, tmp_path):
     (tmp_path / name).write_bytes(content)
+    x = f'{{ path = "{name}", columns = [1] }}' if name == "x.csv" else f'"{name}"'
     (tmp_path / "p.toml").write_text(
-        f'[[filters]]\nid = "a"\nfilter = "none"\n[data]\nx = "{name}"\n[output]\npath = "y.npy"\n'
+        f'[[filters]]\nid = "a"\nfilter = "none"\n[data]\nx = {x}\n[output]\npath = "y.npy"\n'
     )
     result = soma("run", tmp_path / "p.toml")
     assert result.exit_code == 1
@@ -101,3 +109,12 @@ def test_an_array_that_is_larger_than_memory_is_told(soma, tmp_path):
     result = soma("run", tmp_path / "p.toml")
     assert result.exit_code == 1
     assert "x.npy: " in result.stderr
+
+
+def test_an_output_of_more_axes_than_a_table_is_not_written_as_one(tmp_path):
+    assert write_array([[1, 2]], tmp_path / "y.csv") == (1, 2)
+    assert (tmp_path / "y.csv").read_text() == "0,1\n1,2\n"
+    assert write_array(3, tmp_path / "y.csv") == ()
+    assert (tmp_path / "y.csv").read_text() == "output\n3\n"
+    with pytest.raises(CommandFailed, match=r"shape \[1, 1, 2\] has no rows and columns"):
+        write_array([[[1, 2]]], tmp_path / "y.csv")
