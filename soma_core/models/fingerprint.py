@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import decimal
+import fractions
 import functools
 import hashlib
 import inspect
+import ipaddress
 import pathlib
+import re
 import sys
 import types
 import uuid
+import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -39,8 +44,9 @@ class _Digest:
 def fingerprint(value: object) -> str:
     """The SHA-256 of a value's content, as 64 hexadecimal digits.
 
-    Understands plain data, sets, enums, dates, paths, numpy arrays, torch tensors, pydantic
-    models, dataclasses, classes and functions. Dictionaries and sets hash alike in any order.
+    Understands plain data, what the standard library and pydantic have fields of (dates, paths,
+    addresses, patterns, secrets), sets, enums, numpy arrays, torch tensors, pydantic models,
+    dataclasses, attrs, classes and functions. Dictionaries and sets hash alike in any order.
 
     Args:
         value: The value; what it holds is looked at to any depth.
@@ -77,6 +83,13 @@ def _content(value: object, feed: _Digest) -> None:
     elif _is_torch_tensor(value):
         tensor: Any = value
         _children(feed, "torch", [str(tensor.dtype), list(tensor.shape), _tensor_bytes(tensor)])
+    elif hasattr(value, "get_secret_value"):  # pydantic's secrets and addresses
+        _children(feed, "secret", [type(value), value.get_secret_value()])
+    elif hasattr(value, "unicode_string"):
+        _children(feed, "url", [type(value), value.unicode_string()])
+    elif hasattr(value, "__attrs_attrs__"):
+        held = {each.name: getattr(value, each.name) for each in value.__attrs_attrs__}
+        _children(feed, "attrs", [type(value), held])
     else:
         raise TypeError(
             f"cannot hash a {type(value).__module__}.{type(value).__qualname__} by content; "
@@ -101,6 +114,15 @@ def _(value: None, feed: _Digest) -> None:
 @_content.register(datetime.date)
 @_content.register(datetime.time)
 @_content.register(datetime.timedelta)
+@_content.register(datetime.timezone)
+@_content.register(fractions.Fraction)
+@_content.register(range)
+@_content.register(zoneinfo.ZoneInfo)
+@_content.register(ipaddress.IPv4Address)
+@_content.register(ipaddress.IPv6Address)
+@_content.register(ipaddress.IPv4Network)
+@_content.register(ipaddress.IPv6Network)
+@_content.register(np.dtype)
 def _(value: object, feed: _Digest) -> None:
     _part(feed, type(value).__name__, repr(value).encode())
 
@@ -120,6 +142,16 @@ def _(value: bytes, feed: _Digest) -> None:
 @_content.register(tuple)
 def _(value: list[object], feed: _Digest) -> None:
     _children(feed, type(value).__name__, value)
+
+
+@_content.register
+def _(value: collections.deque, feed: _Digest) -> None:  # type: ignore[type-arg]
+    _children(feed, "deque", [list(value), value.maxlen])
+
+
+@_content.register
+def _(value: re.Pattern, feed: _Digest) -> None:  # type: ignore[type-arg]
+    _children(feed, "pattern", [value.pattern, value.flags])
 
 
 @_content.register

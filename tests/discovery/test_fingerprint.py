@@ -7,17 +7,22 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
 import functools
+import ipaddress
 import math
 import operator
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import uuid
+import zoneinfo
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -275,6 +280,28 @@ DIFFERENT: list[Any] = [
     slice(1, 2),
     slice(1, 2, 1),
     [1, 2, None],
+    range(2),
+    range(3),
+    collections.deque([1]),
+    collections.deque([1], maxlen=2),
+    re.compile("a"),
+    re.compile("a", re.I),
+    re.compile(b"a"),
+    fractions.Fraction(1, 2),
+    zoneinfo.ZoneInfo("UTC"),
+    datetime.UTC,
+    ipaddress.ip_address("1.2.3.4"),
+    ipaddress.ip_network("1.2.3.4"),
+    ipaddress.ip_address("::1"),
+    pydantic.SecretStr("a"),
+    pydantic.SecretStr("b"),
+    pydantic.SecretBytes(b"a"),
+    pydantic.AnyUrl("http://a"),
+    pydantic.HttpUrl("http://a"),
+    pydantic.HttpUrl("http://b"),
+    pydantic.PostgresDsn("postgres://a@b/c"),
+    np.dtype("f4"),
+    np.dtype("f8"),
     np.ma.MaskedArray([1, 2], mask=[False, True]),
     np.ma.MaskedArray([1, 2], mask=[True, False]),
 ]
