@@ -134,12 +134,19 @@ def frame_parts(message: Message) -> Sequence[bytes | memoryview]:
     Returns:
         One piece, or several where the buffers are large: those are not copied.
     """
-    views = [memoryview(buffer) for buffer in message.buffers]
-    entries = [TableEntry(_INLINE, 0, 0, view.nbytes) for view in views]
-    inline = [view.cast("B") for view in views if view.nbytes]
-    if sum(view.nbytes for view in inline) < _SMALL:
+    entries: list[EntryFields] = []
+    inline: list[memoryview] = []
+    inline_size = 0
+    for buffer in message.buffers:
+        view = memoryview(buffer)
+        size = view.nbytes
+        inline_size += size
+        inline.append(view)
+        entries.append((_INLINE, 0, 0, size))
+    if inline_size < _SMALL:
         return (write_frame(message.header, entries, inline),)
-    return (write_frame(message.header, entries), *inline)
+    whole = (view.cast("B") for view in inline if view.nbytes)
+    return (write_frame(message.header, entries), *whole)
 
 
 def read_preamble(data: bytes | bytearray | memoryview) -> Preamble:

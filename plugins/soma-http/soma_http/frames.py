@@ -25,7 +25,8 @@ _FIN, _MASKED = 0x80, 0x80
 _SHORT, _MEDIUM, _LONG = 125, 126, 127
 _MOST_MEDIUM = (1 << 16) - 1
 _MASK = 4  # bytes
-_KNOWN = frozenset(Opcode)
+_KNOWN = frozenset(map(int, Opcode))
+_CONT, _CLOSE = int(Opcode.CONT), int(Opcode.CLOSE)  # an enumeration is slow to look into
 
 
 class BadFrame(Exception):
@@ -114,11 +115,11 @@ class FrameReader:
             raise BadFrame(
                 CloseCode.PROTOCOL_ERROR, "a frame is masked where it must not be, or not"
             )
-        if opcode >= Opcode.CLOSE:
+        if opcode >= _CLOSE:
             if size > _SHORT or not last:
                 raise BadFrame(CloseCode.PROTOCOL_ERROR, "a control frame is long or a fragment")
             return
-        if (opcode == Opcode.CONT) is not (self._message >= 0):
+        if (opcode == _CONT) is not (self._message >= 0):
             raise BadFrame(CloseCode.PROTOCOL_ERROR, "a fragment where none belongs")
         if max(self._message, 0) + size > self._largest:
             raise BadFrame(
@@ -131,7 +132,7 @@ class FrameReader:
         if self._masked:
             payload = apply_mask(payload, bytes(view[start - _MASK : start]))
         opcode, last = first & 0x0F, bool(first & _FIN)
-        if opcode < Opcode.CLOSE:
+        if opcode < _CLOSE:
             self._message = -1 if last else max(self._message, 0) + size
         return Frame(opcode, last, payload)
 

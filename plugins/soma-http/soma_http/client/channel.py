@@ -29,8 +29,8 @@ from soma_http.notices import OUTPUT_NOTICE
 __all__ = ["WebSocketChannel", "shake_hands"]
 
 _CHUNK = 1 << 18
-_SMALL = 1 << 16  # bytes of a message that is sent at once
 _OPCODES = {Dialect.LINE: Opcode.TEXT, Dialect.FRAME: Opcode.BINARY}
+_CLOSE = int(Opcode.CLOSE)  # an enumeration is slow to look into
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -100,8 +100,6 @@ class WebSocketChannel(Channel):
                 f"the message has {size:,} bytes, and the server takes {self._largest:,}: send "
                 "less at once, or raise its setting body in [limits]",
             )
-        if size <= _SMALL:
-            pieces = [b"".join(pieces)]
         started = False
         try:
             with self._using:
@@ -166,15 +164,17 @@ class WebSocketChannel(Channel):
             raise ChannelClosed(f"what came is no WebSocket: {error}") from None
 
     def _take(self, frame: Frame, deadline: float | None) -> None:
-        if frame.opcode >= Opcode.CLOSE:
+        if frame.opcode >= _CLOSE:
             with suppress(OSError, ValueError):  # an answer to a server that is gone
                 self._answer(frame, deadline)
             return
+        if frame.last and not self._fragments:
+            self._came.append(frame.payload)
+            return
         self._fragments.append(frame.payload)
         if frame.last:
-            whole = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+            self._came.append(b"".join(self._fragments))
             self._fragments = []
-            self._came.append(whole)
 
     def _answer(self, frame: Frame, deadline: float | None) -> None:
         """Answer what is said of the WebSocket itself: a ping, and its end."""
