@@ -1,7 +1,8 @@
 """soma over HTTP: ``python -m benchmarks.http`` measures calls over a WebSocket, and REST.
 
-A call is compared with a bare WebSocket echo of as many bytes, by the same libraries, and with such
-an echo behind a relay that passes on bytes and looks at none. A model is asked by 64 callers, each
+A call is compared with a bare WebSocket echo of as many bytes, by the same libraries, with such an
+echo behind a relay that passes on bytes and looks at none, and with the same call over stdio, which
+has no server in between. A model is asked by 64 callers, each
 on a connection of its own that is kept; it adds up a row of 64 numbers, so that what is measured is
 the way there and back. All run on this machine, the callers included.
 """
@@ -166,21 +167,31 @@ def call(url: str, server: int, count: int) -> None:
     """
     from websockets.sync.client import connect
 
-    options = {"url": url, "token": TOKEN, "trust_server": True, "filters": {"echo": Echo()}}
+    filters = {"echo": Echo()}
+    options = {"url": url, "token": TOKEN, "trust_server": True, "filters": filters}
     with (
         _program("-c", ECHO, found=r"(\d+)", stream="stdout") as (port, echoing),
         _program("-c", RELAY, port, found=r"(\d+)", stream="stdout") as (between, _),
         connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None) as echo,
         connect(f"ws://127.0.0.1:{between}", max_size=None, compression=None) as relayed,
         soma.connect("http", **options) as worker,
+        soma.connect("stdio", filters=filters) as local,
     ):
 
         def echoed(websocket: Any, data: bytes) -> None:
             websocket.send(data)
             websocket.recv()
 
-        pids = {"echo": [os.getpid(), echoing], "soma": [os.getpid(), server, worker.ping().pid]}
-        spent = ("processor time of an echo: client, server", "of soma: client, server, worker")
+        pids = {
+            "echo": [os.getpid(), echoing],
+            "soma": [os.getpid(), server, worker.ping().pid],
+            "stdio": [os.getpid(), local.ping().pid],
+        }
+        spent = (
+            "processor time of an echo: client, server",
+            "of soma over stdio: client, worker",
+            "of soma: client, server, worker",
+        )
         head = ("", "bare echo", "behind a relay", "times", "soma", "times", *spent, "times")
         print(f"| {' | '.join(head)} |\n" + "| --- " * len(head) + "|")
         for array, rounds in ((np.zeros(10), count), (np.zeros(1 << 17), count // 10)):
@@ -189,10 +200,11 @@ def call(url: str, server: int, count: int) -> None:
             passed, _ = _measured(partial(echoed, relayed, data), rounds, ())
             forward = partial(worker.forward, "echo", array)
             ours, used = _measured(forward, rounds, pids["soma"])
+            _, near = _measured(partial(local.forward, "echo", array), rounds, pids["stdio"])
             cells = [size_name(array.nbytes), time_name(bare)]
             cells += [time_name(passed), f"{passed / bare:.2f}"]
             cells += [time_name(ours), f"{ours / bare:.2f}"]
-            cells += [", ".join(map(time_name, each)) for each in (busy, used)]
+            cells += [", ".join(map(time_name, each)) for each in (busy, near, used)]
             print(f"| {' | '.join(cells)} | {sum(used) / sum(busy):.2f} |")
 
 
