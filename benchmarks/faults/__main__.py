@@ -21,7 +21,7 @@ PARTS: dict[str, Part] = {
     "soak": lambda o: soak.run(o.soak, o.seed),
     "hosts": lambda o: hosts.run(o.hosts),
 }
-# What the issue asks for, and a size that ends within minutes.
+# Sizes of a long run, as the documentation has its figures from, and of one of some minutes.
 FULL = {"injected": 1000, "kills": 1000, "mutants": 1_000_000, "clients": 64, "soak": 1_000_000}
 FULL |= {"hosts": 20, "seconds": 20}
 QUICK = {"injected": 60, "kills": 40, "mutants": 4000, "clients": 16, "soak": 10_000}
