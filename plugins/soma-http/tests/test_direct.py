@@ -99,15 +99,22 @@ def test_a_head_that_does_not_come_ends_the_connection(opening, monkeypatch):
     conversation(answers, lambda reader, writer: reader.read(), opening)
 
 
-def test_the_connection_that_is_silent_the_longest_makes_room_for_a_new_one():
+def test_the_connections_that_are_silent_the_longest_make_room_and_others_are_answered():
     async def talk(reader: Any, writer: Any) -> bytes:
         address = writer.get_extra_info("peername")
-        talking, asking = await asyncio.open_connection(*address)
-        asking.write(GET + b"Connection: close\r\n\r\n")
-        answer = await talking.read()
-        asking.close()
-        assert answer.split()[1] == b"200"
-        return await reader.read()
+
+        async def ask() -> bytes:
+            talking, asking = await asyncio.open_connection(*address)
+            asking.write(GET + b"Connection: close\r\n\r\n")
+            answer = await talking.read()
+            asking.close()
+            return answer.split()[1]
+
+        _, silent = await asyncio.open_connection(*address)
+        assert await asyncio.gather(*(ask() for _ in range(8))) == [b"200"] * 8
+        came = await reader.read()
+        silent.close()
+        return came
 
     assert conversation(answers, talk, b"", most=1) == b""
 

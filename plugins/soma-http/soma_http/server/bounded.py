@@ -8,20 +8,22 @@ out.
 from __future__ import annotations
 
 import asyncio
+from operator import itemgetter
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["BoundedProtocol"]
 
+_TO_SPEAK = 0.05  # seconds that a new client has, however many there are
 _LARGEST = 1 << 16  # bytes of a head, or of what a chunked body has beside its data
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, whose connections end if a head is too large or does not come.
 
-    Of as many connections as may be, the one that has waited longest for a head is ended for a new
-    one: a client that has something to say sends that at once.
+    Where there are more connections than may be, those that are silent the longest are ended: a
+    client that has something to say sends that at once.
     """
 
     head_timeout = 20.0
@@ -37,21 +39,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
-        if self._most is not None and len(self.connections) >= self._most:
-            self._make_room()
         super().connection_made(transport)
         self._wait_for_head()
+        if self._most is not None and len(self.connections) > self._most:
+            # Only once what came meanwhile was read: many may connect and ask at the same moment.
+            self.loop.call_later(_TO_SPEAK, self.loop.call_soon, self._make_room)
 
     def _make_room(self) -> None:
+        until = self.loop.time() + self.head_timeout - _TO_SPEAK
+        others = [one for one in self.connections if not one.transport.is_closing()]
         silent = [
             (one._patience.when(), one)
-            for one in self.connections
+            for one in others
             if isinstance(one, BoundedProtocol) and one._patience is not None
         ]
-        if silent:
-            _, longest = min(silent, key=lambda found: found[0])
-            longest._stop_waiting()
-            longest.transport.close()
+        over = len(others) - (self._most or 0)
+        for when, longest in sorted(silent, key=itemgetter(0))[: max(over, 0)]:
+            if when <= until:
+                longest.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""

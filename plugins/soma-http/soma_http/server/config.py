@@ -125,8 +125,8 @@ class LimitsConfig(_Section):
 
     Attributes:
         body: Bytes of one request, or of one message of a WebSocket.
-        connections: Requests and WebSockets at once; more get status 503, but for probes. When so
-            many connections are open, the one that was silent longest is closed for a new one.
+        connections: Requests and WebSockets at once; more get status 503, but for probes. When more
+            connections are open, those are closed that are silent the longest.
         rows: Rows of one inference request, as the first axis of its longest input; None for any.
         sharing: WebSockets at once to models that clients share; more get status 503. Each has a
             thread.
