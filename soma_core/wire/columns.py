@@ -7,6 +7,7 @@ many is packed as one extension type instead: tuples and dicts by their columns,
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from itertools import chain
 from operator import attrgetter
@@ -135,11 +136,13 @@ class Replacing:
             return of_one_kind(items)
         if kinds.isdisjoint(_PLAIN):
             return self._objects(items, kinds)
-        return self.of_items(items)
+        return self._each(items, kinds)
 
     def of_items(self, items: Collection[Any]) -> list[Any]:
         """What stands for each of some items."""
-        kinds = set(map(type, items))
+        return self._each(items, set(map(type, items)))
+
+    def _each(self, items: Collection[Any], kinds: set[type[Any]]) -> list[Any]:
         taken = _LEAVES | _TEXT if str in kinds and _are_unicode(items, kinds) else _LEAVES
         if kinds <= taken:
             return [*items]
@@ -159,8 +162,9 @@ class Replacing:
 
     def _tuples(self, rows: list[tuple[Any, ...]]) -> Any:
         """A list of tuples: by position if they have one length."""
-        if len(set(map(len, rows))) == 1 and rows[0]:
-            return self._columns(Extension.TUPLES, [], zip(*rows, strict=True), rows)
+        with suppress(ValueError):  # their lengths differ
+            if columns := [*zip(*rows, strict=True)]:
+                return self._columns(Extension.TUPLES, [], columns, rows)
         lengths, items = [*map(len, rows)], [*chain.from_iterable(rows)]
         return self._columns(Extension.RAGGED, [lengths], [items], rows)
 

@@ -23,6 +23,7 @@ from soma_core.wire.locks import renew_in_forked_child
 
 __all__ = [
     "OF_PYTHON_CODE",
+    "WITH_CONTENT",
     "Sentinel",
     "default_of",
     "find",
@@ -95,7 +96,7 @@ def global_of(obj: Any) -> tuple[str, str] | None:
         return _place_in([*sys.modules], obj)
     # Its __dict__ comes last: an object of a class in C may have none before it is asked for it,
     # and another state with it.
-    if not kind.__flags__ & OF_PYTHON_CODE or isinstance(obj, _WITH_CONTENT):
+    if not kind.__flags__ & OF_PYTHON_CODE or isinstance(obj, WITH_CONTENT):
         return None
     if not _is_pickled_plainly(kind):
         return None
@@ -133,7 +134,7 @@ def _is_bare(obj: Any) -> bool:
 OF_PYTHON_CODE = 1 << 9
 """The flag of a class that Python code makes."""
 
-_WITH_CONTENT = (tuple, list, dict, set, frozenset, str, bytes, bytearray, int, float, complex)
+WITH_CONTENT = (tuple, list, dict, set, frozenset, str, bytes, bytearray, int, float, complex)
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 _DUNDER = re.compile(r"__\w+__")
 

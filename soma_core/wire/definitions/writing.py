@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import io
 import linecache
@@ -23,6 +24,7 @@ from soma_core.wire.definitions.names import by_reference, named
 from soma_core.wire.definitions.registry import Bundle, registry
 from soma_core.wire.definitions.sentinels import (
     OF_PYTHON_CODE,
+    WITH_CONTENT,
     Sentinel,
     default_of,
     find,
@@ -39,6 +41,10 @@ if hasattr(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK"):  # cloudpickle holds it
     renew_in_forked_child(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK", threading.Lock)
 
 
+# One dict with those of copyreg: cloudpickle's chain of the two is asked in Python, for each object.
+_OF_CLOUDPICKLE: dict[type[Any], Any] = cloudpickle.Pickler.dispatch_table.maps[0]
+
+
 def write(
     obj: object, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
 ) -> bytes:
@@ -52,8 +58,10 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
     """Tells definitions that travel whole from everything else."""
 
     def __init__(self, file: io.BytesIO, **options: Any) -> None:
+        self.dispatch_table = {**copyreg.dispatch_table, **_OF_CLOUDPICKLE}
         super().__init__(file, protocol=5, **options)
         self._variables: dict[int, _Variable] = {}
+        self._values: set[type[Any]] = set()  # whose instances are pickled as they say themselves
 
     def variables(self, function: types.FunctionType) -> tuple[_Variable, ...] | None:
         """The variables of a closure, each the same for all closures that share it."""
@@ -63,6 +71,8 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
         return tuple(made.setdefault(id(cell), _Variable(cell)) for cell in function.__closure__)
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) in self._values:
+            return NotImplemented
         sentinel = sentinel_of(obj)
         if sentinel is not None:
             return self.sentinel(sentinel, type(obj), *default_of(obj))
@@ -72,6 +82,8 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
         recipe = recipes.of(obj)
         if recipe is None:
             reduced = super().reducer_override(obj)
+            if reduced is NotImplemented and isinstance(obj, WITH_CONTENT):
+                self._values.add(type(obj))
             whole = reduced is not NotImplemented and len(reduced) == _WITH_SETTER
             if whole and isinstance(obj, type) and not obj.__flags__ & OF_PYTHON_CODE:
                 raise pickle.PicklingError(_not_found(obj))
