@@ -41,7 +41,7 @@ if hasattr(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK"):  # cloudpickle holds it
     renew_in_forked_child(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK", threading.Lock)
 
 
-# One dict with those of copyreg: cloudpickle's chain of the two is asked in Python, for each object.
+# In one dict with those of copyreg: the chain of the two is asked in Python, for each object.
 _OF_CLOUDPICKLE: dict[type[Any], Any] = cloudpickle.Pickler.dispatch_table.maps[0]
 
 
