@@ -192,7 +192,7 @@ def test_the_modes_let_others_in_only_where_there_are_any() -> None:
             path = directory / str(others) / "soma.sock"
             before = os.umask(0o077)
             try:
-                with address.bind(path, for_others=others):
+                with address.bind(path, for_others=others)[0]:
                     assert modes(path) == expected
             finally:
                 os.umask(before)

@@ -157,7 +157,7 @@ class LifeClauses(TransportSuite):
             raise raised
 
         before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        signal.setitimer(signal.ITIMER_REAL, 0.15)
         try:
             call()
         except Exception as error:
