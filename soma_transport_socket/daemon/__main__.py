@@ -62,7 +62,8 @@ def _serve(arguments: list[str]) -> int:
 def _drop_what_nobody_reads() -> None:
     """Python would try once more to write it, and make the exit status 120."""
     try:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     except OSError:
         sys.stderr = None
 

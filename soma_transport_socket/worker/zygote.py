@@ -8,6 +8,7 @@ which adopts orphans, becomes its parent and learns how it ends from the kernel 
 
 import os
 import sys
+from contextlib import suppress
 
 from soma_transport_socket.worker.other_threads import OtherThreads
 
@@ -110,13 +111,14 @@ def _work_once_specified(descriptor: int, threads: _Threads) -> None:
 def _reported(error: BaseException) -> int:
     """Print what ended a process as Python does, and return its exit status."""
     status = 1
-    if not isinstance(error, SystemExit):
-        sys.excepthook(type(error), error, error.__traceback__)
-    elif error.code is None or isinstance(error.code, int):
-        status = error.code or 0
-    else:
-        sys.stderr.write(f"{error.code}\n")
-    sys.stderr.flush()
+    with suppress(OSError, AttributeError):  # there is nobody to read it
+        if not isinstance(error, SystemExit):
+            sys.excepthook(type(error), error, error.__traceback__)
+        elif error.code is None or isinstance(error.code, int):
+            status = error.code or 0
+        else:
+            sys.stderr.write(f"{error.code}\n")
+        sys.stderr.flush()
     return status
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -132,11 +133,19 @@ def test_a_relative_pythonpath_still_means_where_the_daemon_was_started(director
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_daemon_whose_stderr_is_closed_serves(directory, unbuffered):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"env": {**os.environ, "PYTHONUNBUFFERED": "1"}},
+        {"preexec_fn": partial(os.close, 2)},
+    ],
+    ids=["its reader", "its reader, unbuffered", "from the start"],
+)
+def test_a_daemon_whose_stderr_is_closed_serves(directory, options):
     reading, writing = os.pipe()
     os.close(reading)
-    options = {"stderr": writing, "env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}}
+    options = {"stderr": writing, **options}
     with socket_daemon(directory / "soma.sock", **options) as daemon:
         os.close(writing)
         with soma.connect("socket", path=daemon.path) as worker:
