@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,8 +19,9 @@ __all__ = ["hint_for_fit", "hint_for_forward", "hint_for_two_inputs"]
 
 def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
     """What a failed ``fit`` looks like."""
-    if isinstance(cause, ModuleNotFoundError | EOFError):
-        return _hint_for_any(cause)
+    hint = _hint_for_any(cause)
+    if hint:
+        return hint
     if isinstance(cause, TypeError) and not accepts(fit, None, y):
         return "fit is called with x and y: define fit(self, x, y=None)"
     if y is None and "NoneType" in str(cause):
@@ -29,8 +31,9 @@ def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
 
 def hint_for_forward(cause: BaseException, state: Any, unlearned: bool) -> str:
     """What a failed ``forward`` looks like."""
-    if isinstance(cause, ModuleNotFoundError | EOFError):
-        return _hint_for_any(cause)
+    hint = _hint_for_any(cause)
+    if hint:
+        return hint
     if not isinstance(cause, (LookupError, TypeError, AttributeError)) or _on_purpose(cause):
         return ""
     if hasattr(state, "fit_state"):
@@ -65,9 +68,18 @@ def _hint_for_any(cause: BaseException) -> str:
     """What the failure of any method looks like."""
     if isinstance(cause, ModuleNotFoundError):
         return f"it is missing in the worker's Python, {sys.executable}: install it there"
-    if "reading a line" in str(cause):  # of input()
+    if isinstance(cause, EOFError) and "reading a line" in str(cause):  # of input()
         return "a worker has no standard input: ask in the host, and send the answer as data"
+    if type(cause).__name__ == "BdbQuit" and _stdin_is_empty():
+        return 'a worker has no terminal: connect with "inline" to stop in a filter'
     return ""
+
+
+def _stdin_is_empty() -> bool:
+    try:
+        return os.path.samestat(os.fstat(0), os.stat(os.devnull))
+    except OSError:
+        return True
 
 
 def _on_purpose(cause: BaseException) -> bool:

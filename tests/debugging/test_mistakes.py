@@ -119,6 +119,11 @@ class Asks(soma.Filter):
         return input()
 
 
+class Stops(soma.Filter):
+    def forward(self, x: Any, state: Any) -> Any:
+        breakpoint()
+
+
 class Meta(soma.Filter):
     def forward(self, x: Any, state: Any) -> Any:
         return x
@@ -429,6 +434,12 @@ MISTAKES: list[Mistake] = [
         lambda w: (w.load({"p": Asks()}), w.forward("p", 1)),
         EOFError,
         ["no standard input", "send the answer as data"],
+    ),
+    (
+        "a filter that stops in a debugger",
+        lambda w: (w.load({"p": Stops()}), w.forward("p", 1)),
+        soma.RemoteError,
+        ["no terminal", 'connect with "inline"'],
     ),
     ("a meta with a typo", lambda w: w.load({"p": Meta()}), soma.RemoteError, ["meta()", "nome"]),
     (
