@@ -204,10 +204,10 @@ def _spell_parameters(value: Any, parameters: Mapping[str, Any]) -> dict[str, An
 
 def unknown_name(title: str, name: str, known: Iterable[str]) -> str:
     """What to say of a parameter that does not exist."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{title} has no parameter {name!r}; {hint}it has {', '.join(names)}"
+    names = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), names, n=1)
+    hint = f"did you mean {names[close[0]]!r}? " if close else ""
+    return f"{title} has no parameter {name!r}; {hint}it has {', '.join(names.values())}"
 
 
 def _path_of(kind: type) -> str:

@@ -240,6 +240,7 @@ def test_an_estimator_object_of_ones_own_is_a_filter(data):
             ["sklearn.SVC", {"kernal": "rbf"}],
             "has no parameter 'kernal'; did you mean 'kernel'",
         ),
+        (["sklearn.SVC", {"c": 1.0}], "has no parameter 'c'; did you mean 'C'"),
         ("sklearn.Pipeline", "sklearn.Pipeline cannot be made without steps"),
         (7, "an estimator is the path of a class.*got 7"),
     ],
