@@ -161,6 +161,7 @@ class Supervisor:
         for number in (signal.SIGHUP, signal.SIGQUIT):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells do
                 signal.signal(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who started it may have blocked some
         self._loop.on_readable(woken, lambda: _drain(woken))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:

@@ -225,7 +225,8 @@ def not_ignored(number):
 )
 def test_a_signal_ends_the_daemon_its_workers_and_its_socket(directory, number):
     path = directory / "soma.sock"
-    with not_ignored(number), socket_daemon(path) as daemon:
+    block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {number})  # in who starts it
+    with not_ignored(number), socket_daemon(path, preexec_fn=block) as daemon:
         workers = [
             soma.connect("socket", path=path, filters={"sleep": f.Sleep()}) for _ in range(2)
         ]

@@ -98,6 +98,7 @@ def serve(app: Starlette, settings: Settings, listening: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who started it may have blocked some
     uvicorns.run(sockets=[listening])
 
 
