@@ -11,16 +11,27 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import cloudpickle.cloudpickle as _cloudpickle
+
 from soma_core.wire.definitions.registry import registry
 
 __all__ = ["make", "new"]
 
 
 def make(
-    metaclass: type, name: str, bases: tuple[Any, ...], namespace: dict[str, Any], *_: Any
+    metaclass: type,
+    name: str,
+    bases: tuple[Any, ...],
+    namespace: dict[str, Any],
+    tracked: str | None,
+    *_: Any,
 ) -> Any:
-    """A class without its content, of what cloudpickle makes one of."""
-    return new(metaclass, name, bases, {}, lambda begun: begun.update(namespace))
+    """A class without its content, of what cloudpickle makes one of.
+
+    Where a filter pickles its objects by itself, cloudpickle says by ``tracked`` which class it is.
+    """
+    made = new(metaclass, name, bases, {}, lambda begun: begun.update(namespace))
+    return _cloudpickle._lookup_class_or_track(tracked, made)
 
 
 def new(
