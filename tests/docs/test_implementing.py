@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -78,8 +80,16 @@ def test_the_commands_of_the_page_are_valid() -> None:
         parser.check(command.encode())
 
 
-def test_the_hello_of_the_page_is_accepted_where_pickles_are() -> None:
-    responder = Responder(interrupts=Interrupts(by_wire=True))
+@pytest.fixture
+def interrupts() -> Iterator[Interrupts]:
+    """As in a worker; the handler of SIGINT that they install does not stay."""
+    before = signal.getsignal(signal.SIGINT)
+    yield Interrupts(by_wire=True)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_hello_of_the_page_is_accepted_where_pickles_are(interrupts: Interrupts) -> None:
+    responder = Responder(interrupts=interrupts)
     hellos = [body for _, body in BLOCKS if "HELLO" in body]
     assert len(hellos) == 2
     for hello in hellos:
