@@ -206,7 +206,8 @@ def _put_moments(
         load_optimizer_state(optimizer, content)
     except ValueError as error:
         raise _refused(
-            f"the training state that its nodes were given does not fit: {error}"
+            f"the training state that its nodes were given does not fit: {error}; give them "
+            "another one (set_state), or load them again"
         ) from None
 
 
