@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import sysconfig
 import types
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -214,40 +215,41 @@ def _digest(value: Any) -> str:
 
 
 def _imported(code: types.CodeType, package: str) -> Iterator[str]:
-    """The modules that some code imports, by their full names."""
-    before: list[Any] = [0, 0]  # what the steps before it pushed: the level, and the names
+    """The topmost modules or packages that some code imports from."""
+    before: deque[Any] = deque([0, 0], 2)  # what the steps before pushed: the level, the names
     for step in dis.get_instructions(code):
         if step.opname == "IMPORT_NAME":
-            level = before[-2] if isinstance(before[-2], int) else 0
-            above = package.rsplit(".", level - 1)[0] + "." if level and package else ""
-            yield f"{above}{step.argval}".rstrip(".")
+            yield (package if before[0] else step.argval).partition(".")[0]
         if step.opname != "EXTENDED_ARG":
             before.append(step.argval)
 
 
-def _source_digest(module_name: str) -> str:
-    """A hash of the files of a module that is yours, with its package; it is not imported."""
-    top = module_name.partition(".")[0]
-    if top in sys.stdlib_module_names:
+def _source_digest(name: str) -> str:
+    """A hash of the files of a module or package that is yours; it is not imported."""
+    if name in sys.stdlib_module_names:
         return ""
     try:
-        spec = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return ""
-    if spec is None or spec.origin is None or _is_path_installed(Path(spec.origin)):
+    if spec is None:
         return ""
-    folders = spec.submodule_search_locations
-    files = (
-        [path for folder in folders for path in Path(folder).rglob("*.py")]
-        if folders
-        else [Path(spec.origin)]
-    )
-    return fingerprint([path.read_bytes() for path in sorted(files)])
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    alone = [Path(spec.origin)] if spec.origin is not None and not folders else []
+    if any(map(_is_path_installed, folders + alone)):
+        return ""
+    files = alone + [path for folder in folders for path in folder.rglob("*.py")]
+    with suppress(OSError):  # it lies in an archive, say
+        return fingerprint([path.read_bytes() for path in sorted(files)])
+    return ""
 
 
 @cache
 def _is_installed(module_name: str) -> bool:
-    """Whether a module is of Python's own library, or of a distribution that was installed."""
+    """Whether a module is of Python's own library, or of a distribution that was installed.
+
+    Soma is, also where it was installed from a folder that is edited.
+    """
     top = module_name.partition(".")[0]
     if (top in sys.stdlib_module_names and top != "__main__") or top == "soma_core":
         return True

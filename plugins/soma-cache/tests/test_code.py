@@ -144,15 +144,24 @@ def test_an_edit_that_could_not_does_not(digest, edit) -> None:
     assert digest(*SAME[edit](HELPERS, FILTER)) == digest(HELPERS, FILTER)
 
 
-@pytest.mark.parametrize("statement", ["import beside as b", "from beside import LEVEL"])
+@pytest.mark.parametrize(
+    ("statement", "file", "package"),
+    [
+        ("import beside as b", "beside.py", None),
+        ("from beside import LEVEL", "beside.py", None),
+        ("from beside.inner import LEVEL", "beside/inner.py", None),
+        ("from .inner import LEVEL", "beside/inner.py", "beside"),
+    ],
+)
 def test_an_edit_of_a_module_that_a_method_imports_changes_the_hash(
-    tmp_path, monkeypatch, statement
+    tmp_path, monkeypatch, statement, file, package
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     digests = []
     for text in ("LEVEL = 61", "LEVEL = 61", "LEVEL = 62"):
-        (tmp_path / "beside.py").write_text(text)
-        namespace: dict[str, Any] = {"__name__": "made"}
+        (tmp_path / file).write_text(text)
+        namespace: dict[str, Any] = {"__name__": "made", "__package__": package}
         exec(f"def late(x):\n    {statement}\n    return x", namespace)
         digests.append(code_digest(namespace["late"]))
     assert digests[0] == digests[1] != digests[2]
