@@ -52,10 +52,16 @@ def fingerprint(value: object) -> str:
         value: The value; what it holds is looked at to any depth.
 
     Raises:
-        TypeError: The value holds an object of another type.
+        TypeError: The value holds an object of another type, or itself.
     """
     digest = _Digest()
-    _content(value, digest)
+    try:
+        _content(value, digest)
+    except RecursionError:
+        raise TypeError(
+            f"cannot hash a {type(value).__qualname__} by content: it contains itself or nests too "
+            "deep; hold plain data in the field instead, or override config_hash()"
+        ) from None
     return digest.hexdigest()
 
 
@@ -90,6 +96,9 @@ def _content(value: object, feed: _Digest) -> None:
     elif hasattr(value, "__attrs_attrs__"):
         held = {each.name: getattr(value, each.name) for each in value.__attrs_attrs__}
         _children(feed, "attrs", [type(value), held])
+    elif hasattr(value, "__struct_fields__"):  # of msgspec
+        held = {name: getattr(value, name) for name in value.__struct_fields__}
+        _children(feed, "struct", [type(value), held])
     else:
         raise TypeError(
             f"cannot hash a {type(value).__module__}.{type(value).__qualname__} by content; "
@@ -105,7 +114,6 @@ def _(value: None, feed: _Digest) -> None:
 @_content.register(types.EllipsisType)
 @_content.register(types.NotImplementedType)
 @_content.register(bool)
-@_content.register(int)
 @_content.register(float)
 @_content.register(complex)
 @_content.register(decimal.Decimal)
@@ -115,8 +123,6 @@ def _(value: None, feed: _Digest) -> None:
 @_content.register(datetime.time)
 @_content.register(datetime.timedelta)
 @_content.register(datetime.timezone)
-@_content.register(fractions.Fraction)
-@_content.register(range)
 @_content.register(zoneinfo.ZoneInfo)
 @_content.register(ipaddress.IPv4Address)
 @_content.register(ipaddress.IPv6Address)
@@ -125,6 +131,26 @@ def _(value: None, feed: _Digest) -> None:
 @_content.register(np.dtype)
 def _(value: object, feed: _Digest) -> None:
     _part(feed, type(value).__name__, repr(value).encode())
+
+
+@_content.register
+def _(value: int, feed: _Digest) -> None:
+    """In hexadecimal digits where Python, or its user, limits the others."""
+    long = value.bit_length() > _LONG
+    _part(feed, type(value).__name__, (hex(value) if long else repr(value)).encode())
+
+
+_LONG = 2000  # bits
+
+
+@_content.register
+def _(value: fractions.Fraction, feed: _Digest) -> None:
+    _children(feed, "fraction", [value.numerator, value.denominator])
+
+
+@_content.register
+def _(value: range, feed: _Digest) -> None:
+    _children(feed, "range", [value.start, value.stop, value.step])
 
 
 @_content.register

@@ -20,7 +20,7 @@ Run = Callable[..., str]
 over_each = pytest.mark.parametrize("transport", gate_runs("socket", of=TRANSPORTS))
 
 KINDS = '''
-import abc, collections, dataclasses, enum, functools, typing
+import abc, collections, ctypes, dataclasses, enum, functools, typing
 import pydantic
 
 class Plain:
@@ -108,6 +108,30 @@ class Numbers(Page[int]):
 class Holds(pydantic.BaseModel):
     data: Data = Data()
 
+class Pose(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = [("kind", ctypes.c_char), ("at", ctypes.c_int.__ctype_be__ * 2)]
+    def first(self): return self.at[0] * FACTOR
+
+class Link(ctypes.Structure):
+    pass
+
+Link._fields_ = [("after", ctypes.POINTER(Link)), ("run", ctypes.CFUNCTYPE(None, Pose))]
+
+try:
+    import msgspec
+except ImportError:
+    Order = Part = Data
+else:
+    class Order(msgspec.Struct, typing.Generic[T], kw_only=True, rename="camel"):
+        unit_price: T
+        notes: list[str] = []
+        links: dict = msgspec.field(default_factory=lambda: {"n": FACTOR})
+        nested: "Order | None" = None
+
+    class Part(Order, tag=True):
+        def __post_init__(self): self.notes.append("made")
+
 def local():
     class Local:
         def me(self): return Local
@@ -127,6 +151,7 @@ def square(n): return n * n
 def function(): return FACTOR
 
 FACTOR = 2
+PRICE = {} if Order is Data else {"unit_price": 3}
 
 class Sub(Plain, collections.UserDict):
     pass
@@ -136,13 +161,15 @@ def objects():
         Plain(), Plain.Inner(), Data(), Frozen(), Slots(), Color.RED, Level.LOW | Level.HIGH,
         Pair(), Point(1, 2), Box(), Square(), WithMeta(), Failure("no"), Local(),
         Page[int](items=[1]), Page[Data](), Page(), Numbers(), Holds(),
-        Tree(children=[Tree(value=2)]), Sub(), [Data()], {"k": Data()}, (Data(),),
+        Tree(children=[Tree(value=2)]), Sub(), [Data()], {"k": Data()}, (Data(),), Pose(),
+        (Pose * 2)(), Order(**PRICE), Part(**PRICE),
     ]
 
 def definitions():
     return [
         Plain, Plain.Inner, Data, Frozen, Slots, Color, Level, Pair, Point, Box, Shape, Square,
         Meta, WithMeta, Failure, Local, Tree, Page, Page[int], Numbers, Holds, Sub, T, describe,
+        Pose, Link, Order, Part,
         square, function, Plain.twice, Color.RED,
     ]
 
@@ -207,6 +234,12 @@ class Use(soma.Filter):
         assert describe(3) == "int" and describe("") == "object"
         assert square(4) == 16 and square.cache_info().maxsize == 3
         assert isinstance(x["data"], Data) and Square().area() == 2
+        assert Pose(b"a", (1, 2)).first() == 2 and bytes(Pose(b"a", (1, 2)))[1:5] == b"\\0\\0\\0\\1"
+        assert Link().after._type_ is Link and len(bytes((Pose * 2)())) == 18
+        if Order is not Data:
+            assert Part(unit_price=1).links == {"n": 2} and Part(unit_price=1).notes == ["made"]
+            read = msgspec.json.decode(b'{"unitPrice": 3, "nested": {"unitPrice": 4}}', type=Order)
+            assert read == Order(unit_price=3, nested=Order(unit_price=4))
         return {**x, "tree": Tree(children=[x["tree"], self.tree])}
 
 if __name__ == "__main__":

@@ -304,7 +304,12 @@ DIFFERENT: list[Any] = [
     np.dtype("f8"),
     np.ma.MaskedArray([1, 2], mask=[False, True]),
     np.ma.MaskedArray([1, 2], mask=[True, False]),
+    10**5000,
+    10**5000 + 1,
+    fractions.Fraction(10**5000, 3),
 ]
+LOOP: list[Any] = []
+LOOP.append({"a": LOOP})
 
 
 def test_different_content_has_different_hashes() -> None:
@@ -377,8 +382,8 @@ def test_torch_tensors_are_hashed_by_content() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), iter([]), (n for n in ()), sys.stderr, [object()], {"a": object()}],
-    ids=["object", "iterator", "generator", "file", "in a list", "in a dict"],
+    [object(), iter([]), (n for n in ()), sys.stderr, [object()], {"a": object()}, LOOP],
+    ids=["object", "iterator", "generator", "file", "in a list", "in a dict", "itself"],
 )
 def test_what_cannot_be_hashed_by_content_is_refused_by_its_type(value: Any) -> None:
     with pytest.raises(TypeError, match=r"cannot hash a .* override config_hash"):

@@ -126,7 +126,7 @@ class _Walk:
         """Whether it is data of a type that was installed, such as an array; then hash it."""
         if not _is_installed(type(value).__module__):
             return False
-        with suppress(TypeError, RecursionError):
+        with suppress(TypeError):
             self._feed("value", fingerprint(value))
             return True
         return False

@@ -24,13 +24,13 @@ def make(
     bases: tuple[Any, ...],
     namespace: dict[str, Any],
     tracked: str | None,
-    *_: Any,
+    options: tuple[tuple[str, Any], ...],
 ) -> Any:
     """A class without its content, of what cloudpickle makes one of.
 
     Where a filter pickles its objects by itself, cloudpickle says by ``tracked`` which class it is.
     """
-    made = new(metaclass, name, bases, {}, lambda begun: begun.update(namespace))
+    made = new(metaclass, name, bases, dict(options), lambda begun: begun.update(namespace))
     return _cloudpickle._lookup_class_or_track(tracked, made)
 
 

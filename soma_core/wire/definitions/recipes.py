@@ -18,7 +18,7 @@ import cloudpickle
 from pydantic import ConfigDict
 from typing_extensions import TypeAliasType
 
-from soma_core.wire.definitions import torch_objects
+from soma_core.wire.definitions import structures, torch_objects
 from soma_core.wire.definitions.registry import registry
 
 with suppress(ImportError):  # a pydantic to come may keep them elsewhere
@@ -45,8 +45,8 @@ def of(obj: Any) -> tuple[Any, ...] | None:
     if recipe is not None:
         made: tuple[Any, ...] | None = recipe(obj)
         return made
-    if is_compiled(obj):
-        return _parametrized(obj)
+    if isinstance(obj, type):
+        return _parametrized(obj) if is_compiled(obj) else structures.of(obj)
     return torch_objects.of(obj) if "torch" in sys.modules else None
 
 
@@ -299,6 +299,9 @@ def name_of(obj: Any) -> str:
 def made_with(kind: type, namespace: dict[str, Any]) -> dict[str, Any]:
     """What a class is made with: where its source is, and slots, which are none if added later."""
     namespace = {**namespace, "__qualname__": kind.__qualname__}
+    structure = structures.fields_of(kind)
+    if structure is not None:
+        return {**namespace, **structure.namespace}
     if "__slots__" not in vars(kind) or is_compiled(kind) or issubclass(kind, tuple):
         return namespace
     return {**namespace, "__slots__": vars(kind)["__slots__"]}
@@ -311,8 +314,15 @@ def without_derived(obj: Any, state: Any) -> Any:
     derived = {"__slotnames__"}.union(_COMPILED if is_compiled(obj) else ())
     if getattr(obj, "__pydantic_complete__", False):
         derived.add(_LOCALS)
+    structure = structures.fields_of(obj)
+    if structure is not None:
+        derived.update(structure.final)
     attributes, *rest = state
-    kept = {name: value for name, value in attributes.items() if name not in derived}
+    kept = {
+        name: value
+        for name, value in attributes.items()
+        if name not in derived and not structures.is_derived(value)
+    }
     return (kept, *rest)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from soma_core.wire.definitions.names import named, names_in
 from soma_core.wire.definitions.recipes import is_importable
+from soma_core.wire.definitions.structures import is_derived
 
 __all__ = ["Signatures"]
 
@@ -107,8 +108,10 @@ def _class(kind: type, used: list[Any]) -> Iterator[str]:
         if name == "__pydantic_fields__":
             yield from map(repr, vars(kind)[name].items())
         elif not (name in _MADE_BY_PYTHON or name.startswith(_DESCRIBING)):
-            yield name
-            yield from _value(vars(kind)[name], used)
+            value = vars(kind)[name]
+            if not is_derived(value):
+                yield name
+                yield from _value(value, used)
     for name, value in named(kind).items():
         yield name
         yield from _value(value, used)

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import cloudpickle
 import cloudpickle.cloudpickle as _cloudpickle
 
-from soma_core.wire.definitions import classes, enumerations, reading, recipes
+from soma_core.wire.definitions import classes, enumerations, reading, recipes, structures
 from soma_core.wire.definitions.caching import BundleCache
 from soma_core.wire.definitions.names import by_reference, named
 from soma_core.wire.definitions.registry import Bundle, registry
@@ -90,7 +90,7 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
             if whole and isinstance(obj, EnumMeta):
                 reduced = enumerations.reduce(obj, reduced[2][0])
             elif whole and isinstance(obj, type):
-                reduced = (classes.make, *reduced[1:])
+                reduced = _made_with_fields(obj, reduced)
             return self.definition(obj, reduced) if whole else reduced
         return self.definition(obj, recipe) if recipes.is_definition(obj) else recipe
 
@@ -101,6 +101,15 @@ class _Reducing(cloudpickle.Pickler):  # type: ignore[misc]
     def sentinel(self, sentinel: Sentinel, kind: type, *default: Any) -> Any:
         """How a value is pickled that means something by its identity."""
         return find, (*sentinel, kind, *default)
+
+
+def _made_with_fields(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """How a class is pickled, with what its statement said of its fields."""
+    _, (*args, _), *content, setter = reduced
+    structure = structures.fields_of(kind)
+    if structure is None:
+        return classes.make, (*args, ()), *content, setter
+    return classes.make, (*args, structure.options), *content, structures.complete
 
 
 def _not_found(kind: type) -> str:
