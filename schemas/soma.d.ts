@@ -16,6 +16,8 @@ export interface ApplyGradients {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "APPLY_GRADIENTS";
   node_id: string;
   gradients_b64: Binary;
@@ -47,6 +49,8 @@ export interface BatchedFit {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "BATCHED_FIT";
   node_ids: string[];
   data?: Data;
@@ -131,6 +135,8 @@ export interface CallMethod {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "CALL_METHOD";
   node_id: string;
   method: "decision_function" | "inverse_transform" | "predict" | "predict_log_proba" | "predict_proba" | "score" | "score_samples" | "transform";
@@ -173,6 +179,8 @@ export interface CompositeFit {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "COMPOSITE_FIT";
   node_ids: string[];
   data?: Data;
@@ -222,6 +230,8 @@ export interface CompositeForward {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "COMPOSITE_FORWARD";
   node_ids: string[];
   data?: Data;
@@ -255,6 +265,8 @@ export interface ContinueFit {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "CONTINUE_FIT";
   /** The `fit_id` of its last reply. */
   fit_id: string;
@@ -423,6 +435,8 @@ export interface Fit {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "FIT";
   node_id: string;
   data?: Data;
@@ -462,6 +476,8 @@ export interface Forward {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "FORWARD";
   node_id: string;
   data?: Data;
@@ -493,6 +509,8 @@ export interface GetGradients {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "GET_GRADIENTS";
   node_id: string;
 }
@@ -521,6 +539,8 @@ export interface GetState {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "GET_STATE";
   node_id: string;
   /** Omitted: `torch` for a module, `torch_pickle` if it holds more than weights; for others `cloudpickle`, or `value` without pickle. */
@@ -559,6 +579,8 @@ export interface Hello {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "HELLO";
   protocol: number;
   client: ClientInfo;
@@ -606,6 +628,8 @@ export interface Interrupt {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "INTERRUPT";
   /** The `id` of the command to end. */
   command: number | string;
@@ -647,6 +671,8 @@ export interface ListNodes {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "LIST";
 }
 
@@ -678,6 +704,8 @@ export interface Load {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "LOAD";
   filters: FilterSpec[];
 }
@@ -722,6 +750,8 @@ export interface PartialFit {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "PARTIAL_FIT";
   node_id: string;
   data?: Data;
@@ -762,6 +792,8 @@ export interface Ping {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "PING";
 }
 
@@ -825,6 +857,8 @@ export type SetState = {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "SET_STATE";
   node_id: string;
   /** Omitted: the object stays as it is. */
@@ -846,6 +880,8 @@ export type SetState = {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "SET_STATE";
   node_id: string;
   /** Omitted: the object stays as it is. */
@@ -881,6 +917,8 @@ export interface Shutdown {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "SHUTDOWN";
 }
 
@@ -995,6 +1033,8 @@ export interface Unload {
   profile?: boolean;
   /** `b64`: arrays and bytes in the reply as base64, not as numbers; for lines. */
   encoding?: "b64" | null;
+  /** From now on, the least level of what a logger sends, by its name; the root's is `""`. Of no effect without `log_level` in HELLO. */
+  log_levels?: { [key: string]: number } | null;
   cmd: "UNLOAD";
   node_ids: string[];
 }

@@ -221,8 +221,8 @@ class TransportOptions(BaseModel):
         pickle: ``"never"`` where the engine must refuse pickles; whatever serves the engine
             hands it on to ``serve``.
         log_level: From which level on what filters log comes to the loggers of this process: a
-            number or a name. None: from the level of the root logger here, WARNING if none is
-            set. An engine in this process logs here anyway.
+            number or a name. None: from the levels of the loggers here, as they are when a call
+            begins. An engine in this process logs here anyway.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

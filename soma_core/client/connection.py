@@ -67,7 +67,12 @@ class Connection:
         grace: float = INTERRUPT_GRACE,
         observers: CallObservers | None = None,
     ) -> None:
-        self.conversation = Conversation(pickles, grace=grace, observers=observers)
+        self.conversation = Conversation(
+            pickles,
+            grace=grace,
+            observers=observers,
+            tells_levels=transport.options.log_level is None,
+        )
         if transport.output is not None:
             transport.output.node_of = self.conversation.node_that_runs
         self.channel = channel

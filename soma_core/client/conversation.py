@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from soma_core.channel.contract import ExitStatus
 from soma_core.client.calls import Call
 from soma_core.client.exchange import Exchange
+from soma_core.client.log_levels import MARK, log_levels
 from soma_core.client.oom import MemoryPressure
 from soma_core.errors import (
     ChannelClosed,
@@ -51,6 +52,7 @@ class Conversation:
         pickles: Whether pickles are made and read.
         grace: Seconds that an interrupted command may take to end.
         observers: The plugins that observe calls, if there are any.
+        tells_levels: Whether the worker is told from which levels on this program logs.
         clock: Gives the time in seconds; the deadlines of calls are of the same clock.
 
     Attributes:
@@ -60,6 +62,7 @@ class Conversation:
         ended: How the worker ended, once it has.
         closed: Whether this side has closed it.
         interrupts_by_message: Whether the worker takes messages that interrupt.
+        tells_levels: As given; whether the worker takes them.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Conversation:
         *,
         grace: float,
         observers: CallObservers | None = None,
+        tells_levels: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._frames: DialectCodec = FrameCodec(pickles)
@@ -85,6 +89,8 @@ class Conversation:
         self.ended: WorkerDied | None = None
         self.closed = False
         self.interrupts_by_message = False
+        self.tells_levels = tells_levels
+        self._levels: dict[str, int] | None = None
 
     @property
     def belongs_to_this_process(self) -> bool:
@@ -152,9 +158,20 @@ class Conversation:
         if self.closed or self.ended is not None or os.getpid() != self._owner:
             self.check_usable()
         exchange = Exchange(call, self.last_id, self._grace, self.clock())
-        exchange.message = self._frames.write({**call.fields, "id": self.last_id}, call.model)
+        fields = {**call.fields, "id": self.last_id}
+        if self._levels is not log_levels.latest or MARK not in log_levels.found_out:
+            self._tell_levels(fields)
+        exchange.message = self._frames.write(fields, call.model)
         self.exchange = exchange
         return exchange
+
+    def _tell_levels(self, fields: dict[str, Any]) -> None:
+        """Tell the worker from which levels on this program logs, if that has changed."""
+        latest = log_levels.look()
+        if self._levels is not latest:
+            self._levels = latest
+            if self.tells_levels:
+                fields["log_levels"] = latest
 
     def sent(self, exchange: Exchange) -> None:
         """Its message is on its way, and its reply can be waited for."""
@@ -266,6 +283,7 @@ class Conversation:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """A call that has had its turn raises an error."""
+        self._levels = None  # the worker may not have read what it was told
         if self.exchange is None:
             self._unsent += 1
         if self._observers is not None:

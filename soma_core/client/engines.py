@@ -168,6 +168,8 @@ class RemoteEngine:
             ) from error
         by_message = self._transport.interrupts_by_message and "interrupts" in answer.features
         connection.conversation.interrupts_by_message = by_message
+        if "log_levels" not in answer.features:
+            connection.conversation.tells_levels = False
         self._pickles.codecs.limit_to(answer.codecs)
         if answer.pickle == "never":
             self._pickles.refuse()  # either side may, and then both do

@@ -116,6 +116,21 @@ class RecordForwarder(logging.Handler):
         if level is not None and level < root.level:
             root.setLevel(level)
 
+    def note_levels(self, host: Host, levels: dict[str, int]) -> None:
+        """Note which records a host that takes some takes from now on, and have them made.
+
+        Args:
+            host: The host.
+            levels: The least level by logger. It sorts out by itself what is of other loggers.
+        """
+        if host.log_level is None or not levels:
+            return
+        host.log_level = min(levels.values())
+        for name, level in levels.items():
+            logger = logging.getLogger(name)
+            if level < logger.getEffectiveLevel():
+                logger.setLevel(level)
+
     def begin(self, send: SendRecord, level: int) -> None:
         """Forward to the host whose command runs from now on.
 

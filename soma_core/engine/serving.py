@@ -51,7 +51,7 @@ Watch = Callable[[str, str | None], None]
 SendEvent = Callable[[Message], None]
 
 _log = logging.getLogger("soma.engine")
-_FEATURES = ("lines", "frames", "events", "encoding")
+_FEATURES = ("lines", "frames", "events", "encoding", "log_levels")
 
 
 def serve(
@@ -195,6 +195,8 @@ class Responder:
             records.note_level(host, command.log_level)
             if command.interrupts is not None and host.inbox is not None:
                 self._interrupts.watch(host.inbox)
+        if command.log_levels is not None:
+            records.note_levels(host, command.log_levels)
         if host.log_level is None:
             return self._reply(command, codec, send_event)
 

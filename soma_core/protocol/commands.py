@@ -25,6 +25,7 @@ __all__ = [
     "Hello",
     "Interrupt",
     "ListNodes",
+    "MOST_LOGGERS",
     "Load",
     "Method",
     "PartialFit",
@@ -42,6 +43,7 @@ Method = Literal[
     "decision_function", "inverse_transform", "predict", "predict_log_proba", "predict_proba",
     "score", "score_samples", "transform",
 ]  # fmt: skip
+MOST_LOGGERS = 1000
 StateFormat = Literal["torch", "torch_pickle", "cloudpickle", "value", "safetensors"]
 
 
@@ -66,6 +68,9 @@ class Command(_Model):
     """Whether the reply brings a profile of the command."""
     encoding: Literal["b64"] | None = None
     """``b64``: arrays and bytes in the reply as base64, not as numbers; for lines."""
+    log_levels: Annotated[dict[str, int], Field(max_length=MOST_LOGGERS)] | None = None
+    """From now on, the least level of what a logger sends, by its name; the root's is ``""``. Of
+    no effect without ``log_level`` in HELLO."""
 
 
 class ClientInfo(_Model):

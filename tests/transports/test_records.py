@@ -92,12 +92,16 @@ def test_the_host_chooses_the_level(connect, transport, caplog):
 
 
 @either
-def test_without_a_choice_it_is_that_of_the_hosts_root_logger(connect, transport, caplog):
-    caplog.set_level("INFO")
+def test_without_a_choice_it_is_that_of_the_hosts_loggers_when_it_calls(connect, transport, caplog):
     worker = connect(transport, filters={"logs": logs(logging.INFO), "more": logs(logging.DEBUG)})
-    worker.forward("logs", "hello")
-    worker.forward("more", "details")
-    assert [record.getMessage() for record in caplog.records] == ["hello"]
+    worker.forward("logs", "not yet")
+    with caplog.at_level("INFO"):
+        worker.forward("logs", "hello")
+        worker.forward("more", "details")
+    with caplog.at_level("DEBUG", "acme"):
+        worker.forward("more", "details of it")
+    worker.forward("logs", "no more")
+    assert [record.getMessage() for record in caplog.records] == ["hello", "details of it"]
 
 
 def test_a_logger_of_the_host_that_is_quieter_keeps_to_its_own_level(connect, caplog):
