@@ -588,6 +588,8 @@ export interface Hello {
   codecs?: string[] | null;
   /** Folders from which the host imports modules, for a worker that has the same folders: it looks there after all that it looks into by itself. Of no effect where pickles are refused. */
   path?: string[] | null;
+  /** The host's `sys.argv`, which is that of the worker's filters, too. Of no effect where pickles are refused. */
+  argv?: string[] | null;
   /** Have what filters log, from this level on, and what they warn sent as events. */
   log_level?: number | null;
   /** `wire`: the host sends no signals, and INTERRUPT ends a command while it runs. Of no effect where the reply's `features` lack `interrupts`. */

@@ -148,6 +148,7 @@ class RemoteEngine:
             client=client_info("soma_core"),
             codecs=self._pickles.codecs.names(),
             path=self._path,
+            argv=[*map(str, sys.argv)] if share else None,
             log_level=self._transport.options.least_level(),
             interrupts="wire" if self._transport.interrupts_by_message else None,
         )

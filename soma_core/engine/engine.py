@@ -168,6 +168,8 @@ class Engine:
             codecs.limit_to(command.codecs)
         if command.path is not None and self._pickles.allowed:
             self._host_path.add(command.path)
+        if command.argv is not None and self._pickles.allowed:
+            sys.argv[:] = command.argv
         return r.HelloReply(
             protocol=PROTOCOL_VERSION,
             versions=_versions(),

@@ -9,6 +9,7 @@ from soma_core.protocol.fields import Binary, Data, State, States
 
 __all__ = [
     "COMMANDS",
+    "MOST_LOGGERS",
     "ApplyGradients",
     "BatchedFit",
     "CallMethod",
@@ -25,7 +26,6 @@ __all__ = [
     "Hello",
     "Interrupt",
     "ListNodes",
-    "MOST_LOGGERS",
     "Load",
     "Method",
     "PartialFit",
@@ -100,6 +100,9 @@ class Hello(Command):
     path: list[str] | None = None
     """Folders from which the host imports modules, for a worker that has the same folders: it looks
     there after all that it looks into by itself. Of no effect where pickles are refused."""
+    argv: list[str] | None = None
+    """The host's ``sys.argv``, which is that of the worker's filters, too. Of no effect where
+    pickles are refused."""
     log_level: int | None = None
     """Have what filters log, from this level on, and what they warn sent as events."""
     interrupts: Literal["wire"] | None = None

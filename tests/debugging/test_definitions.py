@@ -233,7 +233,7 @@ class Use(soma.Filter):
         assert x["tree"].size == 2 and Tree.model_validate({"value": "3"}).value == 3
         assert describe(3) == "int" and describe("") == "object"
         assert square(4) == 16 and square.cache_info().maxsize == 3
-        assert isinstance(x["data"], Data) and Square().area() == 2
+        assert isinstance(x["data"], Data) and Square().area() == 2 and sys.argv == x["argv"]
         assert Pose(b"a", (1, 2)).first() == 2 and bytes(Pose(b"a", (1, 2)))[1:5] == b"\\0\\0\\0\\1"
         assert Link().after._type_ is Link and len(bytes((Pose * 2)())) == 18
         if Order is not Data:
@@ -244,7 +244,7 @@ class Use(soma.Filter):
 
 if __name__ == "__main__":
     sent = {"plain": Plain(3), "color": Color.RED, "frozen": Frozen(3), "data": Data(),
-            "tree": Tree(children=[Tree()])}
+            "tree": Tree(children=[Tree()]), "argv": sys.argv}
     with connect(filters={"use": Use(tree=Tree(value=7))}) as worker:
         got = worker.forward("use", sent)
         assert isinstance(got["tree"], Tree) and got["tree"].size == 4, got
