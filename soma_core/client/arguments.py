@@ -10,10 +10,12 @@ from typing import Any, Final, Literal
 
 __all__ = [
     "DEFAULT",
+    "Meta",
     "Timeout",
     "as_node_ids",
     "check_bytes",
     "check_listener",
+    "check_meta",
     "check_seconds",
     "fields_of",
 ]
@@ -28,6 +30,9 @@ class _Default(Enum):
 DEFAULT: Final = _Default.TIMEOUT
 Timeout = float | None | Literal[_Default.TIMEOUT]
 """How many seconds a call may take."""
+
+Meta = Mapping[str, Any] | None
+"""What goes along with a call for the hooks of plugins."""
 
 
 def as_node_ids(node_ids: Iterable[str], *, in_order: bool = True) -> list[str]:
@@ -84,6 +89,20 @@ def check_seconds(name: str, seconds: Any) -> None:
         raise TypeError(f"{name} is a number of seconds or None, got {seconds!r}")
     if math.isnan(seconds) or seconds < 0:
         raise ValueError(f"{name} is a number of seconds from 0 on or None, got {seconds!r}")
+
+
+def check_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes along with a call, as a dict of its own.
+
+    Raises:
+        TypeError: It is no mapping of names.
+    """
+    if not isinstance(meta, Mapping) or not all(isinstance(name, str) for name in meta):
+        raise TypeError(
+            "meta is a dict of data by name, for the hooks of plugins, such as "
+            f'{{"tenant": "a"}}; got {meta!r:.200}'
+        )
+    return dict(meta)
 
 
 def check_listener(name: str, listener: Any, of: str) -> None:

@@ -35,6 +35,7 @@ class Call:
 
     Attributes:
         started: When it was made (``time.monotonic``).
+        asked: When it was asked for: before that, if a pool had it wait.
         deadline: When it must have ended.
         changes_states: Whether a command of a plugin changes what its nodes learned.
         executed: Whether the worker has done it, and its reply was taken.
@@ -67,7 +68,7 @@ class Call:
             fields["events"] = True
             if progress is not None:
                 check_listener("progress", progress, "a report")
-        self.started = monotonic()
+        self.started = self.asked = monotonic()
         self.deadline = NEVER if timeout is None else Deadline(self.started + timeout)
 
     @property

@@ -6,21 +6,55 @@ result of the method. Whoever runs it decides how to wait: a Worker blocks, an A
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from soma_core.client.arguments import Meta, check_meta
 from soma_core.client.calls import Call
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, FilterSpec
 from soma_core.protocol.parsing import name_of_command
 
-__all__ = ["OWN_COMMANDS", "Steps", "argument_error"]
+__all__ = ["OWN_COMMANDS", "Steps", "argument_error", "before_each", "carrying"]
 
 T = TypeVar("T")
 
 Steps = Generator[Call, Any, T]
+
+
+def before_each(prepare: Callable[[Call], None], steps: Steps[T]) -> Steps[T]:
+    """The same steps, each call of which is given to a function before it is sent."""
+    advance: Callable[[], Call] = partial(next, steps)
+    while True:
+        try:
+            call = advance()
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        prepare(call)
+        try:
+            advance = partial(steps.send, (yield call))
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:
+            advance = partial(steps.throw, error)
+
+
+def carrying(meta: Meta, steps: Steps[T]) -> Steps[T]:
+    """The same steps, with what goes along with each call."""
+    if meta is None:
+        return steps
+    carried = check_meta(meta)
+
+    def add(call: Call) -> None:
+        call.fields["meta"] = dict(carried)
+
+    return before_each(add, steps)
+
 
 OWN_COMMANDS = {name: name.lower() for name in map(name_of_command, COMMANDS)} | {"HELLO": "ping"}
 """The method for each of soma's own commands."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, T
 from pydantic import ValidationError
 
 from soma_core.channel.contract import Transport
-from soma_core.client.arguments import DEFAULT, Timeout
+from soma_core.client.arguments import DEFAULT, Meta, Timeout
+from soma_core.client.around import with_plugins
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.engines import RestartingEngine
@@ -100,6 +101,7 @@ class Worker:
         self._ask = engine.connection.ask
         if isinstance(engine, RestartingEngine):
             self._ask = engine.ask
+        self._around = engine.plugins.around_calls()
         self.verbs = self._handle.verbs
 
     load = _blocking(Verbs.load)
@@ -167,7 +169,12 @@ class Worker:
         return [*self.metas]
 
     def stream(
-        self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
+        self,
+        node_ids: Sequence[str],
+        chunks: Iterable[Any],
+        *,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Generator[Any, None, None]:
         """Run chunks of data through a chain of nodes, each when its result is asked for.
 
@@ -179,6 +186,7 @@ class Worker:
         Args:
             node_ids: The nodes in order, at least one.
             chunks: The data, from any iterable; closed when the stream is.
+            meta: As for :meth:`forward`, with each command.
             timeout: Seconds for each command.
 
         Returns:
@@ -192,7 +200,8 @@ class Worker:
 
         def run(segment: Sequence[str], x: Any) -> Any:
             learns = plan.learns(segment)
-            return self.run(self.verbs.run_segment(segment, x, learns=learns, timeout=timeout))
+            steps = self.verbs.run_segment(segment, x, learns=learns, meta=meta, timeout=timeout)
+            return self.run(steps)
 
         return stream(plan, chunks, run)
 
@@ -206,16 +215,17 @@ class Worker:
             TypeError, ValueError: A command does not take an argument.
             SomaError: What a call of a Worker raises.
         """
+        around = with_plugins(self._around, steps) if self._around else steps
         try:
-            call = next(steps)
+            call = next(around)
             while True:
                 try:
                     reply = self._ask(call)
                 except BaseException as error:
                     if not self._mend(call, error):
-                        call = steps.throw(error)
+                        call = around.throw(error)
                 else:
-                    call = steps.send(reply)
+                    call = around.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -14,10 +14,10 @@ A plugin marks its functions with ``soma_core.hookimpl``::
         print(command.cmd, time.perf_counter() - started)
         return reply
 
-``soma_execute``, ``soma_adapt``, ``soma_remote_filter`` and ``soma_open_file`` take part in the
-work: what they raise propagates. What ``soma_register_commands`` and ``soma_register_codecs`` raise
-keeps their plugin from taking part. The others observe: what they raise is logged and stops
-nothing.
+``soma_execute``, ``soma_call``, ``soma_adapt``, ``soma_remote_filter`` and ``soma_open_file`` take
+part in the work: what they raise propagates. What ``soma_register_commands`` and
+``soma_register_codecs`` raise keeps their plugin from taking part. The others observe: what they
+raise is logged and stops nothing.
 """
 
 from __future__ import annotations
@@ -227,16 +227,32 @@ def soma_command_finished(command: Any, seconds: float, error: BaseException | N
     """
 
 
+@hookspec(firstresult=True)
+def soma_call(call: Any) -> Any:
+    """Take part in a call of the host, from before it waits for its turn until it has ended.
+
+    Called in the host's process; for policy, tracing and metrics. An implementation has
+    ``wrapper=True`` and yields once, without waiting for anything: what it yields to is the call,
+    whether the host blocks or awaits. The yield gives the reply, or raises what the call raises;
+    the wrapper returns that reply or another of its class. One that refuses the call raises
+    :class:`~soma_core.Refused` before it yields; nothing is sent then. The outermost is the one
+    registered last. Calls that join several of a pool are one; a pool's calls begin when a worker
+    has them.
+
+    Args:
+        call: ``cmd``, ``node_id``, ``asked`` (``time.monotonic``, when it was asked for),
+            ``contexts`` (the :class:`contextvars.Context` of whoever asked, if a pool runs it;
+            several if it joins their calls), and ``fields``: what is put into ``fields["meta"]``,
+            a dict of plain data, reaches the hooks of the worker as ``command.meta``.
+    """
+
+
 @hookspec
 def soma_call_starting(call: Any) -> None:
     """A call has its turn, and is about to be sent. Called in the host's process.
 
     Args:
-        call: ``cmd``, ``node_id``, ``started`` (``time.monotonic``; since then it waited for calls
-            of the same worker), ``contexts`` (the :class:`contextvars.Context` of whoever asked, if
-            a pool runs it; several if it joins their calls), and ``fields``: what is put into
-            ``fields["meta"]``, a dict of plain data, reaches the hooks of the worker as
-            ``command.meta``.
+        call: As for ``soma_call``.
     """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -31,12 +31,13 @@ from soma_core.protocol.commands import COMMANDS, Command, Method
 from soma_core.protocol.parsing import name_of_command
 from soma_core.wire.added_types import Codec, Codecs
 
-__all__ = ["CallObservers", "PluginSet", "installed_plugins"]
+__all__ = ["Around", "CallObservers", "PluginSet", "installed_plugins"]
 
 T = TypeVar("T")
 
 _CORE = "soma_core"
 _EXECUTE, _FINISHED, _LOADED = "soma_execute", "soma_command_finished", "soma_filter_loaded"
+_AROUND = "soma_call"
 _CALL_HOOKS = ("soma_call_starting", "soma_call_sent", "soma_call_finished")
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
 _log = logging.getLogger("soma.plugins")
@@ -55,7 +56,7 @@ class PluginSet:
 
     Attributes:
         failures: Why a plugin does not take part, by name.
-        observes_calls: Whether some observe the calls of a host.
+        observes_calls: Whether some observe the calls of a host, or take part in them.
         commands: The commands that plugins add.
         codecs: The types that plugins add.
 
@@ -128,6 +129,7 @@ class PluginSet:
         try:
             self._manager.register(plugin, name)
             self._check_hook_names(plugin)
+            self._check_wraps_calls(name)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -146,7 +148,7 @@ class PluginSet:
         self.commands += commands
         self.codecs += codecs
         self._added[name] = (commands, codecs)
-        self.observes_calls = self.observing_calls() is not None
+        self._look_at_calls()
 
     def unregister(self, name: str) -> None:
         """Let a plugin take part no longer; its commands and codecs are gone too.
@@ -162,11 +164,14 @@ class PluginSet:
             raise PluginNotFound(f"no plugin {name!r} takes part; those that do: {known}")
         self._manager.unregister(name=name)
         commands, codecs = self._added.pop(name)
-        self.observes_calls = self.observing_calls() is not None
+        self._look_at_calls()
         for spec in commands:
             self.commands.remove(spec)
         for codec in codecs:
             self.codecs.remove(codec)
+
+    def _look_at_calls(self) -> None:
+        self.observes_calls = bool(self.observing_calls() or self.around_calls())
 
     def _check_hook_names(self, plugin: Any) -> None:
         """Refuse a function that is marked as a hook and has the name of none."""
@@ -180,6 +185,12 @@ class PluginSet:
             close = difflib.get_close_matches(unknown[0], _HOOKS, n=1, cutoff=0.75)
             meant = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(_HOOKS)}"
             raise ValueError(f"there is no hook {unknown[0]}; {meant}")
+
+    def _check_wraps_calls(self, name: str) -> None:
+        """Refuse a ``soma_call`` that is no wrapper: there is nothing that it could answer."""
+        for one in self._implementations(_AROUND):
+            if one.plugin_name == name and not one.wrapper:
+                raise ValueError(f"{_AROUND} is a wrapper: mark it @soma.hookimpl(wrapper=True)")
 
     def _returned(self, name: str, hook_name: str, kind: type[T]) -> list[T]:
         """What one plugin's implementation of a hook without arguments returns; else nothing."""
@@ -247,6 +258,10 @@ class PluginSet:
         ]
         return CallObservers(*found) if any(found) else None
 
+    def around_calls(self) -> list[Around]:
+        """The plugins that take part in the calls of a host, the outermost first."""
+        return [Around(one) for one in reversed(self._implementations(_AROUND))]
+
     def _implementations(self, hook_name: str) -> list[Any]:
         """The implementations of a hook by plugins."""
         found = getattr(self.hook, hook_name).get_hookimpls()
@@ -288,6 +303,34 @@ def _warn_of_misspelled(plugin: str, commands: Iterable[str], known: Collection[
                 name,
                 close[0],
             )
+
+
+class Around:
+    """A plugin that takes part in the calls of a host.
+
+    Args:
+        implementation: Of ``soma_call``.
+    """
+
+    def __init__(self, implementation: Any) -> None:
+        self.name: str = implementation.plugin_name
+        self._function = implementation.function
+        self._takes_call = bool(implementation.argnames)
+        self._concern = Concern.of(self._function)
+
+    def covers(self, call: Any) -> bool:
+        """Whether it takes part in a call."""
+        fields = call.fields
+        node_id, chain = fields.get("node_id"), fields.get("node_ids")
+        named = chain if isinstance(chain, list | tuple) else ()
+        return self._concern.covers(fields["cmd"], frozenset((node_id, *named)))
+
+    def begin(self, call: Any) -> Generator[None, Any, Any]:
+        """What runs around a call."""
+        begun: Generator[None, Any, Any] = (
+            self._function(call) if self._takes_call else self._function()
+        )
+        return begun
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ class Recorder:
     def soma_command_finished(self, command: Any, seconds: float, error: Any) -> None:
         self.fired.append("soma_command_finished")
 
+    @soma.hookimpl(wrapper=True)
+    def soma_call(self, call: Any) -> Any:
+        self.fired.append("soma_call")
+        return (yield)
+
     @soma.hookimpl
     def soma_call_starting(self, call: Any) -> None:
         self.fired.append("soma_call_starting")

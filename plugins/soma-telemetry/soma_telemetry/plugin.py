@@ -104,7 +104,7 @@ class Telemetry:
     def soma_call_starting(self, call: Any) -> None:
         """In the host: begin a span, and send its context along."""
         flight = _Flight()
-        flight.waited = waited = monotonic() - call.started
+        flight.waited = waited = monotonic() - call.asked
         fields, contexts, links = call.fields, call.contexts, None
         meta = fields.get("meta")
         if contexts:

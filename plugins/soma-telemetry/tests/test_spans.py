@@ -128,7 +128,7 @@ def test_calls_are_counted_by_command_node_and_error(recorded, worker):
 
 def test_a_call_that_waits_for_another_is_seen_to_wait(recorded, worker):
     call = Call.of(Ping(cmd="PING"))
-    call.started -= 0.5
+    call.asked -= 0.5
     recorded.plugin.soma_call_starting(call)
     recorded.plugin.soma_call_finished(call, None, None)
     [point] = recorded.points("soma.client.queue.duration")

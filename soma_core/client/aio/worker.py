@@ -24,7 +24,8 @@ from soma_core.client.aio.connection import AsyncConnection
 from soma_core.client.aio.pipelined import PipelinedConnection
 from soma_core.client.aio.streams import stream
 from soma_core.client.aio.threads import in_thread
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, as_node_ids
+from soma_core.client.around import with_plugins
 from soma_core.client.calls import Call
 from soma_core.client.chunks import StreamPlan
 from soma_core.client.engines import RestartingEngine, late
@@ -87,6 +88,7 @@ class AsyncWorker:
         self._loop = asyncio.get_running_loop()
         self._connection = AsyncConnection(handle.transport, self._engine.connection, self._loop)
         self._restarting = asyncio.Lock()
+        self._around = self._engine.plugins.around_calls()
         self.verbs = handle.verbs
 
     @classmethod
@@ -155,6 +157,7 @@ class AsyncWorker:
         node_ids: Sequence[str],
         chunks: Iterable[Any] | AsyncIterable[Any],
         *,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> AsyncGenerator[Any, None]:
         """Run chunks of data through a chain of nodes, as :meth:`Worker.stream`: ``async for``.
@@ -162,21 +165,24 @@ class AsyncWorker:
         Args:
             node_ids: The nodes in order, at least one.
             chunks: The data, from any iterable or asynchronous iterable; closed with the stream.
+            meta: As for :meth:`Worker.forward`, with each command.
             timeout: Seconds for each command.
         """
-        return self._stream(as_node_ids(node_ids), chunks, timeout)
+        return self._stream(as_node_ids(node_ids), chunks, meta, timeout)
 
     async def _stream(
         self,
         node_ids: Sequence[str],
         chunks: Iterable[Any] | AsyncIterable[Any],
+        meta: Meta,
         timeout: Timeout,
     ) -> AsyncGenerator[Any, None]:
         await self.run(self.verbs.refresh())
         plan = StreamPlan.of(node_ids, self.verbs.metas)
 
         async def run(segment: Sequence[str], x: Any) -> Any:
-            steps = self.verbs.run_segment(segment, x, learns=plan.learns(segment), timeout=timeout)
+            learns = plan.learns(segment)
+            steps = self.verbs.run_segment(segment, x, learns=learns, meta=meta, timeout=timeout)
             return await self.run(steps)
 
         async with aclosing(stream(plan, chunks, run)) as flow:
@@ -198,16 +204,17 @@ class AsyncWorker:
             is_here = False
         if not is_here:
             self._check_loop()
+        around = with_plugins(self._around, steps) if self._around else steps
         try:
-            call = next(steps)
+            call = next(around)
             while True:
                 try:
                     reply = await self._ask(call)
                 except BaseException as error:
                     if not await self._mend(call, error):
-                        call = steps.throw(error)
+                        call = around.throw(error)
                 else:
-                    call = steps.send(reply)
+                    call = around.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -281,9 +288,10 @@ class AsyncWorker:
         """
         engine, connection = self._engine, self._connection
         channel = connection.channel
-        observed = self._handle.recorder is not None or connection.conversation.is_observed
+        observed = self._around or connection.conversation.is_observed
+        recorded = self._handle.recorder is not None
         restarts = isinstance(engine, RestartingEngine)
-        if observed or restarts or not isinstance(channel, WatchedChannel):
+        if observed or recorded or restarts or not isinstance(channel, WatchedChannel):
             return None
         here = self._handle.transport.runs_here(engine.hello.pid)
         return PipelinedConnection(connection, channel, self._loop) if here else None

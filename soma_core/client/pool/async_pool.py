@@ -20,7 +20,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 from soma_core.channel.deadline import Deadline
 from soma_core.client.aio.streams import each, stream
 from soma_core.client.aio.threads import running_loop
-from soma_core.client.arguments import DEFAULT, Timeout, check_seconds
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, check_seconds
 from soma_core.client.chunks import StreamPlan
 from soma_core.client.pool.async_future import AsyncCallFuture
 from soma_core.client.pool.call import PoolCall
@@ -158,6 +158,7 @@ class AsyncWorkerPool:
         timeout: Timeout = DEFAULT,
         deadline: float | None = None,
         priority: int = 0,
+        meta: Meta = None,
     ) -> AsyncCallFuture:
         """Run one node, or a chain of nodes, in whichever worker is free first.
 
@@ -170,7 +171,7 @@ class AsyncWorkerPool:
         """
         return await self._submit(
             self._verbs.forward(
-                node_id, x, state, timeout=timeout, deadline=deadline, priority=priority
+                node_id, x, state, timeout=timeout, deadline=deadline, priority=priority, meta=meta
             )
         )
 
@@ -191,6 +192,7 @@ class AsyncWorkerPool:
         state: Any = None,
         timeout: Timeout = DEFAULT,
         priority: int = 0,
+        meta: Meta = None,
     ) -> AsyncGenerator[Any, None]:
         """Run one node, or a chain of nodes, on each of many inputs: ``async for``.
 
@@ -200,7 +202,9 @@ class AsyncWorkerPool:
         """
         self._here().queue.check_open()
         whole("ahead", ahead)
-        make = self._verbs.forward_each(node_id, state, timeout, priority)
+        make = self._verbs.forward_each(
+            node_id, state, timeout=timeout, priority=priority, meta=meta
+        )
         return self._map(make, xs, ahead * len(self), ordered=ordered)
 
     async def _map(
@@ -242,6 +246,7 @@ class AsyncWorkerPool:
         node_ids: Sequence[str],
         chunks: Iterable[Any] | AsyncIterable[Any],
         *,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> AsyncGenerator[Any, None]:
         """Run chunks through a chain of nodes, as :meth:`WorkerPool.stream`: ``async for``."""
@@ -249,7 +254,7 @@ class AsyncWorkerPool:
 
         async def run(segment: Sequence[str], x: Any) -> Any:
             learns = plan.learns(segment)
-            request = self._verbs.run_segment(segment, x, learns=learns, timeout=timeout)
+            request = self._verbs.run_segment(segment, x, learns=learns, meta=meta, timeout=timeout)
             return await self._perform(request)
 
         return stream(plan, chunks, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Batching:
         x: Any,
         timeout: float | None,
         metas: Mapping[str, FilterMeta],
+        carried: dict[str, Any] | None = None,
     ) -> Joinable | None:
         """What must be known of a call to join it with others; None if it is to be run alone."""
         for node_id in node_ids:
@@ -81,7 +83,11 @@ class Batching:
             return None
         if kind is None or count is None or not 0 < count <= self.max_rows:
             return None
-        return Joinable(node_ids, x, count, timeout, (node_ids, kind))
+        try:
+            key = (node_ids, kind, carried and json.dumps(carried, sort_keys=True))
+        except (TypeError, ValueError):  # nobody can say whether another is the same
+            return None
+        return Joinable(node_ids, x, count, timeout, key, carried)
 
 
 class Joinable(NamedTuple):
@@ -93,6 +99,7 @@ class Joinable(NamedTuple):
         rows: How many rows that has.
         timeout: Seconds that it may run.
         key: Equal for calls that may be joined.
+        meta: What goes along with it, the same for all that are joined.
     """
 
     node_ids: tuple[str, ...]
@@ -100,6 +107,7 @@ class Joinable(NamedTuple):
     rows: int
     timeout: float | None
     key: Hashable
+    meta: dict[str, Any] | None = None
 
 
 def _kind(value: Any) -> Hashable:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from contextvars import Context
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soma_core.channel.deadline import NEVER, Deadline
+from soma_core.client.calls import Call
 from soma_core.client.pool.batching import Joinable
-from soma_core.client.steps import Steps
+from soma_core.client.steps import Steps, before_each
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import DeadlineExceeded, SomaError
 
@@ -24,22 +24,17 @@ Run = Callable[[Verbs], Steps[Any]]
 """What a call does on a worker."""
 
 
-def asked_in(contexts: tuple[Context, ...], steps: Steps[Any]) -> Steps[Any]:
-    """Steps whose commands say to the plugins that observe calls where they were asked for."""
-    advance: Callable[[], Any] = partial(next, steps)
-    while True:
-        try:
-            command = advance()
-        except StopIteration as end:
-            return end.value
-        command.contexts = contexts
-        try:
-            advance = partial(steps.send, (yield command))
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException as error:
-            advance = partial(steps.throw, error)
+def asked_in(contexts: tuple[Context, ...], since: float, steps: Steps[Any]) -> Steps[Any]:
+    """Steps whose commands say to plugins where they were asked for, and the first one when."""
+    asked: float | None = since
+
+    def mark(call: Call) -> None:
+        nonlocal asked
+        call.contexts = contexts
+        if asked is not None:
+            call.asked, asked = asked, None
+
+    return before_each(mark, steps)
 
 
 class CallOutcome(Enum):
@@ -128,7 +123,7 @@ class PoolCall:
     def run(self, verbs: Verbs) -> Steps[Any]:
         """What it does on a worker."""
         steps = self._run(verbs)
-        return steps if self.context is None else asked_in((self.context,), steps)
+        return steps if self.context is None else asked_in((self.context,), self.submitted, steps)
 
     @property
     def running(self) -> bool:

@@ -100,14 +100,16 @@ def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps
     if len(calls) == 1:
         return [(yield from calls[0].run(verbs))]
     parts = [_joinable(call) for call in calls]
-    node_ids, timeout = parts[0].node_ids, latest.left()
+    node_ids, meta, timeout = parts[0].node_ids, parts[0].meta, latest.left()
     x = rows.renumbered(rows.concatenate([part.x for part in parts]), parts[0].x)
     if len(node_ids) == 1:
-        steps = verbs.forward(node_ids[0], x, timeout=timeout)
+        steps = verbs.forward(node_ids[0], x, meta=meta, timeout=timeout)
     else:
-        steps = verbs.composite_forward(node_ids, x, timeout=timeout)
+        steps = verbs.composite_forward(node_ids, x, meta=meta, timeout=timeout)
     contexts = tuple(call.context for call in calls if call.context is not None)
-    result = yield from asked_in(contexts, steps) if contexts else steps
+    if contexts:
+        steps = asked_in(contexts, min(call.submitted for call in calls), steps)
+    result = yield from steps
     bounds = accumulate((part.rows for part in parts), initial=0)
     return _cut(result, [slice(*pair) for pair in pairwise(bounds)])
 

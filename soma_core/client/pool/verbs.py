@@ -9,7 +9,15 @@ from inspect import signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from soma_core.channel.deadline import NEVER, Deadline
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, check_seconds, fields_of
+from soma_core.client.arguments import (
+    DEFAULT,
+    Meta,
+    Timeout,
+    as_node_ids,
+    check_meta,
+    check_seconds,
+    fields_of,
+)
 from soma_core.client.loadable import check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
@@ -143,6 +151,7 @@ class PoolVerbs:
         timeout: Timeout = DEFAULT,
         deadline: float | None = None,
         priority: int = 0,
+        meta: Meta = None,
     ) -> PoolCall:
         """Run one node, or a chain of nodes, as :meth:`submit`, and wait for the result."""
         if type(priority) is bool or not isinstance(priority, int):
@@ -153,6 +162,7 @@ class PoolVerbs:
             seconds = timeout
         if deadline is not None:
             check_seconds("deadline", deadline)
+        carried = None if meta is None else check_meta(meta)
         end = NEVER if deadline is None else Deadline.after(deadline)
         node_ids = (node_id,) if isinstance(node_id, str) else _chain(node_id)
         label = " > ".join(node_ids)
@@ -160,12 +170,12 @@ class PoolVerbs:
         def run(verbs: Verbs) -> Steps[Any]:
             left = seconds if end.at is None else end.within(seconds).left()
             if isinstance(node_id, str):
-                return verbs.forward(node_id, x, state, timeout=left)
-            return verbs.composite_forward(node_ids, x, state, timeout=left)
+                return verbs.forward(node_id, x, state, meta=carried, timeout=left)
+            return verbs.composite_forward(node_ids, x, state, meta=carried, timeout=left)
 
         joinable = None
         if self._batching is not None and state is None:
-            joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas)
+            joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas, carried)
         return PoolCall(
             run,
             context=self._blueprint.context(),
@@ -185,6 +195,7 @@ class PoolVerbs:
         timeout: Timeout = DEFAULT,
         deadline: float | None = None,
         priority: int = 0,
+        meta: Meta = None,
     ) -> PoolCall:
         """Run a chain of nodes, as :meth:`submit`, and wait for the result."""
         return self.forward(
@@ -194,14 +205,15 @@ class PoolVerbs:
             timeout=timeout,
             deadline=deadline,
             priority=priority,
+            meta=meta,
         )
 
     def forward_each(
-        self, node_id: str | Sequence[str], state: Any, timeout: Timeout, priority: int
+        self, node_id: str | Sequence[str], state: Any, **options: Any
     ) -> Callable[[Any], PoolCall]:
         """What makes the call for each of many inputs of a node, or of a chain."""
         nodes = node_id if isinstance(node_id, str) else _chain(node_id)
-        return lambda x: self.forward(nodes, x, state, timeout=timeout, priority=priority)
+        return lambda x: self.forward(nodes, x, state, **options)
 
     predict = _asking(Verbs.predict)
     predict_proba = _asking(Verbs.predict_proba)
@@ -249,7 +261,7 @@ class PoolVerbs:
     unload = _requesting(Verbs.unload, _unload)
 
     def set_state(
-        self, node_id: str, state: NodeState, *, timeout: Timeout = DEFAULT
+        self, node_id: str, state: NodeState, *, meta: Meta = None, timeout: Timeout = DEFAULT
     ) -> Request[None]:
         """Give every worker what :meth:`get_state` returned, of this pool or of a Worker.
 
@@ -260,7 +272,7 @@ class PoolVerbs:
             raise TypeError(f"state is a NodeState, from get_state; got {type(state).__name__}")
         blueprint = self._blueprint
         return Request(
-            lambda verbs: verbs.set_state(node_id, state, timeout=timeout),
+            lambda verbs: verbs.set_state(node_id, state, meta=meta, timeout=timeout),
             lambda _: blueprint.set_states({node_id: state}),
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.channel.contract import Transport
-from soma_core.client.arguments import DEFAULT, Timeout, check_seconds
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, check_meta, check_seconds
 from soma_core.client.calls import Call, Progress
 from soma_core.client.engines import RemoteEngine
 from soma_core.client.missing_modules import missing_module
@@ -80,12 +80,15 @@ class VerbsBase:
         self,
         command: c.Command,
         timeout: Timeout,
+        meta: Meta = None,
         uses: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Call:
         """The call of a command."""
         seconds = self._timeout if timeout is DEFAULT else self._seconds(timeout)
         fields = set_fields(command)
+        if meta is not None:
+            fields["meta"] = check_meta(meta)
         return Call(type(command), fields, seconds, uses, progress, self._stall_timeout)
 
     def _profiled(self, call: Call, profile: str | os.PathLike[str] | None) -> Steps[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, fields_of
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, as_node_ids, check_meta, fields_of
 from soma_core.client.calls import Call
 from soma_core.client.loadable import Loadable, adapt, check_filter, check_filters, check_trainable
 from soma_core.client.progress.watch import Watch, watched
@@ -23,17 +23,18 @@ __all__ = ["NodeVerbs"]
 class NodeVerbs(VerbsBase):
     """Loading and listing."""
 
-    def list(self, *, timeout: Timeout = DEFAULT) -> Steps[WorkerListing]:
+    def list(self, *, meta: Meta = None, timeout: Timeout = DEFAULT) -> Steps[WorkerListing]:
         """What the worker holds, and what it can do.
 
         Args:
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
             Its nodes with their metas, the registered filters, and the worker's versions.
         """
         unsettled = {*self._unsettled}
-        reply = yield self._call(c.ListNodes(cmd="LIST"), timeout)
+        reply = yield self._call(c.ListNodes(cmd="LIST"), timeout, meta)
         details = reply.details or {}
         self.metas = dict(reply.nodes)
         self._unsettled -= unsettled
@@ -78,6 +79,7 @@ class NodeVerbs(VerbsBase):
         filters: Mapping[str, Loadable],
         *,
         trainable: bool | Mapping[str, bool] = True,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[dict[str, FilterMeta]]:
         """Load filters, all or none; one of an id that is loaded is replaced.
@@ -88,6 +90,7 @@ class NodeVerbs(VerbsBase):
             filters: As for :func:`connect`.
             trainable: Whether the composite commands call ``fit`` of the nodes, for all or by
                 id. The joint training step trains by gradients whatever has an optimizer.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -108,7 +111,7 @@ class NodeVerbs(VerbsBase):
         def specs() -> list[c.FilterSpec]:
             return [self._spec(*item, trainable) for item in adapted.items()]
 
-        call = Call.of(c.Load(cmd="LOAD", filters=specs()), self._seconds(timeout))
+        call = self._call(c.Load(cmd="LOAD", filters=specs()), timeout, meta)
         call.rebuild = lambda: {"filters": specs()}
         with self._changing_nodes():
             metas: dict[str, FilterMeta] = (yield call).filters
@@ -136,11 +139,14 @@ class NodeVerbs(VerbsBase):
                 return lent
         return self._pickles.dump(filter_like)
 
-    def unload(self, node_ids: Iterable[str], *, timeout: Timeout = DEFAULT) -> Steps[None]:
+    def unload(
+        self, node_ids: Iterable[str], *, meta: Meta = None, timeout: Timeout = DEFAULT
+    ) -> Steps[None]:
         """Forget nodes and what they learned, all or none.
 
         Args:
             node_ids: The nodes, at least one.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Raises:
@@ -148,7 +154,7 @@ class NodeVerbs(VerbsBase):
         """
         ids = as_node_ids(node_ids, in_order=False)
         with self._changing_nodes():
-            yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout)
+            yield self._call(c.Unload(cmd="UNLOAD", node_ids=ids), timeout, meta)
             for node_id in ids:
                 self.metas.pop(node_id, None)
 
@@ -159,6 +165,7 @@ class NodeVerbs(VerbsBase):
         *,
         changes_states: bool = False,
         progress: Watch = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Send a command that a plugin of the worker added; the host need not have the plugin.
@@ -169,6 +176,7 @@ class NodeVerbs(VerbsBase):
             changes_states: Whether the command changes what its nodes learned: a restarted
                 worker then raises StateLost rather than going on with older states.
             progress: Called with what the handler reports while it runs; True shows it.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -178,6 +186,8 @@ class NodeVerbs(VerbsBase):
             ValueError: It is one of soma's own commands, each of which has a method.
         """
         given, node_ids = fields_of(cmd, fields)
+        if meta is not None:
+            given["meta"] = check_meta(meta)
         if cmd in OWN_COMMANDS:
             raise ValueError(f"{cmd} has a method of its own: Worker.{OWN_COMMANDS[cmd]}")
         with watched(progress, [cmd], given.get("data")) as listener:
@@ -187,14 +197,15 @@ class NodeVerbs(VerbsBase):
             call.changes_states = changes_states
             return (yield call).result
 
-    def ping(self, *, timeout: Timeout = DEFAULT) -> Steps[Pong]:
+    def ping(self, *, meta: Meta = None, timeout: Timeout = DEFAULT) -> Steps[Pong]:
         """Ask the engine whether it answers.
 
         Args:
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
             The engine's process, and a text that differs between any two engines.
         """
-        reply = yield self._call(c.Ping(cmd="PING"), timeout)
+        reply = yield self._call(c.Ping(cmd="PING"), timeout, meta)
         return Pong(reply.pid, reply.incarnation)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, as_node_ids, check_meta
 from soma_core.client.calls import Call, Progress
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.base import VerbsBase, given
@@ -26,6 +26,7 @@ class RunningVerbs(VerbsBase):
         *,
         progress: Progress | None = None,
         profile: str | os.PathLike[str] | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Run one node.
@@ -36,6 +37,8 @@ class RunningVerbs(VerbsBase):
             state: The state to use; None means what the node learned last (``{}`` if nothing).
             progress: Called with what the filter, or a plugin around it, reports.
             profile: A file for a profile of the call in the worker, as cProfile writes it.
+            meta: What the hooks of plugins find in ``command.meta``, by name, such as whom the
+                call is for; any call takes it.
             timeout: Seconds.
         """
         if type(node_id) is not str or not node_id:
@@ -44,13 +47,21 @@ class RunningVerbs(VerbsBase):
         uses: tuple[str, ...] = (node_id,)
         if state is not None:
             fields["state"], uses = state, ()
+        if meta is not None:
+            fields["meta"] = check_meta(meta)
         seconds = self._timeout if timeout is DEFAULT else self._seconds(timeout)
         call = Call(c.Forward, fields, seconds, uses, progress, self._stall_timeout)
         reply = (yield call) if profile is None else (yield from self._profiled(call, profile))
         return reply.result
 
     def predict(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        x: Any,
+        state: Any = None,
+        *,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Call a node's ``predict``, whatever its ``forward`` answers.
 
@@ -58,24 +69,37 @@ class RunningVerbs(VerbsBase):
             node_id: The node.
             x: The input.
             state: As for :meth:`forward`.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Raises:
             RemoteError: The filter has no such method, or it raised.
         """
-        return (yield from self._call_method("predict", node_id, x, state, timeout))
+        return (yield from self._call_method("predict", node_id, x, state, meta, timeout))
 
     def predict_proba(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        x: Any,
+        state: Any = None,
+        *,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Call a node's ``predict_proba``; arguments and errors are those of :meth:`predict`."""
-        return (yield from self._call_method("predict_proba", node_id, x, state, timeout))
+        return (yield from self._call_method("predict_proba", node_id, x, state, meta, timeout))
 
     def transform(
-        self, node_id: str, x: Any, state: Any = None, *, timeout: Timeout = DEFAULT
+        self,
+        node_id: str,
+        x: Any,
+        state: Any = None,
+        *,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Call a node's ``transform``; arguments and errors are those of :meth:`predict`."""
-        return (yield from self._call_method("transform", node_id, x, state, timeout))
+        return (yield from self._call_method("transform", node_id, x, state, meta, timeout))
 
     def score(
         self,
@@ -84,6 +108,7 @@ class RunningVerbs(VerbsBase):
         y: Any = None,
         state: Any = None,
         *,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Call a node's ``score``: how well it answers, where the targets are known.
@@ -93,12 +118,13 @@ class RunningVerbs(VerbsBase):
             x: The input.
             y: The targets.
             state: As for :meth:`forward`.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Raises:
             RemoteError: The filter has no such method, or it raised.
         """
-        return (yield from self._call_method("score", node_id, x, state, timeout, y=y))
+        return (yield from self._call_method("score", node_id, x, state, meta, timeout, y=y))
 
     def call_method(
         self,
@@ -108,6 +134,7 @@ class RunningVerbs(VerbsBase):
         y: Any = None,
         *,
         state: Any = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Call a method of a node by its name, such as ``"decision_function"``.
@@ -118,22 +145,30 @@ class RunningVerbs(VerbsBase):
             x: The input.
             y: The targets, for ``"score"``.
             state: As for :meth:`forward`.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Raises:
             ValueError: ``method`` is none of those that a node may be asked for.
             RemoteError: The filter has no such method, or it raised.
         """
-        return (yield from self._call_method(method, node_id, x, state, timeout, y=y))
+        return (yield from self._call_method(method, node_id, x, state, meta, timeout, y=y))
 
     def _call_method(
-        self, method: c.Method, node_id: str, x: Any, state: Any, timeout: Timeout, **fields: Any
+        self,
+        method: c.Method,
+        node_id: str,
+        x: Any,
+        state: Any,
+        meta: Meta,
+        timeout: Timeout,
+        **fields: Any,
     ) -> Steps[Any]:
         if state is not None:
             fields["state"] = state
         command = c.CallMethod(cmd="CALL_METHOD", node_id=node_id, method=method, data=x, **fields)
         uses = () if "state" in fields else (node_id,)
-        return (yield self._call(command, timeout, uses)).result
+        return (yield self._call(command, timeout, meta, uses)).result
 
     def composite_forward(
         self,
@@ -143,6 +178,7 @@ class RunningVerbs(VerbsBase):
         *,
         progress: Progress | None = None,
         profile: str | os.PathLike[str] | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Run a chain of nodes, the output of each being the input of the next.
@@ -153,6 +189,7 @@ class RunningVerbs(VerbsBase):
             states: States by node id; a node without one uses what it learned last.
             progress: As for :meth:`forward`.
             profile: A file for a profile of the call in the worker, as cProfile writes it.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Raises:
@@ -163,7 +200,7 @@ class RunningVerbs(VerbsBase):
         )
         if states:
             self._check_nodes("states", states, command.node_ids)
-        call = self._call(command, timeout, command.node_ids, progress)
+        call = self._call(command, timeout, meta, command.node_ids, progress)
         return (yield from self._profiled(call, profile)).result
 
     def _check_nodes(self, name: str, named: Iterable[str], chain: list[str]) -> None:
@@ -174,7 +211,13 @@ class RunningVerbs(VerbsBase):
             raise ValueError(f"{name}: there is no node {unknown}; the chain is {', '.join(chain)}")
 
     def run_segment(
-        self, segment: Sequence[str], x: Any, *, learns: bool, timeout: Timeout = DEFAULT
+        self,
+        segment: Sequence[str],
+        x: Any,
+        *,
+        learns: bool,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Run a chunk through a part of a chain, whose nodes may learn from it first."""
         command = c.CompositeForward(
@@ -183,4 +226,4 @@ class RunningVerbs(VerbsBase):
             data=x,
             **given(evolve=learns or None),
         )
-        return (yield self._call(command, timeout, segment)).result
+        return (yield self._call(command, timeout, meta, segment)).result

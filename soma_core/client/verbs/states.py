@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from soma_core.client import checkpoint
-from soma_core.client.arguments import DEFAULT, Timeout, check_bytes
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, check_bytes
 from soma_core.client.results import NodeState
-from soma_core.client.steps import Steps
+from soma_core.client.steps import Steps, carrying
 from soma_core.client.verbs.base import given
 from soma_core.client.verbs.nodes import NodeVerbs
 from soma_core.protocol import commands as c
@@ -27,6 +27,7 @@ class StateVerbs(NodeVerbs):
         *,
         format: c.StateFormat | None = None,
         full: bool = False,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[NodeState]:
         """Fetch what a node's object holds, and what the node learned.
@@ -39,11 +40,12 @@ class StateVerbs(NodeVerbs):
                 :class:`~soma_core.Filter`.
             full: Whether optimizers, schedulers and random numbers come with it, so that
                 training resumed from it equals training that never stopped.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
         """
         asked = given(format=format, full=full or None)
         command = c.GetState(cmd="GET_STATE", node_id=node_id, **asked)
-        reply = yield self._call(command, timeout, (node_id,))
+        reply = yield self._call(command, timeout, meta, (node_id,))
         return NodeState(
             data=bytes(reply.state_b64),
             format=reply.format,
@@ -58,6 +60,7 @@ class StateVerbs(NodeVerbs):
         state: NodeState | bytes,
         *,
         format: c.StateFormat | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[None]:
         """Put back what :meth:`get_state` returned.
@@ -66,6 +69,7 @@ class StateVerbs(NodeVerbs):
             node_id: The node.
             state: A NodeState; or bytes, which leave what the node learned as it is.
             format: How bytes are written; None as for :meth:`get_state`.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Raises:
@@ -83,10 +87,10 @@ class StateVerbs(NodeVerbs):
                 "Worker.set_state: state is a NodeState or bytes, as get_state returns, got a "
                 f"{type(state).__name__}"
             )
-        yield self._call(c.SetState(cmd="SET_STATE", node_id=node_id, **fields), timeout)
+        yield self._call(c.SetState(cmd="SET_STATE", node_id=node_id, **fields), timeout, meta)
 
     def save_checkpoint(
-        self, path: str | os.PathLike[str], *, timeout: Timeout = DEFAULT
+        self, path: str | os.PathLike[str], *, meta: Meta = None, timeout: Timeout = DEFAULT
     ) -> Steps[None]:
         """Write the full states of all nodes to one file, which is replaced whole or not at all.
 
@@ -97,19 +101,21 @@ class StateVerbs(NodeVerbs):
 
         Args:
             path: The file.
+            meta: As for :meth:`forward`.
             timeout: Seconds for each node.
 
         Raises:
             OSError: It cannot be written.
         """
         yield from self.refresh()
-        yield from checkpoint.save(self, Path(path), self._pickles, timeout)
+        yield from carrying(meta, checkpoint.save(self, Path(path), self._pickles, timeout))
 
     def load_checkpoint(
         self,
         path: str | os.PathLike[str],
         *,
         force: bool = False,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[None]:
         """Put back what :meth:`save_checkpoint` wrote, into all nodes or none.
@@ -122,6 +128,7 @@ class StateVerbs(NodeVerbs):
             path: The file.
             force: Whether filters may be configured in another way than those that were saved.
                 The optimizer and the schedule of such a one begin anew.
+            meta: As for :meth:`forward`.
             timeout: Seconds for each node.
 
         Raises:
@@ -130,13 +137,17 @@ class StateVerbs(NodeVerbs):
                 this worker; the message names the fields that differ.
         """
         yield from self.refresh()
-        yield from checkpoint.load(self, Path(path), self._pickles, timeout, force=force)
+        steps = checkpoint.load(self, Path(path), self._pickles, timeout, force=force)
+        yield from carrying(meta, steps)
 
-    def get_gradients(self, node_id: str, *, timeout: Timeout = DEFAULT) -> Steps[bytes]:
+    def get_gradients(
+        self, node_id: str, *, meta: Meta = None, timeout: Timeout = DEFAULT
+    ) -> Steps[bytes]:
         """Fetch the gradients of a node's parameters, by name.
 
         Args:
             node_id: The node.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -146,7 +157,7 @@ class StateVerbs(NodeVerbs):
             RemoteError: ``no_gradients``: it has none.
         """
         command = c.GetGradients(cmd="GET_GRADIENTS", node_id=node_id)
-        return bytes((yield self._call(command, timeout, (node_id,))).gradients_b64)
+        return bytes((yield self._call(command, timeout, meta, (node_id,))).gradients_b64)
 
     def apply_gradients(
         self,
@@ -154,6 +165,7 @@ class StateVerbs(NodeVerbs):
         gradients: bytes,
         *,
         optimizer: Mapping[str, Any] | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[list[str]]:
         """Set the gradients of a node's parameters, all or none, and step its optimizer.
@@ -162,6 +174,7 @@ class StateVerbs(NodeVerbs):
             node_id: The node.
             gradients: What :meth:`get_gradients` returned, or ``torch.save`` of a dict by name.
             optimizer: As for :meth:`composite_fit`, over this node alone.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -174,5 +187,5 @@ class StateVerbs(NodeVerbs):
             gradients_b64=gradients,
             **given(optimizer=optimizer),
         )
-        updated: list[str] = (yield self._call(command, timeout, (node_id,))).updated
+        updated: list[str] = (yield self._call(command, timeout, meta, (node_id,))).updated
         return updated

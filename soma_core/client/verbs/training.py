@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from soma_core.client.arguments import DEFAULT, Timeout, as_node_ids, check_listener
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, as_node_ids, check_listener
 from soma_core.client.batched_fits import (
     Metric,
     OnEpoch,
@@ -35,6 +35,7 @@ class TrainingVerbs(VerbsBase):
         return_state: bool = True,
         progress: Watch = None,
         profile: str | os.PathLike[str] | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Fit one node; the state that it learned is its own from then on.
@@ -47,6 +48,7 @@ class TrainingVerbs(VerbsBase):
             progress: Called with what the filter reports while it runs; True shows it on stderr,
                 as a bar in a terminal and as lines elsewhere.
             profile: A file for a profile of the call in the worker, as cProfile writes it.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -54,7 +56,7 @@ class TrainingVerbs(VerbsBase):
         """
         command = c.Fit(cmd="FIT", node_id=node_id, data=x, y=y, return_state=return_state)
         with watched(progress, [node_id], x) as listener:
-            call = self._call(command, timeout, (node_id,), listener)
+            call = self._call(command, timeout, meta, (node_id,), listener)
             return (yield from self._profiled(call, profile)).result
 
     def partial_fit(
@@ -65,6 +67,7 @@ class TrainingVerbs(VerbsBase):
         *,
         return_state: bool = True,
         progress: Watch = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[Any]:
         """Let one node go on from what it learned, on one batch.
@@ -78,6 +81,7 @@ class TrainingVerbs(VerbsBase):
             y: Their targets, or None.
             return_state: Whether the state travels back.
             progress: As for :meth:`fit`.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -87,7 +91,7 @@ class TrainingVerbs(VerbsBase):
             cmd="PARTIAL_FIT", node_id=node_id, data=x, y=y, return_state=return_state
         )
         with watched(progress, [node_id], x) as listener:
-            return (yield self._call(command, timeout, (node_id,), listener)).result
+            return (yield self._call(command, timeout, meta, (node_id,), listener)).result
 
     def composite_fit(
         self,
@@ -99,6 +103,7 @@ class TrainingVerbs(VerbsBase):
         optimizer: Mapping[str, Any] | None = None,
         progress: Watch = None,
         profile: str | os.PathLike[str] | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[CompositeFitResult]:
         """Fit a chain of nodes, then train its differentiable ones together by one step.
@@ -113,6 +118,7 @@ class TrainingVerbs(VerbsBase):
                 The worker keeps its moments for the chain's next command.
             progress: Called with what the filters report while they run; True shows it.
             profile: A file for a profile of the call in the worker, as cProfile writes it.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
         """
         command = c.CompositeFit(
@@ -124,7 +130,7 @@ class TrainingVerbs(VerbsBase):
             **given(optimizer=optimizer),
         )
         with watched(progress, command.node_ids, x) as listener:
-            call = self._call(command, timeout, command.node_ids, listener)
+            call = self._call(command, timeout, meta, command.node_ids, listener)
             reply = yield from self._profiled(call, profile)
         return CompositeFitResult(
             result=reply.result,
@@ -134,7 +140,13 @@ class TrainingVerbs(VerbsBase):
         )
 
     def compute_gradients(
-        self, node_ids: Sequence[str], x: Any, y: Any, *, timeout: Timeout = DEFAULT
+        self,
+        node_ids: Sequence[str],
+        x: Any,
+        y: Any,
+        *,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Steps[tuple[float, dict[str, bytes]]]:
         """The loss of a chain on one batch and its gradients; nothing is fitted or stepped.
 
@@ -142,6 +154,7 @@ class TrainingVerbs(VerbsBase):
             node_ids: The nodes in order, at least one of them differentiable.
             x: The training data.
             y: The targets.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
 
         Returns:
@@ -150,7 +163,7 @@ class TrainingVerbs(VerbsBase):
         command = c.CompositeFit(
             cmd="COMPOSITE_FIT", node_ids=as_node_ids(node_ids), data=x, y=y, step=False
         )
-        reply = yield self._call(command, timeout, command.node_ids)
+        reply = yield self._call(command, timeout, meta, command.node_ids)
         return reply.loss, {key: bytes(data) for key, data in (reply.gradients or {}).items()}
 
     def batched_fit(
@@ -174,6 +187,7 @@ class TrainingVerbs(VerbsBase):
         on_epoch: OnEpoch | None = None,
         progress: Watch = None,
         profile: str | os.PathLike[str] | None = None,
+        meta: Meta = None,
         timeout: Timeout = DEFAULT,
     ) -> Steps[BatchedFitResult]:
         """Fit a chain of nodes batch by batch; the data travels once.
@@ -212,6 +226,7 @@ class TrainingVerbs(VerbsBase):
                 terminal and as lines elsewhere.
             profile: A file for a profile of the call in the worker, as cProfile writes it; of a
                 fit that is one command: no chunks, no ``on_epoch``.
+            meta: As for :meth:`forward`.
             timeout: Seconds.
         """
         chunks = as_chunks(x, y, epochs)
@@ -242,7 +257,7 @@ class TrainingVerbs(VerbsBase):
             reply = yield from run_batched_fit(
                 command,
                 lambda part, left: self._profiled(
-                    self._call(part, left, command.node_ids, listener), profile
+                    self._call(part, left, meta, command.node_ids, listener), profile
                 ),
                 chunks=chunks,
                 on_epoch=on_epoch,

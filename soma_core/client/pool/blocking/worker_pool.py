@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
-from soma_core.client.arguments import DEFAULT, Timeout, check_seconds
+from soma_core.client.arguments import DEFAULT, Meta, Timeout, check_seconds
 from soma_core.client.chunks import StreamPlan, stream
 from soma_core.client.pool.blocking.background import BackgroundPool
 from soma_core.client.pool.blocking.call_future import CallFuture, map_results, wait_for_result
@@ -151,6 +151,7 @@ class WorkerPool:
         timeout: Timeout = DEFAULT,
         deadline: float | None = None,
         priority: int = 0,
+        meta: Meta = None,
     ) -> CallFuture:
         """Run one node, or a chain of nodes, in whichever worker is free first.
 
@@ -164,6 +165,7 @@ class WorkerPool:
                 number.
             priority: A call of a greater priority is taken before those of a smaller one that
                 wait; those of one priority are taken in order.
+            meta: As for :meth:`Worker.forward`; calls are joined only with those of the same.
 
         Returns:
             A future; it raises what the call on a Worker would. Its ``cancel`` withdraws a call
@@ -177,7 +179,7 @@ class WorkerPool:
         """
         return self._pool.put(
             self._verbs.forward(
-                node_id, x, state, timeout=timeout, deadline=deadline, priority=priority
+                node_id, x, state, timeout=timeout, deadline=deadline, priority=priority, meta=meta
             )
         )
 
@@ -192,6 +194,7 @@ class WorkerPool:
         state: Any = None,
         timeout: Timeout = DEFAULT,
         priority: int = 0,
+        meta: Meta = None,
     ) -> Iterator[Any]:
         """Run one node, or a chain of nodes, on each of many inputs, lazily.
 
@@ -208,6 +211,7 @@ class WorkerPool:
             state: As for :meth:`submit`.
             timeout: As for :meth:`submit`, for each input.
             priority: As for :meth:`submit`.
+            meta: As for :meth:`submit`, with each input.
         """
         pool = self._pool
         pool.check_usable()
@@ -215,7 +219,10 @@ class WorkerPool:
         if not isinstance(xs, Iterable) and not hasattr(xs, "__getitem__"):
             raise TypeError(f"xs are the inputs, one for each call, got {xs!r}; one goes to submit")
         window = whole("ahead", ahead) * len(self)
-        calls = map(self._verbs.forward_each(node_id, state, timeout, priority), xs)
+        calls = map(
+            self._verbs.forward_each(node_id, state, timeout=timeout, priority=priority, meta=meta),
+            xs,
+        )
         return map_results((pool.put(call, wait=True) for call in calls), window, ordered=ordered)
 
     forward = _submitted(PoolVerbs.forward)
@@ -241,7 +248,12 @@ class WorkerPool:
     unload = _asked(PoolVerbs.unload)
 
     def stream(
-        self, node_ids: Sequence[str], chunks: Iterable[Any], *, timeout: Timeout = DEFAULT
+        self,
+        node_ids: Sequence[str],
+        chunks: Iterable[Any],
+        *,
+        meta: Meta = None,
+        timeout: Timeout = DEFAULT,
     ) -> Generator[Any, None, None]:
         """Run chunks through a chain of nodes, each when its result is asked for.
 
@@ -252,7 +264,7 @@ class WorkerPool:
 
         def run(segment: Sequence[str], x: Any) -> Any:
             learns = plan.learns(segment)
-            request = self._verbs.run_segment(segment, x, learns=learns, timeout=timeout)
+            request = self._verbs.run_segment(segment, x, learns=learns, meta=meta, timeout=timeout)
             return self._pool.perform(request)
 
         return stream(plan, chunks, run)
