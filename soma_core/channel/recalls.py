@@ -8,7 +8,6 @@ at least one of them sees the other, and if both do, the receiver waits for what
 from __future__ import annotations
 
 import os
-import time
 
 __all__ = ["NEVER_AGAIN", "NEXT", "SIZE", "UPTO", "is_recalled", "recall"]
 
@@ -31,25 +30,28 @@ def recall(numbers: memoryview, sent: int) -> int:
     following = numbers[NEXT]
     if following <= numbers[UPTO] or following >= sent:  # it does not count, or has not come so far
         return 0
-    numbers[DECIDED] = 0
-    numbers[PROPOSED] = following + 1
-    numbers[UPTO] = sent
-    _fence()
-    last = max(following, numbers[NEXT])
-    numbers[DECIDED] = last + 1
+    last = sent  # where Ctrl-C comes in between
+    try:
+        numbers[DECIDED] = 0
+        numbers[PROPOSED] = following + 1
+        numbers[UPTO] = sent
+        _fence()
+        last = max(following, numbers[NEXT])
+    finally:
+        numbers[DECIDED] = last + 1
     return max(0, sent - last)
 
 
-def is_recalled(numbers: memoryview, number: int) -> bool:
-    """Whether the other end has taken a message back, which this end is about to take."""
+def is_recalled(numbers: memoryview, number: int) -> bool | None:
+    """Whether the other end has taken a message back, which this end is about to take; None where
+    it is about to decide that: ask again."""
     if numbers[NEXT] < number:
         numbers[NEXT] = number
         _fence()
     if not numbers[PROPOSED] <= number <= numbers[UPTO]:
         return False
-    while not numbers[DECIDED]:
-        time.sleep(0.0001)
-    return numbers[DECIDED] <= number
+    decided = numbers[DECIDED]
+    return decided <= number if decided else None
 
 
 def _fence() -> None:

@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
-from time import monotonic
+from time import monotonic, sleep
+from typing import NoReturn
 
 from soma_core.channel.forks import close_in_forked_child
 from soma_core.channel.recalls import NEVER_AGAIN, NEXT, UPTO, is_recalled, recall
@@ -38,6 +39,7 @@ _NOW = int(socket.MSG_DONTWAIT)
 _CHUNK = 1 << 16
 _QUOTED = 200  # bytes of what is no message
 _JOIN_BELOW = 1 << 16
+_WHILE_DECIDING = 0.0001  # seconds between looks at what the other end decides
 
 
 class ByteStream(ABC):
@@ -298,6 +300,7 @@ class StreamChannel(WatchableChannel):
                 memory.on_recallable = self._count_for
         self._sent = self._received = 0  # messages; those that come count once they may be recalled
         self._recalls: memoryview | None = None  # of the other end
+        self._undecided: Message | None = None  # came, and the other end is about to take it back
         self._scratch = memoryview(bytearray(_CHUNK))
         self._unsent: list[memoryview] = []
         self._closed = False
@@ -311,7 +314,7 @@ class StreamChannel(WatchableChannel):
         return bytes(self._parser.pending[:_QUOTED])
 
     def close(self) -> None:
-        self._closed = True
+        self._closed = self._parser.finished = True
         self._recalls = None
         self._stream.close()  # again, since Ctrl-C may have ended the first time in its midst
         if self._memory is not None:
@@ -455,85 +458,116 @@ class StreamChannel(WatchableChannel):
     def receive(self, timeout: float | None = None) -> Message:
         deadline = None if timeout is None else monotonic() + timeout
         parser = self._parser
-        try:
-            message = parser.next_message() if parser.pending or parser.ended else None
-            while message is None:
-                if parser.finished or self._closed:
-                    self._check_readable()
-                target = parser.target
-                try:
-                    count = self._stream.read_into(target or self._scratch, deadline)
-                except Exception as error:
-                    if not self._is_end(error):
-                        raise
-                    count = 0
-                if self._closed:
-                    raise ChannelClosed("the channel was closed while it waited")
-                message = parser.filled(count) if target else parser.feed(self._scratch[:count])
-                if message is None and deadline is not None and monotonic() > deadline:
-                    raise TimeoutError  # what comes is no message, perhaps without end
-        except ProtocolError:
-            self._lose_count()
-            raise
-        recalls = self._recalls
-        if recalls is None:
-            return message
-        self._received = number = self._received + 1
-        if recalls[UPTO] < number <= recalls[NEXT]:
-            return message
-        if not is_recalled(recalls, number):
-            return message
-        del message  # and what it lent
-        return self.receive(timeout)
-
-    def _is_end(self, error: Exception) -> bool:
-        """Whether the stream raised it because the other end is gone.
-
-        Raises:
-            Exception: A signal handler raised it.
-            ChannelClosed: The stream is closed at this end, or broken.
-        """
-        raise_error_of_handler(error)
-        if isinstance(error, ConnectionError):
-            return True
-        if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
-            raise ChannelClosed(f"the channel is closed ({error})") from None
-        return False
+        while True:
+            message = self._undecided
+            try:
+                if message is None and (parser.pending or parser.ended):
+                    message = parser.next_message()
+                while message is None:
+                    if parser.finished:
+                        self._refuse_to_read()
+                    target = parser.target
+                    try:
+                        count = self._stream.read_into(target or self._scratch, deadline)
+                    except Exception as error:
+                        count = self._end(error)
+                    if self._closed:
+                        raise ChannelClosed("the channel was closed while it waited")
+                    message = parser.filled(count) if target else parser.feed(self._scratch[:count])
+                    if message is not None:
+                        break
+                    if deadline is not None and monotonic() > deadline:
+                        raise TimeoutError  # what comes is no message, perhaps without end
+            except ProtocolError:
+                self._lose_count()
+                raise
+            recalls = self._recalls
+            if recalls is None:
+                return message
+            number = self._received + 1
+            if recalls[UPTO] < number <= recalls[NEXT]:
+                self._received = number
+                return message
+            if not self._is_taken_back(message, number, deadline):
+                return message
 
     def receive_now(self) -> Message | None:
         parser = self._parser
+        message = self._undecided
         try:
-            message = parser.next_message() if parser.pending or parser.ended else None
+            if message is None and (parser.pending or parser.ended):
+                message = parser.next_message()
             if message is None:
-                if parser.finished or self._closed:
-                    self._check_readable()
+                if parser.finished:
+                    self._refuse_to_read()
                 target = parser.target
                 try:
                     count = self._stream.read_now(target or self._scratch)
                 except Exception as error:
-                    if not self._is_end(error):
-                        raise
-                    count = 0
+                    count = self._end(error)
                 if count is None:
                     return None
                 message = parser.filled(count) if target else parser.feed(self._scratch[:count])
-                if message is None:
-                    return None
         except ProtocolError:
             self._lose_count()
             raise
-        recalls = self._recalls
-        if recalls is None:
+        if message is None or self._recalls is None:
             return message
-        self._received = number = self._received + 1
-        return None if is_recalled(recalls, number) else message
+        return None if self._is_taken_back(message, self._received + 1, None) else message
+
+    def _end(self, error: Exception) -> int:
+        """What a stream has read that raised an error: nothing, if the other end is gone.
+
+        Raises:
+            Exception: A signal handler raised it, or nothing came in time.
+            ChannelClosed: The stream is closed at this end, or broken.
+        """
+        raise_error_of_handler(error)
+        if isinstance(error, ConnectionError):
+            return 0
+        if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
+            raise ChannelClosed(f"the channel is closed ({error})") from None
+        raise error
+
+    def _is_taken_back(self, message: Message, number: int, deadline: float | None) -> bool:
+        """Whether the other end has taken back a message that this end is about to take.
+
+        It decides within microseconds; if it was stopped meanwhile, the message is kept for the
+        next call, and where it is gone, nobody waits for what it has sent.
+
+        Raises:
+            TimeoutError: It has not decided in time.
+            ChannelClosed: This end was closed meanwhile.
+        """
+        self._undecided = message
+        while True:
+            recalls = self._recalls
+            if recalls is None:
+                raise ChannelClosed("the channel was closed while it waited")
+            recalled = is_recalled(recalls, number)
+            if recalled is None:
+                recalled = self._has_hung_up() or None
+            if recalled is not None:
+                self._undecided, self._received = None, number
+                return recalled
+            if deadline is not None and monotonic() > deadline:
+                raise TimeoutError
+            sleep(_WHILE_DECIDING)
+
+    def _has_hung_up(self) -> bool:
+        """Whether the other end of the stream is gone, as far as can be told without reading."""
+        descriptors = self._stream.descriptors
+        if descriptors is None:
+            return False
+        poller = select.poll()
+        poller.register(descriptors.reading, 0)
+        return bool(poller.poll(0))
 
     @property
     def has_more(self) -> bool:
         return bool(self._parser.pending) or self._parser.ended
 
-    def _check_readable(self) -> None:
-        if self._parser.finished:
-            raise ChannelClosed("the other end closed the channel")
-        if self._closed:
-            raise ChannelClosed("the channel is closed")
+    def _refuse_to_read(self) -> NoReturn:
+        """Nothing can come any more."""
+        who = "the channel is closed" if self._closed else "the other end closed the channel"
+        raise ChannelClosed(who)

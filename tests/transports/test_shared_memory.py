@@ -17,7 +17,7 @@ import pytest
 import soma_core as soma
 from soma_core.channel.memory_file import Mapping
 from soma_core.channel.shared_memory import THRESHOLD, SharedMemory
-from soma_core.errors import ProtocolError
+from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.streams import SocketStream, StreamChannel
 from soma_core.transport import Message
 from soma_core.wire.frames import EntryKind, TableEntry
@@ -169,6 +169,53 @@ def test_what_the_other_end_has_not_taken_is_taken_back_and_nothing_else(ends):
     assert host.take_back() == 1
     with pytest.raises(TimeoutError):
         worker.receive(0.001)
+
+
+def _while_it_takes_back(host, monkeypatch, happen):
+    """Have a sender take back its messages, and something happen before it has decided which."""
+    pauses = iter([happen])
+    monkeypatch.setattr("soma_core.channel.recalls._fence", lambda: next(pauses, lambda: None)())
+    return host.take_back()
+
+
+def test_a_wait_for_a_sender_that_stops_while_it_takes_back_ends_by_its_deadline(ends, monkeypatch):
+    host, worker, _ = ends
+    first, second, third = said("first", "second", "third")
+    host.send_now(first, second, third)
+    assert worker.receive(5).header == first.header
+
+    def stop():
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                worker.receive(0.001)
+
+    assert _while_it_takes_back(host, monkeypatch, stop) == 1
+    assert worker.receive(5).header == second.header
+    host.send(first)
+    assert worker.receive(5).header == first.header
+
+
+def test_what_a_sender_was_about_to_take_back_when_it_was_killed_is_dropped(ends, monkeypatch):
+    host, worker, _ = ends
+    host.send_now(*said("first", "second"))
+    worker.receive(5)
+
+    def kill():
+        host.close()
+        with pytest.raises(ChannelClosed, match="the other end"):
+            worker.receive()
+
+    _while_it_takes_back(host, monkeypatch, kill)
+
+
+def test_a_sender_that_is_interrupted_while_it_takes_back_has_taken_back_nothing(ends, monkeypatch):
+    host, worker, _ = ends
+    messages = said("first", "second")
+    host.send_now(*messages)
+    worker.receive(5)
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        _while_it_takes_back(host, context, _raising(KeyboardInterrupt))
+    assert worker.receive(5).header == messages[1].header
 
 
 def test_nothing_is_taken_back_once_the_other_end_has_refused_a_message(ends, monkeypatch):
