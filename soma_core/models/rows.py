@@ -8,6 +8,7 @@ numpy: a tensor or a frame brings its own.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -70,13 +71,12 @@ def common_count(named: Mapping[str, Any]) -> int | None:
 def take(value: Any, selection: Selection) -> Any:
     """The selected rows, in a value of the same kind; what has no rows is returned as it is.
 
-    A slice of an array or a tensor is a view. Rows by number are copies. Those of a sparse matrix
-    whose format has no index are of the format ``csr``.
+    A slice of an array or a tensor is a view. Rows by number are copies.
     """
     if type(value) is np.ndarray and value.ndim:  # the usual case: asked for in every batch
         return value[selection]
     if isinstance(value, dict):
-        return {key: take(item, selection) for key, item in value.items()}
+        return _with_columns(value, {key: take(item, selection) for key, item in value.items()})
     if isinstance(value, list | tuple):
         if isinstance(selection, slice):
             return value[selection]
@@ -90,7 +90,7 @@ def take(value: Any, selection: Selection) -> Any:
     if library == "pyarrow" and not isinstance(selection, slice):
         return value.take(selection)
     if library == "scipy" and value.format in _WITHOUT_INDEX:
-        return value.tocsr()[selection]
+        return value.tocsr()[selection].asformat(value.format)
     return value[selection]
 
 
@@ -134,8 +134,18 @@ def renumbered(value: Any, like: Any) -> Any:
         like: What they were made of.
     """
     if isinstance(value, dict):
-        return {key: renumbered(item, like[key]) for key, item in value.items()}
+        return _with_columns(value, {key: renumbered(value[key], like[key]) for key in value})
     return value.reset_index(drop=True) if is_numbered(like) else value
+
+
+def _with_columns(like: dict[Any, Any], columns: dict[Any, Any]) -> dict[Any, Any]:
+    """Columns in a dict of the class of another one that has them."""
+    if type(like) is dict:
+        return columns
+    changed = copy.copy(like)
+    for name, column in columns.items():
+        changed[name] = column
+    return changed
 
 
 def _lengths(name: str, value: Any) -> Iterator[tuple[str, int]]:
@@ -181,8 +191,10 @@ def _join_column(key: object, parts: Sequence[Any]) -> Any:
 
 
 def _join_arrays(parts: Sequence[Any]) -> Any:
-    masked = any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, parts)))
-    return (np.ma.concatenate if masked else np.concatenate)(parts)
+    kinds = set(map(type, parts))
+    masked = any(issubclass(kind, np.ma.MaskedArray) for kind in kinds)
+    joined = (np.ma.concatenate if masked else np.concatenate)(parts)
+    return joined.view(np.recarray) if kinds == {np.recarray} else joined
 
 
 def _join_sparse(parts: Sequence[Any]) -> Any:

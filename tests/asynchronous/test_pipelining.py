@@ -163,6 +163,20 @@ def test_a_call_behind_a_slow_one_keeps_its_time(run, pool, gate, hold):
     run(main())
 
 
+@pytest.mark.parametrize("limit", ["timeout", "deadline"])
+def test_a_call_with_little_time_is_not_sent_ahead_so_that_its_limit_is_exact(
+    run, pool, gate, hold, limit
+):
+    async def main():
+        first, (short,) = await hold(("short", ""), **{limit: 0.02})
+        assert pool.stats().running == 1
+        os.unlink(gate)
+        assert await first == "first"
+        await asyncio.wait([short])
+
+    run(main())
+
+
 def test_the_time_of_a_call_begins_when_the_one_before_is_done(run, pool, gate, hold):
     async def main():
         first, rest = await hold(*((name, "") for name in "abc"), timeout=1.0)

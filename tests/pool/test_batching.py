@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import weakref
+from collections import OrderedDict
 from concurrent.futures import CancelledError, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -49,9 +50,16 @@ class Same(Rowwise):
         return x
 
 
+class Both(NamedTuple):
+    """What :class:`Two` returns."""
+
+    rows: Any
+    negative: OrderedDict[str, Any]
+
+
 class Two(Rowwise):
     def forward(self, x, state):
-        return x, -x
+        return Both(x, OrderedDict(negative=-x))
 
 
 class Center(Rowwise):
@@ -241,11 +249,32 @@ def test_a_column_without_rows_must_be_the_same(joined):
     assert sizes(pool, "sized") == (1, 2)
 
 
-@pytest.mark.nightly
-def test_a_result_of_several_parts_is_cut_in_each(joined):
+def test_a_result_of_several_parts_is_cut_in_each_and_keeps_its_class(joined):
     pool, calls = joined("two", [rows(1.0), rows(2.0)])
-    assert [call.result(60.0) for call in calls] == [([[1.0]], [[-1.0]]), ([[2.0]], [[-2.0]])]
+    for number, call in enumerate(calls, 1):
+        result = call.result(60.0)
+        assert (type(result), type(result.negative)) == (Both, OrderedDict)
+        assert (result.rows, result.negative["negative"]) == ([[number]], [[-number]])
     assert sizes(pool, "two") == (1, 2)
+
+
+def test_what_is_joined_keeps_its_class_or_is_run_alone(joined):
+    pandas, torch = pytest.importorskip("pandas"), pytest.importorskip("torch")
+    named = pandas.DataFrame({"a": [1.0]})
+    named.attrs["of"] = "this caller"
+    inputs = [
+        *[np.rec.fromrecords([(1, 2.0)], names="a,b") for _ in range(2)],
+        *[OrderedDict(a=rows(1.0)) for _ in range(2)],
+        *[torch.eye(2).to_sparse() for _ in range(2)],
+        *[{"a": rows(1.0), "unknown": float("nan")} for _ in range(2)],
+        named,
+        pandas.DataFrame({"a": [2.0]}),
+    ]
+    pool, calls = joined("same", inputs, "inline", filters={"same": Same()})
+    results = [call.result(60.0) for call in calls]
+    assert list(map(type, results)) == list(map(type, inputs))
+    assert [results[0].b[0], results[-2].attrs] == [2.0, named.attrs]
+    assert sizes(pool, "same") == (1, 2)  # of the record arrays: of the rest nothing was sent twice
 
 
 def test_a_chain_is_joined_if_all_of_its_nodes_are(joined):

@@ -288,6 +288,8 @@ def test_what_is_no_function_is_refused_at_once(executor):
         soma.Executor(0)
     with pytest.raises(TypeError, match="initializer is a function"):
         soma.Executor(1, initializer=3)
+    with pytest.raises(soma.ProtocolError, match="is not pickled; make one in the other process"):
+        executor.submit(add, executor).result()
 
 
 def test_a_dead_worker_costs_its_call_and_a_timeout_ends_one(tmp_path, make):

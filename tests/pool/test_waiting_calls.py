@@ -63,6 +63,7 @@ def test_whoever_waits_for_room_has_a_deadline_too(busy):
     with pytest.raises(soma.DeadlineExceeded, match=r"'echo' waited .* was not sent") as caught:
         pool.submit("echo", 1, deadline=0.1)
     assert caught.value.worker_survived
+    assert pool.stats().refused == 1
 
 
 @pytest.mark.nightly

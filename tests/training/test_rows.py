@@ -93,6 +93,7 @@ def test_what_has_no_rows_belongs_to_every_row(value: Any) -> None:
 def test_rows_of_a_sparse_matrix_are_taken_in_every_format(form: str) -> None:
     whole = sparse(NUMBERS).asformat(form)
     assert rows.count(whole) == len(NUMBERS)
+    assert rows.take(whole, slice(1, 3)).format == form
     assert content(rows.take(whole, slice(1, 3))) == [[1], [4]]
     assert content(rows.take(whole, np.array([6, 0]))) == [[2], [3]]
 

@@ -55,7 +55,7 @@ def _awaited(
         try:
             steps = verb(self.verbs, *args, **kwargs)
         except TypeError as error:
-            raise binding_error(f"Worker.{verb.__name__}", verb, error) from None
+            raise binding_error(f"AsyncWorker.{verb.__name__}", verb, error) from None
         try:
             return await self.run(steps)
         except RemoteError as error:

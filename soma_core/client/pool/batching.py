@@ -15,6 +15,8 @@ from soma_core.models.filters import FilterMeta
 
 __all__ = ["Batching", "Joinable"]
 
+_STRIDED = "torch.strided"
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -113,22 +115,25 @@ class Joinable(NamedTuple):
 def _kind(value: Any) -> Hashable:
     """Equal for data whose rows can be put together; None for what is not joined.
 
-    A tuple is none: it may be several inputs of one row each, or of any number of rows.
+    A tuple is none: it may be several inputs of one row each, or of any number of rows. A subclass
+    of a dict or a list is none, since each of them may hold more than its items.
     """
     if type(value) is np.ndarray:  # the usual case
         return (value.dtype, value.shape[1:])
-    if isinstance(value, dict):
+    if type(value) is dict:
         columns = tuple((name, _kind(column)) for name, column in value.items())
         return None if any(kind is None for _, kind in columns) else ("dict", columns)
-    if isinstance(value, list):
+    if type(value) is list:
         return ("list", _kind_of_row(value[0]) if value else None)
-    if isinstance(value, tuple):
+    if isinstance(value, dict | list | tuple):
         return None
     if hasattr(value, "iloc"):
         return _kind_of_frame(value)
     if isinstance(getattr(value, "shape", None), tuple):
         if getattr(value, "requires_grad", False):
             return None  # a filter that asks for gradients would get those of all callers
+        if str(getattr(value, "layout", _STRIDED)) != _STRIDED:
+            return None  # a sparse tensor cannot be cut
         details = (getattr(value, name, None) for name in ("dtype", "device", "dtypes", "schema"))
         return (type(value), tuple(value.shape[1:]), *map(str, details))
     return (type(value), repr(value))  # the same for all rows: equal, or not joined
@@ -136,6 +141,8 @@ def _kind(value: Any) -> Hashable:
 
 def _kind_of_frame(frame: Any) -> Hashable:
     """Of a frame or a series of pandas: put together, they must keep their labels and types."""
+    if getattr(frame, "attrs", None):
+        return None  # they are of the whole frame
     index = frame.index
     columns = (
         (frame.name, frame.dtype)

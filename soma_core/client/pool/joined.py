@@ -45,15 +45,15 @@ def run_joined(
         group = [call for call in groups.pop() if not call.ended]
         if not group:
             continue
-        if len(group) > 1:
-            tally.add_batch(group[0].label, len(group))
         try:
-            results = yield from _forward(group, verbs, latest)
+            results = yield from _forward(group, verbs, latest, tally)
         except TransportError as error:
             if not isinstance(error, WorkerDied) or (len(group) == 1 and error.sent):
                 _fail(group, error)
             if ends_worker(error):
                 return False
+        except _UnlikeRows:
+            groups += [[call] for call in reversed(group)]
         except _WrongRows as wrong:
             _fail(group, wrong.error(group[0]))
         except Exception as error:
@@ -90,10 +90,13 @@ def _share_time(calls: Sequence[PoolCall], watch: Callable[[Iterable[PoolCall]],
     return latest
 
 
-def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps[list[Any]]:
+def _forward(
+    calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline, tally: Tally
+) -> Steps[list[Any]]:
     """The result of each call.
 
     Raises:
+        _UnlikeRows: They cannot be run together.
         _WrongRows: There is no telling which rows of the result belong to which call.
         Exception: Whatever the calls on a Worker raise.
     """
@@ -101,7 +104,8 @@ def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps
         return [(yield from calls[0].run(verbs))]
     parts = [_joinable(call) for call in calls]
     node_ids, meta, timeout = parts[0].node_ids, parts[0].meta, latest.left()
-    x = rows.renumbered(rows.concatenate([part.x for part in parts]), parts[0].x)
+    x = _put_together([part.x for part in parts])
+    tally.add_batch(calls[0].label, len(calls))
     if len(node_ids) == 1:
         steps = verbs.forward(node_ids[0], x, meta=meta, timeout=timeout)
     else:
@@ -114,11 +118,19 @@ def _forward(calls: Sequence[PoolCall], verbs: Verbs, latest: Deadline) -> Steps
     return _cut(result, [slice(*pair) for pair in pairwise(bounds)])
 
 
+def _put_together(parts: Sequence[Any]) -> Any:
+    try:
+        return rows.renumbered(rows.concatenate(parts), parts[0])
+    except ValueError as error:
+        raise _UnlikeRows from error
+
+
 def _cut(result: Any, selections: Sequence[slice]) -> list[Any]:
-    """The selected rows of a result; of a tuple, those of each of its elements."""
+    """The selected rows of a result; of a tuple, named or not, those of each of its elements."""
     if isinstance(result, tuple):
         columns = [_cut(element, selections) for element in result]
-        return list(zip(*columns, strict=True))
+        make = getattr(result, "_make", type(result))
+        return [make(cells) for cells in zip(*columns, strict=True)]
     expected = selections[-1].stop
     try:
         found = rows.count(result, "the result")
@@ -128,6 +140,10 @@ def _cut(result: Any, selections: Sequence[slice]) -> list[Any]:
         came = f"a {type(result).__name__} without rows" if found is None else f"{found} rows"
         raise _WrongRows(f"it returned {came} for {expected} rows")
     return [rows.renumbered(rows.take(result, selection), result) for selection in selections]
+
+
+class _UnlikeRows(Exception):
+    """Inputs that looked alike cannot be put together."""
 
 
 class _WrongRows(Exception):

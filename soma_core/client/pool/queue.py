@@ -88,15 +88,16 @@ class CallQueue:
             QueueFull: ``wait`` is False.
             DeadlineExceeded: Its deadline is over.
         """
+        if wait and not call.due.over():
+            return
+        self.tally.refused += 1
         if not wait:
-            self.tally.refused += 1
             waiting = len(self) + self.running - self.workers  # some are being taken just now
             raise QueueFull(
                 f"{waiting} calls wait for a worker of the pool, and max_queue is {self._limit}; "
                 "try again later, or raise max_queue"
             )
-        if call.due.over():
-            raise call.excess()
+        raise call.excess()
 
     async def make_room(self, call: PoolCall, *, wait: bool) -> None:
         """Make sure that there is room for a call: first come, first served.

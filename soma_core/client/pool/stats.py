@@ -52,7 +52,7 @@ class PoolStats:
         done: Calls that gave a result.
         failed: Calls that raised, those among them that never ran.
         cancelled: Calls that were cancelled.
-        refused: Calls that were not submitted, since the queue was full.
+        refused: Calls that were not submitted, since the queue was full, also until their deadline.
         replaced: Workers that took the place of one that died, was ended or was recycled.
         nodes: The calls of ``submit``, ``map`` and ``forward``: by node id, those of a chain by
             its node ids joined by ``" > "``.

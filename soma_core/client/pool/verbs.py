@@ -21,7 +21,7 @@ from soma_core.client.arguments import (
 from soma_core.client.loadable import check_filters
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
-from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.call import SHORT, PoolCall
 from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
@@ -183,7 +183,7 @@ class PoolVerbs:
             priority=priority,
             deadline=end,
             joinable=joinable,
-            ahead=True,
+            ahead=(seconds is None or seconds > SHORT) and (deadline is None or deadline > SHORT),
         )
 
     def composite_forward(

@@ -9,12 +9,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from soma_core.client.arguments import check_seconds
 from soma_core.client.pool.blocking.background import BackgroundPool
 from soma_core.client.pool.blocking.functions import Functions, call_each, name_of, outcome
-from soma_core.client.pool.call import PoolCall
+from soma_core.client.pool.call import SHORT, PoolCall
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
 from soma_core.client.steps import Steps
@@ -80,6 +80,12 @@ class Executor(concurrent.futures.Executor):
         self._at_exit = partial(_report_at_exit, weakref.ref(pool))
         atexit.register(self._at_exit)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Executor belongs to the process that made it, and is not pickled; make one in the "
+            "other process"
+        )
+
     def submit(
         self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[T]:
@@ -107,7 +113,7 @@ class Executor(concurrent.futures.Executor):
             run,
             context=self._blueprint.context(),
             label=name_of(fn),
-            ahead=True,
+            ahead=timeout is None or timeout > SHORT,
             unwrap=outcome,
         )
         try:
