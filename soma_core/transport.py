@@ -22,6 +22,7 @@ from soma_core.channel.process_tree import ProcessTree
 from soma_core.channel.starting import starting
 from soma_core.channel.threads import thread_limits
 from soma_core.models.filters import Distribution, Remote, Tag, WorkerId
+from soma_core.plugins.options import PluginOptions, plugin_variables
 from soma_core.wire.message import Dialect, Message
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "OutputLine",
     "OutputOptions",
     "OutputPump",
+    "PluginOptions",
     "ProcessOptions",
     "ProcessTree",
     "Remote",
@@ -48,6 +50,7 @@ __all__ = [
     "WorkerProcess",
     "close_in_forked_child",
     "memory_size",
+    "plugin_variables",
     "starting",
     "stop_at_exit",
     "thread_limits",

@@ -19,9 +19,11 @@ from soma_core.transport import (
     MemorySize,
     OutputOptions,
     OutputPump,
+    PluginOptions,
     Transport,
     TransportOptions,
     WorkerProcess,
+    plugin_variables,
     starting,
     stop_at_exit,
     thread_limits,
@@ -37,7 +39,7 @@ class StdioOptions(OutputOptions):
         python: The interpreter of the worker; it needs soma-core installed.
         command: A whole command instead, for launchers; ``--pickle=…``, ``--memory-limit=…`` and
             ``--nice=…`` are added to it, and ``--env=NAME=VALUE`` for what ``threads``,
-            ``allow_modules`` and ``limits`` set:
+            ``allow_modules``, ``limits`` and ``plugins`` set:
             ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
         env: Variables to add to the worker's environment; they go before ``threads``.
         env_inherit: Whether the worker gets this process's environment. Without, it gets ``PATH``,
@@ -47,6 +49,7 @@ class StdioOptions(OutputOptions):
         allow_modules: With ``pickle="never"``, modules that a filter's configuration may name and
             have imported, beside those that the filter always allows.
         limits: The largest messages that either side accepts.
+        plugins: Options of plugins, by plugin, for the worker and for this process.
         memory_limit: Memory of its own that the worker, and each of its children, may take, in
             bytes or as in ``"4G"``; a filter that asks for more gets a MemoryError. None for any.
         nice: By how much the worker's priority is lowered, as for the command ``nice``:
@@ -60,6 +63,7 @@ class StdioOptions(OutputOptions):
     cwd: str | Path | None = None
     allow_modules: Sequence[str] = ()
     limits: StreamLimits = Field(default_factory=StreamLimits)
+    plugins: PluginOptions = Field(default_factory=dict)
     memory_limit: MemorySize | None = None
     nice: int = Field(default=0, ge=0, le=19)
 
@@ -144,6 +148,7 @@ class StdioTransport(Transport):
             **thread_limits(self.options.threads),
             **({"SOMA_ALLOW_MODULES": allowed} if allowed else {}),
             **self.options.limits.as_environment(),
+            **plugin_variables(self.options.plugins),
         }
 
     def poll(self) -> ExitStatus | None:

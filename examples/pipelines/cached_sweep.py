@@ -62,7 +62,8 @@ def sweep(directory: str, widths: list[float]) -> tuple[dict[tuple[float, int], 
     filters: dict[str, Any] = {f"smooth {width}": Smooth(width=width) for width in widths}
     filters |= {f"nearest {count}": Neighbours(count=count) for count in NEIGHBOURS}
     right = {}
-    with soma.connect("stdio", filters=filters, env={"SOMA_CACHE_DIR": directory}) as worker:
+    plugins = {"cache": {"directory": directory}}
+    with soma.connect("stdio", filters=filters, plugins=plugins) as worker:
         started = time.perf_counter()
         for width in widths:
             smoothed = worker.forward(f"smooth {width}", images)

@@ -22,11 +22,16 @@ from soma_core.client.worker import Worker, drive
 from soma_core.client.worker_options import WorkerOptions
 from soma_core.errors import PluginNotFound
 from soma_core.models.validation_errors import describe
-from soma_core.plugins.manager import PluginSet
+from soma_core.plugins.manager import PluginSet, installed_plugins
 
 __all__ = ["PicklePolicy", "Start", "connect", "prepared", "transport_maker"]
 
 PicklePolicy = Literal["same-user", "never"]
+
+_PLUGINS_HINT = (
+    "it does not start its workers, and whoever does gives their plugins options, in the "
+    "environment variable SOMA_PLUGIN_OPTIONS"
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ def prepared(
         restart=restart,
         retries=retries,
         interrupt_grace=interrupt_grace,
+        plugins=installed_plugins().configured(options.get("plugins", {})),
     )
     options = {"pickle": pickle, **options}
     made = transport_maker(transport, options, checked.plugins, filters=filters)()
@@ -96,7 +102,8 @@ def connect(*arguments: Any, **options: Any) -> Worker:
             :class:`~soma_core.Recording` says more, such as to write only when something fails.
         interrupt_grace: Seconds that a call may take to end once it was interrupted, at its
             deadline or by Ctrl-C; then the worker is ended.
-        options: The options of the transport.
+        options: The options of the transport. Those that start workers have ``plugins``: options of
+            plugins, by plugin.
 
     Raises:
         PluginError: The transport is not installed, ambiguous or broken.
@@ -197,9 +204,10 @@ def _options(
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         near = [*known, *(each for each in signature(connect).parameters if each != "options")]
+        hint = f"; {_PLUGINS_HINT}" if "plugins" in unknown else ""
         raise TypeError(
             f"the transport {name!r} has no option {', '.join(unknown)}{_meant(unknown, near)}; "
-            f"its options: {', '.join(known)}; {plugins.transports.origin(name)}"
+            f"its options: {', '.join(known)}{hint}; {plugins.transports.origin(name)}"
         )
     try:
         return transport_class.Options(**options)

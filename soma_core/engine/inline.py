@@ -13,13 +13,27 @@ from typing import Any, ClassVar
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
+from pydantic import Field
+
 from soma_core.channel.contract import Channel, ExitStatus, Transport, TransportOptions
 from soma_core.engine.failures import OF_SOMA, exception_of
-from soma_core.engine.serving import PicklePolicy, Responder
+from soma_core.engine.serving import Responder
 from soma_core.errors import ChannelClosed, RemoteError, SomaError
+from soma_core.plugins.manager import installed_plugins
+from soma_core.plugins.options import PluginOptions
 from soma_core.wire.message import Message
 
-__all__ = ["InlineTransport"]
+__all__ = ["InlineOptions", "InlineTransport"]
+
+
+class InlineOptions(TransportOptions):
+    """Options of the inline transport.
+
+    Attributes:
+        plugins: Options of plugins, by plugin.
+    """
+
+    plugins: PluginOptions = Field(default_factory=dict)
 
 
 class InlineTransport(Transport):
@@ -31,13 +45,15 @@ class InlineTransport(Transport):
 
     name: ClassVar[str] = "inline"
     in_this_process: ClassVar[bool] = True
+    Options: ClassVar[type[TransportOptions]] = InlineOptions
+    options: InlineOptions
 
-    def __init__(self, options: TransportOptions) -> None:
+    def __init__(self, options: InlineOptions) -> None:
         super().__init__(options)
         self._channel: _InlineChannel | None = None
 
     def start(self, timeout: float | None = None) -> Channel:
-        self._channel = _InlineChannel(self.options.pickle)
+        self._channel = _InlineChannel(self.options)
         return self._channel
 
     def poll(self) -> ExitStatus | None:
@@ -110,8 +126,9 @@ class _Responder(Responder):
 class _InlineChannel(Channel):
     """Both ends at once: ``send`` executes the command, ``receive`` returns what it replied."""
 
-    def __init__(self, pickle: PicklePolicy) -> None:
-        self._responder = _Responder(pickle=pickle)
+    def __init__(self, options: InlineOptions) -> None:
+        plugins = installed_plugins().configured(options.plugins)
+        self._responder = _Responder(pickle=options.pickle, plugins=plugins)
         self._replies: deque[Message] = deque()
         self._closed = False
 

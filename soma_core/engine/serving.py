@@ -21,7 +21,7 @@ from soma_core.engine.loading import FilterRegistry
 from soma_core.engine.nodes import FilterFailed
 from soma_core.engine.profiling import profiled
 from soma_core.engine.records import Host, RecordForwarder
-from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
+from soma_core.errors import ChannelClosed, ErrorCode, PluginError, ProtocolError
 from soma_core.models.filters import FilterMeta
 from soma_core.plugins.catalog import installed_filters
 from soma_core.plugins.manager import PluginSet, installed_plugins
@@ -70,14 +70,20 @@ def serve(
         limits: What HELLO says of the largest messages; give the channel the same.
         pickle: Whether pickles are made and read: the option of the same name.
         plugins: Who takes part; None for all that are installed.
+
+    Raises:
+        SystemExit: A plugin that must take part does not.
     """
     inbox = Inbox(channel)
     interrupts = Interrupts(by_wire=inbox.can_announce)
     interrupts.arm()
     records = RecordForwarder()
-    responder = Responder(
-        limits=limits, pickle=pickle, interrupts=interrupts, plugins=plugins, records=records
-    )
+    try:
+        responder = Responder(
+            limits=limits, pickle=pickle, interrupts=interrupts, plugins=plugins, records=records
+        )
+    except PluginError as error:
+        raise SystemExit(f"error: {error}") from None  # nobody needs to see where this was found
     with records.installed():
         _answer_all(channel, inbox, responder)
     interrupts.disarm()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from traceback import walk_tb
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import pluggy
 
@@ -27,6 +27,7 @@ from soma_core.plugins.catalog import (
 from soma_core.plugins.codecs import check_codecs
 from soma_core.plugins.commands import CommandSpec, check_commands
 from soma_core.plugins.hookspecs import Concern
+from soma_core.plugins.options import check_options, made_with, options_from
 from soma_core.protocol.commands import COMMANDS, Command, Method
 from soma_core.protocol.parsing import name_of_command
 from soma_core.wire.added_types import Codec, Codecs
@@ -40,7 +41,16 @@ _EXECUTE, _FINISHED, _LOADED = "soma_execute", "soma_command_finished", "soma_fi
 _AROUND = "soma_call"
 _CALL_HOOKS = ("soma_call_starting", "soma_call_sent", "soma_call_finished")
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("soma_")]
+_NO_AUTOLOAD = {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"}
 _log = logging.getLogger("soma.plugins")
+
+
+class _Added(NamedTuple):
+    """A plugin that takes part: what it was made of, and what it adds."""
+
+    source: Any
+    commands: list[CommandSpec]
+    codecs: list[Codec]
 
 
 class PluginSet:
@@ -51,6 +61,7 @@ class PluginSet:
         environment: ``SOMA_DISABLE_PLUGIN_AUTOLOAD`` (any text) loads none of them, and
             ``SOMA_PLUGINS=a,b`` loads those, in this order, whatever else is installed.
             ``SOMA_STRICT_PLUGINS`` (any text) raises what is wrong with the first broken one.
+            ``SOMA_PLUGIN_OPTIONS`` gives them options, as JSON by plugin.
         transports: The transports to choose from; None for those that are installed.
         filters: The registered filters; None for those that are installed.
 
@@ -61,7 +72,8 @@ class PluginSet:
         codecs: The types that plugins add.
 
     Raises:
-        PluginError: Under ``SOMA_STRICT_PLUGINS``: a plugin is broken.
+        PluginError: Under ``SOMA_STRICT_PLUGINS``: a plugin is broken. Or one that was given
+            options does not take part.
     """
 
     def __init__(
@@ -81,15 +93,38 @@ class PluginSet:
         self.observes_calls = False
         self.commands: list[CommandSpec] = []
         self.codecs: list[Codec] = []
-        self._added: dict[str, tuple[list[CommandSpec], list[Codec]]] = {}
+        self._added: dict[str, _Added] = {}
+        self._options = _options_from(environment)
         for name in _wanted(catalog, environment):
             try:
                 self.load(name)
             except PluginError as error:
-                if environment.get("SOMA_STRICT_PLUGINS"):
+                if environment.get("SOMA_STRICT_PLUGINS") or name in self._options:
                     raise
                 self.failures[name] = error
                 _log.warning("%s", error)
+        for name in self._options.keys() - self._added.keys():
+            raise PluginNotFound(f"options are given to {name!r}: {self._takes_no_part(name)}")
+
+    def configured(self, options: Mapping[str, Mapping[str, Any]]) -> PluginSet:
+        """The same plugins, some of which are made anew, with options of their own.
+
+        Args:
+            options: By plugin. Plugins that take no part here are passed over: a worker may have
+                them.
+
+        Raises:
+            ValueError: A plugin does not take its options; the message names them.
+        """
+        check_options("plugins", options)
+        if not self._added.keys() & options.keys():
+            return self
+        made = PluginSet(self._catalog, _NO_AUTOLOAD, self.transports, self.filters)
+        made.failures = self.failures
+        made._options = {**self._options, **options}
+        for name, added in self._added.items():
+            made.register(name, added.source)
+        return made
 
     @property
     def hook(self) -> Any:
@@ -113,19 +148,24 @@ class PluginSet:
             raise type(error)(
                 f"{error}; {origin}: fix it, or uninstall that distribution"
             ) from error
+        except ValueError as error:
+            raise PluginLoadFailed(f"{error}; {self._catalog.origin(name)}") from error
 
     def register(self, name: str, plugin: Any) -> None:
         """Let a plugin take part, installed or not: a test may register a module.
 
         Args:
             name: What it is called in messages, and for :meth:`unregister`.
-            plugin: A module, or any object with hook implementations.
+            plugin: A module, or any object with hook implementations; or a class or function that
+                makes one of its options.
 
         Raises:
+            ValueError: It does not take its options.
             PluginLoadFailed: It implements a hook that does not exist, or with other arguments,
                 or its ``soma_register_commands`` or ``soma_register_codecs`` failed.
             PluginConflict: It adds a command or a codec that exists.
         """
+        source, plugin = plugin, made_with(name, plugin, self._options.get(name, {}))
         try:
             self._manager.register(plugin, name)
             self._check_hook_names(plugin)
@@ -147,7 +187,7 @@ class PluginSet:
             raise
         self.commands += commands
         self.codecs += codecs
-        self._added[name] = (commands, codecs)
+        self._added[name] = _Added(source, commands, codecs)
         self._look_at_calls()
 
     def unregister(self, name: str) -> None:
@@ -160,15 +200,18 @@ class PluginSet:
             PluginNotFound: No plugin of that name takes part.
         """
         if name not in self._added:
-            known = ", ".join(map(repr, self._added)) or "none"
-            raise PluginNotFound(f"no plugin {name!r} takes part; those that do: {known}")
+            raise PluginNotFound(self._takes_no_part(name))
         self._manager.unregister(name=name)
-        commands, codecs = self._added.pop(name)
+        _, commands, codecs = self._added.pop(name)
         self._look_at_calls()
         for spec in commands:
             self.commands.remove(spec)
         for codec in codecs:
             self.codecs.remove(codec)
+
+    def _takes_no_part(self, name: str) -> str:
+        known = ", ".join(map(repr, self._added)) or "none"
+        return f"no plugin {name!r} takes part; those that do: {known}"
 
     def _look_at_calls(self) -> None:
         self.observes_calls = bool(self.observing_calls() or self.around_calls())
@@ -367,6 +410,13 @@ class _EngineLast:
     @hookspecs.hookimpl(trylast=True)
     def soma_execute(self, command: Any, context: Any) -> Any:
         return context.run(command)
+
+
+def _options_from(environment: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    try:
+        return {**options_from(environment)}
+    except ValueError as error:
+        raise PluginError(str(error)) from None
 
 
 def _wanted(catalog: Catalog, environment: Mapping[str, str]) -> list[str]:

@@ -14,9 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from ormsgpack import packb
 
-from soma_core.channel.contract import TransportOptions
 from soma_core.client.recording.entries import Direction, Entry, Section, write_entry, write_section
-from soma_core.engine.inline import InlineTransport
+from soma_core.engine.inline import InlineOptions, InlineTransport
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.dialects import codecs_for, read_fields
 from soma_core.protocol.parsing import name_of_command
@@ -160,7 +159,7 @@ def _section(
     versions = {"soma": "", "python": "", "cloudpickle": ""}
     options = {"pickle": policy}
     yield write_section(Section(time=0.0, transport="inline", options=options, **versions))
-    transport = InlineTransport(TransportOptions(pickle=policy))
+    transport = InlineTransport(InlineOptions(pickle=policy))
     channel = transport.start()
     codec = codecs_for(Pickles())[dialect]
     for fields in commands:

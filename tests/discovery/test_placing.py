@@ -9,7 +9,7 @@ import pytest
 import soma_core as soma
 from soma_core.client.connect import transport_maker
 from soma_core.client.loadable import distributions
-from soma_core.engine.inline import InlineTransport
+from soma_core.engine.inline import InlineOptions, InlineTransport
 from soma_core.plugins.catalog import PLUGINS, Catalog
 from soma_core.plugins.manager import PluginSet
 from soma_core.transport import TransportOptions
@@ -74,4 +74,4 @@ def test_a_transport_that_chooses_gets_them_before_it_starts(plugins):
 def test_no_other_transport_has_the_filters_asked(plugins, monkeypatch):
     monkeypatch.setattr(OnGpu, "meta", lambda self: pytest.fail("it was asked"))
     make = transport_maker("inline", {}, plugins, filters={"a": OnGpu()})
-    assert make().options == TransportOptions()
+    assert make().options == InlineOptions()

@@ -14,7 +14,7 @@ from ormsgpack import packb
 import soma_core as soma
 from soma_core.client.recording import Recorder
 from soma_core.client.recording.entries import LeftOut, Section
-from soma_core.engine.inline import InlineTransport
+from soma_core.engine.inline import InlineOptions, InlineTransport
 from soma_core.replay.comparing import difference
 from soma_core.replay.replaying import Outcome, Verdict, replay
 from soma_core.transport import Dialect, Message, TransportOptions
@@ -28,7 +28,7 @@ ROWS = np.array([1.0, 2.0, 6.0])
 
 
 def inline(section: Section) -> InlineTransport:
-    return InlineTransport(TransportOptions())
+    return InlineTransport(InlineOptions())
 
 
 def stdio(section: Section) -> StdioTransport:
@@ -107,7 +107,7 @@ def test_commands_are_sent_byte_for_byte(connect, file, tmp_path):
         def start(self, timeout=None):
             return recorder.over(super().start(timeout))
 
-    again(file, lambda section: Recorded(TransportOptions()))
+    again(file, lambda section: Recorded(InlineOptions()))
     recorder.close()
 
     def sent(path):
@@ -259,7 +259,7 @@ def test_what_is_no_recording_is_told(file):
 
 def test_with_pickle_never_nothing_in_the_file_is_unpickled(connect, file):
     connect("inline", filters={"echo": f.Echo()}, record=file)
-    outcomes = again(file, lambda section: InlineTransport(TransportOptions(pickle="never")))
+    outcomes = again(file, lambda section: InlineTransport(InlineOptions(pickle="never")))
     assert outcomes[1].verdict is Verdict.DIFFERENT
     assert "now False" in outcomes[1].detail
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from soma_core.engine.inline import InlineTransport
+from soma_core.engine.inline import InlineOptions, InlineTransport
 from soma_core.protocol.commands import COMMANDS
 from soma_core.protocol.json_schema import SCHEMAS
 from soma_core.replay.reading import read_calls
 from soma_core.replay.replaying import Verdict, replay
 from soma_core.replay.vectors import write_vectors
-from soma_core.transport import Dialect, TransportOptions
+from soma_core.transport import Dialect
 from soma_core.wire.line_codec import LineEncoder
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import unpack
@@ -25,7 +25,7 @@ FILES = [VECTORS / f"{dialect.value}.jsonl" for dialect in Dialect]
 
 
 def inline(section):
-    return InlineTransport(TransportOptions(pickle=section.options["pickle"]))
+    return InlineTransport(InlineOptions(pickle=section.options["pickle"]))
 
 
 def stdio(section):

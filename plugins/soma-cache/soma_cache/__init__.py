@@ -1,35 +1,33 @@
 """Results of deterministic filters, kept on disk by what went into them.
 
-The plugin is in ``soma_cache.plugin``, which is imported only where the environment asks for it.
+The plugin is in ``soma_cache.plugin``, which is imported only where results are to be kept.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from soma_cache.settings import settings_from
+from soma_cache.settings import CacheOptions, settings_from
 
-__all__ = ["SOMA_API_VERSION", "installed", "plugin_for"]
+__all__ = ["SOMA_API_VERSION", "CacheOptions", "installed"]
 
 SOMA_API_VERSION = 1
 
 
-def plugin_for(environment: Mapping[str, str]) -> Any:
-    """The plugin that an environment asks for; one without hooks if it asks for none.
+def installed(options: CacheOptions) -> Any:
+    """What the entry point names: makes the plugin, one without hooks if none is asked for.
+
+    Args:
+        options: What is not given is taken from the environment.
 
     Raises:
         ValueError: A setting is not valid.
     """
-    settings = settings_from(environment)
+    settings = settings_from(os.environ, options)
     if settings is None:
         return SimpleNamespace()
     from soma_cache.plugin import Caching
 
     return Caching(settings)
-
-
-installed = plugin_for(os.environ)
-"""What the entry point names."""

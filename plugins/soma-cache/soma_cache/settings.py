@@ -1,4 +1,4 @@
-"""Settings: where results are kept and how much of them, as the environment says."""
+"""Settings: where results are kept and how much of them, as options or the environment say."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Settings", "settings_from"]
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["CacheOptions", "Settings", "settings_from"]
 
 _SMALLEST = 1 << 20
+
+
+class CacheOptions(BaseModel):
+    """What a host may say of the cache: ``soma.connect("stdio", plugins={"cache": {…}})``.
+
+    Attributes:
+        directory: Where results are kept; ``SOMA_CACHE_DIR`` by default.
+        size: How much of them, in bytes or as in ``"4G"``; ``SOMA_CACHE_SIZE`` by default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: Path | None = None
+    size: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -24,29 +40,37 @@ class Settings:
     size: int = 4 << 30
 
 
-def settings_from(environment: Mapping[str, str]) -> Settings | None:
-    """Read ``SOMA_CACHE_DIR`` and ``SOMA_CACHE_SIZE``; without a directory nothing is kept.
+def settings_from(
+    environment: Mapping[str, str], options: CacheOptions | None = None
+) -> Settings | None:
+    """The settings; None without a directory, and then nothing is kept.
+
+    Args:
+        environment: May hold ``SOMA_CACHE_DIR`` and ``SOMA_CACHE_SIZE``.
+        options: They go before the environment.
 
     Raises:
         ValueError: The size is none.
     """
-    directory = environment.get("SOMA_CACHE_DIR", "")
+    given = options or CacheOptions()
+    directory = given.directory or environment.get("SOMA_CACHE_DIR")
     if not directory:
         return None
-    size = environment.get("SOMA_CACHE_SIZE", "")
+    size = environment.get("SOMA_CACHE_SIZE") if given.size is None else given.size
     path = Path(directory).expanduser()
-    return Settings(path, _bytes(size)) if size else Settings(path)
+    return Settings(path) if size in (None, "") else Settings(path, _bytes(size))
 
 
-def _bytes(text: str) -> int:
+def _bytes(given: int | str | None) -> int:
     from soma_core.transport import memory_size  # which no process needs that keeps nothing
 
     try:
-        size = int(memory_size(text))
+        size = int(memory_size(given))
     except ValueError:
         size = 0
     if size < _SMALLEST:
         raise ValueError(
-            f"SOMA_CACHE_SIZE is a size of at least 1 MiB such as 500M or 4G, got {text!r}"
+            "the size of the cache (SOMA_CACHE_SIZE) is at least 1 MiB, such as 500M or 4G; "
+            f"got {given!r}"
         )
     return size

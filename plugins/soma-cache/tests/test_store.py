@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from soma_cache import plugin_for
+from soma_cache import CacheOptions, installed
 from soma_cache.entries import encode
 from soma_cache.plugin import Caching
 from soma_cache.settings import Settings, settings_from
@@ -267,15 +267,25 @@ def test_a_size_is_a_number_with_a_unit(text, size) -> None:
     assert settings == Settings(Path("/x"), size)
 
 
+def test_options_go_before_the_environment() -> None:
+    environment = {"SOMA_CACHE_DIR": "/x", "SOMA_CACHE_SIZE": "1M"}
+    options = CacheOptions(directory="/y", size="4G")
+    assert settings_from(environment, options) == Settings(Path("/y"), 4 << 30)
+    assert settings_from(environment, CacheOptions()) == Settings(Path("/x"), 1 << 20)
+
+
 @pytest.mark.parametrize("text", ["lots", "-1G", "10", "1 GiBs"])
 def test_what_is_no_size_is_refused_with_an_example(text) -> None:
     with pytest.raises(ValueError, match="such as 500M or 4G"):
         settings_from({"SOMA_CACHE_DIR": "/x", "SOMA_CACHE_SIZE": text})
 
 
-def test_without_a_directory_the_plugin_has_no_hooks_and_imports_nothing(tmp_path) -> None:
-    assert not hasattr(plugin_for({}), "soma_execute")
-    assert isinstance(plugin_for({"SOMA_CACHE_DIR": str(tmp_path)}), Caching)
+def test_without_a_directory_the_plugin_has_no_hooks_and_imports_nothing(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.delenv("SOMA_CACHE_DIR", raising=False)
+    assert not hasattr(installed(CacheOptions()), "soma_execute")
+    assert isinstance(installed(CacheOptions(directory=tmp_path)), Caching)
     light = "import sys, soma_cache; print({'xxhash', 'blake3', 'numpy'} & set(sys.modules))"
     environment = {name: text for name, text in os.environ.items() if name != "SOMA_CACHE_DIR"}
     done = subprocess.run(

@@ -19,7 +19,7 @@ def test_workers_after_one_another_share_results_and_take_no_pickles(directory: 
         with soma.connect(
             "stdio",
             filters={"double": Doubled()},
-            env={"SOMA_CACHE_DIR": str(directory)},
+            plugins={"cache": {"directory": str(directory)}},
             timeout=60.0,
         ) as worker:
             x = np.arange(100_000.0)

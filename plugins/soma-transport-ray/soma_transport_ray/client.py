@@ -14,6 +14,7 @@ from soma_core.transport import (
     ExitStatus,
     Transport,
     TransportOptions,
+    plugin_variables,
     thread_limits,
 )
 from soma_transport_ray import cluster as clusters
@@ -241,7 +242,11 @@ def _not_started(error: Exception) -> str:
 
 def _runtime_env(options: RayOptions) -> dict[str, Any]:
     given = dict(options.runtime_env)
-    variables = {**thread_limits(options.threads), **given.get("env_vars", {})}
+    variables = {
+        **thread_limits(options.threads),
+        **plugin_variables(options.plugins),
+        **given.get("env_vars", {}),
+    }
     return given | ({"env_vars": variables} if variables else {})
 
 

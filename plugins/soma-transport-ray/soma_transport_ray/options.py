@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from soma_core.transport import Distribution, ProcessOptions, Remote, Tag
+from soma_core.transport import Distribution, PluginOptions, ProcessOptions, Remote, Tag
 
 __all__ = ["RayOptions"]
 
@@ -47,6 +47,7 @@ class RayOptions(ProcessOptions):
         resources: Custom resources that its node must have, and how much of each it takes.
         session: The name of an engine that is shared with whoever names it too, and that lives
             on without clients; None for an engine of your own.
+        plugins: Options of plugins, by plugin, for the engine and for this process.
         runtime_env: Ray's runtime environment of the engine: packages, variables, files.
     """
 
@@ -55,6 +56,7 @@ class RayOptions(ProcessOptions):
     num_gpus: float | None = Field(default=None, ge=0)
     resources: Resources = Field(default_factory=dict)
     session: Session | None = None
+    plugins: PluginOptions = Field(default_factory=dict)
     runtime_env: Mapping[str, Any] = Field(default_factory=dict)
 
     @property

@@ -16,7 +16,7 @@ from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.blueprint import Blueprint
 from soma_core.client.recording import Recording
 from soma_core.client.worker_options import WorkerOptions
-from soma_core.plugins.manager import PluginSet
+from soma_core.plugins.manager import PluginSet, installed_plugins
 
 __all__ = ["PoolPlan", "plan_pool", "whole"]
 
@@ -88,6 +88,7 @@ def plan_pool(
         start_timeout=start_timeout,
         stall_timeout=stall_timeout,
         interrupt_grace=interrupt_grace,
+        plugins=installed_plugins().configured(options.get("plugins", {})),
     )
     make_transport = transport_maker(
         transport,
