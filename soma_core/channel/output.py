@@ -191,6 +191,15 @@ class OutputPump:
             self._ended = True
             _close_all(self.reading, self._woken)
 
+    @property
+    def reads(self) -> bool:
+        """Whether more may come."""
+        return not self._ended
+
+    def stop(self) -> None:
+        """Read no more, soon; nobody waits for that."""
+        self._close_wakes()
+
     def _close_writing(self) -> None:
         writing, self.writing = self.writing, -1
         if writing >= 0:

@@ -31,23 +31,28 @@ class Controls:
     def __init__(self, loop: Loop, answers: Answers) -> None:
         self._loop = loop
         self._answers = answers
-        self._of: dict[str, set[socket.socket]] = {}
+        self._of: dict[str, dict[int, socket.socket]] = {}
 
     def add(self, control: socket.socket, worker: str, client: int) -> None:
         """Answer what comes over a socket, which is owned from now on, about a worker."""
         control.setblocking(False)
-        self._of.setdefault(worker, set()).add(control)
+        self._of.setdefault(worker, {})[client] = control
         self._loop.on_readable(control, partial(self._read, control, worker, client))
+
+    def has(self, worker: str, client: int) -> bool:
+        """Whether a client can still ask about its worker."""
+        return client in self._of.get(worker, ())
 
     def forget(self, worker: str) -> None:
         """Close those of a worker of which nothing is known any more."""
-        for control in list(self._of.get(worker, ())):
-            self._drop(control, worker)
+        for client in list(self._of.get(worker, ())):
+            self.drop(worker, client)
 
-    def _drop(self, control: socket.socket, worker: str) -> None:
+    def drop(self, worker: str, client: int) -> None:
+        """Close that of one client."""
+        control = self._of[worker].pop(client)
         self._loop.remove(control)
         control.close()
-        self._of[worker].discard(control)
         if not self._of[worker]:
             del self._of[worker]
 
@@ -64,7 +69,7 @@ class Controls:
                 if control.send(whole) < len(whole):
                     raise ValueError("the client does not read what it asked for")
         except (ValidationError, ValueError, OSError):
-            self._drop(control, worker)
+            self.drop(worker, client)
 
     def _answer(self, request: Request, worker: str, client: int) -> Answer:
         if request.op not in _QUESTIONS:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from soma_transport_socket import address
 from soma_transport_socket.daemon import systemd
 from soma_transport_socket.daemon.controls import Controls, copy_of
 from soma_transport_socket.daemon.launching import Launcher
+from soma_transport_socket.daemon.left_open import LeftOpen
 from soma_transport_socket.daemon.log import log
 from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.peers import ClientRefused, Peers
@@ -105,6 +107,7 @@ class Supervisor:
         self._workers: dict[str, SupervisedWorker] = {}
         self._ended: OrderedDict[str, Answer] = OrderedDict()
         self._controls = Controls(self._loop, self._answer_about_worker)
+        self._left_open = LeftOpen()
         self._failure: StartFailed | None = None
         self._began = time.monotonic()
         self._stops = 0
@@ -219,7 +222,7 @@ class Supervisor:
                 control = None
                 if "control" in attached:
                     control = undo.enter_context(copy_of(attached["control"]))
-                client = Client(connection, attached)
+                client = Client(connection, attached, self._left_open)
             except OSError as error:
                 refuse(connection, f"cannot watch this connection: {error.strerror}")
                 return
@@ -299,8 +302,19 @@ class Supervisor:
         worker.must_end()
 
     def _hung_up(self, worker: SupervisedWorker, client: int) -> None:
-        self._loop.remove(worker.clients[client].watched)
+        self._let_go(worker, client)
         worker.hung_up(client)
+
+    def _let_go(self, worker: SupervisedWorker, client: int) -> None:
+        """Watch a client no more; what it may still ask counts as left open."""
+        self._loop.remove(worker.clients[client].watched)
+        named = worker.id, client
+        if self._controls.has(*named):
+            self._left_open.add(
+                worker.uid,
+                partial(self._controls.has, *named),
+                partial(self._controls.drop, *named),
+            )
 
     def answer(self, request: Request, uid: int) -> Answer:
         """Do what a client asks about its worker, or about its user's sessions."""
@@ -341,8 +355,8 @@ class Supervisor:
         del self._workers[worker.id]
         self._sessions.forget(worker)
         self._loop.remove(worker.process.lifeline)
-        for client in worker.clients.values():
-            self._loop.remove(client.watched)
+        for client in worker.clients:
+            self._let_go(worker, client)
         self._ended[worker.id] = worker.last_answer(status)
         log("worker ended", worker=worker.process.pid, how=str(status))
         worker.close()

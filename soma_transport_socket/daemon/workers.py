@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 
 from soma_core.errors import StartFailed
 from soma_core.transport import Deadline, ExitStatus, OutputPump, WorkerInfo, WorkerProcess
+from soma_transport_socket import address
+from soma_transport_socket.daemon.left_open import LeftOpen
 from soma_transport_socket.messages import (
     FINISH,
     Answer,
@@ -52,6 +54,7 @@ class Client:
     Args:
         connection: Its connection.
         brought: What else it brought. It stays the caller's: copies are kept.
+        left_open: Where its pipe goes when it leaves.
 
     Attributes:
         watched: What hangs up when the client is gone: the socket for shared memory if it
@@ -61,7 +64,11 @@ class Client:
         OSError: This process has no descriptors left.
     """
 
-    def __init__(self, connection: socket.socket, brought: Mapping[Brought, int]) -> None:
+    def __init__(
+        self, connection: socket.socket, brought: Mapping[Brought, int], left_open: LeftOpen
+    ) -> None:
+        self._uid = address.peer_uid(connection)
+        self._left_open = left_open
         self.watched = self._connection = connection
         if "memory" in brought:
             self.watched = socket.socket(fileno=os.dup(brought["memory"]))
@@ -110,10 +117,15 @@ class Client:
         printed, self._printed = self._printed, None
         if printed is None:
             return
+        of_ours = self._uid == os.getuid()  # others could write into our log as they like
         try:
-            OutputPump(reading=printed).start(name)
+            pump = OutputPump("stderr" if of_ours else "devnull", reading=printed)
         except StartFailed:  # there is nothing left to read it with
             os.close(printed)
+            return
+        with suppress(StartFailed):  # it is closed then
+            pump.start(name)
+        self._left_open.add(self._uid, lambda: pump.reads, pump.stop)
 
 
 def drop_bytes(pipe: int, count: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import socket
 import stat
@@ -22,7 +23,11 @@ import pytest
 
 import soma_core as soma
 from soma_transport_socket import SocketTransport, address
+from soma_transport_socket.daemon.controls import Controls
+from soma_transport_socket.daemon.left_open import LeftOpen
+from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.workers import Client, drop_bytes
+from soma_transport_socket.messages import Answer
 
 from ..support import (
     SocketDaemon,
@@ -543,13 +548,68 @@ def test_what_a_client_of_a_session_does_not_read_is_dropped_at_the_second_look(
     reading, writing = os.pipe()
     ours, theirs = socket.socketpair()
     with open(reading, "rb") as pipe, open(writing, "wb", buffering=0) as printing, theirs:
-        client = Client(ours, {"printed": pipe.fileno()})
+        client = Client(ours, {"printed": pipe.fileno()}, LeftOpen())
         printing.write(b"x" * 20_000)
         assert [client.relieve() for _ in range(3)] == [0, 20_000, 0]
         printing.write(b"x" * 1000)  # not so much that a worker would wait
         assert [client.relieve() for _ in range(3)] == [0, 0, 0]
         printing.close()
         client.close("worker")
+
+
+def test_of_what_clients_that_left_keep_open_the_oldest_is_closed_first(monkeypatch):
+    monkeypatch.setattr("soma_transport_socket.daemon.left_open._MOST", 3)
+    left_open, pipes = LeftOpen(), [os.pipe() for _ in range(6)]
+    loop = Loop()
+    controls = Controls(loop, lambda request: Answer(ok=True))
+    asking = []
+    for number, (reading, _) in enumerate(pipes):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            client = Client(ours, {"printed": reading}, left_open)
+        os.close(reading)
+        client.close("worker")
+        ours, theirs = socket.socketpair()
+        asking.append(ours)
+        controls.add(theirs, "w", number)
+        left_open.add(
+            os.getuid() + 1,
+            partial(controls.has, "w", number),
+            partial(controls.drop, "w", number),
+        )
+        if number == 0:
+            controls.drop("w", number)  # closed by itself, it counts no more
+    writers = [writing for _, writing in pipes]
+    due = [True] * 3 + [False] * 3
+    wait_until(lambda: [is_broken(fd) for fd in writers] == due, what="other pipes are closed")
+    assert [controls.has("w", number) for number in range(6)] == [False] * 3 + [True] * 3
+    for fd in writers:
+        os.close(fd)
+    controls.forget("w")
+    for ours in asking:
+        ours.close()
+
+
+def is_broken(writing):
+    poller = select.poll()
+    poller.register(writing, 0)
+    return bool(poller.poll(0))
+
+
+def test_what_is_printed_into_the_pipe_of_another_user_who_left_is_not_shown(monkeypatch, capfd):
+    monkeypatch.setattr(
+        "soma_transport_socket.daemon.workers.address.peer_uid", lambda _: os.getuid() + 1
+    )
+    before = set(threading.enumerate())
+    reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
+    with theirs, open(writing, "wb", buffering=0) as printing:
+        client = Client(ours, {"printed": reading}, LeftOpen())
+        os.close(reading)
+        client.close("worker")
+        printing.write(b"a line of a log that is not theirs\n")
+    wait_until(lambda: set(threading.enumerate()) <= before, what="nobody reads to the end")
+    assert "not theirs" not in capfd.readouterr().err
 
 
 @nightly
