@@ -10,7 +10,7 @@ from ormsgpack import Ext, packb
 
 from soma_core.client.calls import Call
 from soma_core.client.connection import Connection
-from soma_core.engine.inline import InlineTransport
+from soma_core.engine.inline import InlineOptions, InlineTransport
 from soma_core.errors import ChannelClosed, ProtocolError, RemoteError
 from soma_core.protocol.commands import Forward
 from soma_core.transport import Channel, Dialect, Message
@@ -50,7 +50,7 @@ class Answers(Channel):
 
 def ask_often(*replies, **options):
     """What the last of several calls returns; all must end alike."""
-    conversation = Connection(InlineTransport({}), Answers(*replies), Pickles())
+    conversation = Connection(InlineTransport(InlineOptions()), Answers(*replies), Pickles())
     for _ in range(5):
         reply = conversation.ask(forward(timeout=5.0, **options))
     return reply
@@ -58,7 +58,7 @@ def ask_often(*replies, **options):
 
 def test_a_result_that_recurs_is_an_array_of_its_own():
     conversation = Connection(
-        InlineTransport({}), Answers({"ok": True, "result": ARRAY}), Pickles()
+        InlineTransport(InlineOptions()), Answers({"ok": True, "result": ARRAY}), Pickles()
     )
     results = [conversation.ask(forward(timeout=5.0)).result for _ in range(5)]
     for result in results:
@@ -68,7 +68,7 @@ def test_a_result_that_recurs_is_an_array_of_its_own():
 
 def test_an_error_whose_text_is_an_array_is_an_error():
     conversation = Connection(
-        InlineTransport({}),
+        InlineTransport(InlineOptions()),
         Answers({"ok": False, "error": ARRAY, "code": "filter_failed"}),
         Pickles(),
     )
@@ -99,7 +99,7 @@ class LateAnswers(Answers):
 @pytest.mark.parametrize("made", ["for the queue", "just now"])
 def test_only_what_comes_after_sending_counts_as_a_stall(made):
     channel = LateAnswers({"ok": True, "result": 1})
-    conversation = Connection(InlineTransport({}), channel, Pickles())
+    conversation = Connection(InlineTransport(InlineOptions()), channel, Pickles())
     call = forward(stall_timeout=30.0)
     if made == "for the queue":
         call.started -= 3600.0  # it waited for other calls, or for a restart
@@ -123,6 +123,6 @@ class LineAnswers(Answers):
     ],
 )
 def test_a_line_that_is_no_result_is_an_error_of_ours(line, said):
-    connection = Connection(InlineTransport({}), LineAnswers(line), Pickles())
+    connection = Connection(InlineTransport(InlineOptions()), LineAnswers(line), Pickles())
     with pytest.raises((RemoteError, ProtocolError), match=said):
         connection.ask(forward(timeout=5.0))
