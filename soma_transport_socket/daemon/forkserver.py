@@ -201,13 +201,20 @@ class Forkserver:
             self._warm = None
 
     def _request_worker(self) -> None:
-        pending = self._pending = _Pending()
+        """Have a worker forked; where that cannot be, whoever takes one learns why."""
+        try:
+            pending = _Pending()
+        except StartFailed as error:
+            self._refusal = str(error)
+            return
         try:
             send(self.events, pending.request, pending.attached())
         except OSError as error:
             self.ready = False
-            raise StartFailed(f"the zygote does not listen: {error}") from error
-        finally:
+            self._refusal = f"the zygote does not listen: {error}"
+            pending.close()
+        else:
+            self._pending = pending
             pending.hand_over()
 
     def _wait_for_event(self) -> None:

@@ -35,6 +35,7 @@ class Launcher:
     def __init__(self, loop: Loop, preload: Sequence[str]) -> None:
         self._loop = loop
         self._preload = preload
+        self._gave_up = False
         self._forkserver: Forkserver | None = None
 
     def start(
@@ -79,9 +80,13 @@ class Launcher:
 
     def _restart_forkserver(self) -> None:
         def give_up(error: StartFailed) -> None:
+            self._gave_up = True
             _log.warning("--preload: %s; workers are started afresh from now on", error)
 
-        self._start_forkserver(lambda: None, give_up)
+        try:
+            self._start_forkserver(lambda: None, give_up)
+        except (OSError, StartFailed) as error:
+            _log.warning("--preload: %s; it is tried again for the next client", error)
 
     def launch(self, spec: WorkerSpec, attached: Mapping[Attached, int]) -> Launched:
         """Fork a worker from the zygote if that can be, else start one afresh.
@@ -90,17 +95,20 @@ class Launcher:
             StartFailed: It cannot be started.
         """
         forkserver = self._forkserver
+        if forkserver is None and self._preload and not self._gave_up:
+            self._restart_forkserver()
         if forkserver is None or not forkserver.ready:
             return Launched(_start_afresh(spec, attached))
+        process = warning = None
         try:
-            return Launched(forkserver.take(spec, attached))
+            process = forkserver.take(spec, attached)
         except StartFailed as error:
             warning = f"--preload: {error}; this worker is started afresh"
-        _log.warning("%s", warning)
+            _log.warning("%s", warning)
         if not forkserver.ready:
             self._stop(forkserver)
             self._restart_forkserver()
-        return Launched(_start_afresh(spec, attached), warning)
+        return Launched(process or _start_afresh(spec, attached), warning)
 
     def look_after(self, workers: set[int]) -> None:
         """Replace a warm worker that died, and reap what ended workers left behind.

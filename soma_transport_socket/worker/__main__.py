@@ -25,10 +25,10 @@ def work(spec: "WorkerSpec", attached: "Mapping[Attached, int]") -> None:
     """Serve to the end, and end this process."""
     from soma_core.serve import become_worker, exit_now, limit_memory
 
-    if sys.stderr is not None:
-        faulthandler.enable()  # the stack of a crash in native code goes there
+    faulthandler.enable(2)  # the stack of a crash in native code goes there
     become_worker()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with suppress(AttributeError, ValueError):  # what was imported closed or replaced it
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for fd in attached.values():
         os.set_inheritable(fd, False)
     if spec.memory_limit is not None:

@@ -6,14 +6,19 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["Printing", "print_to"]
+__all__ = ["Printing", "flush", "print_to"]
+
+
+def flush() -> None:
+    """Print what was kept so far."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # somebody closed or removed it
+            stream.flush()
 
 
 def print_to(descriptor: int) -> None:
     """Let what this process and its children print from now on go to a pipe."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # a filter closed or removed it
-            stream.flush()
+    flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
 

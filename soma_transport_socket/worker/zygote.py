@@ -195,8 +195,9 @@ class Zygote:
         Raises:
             OSError: One of the forks failed.
         """
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        from soma_transport_socket.worker.printing import flush
+
+        flush()
         reading, writing = os.pipe()
         try:
             between = os.fork()

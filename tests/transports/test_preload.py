@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import cloudpickle
@@ -31,6 +33,7 @@ from ..support import (
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux adopts orphans")
 
 WARM = "import os\nIMPORTED_BY = os.getpid()\n"
+MUTE = "import sys\nsys.stderr.close()\nsys.stdout = None\n"
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n"
 ARROW = """
 import glob
@@ -45,6 +48,7 @@ def modules():
     """A directory on the daemons' module search path, with a module that knows its importer."""
     with short_directory() as directory:
         (directory / "warm_module.py").write_text(WARM)
+        (directory / "mute_module.py").write_text(MUTE)
         (directory / "threaded_module.py").write_text(THREADED)
         (directory / "arrow_module.py").write_text(ARROW)
         (directory / "broken_module.py").write_text("raise RuntimeError('it is broken')\n")
@@ -498,3 +502,39 @@ def test_a_zygote_that_does_not_answer_is_not_waited_for_for_ever(own, connect):
     assert len({worker.ping().pid for worker in workers}) == 3
     assert time.monotonic() - begun < 60.0
     wait_until_gone(zygote)
+
+
+@nightly
+def test_a_client_gets_the_warm_worker_also_where_there_is_no_descriptor_for_the_next(own, connect):
+    others = importer(connect(own))
+    wait_until(lambda: len(descendants(own.pid)) == 3)
+    before = resource.prlimit(own.pid, resource.RLIMIT_NOFILE)
+    enough = len(list(Path(f"/proc/{own.pid}/fd").iterdir())) + 9  # for a client and no worker
+    resource.prlimit(own.pid, resource.RLIMIT_NOFILE, (enough, before[1]))
+    assert importer(connect(own)) == others
+    resource.prlimit(own.pid, resource.RLIMIT_NOFILE, before)
+    assert importer(connect(own)) == others
+
+
+@nightly
+def test_a_module_that_closes_the_output_and_blocked_signals_of_who_starts_it_cost_nothing(
+    environment, connect, long_grace
+):
+    """Such a daemon forks, its workers can be interrupted, and SIGTERM ends it."""
+    everything = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    with short_directory() as directory, ExitStack() as stack:
+        try:
+            options = "--preload=warm_module,mute_module"
+            daemon = socket_daemon(directory / "s", options, env=environment)
+            daemon = stack.enter_context(daemon)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+        worker = connect(daemon)
+        assert importer(worker) is not None
+        worker.load({"sleep": f.Sleep()})
+        with pytest.raises(soma.DeadlineExceeded) as raised:
+            worker.forward("sleep", ("call", 60.0), timeout=0.3)
+        assert raised.value.worker_survived
+        worker.close()
+        os.kill(daemon.pid, signal.SIGTERM)
+        wait_until_gone(daemon.pid)
