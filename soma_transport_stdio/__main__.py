@@ -36,8 +36,10 @@ def _take_the_wire() -> tuple[int, int]:
 
 
 def _variable(text: str) -> tuple[str, str]:
+    from urllib.parse import unquote
+
     name, value = text.split("=", 1)  # without one argparse says what was expected
-    return name, value
+    return name, unquote(value)
 
 
 def _arguments() -> "Namespace":
@@ -62,7 +64,7 @@ def _arguments() -> "Namespace":
         default=[],
         type=_variable,
         metavar="NAME=VALUE",
-        help="set an environment variable; may be repeated",
+        help="set an environment variable, with %%20 for a space and so on; may be repeated",
     )
     return parser.parse_args()
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
@@ -38,8 +39,8 @@ class StdioOptions(OutputOptions):
     Attributes:
         python: The interpreter of the worker; it needs soma-core installed.
         command: A whole command instead, for launchers; ``--pickle=…``, ``--memory-limit=…`` and
-            ``--nice=…`` are added to it, and ``--env=NAME=VALUE`` for what ``threads``,
-            ``allow_modules``, ``limits`` and ``plugins`` set:
+            ``--nice=…`` are added to it, and ``--env=NAME=VALUE``, percent-encoded, for what
+            ``threads``, ``allow_modules``, ``limits`` and ``plugins`` set:
             ``["ssh", "box", "python", "-m", "soma_transport_stdio"]``.
         env: Variables to add to the worker's environment; they go before ``threads``.
         env_inherit: Whether the worker gets this process's environment. Without, it gets ``PATH``,
@@ -139,7 +140,7 @@ class StdioTransport(Transport):
         if options.command is None:
             return [str(options.python), "-P", "-m", "soma_transport_stdio", *arguments]
         variables = self._variables().items()  # ssh hands no environment on
-        handed = (f"--env={name}={value}" for name, value in variables)
+        handed = (f"--env={name}={quote(value)}" for name, value in variables)  # through shells
         return [*options.command, *arguments, *handed]
 
     def _variables(self) -> dict[str, str]:

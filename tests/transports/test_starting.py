@@ -155,3 +155,12 @@ def test_connections_that_ask_for_nothing_are_not_taken_without_end():
         finally:
             for connection in silent:
                 connection.close()
+
+
+def test_what_a_launcher_hands_on_survives_the_shell_of_another_machine():
+    joins_words_as_ssh_does = ["sh", "-c", 'exec sh -c "$*"', "ssh"]
+    command = [*joins_words_as_ssh_does, sys.executable, "-P", "-m", "soma_transport_stdio"]
+    filters = {"environment": f.Apply(lambda x, state: os.environ[x])}
+    limits = {"header": 99_999}
+    with soma.connect("stdio", command=command, limits=limits, filters=filters) as worker:
+        assert '"header":99999' in worker.forward("environment", "SOMA_LIMITS").replace(" ", "")
