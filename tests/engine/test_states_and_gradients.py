@@ -635,17 +635,21 @@ def test_refusing_gradients_of_a_plain_node_does_not_import_torch() -> None:
     assert done.stdout == "no_gradients\ninvalid_state\nFalse\n", done.stderr
 
 
-class Locked(soma.Filter):
+class Locked(soma.Filter, extra="allow"):
     k: int = 1
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def forward(self, x: Any, state: Any) -> Any:
+        self._of_this_call = iter([x])
         with self._lock:
-            return x * self.k
+            return x * self.k * self.added
 
 
 def test_what_a_filter_makes_for_each_of_its_kind_stays_where_it_is(connect: Any) -> None:
-    there = connect("inline", filters={"locked": Locked(k=3)})
-    here = connect("inline", filters={"locked": Locked()})
-    here.set_state("locked", there.get_state("locked"))
-    assert here.forward("locked", 2) == 6
+    there = connect("inline", filters={"locked": Locked(k=3, added=5)})
+    here = connect("inline", filters={"locked": Locked(added=1)})
+    assert there.forward("locked", 2) == 30
+    for format in ("cloudpickle", "value"):
+        here.load({"locked": Locked(added=1)})
+        here.set_state("locked", there.get_state("locked", format=format))
+        assert here.forward("locked", 2) == 30

@@ -16,7 +16,7 @@ from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.filters import Filter
-from soma_core.models.fingerprint import fingerprint
+from soma_core.models.fingerprint import fields_of, fingerprint
 from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import StateFormat
 from soma_core.wire.json_text import read_json, write_json
@@ -106,8 +106,8 @@ def configuration(node: Node) -> dict[str, Any] | None:
     """
     if not isinstance(node.obj, Filter):
         return None
-    fields = type(node.obj).model_fields
-    return {field.alias or name: _as_json(node.obj, name) for name, field in fields.items()}
+    aliases = {name: field.alias for name, field in type(node.obj).model_fields.items()}
+    return {aliases.get(name) or name: _as_json(node.obj, name) for name in _fields(node.obj)}
 
 
 def _as_json(obj: Filter, name: str) -> Any:
@@ -297,7 +297,7 @@ def _without_privates(obj: Any) -> Any:
     """
     if not isinstance(obj, Filter) or callable(getattr(obj, "state_dict", None)):
         return obj
-    return _Fields(type(obj), obj.model_fields_set, dict(vars(obj)))
+    return _Fields(type(obj), obj.model_fields_set, _fields(obj))
 
 
 def _of_the_filter(obj: Any, pickles: Pickles, error: ProtocolError) -> ProtocolError:
@@ -404,9 +404,12 @@ def _name_of(obj: Any) -> str:
 
 
 def _fields(obj: Any) -> dict[str, Any]:
-    if isinstance(obj, BaseModel):
-        return {name: getattr(obj, name) for name in type(obj).model_fields}
-    return dict(vars(obj))
+    """What a filter was configured with; all attributes of another object."""
+    if not isinstance(obj, BaseModel):
+        return dict(vars(obj))
+    declared, given = type(obj).model_fields, obj.model_fields_set
+    fields = fields_of(obj).items()
+    return {name: value for name, value in fields if name in declared or name in given}
 
 
 def _spelled(obj: BaseModel, encoder: LineEncoder) -> dict[str, Any]:
@@ -454,6 +457,12 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _save_fields(node: Node, typed: Pickles) -> bytes:
+    if not hasattr(node.obj, "__dict__"):
+        raise invalid_state(
+            node,
+            f"a {type(node.obj).__name__} has slots in place of attributes; use the format "
+            "cloudpickle",
+        )
     encoder = LineEncoder(pickles=typed)
     try:
         try:
