@@ -18,7 +18,12 @@ from soma_core.engine.loading import FilterRegistry, load_nodes
 from soma_core.engine.nodes import FilterFailed, Node, NodeTable
 from soma_core.engine.participation import Participation
 from soma_core.engine.training import gradients, states, tensors
-from soma_core.engine.training.beginning import has_learned, learning_nothing_by_half, remember
+from soma_core.engine.training.beginning import (
+    has_learned,
+    keep_buffers,
+    learning_nothing_by_half,
+    remember,
+)
 from soma_core.engine.training.chain import Chain
 from soma_core.engine.training.fitting import fit_once, partial_fit_once
 from soma_core.engine.training.joint import compute_gradients
@@ -282,7 +287,7 @@ class Engine:
                 ErrorCode.INVALID_COMMAND,
                 "step: gradients alone need y and a differentiable node, and no optimizer",
             )
-        undo = [tensors.kept(partial(tensors.named_buffers, node)) for node in chain.nodes]
+        undo = [keep_buffers(node) for node in chain.nodes]
         try:
             _, loss = compute_gradients(chain, command.data, command.y)
             trained = [node for node in chain.nodes if node.trainable]

@@ -243,7 +243,15 @@ class Responder:
             except ProtocolError as error:
                 raise _unsendable(error, command) from error
         except BaseException as error:
-            return self._failure(error, Envelope.from_fields(command.__dict__), codec)
+            envelope = Envelope.from_fields(command.__dict__)
+            return self._failure(error, envelope, codec, self._described(error, envelope))
+
+    def _described(self, error: BaseException, envelope: Envelope) -> dict[str, Any]:
+        """What is told of an exception of a command; its text and properties are user code, too."""
+        try:
+            return self._interrupts.run(lambda _: describe_failure(error), envelope)
+        except KeyboardInterrupt as interrupt:
+            return describe_failure(interrupt)
 
     def refuse(self, error: ProtocolError) -> Message:
         """The reply to what was not even a message, in the dialect that it started in.
@@ -290,13 +298,19 @@ class Responder:
         finally:
             reports.end()
 
-    def _failure(self, error: BaseException, envelope: Envelope, codec: DialectCodec) -> Message:
+    def _failure(
+        self,
+        error: BaseException,
+        envelope: Envelope,
+        codec: DialectCodec,
+        described: dict[str, Any] | None = None,
+    ) -> Message:
         """Where every exception becomes a reply."""
         if os.getpid() != self._process:
             _end_forked_child(error)
         known = {"cmd": envelope.cmd, "node_id": envelope.node_id}
         fields = {name: field for name, field in known.items() if field is not None}
-        reply = ErrorReply(**(fields | describe_failure(error)))
+        reply = ErrorReply(**(fields | (described or describe_failure(error))))
         try:
             return codec.write_reply(reply, envelope.id)
         except ProtocolError:  # only what plugins said can be what does not travel

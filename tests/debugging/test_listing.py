@@ -23,6 +23,17 @@ class Mean(soma.Filter):
         return [value - state["mean"] for value in x]
 
 
+class Wide(soma.Filter):
+    columns: int = 2
+
+    def meta(self) -> soma.FilterMeta:
+        schema = soma.Schema(dtype="Float64", shape=[soma.Fixed(self.columns)])
+        return super().meta().replace(output_schema=schema)
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return [0.0] * self.columns
+
+
 class Double(soma.Filter):
     def forward(self, x: Any, state: Any) -> Any:
         return x * 2
@@ -54,6 +65,12 @@ def test_it_lists_nodes_filters_and_versions(connect: Connect) -> None:
     assert listing.versions["soma"] == soma.__version__
     assert "events" in listing.features
     assert listing.filters == sorted(listing.filters)
+
+
+def test_what_a_filter_declares_follows_the_state_that_is_put_in(connect: Connect) -> None:
+    worker = connect("inline", filters={"narrow": Wide(), "wide": Wide(columns=3)})
+    worker.set_state("narrow", worker.get_state("wide"))
+    assert worker.metas["narrow"] == worker.metas["wide"]
 
 
 def test_a_state_that_is_put_in_counts_as_learned(connect: Connect) -> None:

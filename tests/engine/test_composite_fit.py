@@ -456,7 +456,7 @@ def test_autograd_is_off_outside_of_the_joint_step(host: Any) -> None:
 
 
 @pytest.mark.parametrize("where", ["forward", "compute_loss", "backward", "step"])
-def test_every_failure_of_the_joint_step_is_an_error_reply(
+def test_every_failure_of_the_joint_step_is_an_error_reply_and_no_buffer_changes(
     host: Any, refused: Any, where: str
 ) -> None:
     class BadBackward(torch.autograd.Function):
@@ -471,7 +471,12 @@ def test_every_failure_of_the_joint_step_is_an_error_reply(
     def bad(*args: Any) -> Any:
         raise ValueError(f"bad {where}")
 
-    net = Head(3, 1)
+    class Normed(Head):
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return self.norm(super().forward(x))
+
+    net = Normed(3, 1)
+    net.norm = torch.nn.BatchNorm1d(1)
     host.put(net=net)
     if where == "forward":
         net.forward = bad
@@ -484,6 +489,8 @@ def test_every_failure_of_the_joint_step_is_an_error_reply(
     with pytest.raises(refused, match=f"bad {where}") as caught:
         host.ask("COMPOSITE_FIT", node_ids=["net"], data=X, y=Y)
     assert (caught.value.code, caught.value.node_id) == ("filter_failed", "net")
+    assert not net.norm.num_batches_tracked
+    assert not net.norm.running_mean
 
 
 def test_a_dict_of_columns_reaches_a_module_as_tensors(host: Any) -> None:

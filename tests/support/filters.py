@@ -192,6 +192,18 @@ class FailOddly:
         raise Odd(x)
 
 
+class Slow(Exception):
+    """Passes time when it is told of."""
+
+    @property
+    def told(self):
+        time.sleep(self.args[0])
+
+    def __str__(self):
+        time.sleep(self.args[0])
+        return "slow"
+
+
 class Sleep:
     """Passes time in the way that its input names: ``("naps", 60.0)``.
 
@@ -217,6 +229,8 @@ class Sleep:
 
         if how == "call":
             time.sleep(seconds)
+        elif how == "error":
+            raise Slow(seconds)
         elif how == "loop":
             while not over():
                 pass

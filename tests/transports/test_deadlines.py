@@ -35,7 +35,8 @@ def short_grace():
         ("stdio", "call"),
         ("stdio", "loop"),
         ("socket", "naps"),
-        of=list(product(PROCESSES, ["naps", "call", "loop"])),
+        ("socket", "error"),
+        of=list(product(PROCESSES, ["naps", "call", "loop", "error"])),
     ),
 )
 def test_a_call_that_takes_too_long_is_interrupted_and_the_worker_stays(

@@ -87,6 +87,8 @@ class StateVerbs(NodeVerbs):
                 "Worker.set_state: state is a NodeState or bytes, as get_state returns, got a "
                 f"{type(state).__name__}"
             )
+        if "state_b64" in fields:  # with another configuration it may declare something else
+            self._unsettled.add(object())
         yield self._call(c.SetState(cmd="SET_STATE", node_id=node_id, **fields), timeout, meta)
 
     def save_checkpoint(

@@ -15,6 +15,7 @@ __all__ = [
     "begin_anew",
     "capture_weights",
     "has_learned",
+    "keep_buffers",
     "learning_nothing_by_half",
     "remember",
 ]
@@ -67,13 +68,20 @@ def _forget(node: Node, *, parameters: bool) -> Undo:
 
 @contextmanager
 def learning_nothing_by_half(nodes: Iterable[Node]) -> Iterator[None]:
-    """What fails within the block leaves nodes with the states that they had before."""
+    """What fails within the block leaves nodes with the states that they had before.
+
+    So it does their buffers, such as the statistics of batch normalization, which a forward
+    changes. Parameters change last, in the step of an optimizer.
+    """
     before = [(node, node.state, node.learned_inside) for node in nodes]
+    put_back = [keep_buffers(node) for node, _, _ in before if node.differentiable]
     try:
         yield
     except BaseException:
         for node, state, inside in before:
             node.state, node.learned_inside = state, inside
+        for put in put_back:
+            put()
         raise
 
 
@@ -102,6 +110,11 @@ def _capture(node: Node) -> Undo:
             node.call(node.obj.load_training_state, copy.deepcopy(own))
 
     return put_back
+
+
+def keep_buffers(node: Node) -> Undo:
+    """The buffers of a node, where they are; calling the result puts them back."""
+    return tensors.kept(lambda: tensors.named_buffers(node))
 
 
 def capture_weights(node: Node) -> Undo:

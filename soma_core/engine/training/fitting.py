@@ -45,6 +45,11 @@ def partial_fit_once(node: Node, x: Any, y: Any) -> float | None:
         ProtocolError: ``filter_failed``: it can do neither, or needs targets for it.
     """
     remember([node])
+    with learning_nothing_by_half([node]):
+        return _partial_fit(node, x, y)
+
+
+def _partial_fit(node: Node, x: Any, y: Any) -> float | None:
     if callable(getattr(node.obj, "partial_fit", None)):
         go_on(node, x, y, {})
         return None
