@@ -10,7 +10,7 @@ from inspect import Parameter
 from typing import Any
 
 from soma_core.models.calling import accepts
-from soma_core.models.filters import Distribution
+from soma_core.models.filters import Distribution, Filter
 from soma_core.plugins.manager import PluginSet
 
 __all__ = [
@@ -103,6 +103,12 @@ def check_filter(node_id: str, loadable: Loadable) -> None:
         raise TypeError(f"filter {node_id!r}: got the class {name}; pass an instance, {name}(…)")
     if not _is_filter(loadable):
         raise TypeError(f"filter {node_id!r}: {_advice(loadable)}")
+    if isinstance(loadable, Filter) and not hasattr(loadable, "__pydantic_fields_set__"):
+        raise TypeError(
+            f"filter {node_id!r}: {type(loadable).__name__}.__init__ has not called "
+            "super().__init__(…), with the fields by name; or leave it out, and declare the fields "
+            "in the class"
+        )
     for method in map(partial(getattr, loadable), ("fit", "forward"), (None, None)):
         if inspect.iscoroutinefunction(method):
             raise TypeError(

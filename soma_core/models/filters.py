@@ -162,6 +162,14 @@ class Filter(BaseModel):
         def __setattr__(self, name, value):
             try:
                 super().__setattr__(name, value)
+            except AttributeError as error:
+                if hasattr(self, "__pydantic_fields_set__"):
+                    raise
+                raise AttributeError(
+                    f"{type(self).__name__}.__init__ sets {name!r} before it has called "
+                    "super().__init__(…), with the fields by name; or leave __init__ out, and "
+                    "declare the fields in the class"
+                ) from error
             except ValueError as error:
                 if type(error) is not ValueError or name in type(self).model_fields:
                     raise

@@ -210,7 +210,7 @@ def _(value: BaseModel, feed: _Digest) -> None:
 def fields_of(model: BaseModel) -> dict[str, Any]:
     """The fields of a model by name, with those that a model adds which allows others."""
     declared = {name: getattr(model, name) for name in type(model).model_fields}
-    return declared | (model.__pydantic_extra__ or {})
+    return declared | (getattr(model, "__pydantic_extra__", None) or {})
 
 
 @_content.register(np.ndarray)

@@ -33,6 +33,21 @@ class Learn(soma.Filter):
         return x - state["mean"]
 
 
+class Uninitialized(soma.Filter):
+    def __init__(self, k: int) -> None:
+        self._k = k
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return x
+
+
+class Early(soma.Filter):
+    k: int
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+
 class WithoutState(soma.Filter):
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return x
@@ -422,6 +437,18 @@ MISTAKES: list[Mistake] = [
         lambda w: (w.load({"p": Foward()}), w.forward("p", 1)),
         NotImplementedError,
         ["Foward does not define forward(x, state)", "but foward"],
+    ),
+    (
+        "an __init__ that does not call that of the base class",
+        lambda w: w.load({"p": Uninitialized(1)}),
+        TypeError,
+        ["Uninitialized.__init__ has not called super().__init__", "declare the fields"],
+    ),
+    (
+        "an __init__ that sets a field first",
+        lambda w: Early(1),
+        AttributeError,
+        ["Early.__init__ sets 'k' before it has called super().__init__"],
     ),
     (
         "a forward that is async",

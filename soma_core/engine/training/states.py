@@ -297,7 +297,7 @@ def _without_privates(obj: Any) -> Any:
     """
     if not isinstance(obj, Filter) or callable(getattr(obj, "state_dict", None)):
         return obj
-    return _Fields(type(obj), obj.model_fields_set, _fields(obj))
+    return _Fields(type(obj), _given(obj), _fields(obj))
 
 
 def _of_the_filter(obj: Any, pickles: Pickles, error: ProtocolError) -> ProtocolError:
@@ -407,9 +407,14 @@ def _fields(obj: Any) -> dict[str, Any]:
     """What a filter was configured with; all attributes of another object."""
     if not isinstance(obj, BaseModel):
         return dict(vars(obj))
-    declared, given = type(obj).model_fields, obj.model_fields_set
+    declared, given = type(obj).model_fields, _given(obj)
     fields = fields_of(obj).items()
     return {name: value for name, value in fields if name in declared or name in given}
+
+
+def _given(obj: BaseModel) -> set[str]:
+    """The names of the fields that it was given; none of one that was made without ``__init__``."""
+    return getattr(obj, "__pydantic_fields_set__", set())
 
 
 def _spelled(obj: BaseModel, encoder: LineEncoder) -> dict[str, Any]:
