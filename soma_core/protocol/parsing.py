@@ -31,7 +31,7 @@ class Envelope:
         """From a message, whatever it holds."""
         try:
             fields = read_fields(message)
-        except ProtocolError:
+        except (ProtocolError, MemoryError):
             return cls()
         return cls.from_fields(fields)
 

@@ -423,3 +423,40 @@ def test_what_is_raised_while_a_reply_is_read_costs_no_worker(connect):
     with pytest.raises(KeyboardInterrupt):
         worker.forward("makes", os.getpid())
     assert worker.ping() == before
+
+
+def reads_little():
+    """What reads maps of frames as long as there is memory for a kilobyte."""
+    from soma_core.wire import unpacking
+
+    whole = unpacking.unpackb
+
+    def unpackb(header, **options):
+        if len(header) > 1000:
+            raise MemoryError
+        return whole(header, **options)
+
+    return unpackb
+
+
+class RunsShort:
+    def forward(self, x, state):
+        from soma_core.wire import unpacking
+
+        unpacking.unpackb = reads_little()
+
+
+@pytest.mark.parametrize("where", ["host", "worker"])
+def test_a_message_that_there_is_no_memory_to_read_costs_its_call_and_not_the_worker(
+    connect, monkeypatch, where
+):
+    worker = connect(filters={"echo": f.Echo(), "runs_short": RunsShort()})
+    process = worker.ping().pid
+    if where == "worker":
+        worker.forward("runs_short", None)
+    else:
+        monkeypatch.setattr("soma_core.wire.unpacking.unpackb", reads_little())
+    with pytest.raises(MemoryError):
+        worker.forward("echo", "x" * 2000)
+    assert worker.forward("echo", 1) == 1
+    assert worker.ping().pid == process

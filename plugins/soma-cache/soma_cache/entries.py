@@ -59,7 +59,7 @@ def read(key: bytes, file: BinaryIO, size: int) -> Any:
     try:
         header, *buffers = _parts(key, file, size)
         return unpack(header, buffers)
-    except (ProtocolError, ValueError, MemoryError) as error:
+    except (ProtocolError, ValueError) as error:
         raise Damaged(str(error)) from None
 
 

@@ -198,7 +198,7 @@ def _written_whole(place: Path) -> Iterator[Any]:
     """A file to write, which is put in its place when the block ends well."""
     descriptor, name = tempfile.mkstemp(suffix=_UNFINISHED, dir=place.parent)
     try:
-        with open(descriptor, "wb", buffering=0) as file:
+        with open(descriptor, "wb") as file:  # a raw file may write a part, and raise nothing
             yield file
         os.replace(name, place)
     except BaseException:

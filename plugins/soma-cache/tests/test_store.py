@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import random
+import resource
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +168,17 @@ def test_a_directory_that_cannot_be_one_or_that_others_may_write_is_not_used(tmp
     assert list(shared.iterdir()) == []
 
 
-def test_a_full_disk_keeps_nothing_and_leaves_nothing_behind(directory, monkeypatch) -> None:
+def test_a_full_disk_keeps_nothing_and_leaves_nothing_behind(directory) -> None:
     full = store(directory)
     assert full.put(bytes(32), 1) is None
-
-    def half_of_it(*_: Any) -> Iterator[memoryview]:
-        yield memoryview(b"start")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("soma_cache.store.encode", half_of_it)
-    monkeypatch.setattr("soma_cache.store.size_of", lambda _: 6)
-    assert "No space left" in (full.put(KEY, RESULT) or "")
-    assert len(list(directory.rglob("*.val"))) == 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (51_000, before[1]))  # within its last piece
+    try:
+        assert "File too large" in (full.put(KEY, RESULT) or "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.suffix for file in directory.rglob("*.*")] == [".val"]
+    assert full.get(KEY) is MISSING
 
 
 def test_the_least_recently_used_make_room_and_what_is_too_large_is_not_kept(directory) -> None:
