@@ -71,6 +71,8 @@ TRANSPORT_CLAUSES: Mapping[str, Clause] = _clauses(
     ("dialects.lines", "A line is answered by a line, also between frames.", _C.LINES),
     ("timeouts.receive", "receive() with a timeout raises TimeoutError when it is over."),
     ("timeouts.reuse", "A reply that comes after a timeout is received later.", _C.ISOLATION),
+    ("timeouts.send", "send() with a timeout ends by it, also if the engine takes nothing.",
+     _C.ISOLATION),
     ("timeouts.deadline", "A call ends by its deadline; its error has worker_survived.",
      _C.ISOLATION),
     ("interrupts.survive", "An interrupted command is an error reply; the engine goes on.",

@@ -160,6 +160,15 @@ class TestSwallowsABrokenSend(Process):
             return self.inner.receive(timeout)
 
 
+class TestSendsForAsLongAsItTakes(Process):
+    breaks = "timeouts.send"
+    patience = SHORT
+
+    class channel(Wrapped):  # noqa: N801
+        def send(self, message, timeout=None):
+            self.inner.send(message)
+
+
 class TestForgetsWhatCameAfterTimeouts(Process):
     breaks = "timeouts.reuse"
 

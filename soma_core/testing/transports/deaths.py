@@ -45,6 +45,10 @@ _FAULTS = [  # of those that no other clause covers, what a filter may do anywhe
 ]  # fmt: skip
 
 
+def _arrays() -> list[np.ndarray]:
+    return [np.ones(_NOT_SHARED, np.uint8) for _ in range(_ARRAYS)]
+
+
 class DeathClauses(TransportSuite):
     """A death is reported, no filter breaks the wire, and nothing is left behind."""
 
@@ -74,15 +78,25 @@ class DeathClauses(TransportSuite):
         own_wire.send("FORWARD", node_id="actions", data=["sleep", 30.0])
         killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
         killer.start()
-        arrays = [np.ones(_NOT_SHARED, np.uint8) for _ in range(_ARRAYS)]
 
         def exchange() -> None:
-            own_wire.send("FORWARD", node_id="echo", data=arrays)
+            own_wire.send("FORWARD", node_id="echo", data=_arrays())
             own_wire.receive()
 
         with pytest.raises(ChannelClosed):
             within(self.patience + self._prompt, exchange, "a send to an engine that was killed")
         killer.join()
+
+    @covers("timeouts.send")
+    def test_a_send_ends_in_time_if_the_engine_takes_nothing(self, own_wire: Wire) -> None:
+        own_wire.send("FORWARD", node_id="actions", data=["sleep", 8.0])
+        impatient = Wire(own_wire.channel, patience=0.3)
+
+        def send() -> None:
+            with suppress(TimeoutError):  # a channel may also keep what it cannot send yet
+                impatient.send("FORWARD", node_id="echo", data=_arrays())
+
+        within(self._prompt, send, "send() with a timeout of 0.3 s")
 
     @covers("death.mid-reply")
     def test_a_reply_that_was_cut_off_is_never_received(self, own_wire: Wire) -> None:
