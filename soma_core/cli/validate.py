@@ -19,6 +19,7 @@ from soma_core.wire.parser import StreamLimits
 
 __all__ = ["validate"]
 
+_RECORDING = b'{"soma_recording"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -71,5 +72,10 @@ def _messages(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         if len(line) > longest:
             raise CommandFailed(f"line {number} is longer than {longest:,} bytes, the limit")
         message = line.strip().removeprefix(_BYTE_ORDER_MARK).strip()
+        if number == 1 and message.startswith(_RECORDING):
+            raise CommandFailed(
+                "this is a recording, and its entries are no messages; soma replay runs it, and "
+                "jq -c 'select(.direction == \"command\").message' prints the commands of lines"
+            )
         if message:
             yield number, message

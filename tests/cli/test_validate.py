@@ -141,6 +141,12 @@ def test_bytes_that_are_no_utf8_are_one_bad_line(soma):
     assert "2 messages, 1 bad" in result.stderr
 
 
+def test_a_recording_is_refused_with_what_to_do(soma):
+    status, shown, error = _validate(soma, '{"soma_recording":2}', '{"n":1,"message":{}}')
+    assert (status, shown) == (1, [])
+    assert "soma replay runs it" in error
+
+
 def test_a_byte_order_mark_and_carriage_returns_are_no_fault(soma):
     assert soma("validate", "-", stdin=b'\xef\xbb\xbf{"cmd": "PING"}\r\n').exit_code == 0
 
