@@ -1,9 +1,12 @@
+import io
 import os
 import subprocess
 import sys
 from importlib.metadata import version
 
 import pytest
+
+from soma_core.cli import main
 
 from .conftest import COMMANDS, examples
 
@@ -92,3 +95,14 @@ def test_the_library_does_not_import_what_only_the_command_line_needs():
 def _printed(code: str) -> str:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return ended.stdout.strip()
+
+
+def test_a_terminal_that_lacks_a_character_gets_another_in_its_place(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    monkeypatch.setattr(sys, "argv", ["soma", "filters"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    sys.stdout.flush()
+    assert ended.value.code == 0
+    assert b"?" in written.getvalue()
