@@ -106,6 +106,7 @@ models: $(MODELS_VENV)/.ready
 http: $(HTTP_VENV)/.ready
 	cd $(HTTP) && PYTHONPATH=. ../../$(HTTP_VENV)/bin/lint-imports
 	$(HTTP_VENV)/bin/pytest -n $(JOBS) $(HTTP)/tests $(TELEMETRY)/tests tests/examples/test_service.py
+	$(HTTP_VENV)/bin/pytest tests/docs/test_documentation.py -k telemetry
 	$(HTTP_VENV)/bin/python -m benchmarks.telemetry
 	$(HTTP_VENV)/bin/python -m benchmarks.http
 	$(HTTP_VENV)/bin/python -m benchmarks.http_hostile

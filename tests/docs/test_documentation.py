@@ -20,19 +20,19 @@ from tools import command_line, reference
 
 from ..support import ROOT, gate_runs, nightly
 
-PLUGIN_PAGES = [ROOT / "plugins" / "soma-filters-torch" / "README.md"]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *PLUGIN_PAGES]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW = {
-    *PLUGIN_PAGES,
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in (
-            "comparison", "output-and-debugging", "pool", "recording", "reliability",
-            "scikit-learn", "services", "tables", "training", "write-a-filter",
-        )
-    ),
+    ROOT / "docs" / f"{name}.md"
+    for name in (
+        "comparison", "output-and-debugging", "pool", "recording", "reliability",
+        "scikit-learn", "services", "tables", "torch", "training", "write-a-filter",
+    )
 }  # fmt: skip
-NEEDS = {"onnx.md": "soma_filters_onnx", "text.md": "soma_filters_text"}
+NEEDS = {
+    "onnx.md": "soma_filters_onnx",
+    "telemetry.md": "soma_telemetry",
+    "text.md": "soma_filters_text",
+}
 _INSTALLED = {found.name for found in distributions()}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
