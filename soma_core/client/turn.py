@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-__all__ = ["Turn"]
+__all__ = ["TurnLock"]
 
 
-class Turn:
+class TurnLock:
     """A lock that refuses the thread that has it: a signal handler or a callback asks there.
 
     Args:

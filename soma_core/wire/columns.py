@@ -25,7 +25,7 @@ __all__ = [
     "Replacing",
     "ScalarColumn",
     "Stdlibs",
-    "Text",
+    "SurrogateText",
     "one_by_one",
 ]
 
@@ -85,7 +85,7 @@ class ScalarColumn:
         self.items = items
 
 
-class Text:
+class SurrogateText:
     """A text with lone surrogates."""
 
     __slots__ = ("text",)
@@ -208,7 +208,7 @@ def _itself(obj: Any) -> Any:
 
 
 def _text(text: str) -> Any:
-    return text if _is_unicode(text) else Text(text)
+    return text if _is_unicode(text) else SurrogateText(text)
 
 
 def _one_of_each_type(items: list[Any]) -> list[Any]:

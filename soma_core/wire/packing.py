@@ -27,7 +27,7 @@ from soma_core.wire.columns import (
     Replacing,
     ScalarColumn,
     Stdlibs,
-    Text,
+    SurrogateText,
     one_by_one,
 )
 from soma_core.wire.extensions import DEEPEST_EXTENSION, ROWS, Extension
@@ -332,7 +332,7 @@ class Packing:
     def _scalar_column(self, obj: ScalarColumn) -> Ext:
         return self._scalars(Extension.SCALARS, obj.items)
 
-    def _text(self, obj: Text) -> Ext:
+    def _text(self, obj: SurrogateText) -> Ext:
         return Ext(Extension.TEXT, obj.text.encode("utf-8", "surrogatepass"))
 
 
@@ -349,7 +349,7 @@ _WRITERS: dict[type[Any], _Write] = {
     Stdlibs: Packing._stdlibs,
     Objects: Packing._objects,
     ScalarColumn: Packing._scalar_column,
-    Text: Packing._text,
+    SurrogateText: Packing._text,
     **dict.fromkeys(stdlib_types.BY_TYPE, Packing._stdlib),
     **dict.fromkeys(VALUE_MODELS, Packing._value),
 }

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 __all__ = ["LeftOpen"]
 
-_MOST = 256  # of one user
-
 
 class _Thing(NamedTuple):
     is_open: Callable[[], bool]
@@ -19,15 +17,19 @@ class LeftOpen:
     """Control sockets, and pipes of which somebody still holds the end to write.
 
     Only their users decide when these are closed, and no limit on clients counts them.
+
+    Args:
+        most: How many of one user.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
         self._of: dict[int, list[_Thing]] = {}
 
     def add(self, uid: int, is_open: Callable[[], bool], close: Callable[[], None]) -> None:
         """Keep a thing of a user's open; close the oldest if there are too many."""
         still_open = [thing for thing in self._of.get(uid, ()) if thing.is_open()]
         still_open.append(_Thing(is_open, close))
-        for thing in still_open[:-_MOST]:
+        for thing in still_open[: -self._most]:
             thing.close()
-        self._of[uid] = still_open[-_MOST:]
+        self._of[uid] = still_open[-self._most :]

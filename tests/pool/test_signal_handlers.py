@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import soma_core as soma
-from soma_core.client.turn import Turn
+from soma_core.client.turn import TurnLock
 
 from ..support import filters as f
 from ..support import meanwhile, wait_until
@@ -124,7 +124,7 @@ def _refusal(pool: soma.WorkerPool) -> Exception | None:
 
 
 def test_who_has_its_turn_is_refused_another_instead_of_waiting_for_itself():
-    turn = Turn("a restart of this worker")
+    turn = TurnLock("a restart of this worker")
     with turn:
         with pytest.raises(RuntimeError, match=r"a restart of this worker.*wait for itself"):
             turn.take()
@@ -137,7 +137,7 @@ def test_who_has_its_turn_is_refused_another_instead_of_waiting_for_itself():
 
 
 def test_ctrl_c_just_after_a_turn_was_had_keeps_it_from_nobody():
-    turn = Turn("a restart of this worker")
+    turn = TurnLock("a restart of this worker")
 
     def interrupt_once_it_is_had(frame: FrameType, event: str, called: Any) -> None:
         if event == "c_return" and getattr(called, "__name__", "") == "acquire":

@@ -174,7 +174,7 @@ def test_what_the_other_end_has_not_taken_is_taken_back_and_nothing_else(ends):
 def _while_it_takes_back(host, monkeypatch, happen):
     """Have a sender take back its messages, and something happen before it has decided which."""
     pauses = iter([happen])
-    monkeypatch.setattr("soma_core.channel.recalls._fence", lambda: next(pauses, lambda: None)())
+    monkeypatch.setattr("os.sched_yield", lambda: next(pauses, lambda: None)())
     return host.take_back()
 
 

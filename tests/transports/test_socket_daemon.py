@@ -557,9 +557,8 @@ def test_what_a_client_of_a_session_does_not_read_is_dropped_at_the_second_look(
         client.close("worker")
 
 
-def test_of_what_clients_that_left_keep_open_the_oldest_is_closed_first(monkeypatch):
-    monkeypatch.setattr("soma_transport_socket.daemon.left_open._MOST", 3)
-    left_open, pipes = LeftOpen(), [os.pipe() for _ in range(6)]
+def test_of_what_clients_that_left_keep_open_the_oldest_is_closed_first():
+    left_open, pipes = LeftOpen(most=3), [os.pipe() for _ in range(6)]
     loop = Loop()
     controls = Controls(loop, lambda request: Answer(ok=True))
     asking = []

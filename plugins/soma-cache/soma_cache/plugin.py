@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 from soma_cache.keys import Keys, Uncacheable
-from soma_cache.settings import Settings
+from soma_cache.settings import CacheSettings
 from soma_cache.store import MISSING, Store
 from soma_core import hookimpl, progress
 from soma_core.errors import ProtocolError
@@ -25,7 +25,7 @@ __all__ = ["Caching"]
 class Caching:
     """Keeps the results of FORWARD and COMPOSITE_FORWARD."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CacheSettings) -> None:
         self._settings = settings
         self._counts = {"hits": 0, "misses": 0, "skipped": 0}
         self._opened: tuple[Keys, Store] | None = None

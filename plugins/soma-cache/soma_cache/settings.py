@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["CacheOptions", "Settings", "settings_from"]
+__all__ = ["CacheOptions", "CacheSettings", "settings_from"]
 
 _SMALLEST = 1 << 20
 
@@ -28,7 +28,7 @@ class CacheOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class Settings:
+class CacheSettings:
     """How a cache is kept.
 
     Attributes:
@@ -42,7 +42,7 @@ class Settings:
 
 def settings_from(
     environment: Mapping[str, str], options: CacheOptions | None = None
-) -> Settings | None:
+) -> CacheSettings | None:
     """The settings; None without a directory, and then nothing is kept.
 
     Args:
@@ -58,7 +58,7 @@ def settings_from(
         return None
     size = environment.get("SOMA_CACHE_SIZE") if given.size is None else given.size
     path = Path(directory).expanduser()
-    return Settings(path) if size in (None, "") else Settings(path, _bytes(size))
+    return CacheSettings(path) if size in (None, "") else CacheSettings(path, _bytes(size))
 
 
 def _bytes(given: int | str | None) -> int:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from soma_cache.entries import Damaged, encode, read, size_of
 from soma_cache.keys import KEY_SIZE
-from soma_cache.settings import Settings
+from soma_cache.settings import CacheSettings
 from soma_core.errors import ProtocolError
 
 __all__ = ["MISSING", "Store"]
@@ -51,7 +51,7 @@ class Store:
         trouble: What was wrong last, or None.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CacheSettings) -> None:
         self._settings = settings
         self._directory: Path | None = None
         self._unseen = settings.size  # bytes written since the directory was looked through

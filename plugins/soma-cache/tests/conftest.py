@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from soma_cache.plugin import Caching
-from soma_cache.settings import Settings
+from soma_cache.settings import CacheSettings
 
 import soma_core as soma
 from soma_core.plugins.manager import installed_plugins
@@ -24,7 +24,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def caching(directory: Path) -> Iterator[Caching]:
     """The plugin, registered in this process."""
-    caching = Caching(Settings(directory, 64 << 20))
+    caching = Caching(CacheSettings(directory, 64 << 20))
     plugins = installed_plugins()
     plugins.register("cache under test", caching)
     yield caching

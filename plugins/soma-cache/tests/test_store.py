@@ -18,7 +18,7 @@ import pytest
 from soma_cache import CacheOptions, installed
 from soma_cache.entries import encode
 from soma_cache.plugin import Caching
-from soma_cache.settings import Settings, settings_from
+from soma_cache.settings import CacheSettings, settings_from
 from soma_cache.store import MISSING, Store
 
 KEY = bytes(range(32))
@@ -26,7 +26,7 @@ RESULT = {"a": np.arange(3000.0), "b": ["text", (1, None)], "c": b"bytes" * 9000
 
 
 def store(directory: Path, size: int = 64 << 20) -> Store:
-    return Store(Settings(directory, size))
+    return Store(CacheSettings(directory, size))
 
 
 def filled(directory: Path) -> Path:
@@ -197,10 +197,10 @@ SHARED = """
 import sys, random
 from pathlib import Path
 import numpy as np
-from soma_cache.settings import Settings
+from soma_cache.settings import CacheSettings
 from soma_cache.store import MISSING, Store
 
-store = Store(Settings(Path(sys.argv[1]), 4 << 20))
+store = Store(CacheSettings(Path(sys.argv[1]), 4 << 20))
 order = random.Random(int(sys.argv[2]))
 hits = 0
 for _ in range(150):
@@ -262,14 +262,14 @@ def test_what_another_process_is_writing_is_left_alone(directory) -> None:
 )
 def test_a_size_is_a_number_with_a_unit(text, size) -> None:
     settings = settings_from({"SOMA_CACHE_DIR": "/x", "SOMA_CACHE_SIZE": text})
-    assert settings == Settings(Path("/x"), size)
+    assert settings == CacheSettings(Path("/x"), size)
 
 
 def test_options_go_before_the_environment() -> None:
     environment = {"SOMA_CACHE_DIR": "/x", "SOMA_CACHE_SIZE": "1M"}
     options = CacheOptions(directory="/y", size="4G")
-    assert settings_from(environment, options) == Settings(Path("/y"), 4 << 30)
-    assert settings_from(environment, CacheOptions()) == Settings(Path("/x"), 1 << 20)
+    assert settings_from(environment, options) == CacheSettings(Path("/y"), 4 << 30)
+    assert settings_from(environment, CacheOptions()) == CacheSettings(Path("/x"), 1 << 20)
 
 
 @pytest.mark.parametrize("text", ["lots", "-1G", "10", "1 GiBs"])

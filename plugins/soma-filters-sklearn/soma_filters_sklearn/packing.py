@@ -29,7 +29,7 @@ from soma_filters_sklearn.invariants import check_fitted, shadows
 from soma_filters_sklearn.literals import TAG, tagged
 from soma_filters_sklearn.spelling import NotSpelled, construct, spell_object
 
-__all__ = ["NotPlain", "attributes_of", "pack", "reads_own_state", "set_attributes", "unpack"]
+__all__ = ["NotPackable", "attributes_of", "pack", "reads_own_state", "set_attributes", "unpack"]
 
 _SPARSE = frozenset({"csr_array", "csr_matrix", "csc_array", "csc_matrix"})
 _FUNCTIONS = frozenset(
@@ -58,7 +58,7 @@ _LARGEST_PITCH = 8  # times the length of a row: what lies between the rows is m
 _OF_PARAMETERS = frozenset({"sklearn.gaussian_process.kernels", "sklearn.model_selection._split"})
 
 
-class NotPlain(Exception):
+class NotPackable(Exception):
     """A value that cannot be spelled as plain data."""
 
 
@@ -66,7 +66,7 @@ def pack(value: Any) -> Any:
     """A value as plain data.
 
     Raises:
-        NotPlain: It cannot be spelled.
+        NotPackable: It cannot be spelled.
     """
     packer = _PACKERS.get(type(value))
     if packer is not None:
@@ -138,7 +138,7 @@ def _unpack_items(value: dict[str, Any]) -> dict[Any, Any]:
 def _pack_default(value: defaultdict[Any, Any]) -> dict[str, Any]:
     name = next((name for name, kind in _FACTORIES.items() if kind is value.default_factory), None)
     if name is None:
-        raise NotPlain
+        raise NotPackable
     return tagged("default", factory=name, items=_pack_items(value))
 
 
@@ -146,7 +146,7 @@ def _pack_array(value: np.ndarray[Any, Any]) -> Any:
     if value.dtype == object:
         return tagged("objects", shape=list(value.shape), items=_pack_list(value.ravel().tolist()))
     if value.dtype.hasobject or value.dtype.kind == "T":
-        raise NotPlain
+        raise NotPackable
     if value.flags.c_contiguous:
         return value
     if value.ndim == 2 and min(value.strides) >= value.itemsize:
@@ -183,26 +183,26 @@ def _unpack_objects(value: dict[str, Any]) -> Any:
 
 def _pack_scalar(value: np.generic) -> dict[str, Any]:
     if value.dtype.hasobject:
-        raise NotPlain
+        raise NotPackable
     return tagged("scalar", array=np.asarray(value))
 
 
 def _pack_dtype(value: np.dtype[Any]) -> dict[str, Any]:
     if value.fields is not None:
-        raise NotPlain
+        raise NotPackable
     return tagged("dtype", name=value.str)
 
 
 def _pack_type(value: type) -> dict[str, Any]:
     if not issubclass(value, np.generic):
-        raise NotPlain
+        raise NotPackable
     return tagged("type", name=np.dtype(value).name)
 
 
 def _pack_sparse(value: Any) -> dict[str, Any]:
     kind = f"{value.format}_{'array' if isinstance(value, sparse.sparray) else 'matrix'}"
     if kind not in _SPARSE:
-        raise NotPlain
+        raise NotPackable
     return tagged("sparse", kind=kind, **sparse_codecs.encode(value).data)
 
 
@@ -243,11 +243,11 @@ def _pack_estimator(value: Any) -> dict[str, Any]:
     path = f"{kind.__module__}.{kind.__qualname__}"
     public = class_or_none(f"sklearn.{kind.__name__}") is kind
     if not public and path not in _PRIVATE:
-        raise NotPlain
+        raise NotPackable
     try:
         check_parameters_of_state(value)
     except ValueError:
-        raise NotPlain from None
+        raise NotPackable from None
     return tagged(
         "estimator",
         name=kind.__name__ if public else path,
@@ -295,11 +295,11 @@ def _pack_object(value: Any) -> Any:
     if spelling is not None:
         return _pack_parts(spelling, value)
     if type(value).__module__ not in _OF_PARAMETERS:
-        raise NotPlain
+        raise NotPackable
     try:
         path, parameters = spell_object(value)
     except NotSpelled:
-        raise NotPlain from None
+        raise NotPackable from None
     return tagged("object", name=path, parameters=parameters)
 
 
@@ -307,7 +307,7 @@ def _pack_function(value: Callable[..., Any]) -> dict[str, Any]:
     path = f"{value.__module__}.{value.__name__}"
     found = path if path in _FUNCTIONS else function_path(value)
     if found is None:
-        raise NotPlain
+        raise NotPackable
     return tagged("function", path=found)
 
 
@@ -321,7 +321,7 @@ def _unpack_function(value: dict[str, Any]) -> Any:
 def _pack_parts(spelling: Spelling, value: Any) -> dict[str, Any]:
     parts = spelling.take(value)
     if parts is None:
-        raise NotPlain
+        raise NotPackable
     return tagged(spelling.tag, parts={name: pack(part) for name, part in parts.items()})
 
 

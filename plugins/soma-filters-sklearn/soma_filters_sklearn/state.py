@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from soma_filters_sklearn.holdings import attributes_learned
 from soma_filters_sklearn.literals import TAG, tagged
 from soma_filters_sklearn.packing import (
-    NotPlain,
+    NotPackable,
     attributes_of,
     pack,
     reads_own_state,
@@ -159,7 +159,7 @@ def known_classes(state: Any) -> Any:
 def _carried(value: Any) -> Any:
     try:
         return pack(value)
-    except NotPlain:
+    except NotPackable:
         return _in_one_piece(value) if isinstance(value, list | dict | tuple) else value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from soma_http.server.app import make_app
 from soma_http.server.config import LimitsConfig, ModelConfig, Settings
-from soma_http.server.models import Model, Models
+from soma_http.server.models import Models, ServedModel
 
 import soma_core as soma
 
@@ -19,7 +19,7 @@ INPUT = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1.0, 2.0]}
 CONFIG = ModelConfig(filter="acme.Echo", version="3")
 
 
-class Served(Model):
+class Served(ServedModel):
     """A model that a function is."""
 
     def __init__(self, name: str, function: Callable[[Any], Any] | None) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from soma_http.server.config import BatchingConfig, ModelConfig, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError
-from soma_http.server.models import Model, Models
+from soma_http.server.models import Models, ServedModel
 from soma_http.server.reloading import Reloading
 from soma_http.server.tokens import Tokens
 
 FIRST, SECOND, BROKEN = (ModelConfig(filter=f"acme.{name}") for name in ("A", "B", "Broken"))
 
 
-class Pretended(Model):
+class Pretended(ServedModel):
     """A model without workers, whose life is noted."""
 
     def __init__(self, name: str, config: ModelConfig) -> None:

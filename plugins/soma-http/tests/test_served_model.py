@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from soma_http.server.config import ModelConfig
-from soma_http.server.models import Model
+from soma_http.server.models import ServedModel
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.sync.client import connect as open_websocket
@@ -109,7 +109,7 @@ def ask(client: httpx.Client, rows: np.ndarray, timeout: float = 30.0) -> Any:
 def test_the_time_that_a_request_may_take_is_not_that_of_the_start(tmp_path):
     install(tmp_path)
     environment = {"PYTHONPATH": str(tmp_path)}
-    model = Model("center", ModelConfig(filter="acme.Center", timeout=1e-6, env=environment))
+    model = ServedModel("center", ModelConfig(filter="acme.Center", timeout=1e-6, env=environment))
 
     async def start():
         await model.start()

@@ -20,7 +20,7 @@ from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.engine import Whereabouts
 from soma_transport_ray.slate import SlateReader, Turn
 
-__all__ = ["Attendant", "Present", "Remote"]
+__all__ = ["Attendant", "LocalAttendant", "RemoteAttendant"]
 
 _TAIL_LINES = 50
 _TAIL_BYTES = 50 * 2000
@@ -56,7 +56,7 @@ class Attendant(Protocol):
         """Look no more."""
 
 
-class Present:
+class LocalAttendant:
     """The attendant on the engine's own machine.
 
     Raises:
@@ -131,7 +131,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._attendants: dict[bytes, Present] = {}
+        self._attendants: dict[bytes, LocalAttendant] = {}
 
     def ask(self, key: bytes, engine: Whereabouts, method: str, *arguments: Any) -> Any:
         """Call a method of an attendant.
@@ -147,7 +147,7 @@ class Watch:
         """
         with self._lock:
             if key not in self._attendants:
-                self._attendants[key] = Present(engine)
+                self._attendants[key] = LocalAttendant(engine)
             attendant = self._attendants[key]
         return getattr(attendant, method)(*arguments)
 
@@ -163,7 +163,7 @@ class Watch:
             attendant.close()
 
 
-class Remote:
+class RemoteAttendant:
     """Asks a watch on the engine's node. If that is gone, so is the node, and the engine."""
 
     def __init__(self, cluster: Cluster, engine: Whereabouts) -> None:

@@ -43,7 +43,7 @@ class _Call:
 
 
 class RayChannel(Channel):
-    """The host's end; at the other is an :class:`~soma_transport_ray.engine.Engine`.
+    """The host's end; at the other is an :class:`~soma_transport_ray.engine.EngineActor`.
 
     Args:
         cluster: The connection.

@@ -18,10 +18,10 @@ from soma_core.transport import (
     thread_limits,
 )
 from soma_transport_ray import cluster as clusters
-from soma_transport_ray.attendant import Attendant, Present, Remote
+from soma_transport_ray.attendant import Attendant, LocalAttendant, RemoteAttendant
 from soma_transport_ray.channel import RayChannel
 from soma_transport_ray.cluster import Cluster
-from soma_transport_ray.engine import Engine, Whereabouts
+from soma_transport_ray.engine import EngineActor, Whereabouts
 from soma_transport_ray.messages import LAYOUT
 from soma_transport_ray.options import RayOptions
 
@@ -97,7 +97,7 @@ class RayTransport(Transport):
             wanted |= {"get_if_exists": True}
         given = {name: value for name, value in wanted.items() if value is not None}
         try:
-            return ray.remote(Engine).options(**given).remote(options.pickle)
+            return ray.remote(EngineActor).options(**given).remote(options.pickle)
         except Exception as error:  # of many kinds: what Ray does not accept, and a lost cluster
             raise StartFailed(f"Ray does not accept the engine: {error}") from error
 
@@ -151,8 +151,8 @@ class RayTransport(Transport):
         self._here = here
         if here:
             with suppress(OSError):  # a container of its own: then from inside of that
-                return Present(place)
-        remote = Remote(cluster, place)
+                return LocalAttendant(place)
+        remote = RemoteAttendant(cluster, place)
         remote.begin(deadline.within(_WATCH).left() or 0.0)
         return remote
 

@@ -13,7 +13,7 @@ from soma_transport_ray.memory import Owner
 from soma_transport_ray.messages import LAYOUT, Parcel, pack, unpack
 from soma_transport_ray.slate import CLIENT_SIZE, Slate, Turn
 
-__all__ = ["Engine", "Whereabouts"]
+__all__ = ["EngineActor", "Whereabouts"]
 
 
 class Whereabouts(NamedTuple):
@@ -36,7 +36,7 @@ class Whereabouts(NamedTuple):
     stderr: str
 
 
-class Engine:
+class EngineActor:
     """What the actor is."""
 
     def __init__(self, pickle: Literal["same-user", "never"]) -> None:

@@ -27,7 +27,7 @@ from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.group import SlotGroup
 from soma_core.client.pool.plan import PoolPlan, plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
-from soma_core.client.pool.verbs import PoolVerbs, Request
+from soma_core.client.pool.verbs import PoolRequest, PoolVerbs
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
 from soma_core.errors import TransportError
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def _awaited(
-    verb: Callable[Concatenate[PoolVerbs, P], Request[T]],
+    verb: Callable[Concatenate[PoolVerbs, P], PoolRequest[T]],
 ) -> Callable[Concatenate[AsyncWorkerPool, P], Coroutine[Any, Any, T]]:
     """The method of an AsyncWorkerPool for a verb: it awaits that a worker has done it."""
     request = telling(f"AsyncWorkerPool.{verb.__name__}", verb)
@@ -303,7 +303,7 @@ class AsyncWorkerPool:
         if not await running.group.join(Deadline.after(timeout)):
             await self.close()
 
-    async def _perform(self, request: Request[T]) -> T:
+    async def _perform(self, request: PoolRequest[T]) -> T:
         """Do what a method of the pool asks; changes are made one after the other."""
         running = self._here()
         async with nullcontext() if request.commit is None else running.changing:

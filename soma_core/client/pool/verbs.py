@@ -26,14 +26,14 @@ from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 
-__all__ = ["PoolVerbs", "Request"]
+__all__ = ["PoolRequest", "PoolVerbs"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Request(Generic[T]):
+class PoolRequest(Generic[T]):
     """What a method of a pool asks of one worker.
 
     Attributes:
@@ -58,17 +58,17 @@ class Request(Generic[T]):
 
 
 Run = Callable[[Verbs], Steps[Any]]
-Make = Callable[["PoolVerbs", Run, dict[str, Any]], Request[Any]]
+Make = Callable[["PoolVerbs", Run, dict[str, Any]], PoolRequest[Any]]
 """Makes the request, of what does it and of the arguments by name."""
 
 
 def _requesting(
     verb: Callable[Concatenate[Verbs, P], Steps[T]], make: Make
-) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
+) -> Callable[Concatenate[PoolVerbs, P], PoolRequest[T]]:
     """The method of a pool for a verb of its workers, with the arguments of that."""
 
     @wraps(verb)
-    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Request[T]:
+    def method(self: PoolVerbs, /, *args: P.args, **kwargs: P.kwargs) -> PoolRequest[T]:
         given = _by_name(verb, args, kwargs)
         ask: Callable[..., Steps[T]] = verb
         return make(self, lambda verbs: ask(verbs, **given), given)
@@ -95,21 +95,21 @@ _signature = cache(signature)
 
 def _asking(
     verb: Callable[Concatenate[Verbs, P], Steps[T]],
-) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
+) -> Callable[Concatenate[PoolVerbs, P], PoolRequest[T]]:
     """The request for a verb that changes nothing in the worker that does it."""
-    return _requesting(verb, lambda _, run, given: Request(run))
+    return _requesting(verb, lambda _, run, given: PoolRequest(run))
 
 
 def _training(
     verb: Callable[Concatenate[Verbs, P], Steps[T]], *, full: bool = True
-) -> Callable[Concatenate[PoolVerbs, P], Request[T]]:
+) -> Callable[Concatenate[PoolVerbs, P], PoolRequest[T]]:
     """The request for a verb that trains nodes, whose states every worker is given then.
 
     Args:
         full: Whether optimizers and random numbers go along.
     """
 
-    def make(self: PoolVerbs, run: Run, given: dict[str, Any]) -> Request[Any]:
+    def make(self: PoolVerbs, run: Run, given: dict[str, Any]) -> PoolRequest[Any]:
         if "node_ids" in given:
             node_ids = given["node_ids"] = as_node_ids(given["node_ids"])
         else:
@@ -230,29 +230,29 @@ class PoolVerbs:
     composite_fit = _training(Verbs.composite_fit)
     batched_fit = _training(Verbs.batched_fit)
 
-    def _call(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+    def _call(self, run: Run, given: dict[str, Any]) -> PoolRequest[Any]:
         if not given.get("changes_states"):
-            return Request(run)
+            return PoolRequest(run)
         _, node_ids = fields_of(given["cmd"], given.get("fields"))
         return self.train(run, node_ids, given.get("timeout", DEFAULT))
 
-    def _run_segment(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+    def _run_segment(self, run: Run, given: dict[str, Any]) -> PoolRequest[Any]:
         if not given["learns"]:
-            return Request(run)
+            return PoolRequest(run)
         return self.train(run, given["segment"], given["timeout"])
 
-    def _load_checkpoint(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+    def _load_checkpoint(self, run: Run, given: dict[str, Any]) -> PoolRequest[Any]:
         return self.train(run, self._blueprint.node_ids, given.get("timeout", DEFAULT))
 
-    def _load(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+    def _load(self, run: Run, given: dict[str, Any]) -> PoolRequest[Any]:
         check_filters(given["filters"])
         filters = given["filters"] = dict(given["filters"])
         trainable = given.get("trainable", True)
-        return Request(run, lambda metas: self._blueprint.load(filters, trainable, metas))
+        return PoolRequest(run, lambda metas: self._blueprint.load(filters, trainable, metas))
 
-    def _unload(self, run: Run, given: dict[str, Any]) -> Request[Any]:
+    def _unload(self, run: Run, given: dict[str, Any]) -> PoolRequest[Any]:
         gone = given["node_ids"] = as_node_ids(given["node_ids"], in_order=False)
-        return Request(run, lambda _: self._blueprint.unload(gone))
+        return PoolRequest(run, lambda _: self._blueprint.unload(gone))
 
     call = _requesting(Verbs.call, _call)
     run_segment = _requesting(Verbs.run_segment, _run_segment)
@@ -262,7 +262,7 @@ class PoolVerbs:
 
     def set_state(
         self, node_id: str, state: NodeState, *, meta: Meta = None, timeout: Timeout = DEFAULT
-    ) -> Request[None]:
+    ) -> PoolRequest[None]:
         """Give every worker what :meth:`get_state` returned, of this pool or of a Worker.
 
         Raises:
@@ -271,7 +271,7 @@ class PoolVerbs:
         if not isinstance(state, NodeState):
             raise TypeError(f"state is a NodeState, from get_state; got {type(state).__name__}")
         blueprint = self._blueprint
-        return Request(
+        return PoolRequest(
             lambda verbs: verbs.set_state(node_id, state, meta=meta, timeout=timeout),
             lambda _: blueprint.set_states({node_id: state}),
         )
@@ -283,7 +283,7 @@ class PoolVerbs:
         timeout: Timeout,
         *,
         full: bool = True,
-    ) -> Request[T]:
+    ) -> PoolRequest[T]:
         """Train nodes in one worker, and give every worker what they learned.
 
         Args:
@@ -299,4 +299,4 @@ class PoolVerbs:
                 learned[node_id] = yield from verbs.get_state(node_id, full=full, timeout=timeout)
             return result
 
-        return Request(run, lambda _: blueprint.set_states(learned), replace_on_error=True)
+        return PoolRequest(run, lambda _: blueprint.set_states(learned), replace_on_error=True)

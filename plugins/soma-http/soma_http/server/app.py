@@ -24,7 +24,7 @@ from soma_http.server.pages import CONSOLE, DOCUMENTATION
 from soma_http.server.quotas import Quotas
 from soma_http.server.refusals import Refusal, answer
 from soma_http.server.reloading import Reloading
-from soma_http.server.sessions import Sessions
+from soma_http.server.sessions import WebSocketSessions
 from soma_http.server.tokens import Tokens
 from soma_http.server.workbench import WorkbenchRoutes
 from soma_http.server.workers import WorkerRoutes, open_own
@@ -56,7 +56,7 @@ def make_app(
     limit = settings.limits.body
     largest = settings.limits.of_messages()
     launcher = WorkerLauncher(settings.workers, largest, pickles=settings.server.allows_pickles)
-    sessions = Sessions(settings.workers.most, settings.limits.sharing)
+    sessions = WebSocketSessions(settings.workers.most, settings.limits.sharing)
     grace = settings.workers.grace
     workers = WorkerRoutes(open_own(launcher, grace), sessions, serving, largest, grace)
     metrics = Metrics(serving, sessions)

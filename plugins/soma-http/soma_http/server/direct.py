@@ -17,13 +17,19 @@ from websockets.frames import Close, CloseCode, Opcode
 
 from soma_http.frames import BadFrame, Frame, FrameReader, frame_header
 
-__all__ = ["DirectProtocol", "DirectSocket", "Receiver", "direct_socket", "largest_message"]
+__all__ = [
+    "DirectProtocol",
+    "DirectSocket",
+    "WebSocketReceiver",
+    "direct_socket",
+    "largest_message",
+]
 
 _EXTENSION = "soma.direct"
 _JOINED = 1 << 16  # bytes of a frame that is written at once
 
 
-class Receiver(Protocol):
+class WebSocketReceiver(Protocol):
     """Who takes the messages of a WebSocket."""
 
     def received(self, frame: Frame) -> None:
@@ -52,7 +58,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
         self.app = with_itself
 
-    def take_over(self, receiver: Receiver) -> DirectSocket:
+    def take_over(self, receiver: WebSocketReceiver) -> DirectSocket:
         """Hand all that comes from here on to a receiver."""
         self._taken = DirectSocket(self.transport, receiver, self.config.ws_max_size)
         self.transport.resume_reading()
@@ -105,7 +111,9 @@ def _is_text(fragments: Sequence[Any]) -> bool:
 class DirectSocket:
     """A WebSocket that was taken over."""
 
-    def __init__(self, transport: asyncio.Transport, receiver: Receiver, largest: int) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, receiver: WebSocketReceiver, largest: int
+    ) -> None:
         self.receiver = receiver
         self._transport = transport
         self._frames = FrameReader(masked=True, largest=largest)
@@ -177,7 +185,7 @@ def _close_code(frame: Frame) -> bytes:
     return payload[:2]
 
 
-def direct_socket(websocket: WebSocket, receiver: Receiver) -> DirectSocket:
+def direct_socket(websocket: WebSocket, receiver: WebSocketReceiver) -> DirectSocket:
     """Take over a WebSocket that was accepted just now by a :class:`DirectProtocol`."""
     protocol: DirectProtocol = websocket.scope["extensions"][_EXTENSION]
     return protocol.take_over(receiver)

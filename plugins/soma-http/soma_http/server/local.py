@@ -25,7 +25,7 @@ from soma_http.server.console import ConsoleRoutes
 from soma_http.server.models import Models
 from soma_http.server.pages import DOCUMENTATION
 from soma_http.server.quotas import Quotas
-from soma_http.server.sessions import Sessions
+from soma_http.server.sessions import WebSocketSessions
 from soma_http.server.tokens import Tokens
 from soma_http.server.transports import open_through
 from soma_http.server.workbench import WorkbenchRoutes
@@ -49,7 +49,7 @@ def make_console(transport: str, options: dict[str, Any], token: str) -> Starlet
     new_transport = transport_maker(transport, given, installed_plugins())
     found = installed_transports().load(transport)
     limits = StreamLimits()
-    sessions, models = Sessions(_MOST, 0), Models({})
+    sessions, models = WebSocketSessions(_MOST, 0), Models({})
     body = LimitsConfig().body
     workers = WorkerRoutes(open_through(new_transport, limits), sessions, models, limits, _GRACE)
     routes = [

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 import soma_core as soma
 from soma_http.server.models import Models
-from soma_http.server.sessions import Sessions
+from soma_http.server.sessions import WebSocketSessions
 
 __all__ = ["Metrics"]
 
@@ -40,7 +40,7 @@ _OUTCOMES = ("hits", "misses", "skipped")
 class Metrics:
     """The metrics of one server."""
 
-    def __init__(self, models: Models, sessions: Sessions) -> None:
+    def __init__(self, models: Models, sessions: WebSocketSessions) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "soma_http_requests",
@@ -86,7 +86,7 @@ class Metrics:
 class _Pools(Collector):
     """Reads what pools and sessions count by themselves."""
 
-    def __init__(self, models: Models, sessions: Sessions) -> None:
+    def __init__(self, models: Models, sessions: WebSocketSessions) -> None:
         self._models = models
         self._sessions = sessions
 

@@ -11,7 +11,7 @@ import soma_core as soma
 from soma_http.server.config import ModelConfig
 from soma_http.server.inference.messages import TensorMetadata
 
-__all__ = ["Model", "Models"]
+__all__ = ["Models", "ServedModel"]
 
 _STARTING = 600.0  # seconds for each step of a start: a model may be large
 _GRACE = 30.0  # seconds for the requests of a model that was replaced
@@ -33,7 +33,7 @@ _DATATYPES = {
 }
 
 
-class Model:
+class ServedModel:
     """One model.
 
     Attributes:
@@ -192,16 +192,16 @@ class Models:
     def __init__(
         self,
         configs: Mapping[str, ModelConfig],
-        make: Callable[[str, ModelConfig], Model] = Model,
+        make: Callable[[str, ModelConfig], ServedModel] = ServedModel,
     ) -> None:
         self._make = make
         self._changing = asyncio.Lock()
         self._models = {name: make(name, config) for name, config in configs.items()}
 
-    def __iter__(self) -> Iterator[Model]:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
-    def get(self, name: str) -> Model | None:
+    def get(self, name: str) -> ServedModel | None:
         """One of them."""
         return self._models.get(name)
 
@@ -215,7 +215,7 @@ class Models:
         async with self._changing:
             await asyncio.gather(*map(self._start, self._models.values()))
 
-    async def _start(self, model: Model) -> None:
+    async def _start(self, model: ServedModel) -> None:
         try:
             await model.start()
             _log.info("the model %r is ready", model.name)

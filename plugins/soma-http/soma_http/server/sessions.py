@@ -22,7 +22,7 @@ from soma_http.notices import (
 )
 from soma_http.server.direct import largest_message
 
-__all__ = ["Sessions", "WebSocketSession"]
+__all__ = ["WebSocketSession", "WebSocketSessions"]
 
 _log = logging.getLogger("soma.http")
 
@@ -90,7 +90,7 @@ class WebSocketSession(ABC):
                 _log.debug("client %s is gone before it was told the end", self.id)
 
 
-class Sessions:
+class WebSocketSessions:
     """Those that run, and how the last ones ended.
 
     Args:

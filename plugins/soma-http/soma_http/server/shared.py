@@ -18,7 +18,7 @@ from soma_core.streams import StreamLimits
 from soma_core.transport import Dialect, Message
 from soma_http.messages import MessageReader
 from soma_http.server.answering import AnsweringSession
-from soma_http.server.models import Model
+from soma_http.server.models import ServedModel
 
 __all__ = ["SharedModelSession"]
 
@@ -51,7 +51,7 @@ class _PooledNode(soma.Filter):
 class _Nodes:
     """The nodes of a model, as the filters that an engine knows by name: it knows no others."""
 
-    def __init__(self, model: Model, run: Callable[[str, Any, Any], Any]) -> None:
+    def __init__(self, model: ServedModel, run: Callable[[str, Any, Any], Any]) -> None:
         self._metas = model.metas()
         self._run = run
 
@@ -71,7 +71,7 @@ class SharedModelSession(AnsweringSession):
     has_process = False
 
     def __init__(
-        self, websocket: WebSocket, model: Callable[[], Model], limits: StreamLimits
+        self, websocket: WebSocket, model: Callable[[], ServedModel], limits: StreamLimits
     ) -> None:
         super().__init__(websocket)
         self._model = model

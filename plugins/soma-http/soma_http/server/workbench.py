@@ -20,7 +20,7 @@ from soma_core.tooling import Outcome, check_command, replay
 from soma_core.transport import Transport
 from soma_http.server.bodies import read_body
 from soma_http.server.responses import JsonResponse
-from soma_http.server.sessions import Sessions
+from soma_http.server.sessions import WebSocketSessions
 
 __all__ = ["WorkbenchRoutes"]
 
@@ -33,7 +33,7 @@ class WorkbenchRoutes:
     def __init__(
         self,
         new_transport: Callable[[], Transport],
-        sessions: Sessions,
+        sessions: WebSocketSessions,
         limit: int,
         python: Path = Path(sys.executable),
     ) -> None:

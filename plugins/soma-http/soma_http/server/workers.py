@@ -16,11 +16,11 @@ from soma_core.errors import SomaError, StartFailed
 from soma_core.streams import StreamLimits
 from soma_http.notices import status_text
 from soma_http.server.launching import Policy, WorkerLauncher
-from soma_http.server.models import Model, Models
+from soma_http.server.models import Models, ServedModel
 from soma_http.server.passing import PassingSession
 from soma_http.server.printed import PrintedLines
 from soma_http.server.responses import JsonResponse
-from soma_http.server.sessions import Sessions, WebSocketSession
+from soma_http.server.sessions import WebSocketSession, WebSocketSessions
 from soma_http.server.shared import SharedModelSession
 
 __all__ = ["WorkerRoutes", "open_own"]
@@ -34,7 +34,7 @@ class WorkerRoutes:
     def __init__(
         self,
         open_session: Callable[[WebSocket], Awaitable[WebSocketSession]],
-        sessions: Sessions,
+        sessions: WebSocketSessions,
         models: Models,
         limits: StreamLimits,
         grace: float,
@@ -76,7 +76,7 @@ class WorkerRoutes:
         """Speak the protocol to the nodes of a model, which all clients share."""
         name = websocket.path_params["model"]
 
-        def model() -> Model:
+        def model() -> ServedModel:
             found = self._models.get(name)
             if found is None:
                 raise StartFailed(f"there is no model {name!r} any more")

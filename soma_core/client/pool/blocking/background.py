@@ -19,8 +19,8 @@ from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.group import CLOSING, SlotGroup
 from soma_core.client.pool.plan import PoolPlan
 from soma_core.client.pool.stats import PoolStats
-from soma_core.client.pool.verbs import Request
-from soma_core.client.turn import Turn
+from soma_core.client.pool.verbs import PoolRequest
+from soma_core.client.turn import TurnLock
 from soma_core.errors import ChannelClosed, SomaError, StartFailed, TransportError
 
 __all__ = ["BackgroundPool"]
@@ -50,7 +50,7 @@ class BackgroundPool:
         self._plan = plan
         self._owner = os.getpid()
         self._lock = threading.RLock()  # a signal handler may submit in the midst of a submission
-        self._changing = Turn("a change of this pool")
+        self._changing = TurnLock("a change of this pool")
         self._inbox: deque[PoolCall] = deque()
         self._borrowers: dict[Lease[Any], int] = {}  # and the threads that use them
         self._is_woken = self._has_ended = False
@@ -100,7 +100,7 @@ class BackgroundPool:
             raise
         return future
 
-    def perform(self, request: Request[T]) -> T:
+    def perform(self, request: PoolRequest[T]) -> T:
         """Do what a method of the pool asks, on this thread, with a worker that is lent for it.
 
         Of a change, the other workers are told before their next call.

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from soma_core.client.pool.blocking.call_future import SLICE
-from soma_core.client.pool.verbs import Request
+from soma_core.client.pool.verbs import PoolRequest
 from soma_core.client.worker import Worker
 
 __all__ = ["Lease"]
@@ -28,7 +28,7 @@ class Lease(Generic[T]):
         loop: The loop that lends it.
     """
 
-    def __init__(self, request: Request[T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: PoolRequest[T], loop: asyncio.AbstractEventLoop) -> None:
         self._request, self._loop = request, loop
         self._lent: SimpleQueue[Worker | None] = SimpleQueue()
         self._outcome: asyncio.Future[tuple[Any, Exception | None]] | None = None

@@ -14,7 +14,7 @@ from soma_core.client.pool.blocking.call_future import CallFuture, map_results, 
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import plan_pool, whole
 from soma_core.client.pool.stats import PoolStats
-from soma_core.client.pool.verbs import PoolVerbs, Request
+from soma_core.client.pool.verbs import PoolRequest, PoolVerbs
 from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def _asked(
-    verb: Callable[Concatenate[PoolVerbs, P], Request[T]],
+    verb: Callable[Concatenate[PoolVerbs, P], PoolRequest[T]],
 ) -> Callable[Concatenate[WorkerPool, P], T]:
     """The method of a WorkerPool for a verb: it waits until a worker has done what is asked."""
     request = telling(f"WorkerPool.{verb.__name__}", verb)

@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from soma_core.tooling import process_usage
-from soma_http.server.models import Model, Models
+from soma_http.server.models import Models, ServedModel
 from soma_http.server.pages import CONSOLE
 from soma_http.server.responses import JsonResponse
-from soma_http.server.sessions import Sessions, WebSocketSession
+from soma_http.server.sessions import WebSocketSession, WebSocketSessions
 
 __all__ = ["ConsoleRoutes"]
 
@@ -32,7 +32,7 @@ class ConsoleRoutes:
     def __init__(
         self,
         models: Models,
-        sessions: Sessions,
+        sessions: WebSocketSessions,
         daemon: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._models = models
@@ -75,7 +75,7 @@ def _client(session: WebSocketSession, now: float) -> dict[str, Any]:
     }
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _described(model: ServedModel) -> dict[str, Any]:
     stats = model.stats()
     return {
         "name": model.name,

@@ -16,7 +16,7 @@ from soma_http.server.bodies import read_body
 from soma_http.server.inference.messages import IndexRequest, ModelMetadata
 from soma_http.server.inference.reading import read_json, read_request
 from soma_http.server.inference.writing import write_answer
-from soma_http.server.models import Model, Models
+from soma_http.server.models import Models, ServedModel
 from soma_http.server.refusals import Refusal, answer_to
 from soma_http.server.responses import JsonResponse
 from soma_http.server.tracing import part_of_trace
@@ -133,7 +133,7 @@ class InferenceRoutes:
         headers = {_SIZE_HEADER: str(answer.json_size)}
         return Response(answer.body, headers=headers, media_type="application/octet-stream")
 
-    def _model(self, request: Request) -> Model:
+    def _model(self, request: Request) -> ServedModel:
         name = request.path_params["model"]
         model = self._models.get(name)
         if model is None:

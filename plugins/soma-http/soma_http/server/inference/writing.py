@@ -20,11 +20,11 @@ from soma_http.server.inference.messages import RequestOutput, TensorMetadata
 from soma_http.server.inference.reading import ReadRequest
 from soma_http.server.refusals import Refusal
 
-__all__ = ["Answer", "write_answer"]
+__all__ = ["InferenceAnswer", "write_answer"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class InferenceAnswer:
     """An answer to ``infer``.
 
     Attributes:
@@ -38,7 +38,7 @@ class Answer:
 
 def write_answer(
     result: Any, request: ReadRequest, model: str, version: str, declared: Sequence[TensorMetadata]
-) -> Answer:
+) -> InferenceAnswer:
     """Write what a model returned.
 
     Args:
@@ -77,7 +77,7 @@ def write_answer(
     if request.id is not None:
         answer["id"] = request.id
     head = dump(answer, inf_nan_mode="null")
-    return Answer(b"".join([head, *pieces]), len(head) if pieces else None)
+    return InferenceAnswer(b"".join([head, *pieces]), len(head) if pieces else None)
 
 
 def _unwritten(name: str, error: UnicodeError) -> Refusal:
