@@ -79,6 +79,13 @@ except soma.StartFailed as error:
     assert "no thread" in str(error), error
 else:
     raise AssertionError("a pool without threads")
+threading.Thread.start = lambda thread: (start if thread.name == "soma-pool" else refuse)(thread)
+try:
+    soma.WorkerPool(transport, 2, **options)
+except soma.StartFailed as error:
+    assert "no thread" in str(error), error
+else:
+    raise AssertionError("workers without threads that read what they print")
 threading.Thread.start = start
 assert held() == before, (held(), before)
 attempt()

@@ -32,7 +32,8 @@ async def in_thread(
 ) -> T:
     """Run a function in a thread of its own, which ends with it.
 
-    Not in an executor of the loop: its threads would stay.
+    Not in an executor of the loop: its threads would stay. Where no thread can be started, the
+    loop does it, and waits.
 
     Args:
         function: The function. It goes on if the caller is cancelled.
@@ -61,7 +62,10 @@ async def in_thread(
                 undo(result)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # this process can start no more threads
+        return function()
     try:
         return await future
     finally:
