@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from soma_core.protocol.commands import MOST_LOGGERS
+from soma_core.protocol.loggers import MOST_LOGGERS
 
 __all__ = ["MARK", "LogLevels", "log_levels"]
 

@@ -12,14 +12,12 @@ from typing import Any
 
 from soma_core.channel.output import OutputPump
 from soma_core.client.calls import Call
+from soma_core.protocol.loggers import MOST_LOGGERS, Loggers
 from soma_core.protocol.replies import Event
 from soma_core.raised import holds_source
 from soma_core.raised.stack import module_of
 
 __all__ = ["WorkerRecords", "deliver"]
-
-_MOST = 1000
-_LONGEST_NAME = 200  # characters of the name of a logger that is made for a worker
 
 
 class WorkerRecords:
@@ -29,9 +27,9 @@ class WorkerRecords:
         most: How many loggers, and files that warn, workers may add to it.
     """
 
-    def __init__(self, most: int = _MOST) -> None:
+    def __init__(self, most: int = MOST_LOGGERS) -> None:
         self._most = most
-        self._loggers_made = 0
+        self._loggers = Loggers(most)
         self._categories: dict[type[Warning], type[Warning]] = {}
         self._warned: dict[str, dict[Any, Any]] = {}  # by file: Python's rule, across all workers
 
@@ -47,24 +45,9 @@ class WorkerRecords:
                 traceback.print_exc()
 
     def _log(self, fields: dict[str, Any], node_id: str | None) -> None:
-        logger = self._logger(fields["name"])
+        logger = self._loggers.of(fields["name"])
         if logger.isEnabledFor(fields["level"]):
             logger.handle(_log_record(fields, node_id))
-
-    def _logger(self, name: str) -> logging.Logger:
-        """The logger of a name; where a worker names ever more, the nearest one that there is.
-
-        A logger stays as long as the process, and each dot of its name may make one more.
-        """
-        known = logging.root.manager.loggerDict
-        if name not in known:
-            parts = name.count(".") + 1
-            if len(name) > _LONGEST_NAME or self._loggers_made + parts > self._most:
-                while name and not isinstance(known.get(name), logging.Logger):
-                    name = name.rpartition(".")[0]
-            else:
-                self._loggers_made += parts
-        return logging.getLogger(name)
 
     def _registry(self, filename: str) -> dict[Any, Any]:
         """What was warned already in a file; it is forgotten where that would grow without end."""

@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from soma_core.engine.inbox import Inbox
+from soma_core.protocol.loggers import Loggers
 from soma_core.raised import shortened
 from soma_core.raised.stack import module_of
 
@@ -63,6 +64,7 @@ class RecordForwarder(logging.Handler):
         self._send: SendRecord | None = None
         self._warned = False
         self._level = logging.WARNING
+        self._loggers = Loggers()
         self.sending: AbstractContextManager[object] = self.lock or threading.RLock()
         self._basic_config = logging.basicConfig
         self._show_warning = warnings.showwarning
@@ -127,7 +129,7 @@ class RecordForwarder(logging.Handler):
             return
         host.log_level = min(levels.values())
         for name, level in levels.items():
-            logger = logging.getLogger(name)
+            logger = self._loggers.of(name)
             if level < logger.getEffectiveLevel():
                 logger.setLevel(level)
 

@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from soma_core.models.files import DataFile
 from soma_core.protocol.fields import Binary, Data, State, States
+from soma_core.protocol.loggers import MOST_LOGGERS
 
 __all__ = [
     "COMMANDS",
-    "MOST_LOGGERS",
     "ApplyGradients",
     "BatchedFit",
     "CallMethod",
@@ -43,7 +43,6 @@ Method = Literal[
     "decision_function", "inverse_transform", "predict", "predict_log_proba", "predict_proba",
     "score", "score_samples", "transform",
 ]  # fmt: skip
-MOST_LOGGERS = 1000
 StateFormat = Literal["torch", "torch_pickle", "cloudpickle", "value", "safetensors"]
 
 

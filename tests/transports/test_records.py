@@ -11,7 +11,8 @@ import pytest
 
 import soma_core as soma
 from soma_core.client.records import WorkerRecords
-from soma_core.engine.records import RecordForwarder
+from soma_core.engine.records import Host, RecordForwarder
+from soma_core.protocol.loggers import MOST_LOGGERS
 
 from ..support import either, run_python
 from ..support import filters as f
@@ -70,6 +71,16 @@ def test_a_worker_that_names_ever_more_loggers_makes_but_some(caplog):
         records.hand_over("log", SAID | {"name": name}, None)
     assert len(caplog.records) == 20
     assert len(set(logging.root.manager.loggerDict) - known) <= 4
+
+
+def test_so_does_a_host_that_names_ever_more_in_its_worker():
+    records, host = RecordForwarder(), Host()
+    host.log_level = logging.WARNING
+    known = set(logging.root.manager.loggerDict)
+    for number in range(20):
+        name = f"of_a_host.{'x.' * (number * 100)}"
+        records.note_levels(host, {f"{name}{n}": logging.ERROR for n in range(99)})
+    assert len(set(logging.root.manager.loggerDict) - known) <= MOST_LOGGERS
 
 
 def test_a_warning_is_shown_once_until_other_files_have_warned_without_end(recwarn):
