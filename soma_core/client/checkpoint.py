@@ -80,7 +80,8 @@ def _write_archive(file: BinaryIO, header: bytes, buffers: Iterable[Any]) -> Non
         archive.writestr(_HEADER, header)
         for number, buffer in enumerate(buffers):
             with archive.open(str(number), "w", force_zip64=True) as member:
-                member.write(memoryview(buffer).cast("B"))
+                view = memoryview(buffer)
+                member.write(view.cast("B") if view.nbytes else b"")
 
 
 def _private(name: str, flags: int) -> int:

@@ -107,6 +107,31 @@ def test_a_training_state_that_does_not_fit_leaves_the_node_as_it_was(
         assert inline.get_state("net", full=True) == before
 
 
+class Named(soma.Filter):
+    """Its fields are called as what modules own."""
+
+    optimizer: str = "lbfgs"
+    scheduler: str = "cosine"
+
+    def fit(self, x: Any, y: Any = None) -> Any:
+        return {"none": np.empty((0, 3)), "nor": np.zeros((2, 0), order="F"), "x": x}
+
+    def forward(self, x: Any, state: Any) -> Any:
+        return state
+
+
+def test_arrays_of_nothing_and_fields_that_are_called_optimizer_are_saved(
+    inline: Any, tmp_path: Any
+) -> None:
+    inline.load({"named": Named()})
+    inline.composite_fit(["named"], 5, 6)
+    inline.save_checkpoint(tmp_path / "it")
+    inline.load({"named": Named()})
+    inline.load_checkpoint(tmp_path / "it")
+    state = inline.forward("named", 0)
+    assert (state["none"].shape, state["nor"].shape, state["x"]) == ((0, 3), (2, 0), 5)
+
+
 def test_a_checkpoint_of_other_nodes_is_refused_and_names_both(inline: Any, tmp_path: Any) -> None:
     inline.load({"body": FILTERS["body"]})
     inline.save_checkpoint(tmp_path / "body")

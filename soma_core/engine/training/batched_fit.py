@@ -205,7 +205,7 @@ class FitInProgress:
         progress.report(**at, **self._position, mean_loss=self._mean.value, **found)
 
     def _learning_rate(self) -> float | None:
-        owned = (getattr(node.obj, "optimizer", None) for node in self.chain.nodes)
+        owned = map(tensors.own_optimizer, self.chain.nodes)
         for optimizer in (self.optimizer, *owned):
             groups = getattr(optimizer, "param_groups", None)
             if groups:

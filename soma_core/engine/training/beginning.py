@@ -128,8 +128,7 @@ def _weights(node: Node) -> dict[str, Any]:
 
 def _steppers(node: Node) -> Iterator[Any]:
     """The optimizer and the schedulers that a node owns."""
-    optimizer = getattr(node.obj, "optimizer", None)
-    for part in [optimizer, *tensors.schedulers(node)]:
+    for part in [tensors.own_optimizer(node), *tensors.schedulers(node)]:
         if callable(getattr(part, "load_state_dict", None)):
             yield part
 

@@ -75,11 +75,7 @@ class Chain:
     def optimizers(self) -> list[tuple[Node, torch.optim.Optimizer]]:
         """The trainable nodes that own an optimizer, with it; looked up as seldom."""
         if self._optimizers is None:
-            owned = [
-                (node, getattr(node.obj, "optimizer", None))
-                for node in self.nodes
-                if node.trainable
-            ]
+            owned = [(node, tensors.own_optimizer(node)) for node in self.nodes if node.trainable]
             self._optimizers = [(node, own) for node, own in owned if own is not None]
         return self._optimizers
 

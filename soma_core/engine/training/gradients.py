@@ -87,7 +87,7 @@ def apply_gradients(node: Node, data: bytes, optimizer: Any = None) -> list[str]
         parameter, gradient = parameters[name], gradients[name]
         wanted = {"device": parameter.device, "dtype": parameter.dtype}
         parameter.grad = None if gradient is None else gradient.to(**wanted)
-    stepped = getattr(node.obj, "optimizer", None) if optimizer is None else optimizer
+    stepped = tensors.own_optimizer(node) if optimizer is None else optimizer
     if stepped is not None:
         node.call(stepped.step)
         if node.trained_jointly:  # what it learned is in its parameters now

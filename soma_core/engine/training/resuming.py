@@ -44,7 +44,7 @@ def get_training(node: Node, optimizers: Optimizers) -> bytes:
         FilterFailed: The user's code raised.
     """
     own = getattr(node.obj, "training_state", None)
-    optimizer = getattr(node.obj, "optimizer", None)
+    optimizer = tensors.own_optimizer(node)
     content = {
         "optimizer": None if optimizer is None else node.call(optimizer.state_dict),
         "schedulers": [node.call(scheduler.state_dict) for scheduler in tensors.schedulers(node)],
@@ -79,7 +79,7 @@ def set_training(node: Node, data: bytes, optimizers: Optimizers) -> None:
 
 
 def _put(node: Node, content: Mapping[str, Any], optimizers: Optimizers) -> None:
-    optimizer = getattr(node.obj, "optimizer", None)
+    optimizer = tensors.own_optimizer(node)
     schedulers = tensors.schedulers(node)
     _require(optimizer is None, content["optimizer"] is None, "an optimizer")
     _require(len(schedulers), len(content["schedulers"]), "schedulers")

@@ -25,6 +25,7 @@ __all__ = [
     "named_buffers",
     "named_parameters",
     "no_gradients",
+    "own_optimizer",
     "parameters",
     "put",
     "schedulers",
@@ -56,8 +57,7 @@ def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
     found = list(named_parameters(node))
     if found:
         return found
-    optimizer = getattr(node.obj, "optimizer", None)
-    groups = () if optimizer is None else optimizer.param_groups
+    groups = getattr(own_optimizer(node), "param_groups", ())
     listed = [parameter for group in groups for parameter in group["params"]]
     return [(str(index), parameter) for index, parameter in enumerate(listed)]
 
@@ -65,6 +65,12 @@ def labelled_parameters(node: Node) -> list[tuple[str, torch.nn.Parameter]]:
 def parameters(node: Node) -> list[torch.nn.Parameter]:
     """A node's parameters, those that only its optimizer knows included."""
     return [parameter for _, parameter in labelled_parameters(node)]
+
+
+def own_optimizer(node: Node) -> Any:
+    """The optimizer that a node steps by; None where ``optimizer`` is a setting, such as a name."""
+    found = getattr(node.obj, "optimizer", None)
+    return found if callable(getattr(found, "step", None)) else None
 
 
 def schedulers(node: Node) -> list[Any]:
