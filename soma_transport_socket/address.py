@@ -19,8 +19,6 @@ from pathlib import Path
 from soma_core.errors import StartFailed
 from soma_core.transport import Deadline
 
-__all__ = ["bind", "connect", "default_path", "hung_up", "peer_uid"]
-
 _LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
 _PROBE = 2.0  # seconds for a daemon to accept, or to refuse
 _QUEUE = 1024  # clients that wait to be accepted, for themselves or with a question

@@ -14,8 +14,6 @@ from soma_core.transport import Deadline, close_in_forked_child
 from soma_transport_socket import address
 from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, send_fds
 
-__all__ = ["Control", "ask", "ask_once"]
-
 _LONGEST_LINE = 1 << 20
 _SENDING = 0.01  # seconds; a question is short, and one at a time has room
 

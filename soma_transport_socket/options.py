@@ -13,8 +13,6 @@ from soma_core.transport import OutputOptions
 from soma_transport_socket import address
 from soma_transport_socket.messages import SessionName
 
-__all__ = ["SocketOptions"]
-
 
 class SocketOptions(OutputOptions):
     """Options of the socket transport.

@@ -28,8 +28,6 @@ from soma_core.client.connect import connect
 from soma_core.errors import SomaError
 from soma_core.plugins.catalog import installed_transports
 
-__all__ = ["BASELINE", "Contestant", "TimedCall", "Unavailable", "builtin", "daemon"]
-
 BASELINE = "multiprocessing.Pipe"
 TimedCall = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 

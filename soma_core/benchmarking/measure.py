@@ -15,8 +15,6 @@ from soma_core.benchmarking.contestants import Contestant, TimedCall, Unavailabl
 from soma_core.benchmarking.measurements import Measurements, Series
 from soma_core.benchmarking.work import STATE, check, compute
 
-__all__ = ["pinnable", "run"]
-
 _SECONDS_PER_ROUND = 0.4
 _MOST_CALLS = 400
 _SLOW = 2.0  # seconds; a contestant that is slower at a size sits out the larger ones

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Measurements", "Series", "as_json", "size_name", "time_name"]
-
 
 @dataclass
 class Series:

@@ -8,8 +8,6 @@ import numpy as np
 
 from soma_core.models.filters import Filter
 
-__all__ = ["STATE", "Work", "check", "compute"]
-
 STATE = {"factor": 3.0}
 
 

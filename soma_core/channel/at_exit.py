@@ -10,8 +10,6 @@ from weakref import WeakKeyDictionary
 from soma_core.channel.contract import Channel, Transport
 from soma_core.channel.deadline import Deadline
 
-__all__ = ["stop_at_exit"]
-
 _GRACE = 2.0  # seconds for all of them together, before they are made to end
 
 

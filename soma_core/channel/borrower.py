@@ -38,8 +38,6 @@ from soma_core.channel.region_table import (
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.frames import FrameError, TableEntry
 
-__all__ = ["Borrower"]
-
 _FIRST_FD_WAIT = 1.0  # seconds for descriptors that were sent before the frame that names them
 
 

@@ -21,18 +21,6 @@ from soma_core.errors import SomaError
 from soma_core.models.filters import Distribution
 from soma_core.wire.message import Message
 
-__all__ = [
-    "Channel",
-    "DaemonInfo",
-    "ExitStatus",
-    "OutputOptions",
-    "ProcessOptions",
-    "SessionInfo",
-    "Transport",
-    "TransportOptions",
-    "WorkerInfo",
-]
-
 _LAST_WORDS = 0.5  # seconds to wait for the end of a dead worker's output
 
 

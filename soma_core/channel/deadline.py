@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Self
 
-__all__ = ["NEVER", "Deadline"]
-
 
 @dataclass(frozen=True, slots=True)
 class Deadline:

@@ -9,8 +9,6 @@ from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ForkedReaders", "close_in_forked_child", "forked_readers"]
-
 
 class _Closable(Protocol):
     def close(self) -> None: ...

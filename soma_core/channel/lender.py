@@ -29,8 +29,6 @@ from soma_core.channel.region_table import (
 )
 from soma_core.wire.frames import EntryKind, TableEntry
 
-__all__ = ["Lender"]
-
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a host may have SIGPIPE at its default
 _IDLE_COUNT = 64  # free regions that are kept for reuse
 _IDLE_BYTES = 1 << 30  # and their bytes, while messages come and go

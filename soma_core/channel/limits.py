@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-__all__ = ["MemorySize", "limit_memory", "memory_size"]
-
 
 def limit_memory(size: int) -> None:
     """Let this process, and each of its children, take so many bytes for itself.

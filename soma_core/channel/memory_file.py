@@ -14,15 +14,6 @@ import numpy as np
 from soma_core.errors import ErrorCode
 from soma_core.wire.frames import FrameError
 
-__all__ = [
-    "ROUND",
-    "Mapping",
-    "check_memory_file",
-    "copy_memory_file",
-    "create_memory_file",
-    "malformed",
-]
-
 ROUND = 1 << 16
 """Memory files have a multiple of so many bytes, of which the last ones may be empty."""
 

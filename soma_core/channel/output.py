@@ -30,8 +30,6 @@ from soma_core.channel.printed import LineCutter, OutputLine
 from soma_core.channel.starting import starting
 from soma_core.errors import StartFailed
 
-__all__ = ["Output", "OutputPump"]
-
 _log = logging.getLogger("soma.worker")
 _NO_BYTES = bytes(4)  # how many can be read, as the kernel says it
 _PIPE = 1 << 18  # bytes that a worker can print before anybody reads

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LineCutter", "OutputLine"]
-
 _LONGEST_LINE = 8192  # bytes; longer ones are cut into several
 
 

@@ -34,8 +34,6 @@ from soma_core.channel.process_tree import TREE_VARIABLE, ProcessTree
 from soma_core.channel.starting import starting
 from soma_core.errors import StartFailed
 
-__all__ = ["WorkerProcess", "default_signals", "exit_now", "hold_lifeline", "inherited_side"]
-
 LIFELINE_VARIABLE = "SOMA_LIFELINE"
 SIDE_VARIABLE = "SOMA_SIDE"
 _lifeline: int | None = None  # of this process, which has one for all its life

@@ -23,8 +23,6 @@ from contextlib import ExitStack, suppress
 from soma_core.channel.deadline import Deadline
 from soma_core.channel.forks import close_in_forked_child
 
-__all__ = ["TREE_VARIABLE", "ProcessTree", "join_process_tree"]
-
 TREE_VARIABLE = "SOMA_TREE"
 _REAPING = 0.2  # seconds
 _TRACKER = b"resource_tracker import main"

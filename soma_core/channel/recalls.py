@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["NEVER_AGAIN", "NEXT", "SIZE", "UPTO", "is_recalled", "recall"]
-
 NEXT, PROPOSED, DECIDED, UPTO = range(4)
 """The last message that may have been taken, which the receiver writes; and of a recall its first
 message as proposed, that as decided (0 until then), and its last one."""

@@ -10,20 +10,6 @@ import struct
 
 from soma_core.channel import recalls
 
-__all__ = [
-    "ANNOUNCEMENT",
-    "DROPPED",
-    "FIRST",
-    "FREE",
-    "LENT",
-    "RECALLS",
-    "RETAINED",
-    "SLOTS",
-    "START",
-    "TABLE_SIZE",
-    "TOKEN_SIZE",
-]
-
 SLOTS = 4096
 RETAINED = 64 << 20
 """Bytes that resting regions keep in each direction, where nothing else is said."""

@@ -31,8 +31,6 @@ from soma_core.channel.lender import Lender
 from soma_core.channel.region_table import RETAINED
 from soma_core.wire.frames import EntryKind, TableEntry
 
-__all__ = ["THRESHOLD", "SharedMemory"]
-
 THRESHOLD = 48 * 1024
 """Buffers of at least so many bytes go through shared memory; below, copying inline is faster."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from inspect import getargvalues
 from types import FrameType, TracebackType
 
-__all__ = ["error_of_handler", "raise_error_of_handler"]
-
 
 def raise_error_of_handler(error: BaseException) -> None:
     """Call it with an error before you swallow it, or make another of it.

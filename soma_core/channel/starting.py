@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 from soma_core.errors import StartFailed
 
-__all__ = ["starting"]
-
 _REMEDIES = {
     errno.EMFILE: "close workers or files that are not needed, or raise the limit (ulimit -n)",
     errno.ENFILE: "the whole system has no more files to open (sysctl fs.file-max)",

@@ -24,14 +24,6 @@ from soma_core.wire.frames import EntryFields, EntryKind, TableEntry, write_fram
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import MessageParser, StreamLimits
 
-__all__ = [
-    "ByteStream",
-    "PipeStream",
-    "SocketStream",
-    "StreamChannel",
-    "open_stream",
-]
-
 _LINE = Dialect.LINE
 _INLINE = int(EntryKind.INLINE)
 _NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))  # a host may have SIGPIPE at its default

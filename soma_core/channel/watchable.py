@@ -8,8 +8,6 @@ from typing import NamedTuple
 from soma_core.channel.contract import Channel
 from soma_core.wire.message import Message
 
-__all__ = ["Descriptors", "WatchableChannel"]
-
 
 class Descriptors(NamedTuple):
     """The file descriptors of a channel; they may be one and the same.

@@ -26,9 +26,6 @@ from soma_core.errors import PluginError, SomaError
 from soma_core.plugins.catalog import installed_subcommands
 from soma_core.protocol.versions import soma_version
 
-__all__ = ["app"]
-
-
 _SETTINGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 

@@ -12,8 +12,6 @@ from soma_core.cli.console import CommandFailed, console, note, print_json, tabl
 if TYPE_CHECKING:
     from soma_core.benchmarking import Measurements
 
-__all__ = ["bench"]
-
 _SIZES = [80, 8 << 10, 1 << 20, 64 << 20]
 _LARGEST = 1 << 32
 

@@ -14,17 +14,6 @@ from rich.text import Text
 from soma_core.client.plain_console import PlainConsole
 from soma_core.errors import SomaError
 
-__all__ = [
-    "AsJson",
-    "CommandFailed",
-    "console",
-    "note",
-    "print_error",
-    "print_json",
-    "print_table",
-    "table",
-]
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 """The option ``--json`` of a command that lists something."""
 

@@ -10,8 +10,6 @@ from rich.text import Text
 from soma_core.client.progress.estimate import TrainingProgress, format_number
 from soma_core.progress import Report
 
-__all__ = ["Curve", "text_plot"]
-
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 60, 6  # characters
 

@@ -14,8 +14,6 @@ from soma_core.cli.console import AsJson, CommandFailed, note, print_json, print
 from soma_core.models.brief import size
 from soma_core.plugins.catalog import installed_transports
 
-__all__ = ["ping", "serve", "sessions_app", "status"]
-
 AtPath = Annotated[
     Path | None,
     typer.Option("--path", help="Its socket; your own daemon's by default."),

@@ -16,8 +16,6 @@ from soma_core.cli.console import CommandFailed
 from soma_core.cli.pipeline import ArrayFile
 from soma_core.models.regular_file import open_regular
 
-__all__ = ["read_array", "write_array"]
-
 Array = np.ndarray[Any, Any]
 
 _LONGEST_LINE = 1 << 26  # characters

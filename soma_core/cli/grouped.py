@@ -12,8 +12,6 @@ from rich.text import Text
 from soma_core.cli.console import table
 from soma_core.plugins.catalog import PluginInfo
 
-__all__ = ["Row", "grouped"]
-
 _LONG = 20  # rows that need no attention
 _SHOWN = 8  # of them
 

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["Option", "options_of"]
-
 
 class Option(NamedTuple):
     """One option: its name, its type, its default and its meaning, for people."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PictureFile", "check_drawing", "draw_curves", "figure_of"]
-
 _SUFFIXES = (".png", ".svg", ".pdf")
 _SIZE = (5.6, 3.6)  # inches, for one curve
 

@@ -43,17 +43,6 @@ from soma_core.models.frozen import Frozen
 from soma_core.models.regular_file import open_regular
 from soma_core.models.validation_errors import describe
 
-__all__ = [
-    "ArrayFile",
-    "Batched",
-    "Composite",
-    "Each",
-    "FilterSection",
-    "FitStep",
-    "PipelineFile",
-    "read_pipeline",
-]
-
 _LARGEST = 1 << 24  # bytes of a pipeline; it is written by hand
 
 

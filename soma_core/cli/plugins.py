@@ -24,8 +24,6 @@ from soma_core.plugins.catalog import (
 )
 from soma_core.plugins.manager import PluginSet
 
-__all__ = ["PluginReport", "distributions", "filters", "inspect_plugins", "plugins", "transports"]
-
 Pattern = Annotated[
     str | None,
     typer.Argument(

@@ -20,8 +20,6 @@ from soma_core.plugins.catalog import installed_transports
 from soma_core.replay.replaying import Outcome, Verdict
 from soma_core.replay.replaying import replay as run_again
 
-__all__ = ["replay"]
-
 _STYLES = {
     Verdict.SAME: "green",
     Verdict.DIFFERENT: "bold red",

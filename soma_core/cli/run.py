@@ -26,8 +26,6 @@ from soma_core.models.chains import ChainMismatch, ChainNode, check_chain
 from soma_core.models.rows import count_if_equal
 from soma_core.progress import Listener
 
-__all__ = ["run", "run_pipeline"]
-
 
 def run(
     pipeline: Annotated[Path, typer.Argument(help="A TOML file; see examples/pipelines.")],

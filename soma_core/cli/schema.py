@@ -11,8 +11,6 @@ import typer
 
 from soma_core.cli.console import CommandFailed, note, print_json
 
-__all__ = ["FILES", "Part", "schema", "write_schemas"]
-
 
 class Part(StrEnum):
     """What a schema describes."""

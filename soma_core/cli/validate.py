@@ -17,8 +17,6 @@ from soma_core.models.regular_file import open_at_once
 from soma_core.plugins.checking import check_command, check_reply
 from soma_core.wire.parser import StreamLimits
 
-__all__ = ["validate"]
-
 _RECORDING = b'{"soma_recording"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

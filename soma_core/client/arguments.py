@@ -8,18 +8,6 @@ from enum import Enum
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal
 
-__all__ = [
-    "DEFAULT",
-    "Meta",
-    "Timeout",
-    "as_node_ids",
-    "check_bytes",
-    "check_listener",
-    "check_meta",
-    "check_seconds",
-    "fields_of",
-]
-
 
 class _Default(Enum):
     """Stands for the worker's own timeout where a call names none."""

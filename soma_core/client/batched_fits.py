@@ -13,8 +13,6 @@ from soma_core.errors import DeadlineExceeded, SomaError
 from soma_core.models.files import DataFile
 from soma_core.protocol.commands import BatchedFit, ContinueFit
 
-__all__ = ["Chunks", "Metric", "OnEpoch", "as_chunks", "batched_fit_command", "run_batched_fit"]
-
 Chunks = Callable[[], Iterator[tuple[Any, Any]]]
 """Gives the chunks of one epoch: the data and the targets of each."""
 

@@ -15,8 +15,6 @@ from soma_core.protocol.fields import set_fields
 from soma_core.protocol.replies import REPLY_TO, ForwardReply, Reply
 from soma_core.protocol.versions import WorkerHello
 
-__all__ = ["Call", "Progress"]
-
 Progress = Listener
 
 _REPLY_TO = REPLY_TO | {Hello: WorkerHello}

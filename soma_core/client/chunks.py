@@ -12,8 +12,6 @@ from soma_core.models import rows
 from soma_core.models.chains import ChainNode, check_chain
 from soma_core.models.filters import FilterMeta, StreamMode
 
-__all__ = ["StreamPlan", "gather", "split", "stream"]
-
 Run = Callable[[Sequence[str], Any], Any]
 
 

@@ -24,8 +24,6 @@ from soma_core.errors import PluginNotFound
 from soma_core.models.validation_errors import describe
 from soma_core.plugins.manager import PluginSet, installed_plugins
 
-__all__ = ["PicklePolicy", "Start", "connect", "prepared", "transport_maker"]
-
 PicklePolicy = Literal["same-user", "never"]
 
 _PLUGINS_HINT = (

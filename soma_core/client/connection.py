@@ -27,8 +27,6 @@ from soma_core.errors import (
 from soma_core.plugins.manager import CallObservers
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["INTERRUPT_GRACE", "LAST_BYTES_WAIT", "Connection", "Explain"]
-
 Explain = Callable[[SomaError, int], None]
 
 INTERRUPT_GRACE = 2.0

@@ -40,8 +40,6 @@ from soma_core.protocol.replies import Event
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["Conversation"]
-
 _OF_INTERRUPTS = 0  # the id of messages that interrupt: less than that of any command
 
 

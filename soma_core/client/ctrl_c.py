@@ -9,8 +9,6 @@ from _signal import signal as _set_handler
 from types import FrameType
 from typing import Any
 
-__all__ = ["CtrlC"]
-
 # Those of ``_signal`` do without conversions to and from enums, which cost ten times as much.
 _SIGINT = int(signal.SIGINT)
 

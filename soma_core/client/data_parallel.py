@@ -13,8 +13,6 @@ from soma_core.errors import SomaError, StateLost, TransportError
 from soma_core.models import rows
 from soma_core.wire.weights import dump_weights, load_weights
 
-__all__ = ["DataParallel", "average_states"]
-
 T = TypeVar("T")
 
 _AT_ONCE = 1 << 15  # elements that are averaged while they are in the processor's cache

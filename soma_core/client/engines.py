@@ -35,8 +35,6 @@ from soma_core.protocol.commands import Hello
 from soma_core.protocol.versions import PROTOCOL_VERSION, WorkerHello, client_info
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["RemoteEngine", "RestartingEngine", "late"]
-
 _REPEATABLE = frozenset({"FORWARD", "CALL_METHOD", "COMPOSITE_FORWARD"})
 _STOP_GRACE = 0.5
 _MOST_RESTARTS = 5

@@ -9,8 +9,6 @@ from soma_core.client.calls import Call
 from soma_core.errors import ChannelClosed
 from soma_core.wire.message import Message
 
-__all__ = ["Due", "Exchange"]
-
 _LIVENESS = 0.25  # seconds between looks at whether the worker's process still runs
 _POLLED = 0.15  # seconds of a wait that signals, however many, do not make longer
 _REPEAT = 0.2  # seconds between interrupts

@@ -17,8 +17,6 @@ from soma_core.client.verbs.verbs import Verbs
 from soma_core.client.worker_options import WorkerOptions
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["CLOSE_GRACE", "Handle"]
-
 CLOSE_GRACE = 2.0
 """Seconds in which a worker that is closed may end by itself."""
 

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from types import ModuleType
 
-__all__ = ["hidden_modules", "host_path"]
-
 
 def host_path() -> list[str]:
     """The entries of ``sys.path`` that are neither of Python itself nor of what is installed.

@@ -13,15 +13,6 @@ from soma_core.models.calling import accepts
 from soma_core.models.filters import Distribution, Filter
 from soma_core.plugins.manager import PluginSet
 
-__all__ = [
-    "Loadable",
-    "adapt",
-    "check_filter",
-    "check_filters",
-    "check_trainable",
-    "distributions",
-]
-
 Loadable = Any
 """A Filter, any object with ``fit`` and ``forward``, or a registered filter: ``(name, config)``."""
 

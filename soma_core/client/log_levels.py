@@ -10,8 +10,6 @@ import logging
 
 from soma_core.protocol.loggers import MOST_LOGGERS
 
-__all__ = ["MARK", "LogLevels", "log_levels"]
-
 MARK = "soma"
 
 

@@ -9,8 +9,6 @@ from types import ModuleType
 
 from soma_core.errors import ErrorCode, RemoteError
 
-__all__ = ["missing_module"]
-
 _TYPES = ("ModuleNotFoundError", "AttributeError", "ImportError")
 _LACKS = re.compile(
     r"No module named '(?P<name>\w+)"

@@ -8,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.segment import Segment
 
-__all__ = ["PlainConsole", "printable"]
-
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F)]
 _CONTROLS += range(0x2066, 0x206A)  # with those before: what turns the direction of text
 _SHOWN = dict.fromkeys(set(_CONTROLS) - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}")

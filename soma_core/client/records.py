@@ -17,8 +17,6 @@ from soma_core.protocol.replies import Event
 from soma_core.raised import holds_source
 from soma_core.raised.stack import module_of
 
-__all__ = ["WorkerRecords", "deliver"]
-
 
 class WorkerRecords:
     """Hands what workers say to the loggers and the warnings of this process.

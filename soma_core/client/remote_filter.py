@@ -8,8 +8,6 @@ from pydantic import ConfigDict, PrivateAttr
 
 from soma_core.models.filters import Filter, FilterKind, FilterMeta
 
-__all__ = ["RemoteFilter", "Runner"]
-
 
 class Runner(Protocol):
     """What a worker does for a node."""

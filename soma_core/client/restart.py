@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from soma_core.channel.deadline import Deadline
 
-__all__ = ["Restart"]
-
 _SLICE = 0.2  # seconds of one wait: a Ctrl-C that comes just before it begins ends the next one
 
 

@@ -11,16 +11,6 @@ from soma_core.models.brief import brief
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import StateFormat
 
-__all__ = [
-    "BatchedFitResult",
-    "CompositeFitResult",
-    "NodeListing",
-    "NodeState",
-    "Pong",
-    "WorkerListing",
-    "WorkerStatus",
-]
-
 
 class Pong(NamedTuple):
     """Which process answered.

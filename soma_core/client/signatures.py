@@ -8,15 +8,6 @@ from functools import wraps
 from inspect import Parameter, Signature, iscoroutinefunction, signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = [
-    "attribute_error",
-    "binding_error",
-    "init_takes_arguments_of",
-    "takes_arguments_of",
-    "telling",
-    "tells_what_it_takes",
-]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

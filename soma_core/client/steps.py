@@ -18,8 +18,6 @@ from soma_core.models.validation_errors import describe
 from soma_core.protocol.commands import COMMANDS, FilterSpec
 from soma_core.protocol.parsing import name_of_command
 
-__all__ = ["OWN_COMMANDS", "Steps", "argument_error", "before_each", "carrying"]
-
 T = TypeVar("T")
 
 Steps = Generator[Call, Any, T]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-__all__ = ["TurnLock"]
-
 
 class TurnLock:
     """A lock that refuses the thread that has it: a signal handler or a callback asks there.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["process_usage"]
-
 
 def process_usage(pid: int) -> tuple[float, int] | tuple[None, None]:
     """What a process uses of this machine.

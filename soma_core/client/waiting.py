@@ -11,8 +11,6 @@ from itertools import takewhile
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["waits_for_this_thread"]
-
 
 def waits_for_this_thread(ident: int | None, owner: object) -> bool:
     """Whether a thread, in a call of an object, waits for this one or for a future of this one.

@@ -10,8 +10,6 @@ from soma_core.client.connection import INTERRUPT_GRACE
 from soma_core.client.recording import Recorder
 from soma_core.plugins.manager import PluginSet, installed_plugins
 
-__all__ = ["WorkerArguments", "WorkerOptions"]
-
 Restart = Literal["never", "on-crash"]
 
 

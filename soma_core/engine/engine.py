@@ -44,8 +44,6 @@ from soma_core.protocol.versions import (
 )
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["OF_CHAINS", "Engine", "EngineInfo"]
-
 OF_CHAINS = frozenset({r.CompositeForwardReply, r.CompositeFitReply})
 """The replies that bring the output of a chain."""
 

@@ -13,8 +13,6 @@ from soma_core.engine.nodes import FilterFailed
 from soma_core.errors import ErrorCode, ProtocolError, RemoteError
 from soma_core.raised import Raised, shortened
 
-__all__ = ["OF_SOMA", "describe_failure", "exception_of", "note_executed"]
-
 OF_SOMA = f"{Path(__file__).parents[1]}{os.sep}"
 """The folder of soma's own code."""
 

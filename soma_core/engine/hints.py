@@ -14,8 +14,6 @@ import numpy as np
 
 from soma_core.models.calling import accepts
 
-__all__ = ["hint_for_fit", "hint_for_forward", "hint_for_two_inputs"]
-
 
 def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
     """What a failed ``fit`` looks like."""

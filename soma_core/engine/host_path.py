@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from time import time
 from types import ModuleType
 
-__all__ = ["HostPath"]
-
 
 class HostPath:
     """The folders of the host's ``sys.path`` that this process looks into after its own.

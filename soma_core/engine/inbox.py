@@ -15,8 +15,6 @@ from soma_core.protocol.dialects import read_fields
 from soma_core.protocol.parsing import Envelope
 from soma_core.wire.message import Message
 
-__all__ = ["Inbox"]
-
 _MOST_WAITING = 64  # messages; what comes after them is left in the channel
 _LONGEST_INTERRUPT = 4096  # bytes
 

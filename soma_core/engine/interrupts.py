@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 from soma_core.engine.inbox import Inbox
 from soma_core.protocol.commands import MessageId
 
-__all__ = ["Interrupts", "NoInterrupts"]
-
 T = TypeVar("T")
 C = TypeVar("C")
 

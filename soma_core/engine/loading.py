@@ -13,8 +13,6 @@ from soma_core.models.imports import limit_imports
 from soma_core.protocol.commands import FilterSpec
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["FilterRegistry", "Misconfigured", "configuring", "load_nodes"]
-
 
 class Misconfigured(ProtocolError):
     """``load_failed``: a configuration is not valid; the text says all that is to be said."""

@@ -18,8 +18,6 @@ from soma_core.models.filters import Filter, FilterKind, FilterMeta
 from soma_core.models.schema import Schema, SchemaMismatch
 from soma_core.models.validation_errors import describe
 
-__all__ = ["FilterFailed", "Misfit", "Node", "NodeTable", "prepares"]
-
 _log = logging.getLogger("soma.engine")
 
 

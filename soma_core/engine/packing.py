@@ -11,8 +11,6 @@ from soma_core.wire.json_text import read_json
 from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["pack", "read_value", "unpack"]
-
 
 def pack(value: Any) -> tuple[bytes, list[Any]]:
     """The MessagePack of a value, and the buffers that it refers to, as in a frame.

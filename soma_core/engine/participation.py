@@ -15,8 +15,6 @@ from soma_core.protocol.replies import REPLY_TO, ForwardReply, LoadReply, Reply
 if TYPE_CHECKING:
     from soma_core.engine.engine import Engine
 
-__all__ = ["Participation"]
-
 _MOST_PLANS = 1024
 
 

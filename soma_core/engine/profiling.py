@@ -10,8 +10,6 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.protocol.commands import Command
 from soma_core.protocol.replies import Reply
 
-__all__ = ["profiled"]
-
 
 def profiled(execute: Callable[[Command], Reply], command: Command) -> Reply:
     """Execute a command under Python's profiler; its reply brings the profile.

@@ -22,8 +22,6 @@ from soma_core.protocol.loggers import Loggers
 from soma_core.raised import shortened
 from soma_core.raised.stack import module_of
 
-__all__ = ["Host", "RecordForwarder", "SendRecord"]
-
 SendRecord = Callable[[Literal["log", "warning"], dict[str, Any]], None]
 
 _DEEPEST = 4  # containers in a container

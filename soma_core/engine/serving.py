@@ -44,8 +44,6 @@ from soma_core.wire.message import Dialect, Message
 from soma_core.wire.parser import StreamLimits
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["PicklePolicy", "Responder", "serve"]
-
 PicklePolicy = Literal["same-user", "never"]
 Watch = Callable[[str, str | None], None]
 SendEvent = Callable[[Message], None]

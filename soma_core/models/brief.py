@@ -5,8 +5,6 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-__all__ = ["Brief", "brief", "size"]
-
 
 def brief(value: object) -> str:
     """A value in a few words: arrays by shape and type, long containers by their beginning.

@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["accepts"]
-
 
 def accepts(function: Callable[..., Any], *args: Any, unknown: bool = True) -> bool:
     """Whether a function can be called with these arguments.

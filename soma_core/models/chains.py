@@ -9,8 +9,6 @@ from typing import NamedTuple
 from soma_core.models.filters import FilterMeta
 from soma_core.models.schema import FLOATS, DataType, Dimension, Fixed, Schema, SchemaMismatch
 
-__all__ = ["ChainMismatch", "ChainNode", "check_chain", "describe_edge"]
-
 
 class ChainNode(NamedTuple):
     """A node of a chain: its id, its meta, and whether floats are converted to its own type."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 from docstring_parser import DocstringStyle, parse_from_object
 from pydantic import BaseModel
 
-__all__ = ["field_descriptions"]
-
 
 def field_descriptions(model: type[BaseModel]) -> dict[str, str]:
     """What the docstrings of a model and its bases say about each field, on one line each.

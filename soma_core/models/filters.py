@@ -15,17 +15,6 @@ from soma_core.models.fingerprint import fields_of, fingerprint
 from soma_core.models.frozen import NO_EXTRA, Frozen
 from soma_core.models.schema import Schema
 
-__all__ = [
-    "Distribution",
-    "Filter",
-    "FilterKind",
-    "FilterMeta",
-    "Remote",
-    "StreamMode",
-    "Tag",
-    "WorkerId",
-]
-
 
 class FilterKind(StrEnum):
     """Whether a filter learns.

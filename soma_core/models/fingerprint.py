@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-__all__ = ["fields_of", "fingerprint"]
-
 
 class _Digest:
     """The hash so far, and the functions that are being hashed: they may refer to themselves."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["NO_EXTRA", "Frozen"]
-
 NO_EXTRA = ConfigDict(extra="forbid", defer_build=True)
 """The configuration of a dataclass that refuses unknown fields."""
 

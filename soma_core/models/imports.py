@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["are_imports_limited", "check_file", "check_import", "limit_imports"]
-
 _limit: ContextVar[tuple[str, ...] | None] = ContextVar("modules_to_import", default=None)
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["build_optimizer", "optimizer_class"]
-
 
 def optimizer_class(spec: Mapping[str, Any]) -> type[torch.optim.Optimizer]:
     """The class of ``torch.optim`` that a specification names.

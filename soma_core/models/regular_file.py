@@ -7,8 +7,6 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["open_at_once", "open_regular"]
-
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read it.

@@ -17,17 +17,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Selection",
-    "common_count",
-    "concatenate",
-    "count",
-    "count_if_equal",
-    "is_numbered",
-    "renumbered",
-    "take",
-]
-
 Selection = slice | np.ndarray[Any, Any]
 """Which rows: a slice of them, or their numbers in any order."""
 

@@ -11,8 +11,6 @@ from pydantic.dataclasses import dataclass
 
 from soma_core.models.frozen import NO_EXTRA, Frozen
 
-__all__ = ["FLOATS", "DataType", "Dimension", "Dynamic", "Fixed", "Schema", "SchemaMismatch"]
-
 
 class DataType(StrEnum):
     """The element types that a schema can ask for; ``Json`` accepts every value."""

@@ -9,8 +9,6 @@ from pydantic import ValidationError
 
 from soma_core.models.brief import brief
 
-__all__ = ["describe"]
-
 _MOST_ERRORS = 5
 
 

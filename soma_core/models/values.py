@@ -11,19 +11,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from soma_core.models.frozen import Frozen
 
-__all__ = [
-    "VALUE",
-    "VALUE_MODELS",
-    "Bytes",
-    "Empty",
-    "Json",
-    "Object",
-    "Tensor",
-    "TensorData",
-    "Text",
-    "Value",
-]
-
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 

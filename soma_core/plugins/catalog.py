@@ -24,20 +24,6 @@ from soma_core.errors import (
 )
 from soma_core.plugins.hookspecs import API_VERSION
 
-__all__ = [
-    "FILTERS",
-    "PLUGINS",
-    "SUBCOMMANDS",
-    "TRANSPORTS",
-    "Catalog",
-    "FilterCatalog",
-    "PluginInfo",
-    "TransportCatalog",
-    "installed_filters",
-    "installed_subcommands",
-    "installed_transports",
-]
-
 _MOST_NAMES = 20
 TRANSPORTS, FILTERS, PLUGINS = "soma.transports", "soma.filters", "soma.plugins"
 SUBCOMMANDS = "soma.subcommands"

@@ -20,8 +20,6 @@ from soma_core.wire.json_text import read_json
 from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["check_command", "check_reply"]
-
 
 def check_command(text: bytes) -> None:
     """Check one command, without running it or unpickling anything.

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.wire.added_types import Codec
 
-__all__ = ["check_codecs"]
-
 _NAME = re.compile(r"[A-Za-z][\w.-]*\Z")
 _WHERE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 _TRAVELS_ALREADY = frozenset(

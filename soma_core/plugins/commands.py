@@ -10,8 +10,6 @@ from soma_core.errors import PluginConflict, PluginLoadFailed
 from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.parsing import name_of_command
 
-__all__ = ["CommandSpec", "check_commands"]
-
 
 @dataclass(frozen=True)
 class CommandSpec:

@@ -8,34 +8,6 @@ from soma_core.models.files import DataFile
 from soma_core.protocol.fields import Binary, Data, State, States
 from soma_core.protocol.loggers import MOST_LOGGERS
 
-__all__ = [
-    "COMMANDS",
-    "ApplyGradients",
-    "BatchedFit",
-    "CallMethod",
-    "ClientInfo",
-    "Command",
-    "CompositeFit",
-    "CompositeForward",
-    "ContinueFit",
-    "FilterSpec",
-    "Fit",
-    "Forward",
-    "GetGradients",
-    "GetState",
-    "Hello",
-    "Interrupt",
-    "ListNodes",
-    "Load",
-    "Method",
-    "PartialFit",
-    "Ping",
-    "SetState",
-    "Shutdown",
-    "StateFormat",
-    "Unload",
-]
-
 MessageId = Annotated[int | str, Field(union_mode="left_to_right")]
 NodeId = Annotated[str, Field(min_length=1)]
 NodeIds = Annotated[list[NodeId], Field(min_length=1)]

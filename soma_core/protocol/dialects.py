@@ -25,16 +25,6 @@ from soma_core.wire.packing import Binary, Packing
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import Unpacking, unpack_map
 
-__all__ = [
-    "BYTES",
-    "DialectCodec",
-    "FrameCodec",
-    "LineCodec",
-    "codecs_for",
-    "decode_field",
-    "read_fields",
-]
-
 BYTES = frozenset({Carried.BINARY, Carried.BINARIES})
 """What validation reads already."""
 

@@ -16,21 +16,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, PlainValidator, WithJsonSchema
 
-__all__ = [
-    "USER_DATA",
-    "VALUE_REFERENCE",
-    "Binaries",
-    "Binary",
-    "Carried",
-    "Data",
-    "Number",
-    "Numbers",
-    "State",
-    "States",
-    "carried_fields",
-    "set_fields",
-]
-
 
 class Carried(StrEnum):
     """What a field holds; marks its type."""

@@ -27,8 +27,6 @@ from soma_core.protocol.fields import USER_DATA, VALUE_REFERENCE
 from soma_core.protocol.replies import REPLIES, REPLY_TO, ErrorReply, Event, ForwardReply
 from soma_core.protocol.versions import PROTOCOL_VERSION
 
-__all__ = ["REPLY", "SCHEMAS", "command_schema", "reply_schema", "value_schema"]
-
 REPLY = "x-soma-reply"
 """The keyword of a command's definition that names the definition of its reply."""
 

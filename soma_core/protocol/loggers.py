@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["MOST_LOGGERS", "Loggers"]
-
 MOST_LOGGERS = 1000
 _LONGEST_NAME = 200  # characters of the name of a logger that is made
 

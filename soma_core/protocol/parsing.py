@@ -15,8 +15,6 @@ from soma_core.protocol.commands import COMMANDS, Command
 from soma_core.protocol.dialects import read_fields
 from soma_core.wire.message import Dialect, Message
 
-__all__ = ["CommandParser", "Envelope", "name_of_command"]
-
 
 @dataclass(frozen=True)
 class Envelope:

@@ -10,37 +10,6 @@ from soma_core.protocol.commands import COMMANDS, Command, MessageId, StateForma
 from soma_core.protocol.fields import Binaries, Binary, Data, Number, Numbers, State, States
 from soma_core.raised import Raised
 
-__all__ = [
-    "REPLIES",
-    "REPLY_TO",
-    "ApplyGradientsReply",
-    "BatchedFitReply",
-    "CallMethodReply",
-    "CompositeFitReply",
-    "CompositeForwardReply",
-    "ContinueFitReply",
-    "ErrorReply",
-    "Event",
-    "EventKind",
-    "FitReply",
-    "ForwardReply",
-    "GetGradientsReply",
-    "GetStateReply",
-    "HelloReply",
-    "InterruptReply",
-    "Limits",
-    "ListReply",
-    "LoadReply",
-    "NodeDetails",
-    "PartialFitReply",
-    "PingReply",
-    "Reply",
-    "SetStateReply",
-    "ShutdownReply",
-    "UnloadReply",
-    "Versions",
-]
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(

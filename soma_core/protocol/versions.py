@@ -12,16 +12,6 @@ from soma_core.errors import IncompatibleWorker
 from soma_core.protocol.commands import ClientInfo
 from soma_core.protocol.replies import Reply, Versions
 
-__all__ = [
-    "PROTOCOL_VERSION",
-    "Side",
-    "WorkerHello",
-    "client_info",
-    "cloudpickle_version",
-    "skew",
-    "soma_version",
-]
-
 PROTOCOL_VERSION = 1
 _SOURCE = "0+source"
 _NOT_KNOWN = {"", _SOURCE}

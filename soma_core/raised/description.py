@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from soma_core.raised.plain import Writer
 from soma_core.raised.stack import DEEPEST, StackEntry, entries_of
 
-__all__ = ["Raised", "shortened"]
-
 _LONGEST_CHAIN = 20  # exceptions that are described, of causes of causes and of a group
 _MOST = 1000  # notes, and base classes
 _LONGEST_TEXT = 1 << 16  # characters of an error, of its traceback and of its notes

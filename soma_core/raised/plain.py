@@ -10,8 +10,6 @@ import math
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["NotPlain", "Writer", "read"]
-
 _LARGEST = 1 << 16  # characters of all texts of one exception
 _WIDEST = 100  # items of a list, a tuple or a dict
 _DEEPEST = 3

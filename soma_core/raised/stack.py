@@ -15,17 +15,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = [
-    "DEEPEST",
-    "StackEntry",
-    "entries_of",
-    "holds_source",
-    "module_of",
-    "sources_agree",
-    "traceback_from",
-    "without_first",
-]
-
 _OUTERMOST = _INNERMOST = 50  # entries that are kept of a stack that is deeper
 DEEPEST = _OUTERMOST + _INNERMOST
 """The most entries that :func:`entries_of` returns."""

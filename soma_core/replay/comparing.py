@@ -15,8 +15,6 @@ from soma_core.wire.json_text import read_json
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.readable import readable
 
-__all__ = ["Difference", "difference"]
-
 _OF_THE_PROCESS = frozenset(
     {"pid", "incarnation", "versions", "features", "codecs", "limits", "meta", "traceback"}
 )

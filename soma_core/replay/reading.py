@@ -19,8 +19,6 @@ from soma_core.client.recording.entries import (
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.regular_file import open_regular
 
-__all__ = ["RecordedCall", "read_calls", "read_recording"]
-
 _PIECE = 1 << 20  # bytes
 
 

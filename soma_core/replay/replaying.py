@@ -17,8 +17,6 @@ from soma_core.replay.comparing import difference
 from soma_core.replay.reading import RecordedCall, read_calls
 from soma_core.wire.message import Message
 
-__all__ = ["Outcome", "Verdict", "replay"]
-
 _LOOK = 0.25  # seconds between looks at whether the worker still runs
 _GRACE = 2.0
 _CHANGES_NOTHING = frozenset(

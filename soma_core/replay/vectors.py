@@ -24,8 +24,6 @@ from soma_core.wire.json_text import write_json
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["write_vectors"]
-
 Fields = dict[str, Any]
 
 _X = np.array([[1.0, 2.0], [3.0, 6.0]])

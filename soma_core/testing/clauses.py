@@ -7,15 +7,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-__all__ = [
-    "FILTER_CLAUSES",
-    "TRANSPORT_CLAUSES",
-    "Capability",
-    "Clause",
-    "clause_of",
-    "covers",
-]
-
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 

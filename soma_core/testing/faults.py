@@ -17,8 +17,6 @@ from typing import Any
 
 from soma_core.models.filters import FilterKind, FilterMeta
 
-__all__ = ["CallEnd", "Fault", "Faulty", "Moment"]
-
 _MIB = 1 << 20
 _HEADROOM = 256 * _MIB  # bytes that a filter may take until its memory is exhausted
 _LIFETIME = 60  # seconds: longer than any deadline, and what nobody ends does not stay for ever

@@ -29,8 +29,6 @@ from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import unpack
 
-__all__ = ["FilterConformance"]
-
 _PICKLES = Pickles()
 
 

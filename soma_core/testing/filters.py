@@ -17,8 +17,6 @@ import numpy as np
 from soma_core import progress
 from soma_core.models.filters import Filter
 
-__all__ = ["Actions", "Echo", "HashOf", "Mean"]
-
 _STDOUT = 1
 _LIFETIME = 60  # seconds: what nobody ends does not stay for ever
 

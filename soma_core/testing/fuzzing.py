@@ -14,8 +14,6 @@ from soma_core.wire import frames
 from soma_core.wire.message import Dialect
 from soma_core.wire.unpacking import unpack_map
 
-__all__ = ["FuzzRun"]
-
 _BATCH_BYTES = 1 << 15  # what surely fits into the buffers of a socket
 _PATIENCE = 60.0
 _SHOWN = 400

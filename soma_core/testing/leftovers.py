@@ -11,8 +11,6 @@ import psutil
 
 from soma_core.channel.deadline import Deadline
 
-__all__ = ["OpenResources", "ProcessMark"]
-
 _VARIABLE = "SOMA_TESTING_MARK"
 _PAUSE = 0.02
 

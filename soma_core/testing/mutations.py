@@ -31,8 +31,6 @@ from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import unpack_map
 
-__all__ = ["Mutant", "Mutator", "preparation"]
-
 _PICKLE = b"@pickle@"
 _LONG_TRAINING = re.compile(rb'"epochs":\s*"?[\d.eE+-]{4,}')
 _LONG_TRAINING_IN_A_MAP = re.compile(rb"epochs[\xca-\xd3\x20-\x7f]")

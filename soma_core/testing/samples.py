@@ -11,8 +11,6 @@ import numpy as np
 
 from soma_core.channel.shared_memory import THRESHOLD
 
-__all__ = ["SIZES", "VALUES", "difference"]
-
 _KIB = 1 << 10
 _LIMITS = (0, 4 * _KIB, THRESHOLD, 64 * _KIB, 256 * _KIB, 1 << 20)
 _AROUND = {size + step for size in _LIMITS for step in (-1, 0, 1) if size + step >= 0}

@@ -10,8 +10,6 @@ import pytest
 from soma_core.testing.clauses import Capability, Clause, clause_of
 from soma_core.testing.trials import outcome_within
 
-__all__ = ["ConformanceSuite", "within"]
-
 T = TypeVar("T")
 
 

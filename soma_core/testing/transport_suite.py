@@ -6,8 +6,6 @@ from soma_core.testing.transports.deaths import DeathClauses
 from soma_core.testing.transports.lives import LifeClauses
 from soma_core.testing.transports.messages import MessageClauses
 
-__all__ = ["TransportConformance"]
-
 
 class TransportConformance(LifeClauses, MessageClauses, DeathClauses):
     """What a transport must do, as tests: subclass it in a test module.

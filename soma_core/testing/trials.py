@@ -13,8 +13,6 @@ from soma_core.client.worker import Worker
 from soma_core.errors import DeadlineExceeded, RemoteError, SomaError, WorkerDied
 from soma_core.testing.faults import CallEnd, Fault, Faulty, Moment
 
-__all__ = ["GRACE", "Trial", "attempt", "deadline_of", "inject", "outcome_within"]
-
 T = TypeVar("T")
 
 GRACE = 3.0

@@ -12,8 +12,6 @@ from soma_core.wire.packing import pack
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.unpacking import unpack
 
-__all__ = ["Wire"]
-
 _PICKLES = Pickles()
 _DATA = frozenset({"data", "y", "state"})
 

@@ -12,8 +12,6 @@ from pydantic import ValidationError
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models.validation_errors import describe
 
-__all__ = ["Codec", "Codecs", "Encoded", "Unencodable", "encode_added"]
-
 
 class Unencodable(Exception):
     """Raised by a codec for an object of its type that it cannot keep whole; the text says why.

@@ -6,8 +6,6 @@ import io
 import zipfile
 from typing import NamedTuple
 
-__all__ = ["Member", "read_archive"]
-
 _LONGEST_DIRECTORY = (
     4 << 20
 )  # bytes; each entry in it becomes an object of about ten times its size

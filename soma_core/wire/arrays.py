@@ -17,25 +17,6 @@ from soma_core.errors import ErrorCode, ProtocolError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "BY_NAME",
-    "array_from_bytes",
-    "array_from_values",
-    "array_to_bytes",
-    "dtype_from_wire",
-    "dtype_to_wire",
-    "is_plain_torch_tensor",
-    "is_writable",
-    "name_and_bytes",
-    "order_in_memory",
-    "require_torch",
-    "tensor_from_bytes",
-    "tensor_from_values",
-    "tensor_name_and_bytes",
-    "tensor_to_bytes",
-    "torch_dtype_name",
-]
-
 _VIEWABLE = "?bBhHiIlLqQefd" if sys.byteorder == "little" else ""
 _NAMES = {np.dtype(char).num: np.dtype(char).name for char in _VIEWABLE}
 BY_NAME = {name: np.dtype(name) for name in _NAMES.values()}

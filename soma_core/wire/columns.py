@@ -18,17 +18,6 @@ import numpy as np
 from soma_core.wire import arrays
 from soma_core.wire.extensions import Extension
 
-__all__ = [
-    "Column",
-    "Kind",
-    "Objects",
-    "Replacing",
-    "ScalarColumn",
-    "Stdlibs",
-    "SurrogateText",
-    "one_by_one",
-]
-
 _TEXT = frozenset({str})
 _LEAVES = frozenset({type(None), bool, int, float, bytes, bytearray})
 _PLAIN = _LEAVES | {str, list, dict, tuple, memoryview}

@@ -42,8 +42,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["DEEPEST_EXTENSION", "ROWS", "Extension"]
-
 DEEPEST_EXTENSION = 8
 """How deep our side nests extension types; what nests deeper travels as a pickle."""
 

@@ -36,22 +36,6 @@ from zlib import crc32
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.message import Message
 
-__all__ = [
-    "ENTRY_SIZE",
-    "MAGIC",
-    "PREAMBLE_SIZE",
-    "EntryFields",
-    "EntryKind",
-    "FrameError",
-    "Preamble",
-    "TableEntry",
-    "frame_parts",
-    "preamble_fields",
-    "read_preamble",
-    "read_table",
-    "write_frame",
-]
-
 MAGIC = b"\x93SOMA"
 _VERSION = 2
 _START = MAGIC + bytes((_VERSION, 0, 0))

@@ -10,9 +10,6 @@ from pydantic_core import from_json, to_json
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.line_codec import MAX_NESTING
 
-__all__ = ["read_json", "write_json"]
-
-
 _QUOTED = 80  # bytes of what is not JSON that its error shows
 
 

@@ -22,8 +22,6 @@ from soma_core.wire.added_types import Codec, encode_added
 from soma_core.wire.arrays import is_plain_torch_tensor
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["MAX_NESTING", "LineDecoder", "LineEncoder"]
-
 MAX_NESTING = 200
 """How deep lists and dicts of a message may nest; what the JSON parser accepts too."""
 

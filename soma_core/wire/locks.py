@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["renew_in_forked_child"]
-
 
 def renew_in_forked_child(owner: object, name: str, make: Callable[[], Any]) -> None:
     """Give an object another lock in every child that this process forks.

@@ -7,8 +7,6 @@ from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 
-__all__ = ["Dialect", "Message", "as_message"]
-
 
 class Dialect(Enum):
     """How a message was, or is to be, written; a reply has the dialect of its request."""

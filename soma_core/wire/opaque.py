@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["OpaqueState"]
-
 
 class OpaqueState:
     """An object in a state that this process cannot read, such as one of a library that it lacks.

@@ -35,8 +35,6 @@ from soma_core.wire.line_codec import LineDecoder
 from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["Binary", "Packing", "pack"]
-
 # Exact types only: what is a subclass, or has a meaning of its own, must reach ``_extension``.
 _OPTIONS = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT

@@ -24,8 +24,6 @@ from soma_core.wire.frames import (
 )
 from soma_core.wire.message import Dialect, Message, as_message
 
-__all__ = ["MessageParser", "StreamLimits"]
-
 _VARIABLE = "SOMA_LIMITS"
 _INLINE = int(EntryKind.INLINE)
 _MAP = int(EntryKind.MAP)

@@ -16,8 +16,6 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.added_types import Codecs
 from soma_core.wire.locks import renew_in_forked_child
 
-__all__ = ["Pickles", "by_value"]
-
 
 class Pickles:
     """Whether pickles may be made and read on a connection, and how.

@@ -14,8 +14,6 @@ from ormsgpack import unpackb
 
 from soma_core.wire.extensions import Extension
 
-__all__ = ["readable"]
-
 
 def readable(header: Any) -> Any:
     """The map of a frame as plain data, bytes among it; what is not MessagePack stays bytes."""

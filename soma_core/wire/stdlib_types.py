@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-__all__ = ["BY_NAME", "BY_TYPE", "StdlibType", "Unwritable"]
-
 
 class Unwritable(Exception):
     """An object of such a type that holds what cannot be written: it travels as a pickle."""

@@ -21,8 +21,6 @@ import torch
 
 from soma_core.wire.archive import Member, read_archive
 
-__all__ = ["DTYPES", "read_weights"]
-
 _PICKLE = "/data.pkl"
 _OPCODES = 500_000  # beyond these, one for each 256 bytes that came
 _TIMES, _BESIDE = 8, 32 << 20  # all tensors together: so many times what came, and so much beside

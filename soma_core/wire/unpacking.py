@@ -25,8 +25,6 @@ from soma_core.wire.frames import FrameError
 from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["Unpacking", "unpack", "unpack_map"]
-
 _OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 _ARRAY = int(Extension.ARRAY)
 # Each level of nesting takes stack, and data may nest as deep as they have bytes, up to the limit

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 from soma_core.wire.definitions.names import names_in
 from soma_core.wire.definitions.sentinels import OF_PYTHON_CODE
 
-__all__ = ["Culprit", "find_culprit", "place_of"]
-
 _DEEPEST = 30
 _LONGEST = 2.0  # seconds that the search may take
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from soma_core.errors import ErrorCode, ProtocolError
 
-__all__ = ["dump_weights", "load_weights"]
-
 
 def dump_weights(content: Any) -> bytes:
     """Tensors, and plain data about them, as ``torch.save`` writes them.

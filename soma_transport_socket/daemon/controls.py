@@ -14,8 +14,6 @@ from pydantic import ValidationError
 from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.messages import Answer, Question, Request
 
-__all__ = ["Controls", "copy_of"]
-
 _LONGEST_REQUEST = 4096
 _QUESTIONS = frozenset(get_args(Question))
 

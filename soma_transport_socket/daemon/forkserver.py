@@ -25,8 +25,6 @@ from soma_transport_socket.messages import (
     send,
 )
 
-__all__ = ["Forkserver"]
-
 _PATIENCE = 5.0  # seconds for the zygote to fork
 
 

@@ -16,8 +16,6 @@ from soma_transport_socket.daemon.forkserver import Forkserver
 from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.messages import Attached, WorkerSpec
 
-__all__ = ["Launched", "Launcher"]
-
 _log = logging.getLogger("soma.daemon")
 _PR_SET_CHILD_SUBREAPER = 36
 

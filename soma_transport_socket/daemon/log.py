@@ -7,8 +7,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-__all__ = ["log", "log_to_stderr"]
-
 _log = logging.getLogger("soma.daemon")
 Format = Literal["text", "json"]
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 
 from soma_core.transport import Deadline
 
-__all__ = ["Loop"]
-
 _log = logging.getLogger("soma.daemon")
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from soma_transport_socket import address
 from soma_transport_socket.messages import PicklePolicy
 
-__all__ = ["ClientRefused", "Peers"]
-
 
 class ClientRefused(Exception):
     """A client does not get what it asked for; the text says why, and what to do."""

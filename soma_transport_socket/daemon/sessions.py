@@ -19,8 +19,6 @@ from soma_transport_socket.daemon.workers import (
 from soma_transport_socket.messages import Attached, WorkerSpec, packet_sockets
 from soma_transport_socket.worker.activity import SharedActivity
 
-__all__ = ["Sessions"]
-
 _log = logging.getLogger("soma.daemon")
 _RELIEF = 1.0  # seconds between looks for clients that do not read
 

@@ -49,8 +49,6 @@ from soma_transport_socket.messages import (
     WorkerSpec,
 )
 
-__all__ = ["DaemonLimits", "Supervisor"]
-
 _REMINDER = 0.2  # seconds until workers are told again that the daemon ends
 _REMEMBERED = 256  # ended workers whose exit status can still be asked for
 

@@ -6,8 +6,6 @@ import os
 import socket
 from contextlib import suppress
 
-__all__ = ["handed_listener", "notify"]
-
 _FIRST = 3  # the descriptor of the first socket that is handed over
 
 

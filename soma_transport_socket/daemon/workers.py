@@ -29,16 +29,6 @@ from soma_transport_socket.messages import (
 )
 from soma_transport_socket.worker.activity import Activity, SharedActivity
 
-__all__ = [
-    "PATIENCE",
-    "Client",
-    "Session",
-    "SessionKey",
-    "SupervisedWorker",
-    "drop_bytes",
-    "resident_memory",
-]
-
 PATIENCE = 1.0  # seconds for a worker to end by itself after its client is gone
 _TIDYING = 2.0  # and more for one that has begun to, and runs the exit handlers of its filters
 _GENTLE = 0.5  # and after SIGTERM: with both it is gone within 2 s

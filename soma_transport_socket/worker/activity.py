@@ -13,8 +13,6 @@ import struct
 import time
 from typing import NamedTuple
 
-__all__ = ["Activity", "SharedActivity"]
-
 _COUNT = struct.Struct("@Q")
 _ENTRY = struct.Struct("@IdHH")
 _TEXT = _COUNT.size + _ENTRY.size

@@ -6,8 +6,6 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["Printing", "flush", "print_to"]
-
 
 def flush() -> None:
     """Print what was kept so far."""

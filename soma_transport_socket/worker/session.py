@@ -29,8 +29,6 @@ from soma_transport_socket.messages import Attached, PicklePolicy, SessionEvent,
 from soma_transport_socket.worker.activity import SharedActivity
 from soma_transport_socket.worker.printing import Printing
 
-__all__ = ["SessionInterrupts", "SessionServer"]
-
 _log = logging.getLogger("soma.session")
 _SLOWEST = 10.0  # seconds for a client to take its reply, while all others wait
 

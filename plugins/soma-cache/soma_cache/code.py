@@ -25,8 +25,6 @@ from blake3 import blake3
 
 from soma_core.execution import fingerprint
 
-__all__ = ["code_digest"]
-
 _INSTALLED = {"site-packages", "dist-packages"}
 _PRIVATE_FIELDS = "__private_attributes__"  # where pydantic puts a model's own
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})

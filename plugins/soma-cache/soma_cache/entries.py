@@ -17,8 +17,6 @@ from soma_cache.keys import KEY_SIZE
 from soma_core.errors import ProtocolError
 from soma_core.execution import pack, unpack
 
-__all__ = ["Damaged", "encode", "read", "size_of"]
-
 _CHECKSUM_SIZE = 16
 _START = struct.Struct("<QQ")  # bytes of MessagePack, number of buffers
 _NEAR = 1 << 20  # bytes that a processor has in its own cache when they are hashed

@@ -22,8 +22,6 @@ from soma_core import Filter, FilterKind
 from soma_core.errors import ProtocolError
 from soma_core.execution import FilterFailed, Node, pack
 
-__all__ = ["KEY_SIZE", "Keys", "Uncacheable", "environment_digest"]
-
 KEY_SIZE = 32
 _VERSION = b"soma-cache 3"
 _WITHOUT_CODE = (type(None), bool, int, float, complex, str, bytes, np.ndarray)

@@ -19,8 +19,6 @@ from soma_core.execution import (
     Reply,
 )
 
-__all__ = ["Caching"]
-
 
 class Caching:
     """Keeps the results of FORWARD and COMPOSITE_FORWARD."""

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["CacheOptions", "CacheSettings", "settings_from"]
-
 _SMALLEST = 1 << 20
 
 

@@ -23,8 +23,6 @@ from soma_cache.keys import KEY_SIZE
 from soma_cache.settings import CacheSettings
 from soma_core.errors import ProtocolError
 
-__all__ = ["MISSING", "Store"]
-
 _log = logging.getLogger("soma.cache")
 _SUFFIX, _UNFINISHED = ".val", ".part"
 _SHARDS = frozenset(f"{number:02x}" for number in range(256))

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["check_conversion", "check_rows", "check_stream", "is_private", "unknown_type"]
-
 _FLAT = frozenset(
     kind.id
     for kind in (

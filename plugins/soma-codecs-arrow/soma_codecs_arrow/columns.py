@@ -17,8 +17,6 @@ import pyarrow as pa
 
 from soma_core.codecs import Unencodable
 
-__all__ = ["array_of", "frequency_of", "from_arrow", "to_arrow", "with_frequency"]
-
 Spelling = str | dict[str, Any]
 
 _KINDS: dict[type[Any], tuple[str, pa.DataType]] = {

@@ -20,8 +20,6 @@ from soma_codecs_arrow.labels import arrays_of, attributes, named, naming, with_
 from soma_codecs_arrow.packing import bytes_in, pack, unpack
 from soma_core.codecs import Encoded
 
-__all__ = ["decode", "encode"]
-
 
 def encode(frame: pd.DataFrame, *, aside: bool = True) -> Encoded:
     """A DataFrame with everything that it holds.

@@ -12,8 +12,6 @@ import pyarrow as pa
 from soma_codecs_arrow.columns import array_of, frequency_of, from_arrow, to_arrow, with_frequency
 from soma_core.codecs import Unencodable
 
-__all__ = ["index_from_arrow", "index_to_arrow", "read_name", "spell_name"]
-
 _KNOWN = (
     pd.Index,
     pd.CategoricalIndex,

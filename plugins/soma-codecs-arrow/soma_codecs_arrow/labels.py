@@ -10,8 +10,6 @@ import pyarrow as pa
 
 from soma_core.codecs import Unencodable
 
-__all__ = ["arrays_of", "attributes", "named", "naming", "with_attributes"]
-
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:

@@ -13,8 +13,6 @@ import pyarrow as pa
 from soma_codecs_arrow.checking import check_rows, check_stream, is_private, unknown_type
 from soma_core.codecs import Unencodable
 
-__all__ = ["bytes_in", "pack", "unpack"]
-
 _LEAST = 4096  # bytes; a smaller column is cheaper in the stream
 _INVALID = (pa.ArrowException, OSError, IndexError)
 

@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["ParquetRows"]
-
 _GROUPS_KEPT = 2  # a batch that spans the end of a row group needs two
 
 Selection = slice | np.ndarray[Any, Any]

@@ -12,8 +12,6 @@ from soma_codecs_arrow.labels import arrays_of, attributes, named, naming, with_
 from soma_codecs_arrow.packing import pack, unpack
 from soma_core.codecs import Encoded
 
-__all__ = ["decode", "encode"]
-
 
 def encode(series: pd.Series, *, aside: bool = True) -> Encoded:
     """A Series with everything that it holds; ``aside`` is as for a DataFrame.

@@ -9,8 +9,6 @@ import pyarrow as pa
 from soma_codecs_arrow.packing import pack, unpack
 from soma_core.codecs import Encoded
 
-__all__ = ["decode", "encode"]
-
 
 def encode(table: pa.Table, *, aside: bool = True) -> Encoded:
     """A Table; with ``aside=False`` as one IPC stream, which any Arrow library reads."""

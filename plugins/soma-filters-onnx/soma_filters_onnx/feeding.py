@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["feeds", "named_outputs"]
-
 _DTYPES = {
     "tensor(bool)": np.bool_,
     "tensor(double)": np.float64,

@@ -13,8 +13,6 @@ from soma_core import Filter, FilterMeta
 from soma_core.configuration import check_file
 from soma_filters_onnx.feeding import feeds, named_outputs
 
-__all__ = ["Model"]
-
 
 def _as_bytes(value: Any) -> Any:
     """Base64, as JSON has bytes, as bytes."""

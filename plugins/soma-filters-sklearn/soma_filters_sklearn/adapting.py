@@ -14,8 +14,6 @@ from soma_filters_sklearn.filters import SklearnFilter
 from soma_filters_sklearn.spelling import NotSpelled, spell_object
 from soma_filters_sklearn.state import has_learned, learned_state
 
-__all__ = ["as_estimator", "as_filter", "as_nodes", "state_of", "without_defaults"]
-
 
 def as_filter(estimator: Any, **fields: Any) -> Any:
     """A filter over an estimator, for ``filters=`` of ``soma.connect``.

@@ -9,8 +9,6 @@ from pydantic import field_validator
 from soma_filters_sklearn.filters import SklearnFilter
 from soma_filters_sklearn.spelling import NotSpelled, build, is_spelling, plain, spell_object
 
-__all__ = ["Estimator"]
-
 
 class Estimator(SklearnFilter):
     """An estimator that scikit-learn does not list: of another package, or your own.

@@ -10,8 +10,6 @@ from soma_filters_sklearn.checks import require
 from soma_filters_sklearn.lightgbm_text import check_text
 from soma_filters_sklearn.xgboost_json import check_json, has_categories
 
-__all__ = ["make_lightgbm", "make_xgboost", "take_lightgbm", "take_xgboost"]
-
 
 def take_lightgbm(booster: Any) -> dict[str, Any]:
     """The text of a booster of LightGBM, and what it does not hold."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["FILE", "HOMES", "MODULES", "WRITTEN_FOR"]
-
 FILE = Path(__file__).with_suffix(".json")
 _WRITTEN = json.loads(FILE.read_text())
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_compressed", "check_range", "check_tree", "integers", "require"]
-
 
 def require(met: bool, what: str) -> None:
     """Refuse a state of which something does not hold.

@@ -13,8 +13,6 @@ from typing import Any
 from soma_core.configuration import check_import
 from soma_filters_sklearn.catalogue import HOMES, MODULES
 
-__all__ = ["class_at", "class_or_none", "is_registered", "may_be_built"]
-
 _CONFIGURES = frozenset(
     {
         "sklearn.compose._column_transformer.make_column_selector",

@@ -23,8 +23,6 @@ from soma_filters_sklearn.boosters import (
 )
 from soma_filters_sklearn.checks import check_range, require
 
-__all__ = ["SPELLINGS", "Spelling", "check_features", "check_generator", "spelling_of"]
-
 _LEAF = -1
 _OUTPUTS_OF_LEAF = 3  # axes of the values of a tree: nodes, outputs, classes
 _HIST = "sklearn.ensemble._hist_gradient_boosting"

@@ -21,8 +21,6 @@ from soma_filters_sklearn.harmless import (
 from soma_filters_sklearn.holdings import parameters_held
 from soma_filters_sklearn.parameters import check_parameters
 
-__all__ = ["check_configuration", "check_parameters_of_state"]
-
 Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 

@@ -14,15 +14,6 @@ import sys
 import warnings
 from typing import Any
 
-__all__ = [
-    "LEFT_OUT",
-    "find_estimators",
-    "list_estimators",
-    "render_catalogue",
-    "render_table",
-]
-
-
 _ANY = '"sklearn.Estimator" = "soma_filters_sklearn.any_estimator:Estimator"'
 
 LEFT_OUT = {

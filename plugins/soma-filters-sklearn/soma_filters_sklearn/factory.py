@@ -14,8 +14,6 @@ from soma_filters_sklearn.inputs import takes_classes
 from soma_filters_sklearn.outputs import outputs_of
 from soma_filters_sklearn.parameters import parameters_of
 
-__all__ = ["NotInThisRelease", "make_filter_class"]
-
 
 def make_filter_class(name: str, home: str, module: str) -> type[NamedFilter]:
     """The filter class of an estimator.

@@ -32,8 +32,6 @@ from soma_filters_sklearn.state import (
     restore,
 )
 
-__all__ = ["NamedFilter", "SklearnFilter"]
-
 _AS_IT_IS = nullcontext()
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["function_at", "function_path", "is_function_path"]
-
 _MODULES = ("numpy", "sklearn.feature_selection", "sklearn.metrics")
 _NUMPY_REDUCTIONS = frozenset({"max", "mean", "median", "min", "std", "sum", "var"})
 _NO_COMPUTATION = frozenset({"check_scoring", "get_scorer", "get_scorer_names", "make_scorer"})

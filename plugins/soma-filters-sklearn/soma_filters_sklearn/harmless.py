@@ -12,8 +12,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["HARMLESS", "HARMLESS_IN_STATES", "PASSED_ON", "SEARCHED", "WITH_VALUES"]
-
 _ATTRIBUTES = re.compile(r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)*")
 _DISPATCHED = re.compile(r"all|(\d+\s*\*\s*)?n_jobs")
 

@@ -7,15 +7,6 @@ from typing import Any
 
 from soma_filters_sklearn.parameters import parameters_of
 
-__all__ = [
-    "attributes_learned",
-    "differing",
-    "parameters_held",
-    "parameters_set_on",
-    "remade",
-    "settings_beside",
-]
-
 _SETTINGS = frozenset({"_metadata_request", "_sklearn_output_config"})
 _PLAIN = (bool, int, float, str, tuple)
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-__all__ = ["Learning", "as_array", "as_samples", "takes_classes"]
-
 
 class Learning:
     """What to call ``fit`` or ``partial_fit`` with.

@@ -17,8 +17,6 @@ from sklearn.utils.validation import check_array
 from soma_filters_sklearn.checks import check_range, integers, require
 from soma_filters_sklearn.compiled import check_features
 
-__all__ = ["check_fitted", "shadows"]
-
 Check = Callable[[Any, dict[str, Any]], None]
 
 _MOST_THREADS = 1024

@@ -13,8 +13,6 @@ import numpy as np
 
 from soma_filters_sklearn.checks import check_range, check_tree, require
 
-__all__ = ["check_text"]
-
 _HEADER = frozenset(
     {
         "average_output", "feature_infos", "feature_names", "label_index", "max_feature_idx",

@@ -14,8 +14,6 @@ import numpy as np
 
 from soma_filters_sklearn.functions import function_at, function_path
 
-__all__ = ["TAG", "NotSpelled", "is_tagged", "read", "tagged", "write"]
-
 Convert = Callable[[Any], Any]
 
 TAG = "$sklearn"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["OUTPUTS", "TRANSDUCTIVE", "automatic", "named_columns", "outputs_of", "predicts"]
-
 OUTPUTS = (
     "transform",
     "predict",

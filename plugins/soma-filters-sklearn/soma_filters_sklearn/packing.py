@@ -29,8 +29,6 @@ from soma_filters_sklearn.invariants import check_fitted, shadows
 from soma_filters_sklearn.literals import TAG, tagged
 from soma_filters_sklearn.spelling import NotSpelled, construct, spell_object
 
-__all__ = ["NotPackable", "attributes_of", "pack", "reads_own_state", "set_attributes", "unpack"]
-
 _SPARSE = frozenset({"csr_array", "csr_matrix", "csc_array", "csc_matrix"})
 _FUNCTIONS = frozenset(
     {

@@ -16,8 +16,6 @@ import numpy as np
 
 from soma_filters_sklearn.functions import function_at, function_path, is_function_path
 
-__all__ = ["Parameter", "check_parameters", "parameters_of", "takes_any"]
-
 _NAMED_LISTS = frozenset({"estimators", "steps", "transformer_list", "transformers"})
 _ARRAYS = frozenset({"dictionary"})  # SparseCoder declares that it takes lists, and does not
 

@@ -10,14 +10,6 @@ from typing import Any
 import soma_core as soma
 from soma_core.codecs import Codec, Encoded
 
-__all__ = [
-    "SOMA_API_VERSION",
-    "soma_adapt",
-    "soma_preloaded",
-    "soma_register_codecs",
-    "soma_remote_filter",
-]
-
 SOMA_API_VERSION = 1
 _SPARSE = [
     f"{format_}_{kind}"

@@ -19,8 +19,6 @@ import soma_core as soma
 from soma_filters_sklearn.adapting import as_estimator, as_filter, without_defaults
 from soma_filters_sklearn.state import restore
 
-__all__ = ["RemoteEstimator", "remote_estimator"]
-
 _BESIDE: dict[str, Any] = {
     "output": "auto",
     "transform_output": "default",

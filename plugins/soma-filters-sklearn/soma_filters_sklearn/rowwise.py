@@ -7,8 +7,6 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import FunctionTransformer
 
-__all__ = ["is_rowwise"]
-
 
 def is_rowwise(estimator: Any, method: str) -> bool:
     """Whether it does: for ``predict`` of what scikit-learn itself brings, and is made of that.

@@ -13,8 +13,6 @@ from scipy import sparse
 from soma_core.codecs import Encoded
 from soma_filters_sklearn.checks import check_compressed
 
-__all__ = ["decode", "encode"]
-
 _COMPRESSED = ("data", "indices", "indptr")
 
 

@@ -26,8 +26,6 @@ from soma_filters_sklearn.packing import (
     unpack,
 )
 
-__all__ = ["classes_ahead", "has_learned", "known_classes", "learned_state", "restore"]
-
 _VERSION = "_sklearn_version"
 _CLASSES = "classes"
 _OPAQUE = frozenset({"catboost"})  # packages whose models are bytes for their own compiled code

@@ -13,8 +13,6 @@ import numpy as np
 
 from soma_filters_sklearn.checks import check_range, check_tree, require
 
-__all__ = ["check_json", "has_categories"]
-
 _SIZES = ("num_feature", "num_class", "num_target")
 _OF_NODES = (
     "default_left", "left_children", "loss_changes", "parents", "right_children",

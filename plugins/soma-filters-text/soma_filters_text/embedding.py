@@ -10,8 +10,6 @@ from pydantic import Field, PrivateAttr
 from soma_core import Filter, FilterMeta
 from soma_core.configuration import check_file
 
-__all__ = ["Embedding"]
-
 
 class Embedding(Filter):
     """Texts as vectors whose angles tell how alike the texts are.

@@ -10,8 +10,6 @@ from typing import Any
 
 import soma_core
 
-__all__ = ["SOMA_API_VERSION", "soma_adapt", "soma_preloaded"]
-
 SOMA_API_VERSION = 1
 
 

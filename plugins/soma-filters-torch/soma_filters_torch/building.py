@@ -16,8 +16,6 @@ from soma_core.configuration import check_import
 from soma_core.execution import fingerprint
 from soma_filters_torch.spelling import unknown
 
-__all__ = ["activation_class", "build_module", "check_modules", "content_hash", "copied", "takes"]
-
 _OF_MODULES = frozenset({"module", "args", "kwargs"})
 _HOME = "torch.nn"
 _BELOW = (f"{_HOME}.modules",)  # not torch.nn.quantized, whose kernels trust what they are given

@@ -44,9 +44,6 @@ from soma_filters_torch.tensors import (
 )
 from soma_filters_torch.training import train
 
-__all__ = ["MLP", "TorchFilter", "TorchModule"]
-
-
 _placement_of = cache(Placement)  # a step asks for it twice, and a configuration is frozen
 
 

@@ -13,8 +13,6 @@ from torch import nn
 
 from soma_filters_torch.stepping import Plan
 
-__all__ = ["Learner", "Randomness"]
-
 
 class Randomness:
     """A stream of torch's random numbers of its own, which goes on from block to block.

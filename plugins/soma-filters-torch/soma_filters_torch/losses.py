@@ -13,8 +13,6 @@ from torch.nn import functional
 from soma_filters_torch.spelling import arguments_of, unknown
 from soma_filters_torch.tensors import to_target
 
-__all__ = ["check_loss", "compute_loss"]
-
 _FUNCTIONS = "torch.nn.functional."
 _OF_CLASSES = frozenset({"cross_entropy", "multi_margin_loss", "nll_loss"})
 _OF_PROBABILITIES_TOO = "cross_entropy"

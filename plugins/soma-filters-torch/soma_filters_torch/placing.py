@@ -12,8 +12,6 @@ from torch import nn
 
 from soma_filters_torch.tensors import map_tensors, numeric_type
 
-__all__ = ["AutocastType", "ParameterType", "Placement", "check_device_name"]
-
 ParameterType = Literal["float64", "float32", "bfloat16", "float16"]
 AutocastType = Literal["bfloat16", "float16"]
 

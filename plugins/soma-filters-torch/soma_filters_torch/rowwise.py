@@ -14,8 +14,6 @@ from torch import nn
 
 from soma_filters_torch.building import build_module, module_class
 
-__all__ = ["describes_rowwise", "is_rowwise"]
-
 _NAMES = """
     AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d
     AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d BatchNorm1d BatchNorm2d BatchNorm3d CELU Conv1d

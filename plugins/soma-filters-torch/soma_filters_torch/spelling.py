@@ -9,8 +9,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 from pydantic.json_schema import SkipJsonSchema
 
-__all__ = ["Choice", "FunctionChoice", "Listed", "arguments_of", "passing", "unknown"]
-
 _MOST = 40
 
 

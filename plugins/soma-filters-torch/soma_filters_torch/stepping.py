@@ -15,8 +15,6 @@ from torch.optim import lr_scheduler
 from soma_core.execution import build_optimizer
 from soma_filters_torch.spelling import arguments_of, unknown
 
-__all__ = ["Plan", "Stepper", "check_schedule"]
-
 _PER_BATCH = frozenset({"CyclicLR", "OneCycleLR"})
 _OF_FUNCTIONS = frozenset({"LambdaLR", "MultiplicativeLR"})
 _OF_SCHEDULERS = "SequentialLR"

@@ -9,15 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = [
-    "from_output",
-    "map_tensors",
-    "named_parameters",
-    "numeric_type",
-    "to_input",
-    "to_target",
-]
-
 _NUMERIC = "biufc"
 
 

@@ -9,8 +9,6 @@ import torch
 
 from soma_core import progress
 
-__all__ = ["train"]
-
 Step = Callable[[Any, torch.Tensor], torch.Tensor]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["console"]
-
 
 def console(arguments: list[str]) -> int:
     """Open a page for the workers of any transport, on this machine alone."""

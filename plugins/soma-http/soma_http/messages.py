@@ -16,8 +16,6 @@ from soma_core.streams import (
 )
 from soma_core.transport import Dialect, Message
 
-__all__ = ["MessageReader", "declared_size", "is_frame", "pieces_of"]
-
 _PIECE = 1 << 20  # bytes of a fragment: what is sent meanwhile, a ping, waits for no more
 _BLANK = b" \t\r\n\x0b\x0c"
 

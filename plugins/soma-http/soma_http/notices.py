@@ -8,18 +8,6 @@ from collections.abc import Sequence
 
 from soma_core.transport import ExitStatus
 
-__all__ = [
-    "ENDED",
-    "LARGEST_HEADER",
-    "OUTPUT_NOTICE",
-    "SUBPROTOCOL",
-    "WORKER_HEADER",
-    "exit_status",
-    "offered_token",
-    "output_notice",
-    "status_text",
-]
-
 WORKER_HEADER = "soma-worker"
 """The header of the answer to an upgrade that names the worker."""
 

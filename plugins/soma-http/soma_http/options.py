@@ -11,8 +11,6 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_
 from soma_core.streams import StreamLimits
 from soma_core.transport import OutputOptions
 
-__all__ = ["HttpOptions"]
-
 
 def _of_a_server(url: str) -> str:
     parts = urlsplit(url)

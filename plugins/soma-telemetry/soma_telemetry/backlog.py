@@ -9,8 +9,6 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any
 
-__all__ = ["Backlog"]
-
 _log = logging.getLogger("soma.telemetry")
 _QUIET = 0.05  # seconds without another entry, after which the thread does what is left
 _MOST = 1024  # entries; then who adds one does them

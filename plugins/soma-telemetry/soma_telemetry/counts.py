@@ -7,8 +7,6 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-__all__ = ["Counts", "payload_size"]
-
 _DEPTH = 4  # of lists and dicts that are looked into
 _ITEMS = 64  # of each of them; the rest is taken to be like those
 _NUMBERS = frozenset({bool, int, float})

@@ -12,8 +12,6 @@ from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-__all__ = ["API", "META", "measured"]
-
 API = "opentelemetry.trace"
 """The module that whoever traces has imported."""
 

@@ -17,8 +17,6 @@ from soma_telemetry.measuring import API, measured
 if TYPE_CHECKING:
     from soma_telemetry.plugin import Telemetry
 
-__all__ = ["OnDemand"]
-
 
 class OnDemand:
     """Hands each hook on to a :class:`~soma_telemetry.plugin.Telemetry`, once there is a use."""

@@ -25,8 +25,6 @@ from soma_telemetry.counts import Counts, payload_size
 from soma_telemetry.measuring import META, measured
 from soma_telemetry.tracing import CONTEXT, carried, received
 
-__all__ = ["Telemetry"]
-
 _SCOPE = "soma"
 _NS = 1_000_000_000
 _A_WAIT = 0.001  # seconds: what is less is no waiting for others

@@ -9,8 +9,6 @@ from typing import Any
 from opentelemetry import context, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-__all__ = ["CONTEXT", "carried", "received", "within"]
-
 CONTEXT = "traceparent"
 """Where a context is, in what travels."""
 

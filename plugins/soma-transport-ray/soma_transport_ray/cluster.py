@@ -18,8 +18,6 @@ from typing import Any
 
 from soma_core.errors import StartFailed
 
-__all__ = ["Cluster", "connect"]
-
 _PROBE = 2.0  # seconds for the head to accept a connection
 _LOOK = 1.0  # seconds between looks at the head
 _LOST = 10.0  # seconds without the head after which it counts as lost

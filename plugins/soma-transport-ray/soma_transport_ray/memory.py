@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Owner"]
-
 _MAPS = Path("/proc/self/maps")
 
 

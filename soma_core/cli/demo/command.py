@@ -27,8 +27,6 @@ from soma_core.cli.demo.training import ONE_THREAD, Place, TrainingRun, kill_hal
 from soma_core.cli.picture import PictureFile, check_drawing, draw_curves
 from soma_core.plugins.catalog import installed_filters
 
-__all__ = ["demo"]
-
 _GOOD = 0.95
 _NEEDED = {
     "sklearn.StandardScaler": "soma-filters-sklearn",

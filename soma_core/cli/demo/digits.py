@@ -12,8 +12,6 @@ import numpy as np
 
 from soma_core.cli.console import CommandFailed
 
-__all__ = ["SIDE", "Digits", "load_digits"]
-
 SIDE = 8
 """An image has this many rows of this many pixels, each from 0 to 16."""
 

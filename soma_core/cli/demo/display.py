@@ -15,14 +15,6 @@ from soma_core.cli.curve import text_plot
 from soma_core.cli.demo.digits import SIDE, Digits
 from soma_core.cli.demo.training import TrainingRun
 
-__all__ = [
-    "show_curves",
-    "show_readings",
-    "show_runs",
-    "show_section",
-    "show_where_imported",
-]
-
 _SHADES = " ░▒▓█"
 _DARKEST = 16  # the value of a black pixel
 _SHOWN = 5

@@ -21,8 +21,6 @@ from soma_core.client.worker import Worker
 from soma_core.errors import WorkerDied
 from soma_core.progress import Listener, Report
 
-__all__ = ["ONE_THREAD", "Place", "TrainingRun", "kill_half_way", "run_training"]
-
 _HIDDEN = 256
 _MEASURING = 0.5  # seconds
 

@@ -10,8 +10,6 @@ from soma_core.cli.console import AsJson, console, note, print_json, table
 from soma_core.cli.doctor import facts
 from soma_core.cli.doctor.findings import Finding, Level, examine
 
-__all__ = ["doctor"]
-
 _STYLES = {Level.OK: "green", Level.ADVICE: "yellow", Level.WRONG: "red"}
 
 

@@ -29,21 +29,6 @@ from soma_core.errors import SomaError, StartFailed
 from soma_core.plugins.catalog import installed_transports
 from soma_core.protocol.versions import PROTOCOL_VERSION, soma_version
 
-__all__ = [
-    "SHARED_DIRECTORY",
-    "BlasLibrary",
-    "Facts",
-    "Interpreter",
-    "Requirement",
-    "RoundTrip",
-    "TripOutcome",
-    "gather",
-    "processor_quota",
-    "read_requirements",
-    "time_transport",
-    "try_sealed_memory",
-]
-
 _OURS = "soma-core"
 _PINGS = 50
 SHARED_DIRECTORY = "/dev/shm"  # noqa: S108 - looked at, never written to

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from soma_core.cli.doctor.facts import SHARED_DIRECTORY, Facts, Requirement, RoundTrip, TripOutcome
 from soma_core.models.brief import size
 
-__all__ = ["Finding", "Level", "examine"]
-
 _LEAST_PYTHON = (3, 11)
 _FEW_FILES = 1024
 _SMALL_ADDRESS_SPACE = 8 << 30

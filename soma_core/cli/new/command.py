@@ -18,8 +18,6 @@ from soma_core.cli.new.names import (
 from soma_core.cli.new.writing import CHANNEL, COMMAND, FILTER, PLUGIN, TRANSPORT, write
 from soma_core.plugins.catalog import PLUGINS, Catalog, installed_filters, installed_transports
 
-__all__ = ["app"]
-
 Into = Annotated[
     Path,
     typer.Option(

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from soma_core.cli.console import CommandFailed
 
-__all__ = ["Names", "command_names", "filter_names", "plugin_names", "transport_names"]
-
 _FILTER = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*)\.([A-Z][A-Za-z0-9]*)")
 _WORDS = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _LONGEST = 50

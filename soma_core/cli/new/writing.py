@@ -10,8 +10,6 @@ from string import Template
 from soma_core.cli.console import CommandFailed
 from soma_core.cli.new.names import Names
 
-__all__ = ["CHANNEL", "COMMAND", "FILTER", "PLUGIN", "TRANSPORT", "write"]
-
 FILTER = ("common", "filter")
 """The folders of templates for a filter's distribution; a later one has the last word on a file."""
 

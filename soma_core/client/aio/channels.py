@@ -17,8 +17,6 @@ from soma_core.channel.watchable import Descriptors, WatchableChannel
 from soma_core.errors import ChannelClosed, ProtocolError
 from soma_core.wire.message import Message
 
-__all__ = ["LoopChannel", "Receiver", "WatchedChannel", "loop_channel"]
-
 T = TypeVar("T")
 
 _MOST_ARRIVED = 64  # messages that nobody has taken, after which no more are read

@@ -10,8 +10,6 @@ from soma_core.client.connect import Start, connect, prepared
 from soma_core.client.handle import Handle
 from soma_core.client.signatures import takes_arguments_of
 
-__all__ = ["connect_async"]
-
 
 class Opening:
     """What ``soma.connect_async`` returns: awaited it gives the worker, which you close.

@@ -24,8 +24,6 @@ from soma_core.errors import (
 )
 from soma_core.protocol.replies import Event
 
-__all__ = ["AsyncConnection"]
-
 
 class AsyncConnection:
     """The host's side of a channel in an event loop: calls of its tasks queue.

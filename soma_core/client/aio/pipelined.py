@@ -14,8 +14,6 @@ from soma_core.client.exchange import Exchange
 from soma_core.errors import ChannelClosed, ProtocolError, SomaError
 from soma_core.wire.message import Message
 
-__all__ = ["PipelinedConnection", "Sender"]
-
 _SLOW = 0.02  # seconds that the first command may take before somebody looks after it
 _MOST_BYTES = 1 << 20  # on their way, after which no more is sent: large data need their memory
 

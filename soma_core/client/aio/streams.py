@@ -16,8 +16,6 @@ from typing import Any
 
 from soma_core.client.chunks import StreamPlan, gather, split
 
-__all__ = ["each", "stream"]
-
 Run = Callable[[Sequence[str], Any], Awaitable[Any]]
 
 

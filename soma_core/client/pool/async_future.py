@@ -8,8 +8,6 @@ from typing import Any
 
 from soma_core.client.pool.call import PoolCall
 
-__all__ = ["AsyncCallFuture"]
-
 
 class AsyncCallFuture(asyncio.Future[Any]):
     """The future of a call: to cancel it withdraws the call, or interrupts the worker that runs it.

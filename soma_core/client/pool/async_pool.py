@@ -32,8 +32,6 @@ from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
 from soma_core.errors import TransportError
 
-__all__ = ["AsyncWorkerPool"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

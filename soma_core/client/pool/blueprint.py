@@ -18,8 +18,6 @@ from soma_core.client.verbs.verbs import Verbs
 from soma_core.client.worker_options import WorkerOptions
 from soma_core.models.filters import FilterMeta
 
-__all__ = ["Blueprint"]
-
 
 @dataclass
 class _Node:

@@ -18,8 +18,6 @@ from soma_core.errors import DeadlineExceeded, SomaError
 if TYPE_CHECKING:
     from soma_core.client.pool.blocking.lease import Lease
 
-__all__ = ["SHORT", "CallOutcome", "PoolCall", "Run", "asked_in"]
-
 SHORT = 0.02
 """Seconds. A limit up to that is kept to the moment, so that such a call is not sent ahead: what is
 on its way is looked at that often."""

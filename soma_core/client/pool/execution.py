@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-__all__ = ["Execution"]
-
 
 class Execution:
     """What a task does for one call or several; when nobody wants it any more, it is cancelled.

@@ -13,8 +13,6 @@ from soma_core.client.pool.slot import Slot
 from soma_core.client.results import WorkerStatus
 from soma_core.errors import ChannelClosed
 
-__all__ = ["CLOSING", "SlotGroup"]
-
 CLOSING = 4.5
 """Seconds that the end of a pool waits for its workers, which are ended before that."""
 

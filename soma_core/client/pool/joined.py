@@ -17,8 +17,6 @@ from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import ErrorCode, RemoteError, TransportError, WorkerDied
 from soma_core.models import rows
 
-__all__ = ["run_joined"]
-
 
 def run_joined(
     calls: Sequence[PoolCall],

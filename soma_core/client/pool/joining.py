@@ -8,8 +8,6 @@ from soma_core.channel.deadline import Deadline
 from soma_core.client.pool.batching import Batching
 from soma_core.client.pool.call import PoolCall
 
-__all__ = ["Joining"]
-
 
 class Joining:
     """Calls that are put together under load: those that come are waited for, for a while.

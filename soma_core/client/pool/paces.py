@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Paces"]
-
 _USUAL = 0.005  # seconds that a quick call takes at most, on the average of the last ones
 _LONGEST = 0.05  # and that none of the last ones took: a busy machine may hold up some of them
 _NEW = 0.1  # how much the newest call counts in the average

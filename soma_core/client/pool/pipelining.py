@@ -22,8 +22,6 @@ from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.steps import Steps, argument_error
 from soma_core.errors import ErrorCode, RemoteError, SomaError
 
-__all__ = ["Pipelining"]
-
 _MOST = 16  # calls that one worker has
 _SECONDS = 0.01  # that the calls which one worker has may take together, by the last ones
 

@@ -18,8 +18,6 @@ from soma_core.client.recording import Recording
 from soma_core.client.worker_options import WorkerOptions
 from soma_core.plugins.manager import PluginSet, installed_plugins
 
-__all__ = ["PoolPlan", "plan_pool", "whole"]
-
 
 @dataclass(frozen=True)
 class PoolPlan:

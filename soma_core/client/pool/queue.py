@@ -14,8 +14,6 @@ from soma_core.client.pool.stats import PoolStats, Tally
 from soma_core.client.pool.waiting_calls import WaitingCalls
 from soma_core.errors import QueueFull, SomaError
 
-__all__ = ["CallQueue"]
-
 _ROUNDS = 3  # of the loop, in which those whose calls have just ended call again
 
 

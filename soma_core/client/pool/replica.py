@@ -10,8 +10,6 @@ from soma_core.client.aio.worker import AsyncWorker
 from soma_core.client.pool.call import PoolCall
 from soma_core.errors import DeadlineExceeded, TransportError, WorkerDied
 
-__all__ = ["Replica", "ends_worker", "was_not_sent"]
-
 _FRESH = 0.001  # seconds for which a worker that answered need not be looked at
 
 

@@ -9,8 +9,6 @@ from soma_core.client.backoff import Backoff
 from soma_core.client.pool.queue import CallQueue
 from soma_core.errors import StartFailed, TransportError
 
-__all__ = ["Restarts"]
-
 _FAILED_STARTS = 5  # in a row, after which a pool in which no worker is left is given up
 _LONGEST_WAIT = 30.0  # seconds between two starts
 _log = logging.getLogger("soma.pool")

@@ -21,8 +21,6 @@ from soma_core.client.pool.replica import Replica, ends_worker, was_not_sent
 from soma_core.client.pool.restarts import Restarts
 from soma_core.errors import ChannelClosed
 
-__all__ = ["Slot"]
-
 
 class Slot:
     """One worker, and the task that runs calls on it and replaces it when it is gone.

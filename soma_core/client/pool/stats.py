@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 from soma_core.client.pool.call import CallOutcome, PoolCall
 
-__all__ = ["NodeStats", "PoolStats", "Tally"]
-
 _WINDOW = 1000  # calls of a node whose times are kept
 
 

@@ -26,8 +26,6 @@ from soma_core.client.results import NodeState
 from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 
-__all__ = ["PoolRequest", "PoolVerbs"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -7,8 +7,6 @@ from collections.abc import Hashable, Iterator
 
 from soma_core.client.pool.call import PoolCall
 
-__all__ = ["WaitingCalls"]
-
 
 class WaitingCalls:
     """Calls in the order in which they are to be run. Not thread-safe."""

@@ -14,8 +14,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from soma_core.client.plain_console import PlainConsole
 from soma_core.client.progress.estimate import TrainingProgress, format_number
 
-__all__ = ["ProgressDisplay"]
-
 _LINES = 5  # about so many plain lines for one fit
 _PAUSE = 0.05  # seconds: more often than the eye can tell would only cost time
 _TEXTS = 70  # columns of a bar's line that are not the bar or the title

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from soma_core.progress import Report
 
-__all__ = ["TrainingProgress", "format_number"]
-
 _NO_METRICS = frozenset({"epoch", "epochs", "batch", "batches", "loss", "mean_loss"})
 
 

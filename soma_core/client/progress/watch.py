@@ -9,8 +9,6 @@ from typing import Any
 from soma_core.models import rows
 from soma_core.progress import Listener, Report
 
-__all__ = ["Watch", "each_of", "watched"]
-
 Watch = Listener | bool | None
 """``True`` shows the reports on stderr, a function is called with each, else nobody gets them."""
 

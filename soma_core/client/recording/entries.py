@@ -33,20 +33,6 @@ from soma_core.wire.json_text import write_json
 from soma_core.wire.message import Dialect, Message
 from soma_core.wire.readable import readable
 
-__all__ = [
-    "FORMAT",
-    "Direction",
-    "Entry",
-    "LeftOut",
-    "Section",
-    "message_fields",
-    "node_ids",
-    "read_line",
-    "with_buffers",
-    "write_entry",
-    "write_section",
-]
-
 FORMAT: Final = 2
 
 

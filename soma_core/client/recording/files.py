@@ -22,8 +22,6 @@ from soma_core.client.recording.entries import (
 )
 from soma_core.errors import ProtocolError
 
-__all__ = ["RecordingFile", "RecordingFull", "check_replaceable", "rotated"]
-
 _LONGEST_SECTION = 1 << 20
 
 

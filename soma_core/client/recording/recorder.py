@@ -23,8 +23,6 @@ from soma_core.protocol.versions import client_info
 from soma_core.wire.json_text import write_json
 from soma_core.wire.message import Dialect, Message
 
-__all__ = ["Recorder", "Recording"]
-
 _log = logging.getLogger("soma.recording")
 
 _LIMIT = 1 << 30

@@ -6,8 +6,6 @@ from typing import Any
 
 from soma_core.client.recording.entries import Direction, Entry, LeftOut, node_ids, with_buffers
 
-__all__ = ["Ring"]
-
 _Key = tuple[str, str]
 
 

@@ -20,8 +20,6 @@ from soma_core.protocol import commands as c
 from soma_core.protocol.fields import set_fields
 from soma_core.wire.pickles import Pickles
 
-__all__ = ["VerbsBase", "given"]
-
 
 class VerbsBase:
     """Makes the calls of one worker.

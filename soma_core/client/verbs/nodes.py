@@ -17,8 +17,6 @@ from soma_core.errors import RemoteError
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol import commands as c
 
-__all__ = ["NodeVerbs"]
-
 
 class NodeVerbs(VerbsBase):
     """Loading and listing."""

@@ -12,8 +12,6 @@ from soma_core.client.steps import Steps
 from soma_core.client.verbs.base import VerbsBase, given
 from soma_core.protocol import commands as c
 
-__all__ = ["RunningVerbs"]
-
 
 class RunningVerbs(VerbsBase):
     """Running nodes."""

@@ -15,8 +15,6 @@ from soma_core.client.verbs.base import given
 from soma_core.client.verbs.nodes import NodeVerbs
 from soma_core.protocol import commands as c
 
-__all__ = ["StateVerbs"]
-
 
 class StateVerbs(NodeVerbs):
     """States and gradients."""

@@ -20,8 +20,6 @@ from soma_core.client.steps import Steps
 from soma_core.client.verbs.base import VerbsBase, given
 from soma_core.protocol import commands as c
 
-__all__ = ["TrainingVerbs"]
-
 
 class TrainingVerbs(VerbsBase):
     """Fitting nodes."""

@@ -6,8 +6,6 @@ from soma_core.client.verbs.running import RunningVerbs
 from soma_core.client.verbs.states import StateVerbs
 from soma_core.client.verbs.training import TrainingVerbs
 
-__all__ = ["Verbs"]
-
 
 class Verbs(RunningVerbs, TrainingVerbs, StateVerbs):
     """What each method of a worker sends, and what it makes of the replies."""

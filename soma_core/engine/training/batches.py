@@ -11,8 +11,6 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.models import rows
 from soma_core.models.rows import Selection
 
-__all__ = ["Batches", "join_outputs", "shifted", "size_of"]
-
 
 class Batches:
     """The rows of some data and its targets, batch by batch.

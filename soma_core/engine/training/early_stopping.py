@@ -10,8 +10,6 @@ from soma_core.engine.nodes import Node
 from soma_core.engine.training.beginning import capture_weights
 from soma_core.engine.training.states import take_over
 
-__all__ = ["EarlyStopping"]
-
 
 class EarlyStopping:
     """Watches one number over the epochs, and keeps the chain as it was when that was best.

@@ -13,8 +13,6 @@ from soma_core.engine.training.metrics import Metric, measure
 from soma_core.models import rows
 from soma_core.models.rows import Selection
 
-__all__ = ["Evaluation"]
-
 _BYTES_AT_ONCE = 1 << 24
 
 

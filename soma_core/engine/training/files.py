@@ -17,8 +17,6 @@ from soma_core.models.regular_file import open_regular
 from soma_core.models.rows import Selection
 from soma_core.plugins.manager import PluginSet
 
-__all__ = ["open_data"]
-
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a zip file: its length varies
 _RETAINED = 1 << 25  # bytes of a file that may stay mapped before they are let go
 _FAULT = 1 << 16  # bytes that the kernel maps around one that is touched

@@ -14,8 +14,6 @@ from soma_core.models import rows
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fit_and_train", "fit_anew", "fit_once", "go_on", "learns_on", "partial_fit_once"]
-
 
 def fit_once(
     chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None

@@ -12,8 +12,6 @@ from soma_core.errors import ErrorCode, ProtocolError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MeanLoss", "compute_gradients", "compute_loss", "train_step"]
-
 
 def train_step(
     chain: Chain, x: Any, y: Any, optimizer: torch.optim.Optimizer | None = None

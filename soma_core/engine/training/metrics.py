@@ -11,8 +11,6 @@ import numpy as np
 from soma_core.engine.training import tensors
 from soma_core.errors import ErrorCode, ProtocolError
 
-__all__ = ["Metric", "build_metrics", "measure"]
-
 Metric = Callable[[Any, Any], float]
 """``metric(y, out)``: the targets and the outputs of all rows, tensors as arrays."""
 

@@ -14,8 +14,6 @@ from soma_core.engine.training import tensors
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load_optimizer_state"]
-
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     """Give an optimizer what the ``state_dict()`` of one of its kind returned.

@@ -25,8 +25,6 @@ from soma_core.plugins.manager import PluginSet
 from soma_core.protocol import commands as c
 from soma_core.protocol import replies as r
 
-__all__ = ["OpenFits"]
-
 _DATA = ("data", "y", "validation_data", "validation_y")
 
 

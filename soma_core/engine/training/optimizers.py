@@ -15,8 +15,6 @@ from soma_core.models.optimizers import build_optimizer
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Optimizers"]
-
 _Label = tuple[str, str]
 
 

@@ -24,20 +24,6 @@ from soma_core.wire.line_codec import LineDecoder, LineEncoder
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.weights import dump_weights, load_weights
 
-__all__ = [
-    "configuration",
-    "default_format",
-    "get_state",
-    "get_usual_state",
-    "get_weights",
-    "invalid_state",
-    "learned_inside",
-    "read_weights",
-    "set_state",
-    "snapshot",
-    "take_over",
-]
-
 
 def default_format(node: Node, pickles: Pickles) -> StateFormat:
     """The format of a node's state where a command names none."""

@@ -22,8 +22,6 @@ from soma_core.testing.suite import ConformanceSuite
 from soma_core.testing.wire import Wire
 from soma_core.wire.message import Dialect
 
-__all__ = ["START", "TransportSuite", "children", "end", "runs"]
-
 START = 60.0
 """Seconds that a start may take, which is mostly imports."""
 

@@ -32,8 +32,6 @@ from soma_core.testing.transports.probes import children_left_by_a_death, pids_o
 from soma_core.testing.trials import inject
 from soma_core.testing.wire import Wire
 
-__all__ = ["DeathClauses"]
-
 _REPORTED = 0.15  # the part of the patience in which a death is reported
 _MIB = 1 << 20
 _MORE_THAN_ANY_BUFFER = 48 * _MIB

@@ -31,8 +31,6 @@ from soma_core.testing.transports.probes import PROBES, harms_its_process
 from soma_core.testing.trials import GRACE
 from soma_core.testing.wire import Wire
 
-__all__ = ["LifeClauses"]
-
 
 class LifeClauses(TransportSuite):
     """A transport does what its contract says, from its start to its stop."""

@@ -17,8 +17,6 @@ from soma_core.testing.transports.base import TransportSuite
 from soma_core.testing.wire import Wire
 from soma_core.wire.message import Dialect, Message
 
-__all__ = ["COMMANDS", "MessageClauses"]
-
 _MIB = 1 << 20
 COMMANDS: dict[str, tuple[dict[str, Any], bool]] = {  # the fields, and whether it succeeds
     "LIST": ({}, True),

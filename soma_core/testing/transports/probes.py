@@ -20,8 +20,6 @@ from soma_core.testing.transports.base import START, runs
 from soma_core.testing.wire import Wire
 from soma_core.wire.message import Dialect
 
-__all__ = ["PROBES", "children_left_by_a_death", "harms_its_process", "pids_of_a_killed_host"]
-
 
 def _carries_lines(transport: Transport, patience: float) -> bool:
     wire = Wire(transport.start(START), patience / 4)

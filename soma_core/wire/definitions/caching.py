@@ -19,8 +19,6 @@ from soma_core.wire.definitions.recipes import DEFINITIONS, is_importable, name_
 from soma_core.wire.definitions.registry import Bundle
 from soma_core.wire.locks import renew_in_forked_child
 
-__all__ = ["BundleCache"]
-
 _UNCHANGING = frozenset(
     {type(None), object, bool, int, float, complex, str, bytes, type(...)}
     | {

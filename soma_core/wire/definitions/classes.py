@@ -15,8 +15,6 @@ import cloudpickle.cloudpickle as _cloudpickle
 
 from soma_core.wire.definitions.registry import registry
 
-__all__ = ["make", "new"]
-
 
 def make(
     metaclass: type,

@@ -14,8 +14,6 @@ import cloudpickle.cloudpickle as _cloudpickle
 
 from soma_core.wire.definitions import classes
 
-__all__ = ["reduce"]
-
 
 class _Member(NamedTuple):
     """A member, less its attributes: what its data type is made of, and its value."""

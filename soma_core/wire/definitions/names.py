@@ -16,16 +16,6 @@ import cloudpickle
 from soma_core.wire.definitions.recipes import ALIASES, DEFINITIONS, is_importable, name_of
 from soma_core.wire.definitions.sentinels import global_of
 
-__all__ = [
-    "MISSING",
-    "annotated",
-    "by_reference",
-    "find_imported",
-    "may_be_named",
-    "named",
-    "names_in",
-]
-
 MISSING = object()
 """What a name stands for that is not there."""
 

@@ -17,18 +17,6 @@ from soma_core.wire.definitions.registry import Bundle, Known, Name, origin, reg
 from soma_core.wire.definitions.sentinels import find
 from soma_core.wire.definitions.signature import Signatures
 
-__all__ = [
-    "bind",
-    "code",
-    "complete",
-    "define",
-    "fill",
-    "namespace",
-    "restore",
-    "sentinel",
-    "without_content",
-]
-
 
 def restore(content: tuple[Any, ...], number: int) -> Any:
     """The definition of that number in a bundle."""

@@ -25,19 +25,6 @@ with suppress(ImportError):  # a pydantic to come may keep them elsewhere
     from pydantic._internal._namespace_utils import NamespacesTuple, NsResolver
     from pydantic._internal._validate_call import ValidateCallWrapper
 
-__all__ = [
-    "ALIASES",
-    "DEFINITIONS",
-    "is_compiled",
-    "is_definition",
-    "is_importable",
-    "made_with",
-    "name_of",
-    "of",
-    "recompile",
-    "without_derived",
-]
-
 
 def of(obj: Any) -> tuple[Any, ...] | None:
     """How to pickle an object; None leaves it to cloudpickle."""

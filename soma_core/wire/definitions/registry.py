@@ -15,8 +15,6 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from soma_core.wire.locks import renew_in_forked_child
 
-__all__ = ["Bundle", "Known", "Name", "become_worker", "registry"]
-
 
 class Name(NamedTuple):
     """What a definition is called, and what it says.

@@ -21,17 +21,6 @@ import cloudpickle
 from soma_core.wire.definitions.registry import registry
 from soma_core.wire.locks import renew_in_forked_child
 
-__all__ = [
-    "OF_PYTHON_CODE",
-    "WITH_CONTENT",
-    "Sentinel",
-    "default_of",
-    "find",
-    "global_at",
-    "global_of",
-    "sentinel_of",
-]
-
 
 class Sentinel(NamedTuple):
     """What a sentinel is called.

@@ -14,8 +14,6 @@ from soma_core.wire.definitions.names import named, names_in
 from soma_core.wire.definitions.recipes import is_importable
 from soma_core.wire.definitions.structures import is_derived
 
-__all__ = ["Signatures"]
-
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 _MADE_BY_PYTHON = frozenset(
     {"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__slotnames__"}

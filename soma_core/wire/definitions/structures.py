@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import cloudpickle.cloudpickle as _cloudpickle
 
-__all__ = ["Fields", "complete", "fields_of", "is_derived", "of"]
-
 
 class Fields(NamedTuple):
     """What a structure is made with.

@@ -7,8 +7,6 @@ import sys
 import warnings
 from typing import Any
 
-__all__ = ["of"]
-
 
 def of(obj: Any) -> tuple[Any, ...] | None:
     """How to pickle an object of torch; None leaves it to torch."""

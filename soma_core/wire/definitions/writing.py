@@ -35,8 +35,6 @@ from soma_core.wire.definitions.sentinels import (
 from soma_core.wire.definitions.signature import Signatures
 from soma_core.wire.locks import renew_in_forked_child
 
-__all__ = ["write"]
-
 if hasattr(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK"):  # cloudpickle holds it for each class
     renew_in_forked_child(_cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK", threading.Lock)
 

@@ -26,8 +26,6 @@ from soma_http.frames import BadFrame, Frame, FrameReader, apply_mask, frame_hea
 from soma_http.messages import MessageReader, pieces_of
 from soma_http.notices import OUTPUT_NOTICE
 
-__all__ = ["WebSocketChannel", "shake_hands"]
-
 _CHUNK = 1 << 18
 _OPCODES = {Dialect.LINE: Opcode.TEXT, Dialect.FRAME: Opcode.BINARY}
 _CLOSE = int(Opcode.CLOSE)  # an enumeration is slow to look into

@@ -12,8 +12,6 @@ from soma_core.transport import ExitStatus
 from soma_http.client.streams import tls_context
 from soma_http.notices import exit_status
 
-__all__ = ["WorkerControl"]
-
 _LARGEST = 1 << 16
 
 

@@ -12,8 +12,6 @@ from urllib.parse import SplitResult
 from soma_core.streams import ByteStream, SocketStream
 from soma_core.transport import close_in_forked_child
 
-__all__ = ["TlsStream", "open_stream", "tls_context"]
-
 
 class TlsStream(ByteStream):
     """A socket with TLS over it, which it owns."""

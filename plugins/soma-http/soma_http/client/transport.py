@@ -27,8 +27,6 @@ from soma_http.client.streams import open_stream
 from soma_http.notices import ENDED, LARGEST_HEADER, WORKER_HEADER, exit_status
 from soma_http.options import HttpOptions
 
-__all__ = ["HttpTransport"]
-
 _ASIDE = 0.5  # seconds for a question beside the channel
 _FORCE = 3.0  # seconds for a server to end a worker, beyond the grace
 _LAST_WORDS = 0.5  # seconds to wait for the end of what a worker printed

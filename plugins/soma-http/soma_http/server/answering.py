@@ -15,8 +15,6 @@ from soma_core.transport import Dialect, ExitStatus, Message
 from soma_http.messages import pieces_of
 from soma_http.server.sessions import WebSocketSession
 
-__all__ = ["AnsweringSession"]
-
 _log = logging.getLogger("soma.http")
 
 

@@ -8,8 +8,6 @@ from starlette.requests import Request
 
 from soma_http.server.refusals import Refusal
 
-__all__ = ["read_body"]
-
 _WINDOWS = {"gzip": 31, "deflate": 15}
 
 

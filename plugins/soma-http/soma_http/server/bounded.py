@@ -13,8 +13,6 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["BoundedProtocol"]
-
 _TO_SPEAK = 0.05  # seconds that a new client has, however many there are
 _LARGEST = 1 << 16  # bytes of a head, or of what a chunked body has beside its data
 

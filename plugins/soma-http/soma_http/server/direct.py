@@ -17,14 +17,6 @@ from websockets.frames import Close, CloseCode, Opcode
 
 from soma_http.frames import BadFrame, Frame, FrameReader, frame_header
 
-__all__ = [
-    "DirectProtocol",
-    "DirectSocket",
-    "WebSocketReceiver",
-    "direct_socket",
-    "largest_message",
-]
-
 _EXTENSION = "soma.direct"
 _JOINED = 1 << 16  # bytes of a frame that is written at once
 

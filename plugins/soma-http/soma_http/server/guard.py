@@ -14,8 +14,6 @@ from soma_http.server.quotas import Quotas
 from soma_http.server.responses import JsonResponse
 from soma_http.server.tokens import Tokens
 
-__all__ = ["Guard"]
-
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 

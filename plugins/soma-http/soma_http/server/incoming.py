@@ -11,8 +11,6 @@ from soma_core.streams import PREAMBLE_SIZE
 from soma_http.frames import Frame
 from soma_http.messages import declared_size, is_frame
 
-__all__ = ["Incoming"]
-
 _NOT_A_FRAME = "a binary message is one whole frame"
 
 

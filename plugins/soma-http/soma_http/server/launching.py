@@ -11,8 +11,6 @@ from soma_core.tooling import installed_transports
 from soma_core.transport import OutputLine, OutputPump, Transport, WorkerProcess, thread_limits
 from soma_http.server.config import WorkersConfig
 
-__all__ = ["Policy", "WorkerLauncher"]
-
 Policy = Literal["same-user", "never"]
 
 

@@ -31,8 +31,6 @@ from soma_http.server.transports import open_through
 from soma_http.server.workbench import WorkbenchRoutes
 from soma_http.server.workers import WorkerRoutes
 
-__all__ = ["argument_parser", "make_console", "run"]
-
 _MOST = 16  # workers at once
 _GRACE = 3.0
 _LARGEST_PORT = 65535

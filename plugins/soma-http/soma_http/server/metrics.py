@@ -16,8 +16,6 @@ import soma_core as soma
 from soma_http.server.models import Models
 from soma_http.server.sessions import WebSocketSessions
 
-__all__ = ["Metrics"]
-
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _GAUGES = {
     "workers": "Workers of the pool of a model.",

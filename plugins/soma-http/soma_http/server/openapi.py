@@ -19,8 +19,6 @@ from soma_http.server.inference.messages import (
 )
 from soma_http.server.responses import JsonResponse
 
-__all__ = ["document", "show"]
-
 
 class Error(BaseModel):
     """Why a request was not answered."""

@@ -10,8 +10,6 @@ from starlette.routing import BaseRoute, Route
 
 from soma_http.server.responses import JsonResponse
 
-__all__ = ["CONSOLE", "DOCUMENTATION", "Page"]
-
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "

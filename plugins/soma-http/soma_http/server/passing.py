@@ -20,8 +20,6 @@ from soma_http.server.printed import PrintedLines
 from soma_http.server.sessions import WebSocketSession
 from soma_http.server.wire import WorkerWire
 
-__all__ = ["PassingSession"]
-
 _log = logging.getLogger("soma.http")
 _LOOK = 0.2  # seconds between looks whether a process runs whose wire somebody else may hold
 _ENDING = 0.02  # the same while it is to end

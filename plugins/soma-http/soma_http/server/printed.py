@@ -7,8 +7,6 @@ import threading
 
 from soma_core.transport import OutputLine
 
-__all__ = ["PrintedLines"]
-
 _MOST = 1 << 20  # characters that wait for a client; then lines are dropped
 
 

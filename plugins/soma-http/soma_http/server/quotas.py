@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-__all__ = ["Quotas"]
-
 _WINDOW = 60.0  # seconds
 
 

@@ -11,8 +11,6 @@ from starlette.responses import Response
 import soma_core as soma
 from soma_http.server.responses import JsonResponse
 
-__all__ = ["Refusal", "answer", "answer_to"]
-
 _log = logging.getLogger("soma.http")
 _OF_THE_INPUT = (ValueError, TypeError, LookupError, ArithmeticError)
 _GONE = 499  # as other servers log a client that did not wait; nobody is there to read it

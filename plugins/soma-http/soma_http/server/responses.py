@@ -7,8 +7,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-__all__ = ["JsonResponse"]
-
 
 class JsonResponse(JSONResponse):
     """An answer in JSON; what is not Unicode in its texts is escaped, as every JSON may be."""

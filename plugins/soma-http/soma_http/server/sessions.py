@@ -22,8 +22,6 @@ from soma_http.notices import (
 )
 from soma_http.server.direct import largest_message
 
-__all__ = ["WebSocketSession", "WebSocketSessions"]
-
 _log = logging.getLogger("soma.http")
 
 

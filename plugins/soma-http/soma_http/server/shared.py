@@ -20,8 +20,6 @@ from soma_http.messages import MessageReader
 from soma_http.server.answering import AnsweringSession
 from soma_http.server.models import ServedModel
 
-__all__ = ["SharedModelSession"]
-
 _COMMANDS = ("HELLO", "LIST", "PING", "FORWARD", "COMPOSITE_FORWARD", "INTERRUPT", "SHUTDOWN")
 
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["part_of_trace"]
-
 _API = "opentelemetry.trace"
 
 

@@ -17,8 +17,6 @@ from soma_core.transport import Channel, Dialect, ExitStatus, Message, Transport
 from soma_http.messages import MessageReader
 from soma_http.server.answering import AnsweringSession
 
-__all__ = ["TransportSession", "open_through"]
-
 _START = 60.0  # seconds
 _LOOK = 0.25  # seconds between looks at whether the worker still runs
 _GRACE = 3.0

@@ -11,8 +11,6 @@ from soma_core.errors import ProtocolError
 from soma_core.streams import PREAMBLE_SIZE
 from soma_http.messages import declared_size, is_frame
 
-__all__ = ["WorkerWire"]
-
 Take = Callable[[Any, bool, bool], None]
 
 

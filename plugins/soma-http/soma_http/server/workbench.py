@@ -22,8 +22,6 @@ from soma_http.server.bodies import read_body
 from soma_http.server.responses import JsonResponse
 from soma_http.server.sessions import WebSocketSessions
 
-__all__ = ["WorkbenchRoutes"]
-
 _PATIENCE = 60.0  # seconds for one command of a replay, and for the schema of a filter
 
 

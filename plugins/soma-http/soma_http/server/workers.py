@@ -23,8 +23,6 @@ from soma_http.server.responses import JsonResponse
 from soma_http.server.sessions import WebSocketSession, WebSocketSessions
 from soma_http.server.shared import SharedModelSession
 
-__all__ = ["WorkerRoutes", "open_own"]
-
 _FORCE = 3.0  # seconds for a worker to end after its grace
 
 

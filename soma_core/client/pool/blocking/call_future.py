@@ -19,8 +19,6 @@ from soma_core.client.pool.call import PoolCall
 if TYPE_CHECKING:
     from soma_core.client.pool.blocking.background import BackgroundPool
 
-__all__ = ["SLICE", "CallFuture", "first_to_end", "map_results", "one_ends", "wait_for_result"]
-
 F = TypeVar("F", bound=Future[Any])
 
 SLICE = 0.2

@@ -21,8 +21,6 @@ from soma_core.client.steps import Steps
 from soma_core.client.verbs.verbs import Verbs
 from soma_core.errors import ChannelClosed
 
-__all__ = ["Executor"]
-
 _NODE = "functions"
 _log = logging.getLogger("soma.pool")
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-__all__ = ["Functions", "RemoteTraceback", "call_each", "name_of", "outcome"]
-
 
 class RemoteTraceback(Exception):
     """Where in a worker an exception was raised: the cause of the exception that the host sees."""

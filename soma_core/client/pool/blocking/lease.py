@@ -15,8 +15,6 @@ from soma_core.client.pool.blocking.call_future import SLICE
 from soma_core.client.pool.verbs import PoolRequest
 from soma_core.client.worker import Worker
 
-__all__ = ["Lease"]
-
 T = TypeVar("T")
 
 

@@ -19,9 +19,6 @@ from soma_core.client.remote_filter import RemoteFilter
 from soma_core.client.results import WorkerStatus
 from soma_core.client.signatures import init_takes_arguments_of, telling, tells_what_it_takes
 
-__all__ = ["WorkerPool"]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -11,16 +11,6 @@ import numpy as np
 
 from soma_http.server.refusals import Refusal
 
-__all__ = [
-    "Array",
-    "datatype_of",
-    "from_binary",
-    "from_json",
-    "nested",
-    "to_binary",
-    "to_json",
-]
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _NUMPY: dict[str, np.dtype[Any]] = {

@@ -6,18 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-__all__ = [
-    "Datatype",
-    "IndexRequest",
-    "InferenceRequest",
-    "InferenceResponse",
-    "ModelMetadata",
-    "RequestInput",
-    "RequestOutput",
-    "ResponseOutput",
-    "TensorMetadata",
-]
-
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "FP32", "FP64", "BF16", "BYTES",

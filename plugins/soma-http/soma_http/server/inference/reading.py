@@ -18,8 +18,6 @@ from soma_http.server.inference.messages import (
 )
 from soma_http.server.refusals import Refusal
 
-__all__ = ["ReadRequest", "read_json", "read_request"]
-
 M = TypeVar("M", bound=BaseModel)
 _EMPTY = 1 << 20  # how long a tensor may be that has no elements
 

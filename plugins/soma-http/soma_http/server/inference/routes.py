@@ -21,8 +21,6 @@ from soma_http.server.refusals import Refusal, answer_to
 from soma_http.server.responses import JsonResponse
 from soma_http.server.tracing import part_of_trace
 
-__all__ = ["InferenceRoutes"]
-
 _SIZE_HEADER = "Inference-Header-Content-Length"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 Handler = Callable[[Request], Awaitable[Response]]
