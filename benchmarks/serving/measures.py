@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = ["Load", "bound", "load", "particulars", "table"]
 Contestant = Callable[[], AbstractAsyncContextManager[Answer]]
 _BATCH = 64
 _CLOSE = 1e-4
+_PAUSE = 0.02  # seconds between the calls of one caller, on the average
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ async def load(
     }
 
 
-async def _call(answer: Answer, callers: int, seconds: float) -> Load:
-    """Have callers call, each again as soon as it is answered."""
+async def _call(answer: Answer, callers: int, seconds: float, pause: float = 0.0) -> Load:
+    """Have callers call, each again once it is answered and has paused for about so long."""
     times: list[float] = []
     begun = time.perf_counter()
     end = begun + seconds
@@ -80,6 +82,9 @@ async def _call(answer: Answer, callers: int, seconds: float) -> Load:
     async def caller(number: int) -> None:
         x, expected = row(number), forward(row(number))[0, 0]
         while (called := time.perf_counter()) < end:
+            if pause:
+                await asyncio.sleep(random.expovariate(1 / pause))
+                called = time.perf_counter()
             out = await answer(x)
             times.append(time.perf_counter() - called)
             if abs(out[0, 0] - expected) > _CLOSE:
@@ -110,15 +115,15 @@ async def particulars() -> str:
     """The other figures, as Markdown."""
     lines = ["| | measured |", "| --- | --- |"]
     async with async_pool() as alone, batching_pool() as batching, bare() as least:
-        few, one = await _light_load(alone, batching)
-        least_few, least_one = await _light_load(least, least)
-    lines.append(
-        f"| p99 of 5 callers with batching, over that of one without | {_ratio_of(few, one)} |"
-    )
-    lines.append(
-        "| the same of a bare socket pair whose rows are sent together | "
-        f"{_ratio_of(least_few, least_one)} |"
-    )
+        lines += [
+            f"| p99 of 5 callers with batching, over that of one without | "
+            f"{await _light_load(alone, batching)} |",
+            f"| the same of a bare socket pair whose rows are sent together | "
+            f"{await _light_load(least, least)} |",
+            f"| the same with batching, where callers pause for {_PAUSE * 1000:g} ms | "
+            f"{await _light_load(alone, batching, _PAUSE)} |",
+        ]
+    lines.append(f"| the model on five rows over one, in this process | {_of_five_rows():.1f} |")
     lines.append(
         f"| `await worker.forward` over `worker.forward`, 10 floats | {await _ratio():.2f} |"
     )
@@ -128,17 +133,28 @@ async def particulars() -> str:
     return "\n".join(lines)
 
 
-def _ratio_of(few: float, one: float) -> str:
-    return f"{few * 1000:.2f} ms / {one * 1000:.2f} ms = {few / one:.2f}"
-
-
-async def _light_load(alone: Answer, batching: Answer) -> tuple[float, float]:
-    """The p99 of five callers with batching, and of one without; medians of interleaved rounds."""
-    one, few = list[float](), list[float]()
+async def _light_load(alone: Answer, batching: Answer, pause: float = 0.0) -> str:
+    """The p99 of five callers with batching, over one without; medians of interleaved rounds."""
+    ones, fews = list[Load](), list[Load]()
     for _ in range(9):
-        one.append((await _call(alone, 1, 0.5)).p99)
-        few.append((await _call(batching, 5, 0.5)).p99)
-    return statistics.median(few), statistics.median(one)
+        ones.append(await _call(alone, 1, 0.5, pause))
+        fews.append(await _call(batching, 5, 0.5, pause))
+    one, few = (statistics.median(load.p99 for load in loads) for loads in (ones, fews))
+    half = statistics.median(few.p50 / one.p50 for one, few in zip(ones, fews, strict=True))
+    return f"{few * 1000:.2f} ms / {one * 1000:.2f} ms = {few / one:.2f}; of the p50 {half:.2f}"
+
+
+def _of_five_rows() -> float:
+    """How much longer the model takes for five rows than for one, by the processor's clock."""
+    one, five = row(1), np.repeat(row(1), 5, axis=0)
+    found: dict[int, list[float]] = {1: [], 5: []}
+    for _ in range(50):
+        for x in (one, five):
+            begun = time.process_time()
+            for _ in range(20):
+                forward(x)
+            found[len(x)].append(time.process_time() - begun)
+    return min(found[5]) / min(found[1])
 
 
 async def _ratio() -> float:
