@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -88,15 +88,15 @@ async def unless_hung_up(request: Request, call: Awaitable[Any]) -> Any:
     """The result of a call, which is cancelled when the client goes away.
 
     Raises:
-        CancelledError: It did.
+        ClientDisconnect: It did.
     """
     answer = asyncio.ensure_future(call)
     hung_up = asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait([answer, hung_up], return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            answer.cancel()
-        return await answer
+            raise ClientDisconnect
+        return answer.result()
     finally:
         answer.cancel()
         hung_up.cancel()
@@ -105,6 +105,11 @@ async def unless_hung_up(request: Request, call: Awaitable[Any]) -> Any:
 async def _hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def gone(request: Request, error: Exception) -> Response:
+    """What a client is told that went away."""
+    return Response(status_code=499)
 
 
 async def health(request: Request) -> Response:
@@ -129,6 +134,7 @@ async def stats(request: Request) -> Response:
 
 app = Starlette(
     lifespan=lifespan,
+    exception_handlers={ClientDisconnect: gone},
     routes=[
         Route("/predict", predict, methods=["POST"]),
         Route("/health", health),

@@ -42,7 +42,8 @@ class Service:
     def end(self):
         """End it, if it has not ended by itself."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stderr.close()
 
     def get(self, path, body=None):
         """The status and the JSON of an answer; (0, None) where nobody answers."""
@@ -96,8 +97,10 @@ def test_a_client_that_hangs_up_leaves_a_service_that_serves(service):
     rows = [[0.1, 0.2, 0.3, 0.4]]
     body = json.dumps({"rows": rows * 50_000}).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    for _ in range(5):
+    for sent in [head + body] * 5 + [head + body[:1000]] * 5:
         with closing(socket.create_connection(("127.0.0.1", service.port))) as client:
-            client.sendall(head + body)
+            client.sendall(sent)
     wait_until(lambda: service.get("/stats")[1]["running"] == 0)
     assert service.get("/predict", {"rows": rows})[0] == 200
+    service.process.terminate()
+    assert "Traceback" not in service.process.stderr.read()
