@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future, as_completed
@@ -255,3 +256,12 @@ def test_an_idle_pool_keeps_nothing_of_the_calls_that_it_did(warm, node_id):
 def test_a_pool_of_one_session_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="would share one worker"):
         soma.WorkerPool("socket", 2, path=tmp_path / "s", session="shared")
+
+
+def test_where_threads_share_an_event_loop_as_under_gevent_a_further_pool_is_refused(monkeypatch):
+    async def main() -> None:
+        monkeypatch.setattr(threading.Thread, "start", threading.Thread.run)
+        with pytest.raises(soma.StartFailed, match="under gevent"):
+            soma.WorkerPool("stdio", 1, filters={})
+
+    asyncio.run(main())

@@ -286,6 +286,7 @@ class BackgroundPool:
 
     def _run(self) -> None:
         try:
+            _check_no_other_loop(self._loop)
             with asyncio.Runner(debug=False, loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:
@@ -342,3 +343,21 @@ class BackgroundPool:
 
     def _end_all(self) -> None:
         self._closing = self._loop.create_task(self.group.close())
+
+
+def _check_no_other_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Make sure that a loop, which is closed otherwise, can run in this thread.
+
+    Raises:
+        StartFailed: Another one runs here.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    loop.close()
+    raise StartFailed(
+        "another event loop runs in the thread of this pool: under gevent, where threads are "
+        "greenlets of one thread, a process has one WorkerPool or Executor at a time; close the "
+        "other one before, or use soma.connect"
+    )
