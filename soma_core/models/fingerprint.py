@@ -142,16 +142,6 @@ _LONG = 2000  # bits
 
 
 @_content.register
-def _(value: fractions.Fraction, feed: _Digest) -> None:
-    _children(feed, "fraction", [value.numerator, value.denominator])
-
-
-@_content.register
-def _(value: range, feed: _Digest) -> None:
-    _children(feed, "range", [value.start, value.stop, value.step])
-
-
-@_content.register
 def _(value: str, feed: _Digest) -> None:
     _part(feed, "str", value.encode("utf-8", "surrogatepass"))
 
@@ -171,16 +161,6 @@ def _(value: list[object], feed: _Digest) -> None:
 @_content.register
 def _(value: collections.deque, feed: _Digest) -> None:  # type: ignore[type-arg]
     _children(feed, "deque", [list(value), value.maxlen])
-
-
-@_content.register
-def _(value: re.Pattern, feed: _Digest) -> None:  # type: ignore[type-arg]
-    _children(feed, "pattern", [value.pattern, value.flags])
-
-
-@_content.register
-def _(value: slice, feed: _Digest) -> None:
-    _children(feed, "slice", [value.start, value.stop, value.step])
 
 
 @_content.register(set)
@@ -249,16 +229,6 @@ def _(value: Any, feed: _Digest) -> None:
 
 
 @_content.register
-def _(value: functools.partial, feed: _Digest) -> None:  # type: ignore[type-arg]
-    _children(feed, "partial", [value.func, value.args, value.keywords])
-
-
-@_content.register
-def _(value: types.MethodType, feed: _Digest) -> None:
-    _children(feed, "method", [value.__func__, value.__self__])
-
-
-@_content.register
 def _(value: types.FunctionType, feed: _Digest) -> None:
     """A named function is its name; a lambda or a local one is its code and what it closes over."""
     if value.__module__ != "__main__" and "<" not in value.__qualname__:
@@ -275,9 +245,21 @@ def _(value: types.FunctionType, feed: _Digest) -> None:
     feed.under_way.pop()
 
 
-@_content.register
-def _(value: types.CodeType, feed: _Digest) -> None:
-    _children(feed, "code", [value.co_code, value.co_names, value.co_varnames, value.co_consts])
+def _register_parts(kind: type, name: str, *attributes: str) -> None:
+    """Objects of a class are nothing but these attributes."""
+
+    @_content.register(kind)
+    def _(value: object, feed: _Digest) -> None:
+        _children(feed, name, [getattr(value, attribute) for attribute in attributes])
+
+
+_register_parts(fractions.Fraction, "fraction", "numerator", "denominator")
+_register_parts(range, "range", "start", "stop", "step")
+_register_parts(slice, "slice", "start", "stop", "step")
+_register_parts(re.Pattern, "pattern", "pattern", "flags")
+_register_parts(functools.partial, "partial", "func", "args", "keywords")
+_register_parts(types.MethodType, "method", "__func__", "__self__")
+_register_parts(types.CodeType, "code", "co_code", "co_names", "co_varnames", "co_consts")
 
 
 def _is_torch_tensor(value: object) -> bool:
