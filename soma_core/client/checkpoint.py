@@ -36,8 +36,6 @@ from soma_core.wire.unpacking import Unpacking, unpack, unpack_map
 if TYPE_CHECKING:
     from soma_core.client.verbs.states import StateVerbs
 
-__all__ = ["Saved", "load", "read_checkpoint", "save"]
-
 _HEADER = "checkpoint.msgpack"
 _VERSION = 2
 _MAGIC = b"PK\3\4"

@@ -28,8 +28,6 @@ from soma_core.protocol import commands as c
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FitInProgress", "FitOutcome"]
-
 
 @dataclass
 class FitOutcome:

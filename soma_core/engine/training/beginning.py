@@ -10,16 +10,6 @@ from typing import Any
 from soma_core.engine.nodes import Node
 from soma_core.engine.training import tensors
 
-__all__ = [
-    "Undo",
-    "begin_anew",
-    "capture_weights",
-    "has_learned",
-    "keep_buffers",
-    "learning_nothing_by_half",
-    "remember",
-]
-
 Undo = Callable[[], None]
 
 

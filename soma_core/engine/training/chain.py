@@ -14,8 +14,6 @@ from soma_core.models.filters import StreamMode
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Chain", "Fit", "Watch"]
-
 Fit = Callable[[Node, Any, Any, dict[str, int]], Any]
 """Fits one node: ``fit(node, x, y, lengths)``, and returns its state."""
 

@@ -10,8 +10,6 @@ from soma_core.engine.training.states import invalid_state, read_weights
 from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire.weights import dump_weights
 
-__all__ = ["apply_gradients", "get_batch", "get_gradients"]
-
 
 def get_gradients(node: Node) -> bytes:
     """The gradients that a node's parameters hold, by name, in torch's format.

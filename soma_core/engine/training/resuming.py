@@ -25,8 +25,6 @@ from soma_core.wire.line_codec import LineDecoder, LineEncoder
 from soma_core.wire.pickles import Pickles
 from soma_core.wire.weights import dump_weights, load_weights
 
-__all__ = ["get_training", "set_training"]
-
 _TYPED_ONLY = Pickles(allowed=False)
 _WORDS = 624  # of numpy's generator
 _FIELDS = {"optimizer", "schedulers", "named", "own", "random"}

@@ -14,25 +14,6 @@ from soma_core.engine.nodes import Node
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "detached",
-    "evaluating",
-    "in_kind_of",
-    "is_tensor",
-    "kept",
-    "kind_of",
-    "labelled_parameters",
-    "named_buffers",
-    "named_parameters",
-    "no_gradients",
-    "own_optimizer",
-    "parameters",
-    "put",
-    "schedulers",
-    "to_arrays",
-    "to_tensors",
-]
-
 
 def is_tensor(value: object) -> bool:
     """Whether it is a torch tensor; never imports torch."""

@@ -23,8 +23,6 @@ from soma_core.client.pool.verbs import PoolRequest
 from soma_core.client.turn import TurnLock
 from soma_core.errors import ChannelClosed, SomaError, StartFailed, TransportError
 
-__all__ = ["BackgroundPool"]
-
 T = TypeVar("T")
 
 
