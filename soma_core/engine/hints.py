@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from soma_core.models.calling import accepts
+from soma_core.wire.definitions.registry import registry
 
 
 def hint_for_fit(fit: Callable[..., Any], y: Any, cause: BaseException) -> str:
@@ -68,16 +68,9 @@ def _hint_for_any(cause: BaseException) -> str:
         return f"it is missing in the worker's Python, {sys.executable}: install it there"
     if isinstance(cause, EOFError) and "reading a line" in str(cause):  # of input()
         return "a worker has no standard input: ask in the host, and send the answer as data"
-    if type(cause).__name__ == "BdbQuit" and _stdin_is_empty():
+    if type(cause).__name__ == "BdbQuit" and registry.in_worker:
         return 'a worker has no terminal: connect with "inline" to stop in a filter'
     return ""
-
-
-def _stdin_is_empty() -> bool:
-    try:
-        return os.path.samestat(os.fstat(0), os.stat(os.devnull))
-    except OSError:
-        return True
 
 
 def _on_purpose(cause: BaseException) -> bool:
