@@ -149,7 +149,7 @@ class StdioTransport(Transport):
             **thread_limits(self.options.threads),
             **({"SOMA_ALLOW_MODULES": allowed} if allowed else {}),
             **self.options.limits.as_environment(),
-            **plugin_variables(self.options.plugins),
+            **plugin_variables(self.options.plugins, inherits=self.options.env_inherit),
         }
 
     def poll(self) -> ExitStatus | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from soma_core.plugins.catalog import (
     installed_transports,
 )
 from soma_core.plugins.manager import PluginSet
+from soma_core.plugins.options import option_names, options_from, options_model
 
 Pattern = Annotated[
     str | None,
@@ -160,13 +162,14 @@ def _target(info: PluginInfo) -> Text:
 
 
 class PluginReport(NamedTuple):
-    """One plugin, why it does not work if it does not, and what it adds to the protocol."""
+    """One plugin, why it does not work if it does not, what it adds, and its options."""
 
     group: str
     info: PluginInfo
     failure: str | None
     commands: tuple[str, ...] = ()
     codecs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     unavailable: bool = False
 
     @property
@@ -184,16 +187,19 @@ class PluginReport(NamedTuple):
 
     def as_row(self) -> dict[str, object]:
         row = {"group": self.group, **asdict(self.info)}
-        added = {"commands": self.commands, "codecs": self.codecs}
-        return row | {"status": self.status, "reason": self.failure} | added
+        return row | {"status": self.status, "reason": self.failure} | self._has()
 
     def summary(self, show_all: bool) -> str:
-        """How it is, and what it adds, in a line."""
+        """How it is, what it adds, and its options, in a line."""
         if self.failure is not None:
             return f"{self.status}: {self.failure}"
-        added = {"commands": self.commands, "codecs": self.codecs}
-        listed = [f"{what} {_listed(names, show_all)}" for what, names in added.items() if names]
+        listed = [
+            f"{what} {_listed(names, show_all)}" for what, names in self._has().items() if names
+        ]
         return "; ".join([self.status, *listed])
+
+    def _has(self) -> dict[str, tuple[str, ...]]:
+        return {"commands": self.commands, "codecs": self.codecs, "options": self.options}
 
 
 def distributions() -> list[tuple[str, str]]:
@@ -227,12 +233,14 @@ def _report(catalog: Catalog, info: PluginInfo) -> PluginReport:
         return PluginReport(catalog.group, info, None)
     alone = PluginSet(catalog, {"SOMA_DISABLE_PLUGIN_AUTOLOAD": "1"})
     try:
-        alone.load(info.name)
-    except PluginError as error:
+        alone.load(info.name, options_from(os.environ).get(info.name))
+    except (PluginError, ValueError) as error:
         return PluginReport(catalog.group, info, str(error))
     commands = tuple(spec.cmd for spec in alone.commands)
     codecs = tuple(codec.name for codec in alone.codecs)
-    return PluginReport(catalog.group, info, None, commands, codecs)
+    model = options_model(catalog.load(info.name))
+    options = () if model is None else tuple(option_names(model))
+    return PluginReport(catalog.group, info, None, commands, codecs, options)
 
 
 def _state(report: PluginReport, show_all: bool) -> tuple[Text, Text]:

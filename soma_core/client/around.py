@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from soma_core.client.arguments import check_meta
 from soma_core.client.calls import Call
 from soma_core.client.steps import Steps
 from soma_core.errors import Refused
@@ -43,6 +44,7 @@ def _around(plugins: Sequence[Around], call: Call) -> Generator[Call, Any, Any]:
     wrapper = plugin.begin(call)
     _begin(plugin, wrapper)
     try:
+        _check(plugin, call)
         reply = yield from _around(inner, call)
     except GeneratorExit:
         wrapper.close()
@@ -60,6 +62,16 @@ def _begin(plugin: Around, wrapper: Generator[None, Any, Any]) -> None:
     except Refused as refused:
         _name(plugin, refused)
         raise
+
+
+def _check(plugin: Around, call: Call) -> None:
+    """Refuse what a plugin put into a call and a worker would not take."""
+    meta = call.fields.get("meta")
+    if meta is not None:
+        try:
+            check_meta(meta)
+        except TypeError as error:
+            raise TypeError(f"the plugin {plugin.name!r}: {error}") from None
 
 
 def _end(

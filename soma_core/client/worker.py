@@ -220,10 +220,14 @@ class Worker:
             call = next(around)
             while True:
                 try:
-                    reply = self._ask(call)
+                    try:
+                        reply = self._ask(call)
+                    except BaseException as error:
+                        if not self._mend(call, error):
+                            raise
+                        continue
                 except BaseException as error:
-                    if not self._mend(call, error):
-                        call = around.throw(error)
+                    call = around.throw(error)
                 else:
                     call = around.send(reply)
         except StopIteration as end:

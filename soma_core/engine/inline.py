@@ -128,6 +128,7 @@ class _InlineChannel(Channel):
 
     def __init__(self, options: InlineOptions) -> None:
         plugins = installed_plugins().configured(options.plugins)
+        plugins.check_take_part(options.plugins)
         self._responder = _Responder(pickle=options.pickle, plugins=plugins)
         self._replies: deque[Message] = deque()
         self._closed = False

@@ -49,6 +49,7 @@ class _Added(NamedTuple):
     """A plugin that takes part: what it was made of, and what it adds."""
 
     source: Any
+    plugin: Any
     commands: list[CommandSpec]
     codecs: list[Codec]
 
@@ -95,7 +96,8 @@ class PluginSet:
         self.codecs: list[Codec] = []
         self._added: dict[str, _Added] = {}
         self._options = _options_from(environment)
-        for name in _wanted(catalog, environment):
+        self._wanted = _wanted(catalog, environment)
+        for name in self._wanted:
             try:
                 self.load(name)
             except PluginError as error:
@@ -103,27 +105,41 @@ class PluginSet:
                     raise
                 self.failures[name] = error
                 _log.warning("%s", error)
-        for name in self._options.keys() - self._added.keys():
-            raise PluginNotFound(f"options are given to {name!r}: {self._takes_no_part(name)}")
+        self.check_take_part(self._options)
+
+    def check_take_part(self, configured: Iterable[str]) -> None:
+        """Make sure that the plugins which were given options take part.
+
+        Raises:
+            PluginNotFound: One does not.
+        """
+        for name in configured:
+            if name not in self._added:
+                raise PluginNotFound(f"options are given to {name!r}: {self._takes_no_part(name)}")
 
     def configured(self, options: Mapping[str, Mapping[str, Any]]) -> PluginSet:
         """The same plugins, some of which are made anew, with options of their own.
 
         Args:
-            options: By plugin. Plugins that take no part here are passed over: a worker may have
-                them.
+            options: By plugin. Plugins that are not here are passed over: a worker may have them.
+                One that could not be made without options is made with them.
 
         Raises:
             ValueError: A plugin does not take its options; the message names them.
+            PluginError: A plugin that is given options cannot be loaded.
         """
         check_options("plugins", options)
-        if not self._added.keys() & options.keys():
+        if options.keys().isdisjoint([*self._added, *self.failures]):
             return self
         made = PluginSet(self._catalog, _NO_AUTOLOAD, self.transports, self.filters)
-        made.failures = self.failures
-        made._options = {**self._options, **options}
-        for name, added in self._added.items():
-            made.register(name, added.source)
+        made.failures = {name: why for name, why in self.failures.items() if name not in options}
+        for name in dict.fromkeys([*self._wanted, *self._added]):
+            added = self._added.get(name)
+            if name in options and (added or name in self.failures):
+                source = added.source if added else self._catalog.load(name)
+                made.register(name, source, options[name])
+            elif added:
+                made.register(name, added.plugin)
         return made
 
     @property
@@ -131,18 +147,19 @@ class PluginSet:
         """Calls hooks: ``plugins.hook.soma_adapt(obj=obj)``."""
         return self._manager.hook
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, options: Mapping[str, Any] | None = None) -> None:
         """Let an installed plugin take part.
 
         Args:
             name: Its name in the entry-point group ``soma.plugins``.
+            options: As for :meth:`register`.
 
         Raises:
             PluginError: It cannot be loaded, or does not fit; the message names its distribution.
         """
         plugin = self._catalog.load(name)
         try:
-            self.register(name, plugin)
+            self.register(name, plugin, options)
         except PluginError as error:
             origin = self._catalog.origin(name)
             raise type(error)(
@@ -151,13 +168,14 @@ class PluginSet:
         except ValueError as error:
             raise PluginLoadFailed(f"{error}; {self._catalog.origin(name)}") from error
 
-    def register(self, name: str, plugin: Any) -> None:
+    def register(self, name: str, plugin: Any, options: Mapping[str, Any] | None = None) -> None:
         """Let a plugin take part, installed or not: a test may register a module.
 
         Args:
             name: What it is called in messages, and for :meth:`unregister`.
             plugin: A module, or any object with hook implementations; or a class or function that
                 makes one of its options.
+            options: None for those that the environment gives it.
 
         Raises:
             ValueError: It does not take its options.
@@ -165,7 +183,8 @@ class PluginSet:
                 or its ``soma_register_commands`` or ``soma_register_codecs`` failed.
             PluginConflict: It adds a command or a codec that exists.
         """
-        source, plugin = plugin, made_with(name, plugin, self._options.get(name, {}))
+        given = self._options.get(name, {}) if options is None else options
+        source, plugin = plugin, made_with(name, plugin, given)
         try:
             self._manager.register(plugin, name)
             self._check_hook_names(plugin)
@@ -187,7 +206,7 @@ class PluginSet:
             raise
         self.commands += commands
         self.codecs += codecs
-        self._added[name] = _Added(source, commands, codecs)
+        self._added[name] = _Added(source, plugin, commands, codecs)
         self._look_at_calls()
 
     def unregister(self, name: str) -> None:
@@ -202,7 +221,7 @@ class PluginSet:
         if name not in self._added:
             raise PluginNotFound(self._takes_no_part(name))
         self._manager.unregister(name=name)
-        _, commands, codecs = self._added.pop(name)
+        _, _, commands, codecs = self._added.pop(name)
         self._look_at_calls()
         for spec in commands:
             self.commands.remove(spec)

@@ -229,3 +229,36 @@ def test_calls_of_a_pool_are_joined_only_with_those_of_the_same_meta() -> None:
     assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1})
     assert len({key(None), key({"a": 1}), key({"a": 2}), key({"a": 1.0})}) == 4
     assert key({"a": object()}) is None
+    assert hash(key({})) != hash(key(None))
+
+
+def test_what_a_plugin_puts_into_meta_and_no_worker_takes_is_said_to_be_the_plugins(
+    register: Any,
+) -> None:
+    class Adds:
+        @soma.hookimpl(wrapper=True, commands={"PING"})
+        def soma_call(self, call: Any) -> Any:
+            call.fields["meta"] = 5
+            return (yield)
+
+    register("adds", Adds())
+    with (
+        soma.connect("inline") as worker,
+        pytest.raises(TypeError, match=r"the plugin 'adds': meta is a dict .*got 5"),
+    ):
+        worker.ping()
+
+
+def test_a_wrapper_ends_though_what_would_mend_the_call_fails(
+    register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = register("around", Around())
+
+    def fails(call: Any, error: BaseException) -> None:
+        raise KeyboardInterrupt
+
+    with soma.connect("inline", filters={"echo": Echo()}) as worker:
+        monkeypatch.setattr(worker.verbs, "remedy", fails)
+        with pytest.raises(KeyboardInterrupt):
+            worker.forward("echo", -1)
+    assert around.seen[-1] == ("FORWARD", KeyboardInterrupt)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 import soma_core as soma
 from soma_core.plugins.manager import PluginSet, installed_plugins
-from soma_core.plugins.options import made_with, options_from
+from soma_core.plugins.options import made_with, options_from, plugin_variables
 from tests.support import plugins as support
 
 
@@ -83,6 +84,28 @@ def test_a_mistake_in_options_is_said_before_anything_is_started(options: Any, s
         soma.WorkerPool("stdio", 1, plugins=options)
 
 
+def test_what_secrets_hide_reaches_the_plugin() -> None:
+    class Login(BaseModel, strict=True):
+        token: SecretStr
+        where: Path
+
+    given = {"login": {"token": SecretStr("hush"), "where": Path("/here")}}
+    travelled = options_from(plugin_variables(given))
+    for options in (given["login"], travelled["login"]):
+        made = made_with("login", returning(Login), options)
+        assert (made.token.get_secret_value(), made.where) == ("hush", Path("/here"))
+
+
+def returning(model: type[BaseModel]) -> Any:
+    """A function that returns its options."""
+
+    def make(options: Any) -> Any:
+        return options
+
+    make.__annotations__["options"] = model
+    return make
+
+
 def test_options_that_do_not_travel_are_refused() -> None:
     with pytest.raises(ValueError, match="plugins: options of plugins are written as JSON"):
         soma.connect("stdio", plugins={"other": {"a": object()}})
@@ -101,6 +124,20 @@ def test_a_worker_that_lacks_a_plugin_which_was_given_options_does_not_start() -
     assert "Traceback" not in said
 
 
+def test_inline_there_is_no_worker_without_a_plugin_that_was_given_options() -> None:
+    with pytest.raises(soma.PluginNotFound, match="options are given to 'elsewhere'"):
+        soma.connect("inline", plugins={"elsewhere": {}})
+
+
+def test_a_process_that_does_not_inherit_the_environment_gets_no_options_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOMA_PLUGIN_OPTIONS", '{"a": {"n": 1}}')
+    given = {"b": {"n": 2}}
+    assert options_from(plugin_variables(given)) == {"a": {"n": 1}, "b": {"n": 2}}
+    assert options_from(plugin_variables(given, inherits=False)) == given
+
+
 def test_the_environment_gives_options_to_plugins() -> None:
     made: list[int] = []
 
@@ -114,7 +151,7 @@ def test_the_environment_gives_options_to_plugins() -> None:
 
 
 def test_options_for_a_plugin_that_takes_none_or_is_not_there_stop_the_process() -> None:
-    with pytest.raises(soma.PluginLoadFailed, match="'plain' takes no options; it got a"):
+    with pytest.raises(soma.PluginLoadFailed, match="'plain': it takes no options, and got a"):
         plugin_set({"plain": {"a": 1}}, plain=object())
     with pytest.raises(soma.PluginNotFound, match=r"given to 'gone': .*those that do: 'plain'"):
         plugin_set({"gone": {}}, plain=object())
@@ -126,7 +163,7 @@ def test_what_is_no_options_in_the_environment_is_quoted(text: str) -> None:
         support.plugin_set({"SOMA_PLUGIN_OPTIONS": text})
 
 
-def test_options_of_other_plugins_stay_as_they_were() -> None:
+def test_other_plugins_stay_as_they_were() -> None:
     seen: dict[str, int] = {}
 
     def noting(name: str) -> Callable[[Options], Any]:
@@ -137,9 +174,59 @@ def test_options_of_other_plugins_stay_as_they_were() -> None:
         return make
 
     first = plugin_set({"a": {"most": 1}}, a=noting("a"), b=noting("b"))
+    seen.clear()
     first.configured({"b": {"most": 2}})
-    assert seen == {"a": 1, "b": 2}
+    assert seen == {"b": 2}  # the other one is the same plugin, with what it has counted
     assert first.configured({"elsewhere": {}}) is first
+
+
+def test_a_plugin_that_needs_options_takes_part_once_it_is_given_them() -> None:
+    class Needed(BaseModel):
+        most: int
+
+    plugins = plugin_set({}, needs=returning(Needed))
+    assert "most: this field is required" in str(plugins.failures["needs"])
+    configured = plugins.configured({"needs": {"most": 1}})
+    configured.check_take_part(["needs"])
+    assert configured.failures == {}
+
+
+class Bare:
+    """A plugin without options."""
+
+
+class NeedsMore:
+    """It needs what nobody gives it."""
+
+    def __init__(self, options: Options, clock: Any) -> None: ...
+
+
+class Unreadable:
+    """The annotation of its options names nothing."""
+
+    def __init__(self, options: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_class_is_made_with_or_without_options() -> None:
+    class Usual:
+        def __init__(self, options: Options | None = None, *rest: Any) -> None: ...
+
+    assert type(made_with("bare", Bare, {})) is Bare
+    assert type(made_with("usual", Usual, {})) is Usual
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (NeedsMore, "NeedsMore takes clock; all that it is given are its options"),
+        (Unreadable, "NameError: name 'Nowhere' is not defined"),
+        (lambda: None, "None was returned in its place"),
+    ],
+)
+def test_a_plugin_that_cannot_be_made_does_not_stop_the_others(wrong: Any, said: str) -> None:
+    plugins = plugin_set({}, wrong=wrong, bare=Bare)
+    assert said in str(plugins.failures["wrong"])
+    plugins.check_take_part(["bare"])
 
 
 def test_what_a_plugin_raises_as_it_is_made_names_the_plugin() -> None:
@@ -151,7 +238,7 @@ def test_what_a_plugin_raises_as_it_is_made_names_the_plugin() -> None:
 
     with pytest.raises(ValueError, match="the plugin 'q': 5 is too few"):
         made_with("q", wrong, {})
-    with pytest.raises(soma.PluginLoadFailed, match="the plugin 'q' raised as it was made: KeyErr"):
+    with pytest.raises(soma.PluginLoadFailed, match="the plugin 'q' cannot be made: KeyErr"):
         made_with("q", broken, {})
 
 

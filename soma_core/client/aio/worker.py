@@ -209,10 +209,14 @@ class AsyncWorker:
             call = next(around)
             while True:
                 try:
-                    reply = await self._ask(call)
+                    try:
+                        reply = await self._ask(call)
+                    except BaseException as error:
+                        if not await self._mend(call, error):
+                            raise
+                        continue
                 except BaseException as error:
-                    if not await self._mend(call, error):
-                        call = around.throw(error)
+                    call = around.throw(error)
                 else:
                     call = around.send(reply)
         except StopIteration as end:

@@ -86,9 +86,10 @@ class Batching:
         if kind is None or count is None or not 0 < count <= self.max_rows:
             return None
         try:
-            key = (node_ids, kind, carried and json.dumps(carried, sort_keys=True))
-        except (TypeError, ValueError):  # nobody can say whether another is the same
+            meta_key = None if carried is None else json.dumps(carried, sort_keys=True)
+        except (TypeError, ValueError, RecursionError):  # who can say whether another is the same
             return None
+        key = (node_ids, kind, meta_key)
         return Joinable(node_ids, x, count, timeout, key, carried)
 
 
