@@ -17,7 +17,7 @@ from soma_core.client.pool.blocking.background import BackgroundPool
 from soma_core.client.pool.blocking.call_future import CallFuture
 from soma_core.client.pool.call import PoolCall
 from soma_core.client.pool.plan import plan_pool
-from soma_core.client.pool.verbs import Request
+from soma_core.client.pool.verbs import PoolRequest
 
 from ..support import filters as f
 from ..support import meanwhile, wait_until
@@ -183,8 +183,8 @@ def test_a_change_that_the_pool_cannot_take_over_costs_that_call_alone():
 
     pool = BackgroundPool(plan_pool("inline", 1))
     with pytest.raises(ValueError, match="not this change"):
-        pool.perform(Request(lambda verbs: verbs.ping(), commit=refuse))
-    assert pool.perform(Request(lambda verbs: verbs.ping())) is not None
+        pool.perform(PoolRequest(lambda verbs: verbs.ping(), commit=refuse))
+    assert pool.perform(PoolRequest(lambda verbs: verbs.ping())) is not None
     pool.close()
 
 
