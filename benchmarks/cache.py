@@ -58,10 +58,10 @@ class Filled(soma.Filter):
 def engine(directory: Path, **filters: soma.Filter) -> Iterator[Any]:
     """An engine of this process with the cache in front of it."""
     from soma_cache.plugin import Caching
-    from soma_cache.settings import Settings
+    from soma_cache.settings import CacheSettings
 
     plugins = installed_plugins()
-    plugins.register("measured cache", Caching(Settings(directory)))
+    plugins.register("measured cache", Caching(CacheSettings(directory)))
     made = Responder().engine
     made.nodes.add(Node(name, node) for name, node in filters.items())
     yield made

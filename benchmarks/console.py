@@ -37,9 +37,9 @@ def serving() -> Iterator[str]:
     import uvicorn
     from soma_http.server.app import make_app
     from soma_http.server.config import ModelConfig, Settings
-    from soma_http.server.models import Model, Models
+    from soma_http.server.models import Models, ServedModel
 
-    class Shown(Model):
+    class Shown(ServedModel):
         """A model that is only looked at."""
 
         looks = 0

@@ -226,14 +226,14 @@ def caches() -> Reader:
 
     import pandas as pd  # noqa: F401 - an input that names a codec must not pay for its import
     import torch  # noqa: F401 - as for checkpoints
-    from soma_cache.settings import Settings
+    from soma_cache.settings import CacheSettings
     from soma_cache.store import MISSING, Store
 
     from .inputs import KEY
 
     logging.disable()
     root = Path(tempfile.mkdtemp())
-    settings, outside = Settings(root / "cache", 1 << 20), root / "outside"
+    settings, outside = CacheSettings(root / "cache", 1 << 20), root / "outside"
 
     def read(data: bytes) -> None:
         outside.write_bytes(b"precious")
