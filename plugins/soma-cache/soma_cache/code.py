@@ -69,7 +69,7 @@ class _Walk:
     def _class(self, cls: type) -> None:
         if _is_installed(cls.__module__):
             return
-        for base in cls.__bases__:
+        for base in (type(cls), *cls.__bases__):
             self.visit(base)
         for name, value in sorted(vars(cls).items()):
             if _is_written(name, value):

@@ -55,7 +55,11 @@ def kind(x):
 def _(x: int):
     return 21
 
-class Curve:
+class Kind(type):
+    def __len__(cls):
+        return 61
+
+class Curve(metaclass=Kind):
     __slots__ = ("steepness",)
     def __init__(self, steepness):
         self.steepness = steepness
@@ -109,6 +113,7 @@ EDITS: dict[str, Callable[[str, str], tuple[str, str]]] = {
     "what a function in a dict names": lambda h, f: (h, f.replace("SHIFT = 0", "SHIFT = 1")),
     "an argument that a partial holds": lambda h, f: (h, f.replace("(max, 41)", "(max, 42)")),
     "a cached property": lambda h, f: (h, f.replace("return 51", "return 52")),
+    "a metaclass": lambda h, f: (h, f.replace("return 61", "return 62")),
     "a regular expression": lambda h, f: (h, f.replace('"a+"', '"b+"')),
 }
 SAME: dict[str, Callable[[str, str], tuple[str, str]]] = {
