@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from soma_core.wire.hashes import hashable
+
 
 class Unwritable(Exception):
     """An object of such a type that holds what cannot be written: it travels as a pickle."""
@@ -119,12 +121,12 @@ def _write_ordered(items: OrderedDict[Any, Any]) -> list[Any]:
 
 
 def _read_ordered(content: Any) -> OrderedDict[Any, Any]:
-    return OrderedDict(zip(content[::2], content[1::2], strict=True))
+    return OrderedDict(zip(hashable(content[::2]), content[1::2], strict=True))
 
 
 BY_TYPE: dict[type[Any], StdlibType] = {
-    set: StdlibType("set", list, set),
-    frozenset: StdlibType("frozenset", list, frozenset),
+    set: StdlibType("set", list, lambda items: set(hashable(items))),
+    frozenset: StdlibType("frozenset", list, lambda items: frozenset(hashable(items))),
     OrderedDict: StdlibType("OrderedDict", _write_ordered, _read_ordered),
     range: StdlibType("range", lambda r: [r.start, r.stop, r.step], lambda c: range(*c)),
     datetime: StdlibType("datetime", _write_datetime, _read_datetime),

@@ -22,6 +22,7 @@ from soma_core.errors import ErrorCode, ProtocolError
 from soma_core.wire import arrays, stdlib_types
 from soma_core.wire.extensions import Extension
 from soma_core.wire.frames import FrameError
+from soma_core.wire.hashes import hashable
 from soma_core.wire.opaque import OpaqueState
 from soma_core.wire.pickles import Pickles
 
@@ -226,7 +227,7 @@ class Unpacking:
 
     def _map(self, data: bytes) -> dict[Any, Any]:
         keys, values = _require_columns(self._nested(data))
-        return dict(zip(keys, values, strict=True))
+        return dict(zip(hashable(keys), values, strict=True))
 
     def _text(self, data: bytes) -> str:
         return data.decode("utf-8", "surrogatepass")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -105,7 +106,14 @@ def ext(number: Extension, *content: Any) -> Ext:
     return Ext(number, packb([*content]))
 
 
+OF_ONE_HASH = [
+    Ext(Extension.INT, (number * sys.hash_info.modulus).to_bytes(12, "big", signed=True))
+    for number in range(300)
+]
 EXTENSIONS = {
+    "a set of what has one hash": ext(Extension.STDLIB, "set", OF_ONE_HASH),
+    "a dict of what has one hash": ext(Extension.MAP, OF_ONE_HASH, [0] * 300),
+    "an ordered one": ext(Extension.STDLIB, "OrderedDict", sorted(OF_ONE_HASH * 2, key=id)),
     "a scalar of a number's length": ext(Extension.SCALAR, "float64", 3 * 10**9),
     "scalars of a number's length": ext(Extension.SCALARS, "uint8", 3 * 10**9),
     "a UUID of a number's length": ext(Extension.STDLIB, "UUID", 3 * 10**9),
