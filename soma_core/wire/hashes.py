@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["hashable"]
-
 _FEW = 100  # of one hash: each is compared with all of those before it
 
 
