@@ -108,7 +108,7 @@ class Request(_Message):
         threads: How many threads each numerical library of a new worker may start.
     """
 
-    op: Literal["connect", "serve", "sessions", "stop", "daemon"] | Question
+    op: Literal["connect", "serve", "sessions", "stop", "daemon", Question]
     worker: str | None = None
     client: int | None = None
     session: SessionName | None = None

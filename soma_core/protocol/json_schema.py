@@ -329,8 +329,8 @@ _PAIRS: JsonSchema = {
     "items": {
         "type": "array",
         "prefixItems": [_TEXT, _DATA],
-        "items": False,
         "minItems": 2,
+        "maxItems": 2,
     },
 }
 _TENSOR: JsonSchema = {"$ref": "#/$defs/Tensor"}

@@ -127,7 +127,7 @@ class Reception:
                 request = Request.model_validate_json(start[len(MAGIC) : end])
                 attached = _attached(request, descriptors)
             except ValidationError as error:
-                refuse(connection, f"not a request: {error.error_count()} problems")
+                refuse(connection, f"not a request: {_first_problem(error)}")
                 return
             except ClientRefused as refusal:
                 refuse(connection, str(refusal))
@@ -137,6 +137,12 @@ class Reception:
             else:
                 reply(connection, self._answer(request, address.peer_uid(connection)))
                 connection.close()
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part)[:100] for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
 
 
 def _attached(request: Request, descriptors: Sequence[int]) -> dict[Brought, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import signal
@@ -482,20 +483,23 @@ def test_a_client_that_says_half_a_request_does_not_keep_the_daemon_busy(common,
 @pytest.mark.parametrize(
     "request_line",
     gate_runs(
-        b"\x93SOMRhello\n",
+        b'\x93SOMR{"op":"dance"}\n',
         of=[
             b"\x93SOMR{}\n",
             b"\x93SOMRhello\n",
+            b'\x93SOMR{"op":"dance"}\n',
             b'\x93SOMR{"op":"status","worker":"nobody"}\n',
         ],
     ),
 )
-def test_a_request_that_is_none_is_answered_and_the_daemon_goes_on(common, request_line):
+def test_a_request_that_is_none_is_answered_with_why_and_the_daemon_goes_on(common, request_line):
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20.0)
         client.connect(str(common.path))
         client.sendall(request_line)
-        assert b'"ok":false' in client.recv(4096)
+        answer = json.loads(client.recv(4096))
+    assert answer["ok"] is False
+    assert ("op: Input should be 'connect', " in answer["error"]) == (b"dance" in request_line)
     with soma.connect("socket", path=common.path) as worker:
         assert worker.ping().pid
 
