@@ -21,27 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soma_core.transport import DaemonInfo, SessionInfo
 
-__all__ = [
-    "FINISH",
-    "MAGIC",
-    "Answer",
-    "Attached",
-    "Brought",
-    "ForkRequest",
-    "PicklePolicy",
-    "Question",
-    "Request",
-    "SessionEvent",
-    "SessionName",
-    "WorkerSpec",
-    "ZygoteEvent",
-    "packet_sockets",
-    "receive",
-    "recv_fds",
-    "send",
-    "send_fds",
-]
-
 MAGIC = b"\x93SOMR"
 PicklePolicy = Literal["same-user", "never"]
 SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

@@ -30,8 +30,6 @@ from soma_core.transport import (
     thread_limits,
 )
 
-__all__ = ["StdioOptions", "StdioTransport"]
-
 
 class StdioOptions(OutputOptions):
     """Options of the stdio transport.

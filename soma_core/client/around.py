@@ -12,8 +12,6 @@ from soma_core.client.steps import Steps
 from soma_core.errors import Refused
 from soma_core.plugins.manager import Around
 
-__all__ = ["with_plugins"]
-
 T = TypeVar("T")
 
 

@@ -28,8 +28,6 @@ from soma_core.models.filters import FilterMeta
 from soma_core.plugins.manager import PluginSet, installed_plugins
 from soma_core.protocol.commands import Shutdown
 
-__all__ = ["Worker", "drive"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -23,8 +23,6 @@ from soma_core.plugins.manager import installed_plugins
 from soma_core.plugins.options import PluginOptions
 from soma_core.wire.message import Message
 
-__all__ = ["InlineOptions", "InlineTransport"]
-
 
 class InlineOptions(TransportOptions):
     """Options of the inline transport.

@@ -32,8 +32,6 @@ from soma_core.protocol.commands import COMMANDS, Command, Method
 from soma_core.protocol.parsing import name_of_command
 from soma_core.wire.added_types import Codec, Codecs
 
-__all__ = ["Around", "CallObservers", "PluginSet", "installed_plugins"]
-
 T = TypeVar("T")
 
 _CORE = "soma_core"

@@ -17,16 +17,6 @@ from pydantic_core import PydanticSerializationError, to_json
 from soma_core.errors import PluginLoadFailed
 from soma_core.models.validation_errors import describe
 
-__all__ = [
-    "PluginOptions",
-    "check_options",
-    "made_with",
-    "option_names",
-    "options_from",
-    "options_model",
-    "plugin_variables",
-]
-
 _VARIABLE = "SOMA_PLUGIN_OPTIONS"
 
 

@@ -19,8 +19,6 @@ from soma_transport_socket.daemon.loop import Loop
 from soma_transport_socket.daemon.peers import ClientRefused, Peers
 from soma_transport_socket.messages import MAGIC, Answer, Brought, Request, recv_fds
 
-__all__ = ["Reception", "refuse", "reply"]
-
 _LONGEST_REQUEST = 4096
 _PATIENCE = 1.0  # seconds for a client to say the rest of a request
 _SECOND_LOOK = 0.05

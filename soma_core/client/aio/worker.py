@@ -39,8 +39,6 @@ from soma_core.errors import RemoteError, SomaError, WorkerDied
 from soma_core.models.filters import FilterMeta
 from soma_core.protocol.commands import Shutdown
 
-__all__ = ["AsyncWorker"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

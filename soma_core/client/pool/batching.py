@@ -13,8 +13,6 @@ import numpy as np
 from soma_core.models import rows
 from soma_core.models.filters import FilterMeta
 
-__all__ = ["Batching", "Joinable"]
-
 _STRIDED = "torch.strided"
 
 
