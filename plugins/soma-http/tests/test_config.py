@@ -98,6 +98,11 @@ def test_check_says_what_is_wrong_and_serves_nothing(tmp_path, capfd):
     path.write_text("[models.a]\nchain.b = {filter = 'none.Such'}")
     assert run(["--config", str(path), "--check"]) == 1
     assert f"{path}:2: models.a.chain.b.filter: unknown filter" in capfd.readouterr().err
+    path.write_text("[models.a]\nfilter = 'none.Such'\n[models.b]\nworkers = 0\nfilter = 'f'")
+    assert run(["--config", str(path), "--check"]) == 1
+    said = capfd.readouterr().err
+    assert f"{path}:4: models.b.workers" in said
+    assert f"{path}:2: models.a.filter: unknown filter" in said
     path.write_text("[server]\nport = 80")
     assert run(["--config", str(path), "--check"]) == 0
 
@@ -110,7 +115,26 @@ def test_tokens_let_in_whoever_has_one():
         assert not tokens.holder(header)
 
 
-@pytest.mark.parametrize("text", [b"", b"# nothing", b"short", b"\xff"])
+def test_tokens_are_read_as_editors_write_them(tmp_path):
+    path = tmp_path / "tokens.txt"
+    path.write_bytes(b"\xef\xbb\xbffirst-token-of-two  # of curl\r\n\n#\r\nsecond-token/of+two==\n")
+    tokens = Tokens.of(path)
+    assert tokens.holder("Bearer first-token-of-two")
+    assert tokens.holder("Bearer second-token/of+two==")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"# nothing",
+        b"short",
+        b"\xff",
+        b"begins-like-a-token#and-goes-on",
+        b"two tokens in one line",
+        "größer-als-sechzehn".encode(),
+    ],
+)
 def test_a_file_without_a_good_token_is_refused(tmp_path, text):
     path = tmp_path / "tokens.txt"
     path.write_bytes(text)

@@ -202,8 +202,9 @@ def test_whatever_a_model_returns_has_a_name_and_a_datatype(result, outputs):
         (np.zeros(2, complex), "a ndarray of complex128"),
         (SimpleNamespace(toarray=lambda: np.eye(2)), "a SimpleNamespace"),
         ("\ud800", "no Unicode"),
+        ({"\ud800": 1}, r"name '\\ud800' is no Unicode"),
     ],
-    ids=["complex", "sparse", "no text"],
+    ids=["complex", "sparse", "no text", "no name"],
 )
 def test_what_has_no_datatype_is_an_error_of_the_model(result, said):
     with pytest.raises(Refusal, match=said) as caught:

@@ -105,3 +105,14 @@ def test_probes_ask_for_what_needs_no_token(tmp_path):
     paths = set(re.findall(r"/v2/health/\w+", text))
     assert paths == {"/v2/health/live", "/v2/health/ready"}
     assert {client.get(path).status_code for path in paths} == {200}
+
+
+def test_no_probe_restarts_a_server_whose_models_cannot_be_loaded():
+    probes = re.findall(
+        r"(\w+)Probe:.*\n\s*httpGet: \{ path: (\S+),", (FOLDER / "kubernetes.yaml").read_text()
+    )
+    assert dict(probes) == {
+        "startup": "/v2/health/live",
+        "readiness": "/v2/health/ready",
+        "liveness": "/v2/health/live",
+    }

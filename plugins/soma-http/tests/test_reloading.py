@@ -14,7 +14,9 @@ from soma_http.server.models import Models, ServedModel
 from soma_http.server.reloading import Reloading
 from soma_http.server.tokens import Tokens
 
-FIRST, SECOND, BROKEN = (ModelConfig(filter=f"acme.{name}") for name in ("A", "B", "Broken"))
+FIRST, SECOND, BROKEN, ENDLESS = (
+    ModelConfig(filter=f"acme.{name}") for name in ("A", "B", "Broken", "Endless")
+)
 
 
 class Pretended(ServedModel):
@@ -31,6 +33,12 @@ class Pretended(ServedModel):
     async def start(self) -> None:
         if self.config == BROKEN:
             raise ImportError("no such filter")
+        if self.config == ENDLESS:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.life.append("given up")
+                raise
         self.life.append("started")
 
     async def stop(self, grace: float = 0.0) -> None:
@@ -66,6 +74,48 @@ def test_a_model_that_cannot_be_started_leaves_the_one_of_now_in_place():
     assert now["a"] is before["a"]
     assert now["a"].ready
     assert "no such filter" in now["b"].failure
+
+
+def test_a_model_whose_load_hangs_holds_up_neither_another_nor_the_change_that_mends_it():
+    async def change() -> None:
+        models = Models({"a": FIRST, "b": ENDLESS}, Pretended)
+        starting = asyncio.create_task(models.start())
+        while not models.get("a").ready:
+            await asyncio.sleep(0)
+        first = models.become({"a": ENDLESS, "b": SECOND, "c": FIRST})
+        before = list(models)
+        waiting = asyncio.create_task(first)
+        while models.get("c") is None:
+            await asyncio.sleep(0)
+        assert models.ready
+        assert models.get("a").config == FIRST
+        assert models.get("b").config == SECOND
+        assert await models.become({"a": FIRST, "c": FIRST})
+        assert not await waiting
+        assert {model.name: model.config for model in models} == {"a": FIRST, "c": FIRST}
+        assert before[1].life == ["given up"]
+        assert models.get("a") is before[0]
+        await starting
+        await models.stop()
+
+    asyncio.run(asyncio.wait_for(change(), 20.0))
+
+
+def test_a_model_that_is_still_loaded_is_not_loaded_twice_and_ends_with_the_server():
+    async def change() -> None:
+        models = Models({"a": FIRST, "b": ENDLESS}, Pretended)
+        starting = asyncio.create_task(models.start())
+        await asyncio.sleep(0)
+        before = list(models)
+        waiting = asyncio.create_task(models.become({"a": FIRST, "b": ENDLESS, "c": ENDLESS}))
+        assert await models.become({"b": ENDLESS, "a": FIRST})
+        assert [models.get("a"), models.get("b")] == before
+        assert not await waiting
+        await models.stop()
+        await starting
+        assert before[1].life == ["given up", "stopped"]
+
+    asyncio.run(asyncio.wait_for(change(), 20.0))
 
 
 @pytest.mark.nightly  # a worker that imports scikit-learn
@@ -119,6 +169,12 @@ def test_a_configuration_that_is_wrong_changes_nothing(caplog):
     settings = Settings(models={"a": FIRST})
     assert reload(read, settings, Tokens(None)) == ["a"]
     assert "models.toml:3" in caplog.text
+
+
+def test_a_configuration_that_has_lost_all_models_changes_nothing(caplog):
+    settings = Settings(models={"a": FIRST})
+    assert reload(Settings, settings, Tokens(None)) == ["a"]
+    assert "it has no models any more" in caplog.text
 
 
 def test_what_takes_a_restart_is_named(caplog):

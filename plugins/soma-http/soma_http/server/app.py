@@ -40,6 +40,7 @@ def make_app(
     models: Models | None = None,
     *,
     read: Callable[[], Settings] | None = None,
+    is_stale: Callable[[], bool] = lambda: False,
 ) -> Starlette:
     """The application that the settings describe.
 
@@ -47,6 +48,7 @@ def make_app(
         settings: The settings.
         models: The models; None for those of the settings, which are started with the server.
         read: Reads the settings again at SIGHUP; None leaves that signal alone.
+        is_stale: Whether SIGHUP has come since the settings were read.
 
     Raises:
         OSError, ValueError: The file of tokens cannot be used.
@@ -79,7 +81,7 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         """Answer probes at once, while the models are loaded."""
         starting = asyncio.create_task(serving.start())
-        reloading = None if read is None else Reloading(read, settings, serving, tokens)
+        reloading = None if read is None else Reloading(read, settings, serving, tokens, is_stale)
         try:
             with nullcontext() if reloading is None else reloading.at_hangup():
                 yield

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 
 from soma_core.configuration import limit_imports
 from soma_core.errors import PluginNotFound
 from soma_core.tooling import installed_filters
-from soma_http.server.config import ModelConfig, NodeConfig, Settings
+from soma_http.server.config import ModelConfig, NodeConfig
 
 __all__ = ["filter_mistakes"]
 
 
-def filter_mistakes(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+def filter_mistakes(models: Mapping[str, ModelConfig]) -> Iterator[tuple[tuple[str, ...], str]]:
     """The place of each filter that is not installed or not configured well, and why.
 
     It imports the filters and makes each, and loads nothing.
 
     Args:
-        settings: They are valid as far as is known without filters.
+        models: They are valid as far as is known without filters.
     """
-    for name, model in settings.models.items():
+    for name, model in models.items():
         for node_id, node in model.nodes(name).items():
             mistake = _mistake(model, node)
             if mistake is not None:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,15 @@ _GONE = 60_000  # milliseconds without an answer of a client's machine, after wh
 def run(arguments: list[str]) -> int:
     """Parse the arguments and serve; returns the exit status."""
     options = argument_parser().parse_args(arguments)
+    hangups: list[int] = []  # one that comes before the server can reload would end it
+    before = signal.signal(signal.SIGHUP, lambda number, frame: hangups.append(number))
+    try:
+        return _run(options, lambda: bool(hangups))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _run(options: Namespace, is_stale: Callable[[], bool]) -> int:
     say: Callable[[str], None] = _say
     fail = say
     if not options.check:
@@ -50,7 +59,7 @@ def run(arguments: list[str]) -> int:
         if options.check:
             read_settings(options.config, os.environ, filter_mistakes)
         settings = read()
-        app = make_app(settings, read=read)
+        app = make_app(settings, read=read, is_stale=is_stale)
     except (ConfigError, OSError, ValueError) as error:
         fail(str(error))
         return 1

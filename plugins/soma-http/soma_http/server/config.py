@@ -53,7 +53,8 @@ class _Section(BaseModel):
 
 def _readable(path: Path) -> Path:
     try:
-        path.read_bytes()
+        with path.open("rb") as file:
+            file.read(1)  # a checkpoint may be large
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
     return path

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soma_http.server.config import Settings
+from soma_http.server.config import ModelConfig, Settings
 
 __all__ = ["ConfigError", "read_settings"]
 
@@ -34,7 +34,7 @@ Mistakes = Iterable[tuple[tuple[str, ...], str]]
 def read_settings(
     path: Path | None,
     environment: Mapping[str, str],
-    look: Callable[[Settings], Mistakes] = lambda settings: (),
+    look: Callable[[Mapping[str, ModelConfig]], Mistakes] = lambda models: (),
 ) -> Settings:
     """The settings of a file, and of variables such as ``SOMA_HTTP_SERVER__PORT=9000``.
 
@@ -43,7 +43,7 @@ def read_settings(
     Args:
         path: The file; None for the environment alone.
         environment: The variables; those above the file's settings start with ``SOMA_HTTP_``.
-        look: Finds what else is wrong with settings that are valid.
+        look: Finds what else is wrong with the models whose settings are valid.
 
     Raises:
         ConfigError: Something in them is not valid.
@@ -57,15 +57,16 @@ def read_settings(
     if path is not None:
         _make_absolute(tables, path.absolute().parent)
     variables = _put_variables(tables, environment)
-    mistakes: Mistakes
+    mistakes: list[tuple[tuple[str, ...], str]] = []
     try:
         settings = Settings.model_validate(tables)
+        models = settings.models
     except ValidationError as error:
         mistakes = [(tuple(map(str, one["loc"])), _said(one)) for one in error.errors()]
-    else:
-        mistakes = list(look(settings))
-        if not mistakes:
-            return settings
+        models = _without_mistakes(tables, {where[:2] for where, _ in mistakes})
+    mistakes += look(models)
+    if not mistakes:
+        return settings
     lines = _lines(text)
     raise ConfigError(
         "\n".join(
@@ -73,6 +74,19 @@ def read_settings(
             for where, said in mistakes
         )
     )
+
+
+def _without_mistakes(
+    tables: dict[str, Any], wrong: set[tuple[str, ...]]
+) -> dict[str, ModelConfig]:
+    """The models of a configuration in which something else is wrong."""
+    if ("models",) in wrong:
+        return {}
+    return {
+        name: ModelConfig.model_validate(model)
+        for name, model in tables.get("models", {}).items()
+        if ("models", name) not in wrong
+    }
 
 
 def _not_toml(name: str, text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
 import soma_core as soma
@@ -195,8 +196,14 @@ class Models:
         make: Callable[[str, ModelConfig], ServedModel] = ServedModel,
     ) -> None:
         self._make = make
-        self._changing = asyncio.Lock()
         self._models = {name: make(name, config) for name, config in configs.items()}
+        self._wanted = configs
+        self._coming: dict[
+            str, ServedModel
+        ] = {}  # by name: those that take over once they are ready
+        self._starts: dict[ServedModel, asyncio.Task[None]] = {}
+        self._ends: set[asyncio.Task[None]] = set()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one start each
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -212,43 +219,106 @@ class Models:
 
     async def start(self) -> None:
         """Start them, side by side; one that fails keeps the reason, and the others go on."""
-        async with self._changing:
-            await asyncio.gather(*map(self._start, self._models.values()))
+        await _all(map(self._begin, self._models.values()))
+
+    def _begin(self, model: ServedModel) -> asyncio.Task[None]:
+        """Its start, which may be under way."""
+        start = self._starts.get(model)
+        if start is None:
+            start = self._starts[model] = asyncio.create_task(self._start(model))
+            start.add_done_callback(lambda _: self._starts.pop(model))
+        return start
 
     async def _start(self, model: ServedModel) -> None:
         try:
-            await model.start()
+            async with self._turns[model.name]:
+                await model.start()
             _log.info("the model %r is ready", model.name)
         except Exception as error:
             model.failure = f"{type(error).__name__}: {error}"
             _log.error("the model %r cannot be loaded: %s", model.name, model.failure)
+        self._take_over(model)
 
-    async def become(self, configs: Mapping[str, ModelConfig]) -> None:
+    def _take_over(self, model: ServedModel) -> None:
+        """Put a model that was started in its place; one that failed leaves another that serves."""
+        name = model.name
+        if self._coming.get(name) is not model:
+            return
+        del self._coming[name]
+        before = self._models.get(name)
+        if before is None or model.ready or not self._is_alive(before):
+            self._models[name] = model
+            self._retire(before)
+
+    def become(self, configs: Mapping[str, ModelConfig]) -> Coroutine[Any, Any, bool]:
         """Serve what other configurations say.
 
         Those that changed are started beside the running ones, which serve until then, and are
         ended when they have answered. One that cannot be started leaves the running one in place.
-        """
-        async with self._changing:
-            await self._change_to(configs)
+        None waits for another, nor a later change for one that is still under way.
 
-    async def _change_to(self, configs: Mapping[str, ModelConfig]) -> None:
-        kept = {
-            name: model
-            for name, model in self._models.items()
-            if name in configs and model.ready and model.is_made_of(configs[name])
-        }
-        changed = {name: config for name, config in configs.items() if name not in kept}
-        made = {name: self._make(name, config) for name, config in changed.items()}
-        await asyncio.gather(*map(self._start, made.values()))
-        before = self._models
-        for name, model in made.items():
-            old = before.get(name)
-            kept[name] = old if old is not None and old.ready and not model.ready else model
-        self._models = {name: kept[name] for name in configs}
-        retired = [model for model in before.values() if model not in kept.values()]
-        await asyncio.gather(*(model.stop(_GRACE) for model in retired))
+        Returns:
+            What waits until all are started or have failed: whether no later change came.
+        """
+        before, self._coming = self._coming, {}
+        for name, config in configs.items():
+            known = [one[name] for one in (before, self._models) if name in one]
+            kept = [one for one in known if self._is_alive(one) and one.is_made_of(config)]
+            model = kept[0] if kept else self._make(name, config)
+            if self._models.get(name) is not model:
+                self._coming[name] = model
+        for name, model in before.items():
+            if self._coming.get(name) is not model:
+                self._retire(model)
+        for name, model in self._models.items():
+            if not model.ready and (name in self._coming or name not in configs):
+                self._retire(model)
+        self._wanted = configs
+        return self._settle(configs, [self._begin(model) for model in self._coming.values()])
+
+    async def _settle(
+        self, configs: Mapping[str, ModelConfig], starts: list[asyncio.Task[None]]
+    ) -> bool:
+        await _all(starts)
+        if self._wanted is not configs:
+            return False
+        for name in self._models.keys() - configs.keys():
+            self._retire(self._models[name])
+        self._models = {name: self._models[name] for name in configs if name in self._models}
+        return True
+
+    def _is_alive(self, model: ServedModel) -> bool:
+        """Whether it serves, or may yet."""
+        start = self._starts.get(model)
+        return model.ready or (start is not None and not (start.done() or start.cancelling()))
+
+    def _retire(self, model: ServedModel | None) -> None:
+        """End one that is asked nothing any more, once it has answered."""
+        if model is None:
+            return
+        if (start := self._starts.get(model)) is not None:
+            _cancel(start)
+            return
+        end = asyncio.create_task(model.stop(_GRACE))
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
 
     async def stop(self) -> None:
         """End the workers of all."""
-        await asyncio.gather(*(model.stop() for model in self))
+        under_way = [*self._starts.values(), *self._ends]
+        for task in under_way:
+            _cancel(task)
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*(model.stop() for model in (*self, *self._coming.values())))
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task; one that is ending its workers for that already is left to it."""
+    if not task.cancelling():
+        task.cancel()
+
+
+async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for tasks; who stops waiting leaves them alone."""
+    if waited := list(tasks):
+        await asyncio.wait(waited)

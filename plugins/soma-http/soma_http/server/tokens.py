@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hmac
+import re
 from hashlib import sha256
 from pathlib import Path
 
 __all__ = ["Tokens"]
 
 _SHORTEST = 16
+_SENDABLE = re.compile(r"[!-\"$-~]+")  # others reach a server as some clients write them, or not
+_COMMENT = re.compile(r"(^|\s)#")
 
 
 class Tokens:
@@ -18,13 +21,18 @@ class Tokens:
         tokens: The tokens; None lets everybody in.
 
     Raises:
-        ValueError: There is none, or one is so short that it could be guessed.
+        ValueError: There is none, one is so short that it could be guessed, or no header holds it.
     """
 
     def __init__(self, tokens: list[str] | None) -> None:
         if tokens is not None and not tokens:
             raise ValueError("there is no token in it; write one a line")
         for number, token in enumerate(tokens or (), 1):
+            if not _SENDABLE.fullmatch(token):
+                raise ValueError(
+                    f"token {number} has a blank, a '#' or something that is no ASCII in it; a "
+                    "comment begins with '#' after a blank"
+                )
             if len(token) < _SHORTEST:
                 raise ValueError(
                     f"token {number} has fewer than {_SHORTEST} characters and could be guessed; "
@@ -43,8 +51,9 @@ class Tokens:
         if path is None:
             return cls(None)
         try:
-            lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
-            return cls([line for line in lines if line])
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            tokens = (_COMMENT.split(line, maxsplit=1)[0].strip() for line in lines)
+            return cls([token for token in tokens if token])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

@@ -92,11 +92,21 @@ def _unwritten(name: str, error: UnicodeError) -> Refusal:
 def _named(result: Any, names: Sequence[str]) -> Mapping[str, Any]:
     """The outputs by name."""
     if isinstance(result, dict):
-        return {str(name): value for name, value in result.items()}
+        return {_spelled(name): value for name, value in result.items()}
     if isinstance(result, tuple):
         given = names if len(names) == len(result) else [f"output_{n}" for n in range(len(result))]
         return dict(zip(given, result, strict=True))
     return {names[0] if len(names) == 1 else "output": result}
+
+
+def _spelled(name: Any) -> str:
+    """The name of an output as text."""
+    try:
+        return str(name).encode().decode()
+    except UnicodeError as error:
+        raise Refusal(
+            f"the model has an output whose name {str(name)!r} is no Unicode ({error})", 500
+        ) from None
 
 
 def _tensor(name: str, value: Any, declared: str | None) -> tuple[Array, str]:
