@@ -20,7 +20,7 @@ import pytest
 import soma_core as soma
 
 from ..support import filters as f
-from ..support import wait_until
+from ..support import nightly, wait_until
 from .conftest import begun, until
 
 NAP = ("naps", 60.0)
@@ -244,6 +244,27 @@ def test_a_forked_child_is_refused_in_the_loop_that_runs_there(run, pool):
             assert b"forked" in os.read(reading, 1000)
 
     run(main())
+
+
+@nightly
+def test_a_start_that_is_cancelled_twice_leaves_no_worker():
+    async def started():
+        return await soma.AsyncWorkerPool("stdio", n=2, filters={"echo": f.Echo()})
+
+    async def main():
+        before = set(psutil.Process().children(recursive=True))
+        for pauses in ((0, 0), (1, 0), (3, 1)):  # turns of the loop before each
+            start = asyncio.create_task(started())
+            for turns in pauses:
+                for _ in range(turns + 1):
+                    await asyncio.sleep(0)
+                start.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await start
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        await until(lambda: set(psutil.Process().children(recursive=True)) <= before)
+
+    asyncio.run(main())
 
 
 def test_a_loop_that_ends_while_calls_run_takes_the_pool_along(make):

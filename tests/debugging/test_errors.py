@@ -7,6 +7,7 @@ import copy
 import doctest
 import http
 import json
+import os
 import pickle
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import soma_core as soma
+from soma_core.engine.failures import OF_SOMA
 from soma_core.errors import SomaError
 from soma_core.raised import Raised
 
@@ -294,3 +296,14 @@ def test_a_reply_that_describes_the_exception_badly_is_an_error_all_the_same(
 def test_the_name_of_anything_else_is_no_base(name: str) -> None:
     reply = {"error": "no", "type": name, "exception": {"bases": [name]}}
     assert type(soma.RemoteError.from_reply(reply)).__mro__[1:3] == (soma.RemoteError, SomaError)
+
+
+def test_frames_of_a_package_beside_soma_whose_name_begins_like_its_own_are_kept():
+    beside = f"{OF_SOMA.removesuffix(os.sep)}_of_mine{os.sep}filters.py"
+    made = {}
+    exec(compile("def divide(x):\n    return x / 0\n", beside, "exec"), made)
+    with pytest.raises(ZeroDivisionError) as raised:
+        made["divide"](1)
+    error = raised.value
+    error.__traceback__ = error.__traceback__.tb_next  # the frame of this test
+    assert [entry.file for entry in Raised.of(error, leave_out=OF_SOMA).stack] == [beside]
