@@ -10,26 +10,25 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
+from soma_core.streams import raise_error_of_handler
 from soma_core.transport import close_in_forked_child
 from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.engine import Whereabouts
+from soma_transport_ray.printed import Span, read
 from soma_transport_ray.slate import SlateReader, Turn
 
 __all__ = ["Attendant", "LocalAttendant", "RemoteAttendant"]
 
-_TAIL_LINES = 50
-_TAIL_BYTES = 50 * 2000
-_OF_RAY = (":actor_name:", ":task_name:", ":job_id:")  # lines that Ray writes for itself
 _PATIENCE = 1.0  # seconds for an answer from another machine
+_NOTHING: tuple[list[bytes], Span] = ([], (0, 0))
 
 
 class Attendant(Protocol):
-    """What can be asked about an engine; nothing of it raises."""
+    """What can be asked about an engine; nothing of it raises, but what a signal handler does."""
 
     def ended(self) -> bool:
         """Whether its process is known to have ended; costs next to nothing."""
@@ -43,17 +42,26 @@ class Attendant(Protocol):
     def interrupt(self, turn: Turn) -> None:
         """End a command that runs by SIGINT, and keep one that waits from being executed."""
 
-    def progress(self, turn: Turn, seen: int) -> list[bytes]:
-        """What a command that runs has reported, beyond what was seen."""
+    def shown(self, turn: Turn, seen: int) -> tuple[list[bytes], Span]:
+        """What a command that runs has reported, beyond what was seen, and what it has printed."""
+
+    def printed(self, span: Span) -> bytes:
+        """Some of what was printed, of a part that begins there; nothing where there is none."""
 
     def kill(self) -> None:
         """End its process."""
 
-    def stderr_tail(self) -> str:
-        """The last lines that it wrote to stderr."""
-
     def close(self) -> None:
         """Look no more."""
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Do something, or nothing where an engine is gone."""
+    try:
+        yield
+    except OSError as error:
+        raise_error_of_handler(error)
 
 
 class LocalAttendant:
@@ -64,13 +72,13 @@ class LocalAttendant:
     """
 
     def __init__(self, engine: Whereabouts) -> None:
-        self._stderr = engine.stderr
-        self._slate = SlateReader(engine.pid, engine.slate, engine.token)
-        try:
+        with ExitStack() as undo:
+            self._slate = SlateReader(engine.pid, engine.slate, engine.token)
+            undo.callback(self._slate.close)
+            self._printed = os.open(engine.printed, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, self._printed)
             self._process = os.pidfd_open(engine.pid)
-        except OSError:
-            self._slate.close()
-            raise
+            undo.pop_all()
         close_in_forked_child(self)
 
     def ended(self) -> bool:
@@ -87,43 +95,39 @@ class LocalAttendant:
         return bool(poller.poll(seconds * 1000))
 
     def interrupt(self, turn: Turn) -> None:
-        with suppress(OSError):  # it is gone, or has closed its slate: then a deadline ends it
+        with _unless_gone():  # or its slate is closed: then a deadline ends it
             if self._slate.runs(turn):
                 self._send(signal.SIGINT)
             else:
                 self._slate.withdraw(turn)
 
-    def progress(self, turn: Turn, seen: int) -> list[bytes]:
-        with suppress(OSError):  # what it reported comes with the reply as well
-            return self._slate.progress(turn, seen)
-        return []
+    def shown(self, turn: Turn, seen: int) -> tuple[list[bytes], Span]:
+        with _unless_gone():  # the reply brings it as well
+            if shown := self._slate.shown(turn, seen):
+                reports, start = shown
+                return reports, (start, max(start, os.fstat(self._printed).st_size))
+        return _NOTHING
+
+    def printed(self, span: Span) -> bytes:
+        with _unless_gone():
+            return read(self._printed, span)
+        return b""
 
     def kill(self) -> None:
-        with suppress(OSError):  # it is gone
+        with _unless_gone():
             self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
         if self._process >= 0:
             signal.pidfd_send_signal(self._process, number)
 
-    def stderr_tail(self) -> str:
-        return _tail(self._stderr)
-
     def close(self) -> None:
         self._slate.close()
-        process, self._process = self._process, -1
-        if process >= 0:
-            os.close(process)
-
-
-def _tail(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join([line for line in lines if not line.startswith(_OF_RAY)][-_TAIL_LINES:])
+        descriptors = self._process, self._printed
+        self._process = self._printed = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 class Watch:
@@ -151,9 +155,10 @@ class Watch:
             attendant = self._attendants[key]
         return getattr(attendant, method)(*arguments)
 
-    def tail(self, key: bytes, engine: Whereabouts) -> str:
-        """What an engine wrote last, also when it is gone."""
-        return _tail(engine.stderr)
+    def printed(self, key: bytes, engine: Whereabouts, span: Span) -> bytes:
+        """Some of what an engine has printed, also when it is gone."""
+        with open(engine.printed, "rb") as file:
+            return read(file.fileno(), span)
 
     def leave(self, key: bytes, engine: Whereabouts) -> None:
         """End an attendant."""
@@ -195,16 +200,16 @@ class RemoteAttendant:
     def interrupt(self, turn: Turn) -> None:
         self._ask("interrupt", lambda: None, turn)
 
-    def progress(self, turn: Turn, seen: int) -> list[bytes]:
-        found: list[bytes] = self._ask("progress", list, turn, seen)
+    def shown(self, turn: Turn, seen: int) -> tuple[list[bytes], Span]:
+        found: tuple[list[bytes], Span] = self._ask("shown", lambda: _NOTHING, turn, seen)
         return found
+
+    def printed(self, span: Span) -> bytes:
+        ref = self._send("printed", span)
+        return bytes(self._get(ref, bytes)) if ref is not None and self._ready(ref) else b""
 
     def kill(self) -> None:
         self._ask("kill", lambda: None)
-
-    def stderr_tail(self) -> str:
-        ref = self._send("tail")
-        return str(self._get(ref, str)) if ref is not None and self._ready(ref, _PATIENCE) else ""
 
     def close(self) -> None:
         self._over = True
@@ -223,17 +228,20 @@ class RemoteAttendant:
         try:
             self._cluster.check()
             return getattr(self._watch, what).remote(self._key, self._engine, *arguments)
-        except Exception:
+        except Exception as error:
+            raise_error_of_handler(error)
             return None
 
-    def _ready(self, ref: Any, patience: float) -> bool:
+    def _ready(self, ref: Any, patience: float = _PATIENCE) -> bool:
         try:
             return bool(self._cluster.ray.wait([ref], timeout=patience)[0])
-        except Exception:  # the cluster is gone
+        except Exception as error:  # the cluster is gone
+            raise_error_of_handler(error)
             return True
 
     def _get(self, ref: Any, otherwise: Callable[[], Any]) -> Any:
         try:
             return self._cluster.ray.get(ref)
-        except Exception:  # the engine is gone, or its node, or the cluster
+        except Exception as error:  # the engine is gone, or its node, or the cluster
+            raise_error_of_handler(error)
             return otherwise()

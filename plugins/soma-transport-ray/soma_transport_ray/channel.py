@@ -16,6 +16,7 @@ from soma_transport_ray.attendant import Attendant
 from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.memory import Owner
 from soma_transport_ray.messages import Parcel, may_report, pack, unpack
+from soma_transport_ray.printed import Printout
 from soma_transport_ray.slate import CLIENT_SIZE, Turn
 
 __all__ = ["RayChannel"]
@@ -49,6 +50,7 @@ class RayChannel(Channel):
         cluster: The connection.
         engine: The actor.
         attendant: Looks at its process.
+        printout: Shows what it prints.
         here: Whether it is on this process's node.
         at_end: Called when the engine has answered SHUTDOWN.
 
@@ -62,12 +64,13 @@ class RayChannel(Channel):
         cluster: Cluster,
         engine: Any,
         attendant: Attendant,
+        printout: Printout,
         *,
         here: bool,
         at_end: Callable[[], None],
     ) -> None:
         self._cluster, self._engine, self._attendant = cluster, engine, attendant
-        self._here, self._at_end = here, at_end
+        self._printout, self._here, self._at_end = printout, here, at_end
         self._client = os.urandom(CLIENT_SIZE)
         self._number = 0
         self._calls: deque[_Call] = deque()
@@ -116,7 +119,7 @@ class RayChannel(Channel):
         if parcel is not None:
             self._calls.popleft()
             self._take(call, parcel)
-        elif call.reports:
+        else:
             self._peek(call)
 
     def _outcome(self, call: _Call, patience: float) -> Parcel | None:
@@ -140,15 +143,17 @@ class RayChannel(Channel):
             raise self._end(error) from error
 
     def _peek(self, call: _Call) -> None:
-        """Receive what the command has reported so far; the reply brings it again."""
-        shown = self._attendant.progress(call.turn, call.seen)
-        for parcel in shown:
+        """Take what the command has reported and printed so far; the reply brings it again."""
+        reports, printed = self._attendant.shown(call.turn, call.seen)
+        for parcel in reports:
             self._arrived.extend(unpack(parcel, self._own, float("inf"))[0])
-        call.seen += len(shown)
+        call.seen += len(reports)
+        self._printout.show(printed)
 
     def _take(self, call: _Call, parcel: Parcel) -> None:
-        messages, last = unpack(parcel, self._own)
+        messages, last, printed = unpack(parcel, self._own)
         self._arrived.extend(messages[call.seen :])
+        self._printout.show(printed)
         if last:
             self.ended = "the engine has ended, as it was told to"
             self._at_end()

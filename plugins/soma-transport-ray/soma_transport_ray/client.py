@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, ClassVar
 
 from soma_core.errors import StartFailed
@@ -12,6 +12,7 @@ from soma_core.transport import (
     Channel,
     Deadline,
     ExitStatus,
+    OutputPump,
     Transport,
     TransportOptions,
     plugin_variables,
@@ -24,6 +25,7 @@ from soma_transport_ray.cluster import Cluster
 from soma_transport_ray.engine import EngineActor, Whereabouts
 from soma_transport_ray.messages import LAYOUT
 from soma_transport_ray.options import RayOptions
+from soma_transport_ray.printed import Printout
 
 __all__ = ["RayTransport"]
 
@@ -31,6 +33,7 @@ _NAMESPACE = "soma"  # of sessions
 _SLICE = 0.2  # seconds after which a start looks whether it was stopped
 _FORCE = 1.0  # seconds for an engine to end that Ray was told to kill
 _WATCH = 20.0  # seconds for somebody to come to the engine's node who looks after it
+_LAST_WORDS = 0.5  # seconds for what it printed last to be shown
 _ATTEMPTS = 10  # to have an engine made that then runs
 
 
@@ -47,22 +50,28 @@ class RayTransport(Transport):
         self._engine: Any = None
         self._attendant: Attendant | None = None
         self._channel: RayChannel | None = None
+        self._printout: Printout | None = None
         self._here = False
         self._stopped = False
-        self._tail = ""
 
     def start(self, timeout: float | None = None) -> Channel:
         deadline = Deadline.after(timeout)
-        self._stopped, self._tail = False, ""
+        self._stopped = False
         cluster = self._cluster = clusters.connect(self.options.address, timeout)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._abandon)
+            output = OutputPump(self.options.output)
+            undo.callback(output.close)
             place = self._find_engine(cluster, deadline)
-            self._attendant = self._attend(cluster, place, deadline)
-        except BaseException:
-            self._abandon()
-            raise
+            attendant = self._attendant = self._attend(cluster, place, deadline)
+            whole = self.options.session is None
+            printout = self._printout = Printout(attendant, output.writing, whole=whole)
+            undo.callback(printout.close)
+            output.start(f"worker {place.pid}")
+            undo.pop_all()
+        self.output = output
         self._channel = RayChannel(
-            cluster, self._engine, self._attendant, here=self._here, at_end=self._terminate
+            cluster, self._engine, attendant, printout, here=self._here, at_end=self._terminate
         )
         return self._channel
 
@@ -177,10 +186,10 @@ class RayTransport(Transport):
         return self._here
 
     def diagnostics(self) -> str:
-        if self._attendant is not None:
-            self._tail = self._attendant.stderr_tail()
+        if self._printout is not None:
+            self._printout.finish()
         told = "" if self._channel is None else self._channel.told
-        return "\n".join(filter(None, (self._tail, told and f"Ray: {told}")))
+        return "\n".join(filter(None, (super().diagnostics(), told and f"Ray: {told}")))
 
     def stop(self, grace: float) -> ExitStatus | None:
         """End an engine of our own; a session is only left."""
@@ -195,6 +204,8 @@ class RayTransport(Transport):
         if self._channel is not None:
             self._channel.close()
         self._end_engine(grace)
+        if self._printout is not None:
+            self._printout.finish()
         self._leave()
         return ExitStatus()
 
@@ -229,6 +240,10 @@ class RayTransport(Transport):
         if self._channel is not None:
             self._channel.close()
         attendant, self._attendant = self._attendant, None
+        if self._printout is not None:
+            self._printout.close()
+        if self.output is not None:
+            self.output.finish(_LAST_WORDS)
         if attendant is not None:
             attendant.close()
 

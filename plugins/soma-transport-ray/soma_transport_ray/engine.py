@@ -7,10 +7,11 @@ import signal
 from typing import Literal, NamedTuple
 
 from soma_core.errors import ErrorCode, ProtocolError
-from soma_core.serve import Interrupts, Responder, become_worker
+from soma_core.serve import Host, Interrupts, RecordForwarder, Responder, become_worker
 from soma_core.transport import Message
 from soma_transport_ray.memory import Owner
 from soma_transport_ray.messages import LAYOUT, Parcel, pack, unpack
+from soma_transport_ray.printed import Printed
 from soma_transport_ray.slate import CLIENT_SIZE, Slate, Turn
 
 __all__ = ["EngineActor", "Whereabouts"]
@@ -25,7 +26,7 @@ class Whereabouts(NamedTuple):
         pid: Its process there.
         slate: The descriptor of its slate in that process.
         token: What stands on it.
-        stderr: The file that its stderr goes to.
+        printed: The file that its stdout and stderr go to.
     """
 
     layout: int
@@ -33,7 +34,7 @@ class Whereabouts(NamedTuple):
     pid: int
     slate: int
     token: bytes
-    stderr: str
+    printed: str
 
 
 class EngineActor:
@@ -45,7 +46,12 @@ class EngineActor:
         interrupts = Interrupts()
         interrupts.arm()
         become_worker()
-        self._responder = Responder(pickle=pickle, interrupts=interrupts)
+        self._printed = Printed()
+        records = RecordForwarder()
+        self._forwarding = records.installed()
+        self._forwarding.__enter__()  # until the process ends
+        self._responder = Responder(pickle=pickle, interrupts=interrupts, records=records)
+        self._hosts: dict[bytes, Host] = {}
         self._token = os.urandom(CLIENT_SIZE)
         self._slate = Slate(self._token)
         self._own = Owner()
@@ -57,8 +63,8 @@ class EngineActor:
         if self._responder.finished:
             ray.actor.exit_actor()
         node = ray.get_runtime_context().get_node_id()
-        stderr = os.readlink("/proc/self/fd/2")
-        return Whereabouts(LAYOUT, node, os.getpid(), self._slate.fd, self._token, stderr)
+        pid, slate = os.getpid(), self._slate.fd
+        return Whereabouts(LAYOUT, node, pid, slate, self._token, self._printed.path)
 
     def answer(self, client: bytes, number: int, parcel: Parcel) -> Parcel:
         """Execute one command of a client: what it reported, and its reply."""
@@ -66,7 +72,8 @@ class EngineActor:
             import ray
 
             ray.actor.exit_actor()
-        [message], _ = unpack(parcel, self._own)
+        [message], *_ = unpack(parcel, self._own)
+        host = self._hosts.setdefault(client, Host())
         reported: list[Message] = []
 
         def report(event: Message) -> None:
@@ -74,16 +81,17 @@ class EngineActor:
             reported.append(kept)
             self._slate.show(pack([kept], large=float("inf")))
 
-        withdrawn = self._slate.begin(Turn(client, number))
+        withdrawn = self._slate.begin(Turn(client, number), self._printed.start)
         try:
             reply = (
                 self._responder.decline(message, _WITHDRAWN)
                 if withdrawn
-                else self._responder.respond(message, report)
+                else self._responder.respond(message, report, host)
             )
         finally:
             self._slate.finish()
-        return pack([*reported, reply], last=self._responder.finished)
+        last, printed = self._responder.finished, self._printed.take()
+        return pack([*reported, reply], last=last, printed=printed)
 
 
 _WITHDRAWN = ProtocolError(

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from soma_core.transport import Dialect, Message
+from soma_transport_ray.printed import Span
 
 __all__ = ["LARGE", "LAYOUT", "Parcel", "may_report", "pack", "unpack"]
 
-LAYOUT = 1
+LAYOUT = 2
 """Changes with what pack writes: both sides must have the same."""
 
 LARGE = 100 << 10
@@ -26,20 +27,27 @@ LARGE = 100 << 10
 Parcel = Any
 """What ``pack`` returns: bytes, or a list of bytes and arrays."""
 
-_START = struct.Struct("<?I")  # whether it is the last, how many messages
+_START = struct.Struct("<?IQQ")  # whether it is the last, how many messages, what was printed
 _MESSAGE = struct.Struct("<?QI")  # whether it is a line, size of the header, how many buffers
 _SIZE = struct.Struct("<Q")
 
 
-def pack(messages: Sequence[Message], *, last: bool = False, large: float = LARGE) -> Parcel:
+def pack(
+    messages: Sequence[Message],
+    *,
+    last: bool = False,
+    printed: Span = (0, 0),
+    large: float = LARGE,
+) -> Parcel:
     """Messages as one value; their buffers are copied by Ray, or here.
 
     Args:
         messages: In order.
         last: Whether none comes after them.
+        printed: What the engine has printed by then, and no parcel before has told of.
         large: From how many bytes on a buffer stays apart.
     """
-    parts: list[Any] = [_START.pack(last, len(messages))]
+    parts: list[Any] = [_START.pack(last, len(messages), *printed)]
     apart: list[np.ndarray[Any, Any]] = []
     for header, buffers, dialect in messages:
         views = [memoryview(buffer) for buffer in buffers]
@@ -57,8 +65,8 @@ def pack(messages: Sequence[Message], *, last: bool = False, large: float = LARG
 
 def unpack(
     parcel: Parcel, own: Callable[[np.ndarray[Any, Any]], Any], large: float = LARGE
-) -> tuple[list[Message], bool]:
-    """The messages of a parcel, with writable buffers, and whether they are the last.
+) -> tuple[list[Message], bool, Span]:
+    """The messages of a parcel, with writable buffers, and ``last`` and ``printed`` of it.
 
     Args:
         parcel: What Ray handed over.
@@ -67,7 +75,7 @@ def unpack(
     """
     whole: bytes = parcel if isinstance(parcel, bytes) else parcel[0]
     remaining = iter(() if isinstance(parcel, bytes) else parcel[1:])
-    last, count = _START.unpack_from(whole)
+    last, count, *printed = _START.unpack_from(whole)
     position = _START.size
     messages = []
     for _ in range(count):
@@ -85,7 +93,7 @@ def unpack(
                 buffers.append(bytearray(whole[position : position + size]))
                 position += size
         messages.append(Message(header, buffers, Dialect.LINE if is_line else Dialect.FRAME))
-    return messages, last
+    return messages, last, (printed[0], printed[1])
 
 
 def may_report(command: Message) -> bool:

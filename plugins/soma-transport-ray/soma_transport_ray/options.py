@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from soma_core.transport import Distribution, PluginOptions, ProcessOptions, Remote, Tag
+from soma_core.transport import Distribution, OutputOptions, PluginOptions, Remote, Tag
 
 __all__ = ["RayOptions"]
 
@@ -35,7 +35,7 @@ Resources = Annotated[Mapping[str, Amount], AfterValidator(_not_of_ray)]
 Session = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-class RayOptions(ProcessOptions):
+class RayOptions(OutputOptions):
     """Options of the Ray transport.
 
     Attributes:

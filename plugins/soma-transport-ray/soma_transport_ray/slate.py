@@ -2,8 +2,8 @@
 
 An engine is busy while it executes, and then Ray brings nothing in and nothing out. Whoever shares
 its machine opens its slate, a memory file without a name, through ``/proc``: there stands whose
-command runs, so that a signal ends that one and no other; the progress that it has reported so far;
-and which commands that still wait were given up.
+command runs, so that a signal ends that one and no other; what it has reported so far, and where in
+the file of what is printed its part begins; and which commands that still wait were given up.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["CLIENT_SIZE", "Slate", "SlateReader", "Turn"]
 
 CLIENT_SIZE = 16
 
-_HEAD = struct.Struct(f"<{CLIENT_SIZE}sQQ")  # client, number of its command, bytes of progress
+_HEAD = struct.Struct(f"<{CLIENT_SIZE}sQQQ")  # client, number of its command, printed, reported
 _TURN = struct.Struct(f"<{CLIENT_SIZE}sQ")
 _SIZE = struct.Struct("<Q")
 _SLOTS = 64
 _WITHDRAWN = CLIENT_SIZE  # where the slots start, after the token
 _HEAD_AT = _WITHDRAWN + _SLOTS * _TURN.size
-_PROGRESS_AT = _HEAD_AT + _HEAD.size
+_REPORTS_AT = _HEAD_AT + _HEAD.size
 
 
 class Turn(NamedTuple):
@@ -48,32 +48,30 @@ class Slate:
     def __init__(self, token: bytes) -> None:
         self.fd = os.memfd_create("soma-slate", os.MFD_CLOEXEC)
         os.pwrite(self.fd, token, 0)
-        self._turn = _NOBODY
-        self._end = 0
         self.finish()
 
-    def begin(self, turn: Turn) -> bool:
-        """A command is about to run; whether it was given up before."""
-        self._turn, self._end = turn, 0
+    def begin(self, turn: Turn, printed: int) -> bool:
+        """A command is about to run, and prints from there on; whether it was given up before."""
+        self._turn, self._printed, self._end = turn, printed, 0
         self._write_head()
         slot = _TURN.unpack(os.pread(self.fd, _TURN.size, _slot(turn)))
         return Turn(*slot) == turn
 
-    def show(self, progress: bytes) -> None:
+    def show(self, report: bytes) -> None:
         """Show what a command that runs has reported."""
-        record = _SIZE.pack(len(progress)) + progress
-        os.pwrite(self.fd, record, _PROGRESS_AT + self._end)
+        record = _SIZE.pack(len(report)) + report
+        os.pwrite(self.fd, record, _REPORTS_AT + self._end)
         self._end += len(record)
         self._write_head()
 
     def finish(self) -> None:
         """No command runs."""
-        self._turn, self._end = _NOBODY, 0
+        self._turn, self._printed, self._end = _NOBODY, 0, 0
         self._write_head()
-        os.ftruncate(self.fd, _PROGRESS_AT)
+        os.ftruncate(self.fd, _REPORTS_AT)
 
     def _write_head(self) -> None:
-        os.pwrite(self.fd, _HEAD.pack(*self._turn, self._end), _HEAD_AT)
+        os.pwrite(self.fd, _HEAD.pack(*self._turn, self._printed, self._end), _HEAD_AT)
 
 
 class SlateReader:
@@ -102,15 +100,19 @@ class SlateReader:
         """Let a command not be executed when its turn comes."""
         os.pwrite(self._fd, _TURN.pack(*turn), _slot(turn))
 
-    def progress(self, turn: Turn, seen: int) -> list[bytes]:
-        """What a command has reported, beyond what was seen; nothing if it does not run."""
-        *now, size = self._head()
-        if tuple(now) != turn or not size:
-            return []
-        data = os.pread(self._fd, size, _PROGRESS_AT)
+    def shown(self, turn: Turn, seen: int) -> tuple[list[bytes], int] | None:
+        """What a command has reported, beyond what was seen, and from where on it prints.
+
+        Returns:
+            None if it does not run.
+        """
+        *now, printed, size = self._head()
+        if tuple(now) != turn:
+            return None
+        data = os.pread(self._fd, size, _REPORTS_AT) if size else b""
         if not self.runs(turn):  # it ended meanwhile, and another one may be writing
-            return []
-        return _records(data)[seen:]
+            return None
+        return _records(data)[seen:], printed
 
     def close(self) -> None:
         """Look no more; a second call does nothing."""
@@ -118,9 +120,9 @@ class SlateReader:
             os.close(self._fd)
             self._fd = -1
 
-    def _head(self) -> tuple[bytes, int, int]:
-        client, number, size = _HEAD.unpack(os.pread(self._fd, _HEAD.size, _HEAD_AT))
-        return client, number, size
+    def _head(self) -> tuple[bytes, int, int, int]:
+        client, number, printed, size = _HEAD.unpack(os.pread(self._fd, _HEAD.size, _HEAD_AT))
+        return client, number, printed, size
 
 
 def _slot(turn: Turn) -> int:

@@ -52,9 +52,10 @@ def test_a_command_that_asks_for_events_is_known_in_either_dialect(command, may)
 @pytest.mark.parametrize("last", [True, False])
 def test_messages_arrive_as_they_were(last):
     sent = [message(b"", *SIZES), message(b"x" * 70_000, dialect=Dialect.LINE), message(b"{}", 5)]
-    received, was_last = unpack(pack(sent, last=last), own)
+    received, was_last, printed = unpack(pack(sent, last=last, printed=(5, 1 << 40)), own)
     assert content(received) == content(sent)
     assert was_last is last
+    assert printed == (5, 1 << 40)
 
 
 def test_a_small_message_is_nothing_but_bytes():
@@ -68,7 +69,7 @@ def test_only_large_buffers_stay_apart():
 
 def test_a_received_buffer_is_writable_and_apart_from_its_parcel():
     parcel = pack([message(b"{}", 10)])
-    [first], _ = unpack(parcel, own)
+    [first], *_ = unpack(parcel, own)
     memoryview(first.buffers[0])[:] = b"x" * 10
     assert bytes(unpack(parcel, own)[0][0].buffers[0]) == bytes(10)
 
@@ -88,29 +89,30 @@ def reader(slate):
 
 def test_a_slate_says_whose_command_runs(slate, reader):
     assert not reader.runs(MINE)
-    slate.begin(MINE)
+    slate.begin(MINE, 0)
     assert reader.runs(MINE)
     assert not reader.runs(OTHER)
     slate.finish()
     assert not reader.runs(MINE)
 
 
-def test_progress_is_shown_to_whom_it_concerns_and_once(slate, reader):
-    slate.begin(MINE)
+def test_reports_are_shown_to_whom_they_concern_and_once(slate, reader):
+    slate.begin(MINE, 3)
+    assert reader.shown(MINE, 0) == ([], 3)
     slate.show(b"first")
     slate.show(b"second" * 10_000)
-    assert reader.progress(MINE, 0) == [b"first", b"second" * 10_000]
-    assert reader.progress(MINE, 1) == [b"second" * 10_000]
-    assert reader.progress(OTHER, 0) == []
+    assert reader.shown(MINE, 0) == ([b"first", b"second" * 10_000], 3)
+    assert reader.shown(MINE, 1) == ([b"second" * 10_000], 3)
+    assert reader.shown(OTHER, 0) is None
     slate.finish()
-    assert reader.progress(MINE, 0) == []
+    assert reader.shown(MINE, 0) is None
 
 
 def test_a_command_that_was_given_up_before_is_known_when_its_turn_comes(slate, reader):
     reader.withdraw(MINE)
-    assert slate.begin(OTHER) is False
-    assert slate.begin(MINE) is True
-    assert slate.begin(MINE._replace(number=8)) is False
+    assert slate.begin(OTHER, 0) is False
+    assert slate.begin(MINE, 0) is True
+    assert slate.begin(MINE._replace(number=8), 0) is False
 
 
 def test_another_process_is_not_taken_for_the_engine(slate):
