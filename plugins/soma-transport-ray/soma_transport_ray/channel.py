@@ -91,7 +91,7 @@ class RayChannel(Channel):
         try:
             self._cluster.check()
             ref = self._engine.answer.remote(*turn, pack([message]))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter where Ray was shut down meanwhile
             raise_error_of_handler(error)
             raise ChannelClosed(f"Ray does not take the command: {error}") from error
         self._calls.append(_Call(ref, turn, may_report(message)))
@@ -138,7 +138,7 @@ class RayChannel(Channel):
             raise ProtocolError(ErrorCode.MALFORMED, text) from error
         except GetTimeoutError:
             return None
-        except Exception as error:  # it died, its node did, or the cluster
+        except (Exception, SystemExit) as error:  # it died, its node did, or the cluster; likewise
             raise_error_of_handler(error)
             raise self._end(error) from error
 
@@ -158,7 +158,7 @@ class RayChannel(Channel):
             self.ended = "the engine has ended, as it was told to"
             self._at_end()
 
-    def _end(self, error: Exception) -> ChannelClosed:
+    def _end(self, error: BaseException) -> ChannelClosed:
         self.ended = self.told = _brief(error)
         return ChannelClosed(self.ended, sent=True)
 
@@ -181,8 +181,10 @@ class RayChannel(Channel):
         return self._closing.is_set()
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     """What Ray says of a death, without its advice and identifiers."""
+    if isinstance(error, SystemExit):
+        return "Ray was shut down in this process"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reasons = [line for line in lines if " because " in line] or lines or [type(error).__name__]
     return reasons[0].partition(" Some common causes ")[0][:_LONGEST]

@@ -8,7 +8,9 @@ connection that was made here is given up before that.
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -106,6 +108,16 @@ class Cluster:
 
 _connecting = threading.Lock()
 _cluster: Cluster | None = None
+_forked = False  # from a process that is connected to Ray
+
+
+def _note_fork() -> None:
+    global _forked
+    ray = sys.modules.get("ray")
+    _forked = _forked or (ray is not None and ray.is_initialized())
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 def connect(address: str | None, timeout: float | None) -> Cluster:
@@ -120,6 +132,11 @@ def connect(address: str | None, timeout: float | None) -> Cluster:
     """
     global _cluster
     ray = _import_ray()
+    if _forked:
+        raise StartFailed(
+            "this process was forked from one that is connected to Ray, and Ray does not work "
+            "here; start it by spawn or forkserver instead of fork"
+        )
     with _connecting:
         ours = not ray.is_initialized()
         if ours:

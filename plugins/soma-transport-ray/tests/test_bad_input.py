@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -46,6 +47,21 @@ def test_a_start_that_is_stopped_from_another_thread_ends(ray):
 def test_another_cluster_than_that_of_this_process_is_refused(ray):
     with pytest.raises(soma.StartFailed, match=r"call ray.shutdown\(\) before"):
         soma.connect("ray", address="203.0.113.1:6379")
+
+
+def test_a_forked_child_is_refused_where_ray_would_wait_for_ever(ray):
+    soma.connect("ray", resources=HERE).close()
+    reading, writing = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            soma.connect("ray", resources=HERE)
+        except soma.StartFailed as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    with open(reading), open(writing, "w"):
+        assert b"was forked" in os.read(reading, 1000)
 
 
 def test_what_ray_does_not_accept_is_said(ray):
