@@ -353,6 +353,31 @@ def test_a_chain_that_ends_in_something_else_than_a_tensor_is_an_error(
         host.ask("COMPOSITE_FIT", node_ids=["listed"], data=X, y=Y)
 
 
+def test_gradients_pass_through_dicts_of_tensors() -> None:
+    class Encoder(Net):
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return {"h": super().forward(x), "scaled": [super().forward(x) * 2]}
+
+    class Heads(Net):
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return {"mean": super().forward(x["h"]), "other": super().forward(x["scaled"][0])}
+
+        def compute_loss(self, out: Any, y: Any) -> Any:
+            return ((out["mean"] - y) ** 2).mean() + out["other"].abs().mean()
+
+    with soma.connect("inline", filters={"encoder": Encoder(3, 4), "heads": Heads(4, 1)}) as worker:
+        chain = ["encoder", "heads"]
+        before = worker.get_state("encoder").data
+        fitted = worker.batched_fit(chain, X, Y, batch_size=4, collect="all", validation=(X, Y))
+        assert {name: out.shape for name, out in fitted.result.items()} == {
+            "mean": (8, 1),
+            "other": (8, 1),
+        }
+        assert worker.get_state("encoder").data != before
+        with pytest.raises(ValueError, match=r"returned a dict; .* compute_loss"):
+            worker.composite_fit(["encoder"], X, Y)
+
+
 def test_integer_targets_stay_integers(host: Any) -> None:
     class Classifier(Head):
         def __init__(self) -> None:

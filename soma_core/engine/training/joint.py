@@ -65,10 +65,12 @@ def compute_gradients(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
         chain.nodes[-1].call(loss.backward)
     else:
         _refuse_constant(chain)
-    return out.detach(), float(loss.item())
+    is_several = isinstance(out, dict | list | tuple)
+    plain = tensors.all_detached(out) if is_several else out.detach()
+    return plain, float(loss.item())
 
 
-def compute_loss(chain: Chain, x: Any, y: Any) -> tuple[torch.Tensor, float]:
+def compute_loss(chain: Chain, x: Any, y: Any) -> tuple[Any, float]:
     """The output and the loss of a chain that is not trained now: on validation data.
 
     Call it where autograd is off. Arguments, result and errors are those of :func:`train_step`.
@@ -79,12 +81,25 @@ def compute_loss(chain: Chain, x: Any, y: Any) -> tuple[torch.Tensor, float]:
 
 def _run(
     chain: Chain, x: Any, y: Any, watch: Watch | None, *, raw: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Any, torch.Tensor]:
     out, aux = _split(chain.run(x, {}, watch, raw=raw))
     last = chain.nodes[-1]
-    if not tensors.is_tensor(out):
-        raise _failed(last, f"the chain returned a {type(out).__name__}; training needs a tensor")
-    return out, _loss(last, out, tensors.to_tensors(y, out.dtype, out.device), aux)
+    first = out if tensors.is_tensor(out) else next(tensors.within(out), None)
+    if first is None or (first is not out and not callable(_own_loss(last))):
+        raise _failed(
+            last,
+            f"the chain returned a {type(out).__name__}; training needs a tensor, or a dict, list "
+            "or tuple of tensors of which compute_loss(out, y) of the last filter makes a loss",
+        )
+    if not first.numel():
+        raise _failed(
+            last, f"there is nothing to learn from: the output has shape {list(first.shape)}"
+        )
+    return out, _loss(last, out, tensors.to_tensors(y, first.dtype, first.device), aux)
+
+
+def _own_loss(last: Node) -> Any:
+    return getattr(last.obj, "compute_loss", None) or getattr(last.obj, "loss_fn", None)
 
 
 class MeanLoss:
@@ -112,11 +127,7 @@ def _split(result: Any) -> tuple[Any, tuple[Any, ...]]:
     return result, ()
 
 
-def _loss(last: Node, out: torch.Tensor, y: Any, aux: tuple[Any, ...]) -> torch.Tensor:
-    if not out.numel():
-        raise _failed(
-            last, f"there is nothing to learn from: the output has shape {list(out.shape)}"
-        )
+def _loss(last: Node, out: Any, y: Any, aux: tuple[Any, ...]) -> torch.Tensor:
     if callable(compute_loss := getattr(last.obj, "compute_loss", None)):
         loss = last.call(compute_loss, out, y, *aux)
     elif callable(loss_fn := getattr(last.obj, "loss_fn", None)):
@@ -170,8 +181,7 @@ class _Flow:
         self._before.append(node)
 
     def _flows_in(self, out: Any) -> bool:
-        out, _ = _split(out)
-        return tensors.is_tensor(out) and bool(out.requires_grad)
+        return any(tensor.requires_grad for tensor in tensors.within(_split(out)[0]))
 
     def _learns(self, node: Node) -> bool:
         return any(parameter.requires_grad for parameter in self._chain.parameters_of(node))

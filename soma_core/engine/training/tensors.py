@@ -134,6 +134,20 @@ def detached(value: Any) -> Any:
     return value.detach() if is_tensor(value) else value
 
 
+def all_detached(value: Any) -> Any:
+    """The same of a result that may hold tensors in dicts, lists and tuples."""
+    return _map_tensors(value, detached)
+
+
+def within(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a result: itself, or those in its dicts, lists and tuples."""
+    if is_tensor(value):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from within(part)
+
+
 def to_arrays(value: Any) -> Any:
     """A value with arrays in place of tensors, in its tuples, lists and dicts too."""
     return _map_tensors(value, _as_array)
