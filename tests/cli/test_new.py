@@ -160,7 +160,7 @@ def test_what_is_new_is_formatted_and_free_of_lint(soma, tmp_path, what):
             marks=[nightly, pytest.mark.timeout(400)],
         ),
         pytest.param("command acme.WarmUp", "soma.plugins", "acme_warm_up", "", marks=nightly),
-        pytest.param("plugin acme-audit", "soma.plugins", "acme_audit", "", marks=nightly),
+        pytest.param("plugin acme-audit", "soma.plugins", "acme_audit:Plugin", "", marks=nightly),
     ],
 )
 def test_what_is_new_passes_its_tests_and_leaves_no_process(
