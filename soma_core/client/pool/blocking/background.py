@@ -269,8 +269,8 @@ class BackgroundPool:
     def _check_elsewhere(self) -> None:
         if self._is_here():
             raise RuntimeError(
-                "a callback of a future waits for another call: it runs in the thread that takes "
-                "the replies of all calls; wait in a thread of your own"
+                "a callback of a future, or a plugin, waits for another call: it runs in the "
+                "thread that takes the replies of all calls; wait in a thread of your own"
             )
 
     def _borrowed_here(self) -> int:
