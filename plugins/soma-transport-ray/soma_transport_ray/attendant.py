@@ -21,8 +21,6 @@ from soma_transport_ray.engine import Whereabouts
 from soma_transport_ray.printed import Span, read
 from soma_transport_ray.slate import SlateReader, Turn
 
-__all__ = ["Attendant", "LocalAttendant", "RemoteAttendant"]
-
 _PATIENCE = 1.0  # seconds for an answer from another machine
 _NOTHING: tuple[list[bytes], Span] = ([], (0, 0))
 

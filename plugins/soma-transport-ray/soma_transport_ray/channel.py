@@ -19,8 +19,6 @@ from soma_transport_ray.messages import Parcel, may_report, pack, unpack
 from soma_transport_ray.printed import Printout
 from soma_transport_ray.slate import CLIENT_SIZE, Turn
 
-__all__ = ["RayChannel"]
-
 _SLICE = 0.2  # seconds after which a receive looks whether the channel was closed
 _LONGEST = 500  # characters of what Ray says of a death
 _REPORTING = 0.05  # the same while a command may report progress

@@ -27,8 +27,6 @@ from soma_transport_ray.messages import LAYOUT
 from soma_transport_ray.options import RayOptions
 from soma_transport_ray.printed import Printout
 
-__all__ = ["RayTransport"]
-
 _NAMESPACE = "soma"  # of sessions
 _SLICE = 0.2  # seconds after which a start looks whether it was stopped
 _FORCE = 1.0  # seconds for an engine to end that Ray was told to kill

@@ -14,8 +14,6 @@ from soma_transport_ray.messages import LAYOUT, Parcel, pack, unpack
 from soma_transport_ray.printed import Printed
 from soma_transport_ray.slate import CLIENT_SIZE, Slate, Turn
 
-__all__ = ["EngineActor", "Whereabouts"]
-
 
 class Whereabouts(NamedTuple):
     """Where an engine runs, and how to look at it from outside.

@@ -16,8 +16,6 @@ import numpy as np
 from soma_core.transport import Dialect, Message
 from soma_transport_ray.printed import Span
 
-__all__ = ["LARGE", "LAYOUT", "Parcel", "may_report", "pack", "unpack"]
-
 LAYOUT = 2
 """Changes with what pack writes: both sides must have the same."""
 

@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from soma_core.transport import Distribution, OutputOptions, PluginOptions, Remote, Tag
 
-__all__ = ["RayOptions"]
-
 _TOUCH = 0.001  # of a tag's resource: so little that a tag never limits how many workers there are
 _OF_RAY = {"CPU": "num_cpus", "GPU": "num_gpus"}
 

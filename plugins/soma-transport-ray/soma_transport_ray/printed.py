@@ -14,8 +14,6 @@ from typing import Protocol
 
 from soma_core.transport import close_in_forked_child
 
-__all__ = ["Printed", "Printout", "Span", "read"]
-
 _CHUNK = 1 << 20  # bytes that are read at once
 _ENDLESS = 1 << 62
 

@@ -12,8 +12,6 @@ import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["CLIENT_SIZE", "Slate", "SlateReader", "Turn"]
-
 CLIENT_SIZE = 16
 
 _HEAD = struct.Struct(f"<{CLIENT_SIZE}sQQQ")  # client, number of its command, printed, reported

@@ -29,8 +29,6 @@ from soma_http.server.tokens import Tokens
 from soma_http.server.workbench import WorkbenchRoutes
 from soma_http.server.workers import WorkerRoutes, open_own
 
-__all__ = ["guarded", "make_app"]
-
 _PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 _OPEN = _PROBES | CONSOLE.paths | DOCUMENTATION.paths
 

@@ -10,8 +10,6 @@ from soma_core.errors import PluginNotFound
 from soma_core.tooling import installed_filters
 from soma_http.server.config import ModelConfig, NodeConfig
 
-__all__ = ["filter_mistakes"]
-
 
 def filter_mistakes(models: Mapping[str, ModelConfig]) -> Iterator[tuple[tuple[str, ...], str]]:
     """The place of each filter that is not installed or not configured well, and why.

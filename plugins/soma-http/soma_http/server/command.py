@@ -25,8 +25,6 @@ from soma_http.server.config import FRIGHTENING, ServerConfig, Settings
 from soma_http.server.config_file import ConfigError, read_settings
 from soma_http.server.direct import DirectProtocol
 
-__all__ = ["argument_parser", "listen", "make_server", "run", "serve"]
-
 _log = logging.getLogger("soma.http")
 _QUEUE = 1024  # clients that wait to be accepted
 _PING = 20.0  # seconds between pings: what a proxy sees of a WebSocket on which nothing happens

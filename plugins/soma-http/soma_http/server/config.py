@@ -21,17 +21,6 @@ from soma_core.streams import StreamLimits
 from soma_core.transport import MemorySize
 from soma_http.server.inference.messages import TensorMetadata
 
-__all__ = [
-    "FRIGHTENING",
-    "LimitsConfig",
-    "ModelConfig",
-    "NodeConfig",
-    "ServerConfig",
-    "Settings",
-    "TensorConfig",
-    "WorkersConfig",
-]
-
 FRIGHTENING = "clients may run any code as this user"
 """What an operator writes who lets clients send pickles."""
 

@@ -13,8 +13,6 @@ from pydantic import ValidationError
 
 from soma_http.server.config import ModelConfig, Settings
 
-__all__ = ["ConfigError", "read_settings"]
-
 _PREFIX = "SOMA_HTTP_"
 _TABLE = re.compile(r"\s*\[{1,2}\s*(?P<path>[^\[\]]+?)\s*\]{1,2}\s*(#.*)?$")
 _KEY = re.compile(r"\s*(?P<path>[\w\-.\"' ]+?)\s*=")

@@ -12,8 +12,6 @@ import soma_core as soma
 from soma_http.server.config import ModelConfig
 from soma_http.server.inference.messages import TensorMetadata
 
-__all__ = ["Models", "ServedModel"]
-
 _STARTING = 600.0  # seconds for each step of a start: a model may be large
 _GRACE = 30.0  # seconds for the requests of a model that was replaced
 _log = logging.getLogger("soma.http")

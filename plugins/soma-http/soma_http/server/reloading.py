@@ -14,8 +14,6 @@ from soma_http.server.config_file import ConfigError
 from soma_http.server.models import Models
 from soma_http.server.tokens import Tokens
 
-__all__ = ["Reloading"]
-
 _log = logging.getLogger("soma.http")
 _FIXED = ("server", "limits", "workers")
 

@@ -7,8 +7,6 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["Tokens"]
-
 _SHORTEST = 16
 _SENDABLE = re.compile(r"[!-\"$-~]+")  # others reach a server as some clients write them, or not
 _COMMENT = re.compile(r"(^|\s)#")

@@ -20,8 +20,6 @@ from soma_http.server.inference.messages import RequestOutput, TensorMetadata
 from soma_http.server.inference.reading import ReadRequest
 from soma_http.server.refusals import Refusal
 
-__all__ = ["InferenceAnswer", "write_answer"]
-
 
 @dataclass(frozen=True)
 class InferenceAnswer:
