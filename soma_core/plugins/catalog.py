@@ -27,6 +27,14 @@ from soma_core.plugins.hookspecs import API_VERSION
 _MOST_NAMES = 20
 TRANSPORTS, FILTERS, PLUGINS = "soma.transports", "soma.filters", "soma.plugins"
 SUBCOMMANDS = "soma.subcommands"
+_OFFERED = {  # what this repository has beside the core, by kind and first part of the name
+    ("transport", "http"): "soma-http",
+    ("transport", "ray"): "soma-transport-ray",
+    ("filter", "onnx"): "soma-filters-onnx",
+    ("filter", "sklearn"): "soma-filters-sklearn",
+    ("filter", "text"): "soma-filters-text",
+    ("filter", "torch"): "soma-filters-torch",
+}
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,11 @@ class Catalog:
 
     def _not_found(self, name: str) -> str:
         close = difflib.get_close_matches(name, self._claims, n=3)
-        if close:
+        family = name.partition(".")[0]
+        offered = _OFFERED.get((self.kind, family))
+        if offered and not any(known.partition(".")[0] == family for known in self._claims):
+            hint = f"pip install {offered}, which has names like it"
+        elif close:
             hint = f"did you mean {' or '.join(map(repr, close))}?"
         else:
             hint = f"installed: {_some(list(self._claims))}"

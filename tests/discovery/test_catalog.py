@@ -110,6 +110,13 @@ def test_an_unknown_name_that_is_like_none_is_answered_with_all() -> None:
         catalog().load("anything")
 
 
+def test_a_name_like_those_of_a_plugin_that_is_not_installed_is_answered_with_that() -> None:
+    with pytest.raises(soma.PluginNotFound, match="pip install soma-filters-sklearn, which"):
+        catalog(entry_point("a", "x:Y")).load("sklearn.PCA")
+    with pytest.raises(soma.PluginNotFound, match=r"installed: sklearn\.PCA"):
+        catalog(entry_point("sklearn.PCA", "x:Y")).load("sklearn.Zzzzzzzzzzzzzz")
+
+
 def test_two_distributions_that_claim_one_name_are_both_named(module: types.ModuleType) -> None:
     module.Thing = 1  # type: ignore[attr-defined]
     target = f"{module.__name__}:Thing"
