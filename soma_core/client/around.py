@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from soma_core.client.arguments import check_meta
 from soma_core.client.calls import Call
-from soma_core.client.steps import Steps
+from soma_core.client.steps import Steps, through
 from soma_core.errors import Refused
 from soma_core.plugins.manager import Around
 
@@ -17,24 +17,14 @@ T = TypeVar("T")
 
 def with_plugins(plugins: Sequence[Around], steps: Steps[T]) -> Steps[T]:
     """The same steps, with plugins around each call."""
-    advance: Callable[[], Call] = partial(next, steps)
-    while True:
-        try:
-            call = advance()
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        concerned = [plugin for plugin in plugins if plugin.covers(call)]
-        try:
-            advance = partial(steps.send, (yield from _around(concerned, call)))
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException as error:
-            advance = partial(steps.throw, error)
+
+    def send(call: Call) -> Steps[Any]:
+        return _around([plugin for plugin in plugins if plugin.covers(call)], call)
+
+    return through(send, steps)
 
 
-def _around(plugins: Sequence[Around], call: Call) -> Generator[Call, Any, Any]:
+def _around(plugins: Sequence[Around], call: Call) -> Steps[Any]:
     """One call, with plugins around it; returns its reply."""
     if not plugins:
         return (yield call)

@@ -23,8 +23,12 @@ T = TypeVar("T")
 Steps = Generator[Call, Any, T]
 
 
-def before_each(prepare: Callable[[Call], None], steps: Steps[T]) -> Steps[T]:
-    """The same steps, each call of which is given to a function before it is sent."""
+def through(send: Callable[[Call], Steps[Any]], steps: Steps[T]) -> Steps[T]:
+    """The same steps, each call of which goes through a function, which sends it.
+
+    Args:
+        send: Yields the call, and returns its reply.
+    """
     advance: Callable[[], Call] = partial(next, steps)
     while True:
         try:
@@ -32,14 +36,23 @@ def before_each(prepare: Callable[[Call], None], steps: Steps[T]) -> Steps[T]:
         except StopIteration as end:
             result: T = end.value
             return result
-        prepare(call)
         try:
-            advance = partial(steps.send, (yield call))
+            advance = partial(steps.send, (yield from send(call)))
         except GeneratorExit:
             steps.close()
             raise
         except BaseException as error:
             advance = partial(steps.throw, error)
+
+
+def before_each(prepare: Callable[[Call], None], steps: Steps[T]) -> Steps[T]:
+    """The same steps, each call of which is given to a function before it is sent."""
+
+    def send(call: Call) -> Steps[Any]:
+        prepare(call)
+        return (yield call)
+
+    return through(send, steps)
 
 
 def carrying(meta: Meta, steps: Steps[T]) -> Steps[T]:

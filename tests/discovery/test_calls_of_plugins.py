@@ -262,3 +262,21 @@ def test_a_wrapper_ends_though_what_would_mend_the_call_fails(
         with pytest.raises(KeyboardInterrupt):
             worker.forward("echo", -1)
     assert around.seen[-1] == ("FORWARD", KeyboardInterrupt)
+
+
+def test_a_plugin_that_raises_a_cancellation_ends_its_call_and_not_the_pool(register: Any) -> None:
+    class Cancels:
+        @soma.hookimpl(wrapper=True, commands={"FORWARD"})
+        def soma_call(self, call: Any) -> Any:
+            if call.fields.get("meta"):
+                raise asyncio.CancelledError
+            return (yield)
+
+    register("cancels", Cancels())
+    for batching in (None, soma.Batching()):
+        with soma.WorkerPool("inline", 1, filters={"echo": Echo()}, batching=batching) as pool:
+            futures = [pool.submit("echo", [1], meta={"tenant": "a"}) for _ in range(3)]
+            for future in futures:
+                with pytest.raises(asyncio.CancelledError):
+                    future.result(60.0)
+            assert pool.forward("echo", [2], timeout=60.0) == [2]

@@ -37,6 +37,11 @@ class Execution:
             if not self.was_cancelled_by_drop():
                 raise asyncio.CancelledError
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody wants the task to end."""
+        return self._task.cancelling() > 0
+
     def was_cancelled_by_drop(self) -> bool:
         """Whether that alone is why the task is cancelled: then it goes on."""
         return self.is_dropped and self._task.uncancel() == 0

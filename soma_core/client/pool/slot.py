@@ -308,10 +308,12 @@ class Slot:
                         result, error = await call.lease.lend(lent)
                 if error is None and call.commit is not None:
                     self._commit(call.commit, result, replica)
-            except asyncio.CancelledError:
-                if not execution.was_cancelled_by_drop():
+            except asyncio.CancelledError as raised:
+                if execution.was_cancelled_by_drop():
+                    return not _may_be_half_done(call, replica, sent)
+                if execution.is_cancelled:
                     raise
-                return not _may_be_half_done(call, replica, sent)
+                error = raised  # by a callback, or a plugin
             except BaseException as raised:
                 error = raised
             if error is not None:
@@ -339,9 +341,11 @@ class Slot:
         joined = run_joined(calls, worker.verbs, self._queue.watch, self._queue.tally)
         try:
             usable = await worker.run(joined)
-        except asyncio.CancelledError:
-            if not execution.was_cancelled_by_drop():
+        except asyncio.CancelledError as error:
+            if execution.is_cancelled and not execution.was_cancelled_by_drop():
                 raise
+            for call in calls:  # those that a plugin has cancelled; others have ended
+                call.settle(error=error)
             return True
         if usable:
             replica.answered = time.monotonic()
