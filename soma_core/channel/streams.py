@@ -462,7 +462,9 @@ class StreamChannel(WatchableChannel):
                     try:
                         count = self._stream.read_into(target or self._scratch, deadline)
                     except Exception as error:
-                        count = self._end(error)
+                        if not self._is_end(error):
+                            raise
+                        count = 0
                     if self._closed:
                         raise ChannelClosed("the channel was closed while it waited")
                     message = parser.filled(count) if target else parser.feed(self._scratch[:count])
@@ -496,7 +498,9 @@ class StreamChannel(WatchableChannel):
                 try:
                     count = self._stream.read_now(target or self._scratch)
                 except Exception as error:
-                    count = self._end(error)
+                    if not self._is_end(error):
+                        raise
+                    count = 0
                 if count is None:
                     return None
                 message = parser.filled(count) if target else parser.feed(self._scratch[:count])
@@ -507,19 +511,19 @@ class StreamChannel(WatchableChannel):
             return message
         return None if self._is_taken_back(message, self._received + 1, None) else message
 
-    def _end(self, error: Exception) -> int:
-        """What a stream has read that raised an error: nothing, if the other end is gone.
+    def _is_end(self, error: Exception) -> bool:
+        """Whether the stream raised it because the other end is gone.
 
         Raises:
-            Exception: A signal handler raised it, or nothing came in time.
+            Exception: A signal handler raised it.
             ChannelClosed: The stream is closed at this end, or broken.
         """
         raise_error_of_handler(error)
         if isinstance(error, ConnectionError):
-            return 0
+            return True
         if isinstance(error, OSError | ValueError) and not isinstance(error, TimeoutError):
             raise ChannelClosed(f"the channel is closed ({error})") from None
-        raise error
+        return False
 
     def _is_taken_back(self, message: Message, number: int, deadline: float | None) -> bool:
         """Whether the other end has taken back a message that this end is about to take.
