@@ -456,3 +456,26 @@ def test_close_ends_calls_and_shutdown_finishes_them(run, note, make):
                 await call
 
     run(main())
+
+
+@pytest.mark.parametrize("batching", [None, soma.Batching()], ids=["alone", "batching"])
+def test_a_call_that_waits_is_few_objects_to_the_garbage_collector(batching):
+    """It looks at all of them again and again while hundreds of calls wait."""
+
+    async def count() -> float:
+        filters = {"echo": f.Echo()}
+        async with soma.AsyncWorkerPool("inline", 1, filters=filters, batching=batching) as pool:
+            await pool.forward("echo", [0.0])
+            gc.collect()
+            gc.disable()
+            try:
+                before = len(gc.get_objects())
+                calls = [await pool.submit("echo", [float(number)]) for number in range(400)]
+                found = (len(gc.get_objects()) - before) / len(calls)
+            finally:
+                gc.enable()
+            for call in calls:
+                await call
+            return found
+
+    assert asyncio.run(count()) < 9

@@ -129,6 +129,32 @@ def _chain(node_ids: Sequence[str]) -> tuple[str, ...]:
     return chain
 
 
+@dataclass(slots=True, eq=False)
+class _Forward:
+    """Runs a node, or a chain, on a worker.
+
+    It is one object where a function would be nine: many calls wait, and the garbage collector
+    looks at all that each of them has.
+    """
+
+    asked: str | Sequence[str]
+    node_ids: Sequence[str]
+    x: Any
+    state: Any
+    meta: dict[str, Any] | None
+    seconds: float | None
+    end: Deadline
+
+    def __call__(self, verbs: Verbs) -> Steps[Any]:
+        seconds, end = self.seconds, self.end
+        left = seconds if end.at is None else end.within(seconds).left()
+        if isinstance(self.asked, str):
+            return verbs.forward(self.asked, self.x, self.state, meta=self.meta, timeout=left)
+        return verbs.composite_forward(
+            self.node_ids, self.x, self.state, meta=self.meta, timeout=left
+        )
+
+
 class PoolVerbs:
     """Makes the calls of a pool; :class:`~soma_core.WorkerPool` says what they change.
 
@@ -164,13 +190,7 @@ class PoolVerbs:
         end = NEVER if deadline is None else Deadline.after(deadline)
         node_ids = (node_id,) if isinstance(node_id, str) else _chain(node_id)
         label = " > ".join(node_ids)
-
-        def run(verbs: Verbs) -> Steps[Any]:
-            left = seconds if end.at is None else end.within(seconds).left()
-            if isinstance(node_id, str):
-                return verbs.forward(node_id, x, state, meta=carried, timeout=left)
-            return verbs.composite_forward(node_ids, x, state, meta=carried, timeout=left)
-
+        run = _Forward(node_id, node_ids, x, state, carried, seconds, end)
         joinable = None
         if self._batching is not None and state is None:
             joinable = self._batching.joinable(node_ids, x, seconds, self._blueprint.metas, carried)
