@@ -42,7 +42,7 @@ def text() -> str:
     for error in (None, ValueError("x")):
         call = Call.of(Ping(cmd="PING"))
         call.fields |= {"data": b"1", "node_id": "a"}
-        call.started -= 1.0
+        call.asked -= 1.0
         call.contexts = (copy_context(), copy_context())
         plugin.soma_call_starting(call)
         plugin.soma_call_finished(call, Reply, error)
