@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,15 +93,15 @@ def test_what_secrets_hide_reaches_the_plugin() -> None:
     given = {"login": {"token": SecretStr("hush"), "where": Path("/here")}}
     travelled = options_from(plugin_variables(given))
     for options in (given["login"], travelled["login"]):
-        made = made_with("login", returning(Login), options)
+        made = made_with("login", having(Login), options).options
         assert (made.token.get_secret_value(), made.where) == ("hush", Path("/here"))
 
 
-def returning(model: type[BaseModel]) -> Any:
-    """A function that returns its options."""
+def having(model: type[BaseModel]) -> Any:
+    """A function that makes a plugin, which has its options."""
 
     def make(options: Any) -> Any:
-        return options
+        return SimpleNamespace(options=options)
 
     make.__annotations__["options"] = model
     return make
@@ -184,7 +185,7 @@ def test_a_plugin_that_needs_options_takes_part_once_it_is_given_them() -> None:
     class Needed(BaseModel):
         most: int
 
-    plugins = plugin_set({}, needs=returning(Needed))
+    plugins = plugin_set({}, needs=having(Needed))
     assert "most: this field is required" in str(plugins.failures["needs"])
     configured = plugins.configured({"needs": {"most": 1}})
     configured.check_take_part(["needs"])
