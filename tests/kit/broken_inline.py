@@ -16,7 +16,7 @@ from soma_core.engine.inline import InlineTransport
 from soma_core.errors import ChannelClosed, ErrorCode, ProtocolError
 from soma_core.protocol.dialects import read_fields
 from soma_core.testing import Capability, TransportConformance
-from soma_core.transport import Channel, Dialect, Message, TransportOptions
+from soma_core.transport import Channel, Dialect, Message
 
 REASON = "the engine is in this process"
 SHORT = 4.0  # seconds, for those who are found out by waiting
@@ -291,7 +291,7 @@ class TestNeedsAStart(Inline):
 
 
 class Lenient(Broken):
-    class Options(TransportOptions):
+    class Options(InlineTransport.Options):
         model_config = ConfigDict(extra="allow")
 
 
